@@ -1,0 +1,1 @@
+"""Rooms, arrays and noise: numpy, no torch."""

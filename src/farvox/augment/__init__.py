@@ -1,0 +1,1 @@
+"""Online augmentation: every draw comes from the example's own random stream."""

@@ -1,0 +1,85 @@
+"""The ``farvox`` command: finds the verb, imports only what that verb needs, turns errors into exit codes.
+
+Exit status: 0 done, 1 the input is at fault (a message, no traceback), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import farvox
+from farvox.errors import FarvoxError
+
+# verb -> (module:function, one line of help). The order is the order of the road.
+VERBS: dict[str, tuple[str, str]] = {
+    "prepare": ("farvox.cli.data:prepare", "turn a corpus on disk into data dirs"),
+    "check": ("farvox.cli.data:check", "validate a data dir"),
+    "combine": ("farvox.cli.data:combine", "merge data dirs into one"),
+    "subset": ("farvox.cli.data:subset", "keep some speakers of a data dir"),
+    "trials": ("farvox.cli.data:trials", "draw a trial list from a data dir"),
+    "train": ("farvox.cli.train:train", "train or fine-tune a model from a recipe"),
+    "extract": ("farvox.cli.extract:extract", "turn a data dir into embeddings"),
+    "score": ("farvox.cli.score:score", "score a trial list"),
+    "evaluate": ("farvox.cli.score:evaluate", "EER, minDCF and a report from scores"),
+    "import": ("farvox.cli.models:import_checkpoint", "convert a foreign checkpoint"),
+    "models": ("farvox.cli.models:models", "list the network architectures"),
+    "recipes": ("farvox.cli.train:recipes", "list the recipes that come with farvox"),
+    "run": ("farvox.cli.run:run", "run the stages of a recipe one after the other"),
+}
+
+
+def usage() -> str:
+    """The text of ``farvox --help``."""
+    width = max(map(len, VERBS))
+    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in VERBS.items()]
+    return (
+        "usage: farvox VERB ...\n\nFar-field speaker verification: from corpora to a decision.\n\nverbs:\n"
+        + "\n".join(lines)
+        + "\n\n'farvox VERB --help' explains a verb; 'farvox --version' prints the version."
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        print(f"farvox {farvox.__version__}")
+        return 0
+    if words[0] not in VERBS:
+        print(f"farvox: unknown verb '{words[0]}'{_nearest(words[0])}\n\n{usage()}", file=sys.stderr)
+        return 2
+    try:
+        return _run_verb(words[0], words[1:])
+    except FarvoxError as error:
+        print(f"farvox {words[0]}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        print(f"farvox {words[0]}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run_verb(name: str, words: list[str]) -> int:
+    module, function = VERBS[name][0].split(":")
+    verb: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    if getattr(verb, "parses_its_own_words", False):
+        status = verb(words)
+    else:
+        import tyro
+
+        status = tyro.cli(verb, args=words, prog=f"farvox {name}")
+    return int(status or 0)
+
+
+def _nearest(word: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, VERBS, n=1)
+    return f" (did you mean '{near[0]}'?)" if near else ""

@@ -1,0 +1,1 @@
+"""One corpus, one file, one ``prepare_<corpus>(source, out)``."""

@@ -1,0 +1,1 @@
+"""From data dirs to batches: the epoch plan, the data set, the loader."""

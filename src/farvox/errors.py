@@ -1,0 +1,47 @@
+"""The exception tree: what went wrong, where, and what to do about it.
+
+Every error a user can cause derives from `FarvoxError`; the command line prints its message
+without a traceback and exits with status 1. A message names the file, line or utterance.
+"""
+
+from __future__ import annotations
+
+
+class FarvoxError(Exception):
+    """Base of every error that the input, not the program, is at fault for."""
+
+
+class AudioError(FarvoxError):
+    """An audio file or signal cannot be used."""
+
+
+class DataDirError(FarvoxError):
+    """A data dir is missing, inconsistent or damaged."""
+
+
+class CorpusError(FarvoxError):
+    """A corpus on disk is not laid out as its publisher ships it."""
+
+
+class TrialError(FarvoxError):
+    """A trial list or a score file cannot be read, or does not fit its partner."""
+
+
+class RecipeError(FarvoxError):
+    """A recipe has an unknown key, a value of the wrong kind, or settings that exclude each other."""
+
+
+class ModelError(FarvoxError):
+    """A model name, folder or configuration is not usable."""
+
+
+class CheckpointError(FarvoxError):
+    """A checkpoint or weight file is damaged, foreign, or does not fit the model."""
+
+
+class NonFiniteLossError(FarvoxError):
+    """The training loss became NaN or infinite; the weights were left as they were before the step."""
+
+
+class MissingExtraError(FarvoxError):
+    """An optional dependency is not installed; the message names the extra that brings it."""

@@ -1,0 +1,1 @@
+"""Front-ends: waveforms become features, batched, on the device."""

@@ -1,0 +1,1 @@
+"""Networks that turn features into embeddings, and the heads that train them."""

@@ -1,0 +1,1 @@
+"""What people look at: DET curves, histograms, a one-file report."""

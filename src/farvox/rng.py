@@ -1,0 +1,20 @@
+"""Randomness as a function of what is drawn, never of who draws it or when."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def rng_for(seed: int, epoch: int, position: int, stream: int = 0) -> np.random.Generator:
+    """Random stream of one training example.
+
+    The stream is set by its four numbers alone, so it is the same in any worker, on any rank and
+    after any resume.
+
+    Args:
+        seed: the run's seed.
+        epoch: epoch number.
+        position: place of the example in the epoch (global, over all ranks).
+        stream: tells apart independent uses of one position (0: the example itself).
+    """
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, stream, epoch, position]))
