@@ -1,0 +1,177 @@
+"""Log-mel features, batched and on the device of the waveform.
+
+`KaldiFbank` follows Kaldi's ``compute-fbank-feats`` (Povey et al., 2011) and `FfsvcMel` the mel spectrogram
+of the FFSVC2022 baseline. Both share one road: frames -> window -> power spectrum -> mel filters -> log.
+
+Shape suffixes: B utterance, T sample, F frame, N sample of a frame, K frequency bin, M mel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from farvox.errors import AudioError
+from farvox.features.frontend import FrontEndConfig
+
+_EPSILON = float(np.finfo(np.float32).eps)
+
+
+class _LogMel(nn.Module):
+    """What the two front-ends share; a subclass says how frames and logarithms are made."""
+
+    window_N: Tensor
+    mel_KM: Tensor
+
+    def __init__(self, config: FrontEndConfig, window_N: np.ndarray, mel_KM: np.ndarray) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("window_N", torch.from_numpy(window_N.astype(np.float32)), persistent=False)
+        self.register_buffer("mel_KM", torch.from_numpy(mel_KM.astype(np.float32)), persistent=False)
+
+    def forward(self, wav_BT: Tensor) -> Tensor:
+        """Features of a batch of waveforms of one length.
+
+        Args:
+            wav_BT: samples in [-1, 1]; computed in float32 whatever its type, also under autocast.
+
+        Returns:
+            feats_BFM float32.
+
+        Raises:
+            AudioError: the waveforms are too short for one frame.
+        """
+        if wav_BT.shape[-1] < self.config.min_samples:
+            raise AudioError(
+                f"{wav_BT.shape[-1]} samples are too few for one frame of features: "
+                f"{self.config.min_samples} are needed"
+            )
+        with torch.autocast(wav_BT.device.type, enabled=False):
+            feats_BFM: Tensor = self.log_mel(wav_BT.float())
+            if self.config.mean == "utterance":
+                feats_BFM = feats_BFM - feats_BFM.mean(dim=1, keepdim=True)
+        return feats_BFM
+
+    def log_mel(self, wav_BT: Tensor) -> Tensor:
+        """Features before mean normalisation: wav_BT -> feats_BFM."""
+        raise TypeError(f"{type(self).__name__} does not say how its features are made")
+
+    def _mel_power(self, frames_BFN: Tensor) -> Tensor:
+        """Windowed frames -> power in each mel filter, BFM."""
+        spectrum_BFK = torch.fft.rfft(frames_BFN, n=_fft_size(self.config))
+        real_BFK, imag_BFK = spectrum_BFK.real, spectrum_BFK.imag
+        power_BFK = real_BFK * real_BFK + imag_BFK * imag_BFK
+        return power_BFK @ self.mel_KM
+
+
+class KaldiFbank(_LogMel):
+    """Kaldi's log-mel filterbank: whole frames only (``snip_edges``), no energy, floor at float32 epsilon.
+
+    With ``dither`` the noise added is the same for every utterance, so that features remain a function of
+    the waveform alone (Kaldi draws anew at every call).
+
+    Args:
+        config: a `FrontEndConfig` of kind "kaldi-fbank".
+    """
+
+    def __init__(self, config: FrontEndConfig) -> None:
+        super().__init__(config, _kaldi_window(config), _kaldi_mel_filters(config))
+
+    def log_mel(self, wav_BT: Tensor) -> Tensor:
+        """Log-mel energies before mean normalisation.
+
+        DC removal and pre-emphasis act on each frame alone. Written out, the sample n > 0 of a frame with
+        mean m becomes (x[n] - c x[n-1]) - (1 - c) m, where the bracket does not depend on the frame, and the
+        first becomes (1 - c) (x[0] - m).
+        """
+        length, shift, c = self.config.frame_length, self.config.frame_shift, self.config.preemphasis
+        wav_BT = self._dithered(wav_BT * self.config.sample_scale)
+        raw_BFN = wav_BT.unfold(-1, length, shift)
+        mean_BF1 = raw_BFN.mean(dim=-1, keepdim=True)
+        emphasised_BT = torch.cat([wav_BT[:, :1], wav_BT[:, 1:] - c * wav_BT[:, :-1]], dim=1)
+        frames_BFN = emphasised_BT.unfold(-1, length, shift) - (1 - c) * mean_BF1
+        frames_BFN[..., :1] = (1 - c) * (raw_BFN[..., :1] - mean_BF1)
+        return self._mel_power(frames_BFN * self.window_N).clamp_min(_EPSILON).log()
+
+    def _dithered(self, wav_BT: Tensor) -> Tensor:
+        if self.config.dither == 0:
+            return wav_BT
+        generator = torch.Generator(device=wav_BT.device).manual_seed(0)
+        noise_T = torch.randn(wav_BT.shape[-1], generator=generator, device=wav_BT.device)
+        return wav_BT + self.config.dither * noise_T
+
+
+class FfsvcMel(_LogMel):
+    """The FFSVC2022 baseline's feature: log mel spectrogram of the waveform at zero mean and unit deviation.
+
+    Frames are centred (reflected edges), so that n samples give 1 + n // 160 frames. The window of 400
+    samples in the middle of an FFT of 512 is here the start of one: a shift does not change power.
+
+    Args:
+        config: a `FrontEndConfig` of kind "ffsvc-mel".
+    """
+
+    def __init__(self, config: FrontEndConfig) -> None:
+        super().__init__(config, _hann(config.frame_length, periodic=True), _htk_mel_filters(config))
+
+    def log_mel(self, wav_BT: Tensor) -> Tensor:
+        """Log-mel powers before mean normalisation: log(mel + 1e-6)."""
+        deviation_B1, mean_B1 = torch.std_mean(wav_BT, dim=-1, keepdim=True)
+        wav_BT = (wav_BT - mean_B1) / deviation_B1.clamp_min(1e-6)
+        length, shift, half_fft = (
+            self.config.frame_length,
+            self.config.frame_shift,
+            _fft_size(self.config) // 2,
+        )
+        padded_BT = nn.functional.pad(wav_BT, (half_fft, half_fft), mode="reflect")
+        inset = half_fft - length // 2
+        frames_BFN = padded_BT[:, inset : padded_BT.shape[-1] - inset].unfold(-1, length, shift)
+        return (self._mel_power(frames_BFN * self.window_N) + 1e-6).log()
+
+
+def _fft_size(config: FrontEndConfig) -> int:
+    """The power of two that holds a frame."""
+    return 1 << (config.frame_length - 1).bit_length()
+
+
+def _hann(length: int, *, periodic: bool) -> np.ndarray:
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / (length if periodic else length - 1))
+
+
+def _kaldi_window(config: FrontEndConfig) -> np.ndarray:
+    hann_N = _hann(config.frame_length, periodic=False)
+    if config.window == "hamming":
+        return 0.08 + 0.92 * hann_N
+    return hann_N**0.85 if config.window == "povey" else hann_N
+
+
+def _kaldi_mel_filters(config: FrontEndConfig) -> np.ndarray:
+    """Triangles on the mel scale 1127 ln(1 + f / 700); the Nyquist bin is never heard."""
+    n_fft = _fft_size(config)
+    mel_K = _mel(np.arange(n_fft // 2 + 1) * config.sample_rate / n_fft)
+    edges = np.linspace(_mel(config.low_freq), _mel(config.top_freq), config.num_mels + 2)
+    filters_KM = _triangles(mel_K, edges)
+    filters_KM[-1] = 0
+    return filters_KM
+
+
+def _htk_mel_filters(config: FrontEndConfig) -> np.ndarray:
+    """Triangles in Hz, 0 to Nyquist, with corners equally far apart on the mel scale; not normalised."""
+    nyquist = config.sample_rate / 2
+    hz_K = np.linspace(0, nyquist, _fft_size(config) // 2 + 1)
+    corners_mel = np.linspace(0, _mel(nyquist), config.num_mels + 2)
+    return _triangles(hz_K, 700 * np.expm1(corners_mel / 1127))
+
+
+def _mel(hz: np.ndarray | float) -> np.ndarray:
+    return 1127 * np.log1p(np.asarray(hz) / 700)
+
+
+def _triangles(points_K: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Triangle m rises from ``edges[m]`` to ``edges[m + 1]`` and falls to ``edges[m + 2]``: KM."""
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    rising_KM = (points_K[:, None] - left) / (centre - left)
+    falling_KM = (right - points_K[:, None]) / (right - centre)
+    triangles_KM: np.ndarray = np.maximum(0, np.minimum(rising_KM, falling_KM))
+    return triangles_KM

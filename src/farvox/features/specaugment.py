@@ -1,0 +1,97 @@
+"""SpecAugment (Park et al., 2019): bands of time and of frequency are blanked out during training.
+
+Masks are drawn in the data-loader workers from the example's own random stream (numpy), and applied on the
+device to the whole batch at once (torch).
+
+Shape suffixes: B utterance, F frame, M mel, K mask.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+KINDS = ("farvox", "ffsvc", "both")
+
+
+def draw_masks(
+    rng: np.random.Generator,
+    num_frames: int,
+    num_mels: int,
+    *,
+    kind: str = "farvox",
+    time_width: tuple[int, int] = (10, 20),
+    mel_width: tuple[int, int] = (5, 10),
+    num_time: int = 1,
+    num_mel: int = 1,
+    probability: float = 1 / 3,
+) -> NDArray[np.int64]:
+    """Draw the masks of one utterance.
+
+    A mask has its limit drawn uniformly from the range given (both ends included), its width uniformly
+    below that limit, and its start uniformly where it fits, as the baseline does with torchaudio's
+    ``TimeMasking(limit)``.
+
+    Args:
+        rng: random stream of the example.
+        num_frames: frames of the utterance.
+        num_mels: features per frame.
+        kind: "farvox" masks time or frequency, half and half; "ffsvc" does so too but with the published
+            baseline's frequency limit, which is always 4 whatever ``mel_width`` says; "both" masks time and
+            frequency.
+        time_width: range of the limit of a time mask, in frames.
+        mel_width: range of the limit of a frequency mask, in mels.
+        num_time: time masks when time is masked.
+        num_mel: frequency masks when frequency is masked.
+        probability: chance that the utterance is masked at all.
+
+    Returns:
+        int64 [K, 4], K = max(num_time, num_mel) whatever was drawn, so that utterances can be stacked; a
+        row is (first frame, frames, first mel, mels), and a length of 0 masks nothing.
+
+    Raises:
+        ValueError: ``kind`` is unknown.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"SpecAugment kind is {kind!r}; choose from {', '.join(KINDS)}")
+    masks_K4 = np.zeros((max(num_time, num_mel), 4), dtype=np.int64)
+    if rng.random() >= probability:
+        return masks_K4
+    time_only = kind != "both" and rng.random() < 0.5
+    if kind == "both" or time_only:
+        masks_K4[:num_time, :2] = [_draw_band(rng, num_frames, time_width) for _ in range(num_time)]
+    if not time_only:
+        limits = (4, 4) if kind == "ffsvc" else mel_width
+        masks_K4[:num_mel, 2:] = [_draw_band(rng, num_mels, limits) for _ in range(num_mel)]
+    return masks_K4
+
+
+def apply_masks(feats_BFM: Tensor, masks_BK4: Tensor) -> Tensor:
+    """Set the masked bands to 0, the mean of mean-normalised features.
+
+    Args:
+        feats_BFM: features.
+        masks_BK4: one row per mask, as `draw_masks` gives them; any integer type, moved to the device.
+
+    Returns:
+        new features BFM; the input is left as it was.
+    """
+    masks_BK4 = masks_BK4.to(feats_BFM.device, non_blocking=True)
+    in_time_BF = _covered(masks_BK4[..., 0], masks_BK4[..., 1], feats_BFM.shape[1])
+    in_mel_BM = _covered(masks_BK4[..., 2], masks_BK4[..., 3], feats_BFM.shape[2])
+    return feats_BFM.masked_fill(in_time_BF[:, :, None] | in_mel_BM[:, None, :], 0.0)
+
+
+def _draw_band(rng: np.random.Generator, size: int, limits: tuple[int, int]) -> tuple[int, int]:
+    limit = min(int(rng.integers(limits[0], limits[1] + 1)), size)
+    width = rng.random() * limit
+    return int(rng.random() * (size - width)), int(width)
+
+
+def _covered(start_BK: Tensor, length_BK: Tensor, size: int) -> Tensor:
+    """Which of ``size`` places any of the bands covers: bool [B, size]."""
+    place = torch.arange(size, device=start_BK.device)
+    after_start = place >= start_BK[..., None]
+    return (after_start & (place < (start_BK + length_BK)[..., None])).any(dim=1)
