@@ -1,0 +1,48 @@
+"""What every network that turns features into an embedding has in common.
+
+Shape suffixes: B utterance, F frame, M mel, E embedding.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from farvox.errors import AudioError, ModelError
+
+
+class EmbeddingNetwork(nn.Module):
+    """A network ``feats_BFM -> emb_BE``.
+
+    Attributes:
+        num_mels: features per frame that it takes.
+        embedding_dim: numbers per embedding that it gives.
+        min_frames: the shortest utterance, in frames, that it can embed.
+    """
+
+    def __init__(self, *, num_mels: int, embedding_dim: int, min_frames: int = 1) -> None:
+        super().__init__()
+        for name, size in (("num_mels", num_mels), ("embedding_dim", embedding_dim)):
+            if size < 1:
+                raise ModelError(f"{name} must be at least 1, not {size}")
+        self.num_mels = num_mels
+        self.embedding_dim = embedding_dim
+        self.min_frames = min_frames
+
+    def mels_first(self, feats_BFM: Tensor) -> Tensor:
+        """Check features and give them as a convolution wants them: [B, M, F].
+
+        Raises:
+            ModelError: another number of mels than the network was built for.
+            AudioError: fewer frames than the network needs.
+        """
+        if feats_BFM.ndim != 3 or feats_BFM.shape[2] != self.num_mels:
+            raise ModelError(
+                f"features of shape {tuple(feats_BFM.shape)} given to a network that takes "
+                f"[utterances, frames, {self.num_mels}]"
+            )
+        if feats_BFM.shape[1] < self.min_frames:
+            raise AudioError(
+                f"an utterance of {feats_BFM.shape[1]} frames is too short: "
+                f"the network needs at least {self.min_frames}"
+            )
+        return feats_BFM.transpose(1, 2)

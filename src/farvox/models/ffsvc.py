@@ -1,0 +1,190 @@
+"""The two networks of the FFSVC2022 baseline, such that its published checkpoints keep their meaning.
+
+Parameter names are the baseline's. Its ECAPA-TDNN differs from the paper in several ways, each kept
+here and none of them in `farvox.models.ecapa`: batch norm before the ReLU, reflect padding and none
+at all in the first layer, blocks that only see the block before, attention by one weight a frame, and
+the two defects that ``pooling`` and ``unused_branch`` mend.
+
+Shape suffixes: B utterance, C channel, M mel, F frame, E embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from farvox.errors import ModelError
+from farvox.models.base import EmbeddingNetwork
+from farvox.models.pooling import VARIANCE_FLOOR, GlobalStatistics, widen
+from farvox.models.resnet import ResNetTrunk
+
+
+class FfsvcResNet34(EmbeddingNetwork):
+    """The baseline's ResNet34 ("C32"): statistics over frequency and time together, heavy dropout.
+
+    Args:
+        num_mels: features per frame; the weights do not depend on it.
+        channels: width of the first group.
+        blocks: blocks in each of the four groups.
+        embedding_dim: size of the embedding.
+        dropout: share of the embedding dropped in training.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_mels: int = 80,
+        channels: int = 32,
+        blocks: Sequence[int] = (3, 4, 6, 3),
+        embedding_dim: int = 256,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__(num_mels=num_mels, embedding_dim=embedding_dim)
+        self.front = ResNetTrunk(channels, blocks)
+        self.pool = GlobalStatistics(self.front.out_channels)
+        self.bottleneck = nn.Linear(self.pool.num_statistics, embedding_dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, feats_BFM: Tensor) -> Tensor:
+        """Embed features: [B, F, M] to [B, E]."""
+        emb_BE: Tensor = self.drop(self.bottleneck(self.pool(self.front(self.mels_first(feats_BFM)))))
+        return emb_BE
+
+
+class FrameAttention(nn.Module):
+    """One weight for each frame: softmax over time of tanh(v . (W h + b)) (the baseline's attention)."""
+
+    def __init__(self, channels: int, bottleneck: int) -> None:
+        super().__init__()
+        self.lin_proj = nn.Linear(channels, bottleneck)
+        self.v = nn.Parameter(torch.randn(bottleneck))
+
+    def forward(self, x_BFC: Tensor) -> Tensor:
+        """[B, F, C] to weights [B, F, 1] that sum to one over the frames."""
+        return fn.softmax(torch.tanh(widen(self.lin_proj(x_BFC)) @ self.v), dim=1).unsqueeze(-1)
+
+
+class FfsvcAttentiveStatistics(nn.Module):
+    """The baseline's attentive statistics.
+
+    Its mean of the weighted frames divides by the number of frames although the weights already sum to
+    one, so an embedding depends on the length of the utterance; and its second half is a variance about
+    that mean. ``mended`` gives weighted mean and standard deviation.
+    """
+
+    def __init__(self, channels: int, bottleneck: int, mended: bool) -> None:
+        super().__init__()
+        self.attention = FrameAttention(channels, bottleneck)
+        self.mended = mended
+
+    def forward(self, x_BCF: Tensor) -> Tensor:
+        """Pool [B, C, F] to [B, 2C]."""
+        x_BFC = widen(x_BCF).transpose(1, 2)
+        weighted_BFC = self.attention(x_BFC) * x_BFC
+        mean_BC = weighted_BFC.sum(dim=1) if self.mended else weighted_BFC.mean(dim=1)
+        variance_BC = (x_BFC * weighted_BFC).sum(dim=1) - mean_BC.square()
+        spread_BC = variance_BC.clamp(min=VARIANCE_FLOOR).sqrt() if self.mended else variance_BC
+        return torch.cat([mean_BC, spread_BC], dim=1)
+
+
+class FfsvcBlock(nn.Module):
+    """The baseline's SE-Res2 block: chunk 0 passes untouched and comes last."""
+
+    def __init__(
+        self, channels: int, dilation: int, scale: int, bottleneck: int, unused_branch: bool
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        width = channels // scale
+        # The branch of chunk 0 exists in the baseline but is never run.
+        branches = [str(i) for i in range(0 if unused_branch else 1, scale)]
+        self.conv1 = nn.Conv1d(channels, channels, 1)
+        self.bn1 = nn.BatchNorm1d(channels)
+        self.convs = nn.ModuleDict(
+            {
+                i: nn.Conv1d(
+                    width, width, 3, dilation=dilation, padding=dilation, bias=False, padding_mode="reflect"
+                )
+                for i in branches
+            }
+        )
+        self.bns = nn.ModuleDict({i: nn.BatchNorm1d(width) for i in branches})
+        self.conv3 = nn.Conv1d(channels, channels, 1)
+        self.bn3 = nn.BatchNorm1d(channels)
+        self.fc1 = nn.Linear(channels, bottleneck)
+        self.fc2 = nn.Linear(bottleneck, channels)
+        if unused_branch:
+            # No gradient ever reaches them; saying so spares distributed training the search.
+            self.convs["0"].requires_grad_(False)
+            self.bns["0"].requires_grad_(False)
+
+    def forward(self, x_BCF: Tensor) -> Tensor:
+        """[B, C, F] to the same shape."""
+        untouched, *chunks = fn.relu(self.bn1(self.conv1(x_BCF))).chunk(self.scale, dim=1)
+        outs: list[Tensor] = []
+        for i, chunk in enumerate(chunks, start=1):
+            branch_input = chunk + outs[-1] if outs else chunk
+            outs.append(fn.relu(self.bns[str(i)](self.convs[str(i)](branch_input))))
+        y_BCF = fn.relu(self.bn3(self.conv3(torch.cat([*outs, untouched], dim=1))))
+        gate_BC = torch.sigmoid(self.fc2(fn.relu(self.fc1(widen(y_BCF).mean(dim=2)))))
+        return y_BCF * gate_BC.unsqueeze(-1) + x_BCF
+
+
+class FfsvcEcapaTdnn(EmbeddingNetwork):
+    """The baseline's ECAPA-TDNN ("C1024"), bit for bit.
+
+    Args:
+        num_mels: features per frame.
+        channels: width of the convolutions.
+        embedding_dim: size of the embedding.
+        scale: chunks of the Res2 convolutions; divides ``channels``.
+        bottleneck: width of the squeeze-excitation and attention bottlenecks.
+        pooling: ``ffsvc`` as published, or ``mended`` without the division by the number of frames.
+        unused_branch: keep the parameters that the baseline has and never uses.
+        dropout: share of the embedding dropped in training (the baseline has none here).
+    """
+
+    def __init__(
+        self,
+        *,
+        num_mels: int = 80,
+        channels: int = 1024,
+        embedding_dim: int = 256,
+        scale: int = 8,
+        bottleneck: int = 128,
+        pooling: str = "ffsvc",
+        unused_branch: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        # The first convolution shortens by 4 frames, and reflecting 4 frames takes 5.
+        super().__init__(num_mels=num_mels, embedding_dim=embedding_dim, min_frames=9)
+        if scale < 2 or channels % scale:
+            raise ModelError(
+                f"channels = {channels} cannot be cut into scale = {scale} equal chunks (2 or more)"
+            )
+        if pooling not in ("ffsvc", "mended"):
+            raise ModelError(f"unknown pooling '{pooling}': ffsvc or mended")
+        self.conv1 = nn.Conv1d(num_mels, channels, 5)
+        self.bn1 = nn.BatchNorm1d(channels)
+        self.block1 = FfsvcBlock(channels, 2, scale, bottleneck, unused_branch)
+        self.block2 = FfsvcBlock(channels, 3, scale, bottleneck, unused_branch)
+        self.block3 = FfsvcBlock(channels, 4, scale, bottleneck, unused_branch)
+        self.conv2 = nn.Conv1d(3 * channels, 3 * channels, 1)
+        self.ASP = FfsvcAttentiveStatistics(3 * channels, bottleneck, mended=pooling == "mended")
+        self.bn2 = nn.BatchNorm1d(6 * channels)
+        self.fc = nn.Linear(6 * channels, embedding_dim)
+        self.bn3 = nn.BatchNorm1d(embedding_dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, feats_BFM: Tensor) -> Tensor:
+        """Embed features: [B, F, M] to [B, E]."""
+        x_BCF = fn.relu(self.bn1(self.conv1(self.mels_first(feats_BFM))))
+        y1_BCF = self.block1(x_BCF)
+        y2_BCF = self.block2(y1_BCF)
+        y3_BCF = self.block3(y2_BCF)
+        y_BCF = fn.relu(self.conv2(torch.cat([y1_BCF, y2_BCF, y3_BCF], dim=1)))
+        emb_BE: Tensor = self.drop(self.bn3(self.fc(self.bn2(self.ASP(y_BCF)))))
+        return emb_BE

@@ -1,0 +1,197 @@
+"""Classification heads that pull the embeddings of one speaker together by a margin.
+
+Shape suffixes: B utterance, E embedding, C class (speaker), K sub-centre. Logits are computed in
+float32, also under autocast.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from farvox.errors import ModelError
+
+
+class SoftmaxHead(nn.Module):
+    """A linear layer.
+
+    It has neither margin nor scale; both attributes are there so that a schedule need not know.
+    """
+
+    def __init__(
+        self, embedding_dim: int, num_classes: int, *, margin: float = 0.0, scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        _check_sizes(embedding_dim, num_classes)
+        self.margin, self.scale = margin, scale
+        self.num_classes = num_classes
+        self.weight = nn.Parameter(_xavier(num_classes, embedding_dim))
+        self.bias = nn.Parameter(torch.zeros(num_classes))
+
+    def forward(self, emb_BE: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """Logits [B, C]."""
+        with torch.autocast(emb_BE.device.type, enabled=False):
+            return fn.linear(emb_BE.float(), self.weight, self.bias)
+
+    def extend_classes(self, num_new: int) -> None:
+        """Append classes; the old ones keep their weights. Build the optimiser afterwards."""
+        self.weight = _extended(self.weight, num_new)
+        self.bias = nn.Parameter(torch.cat([self.bias.data, self.bias.new_zeros(num_new)]))
+        self.num_classes += num_new
+
+    def reset_classes(self, num_classes: int) -> None:
+        """Forget all classes and start with fresh ones. Build the optimiser afterwards."""
+        self.weight = _fresh(self.weight, num_classes)
+        self.bias = nn.Parameter(self.bias.new_zeros(num_classes))
+        self.num_classes = num_classes
+
+
+class CosineHead(nn.Module, ABC):
+    """Scaled cosines to one or several centres of each class; subclasses say what the margin does.
+
+    Args:
+        embedding_dim: size of the embeddings.
+        num_classes: speakers.
+        margin: how much harder the true class is made; a plain attribute that a schedule may set.
+        scale: length to which the cosines are stretched before the softmax.
+        num_subcentres: centres of each class, of which the nearest counts (Deng et al., 2020); row
+            ``K c + k`` of the weight is centre k of class c.
+    """
+
+    def __init__(
+        self, embedding_dim: int, num_classes: int, *, margin: float, scale: float, num_subcentres: int = 1
+    ) -> None:
+        super().__init__()
+        _check_sizes(embedding_dim, num_classes)
+        if num_subcentres < 1:
+            raise ModelError(f"num_subcentres must be at least 1, not {num_subcentres}")
+        self.margin, self.scale = margin, scale
+        self.num_classes, self.num_subcentres = num_classes, num_subcentres
+        self.weight = nn.Parameter(_xavier(num_classes * num_subcentres, embedding_dim))
+
+    @abstractmethod
+    def with_margin(self, cosine_B1: Tensor) -> Tensor:
+        """The cosine of the true class, made harder."""
+
+    def forward(self, emb_BE: Tensor, labels_B: Tensor | None = None) -> Tensor:
+        """Logits [B, C]: scaled cosines, with the margin at the labels where labels are given."""
+        with torch.autocast(emb_BE.device.type, enabled=False):
+            cosine_BC = fn.linear(fn.normalize(emb_BE.float()), fn.normalize(self.weight.float()))
+            if self.num_subcentres > 1:
+                cosine_BC = cosine_BC.view(-1, self.num_classes, self.num_subcentres).amax(dim=2)
+            if labels_B is not None:
+                at_label = labels_B.long().unsqueeze(1)
+                harder_B1 = self.with_margin(cosine_BC.gather(1, at_label))
+                cosine_BC = cosine_BC.scatter(1, at_label, harder_B1)
+            return self.scale * cosine_BC
+
+    def extend_classes(self, num_new: int) -> None:
+        """Append classes; the old ones keep their weights. Build the optimiser afterwards."""
+        self.weight = _extended(self.weight, num_new * self.num_subcentres)
+        self.num_classes += num_new
+
+    def reset_classes(self, num_classes: int) -> None:
+        """Forget all classes and start with fresh ones. Build the optimiser afterwards."""
+        self.weight = _fresh(self.weight, num_classes * self.num_subcentres)
+        self.num_classes = num_classes
+
+
+class AmHead(CosineHead):
+    """Additive margin softmax: cos t - m (Wang et al., "Additive margin softmax", 2018)."""
+
+    def __init__(
+        self, embedding_dim: int, num_classes: int, *, margin: float = 0.2, scale: float = 32.0
+    ) -> None:
+        super().__init__(embedding_dim, num_classes, margin=margin, scale=scale)
+
+    def with_margin(self, cosine_B1: Tensor) -> Tensor:
+        """Subtract the margin from the cosine."""
+        return cosine_B1 - self.margin
+
+
+class AamHead(CosineHead):
+    """Additive angular margin softmax: cos(t + m) (Deng et al., "ArcFace", 2019).
+
+    Where t + m would pass pi, cos t - m sin(pi - m) takes its place (``easy_margin`` False), or the
+    margin is only applied to angles below a right one (``easy_margin`` True).
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        num_classes: int,
+        *,
+        margin: float = 0.2,
+        scale: float = 32.0,
+        easy_margin: bool = False,
+        num_subcentres: int = 1,
+    ) -> None:
+        super().__init__(
+            embedding_dim, num_classes, margin=margin, scale=scale, num_subcentres=num_subcentres
+        )
+        self.easy_margin = easy_margin
+
+    def with_margin(self, cosine_B1: Tensor) -> Tensor:
+        """Add the margin to the angle."""
+        # The floor is below float32's resolution at 1, so it only bites where the sine is 0 and the
+        # gradient of its root would be infinite.
+        sine_B1 = (1.0 - cosine_B1.square()).clamp(min=1e-16).sqrt()
+        phi_B1 = cosine_B1 * math.cos(self.margin) - sine_B1 * math.sin(self.margin)
+        if self.easy_margin:
+            return torch.where(cosine_B1 > 0, phi_B1, cosine_B1)
+        beyond_B1 = cosine_B1 - math.sin(math.pi - self.margin) * self.margin
+        return torch.where(cosine_B1 > math.cos(math.pi - self.margin), phi_B1, beyond_B1)
+
+
+class SubcentreAamHead(AamHead):
+    """AAM with several centres a class, so that noisy labels find one of their own (Deng et al., 2020)."""
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        num_classes: int,
+        *,
+        margin: float = 0.2,
+        scale: float = 32.0,
+        easy_margin: bool = False,
+        num_subcentres: int = 3,
+    ) -> None:
+        super().__init__(
+            embedding_dim,
+            num_classes,
+            margin=margin,
+            scale=scale,
+            easy_margin=easy_margin,
+            num_subcentres=num_subcentres,
+        )
+
+
+Head = SoftmaxHead | CosineHead
+
+
+def _check_sizes(embedding_dim: int, num_classes: int) -> None:
+    if embedding_dim < 1 or num_classes < 1:
+        raise ModelError(f"a head needs classes and an embedding, not {num_classes} and {embedding_dim}")
+
+
+def _xavier(rows: int, columns: int) -> Tensor:
+    return nn.init.xavier_uniform_(torch.empty(rows, columns))
+
+
+def _extended(weight: Tensor, num_new: int) -> nn.Parameter:
+    if num_new < 0:
+        raise ModelError(f"cannot extend a head by {num_new} classes")
+    rows, columns = weight.shape
+    fresh = _xavier(rows + num_new, columns).to(weight)
+    fresh[:rows] = weight.data
+    return nn.Parameter(fresh)
+
+
+def _fresh(weight: Tensor, rows: int) -> nn.Parameter:
+    if rows < 1:
+        raise ModelError(f"a head cannot have {rows} rows")
+    return nn.Parameter(_xavier(rows, weight.shape[1]).to(weight))

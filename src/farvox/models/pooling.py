@@ -1,0 +1,114 @@
+"""Pooling: from a sequence of frames to one vector of statistics.
+
+Shape suffixes: B utterance, C channel, M frequency, F frame, S = 2C statistic. The statistics are
+computed in float32 even where autocast made the activations narrower, and their gradient is finite
+on a constant signal.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from farvox.errors import ModelError
+
+VARIANCE_FLOOR = 1e-7
+
+
+def widen(x: Tensor) -> Tensor:
+    """A half-precision tensor in float32; any other as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def unbiased_variance(x_BCF: Tensor) -> Tensor:
+    """Variance over the last axis with Bessel's correction; zero, not NaN, for a single frame."""
+    correction = 1 if x_BCF.shape[-1] > 1 else 0
+    return x_BCF.var(dim=-1, correction=correction)
+
+
+class GlobalStatistics(nn.Module):
+    """Mean and standard deviation of each channel over frequency and time together.
+
+    The pooling of the FFSVC2022 baseline's ResNet34 (Cai, Chen and Li, "Exploring the encoding layer
+    and loss function in end-to-end speaker and language recognition system", 2018).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.num_statistics = 2 * channels
+
+    def forward(self, x_BCMF: Tensor) -> Tensor:
+        """Pool [B, C, M, F] to [B, 2C]."""
+        x = widen(x_BCMF).flatten(start_dim=2)
+        std = unbiased_variance(x).clamp(min=1e-12).sqrt()
+        return torch.cat([x.mean(dim=-1), std], dim=1)
+
+
+class TemporalStatistics(nn.Module):
+    """Mean and standard deviation over time of every channel at every frequency.
+
+    The statistics pooling of x-vectors (Snyder et al., 2018), which WeSpeaker calls TSTP.
+
+    Args:
+        channels: channels times frequencies of the input.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.num_statistics = 2 * channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool [B, C, F] or [B, C, M, F] to [B, 2C] or [B, 2CM]."""
+        x = widen(x)
+        std = (unbiased_variance(x) + VARIANCE_FLOOR).sqrt()
+        return torch.cat([x.mean(dim=-1).flatten(1), std.flatten(1)], dim=1)
+
+
+class AttentiveStatistics(nn.Module):
+    """Channel- and context-dependent attentive statistics (ECAPA-TDNN, Desplanques et al., 2020, eq. 1-3).
+
+    Every channel weighs the frames in its own way. With ``context`` the weights also see the mean and
+    standard deviation of the whole utterance; adding a projection of those is the same as appending
+    them to every frame, and cheaper.
+
+    Args:
+        channels: channels (times frequencies) of the input.
+        bottleneck: width of the attention's hidden layer.
+        context: whether the attention sees the utterance as a whole.
+    """
+
+    def __init__(self, channels: int, bottleneck: int = 128, context: bool = True) -> None:
+        super().__init__()
+        self.num_statistics = 2 * channels
+        self.hidden = nn.Conv1d(channels, bottleneck, kernel_size=1)
+        self.context = nn.Linear(2 * channels, bottleneck, bias=False) if context else None
+        self.weights = nn.Conv1d(bottleneck, channels, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool [B, C, F] or [B, C, M, F] to [B, 2C] or [B, 2CM]."""
+        x_BCF = widen(x).flatten(1, -2)
+        hidden = widen(self.hidden(x_BCF))
+        if self.context is not None:
+            std = (unbiased_variance(x_BCF) + VARIANCE_FLOOR).sqrt()
+            hidden = hidden + widen(self.context(torch.cat([x_BCF.mean(dim=-1), std], dim=1))).unsqueeze(-1)
+        alpha_BCF = fn.softmax(widen(self.weights(hidden.tanh())), dim=-1)
+        mean_BC1 = (alpha_BCF * x_BCF).sum(dim=-1, keepdim=True)
+        variance_BC = (alpha_BCF * (x_BCF - mean_BC1).square()).sum(dim=-1)
+        return torch.cat([mean_BC1.squeeze(-1), variance_BC.clamp(min=VARIANCE_FLOOR).sqrt()], dim=1)
+
+
+Pooling = TemporalStatistics | AttentiveStatistics
+
+
+def build_pooling(name: str, channels: int, bottleneck: int = 128) -> Pooling:
+    """A pooling by name: ``tstp`` (temporal statistics) or ``asp`` (attentive statistics).
+
+    Raises:
+        ModelError: the name is unknown.
+    """
+    if name == "tstp":
+        return TemporalStatistics(channels)
+    if name == "asp":
+        return AttentiveStatistics(channels, bottleneck)
+    raise ModelError(f"unknown pooling '{name}': tstp or asp")

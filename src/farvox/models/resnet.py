@@ -1,0 +1,105 @@
+"""ResNet34 for speaker embeddings (He et al., 2016, without the first max-pooling and at narrow widths).
+
+Shape suffixes: B utterance, C channel, M frequency, F frame, E embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from farvox.errors import ModelError
+from farvox.models.base import EmbeddingNetwork
+from farvox.models.pooling import build_pooling
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a short cut."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, M, F] to [B, C', M / stride, F / stride]."""
+        y = fn.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return fn.relu(y + self.downsample(x))
+
+
+class ResNetTrunk(nn.Module):
+    """The convolutions of a ResNet: four groups of blocks, the last three of which halve both axes.
+
+    Attributes:
+        out_channels: channels after the last group, eight times ``channels``.
+    """
+
+    def __init__(self, channels: int, blocks: Sequence[int]) -> None:
+        super().__init__()
+        if channels < 1 or len(blocks) != 4 or min(blocks) < 1:
+            raise ModelError(
+                f"a ResNet has four groups of blocks and some channels, not {blocks}, {channels}"
+            )
+        self.conv1 = nn.Conv2d(1, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.layer1 = _group(channels, channels, blocks[0], stride=1)
+        self.layer2 = _group(channels, 2 * channels, blocks[1], stride=2)
+        self.layer3 = _group(2 * channels, 4 * channels, blocks[2], stride=2)
+        self.layer4 = _group(4 * channels, 8 * channels, blocks[3], stride=2)
+        self.out_channels = 8 * channels
+
+    def forward(self, x_BMF: Tensor) -> Tensor:
+        """[B, M, F] to [B, 8C, M / 8, F / 8], sizes rounded up."""
+        x = fn.relu(self.bn1(self.conv1(x_BMF.unsqueeze(1))))
+        x = self.layer2(self.layer1(x))
+        out: Tensor = self.layer4(self.layer3(x))
+        return out
+
+
+def _group(in_channels: int, out_channels: int, num_blocks: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(in_channels, out_channels, stride)
+    return nn.Sequential(first, *(BasicBlock(out_channels, out_channels, 1) for _ in range(num_blocks - 1)))
+
+
+class ResNet34(EmbeddingNetwork):
+    """ResNet34 with statistics over time for every channel and frequency, as in WeSpeaker.
+
+    Args:
+        num_mels: features per frame.
+        channels: width of the first group; the groups have 1, 2, 4 and 8 times as many.
+        blocks: blocks in each of the four groups; (3, 4, 6, 3) makes it a ResNet34.
+        embedding_dim: size of the embedding.
+        pooling: ``tstp`` (temporal statistics) or ``asp`` (attentive statistics).
+        dropout: share of the embedding dropped in training.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_mels: int = 80,
+        channels: int = 32,
+        blocks: Sequence[int] = (3, 4, 6, 3),
+        embedding_dim: int = 256,
+        pooling: str = "tstp",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(num_mels=num_mels, embedding_dim=embedding_dim)
+        self.front = ResNetTrunk(channels, blocks)
+        self.pool = build_pooling(pooling, self.front.out_channels * -(-num_mels // 8))
+        self.embedding = nn.Linear(self.pool.num_statistics, embedding_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, feats_BFM: Tensor) -> Tensor:
+        """Embed features: [B, F, M] to [B, E]."""
+        emb_BE: Tensor = self.dropout(self.embedding(self.pool(self.front(self.mels_first(feats_BFM)))))
+        return emb_BE
