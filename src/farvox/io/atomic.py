@@ -1,0 +1,128 @@
+"""Files and folders that are written whole or not at all.
+
+The new content grows under a temporary name beside its destination, is flushed to the disk, and
+takes its final name by a rename. A reader sees the old content or the new, never a part.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from farvox.errors import FarvoxError
+
+# A folder that holds one of these was made by farvox and may be replaced.
+OWN_FILES = ("config.json", "meta.json", "wav.scp")
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path; it becomes ``path`` when the block ends, and is removed if it raises.
+
+    The temporary name keeps the suffix of ``path`` (writers choose a format by it). Parent folders
+    are made. If ``path`` is a symbolic link, the file it points to is replaced and the link stays.
+
+    Args:
+        path: the file to write.
+    """
+    final = _destination(path)
+    temporary = _beside(final)
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, final)
+        _flush(final.parent)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+@contextmanager
+def atomic_dir(path: str | Path, *, own_files: Sequence[str] = OWN_FILES) -> Iterator[Path]:
+    """Yield a temporary folder; it becomes ``path`` when the block ends, and is removed if it raises.
+
+    Args:
+        path: the folder to make. An existing one is replaced as a whole.
+        own_files: an existing folder that is not empty is replaced only if it holds one of these, so
+            that a mistyped destination never deletes anybody's work.
+
+    Raises:
+        FarvoxError: ``path`` is a file, or a folder with other things in it.
+    """
+    final = _destination(path)
+    _refuse_to_replace_foreign(final, own_files)
+    temporary = _beside(final)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            _flush(file)
+        _flush(temporary)
+        _swap(temporary, final)
+        _flush(final.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8 with its line ends as they are, whole or not at all."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(text.encode())
+
+
+def write_json(path: str | Path, obj: object) -> None:
+    """Write ``obj`` as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
+
+
+def _destination(path: str | Path) -> Path:
+    final = Path(os.path.realpath(path))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    return final
+
+
+def _beside(final: Path) -> Path:
+    return final.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{final.name[-64:]}")
+
+
+def _refuse_to_replace_foreign(final: Path, own_files: Sequence[str]) -> None:
+    if not final.exists():
+        return
+    if not final.is_dir():
+        raise FarvoxError(f"{final}: is a file, and a folder is to be written there; choose another name")
+    if any(final.iterdir()) and not any((final / name).exists() for name in own_files):
+        raise FarvoxError(
+            f"{final}: holds other things (none of {', '.join(own_files)}); it is not replaced: "
+            "choose another name, or empty it first"
+        )
+
+
+def _swap(temporary: Path, final: Path) -> None:
+    if not final.exists():
+        os.rename(temporary, final)
+        return
+    retired = _beside(final)
+    os.rename(final, retired)
+    try:
+        os.rename(temporary, final)
+    except OSError:
+        os.rename(retired, final)
+        raise
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Make the system write a file, or the entries of a folder, to the disk."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,268 @@
+"""Audio in and out: float32 samples in [-1, 1].
+
+libsndfile (through soundfile) reads wav, flac, ogg, mp3 and NIST sphere; FFmpeg (through PyAV) reads
+what libsndfile does not know, such as the m4a files of VoxCeleb2. Resampling is soxr's.
+
+Shape suffixes: C channel, T sample.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import gcd
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from farvox.errors import AudioError
+from farvox.io.atomic import atomic_file
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+Wave = npt.NDArray[np.float32]
+
+_UNKNOWN_FORMAT = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
+_STREAMED = 0x7FFF_F000  # wav sizes from here on were written by a pipe that did not know its length
+_EDGE_SECONDS = 0.1  # context that soxr is given on either side of a part, longer than its filter
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What the header of an audio file says.
+
+    Attributes:
+        num_samples: length at the file's own rate, per channel.
+        sample_rate: Hz.
+        num_channels: 1 for mono.
+    """
+
+    num_samples: int
+    sample_rate: int
+    num_channels: int
+
+
+def audio_info(path: str | Path) -> AudioInfo:
+    """Length, rate and channels of an audio file.
+
+    Raises:
+        AudioError: no such file, no audio, or shorter than its header says.
+    """
+    try:
+        with _open(path) as file:
+            return AudioInfo(file.frames, file.samplerate, file.channels)
+    except _ForeignFormatError:
+        wav_CT, sample_rate = _decode(path)
+        return AudioInfo(wav_CT.shape[1], sample_rate, wav_CT.shape[0])
+
+
+def read_audio(
+    path: str | Path,
+    *,
+    start: int = 0,
+    num_samples: int | None = None,
+    sample_rate: int = 16000,
+    channel: int = 0,
+) -> Wave:
+    """Read one channel of an audio file, or a part of it; only that part is read from disk.
+
+    ``read_audio(path, start=s, num_samples=n)`` is ``read_audio(path)[s:s + n]``, so it is shorter
+    than ``n`` where the file ends before. Where the file's rate differs, a part is resampled with 0.1 s
+    of context on either side, and equals the slice of the whole to about 1e-4.
+
+    Args:
+        path: the file.
+        start: first sample, counted at ``sample_rate``.
+        num_samples: how many samples at ``sample_rate``; None for all that follow.
+        sample_rate: of the result, Hz.
+        channel: which channel, from 0.
+
+    Returns:
+        wav_T: float32 in [-1, 1].
+
+    Raises:
+        AudioError: no such file, not audio, damaged, shorter than its header says, empty, or with
+            samples that are not finite.
+    """
+    if start < 0 or (num_samples is not None and num_samples < 0):
+        raise ValueError(f"start {start} and num_samples {num_samples} count from 0")
+    try:
+        with _open(path) as file:
+            _refuse_channel(path, channel, file.channels)
+            wav_T = _read_part(path, file, channel, start, num_samples, sample_rate)
+    except _ForeignFormatError:
+        wav_CT, own_rate = _decode(path)
+        _refuse_channel(path, channel, len(wav_CT))
+        stop = None if num_samples is None else start + num_samples
+        wav_T = _resample(wav_CT[channel], own_rate, sample_rate)[start:stop]
+    return _checked(path, wav_T)
+
+
+def read_channels(path: str | Path, *, sample_rate: int = 16000) -> Wave:
+    """Read all channels of an audio file.
+
+    Returns:
+        wav_CT: float32 in [-1, 1].
+
+    Raises:
+        AudioError: as `read_audio`.
+    """
+    try:
+        with _open(path) as file:
+            wav_CT = _read_frames(path, file, 0, file.frames).T
+            own_rate = file.samplerate
+    except _ForeignFormatError:
+        wav_CT, own_rate = _decode(path)
+    return _checked(path, np.stack([_resample(wav_T, own_rate, sample_rate) for wav_T in wav_CT]))
+
+
+def write_audio(path: str | Path, wav_T: npt.NDArray[np.floating], sample_rate: int = 16000) -> None:
+    """Write 16-bit audio, whole or not at all; the suffix (.wav or .flac) gives the format.
+
+    Samples outside [-1, 1] are clipped. Samples that came from a 16-bit file are written unchanged.
+
+    Args:
+        path: the file.
+        wav_T: samples in [-1, 1]; several channels as wav_CT.
+        sample_rate: Hz.
+
+    Raises:
+        AudioError: another suffix, no samples, or samples that are not finite.
+    """
+    if Path(path).suffix.lower() not in (".wav", ".flac"):
+        raise AudioError(f"{path}: audio is written as .wav or .flac; choose one of these suffixes")
+    wav_T = _checked(path, np.asarray(wav_T))
+    pcm_T = np.clip(np.rint(wav_T * 32768.0), -32768, 32767).astype(np.int16)
+    with atomic_file(path) as temporary:
+        soundfile.write(temporary, pcm_T.T, sample_rate, subtype="PCM_16")
+
+
+class _ForeignFormatError(Exception):
+    """libsndfile does not know the format of the file."""
+
+
+def _open(path: str | Path) -> soundfile.SoundFile:
+    """Open with libsndfile a file that is there and as long as it says."""
+    try:
+        _refuse_truncated_wav(path)
+        return soundfile.SoundFile(path)
+    except soundfile.LibsndfileError as error:
+        if error.code == _UNKNOWN_FORMAT:
+            raise _ForeignFormatError from None
+        raise AudioError(f"{path}: cannot be read as audio: {error.error_string}") from None
+    except FileNotFoundError:
+        raise AudioError(f"{path}: no such file (relative paths start at {os.getcwd()})") from None
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _refuse_truncated_wav(path: str | Path) -> None:
+    """Compare the size of a wav file with its header: libsndfile would silently read what there is."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"RIFF":
+            return
+        size = os.fstat(file.fileno()).st_size
+        file.seek(12)
+        while len(chunk := file.read(8)) == 8:
+            length = int.from_bytes(chunk[4:], "little")
+            if chunk[:4] == b"data":
+                missing = file.tell() + length - size
+                if missing > 0 and length < _STREAMED:
+                    what = f"{missing} of its {length} bytes of audio are missing"
+                    raise AudioError(f"{path}: truncated: {what}; copy it again")
+                return
+            file.seek(length + length % 2, os.SEEK_CUR)
+
+
+def _read_part(
+    path: str | Path,
+    file: soundfile.SoundFile,
+    channel: int,
+    start: int,
+    num_samples: int | None,
+    sample_rate: int,
+) -> Wave:
+    if file.samplerate == sample_rate:
+        count = file.frames if num_samples is None else num_samples
+        return _read_frames(path, file, start, count)[:, channel]
+    # Whole periods of both rates, so that the part falls on the same grid as the whole.
+    up, down = (
+        sample_rate // gcd(sample_rate, file.samplerate),
+        file.samplerate // gcd(sample_rate, file.samplerate),
+    )
+    edge = int(_EDGE_SECONDS * sample_rate)
+    first = max(0, (start - edge) // up)
+    stop = None if num_samples is None else start + num_samples
+    count = file.frames if stop is None else -(-(stop + edge) // up) * down - first * down
+    part_T = _read_frames(path, file, first * down, count)[:, channel]
+    wav_T = _resample(part_T, file.samplerate, sample_rate)
+    return wav_T[start - first * up : None if stop is None else stop - first * up]
+
+
+def _read_frames(path: str | Path, file: soundfile.SoundFile, start: int, count: int) -> Wave:
+    """Frames [T, C] from ``start``, fewer where the file ends; never fewer than its header promises."""
+    if file.frames == 0:
+        raise AudioError(f"{path}: holds no audio; delete it or its line of wav.scp")
+    start = min(start, file.frames)
+    count = min(count, file.frames - start)
+    try:
+        if start:
+            file.seek(start)
+        frames_TC: Wave = file.read(count, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"{path}: damaged audio: {error.error_string}; copy it again") from None
+    if len(frames_TC) < count:
+        raise AudioError(
+            f"{path}: truncated: ends at sample {start + len(frames_TC)} of {file.frames}; copy it again"
+        )
+    return frames_TC
+
+
+def _decode(path: str | Path) -> tuple[Wave, int]:
+    """All channels [C, T] and the rate of a file, by FFmpeg."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise AudioError(f"{path}: holds no audio stream")
+            rate = container.streams.audio[0].rate
+            blocks = list(_decoded_blocks(container))
+    except av.FFmpegError as error:
+        raise AudioError(f"{path}: cannot be read as audio: {error.strerror}") from None
+    if not blocks:
+        raise AudioError(f"{path}: holds no audio; delete it or its line of wav.scp")
+    return np.concatenate(blocks, axis=1), int(rate)
+
+
+def _decoded_blocks(container: InputContainer) -> Iterator[Wave]:
+    import av
+
+    planar_float = av.AudioResampler(format="fltp")
+    for frame in container.decode(audio=0):
+        for block in planar_float.resample(frame):
+            yield block.to_ndarray().astype(np.float32, copy=False)
+
+
+def _resample(wav_T: Wave, own_rate: int, sample_rate: int) -> Wave:
+    if own_rate == sample_rate:
+        return wav_T
+    resampled_T: Wave = soxr.resample(wav_T, own_rate, sample_rate, quality="HQ")
+    return resampled_T
+
+
+def _refuse_channel(path: str | Path, channel: int, num_channels: int) -> None:
+    if not 0 <= channel < num_channels:
+        raise AudioError(f"{path}: has no channel {channel}; it has {num_channels}, counted from 0")
+
+
+def _checked(path: str | Path, wav: Wave) -> Wave:
+    if not np.isfinite(wav).all():
+        raise AudioError(f"{path}: holds samples that are not finite (NaN or infinite)")
+    return np.ascontiguousarray(wav)
