@@ -10,7 +10,9 @@ Shape suffixes: B utterance, C channel, M mel, F frame, E embedding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -188,3 +190,37 @@ class FfsvcEcapaTdnn(EmbeddingNetwork):
         y_BCF = fn.relu(self.conv2(torch.cat([y1_BCF, y2_BCF, y3_BCF], dim=1)))
         emb_BE: Tensor = self.drop(self.bn3(self.fc(self.bn2(self.ASP(y_BCF)))))
         return emb_BE
+
+
+def resnet34_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The keyword arguments of `FfsvcResNet34` that a checkpoint's weights were made with.
+
+    Raises:
+        KeyError: a weight that tells a size is absent.
+    """
+    return {
+        "channels": weights["front.conv1.weight"].shape[0],
+        "blocks": [_count(weights, rf"front\.layer{group}\.(\d+)\.conv1\.weight") for group in range(1, 5)],
+        "embedding_dim": weights["bottleneck.weight"].shape[0],
+    }
+
+
+def ecapa_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The keyword arguments of `FfsvcEcapaTdnn` that a checkpoint's weights were made with.
+
+    Raises:
+        KeyError: a weight that tells a size is absent.
+    """
+    unused_branch = "block1.convs.0.weight" in weights
+    return {
+        "num_mels": weights["conv1.weight"].shape[1],
+        "channels": weights["conv1.weight"].shape[0],
+        "embedding_dim": weights["fc.weight"].shape[0],
+        "scale": _count(weights, r"block1\.convs\.(\d+)\.weight") + (not unused_branch),
+        "bottleneck": weights["block1.fc1.weight"].shape[0],
+        "unused_branch": unused_branch,
+    }
+
+
+def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
+    return sum(re.fullmatch(pattern, name) is not None for name in weights)

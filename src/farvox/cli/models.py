@@ -1,0 +1,51 @@
+"""The verbs about models: what architectures there are, and how foreign checkpoints come in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+
+def import_checkpoint(
+    checkpoint: Path,
+    out: Path,
+    /,
+    arch: Literal["ffsvc-resnet34", "ffsvc-ecapa", "ffsvc-embeddings"],
+) -> None:
+    """Convert what the FFSVC2022 baseline saved; nothing in the file is ever executed.
+
+    Args:
+        checkpoint: a model_37.pkl, or a test_37.npy of embeddings.
+        out: the folder to write: a model (config.json, model.safetensors and the classifier if there is
+            one), or a set of embeddings.
+        arch: what the file holds.
+    """
+    from farvox import zoo
+
+    if arch == "ffsvc-embeddings":
+        embeddings = zoo.import_embeddings(checkpoint, out)
+        print(f"{out}: {len(embeddings.utt_ids):,} embeddings of {embeddings.embeddings.shape[1]} numbers")
+        return
+    model = zoo.import_checkpoint(checkpoint, out, arch)
+    num_parameters = sum(parameter.numel() for parameter in model.network.parameters())
+    print(f"{out}: {arch}, {num_parameters:,} parameters, embeddings of {model.embedding_dim} numbers")
+
+
+def models() -> None:
+    """List the network architectures and the heads that train them."""
+    from farvox.zoo import require_torch
+
+    require_torch()
+    import torch
+
+    from farvox.models.registry import HEADS, MODELS, build_model
+
+    print("networks, with the number of parameters at default sizes:")
+    for name, (_, summary) in MODELS.items():
+        with torch.device("meta"):
+            network = build_model(name)
+        num_parameters = sum(parameter.numel() for parameter in network.parameters())
+        print(f"  {name:<15} {num_parameters:>12,}  {summary}")
+    print("\nheads:")
+    for name, (_, summary) in HEADS.items():
+        print(f"  {name:<15} {summary}")
