@@ -1,0 +1,96 @@
+"""Trial lists of the synthetic corpus: different takes of known speakers, close and far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations, permutations
+
+import numpy as np
+
+from farvox.types import Utterance
+
+CLOSE_POINT = "7"
+
+
+def make_trials(
+    utterances: Sequence[Utterance], rng: np.random.Generator, *, nontargets_per_target: float = 2.0
+) -> dict[str, str]:
+    """Trial lists over one part of the corpus, in HI-MIA's form ``ENROL.wav TEST.wav target|nontarget``.
+
+    The two sides of a trial are never the same take.
+
+    Args:
+        utterances: all recordings of the part, close and far.
+        rng: draws the non-target trials and the far microphone of each trial.
+        nontargets_per_target: how many trials between speakers for each trial within one.
+
+    Returns:
+        File name -> text. ``trials_near``: close-talk against close-talk. ``trials_far``: close-talk
+        against one microphone of an array. ``trials_mic``: close-talk against all microphones of an
+        array, written ``{}``.
+    """
+    takes = _takes(utterances)
+    near = [
+        pair
+        for speaker in _speakers(takes)
+        for pair in combinations([take for take in takes if take[0] == speaker], 2)
+    ]
+    ordered = [pair for a, b in near for pair in permutations((a, b))]
+    far_of = _far_recordings(utterances)
+    near_others = _other_speakers(takes, rng, int(nontargets_per_target * len(near)))
+    far_others = _other_speakers(takes, rng, int(nontargets_per_target * len(ordered)))
+
+    def close(take: tuple[str, str]) -> str:
+        return f"{take[0]}_{CLOSE_POINT}_01_{take[1]}.wav"
+
+    def one_microphone(take: tuple[str, str]) -> str:
+        return f"{far_of[take][rng.integers(len(far_of[take]))]}.wav"
+
+    def all_microphones(take: tuple[str, str]) -> str:
+        speaker, point, _, spoken = one_microphone(take).split("_")
+        return f"{speaker}_{point}_{{}}_{spoken}"
+
+    return {
+        "trials_near": _write(near, near_others, close, close),
+        "trials_far": _write(ordered, far_others, close, one_microphone),
+        "trials_mic": _write(ordered, far_others, close, all_microphones),
+    }
+
+
+def _takes(utterances: Iterable[Utterance]) -> list[tuple[str, str]]:
+    """(speaker, speed and take) of every take with a close-talk recording, sorted."""
+    names = (utterance.utt_id.split("_") for utterance in utterances)
+    return sorted({(name[0], name[3]) for name in names if name[1] == CLOSE_POINT})
+
+
+def _speakers(takes: Iterable[tuple[str, str]]) -> list[str]:
+    return sorted({speaker for speaker, _ in takes})
+
+
+def _far_recordings(utterances: Iterable[Utterance]) -> dict[tuple[str, str], list[str]]:
+    far: dict[tuple[str, str], list[str]] = {}
+    for utterance in utterances:
+        speaker, point, _, spoken = utterance.utt_id.split("_")
+        if point != CLOSE_POINT:
+            far.setdefault((speaker, spoken), []).append(utterance.utt_id)
+    return {take: sorted(utt_ids) for take, utt_ids in far.items()}
+
+
+def _other_speakers(
+    takes: Sequence[tuple[str, str]], rng: np.random.Generator, number: int
+) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """Up to ``number`` different pairs of takes by different speakers, drawn at random."""
+    pairs = [(a, b) for a, b in permutations(takes, 2) if a[0] != b[0]]
+    drawn = rng.choice(len(pairs), size=min(number, len(pairs)), replace=False)
+    return [pairs[i] for i in sorted(drawn)]
+
+
+def _write(
+    targets: Iterable[tuple[tuple[str, str], tuple[str, str]]],
+    nontargets: Iterable[tuple[tuple[str, str], tuple[str, str]]],
+    enrol: Callable[[tuple[str, str]], str],
+    test: Callable[[tuple[str, str]], str],
+) -> str:
+    lines = [f"{enrol(a)} {test(b)} target" for a, b in targets]
+    lines += [f"{enrol(a)} {test(b)} nontarget" for a, b in nontargets]
+    return "".join(f"{line}\n" for line in lines)
