@@ -1,0 +1,174 @@
+"""How well scores tell target trials from non-target trials: DET curve, EER and minimum detection cost.
+
+Conventions: a trial is accepted when its score is above the threshold. FRR is the share of target
+trials that are rejected, FAR the share of non-target trials that are accepted; both are fractions.
+
+Ties. The FFSVC2022 baseline steps through the scores one trial at a time, in a stable sort with the
+target trials before the non-target trials; among equal scores it so passes through operating points
+that no threshold can reach. ``ties="baseline"``, the default, gives exactly its figures;
+``ties="grouped"`` keeps the reachable points only. Without equal scores the two are the same.
+
+References:
+    NIST 2016 Speaker Recognition Evaluation Plan, section 3 (detection cost).
+    A. Martin et al., The DET curve in assessment of detection task performance, Eurospeech 1997.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from farvox.errors import TrialError
+
+Ties = Literal["baseline", "grouped"]
+Floats = NDArray[np.float64]
+
+
+class DetCurve(NamedTuple):
+    """Error rates at every threshold, in ascending order of it: ``frr`` rises from 0 to 1, ``far`` falls."""
+
+    frr: Floats
+    far: Floats
+    threshold: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """The figures of one set of scores.
+
+    Attributes:
+        eer: equal error rate, a fraction.
+        threshold: the score at which FRR and FAR are nearest to each other.
+        min_dcf: the smallest normalised detection cost over all thresholds.
+        num_target: how many trials are of the same speaker.
+        num_nontarget: how many are not.
+        min_dcf_threshold: the score at which ``min_dcf`` is reached.
+        p_target: the prior that ``min_dcf`` assumes.
+    """
+
+    eer: float
+    threshold: float
+    min_dcf: float
+    num_target: int
+    num_nontarget: int
+    min_dcf_threshold: float
+    p_target: float
+
+
+def validate(scores: ArrayLike, target: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
+    """Check that error rates can be had from ``scores`` and ``target``; gives them back as arrays.
+
+    Raises:
+        TrialError: no scores, another number of labels, a label other than 0 or 1, a score that is not
+            finite, or no trials of one of the two kinds.
+    """
+    scores, labels = np.asarray(scores, np.float64), np.asarray(target)
+    if scores.ndim != 1 or scores.shape != labels.shape:
+        raise TrialError(f"scores of shape {scores.shape} do not fit labels of shape {labels.shape}")
+    if len(scores) == 0:
+        raise TrialError("there are no scores")
+    if not np.isin(labels, (0, 1)).all():
+        raise TrialError("every label must be 0 (non-target) or 1 (target)")
+    if not np.isfinite(scores).all():
+        n = int(np.argmin(np.isfinite(scores)))
+        raise TrialError(f"score {n + 1} is {scores[n]}: every score must be a finite number")
+    is_target = labels.astype(bool)
+    for kind, there in (("target", is_target.any()), ("non-target", not is_target.all())):
+        if not there:
+            raise TrialError(
+                f"none of the {len(scores):,} trials is a {kind} trial: error rates need both kinds"
+            )
+    return scores, is_target
+
+
+def det_curve(scores: ArrayLike, target: ArrayLike, *, ties: Ties = "baseline") -> DetCurve:
+    """FRR and FAR at every threshold.
+
+    Args:
+        scores: higher means more alike, [num_trials].
+        target: 1 or True for the same speaker, 0 or False for another, [num_trials].
+        ties: see the head of this module.
+
+    Returns:
+        Three arrays of num_trials + 1 points (fewer when ties are grouped). The first point, where
+        everything is accepted, has as its threshold the smallest score less 0.001, as in the baseline.
+
+    Raises:
+        TrialError: see `validate`.
+    """
+    scores, is_target = validate(scores, target)
+    if ties not in get_args(Ties):
+        raise TrialError(f"ties='{ties}': must be one of {', '.join(get_args(Ties))}")
+    targets_first = np.concatenate([np.flatnonzero(is_target), np.flatnonzero(~is_target)])
+    order = targets_first[np.argsort(scores[targets_first], kind="stable")]
+    threshold, is_target = scores[order], is_target[order]
+    num_target = int(is_target.sum())
+    num_nontarget = len(scores) - num_target
+    rejected_targets = np.cumsum(is_target)
+    rejected = np.arange(1, len(scores) + 1)
+    if ties == "grouped":
+        last_of_group = np.append(threshold[1:] != threshold[:-1], True)
+        threshold, rejected_targets, rejected = (
+            values[last_of_group] for values in (threshold, rejected_targets, rejected)
+        )
+    frr = rejected_targets / num_target
+    far = (num_nontarget - (rejected - rejected_targets)) / num_nontarget
+    return DetCurve(np.append(0.0, frr), np.append(1.0, far), np.append(threshold[0] - 0.001, threshold))
+
+
+def equal_error_rate(curve: DetCurve) -> tuple[float, float]:
+    """The EER and its threshold: the mean of FRR and FAR where they are nearest, without interpolation."""
+    n = int(np.argmin(np.abs(curve.frr - curve.far)))
+    return float((curve.frr[n] + curve.far[n]) / 2), float(curve.threshold[n])
+
+
+def min_detection_cost(
+    curve: DetCurve, *, p_target: float = 0.01, c_miss: float = 1.0, c_fa: float = 1.0
+) -> tuple[float, float]:
+    """The smallest detection cost over all thresholds, and the first threshold that reaches it.
+
+    The cost ``c_miss FRR p_target + c_fa FAR (1 - p_target)`` is divided by that of the better of the
+    two systems that do not listen, ``min(c_miss p_target, c_fa (1 - p_target))``.
+
+    Raises:
+        TrialError: ``p_target`` is not between 0 and 1, or a cost is not positive.
+    """
+    if not 0 < p_target < 1:
+        raise TrialError(f"the prior of a target trial must be between 0 and 1, not {p_target}")
+    if c_miss <= 0 or c_fa <= 0:
+        raise TrialError(f"costs must be positive, not {c_miss} and {c_fa}")
+    cost = c_miss * curve.frr * p_target + c_fa * curve.far * (1 - p_target)
+    n = int(np.argmin(cost))
+    return float(cost[n] / min(c_miss * p_target, c_fa * (1 - p_target))), float(curve.threshold[n])
+
+
+def detection_error(
+    scores: ArrayLike, target: ArrayLike, p_target: float = 0.01, ties: Ties = "baseline"
+) -> Detection:
+    """All figures of one set of scores (the ``evaluate`` of this module).
+
+    Args:
+        scores: higher means more alike, [num_trials].
+        target: 1 or True for the same speaker, 0 or False for another, [num_trials].
+        p_target: prior of a target trial in the detection cost; both costs are 1.
+        ties: how equal scores are treated, see the head of this module.
+
+    Raises:
+        TrialError: see `validate` and `min_detection_cost`.
+    """
+    curve = det_curve(scores, target, ties=ties)
+    eer, threshold = equal_error_rate(curve)
+    min_dcf, min_dcf_threshold = min_detection_cost(curve, p_target=p_target)
+    num_target = int(np.count_nonzero(target))
+    return Detection(
+        eer=eer,
+        threshold=threshold,
+        min_dcf=min_dcf,
+        num_target=num_target,
+        num_nontarget=np.size(scores) - num_target,
+        min_dcf_threshold=min_dcf_threshold,
+        p_target=p_target,
+    )

@@ -1,0 +1,200 @@
+"""Trial lists: one reader for every form in use, and the utterances that every side stands for.
+
+A list has two or three columns; with three, the label is first (VoxCeleb, FFSVC2022) or last
+(FFSVC2020, HI-MIA) and is spelled ``1``/``0``, ``target``/``nontarget`` or ``tgt``/``imp``. The form
+is found by looking at every line, never guessed from the first. A side is one utterance, or several
+channels: HI-MIA's ``{}`` for the microphone number, or a bare ``ID`` for ``ID_0 ... ID_n``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from farvox.errors import TrialError
+from farvox.score.columns import IdTable, column_blocks
+from farvox.score.sides import SideFinder
+from farvox.types import Trial, TrialSide
+
+LABEL_WORDS = ({"1": 1, "0": 0}, {"target": 1, "nontarget": 0}, {"tgt": 1, "imp": 0})
+
+
+@dataclass(frozen=True)
+class TrialList:
+    """A trial list as it was read; trial ``n`` (from 0) is line ``n + 1`` of the file.
+
+    Attributes:
+        path: the file.
+        ids: every string of the list once, as spelled there.
+        enrol_code: index into ``ids`` of each enrolment side, int32 [num_trials].
+        test_code: the same of each test side.
+        target: 1 for the same speaker, 0 for another, int8 [num_trials]; None where no key is given.
+        form: one sentence that says what the reader found.
+    """
+
+    path: Path
+    ids: pl.Series = field(repr=False)
+    enrol_code: NDArray[np.int32] = field(repr=False)
+    test_code: NDArray[np.int32] = field(repr=False)
+    target: NDArray[np.int8] | None = field(repr=False)
+    form: str
+
+    def __len__(self) -> int:
+        return len(self.enrol_code)
+
+    @property
+    def enrol(self) -> pl.Series:
+        """The enrolment side of every trial, as spelled in the file."""
+        return self.ids.gather(self.enrol_code).alias("enrol")
+
+    @property
+    def test(self) -> pl.Series:
+        """The test side of every trial, as spelled in the file."""
+        return self.ids.gather(self.test_code).alias("test")
+
+    def resolve(self, utt_ids: Sequence[str] | pl.Series) -> ResolvedTrials:
+        """Find the utterances that every side stands for.
+
+        Args:
+            utt_ids: the utterances there are (of a data dir, or of an `EmbeddingSet`), without duplicates.
+
+        Raises:
+            TrialError: an id names no utterance or can be read in two ways (``FILE:LINE: what``), or
+                ``utt_ids`` holds an utterance twice.
+        """
+        codes = np.unique(np.concatenate([self.enrol_code, self.test_code]))
+        finder = SideFinder(utt_ids)
+        rows, faults = [], {}
+        for code, spelled in zip(codes.tolist(), self.ids.gather(codes), strict=True):
+            found = finder.find(spelled)
+            if isinstance(found, str):
+                faults[code] = found
+            else:
+                rows.append(found)
+        if faults:
+            raise self._unresolved(faults)
+        side_of_code = np.zeros(len(self.ids), np.int64)
+        side_of_code[codes] = np.arange(len(codes))
+        return ResolvedTrials(
+            trials=self,
+            utt_ids=finder.utt_ids,
+            side_offsets=np.cumsum([0, *map(len, rows)], dtype=np.int64),
+            side_rows=np.fromiter((row for side in rows for row in side), np.int64),
+            enrol_side=side_of_code[self.enrol_code],
+            test_side=side_of_code[self.test_code],
+            reading=finder.reading,
+        )
+
+    def _unresolved(self, faults: dict[int, str]) -> TrialError:
+        codes = np.fromiter(faults, np.int32)
+        at_fault = np.isin(self.enrol_code, codes) | np.isin(self.test_code, codes)
+        first = int(np.argmax(at_fault))
+        enrol, test = int(self.enrol_code[first]), int(self.test_code[first])
+        what = faults[enrol if enrol in faults else test]
+        more = f" (and {len(faults) - 1:,} more ids)" if len(faults) > 1 else ""
+        return TrialError(f"{self.path}:{first + 1}: {what}{more}")
+
+
+@dataclass(frozen=True)
+class ResolvedTrials:
+    """A trial list whose sides are known: side ``s`` is ``side_rows[side_offsets[s]:side_offsets[s + 1]]``.
+
+    Attributes:
+        trials: the list.
+        utt_ids: the utterances it was resolved against; rows are positions in it.
+        side_offsets: int64 [num_sides + 1].
+        side_rows: int64, the rows of all sides one after the other.
+        enrol_side: the side of each enrolment, int64 [num_trials].
+        test_side: the same of each test.
+        reading: a sentence for each reading that is not one id, one utterance; empty where there is none.
+    """
+
+    trials: TrialList
+    utt_ids: list[str] = field(repr=False)
+    side_offsets: NDArray[np.int64] = field(repr=False)
+    side_rows: NDArray[np.int64] = field(repr=False)
+    enrol_side: NDArray[np.int64] = field(repr=False)
+    test_side: NDArray[np.int64] = field(repr=False)
+    reading: str
+
+    def __len__(self) -> int:
+        return len(self.enrol_side)
+
+    @property
+    def target(self) -> NDArray[np.int8] | None:
+        """The key of the list, see `TrialList`."""
+        return self.trials.target
+
+    @property
+    def needed_rows(self) -> NDArray[np.int64]:
+        """The rows that some trial needs, ascending."""
+        return np.unique(self.side_rows)
+
+    @property
+    def needed_ids(self) -> list[str]:
+        """The utterances that some trial needs, in the order of ``utt_ids``."""
+        return [self.utt_ids[row] for row in self.needed_rows]
+
+    def iter_trials(self) -> Iterator[Trial]:
+        """Every trial as a `Trial`; for small lists and for reading, not for scoring."""
+        bounds = zip(self.side_offsets[:-1], self.side_offsets[1:], strict=True)
+        sides = [TrialSide(tuple(self.utt_ids[r] for r in self.side_rows[a:b])) for a, b in bounds]
+        for n, (enrol, test) in enumerate(zip(self.enrol_side, self.test_side, strict=True)):
+            target = None if self.target is None else bool(self.target[n])
+            yield Trial(sides[enrol], sides[test], target)
+
+
+def read_trials(path: str | os.PathLike[str]) -> TrialList:
+    """Read a trial list of any form; what was found is said in ``form``.
+
+    Raises:
+        TrialError: ``FILE:LINE: what`` for the first line that does not fit the form of the others.
+    """
+    path = Path(path)
+    table, blocks = IdTable(), []
+    for _, frame in column_blocks(path, widths=(2, 3)):
+        blocks.append(np.stack([table.encode(column) for column in frame]))
+    columns = np.concatenate(blocks, axis=1)
+    count = f"{columns.shape[1]:,} trials"
+    if len(columns) == 2:
+        return TrialList(
+            path, table.values, columns[0], columns[1], None, f"{count}: enrolment, test; no labels"
+        )
+    place, words = _label_column(path, columns, table.values)
+    value = np.array([words.get(word, -1) for word in table.values], np.int8)
+    enrol, test = columns[1:] if place == 0 else columns[:2]
+    spelled = "/".join(words)
+    order = f"label ({spelled}), enrolment, test" if place == 0 else f"enrolment, test, label ({spelled})"
+    return TrialList(path, table.values, enrol, test, value[columns[place]], f"{count}: {order}")
+
+
+def _label_column(path: Path, columns: NDArray[np.int32], values: pl.Series) -> tuple[int, dict[str, int]]:
+    """Which column, first or last, holds labels on every line, and the words it spells them with."""
+    is_label = {
+        (place, n): np.array([value in words for value in values])[columns[place]]
+        for place in (0, 2)
+        for n, words in enumerate(LABEL_WORDS)
+    }
+    found = [key for key, of_line in is_label.items() if of_line.all()]
+    if len(found) == 1:
+        return found[0][0], LABEL_WORDS[found[0][1]]
+    if found:
+        raise TrialError(
+            f"{path}: both the first and the last column can be the label; it cannot be told which is"
+        )
+    best = max(is_label, key=lambda key: int(is_label[key].sum()))
+    line = int(np.argmin(is_label[best]))
+    word = values[int(columns[best[0], line])]
+    if not is_label[best].any():
+        known = ", ".join("/".join(words) for words in LABEL_WORDS)
+        raise TrialError(f"{path}:1: three columns, but no label ({known}) in the first or the last")
+    where, spelled = ("first" if best[0] == 0 else "last"), "/".join(LABEL_WORDS[best[1]])
+    raise TrialError(
+        f"{path}:{line + 1}: '{word}' is not a label ({spelled}, in the {where} column as on the other lines)"
+    )
