@@ -48,10 +48,10 @@ class _LogMel(nn.Module):
                 f"{self.config.min_samples} are needed"
             )
         with torch.autocast(wav_BT.device.type, enabled=False):
-            feats_BFM: Tensor = self.log_mel(wav_BT.float())
-            if self.config.mean == "utterance":
-                feats_BFM = feats_BFM - feats_BFM.mean(dim=1, keepdim=True)
-        return feats_BFM
+            feats_BFM = self.log_mel(wav_BT.float())
+            if self.config.mean == "none":
+                return feats_BFM
+            return feats_BFM - feats_BFM.mean(dim=1, keepdim=True)
 
     def log_mel(self, wav_BT: Tensor) -> Tensor:
         """Features before mean normalisation: wav_BT -> feats_BFM."""
@@ -62,7 +62,7 @@ class _LogMel(nn.Module):
         spectrum_BFK = torch.fft.rfft(frames_BFN, n=_fft_size(self.config))
         real_BFK, imag_BFK = spectrum_BFK.real, spectrum_BFK.imag
         power_BFK = real_BFK * real_BFK + imag_BFK * imag_BFK
-        return power_BFK @ self.mel_KM
+        return torch.matmul(power_BFK, self.mel_KM)
 
 
 class KaldiFbank(_LogMel):

@@ -1,0 +1,215 @@
+"""Augmenters: what happens to a training chunk, drawn from the example's own random stream.
+
+Shape suffixes: T sample.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from farvox.augment.baseline import BaselineMixture, HomeworkMixture
+from farvox.augment.noise import Array, NoiseBank, add_noise, draw_babble, is_silent
+from farvox.augment.reverb import RirBank
+from farvox.errors import RecipeError
+
+KINDS = ("none", "farvox", "ffsvc", "homework")
+
+Dirs = Sequence[str | Path]
+Range = tuple[float, float]
+
+
+class Augmenter(Protocol):
+    """What `build_augmenter` gives: picklable, without state that a draw could depend on."""
+
+    def __call__(self, wav_T: Array, rng: np.random.Generator) -> Array:
+        """An augmented chunk, float32 and as long as ``wav_T``; a silent chunk comes back as it is."""
+        ...
+
+
+def build_augmenter(
+    kind: str,
+    *,
+    noise: Dirs = (),
+    music: Dirs = (),
+    speech: Dirs = (),
+    rirs: Dirs = (),
+    reverb_probability: float | None = None,
+    noise_probability: float | None = None,
+    music_probability: float | None = None,
+    babble_probability: float | None = None,
+    noise_snr_db: Range = (0.0, 15.0),
+    music_snr_db: Range = (5.0, 15.0),
+    babble_snr_db: Range = (13.0, 20.0),
+    num_talkers: tuple[int, int] = (3, 7),
+    sample_rate: int = 16000,
+) -> Augmenter:
+    """Open the banks and build an augmenter.
+
+    Args:
+        kind: "none"; "farvox" (reverberation, noise, music and babble, each by its own chance, aligned on
+            the direct path and at an exact ratio); "ffsvc" (the FFSVC2022 baseline's mixture, by its own
+            laws); "homework" (the HI-MIA homework's: the baseline's with volume and tempo).
+        noise: data dirs of noise.
+        music: data dirs of music.
+        speech: data dirs of speech, for babble.
+        rirs: data dirs of room impulse responses.
+        reverb_probability: of "farvox", as are all options that follow. A probability left None takes its
+            default where its data dirs are given (reverberation 0.5, noise 0.4, music 0.2, babble 0.2), and
+            is 0 where they are not.
+        noise_probability: chance of noise.
+        music_probability: chance of music.
+        babble_probability: chance of babble.
+        noise_snr_db: range of the speech-to-noise power ratio.
+        music_snr_db: range of the speech-to-music power ratio.
+        babble_snr_db: range of the speech-to-babble power ratio.
+        num_talkers: fewest and most talkers in babble.
+        sample_rate: of the chunks, in Hz.
+
+    Returns:
+        a callable: (wav_T float32, generator) -> wav_T.
+
+    Raises:
+        RecipeError: the kind is unknown, it needs data dirs that are not given, or an option is out of range.
+        DataDirError: a data dir cannot be read or has no files.
+        AudioError: a file of a bank cannot be opened.
+    """
+    if kind not in KINDS:
+        nearest = difflib.get_close_matches(kind, KINDS, n=1)
+        hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+        raise RecipeError(f"unknown augmentation {kind!r}{hint}; choose from {', '.join(KINDS)}")
+    if kind == "none":
+        return Unchanged()
+    if kind in ("ffsvc", "homework"):
+        return _build_baseline(kind, noise, music, rirs, sample_rate)
+    reverb = _probability("reverb", reverb_probability, 0.5, rirs, "rirs")
+    noises = _probability("noise", noise_probability, 0.4, noise, "noise")
+    musics = _probability("music", music_probability, 0.2, music, "music")
+    babble = _probability("babble", babble_probability, 0.2, speech, "speech")
+    if reverb == noises == musics == babble == 0:
+        raise RecipeError(
+            "augmentation 'farvox' has nothing to do: give data dirs of rirs, noise, music or speech, "
+            "or take 'none'"
+        )
+    additions = [
+        Addition(NoiseBank.open(dirs, sample_rate=sample_rate), chance, snr_db, talkers)
+        for dirs, chance, snr_db, talkers in (
+            (noise, noises, noise_snr_db, None),
+            (music, musics, music_snr_db, None),
+            (speech, babble, babble_snr_db, num_talkers),
+        )
+        if chance > 0
+    ]
+    rir_bank = RirBank.open(rirs, sample_rate=sample_rate) if reverb > 0 else None
+    return FarvoxChain(rir_bank, reverb, tuple(additions))
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """Leaves every chunk as it is."""
+
+    def __call__(self, wav_T: Array, rng: np.random.Generator) -> Array:
+        """The chunk itself."""
+        return wav_T
+
+
+@dataclass(frozen=True)
+class Addition:
+    """One kind of noise of a chain.
+
+    Attributes:
+        bank: where it comes from.
+        probability: how often it is added.
+        snr_db: range the speech-to-noise power ratio is drawn from, uniformly.
+        num_talkers: for babble, the fewest and most talkers; None takes one crop as it is.
+
+    Raises:
+        RecipeError: a range is upside down, or the bank has too few talkers.
+    """
+
+    bank: NoiseBank
+    probability: float
+    snr_db: Range
+    num_talkers: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        lowest, highest = self.snr_db
+        if not (math.isfinite(lowest) and math.isfinite(highest) and lowest <= highest):
+            raise RecipeError(f"a range of ratios goes from the lowest to the highest, not {self.snr_db}")
+        if self.num_talkers is None:
+            return
+        fewest, most = self.num_talkers
+        if not 1 <= fewest <= most:
+            raise RecipeError(
+                f"num_talkers goes from the fewest (at least 1) to the most, not {fewest}, {most}"
+            )
+        if len(self.bank) < fewest:
+            raise RecipeError(
+                f"babble of {fewest} talkers needs as many files of speech, not {len(self.bank)}"
+            )
+
+    def __call__(self, wav_T: Array, rng: np.random.Generator) -> Array:
+        """The chunk with the noise in it, or itself when the crop was silent."""
+        snr_db = rng.uniform(*self.snr_db)
+        if self.num_talkers is None:
+            noise_T = self.bank.draw(rng, len(wav_T))
+        else:
+            noise_T = draw_babble(rng, self.bank, len(wav_T), self.num_talkers)
+        return wav_T if is_silent(noise_T) else add_noise(wav_T, noise_T, snr_db)
+
+
+@dataclass(frozen=True)
+class FarvoxChain:
+    """Reverberation, then each kind of noise, every one by its own chance.
+
+    Attributes:
+        rirs: room impulse responses, or None for no reverberation.
+        reverb_probability: how often a chunk is reverberated.
+        additions: kinds of noise, in the order they are added.
+    """
+
+    rirs: RirBank | None
+    reverb_probability: float
+    additions: tuple[Addition, ...]
+
+    def __call__(self, wav_T: Array, rng: np.random.Generator) -> Array:
+        """The augmented chunk."""
+        if is_silent(wav_T):
+            return wav_T
+        if self.rirs is not None and rng.random() < self.reverb_probability:
+            wav_T = self.rirs.reverberate(wav_T, self.rirs.draw(rng))
+        for addition in self.additions:
+            if rng.random() < addition.probability:
+                wav_T = addition(wav_T, rng)
+        return wav_T
+
+
+def _build_baseline(kind: str, noise: Dirs, music: Dirs, rirs: Dirs, sample_rate: int) -> Augmenter:
+    for name, dirs in (("noise", noise), ("music", music), ("rirs", rirs)):
+        if not dirs:
+            raise RecipeError(
+                f"augmentation {kind!r} needs data dirs of noise, music and rirs; {name} has none"
+            )
+    noise_bank = NoiseBank.open(noise, sample_rate=sample_rate)
+    music_bank = NoiseBank.open(music, sample_rate=sample_rate)
+    rir_bank = RirBank.open(rirs, sample_rate=sample_rate)
+    if kind == "ffsvc":
+        return BaselineMixture(noise_bank, music_bank, rir_bank)
+    return HomeworkMixture(noise_bank, music_bank, rir_bank, sample_rate)
+
+
+def _probability(name: str, value: float | None, default: float, dirs: Dirs, dirs_name: str) -> float:
+    """How often, with ``default`` where there are data dirs to take it from."""
+    if value is None:
+        return default if dirs else 0.0
+    if not 0 <= value <= 1:
+        raise RecipeError(f"{name}_probability must be in [0, 1], not {value}")
+    if value > 0 and not dirs:
+        raise RecipeError(f"{name}_probability is {value}, but no data dirs of {dirs_name} are given")
+    return value
