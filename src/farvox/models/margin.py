@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from farvox.errors import ModelError
+from farvox.models.pooling import widen
 
 
 class SoftmaxHead(nn.Module):
@@ -35,7 +36,7 @@ class SoftmaxHead(nn.Module):
     def forward(self, emb_BE: Tensor, labels_B: Tensor | None = None) -> Tensor:
         """Logits [B, C]."""
         with torch.autocast(emb_BE.device.type, enabled=False):
-            return fn.linear(emb_BE.float(), self.weight, self.bias)
+            return fn.linear(widen(emb_BE), widen(self.weight), widen(self.bias))
 
     def extend_classes(self, num_new: int) -> None:
         """Append classes; the old ones keep their weights. Build the optimiser afterwards."""
@@ -80,7 +81,7 @@ class CosineHead(nn.Module, ABC):
     def forward(self, emb_BE: Tensor, labels_B: Tensor | None = None) -> Tensor:
         """Logits [B, C]: scaled cosines, with the margin at the labels where labels are given."""
         with torch.autocast(emb_BE.device.type, enabled=False):
-            cosine_BC = fn.linear(fn.normalize(emb_BE.float()), fn.normalize(self.weight.float()))
+            cosine_BC = fn.linear(fn.normalize(widen(emb_BE)), fn.normalize(widen(self.weight)))
             if self.num_subcentres > 1:
                 cosine_BC = cosine_BC.view(-1, self.num_classes, self.num_subcentres).amax(dim=2)
             if labels_B is not None:
@@ -137,9 +138,8 @@ class AamHead(CosineHead):
 
     def with_margin(self, cosine_B1: Tensor) -> Tensor:
         """Add the margin to the angle."""
-        # The floor is below float32's resolution at 1, so it only bites where the sine is 0 and the
-        # gradient of its root would be infinite.
-        sine_B1 = (1.0 - cosine_B1.square()).clamp(min=1e-16).sqrt()
+        # The floor bites where the sine is 0: the gradient of the root would be infinite there.
+        sine_B1 = (1.0 - cosine_B1.square()).clamp(min=torch.finfo(cosine_B1.dtype).tiny).sqrt()
         phi_B1 = cosine_B1 * math.cos(self.margin) - sine_B1 * math.sin(self.margin)
         if self.easy_margin:
             return torch.where(cosine_B1 > 0, phi_B1, cosine_B1)

@@ -41,7 +41,7 @@ class GlobalStatistics(nn.Module):
     def forward(self, x_BCMF: Tensor) -> Tensor:
         """Pool [B, C, M, F] to [B, 2C]."""
         x = widen(x_BCMF).flatten(start_dim=2)
-        std = unbiased_variance(x).clamp(min=1e-12).sqrt()
+        std = unbiased_variance(x).clamp(min=torch.finfo(x.dtype).tiny).sqrt()
         return torch.cat([x.mean(dim=-1), std], dim=1)
 
 
