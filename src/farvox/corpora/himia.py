@@ -1,0 +1,119 @@
+"""HI-MIA: one wake-up phrase, near and far (Qin et al., arXiv:1912.01231, OpenSLR 85)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from farvox.corpora.parts import Note, unique, write_parts
+from farvox.corpora.tree import audio_files, open_source, read_text, stem, walk
+from farvox.errors import CorpusError
+from farvox.io.kaldi import DataDir
+from farvox.types import Utterance
+
+LAYOUT = "train/, dev/ or test_v2/ with SV0001_2_00_N0001.wav files at any depth"
+PARTS = ("train", "dev", "test_v2")
+TRIAL_LISTS = ("trials_mic", "trials_1m")
+MAPPING_FILE = re.compile(r"filename_mapping.*\.txt")
+
+
+def prepare_himia(source: Path, out: Path, *, note: Note, jobs: int | None = None) -> list[DataDir]:
+    """Make OUT/train, OUT/dev and OUT/test_v2, whichever is there, with the trial lists in OUT/test_v2.
+
+    An utterance id is the file name without ``.wav``, a speaker the first field of it (``SV0001``); the
+    trial lists are copied unchanged. The file names of train and dev do not tell the channel: where the
+    publisher's ``{train,dev}_filename_mapping.txt`` are there, ``utt2cond`` gives for each utterance the
+    name, in the same spelling, that does.
+
+    Args:
+        source: the unpacked corpus.
+        out: the folder of the data dirs.
+        note: is told what happens.
+        jobs: threads that read headers.
+
+    Raises:
+        CorpusError: no part is there, a part is empty, two files have the same name, or a malformed mapping.
+    """
+    source = open_source(source, out, LAYOUT)
+    folders = {part: folder for part in PARTS if (folder := _folder_of(part, source, note))}
+    if not folders:
+        raise CorpusError(f"{source}: not the HI-MIA corpus; expected {LAYOUT}")
+    parts = {part: _utterances(folder) for part, folder in folders.items()}
+    files: dict[str, dict[str, str]] = {part: {} for part in parts}
+    if "test_v2" in folders:
+        files["test_v2"] = _trial_lists(folders["test_v2"], note)
+    mapping = _filename_mapping(source)
+    for part, utterances in parts.items():
+        conditions = _conditions(utterances, mapping)
+        if conditions:
+            files[part]["utt2cond"] = conditions
+    return write_parts(out, parts, note=note, jobs=jobs, files=files)
+
+
+def _folder_of(part: str, source: Path, note: Note) -> Path | None:
+    """The folder of a part, in ``source`` or one level below."""
+    found = [path for path in (source / part, *sorted(source.glob(f"*/{part}"))) if path.is_dir()]
+    if found:
+        return found[0]
+    hint = (
+        " (the publisher's test.tar.gz is damaged; test_v2.tar.gz replaces it)" if part == "test_v2" else ""
+    )
+    note(f"{source}: no folder {part}, so no part '{part}'{hint}")
+    return None
+
+
+def _utterances(folder: Path) -> list[Utterance]:
+    found = [
+        Utterance(name, path, name.split("_")[0])
+        for path in audio_files(folder, (".wav",))
+        if (name := stem(path))
+    ]
+    if not found:
+        raise CorpusError(f"{folder}: no .wav file at any depth; are the archives inside unpacked?")
+    return unique(found)
+
+
+def _trial_lists(folder: Path, note: Note) -> dict[str, str]:
+    """Name -> text, byte for byte, of the lists anywhere below the folder."""
+    lists: dict[str, str] = {}
+    for path, _, files in walk(folder):
+        for name in files:
+            if name in TRIAL_LISTS and name not in lists:
+                lists[name] = read_text(Path(path, name))
+    for name in TRIAL_LISTS:
+        if name not in lists:
+            note(f"{folder}: no {name}, so none in the data dir")
+    return lists
+
+
+def _filename_mapping(source: Path) -> dict[str, str]:
+    """Name of a file -> the name that tells where it was recorded, both without ``.wav``."""
+    mapping: dict[str, str] = {}
+    for folder, _, files in walk(source):
+        for name in files:
+            if MAPPING_FILE.search(name):
+                mapping.update(_read_mapping(Path(folder, name)))
+    return mapping
+
+
+def _read_mapping(path: Path) -> dict[str, str]:
+    mapping = {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        names = [os.path.basename(field).removesuffix(".wav") for field in line.split()]
+        if not names:
+            continue
+        if len(names) != 2:
+            raise CorpusError(
+                f"{path}:{number}: '{line[:80]}'; expected the name of a file and the name it stands for"
+            )
+        mapping[names[0]] = names[1]
+    return mapping
+
+
+def _conditions(utterances: Iterable[Utterance], mapping: dict[str, str]) -> str:
+    """The text of ``utt2cond``, or nothing where no utterance is mapped."""
+    rows = sorted((each.utt_id, mapping[each.utt_id]) for each in utterances if each.utt_id in mapping)
+    lines = [f"{utt_id}\t{original}\n" for utt_id, original in rows]
+    return "".join(["utt_id\toriginal\n", *lines]) if lines else ""

@@ -1,0 +1,71 @@
+"""RIRS_NOISES: simulated and real room impulse responses (Ko et al., ICASSP 2017, OpenSLR 28)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from farvox.corpora.parts import Note, recordings, write_parts
+from farvox.corpora.tree import audio_files, listed_files, open_source
+from farvox.errors import CorpusError
+from farvox.io.kaldi import DataDir
+
+LAYOUT = "simulated_rirs/{smallroom,mediumroom,largeroom}/, real_rirs_isotropic_noises/, or a rir_list"
+ROOMS = ("smallroom", "mediumroom", "largeroom")
+REAL = "real_rirs_isotropic_noises"
+
+
+def prepare_rirs_noises(source: Path, out: Path, *, note: Note, jobs: int | None = None) -> list[DataDir]:
+    """Make OUT/smallroom, OUT/mediumroom, OUT/largeroom and OUT/real, whichever is there.
+
+    Ids are the file names. Real responses are those of the corpus's ``rir_list``, or without it the files
+    not named a noise; one of several channels is one recording. A ``rir_list`` at the top, as the baseline
+    keeps in ``data/RIR_Noise``, is taken instead of the folders: a path through a room's folder belongs to
+    that room, any other to ``real``.
+
+    Args:
+        source: the unpacked corpus, the folder that holds it as ``RIRS_NOISES``, a folder with a
+            ``rir_list``, or such a list itself.
+        out: the folder of the data dirs.
+        note: is told what happens.
+        jobs: threads that read headers.
+
+    Raises:
+        CorpusError: no part is there, a list names an absent file, or two files have the same name.
+    """
+    if not source.is_file():
+        source = open_source(source, out, LAYOUT)
+    top_list = source if source.is_file() else source / "rir_list"
+    files = _files_by_room(listed_files(top_list)) if top_list.is_file() else _files_in_folders(source)
+    parts = {part: recordings(paths) for part, paths in files.items() if paths}
+    if not parts:
+        raise CorpusError(f"{source}: no room impulse response found; expected {LAYOUT}")
+    absent = [part for part in files if part not in parts]
+    if absent:
+        note(f"{source}: nothing for {', '.join(absent)}")
+    return write_parts(out, parts, note=note, jobs=jobs)
+
+
+def _files_by_room(paths: Iterable[str]) -> dict[str, list[str]]:
+    files: dict[str, list[str]] = {part: [] for part in (*ROOMS, "real")}
+    for path in paths:
+        folders = path.split(os.sep)
+        files[next((room for room in ROOMS if room in folders), "real")].append(path)
+    return files
+
+
+def _files_in_folders(source: Path) -> dict[str, list[str]]:
+    root = source / "RIRS_NOISES" if (source / "RIRS_NOISES").is_dir() else source
+    files = {}
+    for room in ROOMS:
+        folder = root / "simulated_rirs" / room
+        files[room] = list(audio_files(folder)) if folder.is_dir() else []
+    files["real"] = _real_responses(root / REAL) if (root / REAL).is_dir() else []
+    return files
+
+
+def _real_responses(folder: Path) -> list[str]:
+    if (folder / "rir_list").is_file():
+        return listed_files(folder / "rir_list")
+    return [path for path in audio_files(folder) if "noise" not in os.path.basename(path)]
