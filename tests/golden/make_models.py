@@ -74,12 +74,8 @@ def features(num_utterances: int, num_frames: int, num_mels: int) -> Tensor:
 
 
 def resnet_name(name: str) -> str:
-    name = name.replace("shortcut", "downsample").replace("seg_1", "embedding")
+    name = pool_name(name.replace("shortcut", "downsample").replace("seg_1", "embedding"))
     return name if name.startswith(("embedding", "pool")) else f"front.{name}"
-
-
-def resnet_asp_name(name: str) -> str:
-    return pool_name(resnet_name(name))
 
 
 def pool_name(name: str) -> str:
@@ -168,30 +164,31 @@ def model_cases(ffsvc: Path, wespeaker: Path) -> list[dict[str, Any]]:
     def mels_first(model: nn.Module, feats_BFM: Tensor) -> Tensor:
         return model(feats_BFM.transpose(1, 2))
 
-    def frames_first(model: nn.Module, feats_BFM: Tensor) -> Tensor:
+    def last_output(model: nn.Module, feats_BFM: Tensor) -> Tensor:
         return model(feats_BFM)[-1]
 
     def first_output(model: nn.Module, feats_BFM: Tensor) -> Tensor:
         return model(feats_BFM)[0]
 
-    small, ecapa_small = {"channels": 4, "embedding_dim": 16}, {"channels": 32, "embedding_dim": 16}
+    small, ecapa = {"channels": 4, "embedding_dim": 16}, {"channels": 32, "embedding_dim": 16}
+    small_asp = {**small, "pooling": "asp"}
+    summed, last = {"aggregate_channels": 1536}, {"aggregate_channels": 1536, "summed_inputs": False}
+    xvector = {"channels": 16, "pooled_channels": 48, "embedding_dim": 16}
+    every = 16  # of the embeddings of the full-width networks, every 16th number is kept
     return [
         case("ffsvc-resnet34", small, ffsvc_resnet(4, 16), str, mels_first, (1, 41)),
-        case("ffsvc-resnet34", {}, ffsvc_resnet(32, 256), str, mels_first, (30,), every=16),
-        case("ffsvc-ecapa", ecapa_small, ffsvc_ecapa(32, 16), str, mels_first, (9, 41)),
-        case("ffsvc-ecapa", {}, ffsvc_ecapa(1024, 256), str, mels_first, (30,), every=16),
-        case("resnet34", small, we_resnet(4, 16), resnet_name, frames_first, (17, 41)),
-        case("resnet34", {}, we_resnet(32, 256), resnet_name, frames_first, (30,), every=16),
-        case("resnet34", {**small, "pooling": "asp"}, we_resnet(4, 16, True), resnet_asp_name, frames_first, (41,)),
-        case("ecapa", {**ecapa_small, "aggregate_channels": 1536, "summed_inputs": False},
-             we_ecapa(32, 16, False), ecapa_name, frames_first, (5, 41)),
-        case("ecapa", {**ecapa_small, "aggregate_channels": 1536},
-             we_ecapa(32, 16, True), ecapa_name, frames_first, (5, 41)),
-        case("ecapa", {"summed_inputs": False}, we_ecapa(512, 192, False), ecapa_name, frames_first, (30,), every=16),
-        case("ecapa", {}, we_ecapa(512, 192, True), ecapa_name, frames_first, (30,), every=16),
-        case("xvector", {"channels": 16, "pooled_channels": 48, "embedding_dim": 16},
-             we_xvector(16, 16), xvector_name, first_output, (16, 41)),
-    ]  # fmt: skip
+        case("ffsvc-resnet34", {}, ffsvc_resnet(32, 256), str, mels_first, (30,), every),
+        case("ffsvc-ecapa", ecapa, ffsvc_ecapa(32, 16), str, mels_first, (9, 41)),
+        case("ffsvc-ecapa", {}, ffsvc_ecapa(1024, 256), str, mels_first, (30,), every),
+        case("resnet34", small, we_resnet(4, 16), resnet_name, last_output, (17, 41)),
+        case("resnet34", {}, we_resnet(32, 256), resnet_name, last_output, (30,), every),
+        case("resnet34", small_asp, we_resnet(4, 16, asp=True), resnet_name, last_output, (41,)),
+        case("ecapa", ecapa | last, we_ecapa(32, 16, summed=False), ecapa_name, last_output, (5, 41)),
+        case("ecapa", ecapa | summed, we_ecapa(32, 16, summed=True), ecapa_name, last_output, (5, 41)),
+        case("ecapa", last, we_ecapa(512, 192, summed=False), ecapa_name, last_output, (30,), every),
+        case("ecapa", {}, we_ecapa(512, 192, summed=True), ecapa_name, last_output, (30,), every),
+        case("xvector", xvector, we_xvector(16, 16), xvector_name, first_output, (16, 41)),
+    ]
 
 
 def case(
@@ -230,8 +227,8 @@ def embeddings_and_labels() -> tuple[Tensor, Tensor]:
     """Embeddings [7, 8] by the formula, one nearly along its class's weight, one nearly against."""
     weight_CE, emb_BE = formula("weight", (5, 8)), formula("embeddings", (7, 8))
     labels_B = torch.tensor([0, 1, 2, 3, 4, 1, 2])
-    emb_BE[5] = 2 * weight_CE[1] + 0.001 * emb_BE[5]
-    emb_BE[6] = -3 * weight_CE[2] + 0.001 * emb_BE[6]
+    emb_BE[5] = 2 * weight_CE[1] + 0.2 * emb_BE[5]
+    emb_BE[6] = -3 * weight_CE[2] + 0.2 * emb_BE[6]
     return emb_BE, labels_B
 
 
