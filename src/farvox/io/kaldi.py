@@ -9,7 +9,6 @@ ones are relative to the current directory, as in Kaldi. Files are sorted in C o
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import polars as pl
 
 from farvox.errors import DataDirError
 from farvox.io.atomic import atomic_dir
+from farvox.io.lines import read_lines, split_lines
 from farvox.types import Utterance
 
 SCHEMA = {"utt_id": pl.String, "wav_path": pl.String, "speaker_id": pl.String, "num_samples": pl.Int64}
@@ -51,7 +51,7 @@ class DataDir:
                 `utt2spk` / `spk2utt` exists and leaves an utterance without speaker.
         """
         folder = Path(path)
-        table = read_table(_wav_scp(folder), ("utt_id", "wav_path"))
+        table = read_table(wav_scp_of(folder), ("utt_id", "wav_path"))
         if table.is_empty():
             raise DataDirError(f"{folder / 'wav.scp'}: is empty; a data dir needs at least one utterance")
         _refuse_pipes(folder / "wav.scp", table)
@@ -111,38 +111,6 @@ def read_table(path: str | Path, columns: tuple[str, str] = ("utt_id", "value"))
     return table
 
 
-def read_lines(path: str | Path) -> pl.Series:
-    """The lines of a text file, without blanks at their ends.
-
-    Raises:
-        DataDirError: no such file, or (with its line number) text that is not UTF-8.
-    """
-    try:
-        lines = pl.read_csv(
-            path, has_header=False, separator="\n", quote_char=None, schema={"line": pl.String},
-            raise_if_empty=False, glob=False,
-        )["line"]  # fmt: skip
-    except FileNotFoundError:
-        raise DataDirError(f"{path}: no such file") from None
-    except pl.exceptions.ComputeError:
-        raise DataDirError(_first_line_that_is_not_utf8(path)) from None
-    except OSError as error:
-        raise DataDirError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return lines.fill_null("").str.strip_chars(" \t\r")
-
-
-def split_lines(lines: pl.Series, columns: tuple[str, str]) -> pl.DataFrame:
-    """Split each line at its first run of blanks; the second column is null where there is none."""
-    key, value = columns
-    if lines.str.contains("\t", literal=True).any():
-        lines = lines.str.replace("[ \t]+", " ")
-    table = lines.str.splitn(" ", 2).struct.unnest()
-    table.columns = [key, value]
-    if table[value].str.starts_with(" ").any():
-        table = table.with_columns(pl.col(value).str.strip_chars_start(" \t"))
-    return table
-
-
 def write_data_dir(
     path: str | Path,
     utterances: Iterable[Utterance] | pl.DataFrame,
@@ -151,8 +119,8 @@ def write_data_dir(
 ) -> DataDir:
     """Write a data dir: `wav.scp`, and what is known for every utterance of the others, in C order.
 
-    The files are written aside and put in place together, `wav.scp` last; other files of an existing
-    folder (audio, say) stay.
+    The files are written aside and put in place together, `wav.scp` last. What an existing folder says
+    about its utterances and speakers (`utt2*`, `spk2*`) goes; its other files (audio, say) stay.
 
     Args:
         path: the folder; made if needed.
@@ -182,7 +150,12 @@ def write_data_dir(
     return DataDir(folder, table)
 
 
-def _wav_scp(folder: Path) -> Path:
+def wav_scp_of(folder: Path) -> Path:
+    """The wav.scp of a data dir.
+
+    Raises:
+        DataDirError: no such folder, or no `wav.scp` in it.
+    """
     if not folder.is_dir():
         raise DataDirError(f"{folder}: no such data dir")
     if not (folder / "wav.scp").is_file():
@@ -301,24 +274,8 @@ def _put_in_place(folder: Path, texts: Mapping[str, str]) -> None:
     with atomic_dir(folder / ".incoming", own_files=("wav.scp", *texts)) as incoming:
         for name, text in texts.items():
             (incoming / name).write_bytes(text.encode())
-    for name in CORE_FILES:
-        (folder / name).unlink(missing_ok=True)
+    for stale in (folder / "wav.scp", *folder.glob("utt2*"), *folder.glob("spk2*")):
+        stale.unlink(missing_ok=True)
     for name in sorted(texts, key=lambda name: name == "wav.scp"):
         os.replace(folder / ".incoming" / name, folder / name)
     shutil.rmtree(folder / ".incoming")
-
-
-def _first_line_that_is_not_utf8(path: str | Path) -> str:
-    for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
-        if not _is_utf8(line):
-            shown = re.sub(r"\\x", r"\\x", line[:60].decode("ascii", "backslashreplace"))
-            return f"{path}:{number}: not UTF-8 text: {shown}; save the file as UTF-8"
-    return f"{path}: cannot be read as UTF-8 text"
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -1,0 +1,183 @@
+"""The verbs about data: corpora become data dirs, which are checked, merged, cut and paired."""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from farvox.io.kaldi import DataDir
+
+MOST_FAULTS = 100
+MOST_PAIRS_UNASKED = 100_000_000
+
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+Corpus = Annotated[str, tyro.conf.arg(metavar="CORPUS")]
+Source = Annotated[str, tyro.conf.arg(metavar="SOURCE")]
+Dir = Annotated[Path, tyro.conf.arg(metavar="DIR")]
+Dirs = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR...")]
+Out = Annotated[Path, tyro.conf.arg(metavar="OUT")]
+
+
+def prepare(
+    corpus: Corpus,
+    source: Source,
+    out: Out,
+    /,
+    trials: Path | None = None,
+    convert: Literal["flac", "wav"] | None = None,
+    jobs: int | None = None,
+    seed: int | None = None,
+) -> int | None:
+    """Turn a corpus on disk into data dirs, OUT/<part> for each part that is there.
+
+    Corpora: voxceleb1, voxceleb2, himia, musan, rirs_noises, speechocean762, an4, folder
+    (SPEAKER/*.wav, your own recordings) and synthetic.
+
+    Args:
+        corpus: name of the corpus.
+        source: folder that holds it as its publisher ships it; for synthetic, a size: demo or tiny.
+        out: folder of the data dirs.
+        trials: folder with the official trial lists, where they are not in SOURCE (voxceleb1).
+        convert: decode the audio once into OUT, as flac or wav (voxceleb2).
+        jobs: how many files to work on at a time; by default what suits the machine.
+        seed: what is drawn at random follows from it (synthetic).
+    """
+    from farvox.corpora import registry
+
+    if corpus not in registry.PREPARERS:
+        print(f"farvox prepare: unknown corpus '{corpus}'; there are:", file=sys.stderr)
+        for preparer in registry.PREPARERS.values():
+            print(f"  {preparer.name:<15} {preparer.summary}", file=sys.stderr)
+        return 2
+    options = {"trials": trials, "convert": convert, "jobs": jobs, "seed": seed}
+    registry.prepare(corpus, source, out, note=lambda line: print(line, flush=True), **options)
+    return None
+
+
+def check(dir: Dir, /) -> int:
+    """Validate a data dir: prints its faults as FILE:LINE: what (at most 100, then how many more).
+
+    Checked are the order of the lines (C order), ids given twice, files that disagree with one
+    another, audio files that are not there, and malformed lines. No audio is read.
+
+    Args:
+        dir: the data dir.
+    """
+    from farvox.io.check import check_data_dir
+    from farvox.io.kaldi import DataDir
+
+    faults = iter(check_data_dir(dir))
+    shown = list(islice(faults, MOST_FAULTS))
+    if not shown:
+        print(_description(DataDir.open(dir)))
+        return 0
+    for fault in shown:
+        print(fault)
+    if num_more := sum(1 for _ in faults):
+        print(f"... and {num_more} more fault{'s' if num_more > 1 else ''}")
+    return 1
+
+
+def combine(out: Out, dirs: Dirs, /) -> int | None:
+    """Merge data dirs into one; an utterance that differs between two of them is an error.
+
+    Args:
+        out: the data dir to write.
+        dirs: the data dirs to merge.
+    """
+    from farvox.corpora import derive
+
+    if not dirs:
+        print("farvox combine: name at least one data dir after OUT", file=sys.stderr)
+        return 2
+    print(_description(derive.combine(out, dirs)))
+    return None
+
+
+def subset(
+    dir: Dir,
+    out: Out,
+    /,
+    speakers: str | None = None,
+    utterances: Path | None = None,
+    per_speaker: int | None = None,
+    seed: int = 0,
+) -> int | None:
+    """Keep a part of a data dir: what meets every condition given.
+
+    Args:
+        dir: the data dir to read.
+        out: the data dir to write.
+        speakers: FIRST-LAST counts the sorted speakers from 1 and includes both; else a file with a speaker
+            per line.
+        utterances: a file with an utterance per line.
+        per_speaker: keep that many utterances of each speaker, drawn at random.
+        seed: of that draw.
+    """
+    from farvox.corpora import derive
+
+    if speakers is None and utterances is None and per_speaker is None:
+        print("farvox subset: give --speakers, --utterances or --per-speaker", file=sys.stderr)
+        return 2
+    made = derive.subset(
+        dir, out, speakers=speakers, utterances=utterances, per_speaker=per_speaker, seed=seed
+    )
+    print(_description(made))
+    return None
+
+
+def trials(
+    dir: Dir,
+    out: Out,
+    /,
+    all_pairs: Flag = False,
+    num_nontarget: int | None = None,
+    enrol: str | None = None,
+    test: str | None = None,
+    seed: int = 0,
+) -> int | None:
+    """Draw a trial list from a data dir: lines `1 enrol test` (same speaker) and `0 enrol test`.
+
+    Every pair of utterances is a trial once, unless --num-nontarget is given. With --enrol or --test a
+    pair is an enrolment utterance and a test utterance, and only pairs of an utterance with itself
+    are left out.
+
+    Args:
+        dir: the data dir; it has a utt2spk.
+        out: the trial list to write.
+        all_pairs: every pair; the default, but needed for more than 100 million.
+        num_nontarget: all target pairs, and that many different non-target pairs drawn at random.
+        enrol: pattern of the enrolment utterances, such as "*_7_01_*".
+        test: pattern of the test utterances.
+        seed: of the draw.
+    """
+    from farvox.errors import TrialError
+    from farvox.io.kaldi import DataDir
+    from farvox.score.draw import Pairs, write_all_pairs, write_drawn_pairs
+
+    if all_pairs and num_nontarget is not None:
+        print("farvox trials: --all-pairs and --num-nontarget exclude each other", file=sys.stderr)
+        return 2
+    source = DataDir.open(dir)
+    if source.speaker_ids.null_count():
+        raise TrialError(f"{dir}: has neither utt2spk nor spk2utt, so nobody knows which trials are targets")
+    pairs = Pairs.of(source.utt_ids, source.speaker_ids, enrol=enrol, test=test)
+    if num_nontarget is not None:
+        num_target, num_other = write_drawn_pairs(out, pairs, num_nontarget, seed)
+    elif not all_pairs and sum(pairs.count()) > MOST_PAIRS_UNASKED:
+        raise TrialError(f"{dir}: has {sum(pairs.count()):,} pairs; give --num-nontarget N, or --all-pairs")
+    else:
+        num_target, num_other = write_all_pairs(out, pairs)
+    print(f"{out}: {num_target + num_other:,} trials, {num_target:,} target, {num_other:,} non-target")
+    return None
+
+
+def _description(data_dir: DataDir) -> str:
+    num_speakers = data_dir.speaker_ids.drop_nulls().n_unique()
+    who = f" of {num_speakers:,} speakers" if num_speakers else ""
+    return f"{data_dir.path}: {len(data_dir):,} utterances{who}"

@@ -1,0 +1,197 @@
+"""New data dirs out of others: several as one, or a part of one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from farvox.errors import DataDirError
+from farvox.io.kaldi import CORE_FILES, DataDir, write_data_dir
+from farvox.io.lines import read_lines
+from farvox.rng import rng_for
+
+
+def combine(out: str | Path, dirs: Sequence[str | Path]) -> DataDir:
+    """Write the utterances of several data dirs as one (the homework's ``ftmix``).
+
+    An utterance that is in several dirs with the same audio file and speaker is taken once. Lengths are
+    written when every dir has them. Any further ``utt2*`` file (conditions, say) that every dir has is
+    carried over, with its header line if it has one.
+
+    Args:
+        out: the data dir to write; it may be one of ``dirs``.
+        dirs: the data dirs to read.
+
+    Raises:
+        DataDirError: an utterance is another one in another dir, or only some dirs know their speakers.
+    """
+    opened = [DataDir.open(path) for path in dirs]
+    if not opened:
+        raise DataDirError(f"{out}: there is nothing to combine; name at least one data dir")
+    _refuse_half_known_speakers(opened)
+    parts = [part.table.with_columns(origin=pl.lit(str(part.path))) for part in opened]
+    table = _merged(pl.concat(parts), ("wav_path", "speaker_id", "num_samples"))
+    shared = set.intersection(*(_names_of_further_files(part) for part in opened))
+    files = {name: _merged_text([FurtherFile.read(part, name) for part in opened]) for name in shared}
+    return write_data_dir(out, table.drop("origin"), files=files)
+
+
+def subset(
+    path: str | Path,
+    out: str | Path,
+    *,
+    speakers: str | None = None,
+    utterances: str | Path | None = None,
+    per_speaker: int | None = None,
+    seed: int = 0,
+) -> DataDir:
+    """Write a part of a data dir; every condition given must hold.
+
+    Further ``utt2*`` files are carried over for the utterances that stay.
+
+    Args:
+        path: the data dir to read.
+        out: the data dir to write.
+        speakers: ``FIRST-LAST``, which counts the speakers in C order from 1 and includes both, or a file
+            whose lines begin with a speaker.
+        utterances: a file whose lines begin with an utterance.
+        per_speaker: keep that many utterances of each speaker, drawn at random (all, where there are fewer).
+        seed: of that draw.
+
+    Raises:
+        DataDirError: an unknown speaker or utterance, a range that leaves the speakers there are, or
+            nothing stays.
+    """
+    source = DataDir.open(path)
+    table = source.table
+    if (speakers is not None or per_speaker is not None) and source.speaker_ids.null_count():
+        raise DataDirError(f"{path}: has neither utt2spk nor spk2utt, so speakers cannot be chosen")
+    if speakers is not None:
+        table = table.filter(pl.col("speaker_id").is_in(_chosen_speakers(source, speakers).implode()))
+    if utterances is not None:
+        table = table.filter(
+            pl.col("utt_id").is_in(_named(utterances, source.utt_ids, source.path).implode())
+        )
+    if per_speaker is not None:
+        table = _draw_per_speaker(table, per_speaker, seed)
+    if table.is_empty():
+        raise DataDirError(f"{path}: no utterance meets all conditions; nothing was written")
+    files = {}
+    for name in _names_of_further_files(source):
+        file = FurtherFile.read(source, name)
+        files[name] = _text(file.header, file.rows.filter(pl.col("utt_id").is_in(table["utt_id"].implode())))
+    return write_data_dir(out, table, files=files)
+
+
+def _refuse_half_known_speakers(opened: Sequence[DataDir]) -> None:
+    known = [part.speaker_ids.null_count() == 0 for part in opened]
+    if any(known) and not all(known):
+        have, have_not = opened[known.index(True)].path, opened[known.index(False)].path
+        raise DataDirError(
+            f"{have_not}: has no speakers (neither utt2spk nor spk2utt), but {have} has; "
+            "give it a utt2spk, or combine only dirs of one kind"
+        )
+
+
+def _merged(rows: pl.DataFrame, columns: Iterable[str]) -> pl.DataFrame:
+    """Each utterance once, or an error that names the two origins that disagree about it."""
+    if rows["utt_id"].n_unique() == len(rows):
+        return rows
+    for column in columns:
+        known = rows.filter(pl.col(column).is_not_null())
+        values = known.group_by("utt_id", maintain_order=True).agg(
+            pl.col(column).n_unique().alias("variants")
+        )
+        bad = values.filter(pl.col("variants") > 1)
+        if len(bad):
+            utt_id = bad["utt_id"][0]
+            rivals = known.filter(pl.col("utt_id") == utt_id).unique(column, maintain_order=True)
+            (here, one), (there, other) = rivals.select("origin", column).rows()[:2]
+            raise DataDirError(
+                f"'{utt_id}' has the {column} '{one}' in {here} and '{other}' in {there}; "
+                "rename it in one of them, or leave one of them out"
+            )
+    return rows.unique("utt_id", keep="first", maintain_order=True)
+
+
+def _chosen_speakers(source: DataDir, speakers: str) -> pl.Series:
+    known = source.speaker_ids.unique().sort()
+    bounds = re.fullmatch(r"(\d+)-(\d+)", speakers)
+    if bounds is None or Path(speakers).is_file():
+        return _named(speakers, known, source.path)
+    first, last = int(bounds[1]), int(bounds[2])
+    if not 1 <= first <= last <= len(known):
+        raise DataDirError(
+            f"--speakers {speakers}: {source.path} has speakers 1-{len(known)}; FIRST-LAST counts them from 1"
+        )
+    return known[first - 1 : last]
+
+
+def _named(path: str | Path, known: pl.Series, source: Path) -> pl.Series:
+    """The first fields of the lines of ``path``, all of them among ``known``."""
+    names = read_lines(path).str.extract(r"^([^ \t]+)").alias("name")
+    bad = (~names.is_in(known.implode())).fill_null(True).arg_true()
+    if len(bad):
+        line = int(bad[0])
+        kind = "speaker" if known.name == "speaker_id" else "utterance"
+        what = "empty line" if names[line] is None else f"{source} has no {kind} '{names[line]}'"
+        raise DataDirError(f"{path}:{line + 1}: {what}")
+    return names
+
+
+def _draw_per_speaker(table: pl.DataFrame, per_speaker: int, seed: int) -> pl.DataFrame:
+    if per_speaker < 1:
+        raise DataDirError(f"--per-speaker {per_speaker}: at least 1 is needed")
+    drawn = table.sort("utt_id").with_columns(draw=pl.lit(pl.Series(rng_for(seed, 0, 0).random(len(table)))))
+    place = pl.col("draw").rank("ordinal").over("speaker_id")
+    return drawn.filter(place <= per_speaker).drop("draw")
+
+
+@dataclass(frozen=True)
+class FurtherFile:
+    """A ``utt2*`` file beside the core ones.
+
+    Attributes:
+        path: where it was read.
+        header: its first line, if that does not begin with an utterance.
+        rows: `utt_id`, `line` (as it was), `origin` (the file).
+    """
+
+    path: Path
+    header: str | None
+    rows: pl.DataFrame
+
+    @classmethod
+    def read(cls, part: DataDir, name: str) -> FurtherFile:
+        """Read the file ``name`` of a data dir; lines of other utterances are left out."""
+        path = part.path / name
+        lines = read_lines(path, strip="\r").alias("line")
+        rows = pl.DataFrame(lines).with_columns(
+            utt_id=lines.str.extract(r"^[ \t]*([^ \t]+)"), origin=pl.lit(str(path))
+        )
+        is_of_part = rows["utt_id"].is_in(part.utt_ids.implode()).fill_null(False)
+        has_header = len(rows) > 0 and not is_of_part[0]
+        return cls(path, lines[0] if has_header else None, rows.filter(is_of_part))
+
+
+def _names_of_further_files(part: DataDir) -> set[str]:
+    return {file.name for file in part.path.glob("utt2*") if file.is_file()} - set(CORE_FILES)
+
+
+def _merged_text(files: Sequence[FurtherFile]) -> str:
+    for file in files[1:]:
+        if file.header != files[0].header:
+            raise DataDirError(
+                f"{file.path}:1: header '{file.header}', but '{files[0].header}' in {files[0].path}; "
+                "give both the same columns, or remove one of the files"
+            )
+    return _text(files[0].header, _merged(pl.concat([file.rows for file in files]), ("line",)))
+
+
+def _text(header: str | None, rows: pl.DataFrame) -> str:
+    lines = rows.sort("utt_id", maintain_order=True)["line"].to_list()
+    return "".join(f"{line}\n" for line in ([] if header is None else [header]) + lines)
