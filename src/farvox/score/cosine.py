@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from farvox.errors import TrialError
 from farvox.score.trials import ResolvedTrials
 
-TRIALS_PER_BLOCK = 4096
+TRIALS_PER_BLOCK = 512  # both sides of a block stay in the processor's cache
 SIDES_PER_BLOCK = 8192
 
 # (unit embeddings of the rows of some sides, first row of each side) -> one vector per side

@@ -19,7 +19,7 @@ class SideFinder:
     1. the id itself, spelled exactly so;
     2. the same without or with its audio suffix, VoxCeleb's ``id/video/file.wav`` as ``id-video-file``;
     3. ``{}`` stands for the number of a microphone: every utterance with digits in its place;
-    4. an id that names no utterance stands for its channels ``ID_0, ID_1, ... ID_n``.
+    4. an id that names no utterance stands for its channels ``ID_0, ID_1, ... ID_n``, none missing.
 
     Args:
         utt_ids: the utterances there are.
@@ -39,8 +39,14 @@ class SideFinder:
         self._template_sizes: list[int] = []
         self._channel_sizes: list[int] = []
 
-    def find(self, spelled: str) -> Sequence[int] | str:
-        """The rows of the utterances that ``spelled`` stands for, or why there are none."""
+    def find(self, spelled: str, as_channels: bool | None = None) -> Sequence[int] | str:
+        """The rows of the utterances that ``spelled`` stands for, or why there are none.
+
+        Args:
+            spelled: the id as the trial list has it.
+            as_channels: what is meant where both the utterance and its channels ``ID_0 ...`` are
+                there; None refuses to choose.
+        """
         stem = stem_of(spelled)
         if "{}" in stem and spelled not in self._row_of_id:
             return self._template(spelled, stem)
@@ -50,11 +56,16 @@ class SideFinder:
             if row is not None and self._twins and stem in self._twins:
                 return f"'{spelled}' can be any of {', '.join(self._twins[stem])}"
         is_channel_set = f"{stem}_0" in self._row_of_stem
-        if row is not None and is_channel_set:
-            return f"'{spelled}' is an utterance, but its channels '{spelled}_0' ... are there too"
-        if row is not None:
+        if row is None and not is_channel_set:
+            return f"no utterance '{spelled}' among the {len(self.utt_ids):,} there are{self._example()}"
+        if row is not None and is_channel_set and as_channels is None:
+            return (
+                f"'{spelled}' is an utterance, and its channels '{stem}_0', ... are there too:"
+                " say which side means channels ('farvox score --channel-ids')"
+            )
+        if row is not None and not (is_channel_set and as_channels):
             return (row,)
-        return self._channels(spelled, stem) if is_channel_set else self._unknown(spelled)
+        return self._channels(spelled, stem)
 
     @property
     def reading(self) -> str:
@@ -65,8 +76,8 @@ class SideFinder:
             said.append(f"{count:,} ids with {{}} stand for {channels} channels each")
         if self._channel_sizes:
             said.append(
-                f"{len(self._channel_sizes):,} ids that name no utterance stand for their channels"
-                f" ID_0, ID_1, ... ({_span(self._channel_sizes)} each)"
+                f"{len(self._channel_sizes):,} ids stand for their channels ID_0, ID_1, ..."
+                f" ({_span(self._channel_sizes)} each)"
             )
         return "; ".join(said)
 
@@ -86,9 +97,6 @@ class SideFinder:
             return f"'{spelled}' stands for its channels, but '{spelled}_{missing}' is missing among them"
         self._channel_sizes.append(len(rows))
         return [rows[channel] for channel in range(len(rows))]
-
-    def _unknown(self, spelled: str) -> str:
-        return f"no utterance '{spelled}' among the {len(self.utt_ids):,} there are{self._example()}"
 
     def _example(self) -> str:
         return f" (they look like '{self.utt_ids[0]}')" if self.utt_ids else ""

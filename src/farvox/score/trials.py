@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,8 @@ from farvox.errors import TrialError
 from farvox.score.columns import IdTable, column_blocks
 from farvox.score.sides import SideFinder
 from farvox.types import Trial, TrialSide
+
+ChannelIds = Literal["enrol", "test", "both", "neither"]
 
 LABEL_WORDS = ({"1": 1, "0": 0}, {"target": 1, "nontarget": 0}, {"tgt": 1, "imp": 0})
 
@@ -58,45 +61,52 @@ class TrialList:
         """The test side of every trial, as spelled in the file."""
         return self.ids.gather(self.test_code).alias("test")
 
-    def resolve(self, utt_ids: Sequence[str] | pl.Series) -> ResolvedTrials:
-        """Find the utterances that every side stands for.
+    def resolve(
+        self, utt_ids: Sequence[str] | pl.Series, channel_ids: ChannelIds | None = None
+    ) -> ResolvedTrials:
+        """Find the utterances that every side stands for; the rules are those of `SideFinder`.
 
         Args:
             utt_ids: the utterances there are (of a data dir, or of an `EmbeddingSet`), without duplicates.
+            channel_ids: the side whose ids mean their channels ``ID_0, ID_1, ...`` where an utterance
+                ``ID`` is there too (the homework's blind list has seven such ids); None refuses them.
 
         Raises:
             TrialError: an id names no utterance or can be read in two ways (``FILE:LINE: what``), or
                 ``utt_ids`` holds an utterance twice.
         """
-        codes = np.unique(np.concatenate([self.enrol_code, self.test_code]))
+        enrol_key, test_key = self.enrol_code, self.test_code
+        if channel_ids in ("enrol", "test"):  # the two sides are read differently: an id on both is two sides
+            test_key = test_key + np.int32(len(self.ids))
+        keys = np.unique(np.concatenate([enrol_key, test_key]))
+        is_test = keys >= len(self.ids)
         finder = SideFinder(utt_ids)
-        rows, faults = [], {}
-        for code, spelled in zip(codes.tolist(), self.ids.gather(codes), strict=True):
-            found = finder.find(spelled)
-            if isinstance(found, str):
-                faults[code] = found
-            else:
-                rows.append(found)
-        if faults:
-            raise self._unresolved(faults)
-        side_of_code = np.zeros(len(self.ids), np.int64)
-        side_of_code[codes] = np.arange(len(codes))
+        found = [
+            finder.find(spelled, _as_channels(channel_ids, on_test))
+            for spelled, on_test in zip(self.ids.gather(keys % len(self.ids)), is_test, strict=True)
+        ]
+        rows = [side for side in found if not isinstance(side, str)]
+        if len(rows) < len(found):
+            faults = {int(key): side for key, side in zip(keys, found, strict=True) if isinstance(side, str)}
+            raise self._unresolved(faults, enrol_key, test_key)
+        side_of_key = np.zeros(2 * len(self.ids), np.int64)
+        side_of_key[keys] = np.arange(len(keys))
         return ResolvedTrials(
             trials=self,
             utt_ids=finder.utt_ids,
             side_offsets=np.cumsum([0, *map(len, rows)], dtype=np.int64),
             side_rows=np.fromiter((row for side in rows for row in side), np.int64),
-            enrol_side=side_of_code[self.enrol_code],
-            test_side=side_of_code[self.test_code],
+            enrol_side=side_of_key[enrol_key],
+            test_side=side_of_key[test_key],
             reading=finder.reading,
         )
 
-    def _unresolved(self, faults: dict[int, str]) -> TrialError:
-        codes = np.fromiter(faults, np.int32)
-        at_fault = np.isin(self.enrol_code, codes) | np.isin(self.test_code, codes)
-        first = int(np.argmax(at_fault))
-        enrol, test = int(self.enrol_code[first]), int(self.test_code[first])
-        what = faults[enrol if enrol in faults else test]
+    def _unresolved(
+        self, faults: dict[int, str], enrol_key: NDArray[np.int32], test_key: NDArray[np.int32]
+    ) -> TrialError:
+        keys = np.fromiter(faults, np.int32)
+        first = int(np.argmax(np.isin(enrol_key, keys) | np.isin(test_key, keys)))
+        what = faults.get(int(enrol_key[first])) or faults[int(test_key[first])]
         more = f" (and {len(faults) - 1:,} more ids)" if len(faults) > 1 else ""
         return TrialError(f"{self.path}:{first + 1}: {what}{more}")
 
@@ -161,40 +171,47 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
     for _, frame in column_blocks(path, widths=(2, 3)):
         blocks.append(np.stack([table.encode(column) for column in frame]))
     columns = np.concatenate(blocks, axis=1)
+    del blocks
     count = f"{columns.shape[1]:,} trials"
     if len(columns) == 2:
-        return TrialList(
-            path, table.values, columns[0], columns[1], None, f"{count}: enrolment, test; no labels"
-        )
+        form = f"{count}: enrolment, test; no labels"
+        return TrialList(path, table.values, columns[0], columns[1], None, form)
     place, words = _label_column(path, columns, table.values)
-    value = np.array([words.get(word, -1) for word in table.values], np.int8)
-    enrol, test = columns[1:] if place == 0 else columns[:2]
-    spelled = "/".join(words)
-    order = f"label ({spelled}), enrolment, test" if place == 0 else f"enrolment, test, label ({spelled})"
-    return TrialList(path, table.values, enrol, test, value[columns[place]], f"{count}: {order}")
+    value_of_code = np.array([words.get(word, -1) for word in table.values], np.int8)
+    enrol, test = columns[1:] if place == "first" else columns[:2]
+    label = f"label ({'/'.join(words)})"
+    order = f"{label}, enrolment, test" if place == "first" else f"enrolment, test, {label}"
+    target = value_of_code[columns[0 if place == "first" else 2]]
+    return TrialList(path, table.values, enrol, test, target, f"{count}: {order}")
 
 
-def _label_column(path: Path, columns: NDArray[np.int32], values: pl.Series) -> tuple[int, dict[str, int]]:
+def _as_channels(channel_ids: ChannelIds | None, on_test: bool) -> bool | None:
+    if channel_ids is None:
+        return None
+    return channel_ids == "both" or channel_ids == ("test" if on_test else "enrol")
+
+
+def _label_column(path: Path, columns: NDArray[np.int32], values: pl.Series) -> tuple[str, dict[str, int]]:
     """Which column, first or last, holds labels on every line, and the words it spells them with."""
-    is_label = {
-        (place, n): np.array([value in words for value in values])[columns[place]]
-        for place in (0, 2)
-        for n, words in enumerate(LABEL_WORDS)
-    }
-    found = [key for key, of_line in is_label.items() if of_line.all()]
-    if len(found) == 1:
-        return found[0][0], LABEL_WORDS[found[0][1]]
-    if found:
+    candidates = {}
+    for place, codes in (("first", columns[0]), ("last", columns[2])):
+        count_of_code = np.bincount(codes, minlength=len(values))
+        for words in LABEL_WORDS:
+            is_label = np.array([value in words for value in values])
+            candidates[place, "/".join(words)] = (codes, words, is_label, int(count_of_code[is_label].sum()))
+    fitting = [key for key, (*_, count) in candidates.items() if count == columns.shape[1]]
+    if len(fitting) == 1:
+        return fitting[0][0], candidates[fitting[0]][1]
+    if fitting:
         raise TrialError(
-            f"{path}: both the first and the last column can be the label; it cannot be told which is"
+            f"{path}: the first and the last column hold labels; it cannot be told which is meant"
         )
-    best = max(is_label, key=lambda key: int(is_label[key].sum()))
-    line = int(np.argmin(is_label[best]))
-    word = values[int(columns[best[0], line])]
-    if not is_label[best].any():
+    (place, spelled), (codes, _, is_label, count) = max(candidates.items(), key=lambda item: item[1][3])
+    if count == 0:
         known = ", ".join("/".join(words) for words in LABEL_WORDS)
-        raise TrialError(f"{path}:1: three columns, but no label ({known}) in the first or the last")
-    where, spelled = ("first" if best[0] == 0 else "last"), "/".join(LABEL_WORDS[best[1]])
+        raise TrialError(f"{path}:1: three columns, but neither the first nor the last is a label ({known})")
+    line = int(np.argmin(is_label[codes]))
     raise TrialError(
-        f"{path}:{line + 1}: '{word}' is not a label ({spelled}, in the {where} column as on the other lines)"
+        f"{path}:{line + 1}: '{values[int(codes[line])]}' is not a label: "
+        f"{count:,} of the {len(codes):,} lines have {spelled} in the {place} column"
     )

@@ -1,0 +1,208 @@
+"""Pictures of a verification system: DET curve and score histogram, as PNG or SVG.
+
+Figures are made without pyplot: no global state, no window system.
+
+Reference:
+    A. Martin et al., The DET curve in assessment of detection task performance, Eurospeech 1997.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from farvox.errors import FarvoxError
+from farvox.io.atomic import atomic_file
+from farvox.metrics.detection import DetCurve, Ties, det_curve, equal_error_rate, min_detection_cost
+
+COLOURS = ("#2f7de1", "#e8590c", "#2b9a66", "#a05fd0", "#c79200", "#d6336c", "#0c8599", "#868e96")
+INK = "#5c6773"  # readable on white and on black
+RATES = (
+    0.0001,
+    0.0002,
+    0.0005,
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.8,
+    0.9,
+)
+
+
+@dataclass(frozen=True)
+class ScoreSet:
+    """The scores of one system on one labelled trial list.
+
+    Attributes:
+        name: what the system is called in legends and tables.
+        scores: float [num_trials], higher is more alike.
+        target: 1 for target trials, 0 for the others, [num_trials].
+    """
+
+    name: str
+    scores: NDArray[np.float64] = field(repr=False)
+    target: NDArray[np.int8] = field(repr=False)
+
+
+def det_figure(systems: Sequence[ScoreSet], *, p_target: float = 0.01, ties: Ties = "baseline") -> Figure:
+    """DET curves of one or several systems on normal-deviate axes; a dot marks the EER, a ring the minDCF.
+
+    Raises:
+        TrialError: the scores or labels of a system are not usable, see `farvox.metrics.detection.validate`.
+    """
+    curves = [det_curve(system.scores, system.target, ties=ties) for system in systems]
+    figure, axes = _empty_figure(width=5.6, height=5.2)
+    low, high = _limits(systems, curves)
+    for system, curve, colour in zip(systems, curves, _colours(len(systems)), strict=True):
+        eer, eer_threshold = equal_error_rate(curve)
+        min_dcf, cost_threshold = min_detection_cost(curve, p_target=p_target)
+        frr, far = _drawn_points(curve, low, high)
+        label = f"{system.name}  (EER {eer:.2%}, minDCF {min_dcf:.3f})"
+        axes.plot(far, frr, color=colour, linewidth=1.8, label=label)
+        axes.plot(*_point_at(curve, eer_threshold, low, high), "o", color=colour, markersize=5)
+        marker = _point_at(curve, cost_threshold, low, high)
+        axes.plot(*marker, "o", color=colour, markersize=7, markerfacecolor="none")
+    axes.plot(ndtri([low, high]), ndtri([low, high]), color=INK, linewidth=0.7, linestyle=":")
+    ticks = [rate for rate in RATES if low <= rate <= high]
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(ndtri(ticks), [f"{100 * rate:g}" for rate in ticks])
+    axes.set(xlim=ndtri([low, high]), ylim=ndtri([low, high]), aspect="equal")
+    axes.set(xlabel="false acceptance rate (%)", ylabel="false rejection rate (%)")
+    axes.legend(loc="upper right", frameon=False, fontsize=8, labelcolor=INK)
+    return figure
+
+
+def histogram_figure(systems: Sequence[ScoreSet], *, num_bins: int = 80) -> Figure:
+    """Histograms of target and non-target scores, one panel a system, with the EER threshold."""
+    figure = _new_figure(width=5.6, height=0.8 + 1.7 * len(systems))
+    panels = figure.subplots(len(systems), 1, sharex=True, squeeze=False)[:, 0]
+    for system, axes in zip(systems, panels, strict=True):
+        _style(axes)
+        _, threshold = equal_error_rate(det_curve(system.scores, system.target))
+        edges = np.linspace(system.scores.min(), np.nextafter(system.scores.max(), np.inf), num_bins + 1)
+        if edges[0] == edges[-2]:
+            edges = np.linspace(edges[0] - 0.5, edges[0] + 0.5, num_bins + 1)
+        for value, name, colour in ((0, "non-target", COLOURS[1]), (1, "target", COLOURS[0])):
+            share = (
+                np.histogram(system.scores[system.target == value], edges)[0] / (system.target == value).sum()
+            )
+            axes.stairs(100 * share, edges, fill=True, color=colour, alpha=0.45, label=name)
+            axes.stairs(100 * share, edges, color=colour, linewidth=1)
+        axes.axvline(
+            threshold, color=INK, linewidth=1, linestyle="--", label=f"EER threshold {threshold:.3g}"
+        )
+        axes.set_ylabel("% of trials")
+        axes.legend(loc="upper right", frameon=False, fontsize=8, labelcolor=INK, title=system.name)
+        axes.get_legend().get_title().set(color=INK, fontsize=8)
+    panels[-1].set_xlabel("score")
+    return figure
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure as ``.png`` or ``.svg``, whole or not at all.
+
+    Raises:
+        FarvoxError: another suffix.
+    """
+    path = Path(path)
+    if path.suffix == ".svg":
+        data = _svg(figure, transparent=False)
+    elif path.suffix == ".png":
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=160, facecolor="white")
+        data = buffer.getvalue()
+    else:
+        raise FarvoxError(f"{path}: a figure is written as .png or .svg")
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def inline_svg(figure: Figure) -> str:
+    """The figure as an ``<svg>`` element for an HTML page: transparent, and free of outside addresses."""
+    text = _svg(figure, transparent=True).decode()
+    text = text[text.index("<svg") :]
+    head, _, rest = text.partition("<metadata>")
+    text = head + rest.partition("</metadata>")[2] if rest else text
+    for namespace in ('xmlns:xlink="http://www.w3.org/1999/xlink"', 'xmlns="http://www.w3.org/2000/svg"'):
+        text = text.replace(namespace, "")
+    return text
+
+
+def _svg(figure: Figure, *, transparent: bool) -> bytes:
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "farvox"}):
+        background = "none" if transparent else "white"
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, facecolor=background)
+    return buffer.getvalue()
+
+
+def _new_figure(*, width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _empty_figure(*, width: float, height: float) -> tuple[Figure, Axes]:
+    figure = _new_figure(width=width, height=height)
+    axes = figure.subplots()
+    _style(axes)
+    return figure, axes
+
+
+def _style(axes: Axes) -> None:
+    axes.set_facecolor("none")
+    axes.grid(color=INK, alpha=0.18, linewidth=0.6)
+    axes.tick_params(colors=INK, labelsize=8, length=0)
+    axes.xaxis.label.set(color=INK, fontsize=9)
+    axes.yaxis.label.set(color=INK, fontsize=9)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_color(INK)
+
+
+def _colours(count: int) -> list[str]:
+    return [COLOURS[n % len(COLOURS)] for n in range(count)]
+
+
+def _limits(systems: Sequence[ScoreSet], curves: Sequence[DetCurve]) -> tuple[float, float]:
+    """The smallest and largest rate of both axes: what the number of trials can resolve, round the EER."""
+    worst = max(equal_error_rate(curve)[0] for curve in curves)
+    fewest = min(min(int(s.target.sum()), len(s.target) - int(s.target.sum())) for s in systems)
+    low = max([rate for rate in RATES if rate <= min(1 / fewest, 0.02)], default=RATES[0])
+    high = min([rate for rate in RATES if rate >= max(0.4, 1.5 * worst)], default=RATES[-1])
+    return low, high
+
+
+def _drawn_points(
+    curve: DetCurve, low: float, high: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The curve in normal deviates, thinned to what can be seen: at most a few thousand points."""
+    frr, far = (ndtri(np.clip(rate, low / 2, (1 + high) / 2)) for rate in (curve.frr, curve.far))
+    seen = np.round(np.stack([frr, far]) * 200).astype(np.int64)
+    kept = np.append(True, np.any(seen[:, 1:] != seen[:, :-1], axis=0))
+    return frr[kept], far[kept]
+
+
+def _point_at(curve: DetCurve, threshold: float, low: float, high: float) -> tuple[list[float], list[float]]:
+    n = int(np.argmax(curve.threshold == threshold))
+    far, frr = (float(ndtri(np.clip(rate[n], low, high))) for rate in (curve.far, curve.frr))
+    return [far], [frr]

@@ -1,0 +1,159 @@
+"""The report: one HTML file with figures, curves and what they mean; nothing is loaded from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from farvox.io.atomic import write_text
+from farvox.metrics.detection import Detection, Ties, detection_error
+from farvox.report.det import ScoreSet, det_figure, histogram_figure, inline_svg, save_figure
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c2733; --soft: #5c6773; --line: #d9dee4; }
+:root { --page: #fbfcfd; --card: #fff; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e9ed; --soft: #98a3af; --line: #303943; --page: #12171c; --card: #1a2027; }
+}
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
+main { max-width: 74rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
+h1 { font-size: 1.7rem; margin: 0 0 .4rem; } h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem; }
+p.note, footer { color: var(--soft); margin: .2rem 0; max-width: 60rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th { color: var(--soft); font-weight: 500; font-size: .85rem; }
+th, td { text-align: right; padding: .5rem .8rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } td.best { font-weight: 650; }
+.figures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; margin-top: 1.2rem; }
+figure { flex: 1 1 24rem; margin: 0; padding: .8rem; background: var(--card); }
+figure { border: 1px solid var(--line); border-radius: .6rem; }
+figure svg { width: 100%; height: auto; }
+figcaption { color: var(--soft); font-size: .85rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .4rem 1.2rem; } dt { font-weight: 600; }
+dd { margin: 0; color: var(--soft); max-width: 52rem; }
+"""
+
+COLUMNS = ("EER", "minDCF", "EER threshold", "target", "non-target")
+
+
+def write_report(
+    path: str | Path,
+    title: str,
+    trial_lists: Mapping[str, Sequence[ScoreSet]],
+    *,
+    notes: Sequence[str] = (),
+    p_target: float = 0.01,
+    ties: Ties = "baseline",
+) -> Path:
+    """Write a report on one or several systems over one or several trial lists.
+
+    Args:
+        path: an ``.html`` file; or a folder, which gets ``report.html`` and every picture as PNG and SVG.
+        title: head of the page.
+        trial_lists: name of a trial list -> the systems scored on it, in the order of the table.
+        notes: sentences below the title (what the data are, how the systems were made).
+        p_target: prior of a target trial in the detection cost.
+        ties: how equal scores are treated, see `farvox.metrics.detection`.
+
+    Returns:
+        The path of the HTML file.
+
+    Raises:
+        TrialError: scores or labels are not usable.
+    """
+    path = Path(path)
+    page = path if path.suffix in (".html", ".htm") else path / "report.html"
+    sections = []
+    for n, (name, systems) in enumerate(trial_lists.items()):
+        det, histogram = det_figure(systems, p_target=p_target, ties=ties), histogram_figure(systems)
+        figures = [detection_error(s.scores, s.target, p_target, ties) for s in systems]
+        sections.append(_section(name, systems, figures, inline_svg(det), inline_svg(histogram)))
+        if page != path:
+            number = f"_{n + 1}" if len(trial_lists) > 1 else ""
+            for stem, figure in (("det", det), ("scores", histogram)):
+                for suffix in (".png", ".svg"):
+                    save_figure(figure, path / f"{stem}{number}{suffix}")
+    write_text(page, _page(title, notes, sections, p_target, ties))
+    return page
+
+
+def _page(title: str, notes: Sequence[str], sections: Sequence[str], p_target: float, ties: Ties) -> str:
+    below_title = "\n".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+    meanings = "\n".join(
+        f"<dt>{term}</dt><dd>{what}</dd>" for term, what in _meanings(p_target, ties).items()
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+<h1>{escape(title)}</h1>
+{below_title}
+{"".join(sections)}
+<h2>What the figures mean</h2>
+<dl>
+{meanings}
+</dl>
+</main>
+</body>
+</html>
+"""
+
+
+def _section(
+    name: str, systems: Sequence[ScoreSet], figures: Sequence[Detection], det: str, histogram: str
+) -> str:
+    best_eer, best_dcf = min(f.eer for f in figures), min(f.min_dcf for f in figures)
+    rows = "\n".join(
+        f"<tr><td>{escape(system.name)}</td>"
+        f"{_cell(f'{f.eer:.2%}', f.eer == best_eer and len(figures) > 1)}"
+        f"{_cell(f'{f.min_dcf:.4f}', f.min_dcf == best_dcf and len(figures) > 1)}"
+        f"<td>{f.threshold:.4f}</td><td>{f.num_target:,}</td><td>{f.num_nontarget:,}</td></tr>"
+        for system, f in zip(systems, figures, strict=True)
+    )
+    heads = "".join(f"<th>{head}</th>" for head in COLUMNS)
+    return f"""
+<section>
+<h2>{escape(name)}</h2>
+<div class="wide"><table>
+<thead>
+<tr><th>system</th>{heads}</tr>
+</thead>
+<tbody>
+{rows}
+</tbody>
+</table></div>
+<div class="figures">
+<figure>{det}<figcaption>DET curve: lower left is better. Dot: EER. Ring: minDCF.</figcaption></figure>
+<figure>{histogram}<figcaption>Scores of target and non-target trials.</figcaption></figure>
+</div>
+</section>
+"""
+
+
+def _cell(text: str, is_best: bool) -> str:
+    return f'<td class="best">{text}</td>' if is_best else f"<td>{text}</td>"
+
+
+def _meanings(p_target: float, ties: Ties) -> dict[str, str]:
+    tied = {
+        "baseline": "Equal scores are stepped through one by one, as in the FFSVC2022 baseline.",
+        "grouped": "Equal scores are one threshold.",
+    }
+    return {
+        "EER": "equal error rate: the error rate at the threshold where as large a share of target trials is"
+        f" rejected (misses) as of non-target trials is accepted (false alarms). {tied[ties]}",
+        "minDCF": "the smallest detection cost over all thresholds when a target trial has the prior"
+        f" {p_target:g} and both errors cost 1, divided by the cost of not listening at all; 0 is perfect, 1 is useless.",
+        "Threshold": "a raw score, good for this system on trials like these; it does not carry over to"
+        " another system or another room.",
+        "DET curve": "misses against false alarms at every threshold, on axes where normally distributed"
+        " scores give a straight line.",
+    }

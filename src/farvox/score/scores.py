@@ -1,0 +1,133 @@
+"""Score files: one line a trial, in trial order, ``enrol test score``, ids as the trial list spells them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from farvox.errors import TrialError
+from farvox.io.atomic import atomic_file
+from farvox.score.columns import IdTable, column_blocks, stem_of
+from farvox.score.trials import TrialList
+
+LINES_PER_BLOCK = 1_000_000
+
+
+def write_scores(path: str | os.PathLike[str], trials: TrialList, scores: ArrayLike) -> None:
+    """Write one line for each trial, whole or not at all.
+
+    Scores are written with as many digits as it takes to read the same number back (up to 17).
+
+    Args:
+        path: the file to write.
+        trials: gives the ids and the order.
+        scores: float [num_trials].
+
+    Raises:
+        TrialError: there is not one finite score for each trial.
+    """
+    scores = np.asarray(scores, np.float64)
+    if scores.shape != (len(trials),):
+        raise TrialError(f"scores of shape {scores.shape} do not fit {len(trials):,} trials")
+    if not np.isfinite(scores).all():
+        line = int(np.argmin(np.isfinite(scores)))
+        raise TrialError(f"{trials.path}:{line + 1}: the score of this trial is {scores[line]}")
+    with atomic_file(Path(path)) as temporary, open(temporary, "wb") as file:
+        for first in range(0, len(scores), LINES_PER_BLOCK):
+            block = slice(first, first + LINES_PER_BLOCK)
+            enrol = trials.ids.gather(trials.enrol_code[block]).alias("enrol")
+            test = trials.ids.gather(trials.test_code[block]).alias("test")
+            lines = pl.DataFrame([enrol, test, pl.Series("score", scores[block])])
+            lines.write_csv(file, separator=" ", include_header=False, quote_style="never")
+
+
+def read_scores(path: str | os.PathLike[str], trials: TrialList) -> NDArray[np.float64]:
+    """Read the score of every trial of a list, whatever the order of the lines.
+
+    Ids match with or without ``.wav`` and the like, as everywhere. A pair that the list holds several
+    times has its score as often, or once.
+
+    Args:
+        path: lines ``enrol test score``.
+        trials: the list to put the scores in order for.
+
+    Returns:
+        float64 [num_trials], in trial order.
+
+    Raises:
+        TrialError: ``FILE:LINE: what`` for a score that is no finite number, a pair that is not in the
+            list or that has two different scores; or a trial without a score.
+    """
+    path = Path(path)
+    table, code_blocks, score_blocks = IdTable(), [], []
+    for first_line, frame in column_blocks(path, widths=(3,)):
+        enrol, test, score = frame
+        code_blocks.append(np.stack([table.encode(enrol), table.encode(test)]))
+        score_blocks.append(_numbers(path, first_line, score))
+    pair_of_line, pair_of_trial = _pairs(np.concatenate(code_blocks, axis=1), table.values, trials)
+    scores = np.concatenate(score_blocks)
+    if np.array_equal(pair_of_line, pair_of_trial):
+        return scores
+    return _in_trial_order(path, trials, pair_of_line, pair_of_trial, scores)
+
+
+def _numbers(path: Path, first_line: int, column: pl.Series) -> NDArray[np.float64]:
+    scores = column.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
+    if not np.isfinite(scores).all():
+        n = int(np.argmin(np.isfinite(scores)))
+        raise TrialError(f"{path}:{first_line + n}: the score '{column[n]}' is not a finite number")
+    return scores
+
+
+def _pairs(
+    line_codes: NDArray[np.int32], ids: pl.Series, trials: TrialList
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """One number for each pair of ids, the same for the lines of a score file and for the trials."""
+    number_of_stem: dict[str, int] = {}
+    numbers = [
+        np.array([number_of_stem.setdefault(stem_of(name), len(number_of_stem)) for name in names], np.int64)
+        for names in (trials.ids, ids)
+    ]
+    base = len(number_of_stem)
+    of_trial = numbers[0][trials.enrol_code] * base + numbers[0][trials.test_code]
+    return numbers[1][line_codes[0]] * base + numbers[1][line_codes[1]], of_trial
+
+
+def _in_trial_order(
+    path: Path,
+    trials: TrialList,
+    pair_of_line: NDArray[np.int64],
+    pair_of_trial: NDArray[np.int64],
+    scores: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    pairs, first_line, place_of_line, lines_of_pair = np.unique(
+        pair_of_line, return_index=True, return_inverse=True, return_counts=True
+    )
+    contradicts = scores != scores[first_line][place_of_line]
+    if contradicts.any():
+        n = int(np.argmax(contradicts))
+        earlier = int(first_line[place_of_line[n]])
+        raise TrialError(f"{path}:{n + 1}: another score than on line {earlier + 1} for the same trial")
+    place = np.minimum(np.searchsorted(pairs, pair_of_trial), len(pairs) - 1)
+    missing = pairs[place] != pair_of_trial
+    if missing.any():
+        n = int(np.argmax(missing))
+        raise TrialError(
+            f"{path}: {missing.sum():,} of the {len(trials):,} trials have no score; the first is"
+            f" '{trials.enrol[n]} {trials.test[n]}' ({trials.path}:{n + 1})"
+        )
+    trials_of_pair = np.bincount(place, minlength=len(pairs))
+    surplus = (lines_of_pair > 1) & (lines_of_pair > trials_of_pair) | (trials_of_pair == 0)
+    if surplus.any():
+        n = int(np.argmax(surplus[place_of_line]))
+        what = (
+            "this pair is not in"
+            if trials_of_pair[place_of_line[n]] == 0
+            else "this pair is here more often than in"
+        )
+        raise TrialError(f"{path}:{n + 1}: {what} {trials.path}")
+    return scores[first_line][place]
