@@ -12,6 +12,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -76,18 +77,17 @@ def det_figure(systems: Sequence[ScoreSet], *, p_target: float = 0.01, ties: Tie
         eer, eer_threshold = equal_error_rate(curve)
         min_dcf, cost_threshold = min_detection_cost(curve, p_target=p_target)
         frr, far = _drawn_points(curve, low, high)
-        label = f"{system.name}  (EER {eer:.2%}, minDCF {min_dcf:.3f})"
+        label = f"{_plain(system.name)}  (EER {eer:.2%}, minDCF {min_dcf:.3f})"
         axes.plot(far, frr, color=colour, linewidth=1.8, label=label)
-        axes.plot(*_point_at(curve, eer_threshold, low, high), "o", color=colour, markersize=5)
-        marker = _point_at(curve, cost_threshold, low, high)
-        axes.plot(*marker, "o", color=colour, markersize=7, markerfacecolor="none")
+        _mark(axes, curve, eer_threshold, color=colour, markersize=5)
+        _mark(axes, curve, cost_threshold, color=colour, markersize=8, markerfacecolor="none")
     axes.plot(ndtri([low, high]), ndtri([low, high]), color=INK, linewidth=0.7, linestyle=":")
     ticks = [rate for rate in RATES if low <= rate <= high]
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(ndtri(ticks), [f"{100 * rate:g}" for rate in ticks])
     axes.set(xlim=ndtri([low, high]), ylim=ndtri([low, high]), aspect="equal")
     axes.set(xlabel="false acceptance rate (%)", ylabel="false rejection rate (%)")
-    axes.legend(loc="upper right", frameon=False, fontsize=8, labelcolor=INK)
+    figure.legend(loc="outside upper left", frameon=False, fontsize=8, labelcolor=INK)
     return figure
 
 
@@ -107,13 +107,14 @@ def histogram_figure(systems: Sequence[ScoreSet], *, num_bins: int = 80) -> Figu
             )
             axes.stairs(100 * share, edges, fill=True, color=colour, alpha=0.45, label=name)
             axes.stairs(100 * share, edges, color=colour, linewidth=1)
-        axes.axvline(
-            threshold, color=INK, linewidth=1, linestyle="--", label=f"EER threshold {threshold:.3g}"
-        )
+        axes.axvline(threshold, color=INK, linewidth=1, linestyle="--", label="EER threshold")
         axes.set_ylabel("% of trials")
-        axes.legend(loc="upper right", frameon=False, fontsize=8, labelcolor=INK, title=system.name)
-        axes.get_legend().get_title().set(color=INK, fontsize=8)
+        axes.set_title(f"{_plain(system.name)}: threshold {threshold:.4g}", loc="left", fontsize=8, color=INK)
     panels[-1].set_xlabel("score")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper left", ncols=3, frameon=False, fontsize=8, labelcolor=INK
+    )
     return figure
 
 
@@ -179,6 +180,11 @@ def _style(axes: Axes) -> None:
         spine.set_color(INK)
 
 
+def _plain(name: str) -> str:
+    """A name as matplotlib shows it unchanged: no formula in it, and not hidden from the legend."""
+    return (" " + name if name.startswith("_") else name).replace("$", r"\$")
+
+
 def _colours(count: int) -> list[str]:
     return [COLOURS[n % len(COLOURS)] for n in range(count)]
 
@@ -202,7 +208,7 @@ def _drawn_points(
     return frr[kept], far[kept]
 
 
-def _point_at(curve: DetCurve, threshold: float, low: float, high: float) -> tuple[list[float], list[float]]:
+def _mark(axes: Axes, curve: DetCurve, threshold: float, **style: Any) -> None:
     n = int(np.argmax(curve.threshold == threshold))
-    far, frr = (float(ndtri(np.clip(rate[n], low, high))) for rate in (curve.far, curve.frr))
-    return [far], [frr]
+    if 0 < curve.far[n] < 1 and 0 < curve.frr[n] < 1:  # a rate of 0 or 1 has no place on these axes
+        axes.plot([ndtri(curve.far[n])], [ndtri(curve.frr[n])], "o", **style)

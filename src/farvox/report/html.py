@@ -151,7 +151,8 @@ def _meanings(p_target: float, ties: Ties) -> dict[str, str]:
         "EER": "equal error rate: the error rate at the threshold where as large a share of target trials is"
         f" rejected (misses) as of non-target trials is accepted (false alarms). {tied[ties]}",
         "minDCF": "the smallest detection cost over all thresholds when a target trial has the prior"
-        f" {p_target:g} and both errors cost 1, divided by the cost of not listening at all; 0 is perfect, 1 is useless.",
+        f" {p_target:g} and both errors cost 1, divided by the cost of not listening at all;"
+        " 0 is perfect, 1 is useless.",
         "Threshold": "a raw score, good for this system on trials like these; it does not carry over to"
         " another system or another room.",
         "DET curve": "misses against false alarms at every threshold, on axes where normally distributed"
