@@ -28,7 +28,7 @@ def prepare_himia(source: Path, out: Path, *, note: Note, jobs: int | None = Non
     name, in the same spelling, that does.
 
     Args:
-        source: the unpacked corpus.
+        source: the unpacked corpus, or a folder that holds it alone.
         out: the folder of the data dirs.
         note: is told what happens.
         jobs: threads that read headers.
@@ -37,9 +37,7 @@ def prepare_himia(source: Path, out: Path, *, note: Note, jobs: int | None = Non
         CorpusError: no part is there, a part is empty, two files have the same name, or a malformed mapping.
     """
     source = open_source(source, out, LAYOUT)
-    folders = {part: folder for part in PARTS if (folder := _folder_of(part, source, note))}
-    if not folders:
-        raise CorpusError(f"{source}: not the HI-MIA corpus; expected {LAYOUT}")
+    folders = _part_folders(_root(source), note)
     parts = {part: _utterances(folder) for part, folder in folders.items()}
     files: dict[str, dict[str, str]] = {part: {} for part in parts}
     if "test_v2" in folders:
@@ -52,16 +50,26 @@ def prepare_himia(source: Path, out: Path, *, note: Note, jobs: int | None = Non
     return write_parts(out, parts, note=note, jobs=jobs, files=files)
 
 
-def _folder_of(part: str, source: Path, note: Note) -> Path | None:
-    """The folder of a part, in ``source`` or one level below."""
-    found = [path for path in (source / part, *sorted(source.glob(f"*/{part}"))) if path.is_dir()]
-    if found:
-        return found[0]
-    hint = (
-        " (the publisher's test.tar.gz is damaged; test_v2.tar.gz replaces it)" if part == "test_v2" else ""
-    )
-    note(f"{source}: no folder {part}, so no part '{part}'{hint}")
-    return None
+def _root(source: Path) -> Path:
+    """The folder that holds the parts: ``source``, or the one folder in it that does."""
+    inner = [path for path in sorted(source.iterdir()) if path.is_dir() and path.name not in PARTS]
+    found = [root for root in (source, *inner) if any((root / part).is_dir() for part in PARTS)]
+    if not found:
+        raise CorpusError(f"{source}: not the HI-MIA corpus; expected {LAYOUT}")
+    if len(found) > 1 and found[0] != source:
+        raise CorpusError(
+            f"{source}: several folders have such parts, {found[0]} and {found[1]}; name the one"
+        )
+    return found[0]
+
+
+def _part_folders(root: Path, note: Note) -> dict[str, Path]:
+    folders = {part: root / part for part in PARTS if (root / part).is_dir()}
+    for part in PARTS:
+        if part not in folders:
+            hint = " (test.tar.gz is damaged; test_v2.tar.gz replaces it)" if part == "test_v2" else ""
+            note(f"{root}: no folder {part}, so no part '{part}'{hint}")
+    return folders
 
 
 def _utterances(folder: Path) -> list[Utterance]:

@@ -94,7 +94,7 @@ PREPARERS: dict[str, Preparer] = {
             "synthetic",
             "synthetic:prepare_synthetic",
             "voices made by a source-filter model in simulated rooms, laid out like HI-MIA",
-            "nothing: the corpus is written there",
+            "demo, tiny, or one with changes: tiny,train_speakers=20 (nothing on disk)",
         ),
     )
 }

@@ -16,21 +16,23 @@ AUDIO_SUFFIXES = frozenset((
 # fmt: on
 
 
-def open_source(source: Path, out: Path, expected: str) -> Path:
-    """The absolute path of a corpus folder, after making sure that nothing will be written into it.
+def open_source(source: Path, out: Path, expected: str, *, apart: bool = False) -> Path:
+    """The absolute path of a corpus folder, after making sure that its own files will not be replaced.
 
     Args:
         source: the folder as the user named it.
         out: where the data dirs will go.
         expected: what the folder should hold, for the message.
+        apart: refuse an ``out`` anywhere inside the corpus, where it could be taken for a part of it.
 
     Raises:
-        CorpusError: there is no such folder, or ``out`` lies in it.
+        CorpusError: there is no such folder, or ``out`` is that folder (or, if ``apart``, lies in it).
     """
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     if not source.is_dir():
         raise CorpusError(f"{source}: no such folder; expected one with {expected}")
-    if out.resolve().is_relative_to(source.resolve()):
+    real_source, real_out = source.resolve(), out.resolve()
+    if real_out == real_source or (apart and real_out.is_relative_to(real_source)):
         raise CorpusError(f"{out}: lies in the corpus {source}; choose an output folder outside of it")
     return source
 

@@ -93,7 +93,7 @@ def prepare_voxceleb2(
     """
     if convert not in (None, "flac", "wav"):
         raise CorpusError(f"--convert {convert}: the audio can be converted to flac or wav")
-    source = open_source(source, out, LAYOUT_2)
+    source = open_source(source, out, LAYOUT_2, apart=True)
     utterances = _utterances(source, LAYOUT_2, note)
     is_test = {each.utt_id: _lies_below_test(each, source) for each in utterances}
     rejected: Rejected = {}

@@ -1,0 +1,56 @@
+import subprocess
+import sys
+
+import pytest
+
+from farvox.corpora.registry import PREPARERS, prepare
+from farvox.errors import CorpusError
+
+
+def test_every_corpus_of_the_issue_is_listed():
+    assert list(PREPARERS) == [
+        "voxceleb1", "voxceleb2", "himia", "musan", "rirs_noises", "speechocean762", "an4", "folder",
+        "synthetic",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PREPARERS)
+def test_every_listed_function_is_there_and_documented(name):
+    preparer = PREPARERS[name]
+    function = preparer.load()
+    assert function.__name__ == f"prepare_{name}"
+    assert function.__doc__ and preparer.summary and preparer.layout
+
+
+def test_listing_the_corpora_imports_none_of_them():
+    script = (
+        "import sys, farvox.corpora.registry;"
+        "print(sorted(set(sys.modules) & {'numpy', 'polars', 'av', 'soundfile', 'farvox.corpora.himia'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_corpus_is_prepared_by_name(tmp_path, record, notes):
+    record(tmp_path / "mine/alice/a.wav")
+    (made,) = prepare(
+        "folder", str(tmp_path / "mine"), str(tmp_path / "out"), note=notes.append, jobs=1, trials=None
+    )
+    assert made.utt_ids.to_list() == ["alice-a"]
+
+
+def test_an_unknown_corpus_is_refused_with_the_nearest_name(tmp_path, notes):
+    with pytest.raises(
+        CorpusError, match=r"unknown corpus 'voxceleb' \(did you mean 'voxceleb\d'\?\); farvox knows"
+    ):
+        prepare("voxceleb", tmp_path, tmp_path, note=notes.append)
+
+
+def test_an_option_that_the_corpus_does_not_take_is_refused(tmp_path, notes):
+    with pytest.raises(CorpusError, match="--convert means nothing to the corpus himia; it takes --jobs"):
+        prepare("himia", tmp_path, tmp_path / "out", note=notes.append, convert="flac")
+
+
+def test_no_jobs_at_all_are_refused(tmp_path, notes):
+    with pytest.raises(CorpusError, match="--jobs 0: at least 1"):
+        prepare("himia", tmp_path, tmp_path / "out", note=notes.append, jobs=0)
