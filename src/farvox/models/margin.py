@@ -41,7 +41,7 @@ class SoftmaxHead(nn.Module):
     def extend_classes(self, num_new: int) -> None:
         """Append classes; the old ones keep their weights. Build the optimiser afterwards."""
         self.weight = _extended(self.weight, num_new)
-        self.bias = nn.Parameter(torch.cat([self.bias.data, self.bias.new_zeros(num_new)]))
+        self.bias = nn.Parameter(torch.cat([self.bias.detach(), self.bias.new_zeros(num_new)]))
         self.num_classes += num_new
 
     def reset_classes(self, num_classes: int) -> None:
@@ -92,12 +92,12 @@ class CosineHead(nn.Module, ABC):
 
     def extend_classes(self, num_new: int) -> None:
         """Append classes; the old ones keep their weights. Build the optimiser afterwards."""
-        self.weight = _extended(self.weight, num_new * self.num_subcentres)
+        self.weight = _extended(self.weight, num_new, self.num_subcentres)
         self.num_classes += num_new
 
     def reset_classes(self, num_classes: int) -> None:
         """Forget all classes and start with fresh ones. Build the optimiser afterwards."""
-        self.weight = _fresh(self.weight, num_classes * self.num_subcentres)
+        self.weight = _fresh(self.weight, num_classes, self.num_subcentres)
         self.num_classes = num_classes
 
 
@@ -182,16 +182,16 @@ def _xavier(rows: int, columns: int) -> Tensor:
     return nn.init.xavier_uniform_(torch.empty(rows, columns))
 
 
-def _extended(weight: Tensor, num_new: int) -> nn.Parameter:
+def _extended(weight: Tensor, num_new: int, rows_per_class: int = 1) -> nn.Parameter:
     if num_new < 0:
         raise ModelError(f"cannot extend a head by {num_new} classes")
     rows, columns = weight.shape
-    fresh = _xavier(rows + num_new, columns).to(weight)
-    fresh[:rows] = weight.data
-    return nn.Parameter(fresh)
+    extended = _xavier(rows + num_new * rows_per_class, columns).to(weight)
+    extended[:rows] = weight.detach()
+    return nn.Parameter(extended)
 
 
-def _fresh(weight: Tensor, rows: int) -> nn.Parameter:
-    if rows < 1:
-        raise ModelError(f"a head cannot have {rows} rows")
-    return nn.Parameter(_xavier(rows, weight.shape[1]).to(weight))
+def _fresh(weight: Tensor, num_classes: int, rows_per_class: int = 1) -> nn.Parameter:
+    if num_classes < 1:
+        raise ModelError(f"a head cannot have {num_classes} classes")
+    return nn.Parameter(_xavier(num_classes * rows_per_class, weight.shape[1]).to(weight))

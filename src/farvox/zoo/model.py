@@ -1,0 +1,268 @@
+"""A model on disk: ``config.json`` says in full what it is, ``model.safetensors`` holds the weights.
+
+A folder is a model from the moment ``config.json`` is there, which is written last.
+
+Shape suffixes: B utterance, T sample, E embedding.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import farvox
+from farvox.errors import CheckpointError, MissingExtraError, ModelError
+from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.io.atomic import atomic_file, write_json
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from farvox.models.base import EmbeddingNetwork
+
+FORMAT = "farvox-model/1"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A network with the front-end it was trained on.
+
+    Attributes:
+        network: feats_BFM -> emb_BE.
+        frontend: wav_BT -> feats_BFM.
+        config: the content of ``config.json``.
+    """
+
+    network: EmbeddingNetwork
+    frontend: nn.Module
+    config: dict[str, Any]
+
+    @property
+    def frontend_config(self) -> FrontEndConfig:
+        """The front-end, in full."""
+        return FrontEndConfig.from_dict(self.config["frontend"])
+
+    @property
+    def embedding_dim(self) -> int:
+        """Numbers per embedding."""
+        return self.network.embedding_dim
+
+    @property
+    def min_samples(self) -> int:
+        """Samples in the shortest utterance that can be embedded."""
+        frontend = self.frontend_config
+        return max(frontend.min_samples, frontend.num_samples_for(self.network.min_frames))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.network.parameters()).device
+
+    def embed(self, wav_BT: Tensor) -> Tensor:
+        """Embed whole waveforms of one length, in evaluation mode (in which the network is left).
+
+        Args:
+            wav_BT: samples in [-1, 1] at the front-end's rate, on any device.
+
+        Returns:
+            emb_BE on the model's device, as the network gives them: not length-normalised.
+
+        Raises:
+            AudioError: the utterances are too short for the front-end or the network.
+        """
+        import torch
+
+        self.network.eval()
+        with torch.no_grad():
+            emb_BE: Tensor = self.network(self.frontend(wav_BT.to(self.device)))
+        return emb_BE
+
+
+def save_model(
+    folder: str | Path,
+    network: nn.Module,
+    frontend_config: FrontEndConfig,
+    model_name: str,
+    model_kwargs: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a model folder; other files that are in it stay.
+
+    Args:
+        folder: made if need be. A model that is there already is replaced.
+        network: what ``build_model(model_name, **model_kwargs)`` gave, trained.
+        frontend_config: the front-end it was trained on.
+        model_name: its name in `farvox.models.registry.MODELS`.
+        model_kwargs: the keyword arguments it was built with.
+        extra: further entries of ``config.json``, where the model comes from for instance.
+
+    Raises:
+        ModelError: an entry of ``extra`` has the name of one of the format's own.
+    """
+    config = {
+        "format": FORMAT,
+        "farvox_version": farvox.__version__,
+        "frontend": frontend_config.to_dict(),
+        "model": {"name": model_name, "kwargs": dict(model_kwargs)},
+        "embedding_dim": network.embedding_dim,
+    }
+    if clash := sorted(config.keys() & (extra or {}).keys()):
+        raise ModelError(f"{folder}: the entry '{clash[0]}' of {CONFIG} is the format's own")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).unlink(missing_ok=True)
+    write_weights(folder / WEIGHTS, network.state_dict())
+    write_json(folder / CONFIG, config | dict(extra or {}))
+
+
+def load_model(spec: str | Path, device: str | torch.device = "cpu") -> Model:
+    """Load a model, in evaluation mode.
+
+    Args:
+        spec: a model folder, a run dir (its last complete epoch) or ``RUN_DIR@37``.
+        device: where the weights go.
+
+    Raises:
+        ModelError: there is no such model, or its ``config.json`` is not usable.
+        CheckpointError: the weights are damaged or do not fit the network.
+        MissingExtraError: torch is not installed.
+    """
+    require_torch()
+    from farvox.models.registry import build_model
+
+    folder = find_model(spec)
+    config = read_config(folder)
+    frontend_config = FrontEndConfig.from_dict(config["frontend"])
+    network = build_model(config["model"]["name"], **config["model"]["kwargs"])
+    if network.num_mels != frontend_config.num_mels:
+        raise ModelError(
+            f"{folder / CONFIG}: the front-end gives {frontend_config.num_mels} mels, "
+            f"the network takes {network.num_mels}"
+        )
+    fill(network, _read_weights(folder / WEIGHTS), folder / WEIGHTS)
+    try:
+        network.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from error
+    network.eval()
+    frontend = build_frontend(frontend_config).to(device).eval()
+    return Model(network, frontend, config)
+
+
+def find_model(spec: str | Path) -> Path:
+    """The model folder that ``spec`` (see `load_model`) stands for.
+
+    Raises:
+        ModelError: there is none.
+    """
+    path, epoch = Path(spec), None
+    if not path.exists() and (match := re.fullmatch(r"(.+)@(\d+)", str(spec))):
+        path, epoch = Path(match[1]), int(match[2])
+    if epoch is None and (path / CONFIG).is_file():
+        return path
+    epochs = _complete_epochs(path / "checkpoints")
+    if epoch in epochs or (epoch is None and epochs):
+        return epochs[max(epochs) if epoch is None else epoch]
+    if epochs:
+        raise ModelError(f"{path} has no epoch {epoch}; it has {', '.join(map(str, sorted(epochs)))}")
+    if not path.is_dir():
+        raise ModelError(f"no model '{spec}': there is no such folder")
+    raise ModelError(
+        f"no model in '{path}': neither {CONFIG} (a model folder) "
+        f"nor a complete checkpoints/epoch_NNN (a run dir) is in it"
+    )
+
+
+def _complete_epochs(checkpoints: Path) -> dict[int, Path]:
+    return {
+        int(match[1]): folder
+        for folder in checkpoints.glob("epoch_*")
+        if (match := re.fullmatch(r"epoch_(\d+)", folder.name))
+        and (folder / CONFIG).is_file()
+        and (folder / WEIGHTS).is_file()
+    }
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of a model folder's ``config.json``.
+
+    Raises:
+        ModelError: it is missing, damaged or not a farvox model's.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ModelError(f"{path}: not the description of a farvox model ('format' is not '{FORMAT}')")
+    model = config.get("model")
+    if not isinstance(config.get("frontend"), dict) or not isinstance(model, dict):
+        raise ModelError(f"{path}: 'frontend' and 'model' must both be there, each with its entries")
+    if not isinstance(model.get("name"), str) or not isinstance(model.get("kwargs"), dict):
+        raise ModelError(f"{path}: 'model' must have a 'name' and 'kwargs'")
+    return config
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weights: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read as weights: {error}") from error
+    return weights
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write tensors by name as a safetensors file, whole or not at all."""
+    from safetensors.torch import save_file
+
+    with atomic_file(path) as unfinished:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, unfinished)
+
+
+def fill(network: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
+    """Load weights into a network strictly.
+
+    Raises:
+        CheckpointError: a weight is missing, unexpected, of another shape or not finite; all such are named.
+    """
+    import torch
+
+    wanted = network.state_dict()
+    shared = [name for name in wanted if name in weights]
+    faults = {
+        "missing": [name for name in wanted if name not in weights],
+        "unexpected": [name for name in weights if name not in wanted],
+        "of another shape": [
+            f"{name} {list(weights[name].shape)} instead of {list(wanted[name].shape)}"
+            for name in shared
+            if weights[name].shape != wanted[name].shape
+        ],
+        "not finite": [name for name in shared if not torch.isfinite(weights[name]).all()],
+    }
+    if any(faults.values()):
+        what = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in faults.items() if names)
+        raise CheckpointError(f"{source}: the weights do not fit {type(network).__name__}: {what}")
+    network.load_state_dict(dict(weights))
+
+
+def require_torch() -> None:
+    """Say which extra brings torch, if it is not there.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+    """
+    try:
+        importlib.import_module("torch")
+    except ImportError as error:
+        raise MissingExtraError("models need torch: pip install 'farvox[torch]'") from error

@@ -1,0 +1,51 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from farvox.cli.main import main
+from farvox.models.registry import HEADS, MODELS, build_model
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    network = build_model("ffsvc-resnet34", channels=4, blocks=[1, 1, 1, 1], embedding_dim=12)
+    torch.save({"model": network.state_dict()}, tmp_path / "model_37.pkl")
+    return tmp_path / "model_37.pkl"
+
+
+def test_models_lists_every_network_and_head_with_its_size(capsys):
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {name} " in out for name in [*MODELS, *HEADS])
+    assert "20,117,888" in out and "5,454,688" in out
+
+
+def test_import_makes_a_model_folder(tmp_path, checkpoint, capsys):
+    assert main(["import", str(checkpoint), str(tmp_path / "out"), "--arch", "ffsvc-resnet34"]) == 0
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["embedding_dim"] == 12
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert "embeddings of 12 numbers" in capsys.readouterr().out
+
+
+def test_import_takes_embeddings_too(tmp_path, capsys):
+    np.save(tmp_path / "emb.npy", {"a": np.ones(4, np.float32)}, allow_pickle=True)
+    assert (
+        main(["import", str(tmp_path / "emb.npy"), str(tmp_path / "out"), "--arch", "ffsvc-embeddings"]) == 0
+    )
+    assert (tmp_path / "out" / "utt_ids.txt").read_text() == "a\n"
+    assert "1 embeddings of 4 numbers" in capsys.readouterr().out
+
+
+def test_a_file_at_fault_is_exit_status_1_and_a_message(tmp_path, checkpoint, capsys):
+    assert main(["import", str(checkpoint), str(tmp_path / "out"), "--arch", "ffsvc-ecapa"]) == 1
+    err = capsys.readouterr().err
+    assert "model_37.pkl" in err and "missing" in err and "Traceback" not in err
+
+
+def test_an_unknown_architecture_is_wrong_usage(tmp_path, checkpoint, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["import", str(checkpoint), str(tmp_path / "out"), "--arch", "vgg"])
+    assert caught.value.code == 2
+    assert "ffsvc-resnet34" in capsys.readouterr().err

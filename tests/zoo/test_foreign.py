@@ -1,0 +1,252 @@
+"""Checkpoints as the baseline's ``torch.save`` and ``np.save`` write them, and files that mean harm."""
+
+import json
+import os
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from farvox.errors import CheckpointError, ModelError
+from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.io.embeddings import EmbeddingSet
+from farvox.models.registry import build_model
+from farvox.zoo import import_checkpoint, import_embeddings, load_model
+
+SIZES = {
+    "ffsvc-resnet34": {"channels": 4, "blocks": [1, 2, 1, 1], "embedding_dim": 12},
+    "ffsvc-ecapa": {"channels": 16, "embedding_dim": 12, "bottleneck": 8},
+}
+ARCHS = list(SIZES)
+NUM_SPEAKERS = 7
+
+
+def make_network(arch):
+    torch.manual_seed(0)
+    return build_model(arch, **SIZES[arch])
+
+
+def make_checkpoint(network, optimiser_class=torch.optim.SGD):
+    """What the baseline's training scripts save after an epoch."""
+    weight = torch.nn.Parameter(torch.randn(NUM_SPEAKERS, 12))
+    optimiser = optimiser_class([*network.parameters(), weight], lr=0.01, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [10, 20, 30], gamma=0.1)
+    network.train()
+    (network(torch.randn(2, 30, 80)).sum() + weight.sum()).backward()
+    optimiser.step()
+    schedule.step()
+    return {
+        "model": network.eval().state_dict(),
+        "classifier": {"weight": weight.detach()},
+        "optimizer": optimiser.state_dict(),
+        "scheduler": schedule.state_dict(),
+    }
+
+
+def save(checkpoint, path):
+    torch.save(checkpoint, path)
+    return path
+
+
+class Harmful:
+    """Unpickling this by the ordinary way makes a file."""
+
+    def __init__(self, victim):
+        self.victim = victim
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.victim}",)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("optimiser_class", [torch.optim.SGD, torch.optim.Adam])
+def test_a_checkpoint_becomes_a_model_with_the_same_embeddings(tmp_path, arch, optimiser_class):
+    network = make_network(arch)
+    checkpoint = make_checkpoint(network, optimiser_class)
+    assert isinstance(checkpoint["scheduler"]["milestones"], Counter)
+    import_checkpoint(save(checkpoint, tmp_path / "model_37.pkl"), tmp_path / "out", arch)
+    wav_BT = 0.1 * torch.randn(2, 8000)
+    with torch.no_grad():
+        expected_BE = network(build_frontend(FrontEndConfig(kind="ffsvc-mel"))(wav_BT))
+    assert torch.equal(load_model(tmp_path / "out").embed(wav_BT), expected_BE)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_the_sizes_the_origin_and_the_classifier_are_kept(tmp_path, arch):
+    checkpoint = make_checkpoint(make_network(arch))
+    import_checkpoint(save(checkpoint, tmp_path / "model_37.pkl"), tmp_path / "out", arch)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["model"]["name"] == arch
+    assert config["model"]["kwargs"].items() >= SIZES[arch].items()
+    assert config["frontend"]["kind"] == "ffsvc-mel"
+    assert config["imported"]["file"] == "model_37.pkl"
+    classifier = load_file(tmp_path / "out" / "classifier.safetensors")
+    assert torch.equal(classifier["weight"], checkpoint["classifier"]["weight"])
+
+
+def test_a_checkpoint_without_classifier_leaves_none_behind(tmp_path):
+    checkpoint = make_checkpoint(make_network("ffsvc-resnet34"))
+    out = tmp_path / "out"
+    import_checkpoint(save(checkpoint, tmp_path / "a.pkl"), out, "ffsvc-resnet34")
+    del checkpoint["classifier"]
+    import_checkpoint(save(checkpoint, tmp_path / "b.pkl"), out, "ffsvc-resnet34")
+    assert sorted(file.name for file in out.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_the_prefix_of_data_parallel_is_dropped(tmp_path):
+    checkpoint = make_checkpoint(make_network("ffsvc-resnet34"))
+    checkpoint["model"] = {f"module.{name}": tensor for name, tensor in checkpoint["model"].items()}
+    model = import_checkpoint(save(checkpoint, tmp_path / "m.pkl"), tmp_path / "out", "ffsvc-resnet34")
+    expected = checkpoint["model"]["module.front.conv1.weight"]
+    assert torch.equal(model.network.state_dict()["front.conv1.weight"], expected)
+
+
+def test_the_file_format_of_old_torch_is_read_too(tmp_path):
+    checkpoint = make_checkpoint(make_network("ffsvc-resnet34"))
+    torch.save(checkpoint, tmp_path / "old.pkl", _use_new_zipfile_serialization=False)
+    assert import_checkpoint(tmp_path / "old.pkl", tmp_path / "out", "ffsvc-resnet34").embedding_dim == 12
+
+
+def test_every_missing_and_unexpected_weight_is_named(tmp_path):
+    checkpoint = make_checkpoint(make_network("ffsvc-ecapa"))
+    checkpoint["model"]["fc.bias2"] = checkpoint["model"].pop("fc.bias")
+    checkpoint["model"].pop("block2.bns.3.running_var")
+    path = save(checkpoint, tmp_path / "m.pkl")
+    message = r"missing: block2\.bns\.3\.running_var, fc\.bias; unexpected: fc\.bias2"
+    with pytest.raises(CheckpointError, match=message):
+        import_checkpoint(path, tmp_path / "out", "ffsvc-ecapa")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_the_other_architecture_is_refused(tmp_path):
+    path = save(make_checkpoint(make_network("ffsvc-ecapa")), tmp_path / "m.pkl")
+    with pytest.raises(CheckpointError, match=r"missing: front\.conv1\.weight.*unexpected: conv1\.weight"):
+        import_checkpoint(path, tmp_path / "out", "ffsvc-resnet34")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    checkpoint = make_checkpoint(make_network("ffsvc-resnet34"))
+    checkpoint["model"]["bottleneck.bias"][3] = torch.nan
+    path = save(checkpoint, tmp_path / "model_32.pkl")
+    with pytest.raises(CheckpointError, match=r"not finite: bottleneck\.bias"):
+        import_checkpoint(path, tmp_path / "out", "ffsvc-resnet34")
+
+
+@pytest.mark.parametrize("content", [{"weights": {}}, {"model": [1, 2]}, {"model": {"conv1": 3}}, [1, 2], 5])
+def test_a_file_that_is_no_such_checkpoint_is_refused(tmp_path, content):
+    with pytest.raises(CheckpointError, match="'model'"):
+        import_checkpoint(save(content, tmp_path / "m.pkl"), tmp_path / "out", "ffsvc-resnet34")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a pickle", b"PK\x03\x04 torn", b"\x80\x02]q\x00."])
+def test_a_damaged_file_is_refused(tmp_path, content):
+    (tmp_path / "m.pkl").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"m\.pkl"):
+        import_checkpoint(tmp_path / "m.pkl", tmp_path / "out", "ffsvc-resnet34")
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path):
+    path = save(make_checkpoint(make_network("ffsvc-resnet34")), tmp_path / "m.pkl")
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        import_checkpoint(path, tmp_path / "out", "ffsvc-resnet34")
+
+
+def test_an_absent_file_and_an_unknown_architecture_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"absent\.pkl: cannot be read"):
+        import_checkpoint(tmp_path / "absent.pkl", tmp_path / "out", "ffsvc-ecapa")
+    with pytest.raises(ModelError, match="unknown architecture 'ecapa': ffsvc-resnet34 or ffsvc-ecapa"):
+        import_checkpoint(tmp_path / "absent.pkl", tmp_path / "out", "ecapa")
+
+
+@pytest.mark.parametrize("place", ["scheduler", "model", "bare pickle"])
+def test_a_checkpoint_that_means_harm_is_refused_and_does_none(tmp_path, place):
+    victim, path = tmp_path / "victim", tmp_path / "m.pkl"
+    if place == "bare pickle":
+        path.write_bytes(pickle.dumps(Harmful(victim)))
+    else:
+        checkpoint = make_checkpoint(make_network("ffsvc-resnet34"))
+        checkpoint[place]["extra"] = Harmful(victim)
+        save(checkpoint, path)
+    with pytest.raises(CheckpointError, match="nothing in it was run"):
+        import_checkpoint(path, tmp_path / "out", "ffsvc-resnet34")
+    assert not victim.exists()
+    assert not (tmp_path / "out").exists()
+    if place == "bare pickle":
+        pickle.loads(path.read_bytes())
+    else:
+        torch.load(path, weights_only=False)
+    assert victim.exists(), "the file must be as harmful as this test needs it to be"
+
+
+# ---------------------------------------------------------------- embeddings
+
+
+def save_embeddings(path, saved):
+    np.save(path, saved, allow_pickle=True)
+    return path
+
+
+def test_embeddings_keep_their_order_and_values(tmp_path):
+    rng = np.random.default_rng(0)
+    saved = {f"utt{i}": rng.standard_normal(12).astype(np.float32) for i in (3, 1, 2)}
+    import_embeddings(save_embeddings(tmp_path / "test_37.npy", saved), tmp_path / "out")
+    loaded = EmbeddingSet.load(tmp_path / "out")
+    assert loaded.utt_ids == ["utt3", "utt1", "utt2"]
+    np.testing.assert_array_equal(loaded.embeddings, np.stack(list(saved.values())))
+    assert loaded.meta == {"imported": "test_37.npy"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "core"), [(3, b"numpy.core"), (3, b"numpy._core"), (4, b"numpy._core"), (5, b"numpy._core")]
+)
+def test_pickles_of_older_and_newer_numpy_are_read(tmp_path, protocol, core):
+    wrapped = np.array({"a": np.arange(4, dtype=np.float32), "b": np.ones(4, dtype=np.float32)}, dtype=object)
+    pickled = pickle.dumps(wrapped, protocol=protocol).replace(b"numpy._core", core)
+    with (tmp_path / "e.npy").open("wb") as file:
+        header = {"descr": "|O", "fortran_order": False, "shape": ()}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(pickled)
+    found = import_embeddings(tmp_path / "e.npy", tmp_path / "out")
+    np.testing.assert_array_equal(found.embeddings, [[0, 1, 2, 3], [1, 1, 1, 1]])
+
+
+def test_embeddings_that_mean_harm_are_refused_and_do_none(tmp_path):
+    victim = tmp_path / "victim"
+    saved = {"a": np.ones(4, dtype=np.float32), "b": Harmful(victim)}
+    path = save_embeddings(tmp_path / "e.npy", saved)
+    with pytest.raises(CheckpointError, match=r"refers to '.*\.system', which is code"):
+        import_embeddings(path, tmp_path / "out")
+    assert not victim.exists()
+    np.load(path, allow_pickle=True)
+    assert victim.exists()
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ({}, "does not hold a dict"),
+        (np.ones(3), "not a dict saved by numpy"),
+        (np.array([None, 1], dtype=object), "not a dict saved by numpy"),
+        ({"a": np.ones(4), "b": np.ones(5)}, "embedding of 'b' is float64 of shape"),
+        ({"a": np.ones((2, 4))}, "embedding of 'a'"),
+        ({"a": np.ones(4), 7: np.ones(4)}, "embedding of '7'"),
+        ({"a": np.ones(4, dtype=np.int64)}, "embedding of 'a' is int64"),
+        ({"a": "text"}, "embedding of 'a'"),
+    ],
+)
+def test_what_is_no_dict_of_embeddings_is_refused(tmp_path, saved, message):
+    with pytest.raises(CheckpointError, match=message):
+        import_embeddings(save_embeddings(tmp_path / "e.npy", saved), tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00", b"\x93NUMPY\x09\x00" + bytes(80)])
+def test_a_damaged_embedding_file_is_refused(tmp_path, content):
+    (tmp_path / "e.npy").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"e\.npy"):
+        import_embeddings(tmp_path / "e.npy", tmp_path / "out")
+    with pytest.raises(CheckpointError, match=r"absent\.npy: cannot be read"):
+        import_embeddings(tmp_path / "absent.npy", tmp_path / "out")
