@@ -27,7 +27,7 @@ def circular_array(
     """
     angle_C = turn + 2 * np.pi * np.arange(num) / num
     offsets_C3 = radius * np.stack([np.cos(angle_C), np.sin(angle_C), np.zeros(num)], axis=1)
-    return np.asarray(centre, dtype=np.float64) + offsets_C3
+    return np.asarray(np.asarray(centre) + offsets_C3, dtype=np.float64)
 
 
 def linear_array(
@@ -46,4 +46,4 @@ def linear_array(
     """
     along_C = spacing * (np.arange(num) - (num - 1) / 2)
     direction_3 = np.array([np.cos(turn), np.sin(turn), 0.0])
-    return np.asarray(centre, dtype=np.float64) + along_C[:, None] * direction_3
+    return np.asarray(np.asarray(centre) + along_C[:, None] * direction_3, dtype=np.float64)

@@ -29,7 +29,7 @@ def draw_noise(kind: str, seconds: float, rng: np.random.Generator) -> Samples:
     num_samples = int(seconds * SAMPLE_RATE)
     makers = {"coloured": _coloured, "hum": _hum, "machine": _machine, "babble": _babble}
     wav_T = makers[kind](num_samples, rng)
-    return (0.1 * wav_T / np.sqrt(np.mean(wav_T**2))).astype(np.float32)
+    return np.asarray(0.1 * _unit(wav_T), dtype=np.float32)
 
 
 def _coloured(num_samples: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -67,10 +67,10 @@ def _machine(num_samples: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _babble(num_samples: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Four to seven synthetic speakers at once."""
+    """Four to seven synthetic speakers at once, each repeating themselves."""
     wav_T = np.zeros(num_samples)
     for _ in range(rng.integers(4, 8)):
-        phones = draw_sentence(rng, 1.5 * num_samples / SAMPLE_RATE)
+        phones = draw_sentence(rng, 0.6 * num_samples / SAMPLE_RATE)
         spoken_T = synthesise(draw_voice(rng), phones, rng)
         wav_T += _unit(np.resize(spoken_T, num_samples)) * rng.uniform(0.5, 1.0)
     return wav_T

@@ -85,7 +85,8 @@ def simulate_rirs(
         if np.any(place <= 0) or np.any(place >= room.size):
             raise AudioError(f"position {place.round(2).tolist()} is outside the room {room.size} m")
     rirs_CT = _image_sources(room, source_3, microphones_C3, sample_rate, max_order)
-    complete = int(0.9 * max_order * min(room.size) / SPEED_OF_SOUND * sample_rate)
+    nearest_missing = max_order / np.sqrt(np.sum(1 / np.square(room.size)))  # metres, images of higher order
+    complete = int(nearest_missing / SPEED_OF_SOUND * sample_rate)
     return _with_tail(rirs_CT, complete, room.t60, sample_rate, np.random.default_rng(tail_seed))
 
 
@@ -112,7 +113,7 @@ def _image_sources(
     num_samples = max(len(row[0]) for row in shoebox.rir)
     rirs_CT = np.stack([np.pad(row[0], (0, num_samples - len(row[0]))) for row in shoebox.rir])
     early = pra.constants.get("frac_delay_length") // 2  # its fractional delays start this late
-    return np.asarray(rirs_CT[:, early:], dtype=np.float64) * (4 * np.pi)
+    return np.asarray(rirs_CT[:, early:], dtype=np.float64)
 
 
 def _with_tail(
@@ -130,7 +131,7 @@ def _with_tail(
     fade_T = np.clip((np.arange(num_samples) - (complete - window)) / window, 0, 1)
     body_CT = np.zeros_like(tail_CT)
     body_CT[:, : min(num_samples, rirs_CT.shape[1])] = rirs_CT[:, :num_samples]
-    return (body_CT * np.sqrt(1 - fade_T) + tail_CT * np.sqrt(fade_T)).astype(np.float32)
+    return np.asarray(body_CT * np.sqrt(1 - fade_T) + tail_CT * np.sqrt(fade_T), dtype=np.float32)
 
 
 def measure_t60(rir_T: ArrayLike, sample_rate: int = 16000, *, decay_db: float = 30.0) -> float:
@@ -160,14 +161,18 @@ def measure_t60(rir_T: ArrayLike, sample_rate: int = 16000, *, decay_db: float =
 
 
 def measure_drr(rir_T: ArrayLike, sample_rate: int = 16000, *, direct_ms: float = 2.5) -> float:
-    """Direct-to-reverberant ratio in dB: energy within ``direct_ms`` of the peak against what follows.
+    """Direct-to-reverberant ratio in dB.
+
+    The direct path begins with the first sample within 12 dB of the peak (an echo that sums several
+    images can be the peak) and lasts ``direct_ms``.
 
     Raises:
         AudioError: nothing follows the direct path, so that no ratio exists.
     """
-    energy_T = np.asarray(rir_T, np.float64) ** 2
-    end = int(np.argmax(energy_T)) + int(direct_ms * 1e-3 * sample_rate) + 1
-    direct, late = energy_T[:end].sum(), energy_T[end:].sum()
+    rir_T = np.abs(np.asarray(rir_T, np.float64))
+    begin = int(np.argmax(rir_T >= 0.25 * rir_T.max()))
+    end = begin + int(direct_ms * 1e-3 * sample_rate) + 1
+    direct, late = np.sum(rir_T[:end] ** 2), np.sum(rir_T[end:] ** 2)
     if direct == 0 or late == 0:
         raise AudioError("no direct-to-reverberant ratio: the response has only one of the two parts")
     return float(10 * np.log10(direct / late))

@@ -217,7 +217,7 @@ def _glottal_source(voice: Voice, track: _Track, rng: np.random.Generator, num_s
     breath_T = rng.standard_normal(num_samples)
     voicing_T = _per_sample(track.voicing_F)
     noise_T = breath_T * (voicing_T * voice.breath * (0.3 + flow_T) + _per_sample(track.aspiration_F))
-    return (pulses_T * voicing_T + noise_T).astype(np.float32)
+    return np.asarray(pulses_T * voicing_T + noise_T, dtype=np.float32)
 
 
 def _spectra(wav_T: Samples) -> NDArray[np.complex64]:

@@ -44,7 +44,8 @@ Made = TypeVar("Made")
 class Mapper(Protocol):
     """``map`` over one or several processes; results in order."""
 
-    def __call__(self, function: Callable[[Item], Made], items: Sequence[Item]) -> Iterator[Made]: ...
+    def __call__(self, function: Callable[[Item], Made], items: Sequence[Item]) -> Iterator[Made]:
+        """``function`` of each item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ SPECS = {
     "tiny": Spec(
         train_speakers=8, dev_speakers=3, test_speakers=4, train_takes=3, dev_takes=2, test_takes=3,
         min_seconds=0.8, max_seconds=1.2, test_microphones=2, train_rooms=2, dev_rooms=1, test_rooms=1,
-        noises=4, bank_rooms=1, bank_noises=4,
+        noises=2, bank_rooms=1, bank_noises=2,
     ),
 }  # fmt: skip
 
@@ -274,12 +275,15 @@ def _audio_folder(out: Path) -> AbstractContextManager[Path]:
 @contextmanager
 def _processes(jobs: int) -> Iterator[Mapper]:
     """``map``, in this process or over a pool; results come in order either way."""
+
+    def here(function: Callable[[Item], Made], items: Sequence[Item]) -> Iterator[Made]:
+        return map(function, items)
+
+    def over_pool(function: Callable[[Item], Made], items: Sequence[Item]) -> Iterator[Made]:
+        return pool.map(function, items, chunksize=max(1, len(items) // (4 * jobs)))
+
     if jobs == 1:
-        yield map
+        yield here
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-
-        def mapper(function: Callable[[Item], Made], items: Sequence[Item]) -> Iterator[Made]:
-            return pool.map(function, items, chunksize=max(1, len(items) // (4 * jobs)))
-
-        yield mapper
+        yield over_pool

@@ -26,7 +26,7 @@ from farvox.rng import rng_for
 from farvox.types import Utterance
 
 DISTANCES = {2: 1.0, 5: 3.0, 6: 5.0}  # point -> metres
-MEAN_SNR_DB = {2: 14.0, 5: 9.0, 6: 6.0}
+MEAN_SNR_DB = {2: 16.0, 5: 12.0, 6: 9.0}
 SPEEDS = {"N": 1.0, "S": 0.82, "F": 1.2}
 ARRAY_MICROPHONES = 16
 
@@ -160,27 +160,33 @@ def _record_far(studio: Studio, said_T: Samples, rng: np.random.Generator) -> di
     positions = rng.choice(len(room), size=studio.far_points, replace=False)
     recordings = {}
     for position in (room[i] for i in sorted(positions)):
-        noise_T = np.roll(noise := studio.noises[rng.integers(len(studio.noises))], rng.integers(len(noise)))
-        noise_T = np.resize(noise_T, len(said_T))
+        noise_T = _cut(studio.noises[rng.integers(len(studio.noises))], len(said_T), rng)
         snr_db = MEAN_SNR_DB[position.point] + rng.uniform(-6, 6)
         level_db = rng.normal(-32, 2.5)
         chosen = rng.choice(len(studio.microphones), size=studio.far_microphones, replace=False)
         for i in sorted(chosen):
             heard_T = convolve(said_T, position.rirs_CT[i])
             around_T = convolve(noise_T, position.noise_rirs_CT[i])
-            mixed_T = _colour(mix_at_snr(heard_T, around_T, snr_db), rng, low_hz=120.0, deviation_db=1.5)
+            both = _colour(np.stack([heard_T, around_T]), rng, low_hz=120.0, deviation_db=1.5)
+            mixed_T = mix_at_snr(both[0], both[1], snr_db)
             recordings[position.point, studio.microphones[i]] = set_level(mixed_T, level_db)
     return recordings
 
 
-def _colour(wav_T: Samples, rng: np.random.Generator, *, low_hz: float, deviation_db: float) -> Samples:
-    """The microphone's response: a high-pass at ``low_hz`` and a smooth random deviation."""
+def _cut(noise_T: Samples, num_samples: int, rng: np.random.Generator) -> Samples:
+    """``num_samples`` of a noise from anywhere in it, going round at its end."""
+    start = rng.integers(len(noise_T))
+    return np.take(noise_T, np.arange(start, start + num_samples), mode="wrap")
+
+
+def _colour(wav: Samples, rng: np.random.Generator, *, low_hz: float, deviation_db: float) -> Samples:
+    """A microphone's response (high-pass at ``low_hz``, smooth random deviation) on the last axis."""
     from scipy import fft
 
-    num_fft = fft.next_fast_len(len(wav_T), real=True)
+    num_samples = wav.shape[-1]
+    num_fft = fft.next_fast_len(num_samples, real=True)
     hz = np.maximum(np.fft.rfftfreq(num_fft, 1 / 16000), 1.0)
     knots = np.log([50, 200, 500, 1000, 2000, 4000, 8000])
     gain_db = np.interp(np.log(hz), knots, rng.normal(0, deviation_db, len(knots)))
-    response = 10 ** (gain_db / 20) / np.sqrt(1 + (low_hz / hz) ** 4)
-    spectrum = fft.rfft(wav_T, num_fft) * response.astype(np.float32)
-    return np.asarray(fft.irfft(spectrum, num_fft)[: len(wav_T)], dtype=np.float32)
+    response = (10 ** (gain_db / 20) / np.sqrt(1 + (low_hz / hz) ** 4)).astype(np.float32)
+    return np.asarray(fft.irfft(fft.rfft(wav, num_fft) * response, num_fft)[..., :num_samples])

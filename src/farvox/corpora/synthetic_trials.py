@@ -11,6 +11,8 @@ from farvox.types import Utterance
 
 CLOSE_POINT = "7"
 
+Take = tuple[str, str]  # speaker, speed and number of the take
+
 
 def make_trials(
     utterances: Sequence[Utterance], rng: np.random.Generator, *, nontargets_per_target: float = 2.0
@@ -30,23 +32,19 @@ def make_trials(
         array, written ``{}``.
     """
     takes = _takes(utterances)
-    near = [
-        pair
-        for speaker in _speakers(takes)
-        for pair in combinations([take for take in takes if take[0] == speaker], 2)
-    ]
-    ordered = [pair for a, b in near for pair in permutations((a, b))]
+    near = [(a, b) for a, b in combinations(takes, 2) if a[0] == b[0]]
+    ordered = [(a, b) for a, b in permutations(takes, 2) if a[0] == b[0]]
     far_of = _far_recordings(utterances)
     near_others = _other_speakers(takes, rng, int(nontargets_per_target * len(near)))
     far_others = _other_speakers(takes, rng, int(nontargets_per_target * len(ordered)))
 
-    def close(take: tuple[str, str]) -> str:
+    def close(take: Take) -> str:
         return f"{take[0]}_{CLOSE_POINT}_01_{take[1]}.wav"
 
-    def one_microphone(take: tuple[str, str]) -> str:
+    def one_microphone(take: Take) -> str:
         return f"{far_of[take][rng.integers(len(far_of[take]))]}.wav"
 
-    def all_microphones(take: tuple[str, str]) -> str:
+    def all_microphones(take: Take) -> str:
         speaker, point, _, spoken = one_microphone(take).split("_")
         return f"{speaker}_{point}_{{}}_{spoken}"
 
@@ -57,18 +55,14 @@ def make_trials(
     }
 
 
-def _takes(utterances: Iterable[Utterance]) -> list[tuple[str, str]]:
+def _takes(utterances: Iterable[Utterance]) -> list[Take]:
     """(speaker, speed and take) of every take with a close-talk recording, sorted."""
     names = (utterance.utt_id.split("_") for utterance in utterances)
     return sorted({(name[0], name[3]) for name in names if name[1] == CLOSE_POINT})
 
 
-def _speakers(takes: Iterable[tuple[str, str]]) -> list[str]:
-    return sorted({speaker for speaker, _ in takes})
-
-
-def _far_recordings(utterances: Iterable[Utterance]) -> dict[tuple[str, str], list[str]]:
-    far: dict[tuple[str, str], list[str]] = {}
+def _far_recordings(utterances: Iterable[Utterance]) -> dict[Take, list[str]]:
+    far: dict[Take, list[str]] = {}
     for utterance in utterances:
         speaker, point, _, spoken = utterance.utt_id.split("_")
         if point != CLOSE_POINT:
@@ -76,9 +70,7 @@ def _far_recordings(utterances: Iterable[Utterance]) -> dict[tuple[str, str], li
     return {take: sorted(utt_ids) for take, utt_ids in far.items()}
 
 
-def _other_speakers(
-    takes: Sequence[tuple[str, str]], rng: np.random.Generator, number: int
-) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+def _other_speakers(takes: Sequence[Take], rng: np.random.Generator, number: int) -> list[tuple[Take, Take]]:
     """Up to ``number`` different pairs of takes by different speakers, drawn at random."""
     pairs = [(a, b) for a, b in permutations(takes, 2) if a[0] != b[0]]
     drawn = rng.choice(len(pairs), size=min(number, len(pairs)), replace=False)
@@ -86,8 +78,8 @@ def _other_speakers(
 
 
 def _write(
-    targets: Iterable[tuple[tuple[str, str], tuple[str, str]]],
-    nontargets: Iterable[tuple[tuple[str, str], tuple[str, str]]],
+    targets: Iterable[tuple[Take, Take]],
+    nontargets: Iterable[tuple[Take, Take]],
     enrol: Callable[[tuple[str, str]], str],
     test: Callable[[tuple[str, str]], str],
 ) -> str:
