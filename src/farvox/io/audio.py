@@ -30,6 +30,7 @@ Wave = npt.NDArray[np.float32]
 
 _UNKNOWN_FORMAT = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 _STREAMED = 0x7FFF_F000  # wav sizes from here on were written by a pipe that did not know its length
+_SHORTFALL_SECONDS = 0.25  # what codecs may leave out at the ends of a file that is whole
 _EDGE_SECONDS = 0.1  # context that soxr is given on either side of a part, longer than its filter
 
 
@@ -232,13 +233,26 @@ def _decode(path: str | Path) -> tuple[Wave, int]:
         with av.open(str(path)) as container:
             if not container.streams.audio:
                 raise AudioError(f"{path}: holds no audio stream")
-            rate = container.streams.audio[0].rate
+            rate = int(container.streams.audio[0].rate)
+            seconds = _promised_seconds(container)
             blocks = list(_decoded_blocks(container))
     except av.FFmpegError as error:
         raise AudioError(f"{path}: cannot be read as audio: {error.strerror}") from None
     if not blocks:
         raise AudioError(f"{path}: holds no audio; delete it or its line of wav.scp")
-    return np.concatenate(blocks, axis=1), int(rate)
+    wav_CT = np.concatenate(blocks, axis=1)
+    if wav_CT.shape[1] < (seconds - _SHORTFALL_SECONDS) * rate:
+        found = f"{wav_CT.shape[1] / rate:.2f} s of {seconds:.2f} s"
+        raise AudioError(f"{path}: truncated: holds only {found}; copy it again")
+    return wav_CT, rate
+
+
+def _promised_seconds(container: InputContainer) -> float:
+    """The length that the header states; 0 for formats in which it is only an estimate."""
+    stream = container.streams.audio[0]
+    if "mp4" not in container.format.name or stream.duration is None or stream.time_base is None:
+        return 0.0
+    return float(stream.duration * stream.time_base)
 
 
 def _decoded_blocks(container: InputContainer) -> Iterator[Wave]:

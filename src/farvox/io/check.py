@@ -11,12 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import polars as pl
 
 from farvox.io import kaldi
 from farvox.io.lines import is_utf8, read_lines, split_lines
+
+_MOST_HINTS = 100  # they are looked for on the disk
 
 # Faults under construction: one row each.
 _FAULTS = {"line": pl.Int64, "what": pl.String}
@@ -145,9 +148,9 @@ def _pipes(wav_scp: _Lines, files: _Files) -> pl.DataFrame:
 
 def _missing_audio(wav_scp: _Lines, files: _Files) -> pl.DataFrame:
     table = wav_scp.table.filter(~pl.col("value").str.ends_with("|"))
-    missing = [path for path in table["value"].unique() if not os.path.isfile(path)]
-    folder = wav_scp.path.parent
-    whats = [f"no such audio file: {path}{_where_it_may_be(folder, path)}" for path in missing]
+    missing = [path for path in table["value"].unique(maintain_order=True) if not os.path.isfile(path)]
+    hints = [_where_it_may_be(wav_scp.path.parent, path) for path in missing[:_MOST_HINTS]]
+    whats = [f"no such audio file: {path}{hint}" for path, hint in zip_longest(missing, hints, fillvalue="")]
     lost = pl.DataFrame({"value": missing, "what": whats}, schema={"value": pl.String, "what": pl.String})
     return table.join(lost, on="value", maintain_order="left").select("line", "what")
 
