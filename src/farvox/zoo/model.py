@@ -146,7 +146,7 @@ def load_model(spec: str | Path, device: str | torch.device = "cpu") -> Model:
             f"{folder / CONFIG}: the front-end gives {frontend_config.num_mels} mels, "
             f"the network takes {network.num_mels}"
         )
-    fill(network, _read_weights(folder / WEIGHTS), folder / WEIGHTS)
+    fill(network, read_weights(folder / WEIGHTS), folder / WEIGHTS)
     try:
         network.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -211,7 +211,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, on the CPU.
+
+    Raises:
+        CheckpointError: the file is absent or damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -222,7 +227,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+def write_weights(path: str | Path, weights: Mapping[str, Tensor]) -> None:
     """Write tensors by name as a safetensors file, whole or not at all."""
     from safetensors.torch import save_file
 
@@ -230,8 +235,13 @@ def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, unfinished)
 
 
-def fill(network: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
+def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:
     """Load weights into a network strictly.
+
+    Args:
+        network: takes the weights in place.
+        weights: tensors by name.
+        source: where they come from, for the message.
 
     Raises:
         CheckpointError: a weight is missing, unexpected, of another shape or not finite; all such are named.
