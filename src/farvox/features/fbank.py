@@ -8,6 +8,8 @@ Shape suffixes: B utterance, T sample, F frame, N sample of a frame, K frequency
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -92,7 +94,7 @@ class KaldiFbank(_LogMel):
         emphasised_BT = torch.cat([wav_BT[:, :1], wav_BT[:, 1:] - c * wav_BT[:, :-1]], dim=1)
         frames_BFN = emphasised_BT.unfold(-1, length, shift) - (1 - c) * mean_BF1
         frames_BFN[..., :1] = (1 - c) * (raw_BFN[..., :1] - mean_BF1)
-        return self._mel_power(frames_BFN * self.window_N).clamp_min(_EPSILON).log()
+        return self._mel_power(frames_BFN.mul_(self.window_N)).clamp_min(_EPSILON).log()
 
     def _dithered(self, wav_BT: Tensor) -> Tensor:
         if self.config.dither == 0:
@@ -105,28 +107,25 @@ class KaldiFbank(_LogMel):
 class FfsvcMel(_LogMel):
     """The FFSVC2022 baseline's feature: log mel spectrogram of the waveform at zero mean and unit deviation.
 
-    Frames are centred (reflected edges), so that n samples give 1 + n // 160 frames. The window of 400
-    samples in the middle of an FFT of 512 is here the start of one: a shift does not change power.
+    Frames are centred (reflected edges), so that n samples give 1 + n // 160 frames. Window and filters are
+    rounded to float32 where the baseline rounds them: the features then agree to the last digits.
 
     Args:
         config: a `FrontEndConfig` of kind "ffsvc-mel".
     """
 
     def __init__(self, config: FrontEndConfig) -> None:
-        super().__init__(config, _hann(config.frame_length, periodic=True), _htk_mel_filters(config))
+        margin = (_fft_size(config) - config.frame_length) // 2
+        window_N = np.pad(torch.hann_window(config.frame_length, periodic=True).numpy(), margin)
+        super().__init__(config, window_N, _htk_mel_filters(config))
 
     def log_mel(self, wav_BT: Tensor) -> Tensor:
         """Log-mel powers before mean normalisation: log(mel + 1e-6)."""
-        deviation_B1, mean_B1 = torch.std_mean(wav_BT, dim=-1, keepdim=True)
-        wav_BT = (wav_BT - mean_B1) / deviation_B1.clamp_min(1e-6)
-        length, shift, half_fft = (
-            self.config.frame_length,
-            self.config.frame_shift,
-            _fft_size(self.config) // 2,
-        )
-        padded_BT = nn.functional.pad(wav_BT, (half_fft, half_fft), mode="reflect")
-        inset = half_fft - length // 2
-        frames_BFN = padded_BT[:, inset : padded_BT.shape[-1] - inset].unfold(-1, length, shift)
+        centred_BT = wav_BT - wav_BT.mean(dim=-1, keepdim=True)
+        wav_BT = centred_BT / wav_BT.std(dim=-1, keepdim=True).clamp_min(1e-6)
+        n_fft = _fft_size(self.config)
+        padded_BT = nn.functional.pad(wav_BT, (n_fft // 2, n_fft // 2), mode="reflect")
+        frames_BFN = padded_BT.unfold(-1, n_fft, self.config.frame_shift)
         return (self._mel_power(frames_BFN * self.window_N) + 1e-6).log()
 
 
@@ -135,22 +134,22 @@ def _fft_size(config: FrontEndConfig) -> int:
     return 1 << (config.frame_length - 1).bit_length()
 
 
-def _hann(length: int, *, periodic: bool) -> np.ndarray:
-    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / (length if periodic else length - 1))
-
-
 def _kaldi_window(config: FrontEndConfig) -> np.ndarray:
-    hann_N = _hann(config.frame_length, periodic=False)
+    turn_N = np.arange(config.frame_length) / (config.frame_length - 1)
+    hann_N: np.ndarray = 0.5 - 0.5 * np.cos(2 * np.pi * turn_N)
     if config.window == "hamming":
         return 0.08 + 0.92 * hann_N
     return hann_N**0.85 if config.window == "povey" else hann_N
 
 
 def _kaldi_mel_filters(config: FrontEndConfig) -> np.ndarray:
-    """Triangles on the mel scale 1127 ln(1 + f / 700); the Nyquist bin is never heard."""
+    """Triangles on the mel scale 1127 ln(1 + f / 700), in float32; the Nyquist bin is never heard."""
     n_fft = _fft_size(config)
     mel_K = _mel(np.arange(n_fft // 2 + 1) * config.sample_rate / n_fft)
-    edges = np.linspace(_mel(config.low_freq), _mel(config.top_freq), config.num_mels + 2)
+    lowest, highest = _mel(np.array([config.low_freq, config.top_freq]))
+    edges = lowest + np.arange(config.num_mels + 2, dtype=np.float32) * (
+        (highest - lowest) / np.float32(config.num_mels + 1)
+    )
     filters_KM = _triangles(mel_K, edges)
     filters_KM[-1] = 0
     return filters_KM
@@ -159,13 +158,14 @@ def _kaldi_mel_filters(config: FrontEndConfig) -> np.ndarray:
 def _htk_mel_filters(config: FrontEndConfig) -> np.ndarray:
     """Triangles in Hz, 0 to Nyquist, with corners equally far apart on the mel scale; not normalised."""
     nyquist = config.sample_rate / 2
-    hz_K = np.linspace(0, nyquist, _fft_size(config) // 2 + 1)
-    corners_mel = np.linspace(0, _mel(nyquist), config.num_mels + 2)
-    return _triangles(hz_K, 700 * np.expm1(corners_mel / 1127))
+    hz_K = torch.linspace(0, nyquist, _fft_size(config) // 2 + 1)
+    corners_mel = torch.linspace(0, 2595 * math.log10(1 + nyquist / 700), config.num_mels + 2)
+    return _triangles(hz_K.numpy(), (700 * (10 ** (corners_mel / 2595) - 1)).numpy())
 
 
-def _mel(hz: np.ndarray | float) -> np.ndarray:
-    return 1127 * np.log1p(np.asarray(hz) / 700)
+def _mel(hz: np.ndarray) -> np.ndarray:
+    mel: np.ndarray = np.float32(1127) * np.log(1 + hz.astype(np.float32) / np.float32(700))
+    return mel
 
 
 def _triangles(points_K: np.ndarray, edges: np.ndarray) -> np.ndarray:

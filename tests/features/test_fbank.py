@@ -1,0 +1,170 @@
+import os
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from farvox.errors import AudioError
+from farvox.features.frontend import FrontEndConfig, build_frontend
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+WAVEFORMS = runpy.run_path(str(GOLDEN / "make_features.py"))["waveforms"]()
+KALDI_WINDOWS = {"povey": "povey", "hamming": "hamming", "hann": "hanning"}
+
+
+def real_speech(count):
+    """(name, wav_T) of utterances spread over two corpora."""
+    import soundfile
+
+    if "FARVOX_CORPORA" not in os.environ:
+        pytest.skip("needs real speech: set FARVOX_CORPORA")
+    root = Path(os.environ["FARVOX_CORPORA"])
+    for pattern in ("speechocean762/WAVE", "an4/wav"):
+        paths = sorted((root / pattern).rglob("*.flac"))
+        for path in paths[:: max(1, len(paths) // count)]:
+            yield path.stem, soundfile.read(path, dtype="float32")[0]
+
+
+def kaldi_native_fbank(wav_T, *, scale, window="povey", num_mels=80, low_freq=20.0, high_freq=0.0):
+    knf = pytest.importorskip("kaldi_native_fbank")
+    options = knf.FbankOptions()
+    options.frame_opts.dither = 0
+    options.frame_opts.window_type = KALDI_WINDOWS[window]
+    options.mel_opts.num_bins = num_mels
+    options.mel_opts.low_freq = low_freq
+    options.mel_opts.high_freq = high_freq
+    fbank = knf.OnlineFbank(options)
+    fbank.accept_waveform(16000, (wav_T * np.float32(scale)).tolist())
+    fbank.input_finished()
+    return np.stack([fbank.get_frame(i) for i in range(fbank.num_frames_ready)])
+
+
+def frame_energy(wav_T, window_N):
+    """Energy of each frame after DC removal, pre-emphasis and window, in float64: [F, 1]."""
+    frames_FN = np.lib.stride_tricks.sliding_window_view(wav_T.astype(np.float64), 400)[::160]
+    frames_FN = frames_FN - frames_FN.mean(axis=1, keepdims=True)
+    previous_FN = np.concatenate([frames_FN[:, :1], frames_FN[:, :-1]], axis=1)
+    return (((frames_FN - 0.97 * previous_FN) * window_N) ** 2).sum(axis=1, keepdims=True)
+
+
+def features(wav_T, **config):
+    return build_frontend(FrontEndConfig(**config))(torch.from_numpy(wav_T)[None])[0].numpy()
+
+
+@pytest.mark.parametrize("scale", [32768.0, 1.0])
+def test_fbank_is_kaldis_on_real_speech(scale):
+    """Within 1e-3 wherever single precision can tell.
+
+    A filter that holds less than a millionth of its frame's energy (one in a thousand) is below what a
+    float32 FFT resolves to 1e-3: there kaldi-native-fbank itself is up to 0.06 from its own definition in
+    float64.
+    """
+    frontend = build_frontend(FrontEndConfig(sample_scale=scale, mean="none"))
+    gaps, shares = [], []
+    for _, wav_T in real_speech(20):
+        theirs_FM = kaldi_native_fbank(wav_T, scale=scale)
+        ours_FM = frontend(torch.from_numpy(wav_T)[None])[0].numpy()
+        energy_F1 = frame_energy(wav_T * scale, frontend.window_N.numpy())
+        assert ours_FM.shape == theirs_FM.shape
+        gaps.append(np.abs(ours_FM - theirs_FM).ravel())
+        shares.append((theirs_FM - np.log(np.maximum(energy_F1, 1e-30))).ravel())
+    gap, resolved = np.concatenate(gaps), np.concatenate(shares) > np.log(1e-6)
+    assert resolved.mean() > 0.998
+    assert gap[resolved].max() < 1e-3
+    assert np.quantile(gap, 0.999) < 1e-3
+    assert gap.max() < 0.1
+
+
+@pytest.mark.parametrize("window", list(KALDI_WINDOWS))
+@pytest.mark.parametrize("scale", [32768.0, 1.0])
+def test_fbank_is_kaldis_with_every_window(window, scale):
+    for wav_T in WAVEFORMS.values():
+        ours_FM = features(wav_T, sample_scale=scale, window=window, mean="none")
+        theirs_FM = kaldi_native_fbank(wav_T, scale=scale, window=window)
+        np.testing.assert_allclose(ours_FM, theirs_FM, atol=1e-3, rtol=0)
+
+
+def test_fbank_is_kaldis_with_other_filters():
+    ours_FM = features(WAVEFORMS["noise"], num_mels=40, low_freq=60.0, high_freq=-400.0, mean="none")
+    theirs_FM = kaldi_native_fbank(
+        WAVEFORMS["noise"], scale=32768, num_mels=40, low_freq=60.0, high_freq=-400.0
+    )
+    np.testing.assert_allclose(ours_FM, theirs_FM, atol=1e-3, rtol=0)
+
+
+def test_silence_has_the_floor_of_kaldi():
+    feats_FM = features(np.zeros(1600, dtype=np.float32), mean="none")
+    np.testing.assert_allclose(feats_FM, np.log(np.finfo(np.float32).eps), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", list(WAVEFORMS))
+def test_ffsvc_mel_is_the_baselines(name):
+    golden = np.load(GOLDEN / "features.npz")
+    log_mel_FM = features(WAVEFORMS[name], kind="ffsvc-mel", mean="none")
+    np.testing.assert_allclose(log_mel_FM, golden[f"{name}.log_mel"], atol=1e-4, rtol=0)
+    normalised_FM = features(WAVEFORMS[name], kind="ffsvc-mel")
+    np.testing.assert_allclose(normalised_FM, golden[f"{name}.normalised"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["kaldi-fbank", "ffsvc-mel"])
+def test_features_do_not_depend_on_the_batch(kind):
+    frontend = build_frontend(FrontEndConfig(kind=kind))
+    wav_BT = torch.from_numpy(np.stack([np.resize(wav_T, 8000) for wav_T in WAVEFORMS.values()]))
+    alone = torch.cat([frontend(wav_T[None]) for wav_T in wav_BT])
+    torch.testing.assert_close(frontend(wav_BT), alone, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["kaldi-fbank", "ffsvc-mel"])
+def test_a_mean_over_time_is_gone(kind):
+    feats_FM = features(WAVEFORMS["chirps"], kind=kind)
+    np.testing.assert_allclose(feats_FM.mean(axis=0), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["kaldi-fbank", "ffsvc-mel"])
+def test_silence_has_finite_features(kind):
+    feats_FM = features(np.zeros(3000, dtype=np.float32), kind=kind)
+    np.testing.assert_allclose(feats_FM, 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["kaldi-fbank", "ffsvc-mel"])
+def test_a_frontend_keeps_nothing_in_a_state_dict(kind):
+    assert build_frontend(FrontEndConfig(kind=kind)).state_dict() == {}
+
+
+@pytest.mark.parametrize("kind", ["kaldi-fbank", "ffsvc-mel"])
+def test_too_few_samples_are_an_error_that_says_how_many_are_needed(kind):
+    config = FrontEndConfig(kind=kind)
+    assert features(np.ones(config.min_samples, dtype=np.float32), kind=kind).shape[0] > 0
+    with pytest.raises(AudioError, match=str(config.min_samples)):
+        features(np.ones(config.min_samples - 1, dtype=np.float32), kind=kind)
+
+
+@pytest.mark.parametrize("kind", ["kaldi-fbank", "ffsvc-mel"])
+def test_features_are_float32_under_autocast(kind):
+    frontend = build_frontend(FrontEndConfig(kind=kind))
+    wav_BT = torch.from_numpy(WAVEFORMS["chirps"])[None]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        feats_BFM = frontend(wav_BT)
+    assert feats_BFM.dtype == torch.float32
+    assert torch.equal(feats_BFM, frontend(wav_BT))
+
+
+@pytest.mark.parametrize("kind", ["kaldi-fbank", "ffsvc-mel"])
+def test_a_gradient_reaches_the_waveform(kind):
+    wav_BT = torch.from_numpy(WAVEFORMS["noise"])[None].requires_grad_()
+    build_frontend(FrontEndConfig(kind=kind))(wav_BT).square().sum().backward()
+    assert wav_BT.grad is not None and wav_BT.grad.isfinite().all() and wav_BT.grad.abs().max() > 0
+
+
+def test_dither_is_a_function_of_the_waveform_alone():
+    dithered_FM = features(WAVEFORMS["chirps"], dither=1.0)
+    torch.manual_seed(7)
+    np.testing.assert_array_equal(features(WAVEFORMS["chirps"], dither=1.0), dithered_FM)
+    assert np.abs(dithered_FM - features(WAVEFORMS["chirps"])).max() > 1e-3
+
+
+def test_dither_lifts_silence_from_the_floor():
+    feats_FM = features(np.zeros(16000, dtype=np.float32), dither=1.0, mean="none")
+    assert feats_FM.min() > -12  # the floor is -15.9
