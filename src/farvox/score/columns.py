@@ -98,23 +98,23 @@ def _width_of_first_line(path: Path, line: int, text: bytes, widths: tuple[int, 
 
 def _parse(path: Path, first_line: int, text: bytes, width: int) -> pl.DataFrame:
     names = [f"column_{n + 1}" for n in range(width)]
-    separator = "\t" if b"\t" in text else " "
-    if separator == " " or b" " not in text:
-        try:
-            frame = pl.read_csv(
-                text,
-                separator=separator,
-                has_header=False,
-                new_columns=names,
-                quote_char=None,
-                infer_schema=False,
-            )
-        except pl.exceptions.ComputeError:
-            frame = pl.DataFrame()
-        if frame.width == width and not any(column.has_nulls() for column in frame):
-            return frame
+    frame = _parse_regular(text)
+    if frame is not None and frame.width == width:
+        return frame.rename(dict(zip(frame.columns, names, strict=True)))
     rows = _rows(path, first_line, text, width)
     return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
+
+
+def _parse_regular(text: bytes) -> pl.DataFrame | None:
+    """The columns of lines that are all alike and separated by single spaces or single tabs, else None."""
+    separator = "\t" if b"\t" in text else " "
+    if separator == "\t" and b" " in text:
+        return None
+    try:
+        frame = pl.read_csv(text, separator=separator, has_header=False, quote_char=None, infer_schema=False)
+    except pl.exceptions.PolarsError:  # lines of different widths, or not UTF-8
+        return None
+    return None if any(column.has_nulls() for column in frame) else frame
 
 
 def _rows(path: Path, first_line: int, text: bytes, width: int) -> list[list[str]]:

@@ -1,0 +1,226 @@
+"""Trial lists of every form, and what their ids stand for."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farvox.errors import TrialError
+from farvox.score import columns
+from farvox.score.trials import read_trials
+from farvox.types import Trial, TrialSide
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """Writes a trial list and reads it."""
+
+    def write_and_read(text):
+        path = tmp_path / "trials"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return read_trials(path)
+
+    return write_and_read
+
+
+FORMS = {
+    "voxceleb": ("1 a b\n0 a c\n", "label (1/0), enrolment, test"),
+    "himia": ("a b target\na c nontarget\n", "enrolment, test, label (target/nontarget)"),
+    "sre": ("a b tgt\na c imp\n", "enrolment, test, label (tgt/imp)"),
+    "homework": ("a b 1\na c 0\n", "enrolment, test, label (1/0)"),
+    "label word first": ("target a b\nnontarget a c\n", "label (target/nontarget), enrolment, test"),
+    "tabs": ("1\ta\tb\n0\ta\tc\n", "label (1/0), enrolment, test"),
+    "runs of spaces": ("1  a b \n 0 a\tc\n", "label (1/0), enrolment, test"),
+    "windows line ends": ("1 a b\r\n0 a c\r\n", "label (1/0), enrolment, test"),
+    "no last line end": ("1 a b\n0 a c", "label (1/0), enrolment, test"),
+    "blank lines at the end": ("1 a b\n0 a c\n\n \n", "label (1/0), enrolment, test"),
+    "byte order mark": ("\ufeff1 a b\n0 a c\n", "label (1/0), enrolment, test"),
+}
+
+
+@pytest.mark.parametrize(("text", "form"), FORMS.values(), ids=FORMS)
+def test_every_form_is_told_and_read(listed, text, form):
+    trials = listed(text)
+    assert trials.enrol.to_list() == ["a", "a"]
+    assert trials.test.to_list() == ["b", "c"]
+    assert trials.target.tolist() == [1, 0]
+    assert trials.form == f"2 trials: {form}"
+
+
+def test_a_list_of_two_columns_has_no_labels(listed):
+    trials = listed("id06729 id01519\nid07225 id11126\n")
+    assert trials.target is None
+    assert trials.enrol.to_list() == ["id06729", "id07225"]
+    assert trials.form == "2 trials: enrolment, test; no labels"
+
+
+def test_ids_are_kept_as_spelled(listed):
+    trials = listed('1 ä"1.wav #b\n0 0 ä"1.wav\n')
+    assert trials.enrol.to_list() == ['ä"1.wav', "0"]
+    assert trials.test.to_list() == ["#b", 'ä"1.wav']
+
+
+def test_an_utterance_may_be_called_like_a_label(listed):
+    trials = listed("1 target b\n0 target c\n")
+    assert trials.enrol.to_list() == ["target", "target"]
+
+
+FAULTS = {
+    "empty": ("", "trials: the file is empty"),
+    "only blank lines": ("\n\n", "trials: the file is empty"),
+    "blank line inside": ("1 a b\n\n0 a c\n", "trials:2: blank line"),
+    "blank line first": ("\n1 a b\n", "trials:1: blank line"),
+    "one column": ("a\nb\n", "trials:1: 1 column, where 2 or 3 are expected"),
+    "four columns": ("1 a b c\n", "trials:1: 4 columns, where 2 or 3 are expected"),
+    "a column too few": ("1 a b\n0 a c\na b\n", "trials:3: 2 columns, where the first line has 3"),
+    "a column too many": ("a b\n1 a b\n", "trials:2: 3 columns, where the first line has 2"),
+    "other word": ("1 a b\n0 a c\n2 a d\n", r"trials:3: '2' is not a label: 2 of the 3 lines have 1/0 in"),
+    "label moves": ("a b 1\na c 0\n1 a d\n", r"trials:3: 'd' is not a label.* 1/0 in the last column"),
+    "words mixed": ("a b target\na c nontarget\na d 1\n", "trials:3: '1' is not a label"),
+    "fault on the first line": ("x a b\n0 a c\n1 a d\n", "trials:1: 'x' is not a label"),
+    "no label": ("a b c\nd e f\n", "trials:1: three columns, but neither the first nor the last is a label"),
+    "label in the middle": ("a 1 b\nd 0 f\n", "trials:1: three columns, but neither"),
+    "two labels": ("1 a 0\n0 b 1\n", "trials: the first and the last column hold labels"),
+    "not UTF-8": (b"1 a b\n0 a \xff\n", "trials:2: not UTF-8 text"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("block_bytes", [columns.BLOCK_BYTES, 1], ids=["one block", "a block a line"])
+def test_an_inconsistent_list_is_refused_by_line(listed, monkeypatch, text, message, block_bytes):
+    monkeypatch.setattr(columns, "BLOCK_BYTES", block_bytes)
+    with pytest.raises(TrialError, match=message):
+        listed(text)
+
+
+def test_a_missing_list_is_named(tmp_path):
+    with pytest.raises(TrialError, match="nowhere: No such file"):
+        read_trials(tmp_path / "nowhere")
+
+
+# every word is longer than a label can be, so that no column of ids looks like labels
+words = st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_size=10, max_size=12)
+
+
+@given(
+    pairs=st.lists(st.tuples(words, words, st.sampled_from([0, 1])), min_size=1, max_size=30),
+    spelling=st.sampled_from([("nontarget", "target"), ("imp", "tgt")]),
+    label_first=st.booleans(),
+    separator=st.sampled_from([" ", "\t", "  ", " \t"]),
+    block_bytes=st.integers(1, 200),
+)
+def test_what_is_written_is_read(tmp_path_factory, pairs, spelling, label_first, separator, block_bytes):
+    path = tmp_path_factory.mktemp("trials") / "trials"
+    rows = [(spelling[k], e, t) if label_first else (e, t, spelling[k]) for e, t, k in pairs]
+    path.write_bytes("".join(separator.join(row) + "\n" for row in rows).encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "BLOCK_BYTES", block_bytes)
+        trials = read_trials(path)
+    found = zip(trials.enrol, trials.test, trials.target.tolist(), strict=True)
+    assert list(found) == pairs
+
+
+def test_ids_match_with_and_without_a_suffix(listed):
+    trials = listed("1 a.wav b\n0 a.wav c.flac\n")
+    resolved = trials.resolve(["c", "b.wav", "a"])
+    assert [t.enrol.utt_ids + t.test.utt_ids for t in resolved.iter_trials()] == [("a", "b.wav"), ("a", "c")]
+
+
+def test_voxceleb_paths_match_joined_ids(listed):
+    trials = listed("1 id10270/x6uYqmx31kE/00001.wav id10270/8jEAjG6SegY/00008.wav\n")
+    utt_ids = ["id10270-8jEAjG6SegY-00008", "id10270-x6uYqmx31kE-00001"]
+    resolved = trials.resolve(utt_ids)
+    assert list(resolved.iter_trials()) == [
+        Trial(TrialSide((utt_ids[1],)), TrialSide((utt_ids[0],)), target=True)
+    ]
+
+
+def test_braces_stand_for_every_microphone_there_is(listed):
+    trials = listed("SV0299_7_01_S0096.wav SV0333_2_{}_N0124.wav nontarget\n")
+    mics = [f"SV0333_2_{mic:02d}_N0124" for mic in (3, 0, 15)]
+    others = ["SV0333_2_0a_N0124", "SV0333_5_01_N0124", "SV0333_2_01_N0125", "SV0299_7_01_S0096"]
+    resolved = trials.resolve(others + mics)
+    (trial,) = resolved.iter_trials()
+    assert trial.test.utt_ids == tuple(sorted(mics))
+    assert resolved.reading == "1 ids with {} stand for 3 channels each"
+
+
+def test_an_id_that_names_no_utterance_stands_for_its_channels(listed):
+    trials = listed("id1 id2\nid1 id3\n")
+    utt_ids = ["id1", *(f"id2_{n}" for n in range(11)), "id3_1", "id3_0", "id2_00", "id2_a"]
+    resolved = trials.resolve(utt_ids)
+    sides = [trial.test.utt_ids for trial in resolved.iter_trials()]
+    assert sides == [tuple(f"id2_{n}" for n in range(11)), ("id3_0", "id3_1")]
+    assert resolved.reading == "2 ids stand for their channels ID_0, ID_1, ... (2 to 11 each)"
+
+
+def test_a_gap_among_the_channels_is_refused(listed):
+    with pytest.raises(TrialError, match=r"trials:1: 'id2' stands for its channels, but 'id2_1' is missing"):
+        listed("id1 id2\n").resolve(["id1", "id2_0", "id2_2"])
+
+
+def test_an_id_with_two_readings_is_refused_unless_one_is_chosen(listed):
+    trials = listed("a c\na b\nb a\n")
+    utt_ids = ["a", "b", "b_0", "b_1", "c_0"]
+    with pytest.raises(TrialError, match=r"trials:2: 'b' is an utterance, and its channels 'b_0', ... are"):
+        trials.resolve(utt_ids)
+    readings = {"enrol": (1, 2), "test": (2, 1), "both": (2, 2), "neither": (1, 1)}
+    for channel_ids, lengths in readings.items():
+        _, as_test, as_enrol = trials.resolve(utt_ids, channel_ids).iter_trials()
+        assert (len(as_test.test.utt_ids), len(as_enrol.enrol.utt_ids)) == lengths
+
+
+def test_an_unknown_id_is_named_at_its_line_with_the_count_of_others(listed):
+    with pytest.raises(TrialError, match=r"trials:2: no utterance 'x' among the 2 there are.*'a'.*1 more"):
+        listed("a b\na x\ny x\n").resolve(["a", "b"])
+
+
+def test_braces_that_match_nothing_are_named(listed):
+    with pytest.raises(TrialError, match=r"trials:1: no utterance matches 'b_\{\}' with digits"):
+        listed("a b_{}\n").resolve(["a", "b_x"])
+    with pytest.raises(TrialError, match=r"trials:1: 'b_\{\}_\{\}' has more than one"):
+        listed("a b_{}_{}\n").resolve(["a", "b_1_1"])
+
+
+def test_ids_that_differ_in_their_suffix_only_are_not_guessed(listed):
+    trials = listed("a b\n")
+    with pytest.raises(TrialError, match=r"trials:1: 'a' can be any of 'a.wav', 'a.flac'"):
+        trials.resolve(["a.wav", "a.flac", "b"])
+    assert trials.resolve(["a.wav", "a", "b"]).needed_ids == ["a", "b"]
+
+
+def test_an_utterance_that_is_there_twice_is_refused(listed):
+    with pytest.raises(TrialError, match="'a' is there twice"):
+        listed("a b\n").resolve(["a", "b", "a"])
+
+
+def test_only_what_the_trials_need_is_needed(listed):
+    resolved = listed("1 b d\n0 d e\n").resolve(["a", "b", "c", "d", "e_0", "e_1"])
+    assert resolved.needed_ids == ["b", "d", "e_0", "e_1"]
+    assert resolved.needed_rows.tolist() == [1, 3, 4, 5]
+    assert resolved.target.tolist() == [1, 0]
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=12), st.randoms())
+def test_every_trial_resolves_to_its_own_utterances(tmp_path_factory, num_channels, random):
+    sides = {f"u{n}": [f"u{n}_{c}" for c in range(k)] for n, k in enumerate(num_channels)}
+    utt_ids = list(itertools.chain(*sides.values()))
+    random.shuffle(utt_ids)
+    pairs = list(itertools.product(sides, sides))
+    path = tmp_path_factory.mktemp("trials") / "trials"
+    path.write_text("".join(f"{e} {t}\n" for e, t in pairs))
+    resolved = read_trials(path).resolve(utt_ids)
+    found = [(list(t.enrol.utt_ids), list(t.test.utt_ids)) for t in resolved.iter_trials()]
+    assert found == [(sides[e], sides[t]) for e, t in pairs]
+
+
+def test_a_million_lines_are_read_in_about_a_second(tmp_path):
+    numbers = np.random.default_rng(0).integers(0, 500, (250_000, 2))
+    text = "".join(f"1 spk{e:03d}-utt.wav spk{t:03d}-utt.wav\n" for e, t in numbers)
+    path = tmp_path / "trials"
+    path.write_text(text * 4)
+    trials = read_trials(path)
+    assert len(trials) == 1_000_000 and len(trials.ids) <= 501
+    assert trials.enrol[999_999] == f"spk{numbers[-1, 0]:03d}-utt.wav"
