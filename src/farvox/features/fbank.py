@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from farvox.errors import AudioError
+from farvox.errors import AudioError, ModelError
 from farvox.features.frontend import FrontEndConfig
 
 _EPSILON = float(np.finfo(np.float32).eps)
@@ -75,6 +75,9 @@ class KaldiFbank(_LogMel):
 
     Args:
         config: a `FrontEndConfig` of kind "kaldi-fbank".
+
+    Raises:
+        ModelError: there are more filters than the frequencies can tell apart.
     """
 
     def __init__(self, config: FrontEndConfig) -> None:
@@ -152,6 +155,11 @@ def _kaldi_mel_filters(config: FrontEndConfig) -> np.ndarray:
     )
     filters_KM = _triangles(mel_K, edges)
     filters_KM[-1] = 0
+    if not filters_KM.any(axis=0).all():
+        raise ModelError(
+            f"front-end: {config.num_mels} mel filters are too many, some would hear no frequency at all; "
+            f"lower num_mels"
+        )
     return filters_KM
 
 

@@ -61,10 +61,11 @@ def draw_masks(
         return masks_K4
     time_only = kind != "both" and rng.random() < 0.5
     if kind == "both" or time_only:
-        masks_K4[:num_time, :2] = [_draw_band(rng, num_frames, time_width) for _ in range(num_time)]
+        for mask in masks_K4[:num_time]:
+            mask[:2] = _draw_band(rng, num_frames, time_width)
     if not time_only:
-        limits = (4, 4) if kind == "ffsvc" else mel_width
-        masks_K4[:num_mel, 2:] = [_draw_band(rng, num_mels, limits) for _ in range(num_mel)]
+        for mask in masks_K4[:num_mel]:
+            mask[2:] = _draw_band(rng, num_mels, (4, 4) if kind == "ffsvc" else mel_width)
     return masks_K4
 
 

@@ -1,0 +1,91 @@
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farvox.errors import ModelError
+from farvox.features.frontend import FrontEndConfig, build_frontend
+
+CONFIGS = [
+    FrontEndConfig(),
+    FrontEndConfig(num_mels=40, sample_scale=1.0, window="hamming", mean="none", high_freq=-400.0),
+    FrontEndConfig(sample_rate=8000, num_mels=23),
+    FrontEndConfig(kind="ffsvc-mel"),
+    FrontEndConfig(kind="ffsvc-mel", num_mels=64, mean="none"),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_config_survives_json(config):
+    assert FrontEndConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_config_says_only_what_its_kind_uses():
+    assert FrontEndConfig(kind="ffsvc-mel").to_dict() == {
+        "kind": "ffsvc-mel",
+        "sample_rate": 16000,
+        "num_mels": 80,
+        "mean": "utterance",
+    }
+    assert FrontEndConfig().to_dict()["window"] == "povey"
+
+
+def test_whole_numbers_stand_for_reals():
+    assert FrontEndConfig.from_dict({"sample_scale": 1, "low_freq": 0}) == FrontEndConfig(
+        sample_scale=1.0, low_freq=0.0
+    )
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@settings(max_examples=20, deadline=None)
+@given(num_frames=st.integers(2, 60), extra=st.integers(0, 79))
+def test_frames_and_samples_agree_with_the_features(config, num_frames, extra):
+    num_samples = config.num_samples_for(num_frames) + extra
+    feats_BFM = build_frontend(config)(torch.zeros(1, max(num_samples, config.min_samples)))
+    assert config.num_frames_for(num_samples) == num_frames or num_samples < config.min_samples
+    assert feats_BFM.shape == (1, max(num_frames, config.num_frames_for(config.min_samples)), config.num_mels)
+
+
+def test_the_chunk_of_200_frames_is_the_published_one():
+    assert FrontEndConfig().num_samples_for(200) == 199 * 160 + 400
+    assert FrontEndConfig(kind="ffsvc-mel").num_samples_for(200) == 200 * 160 - 160
+
+
+def test_too_few_samples_have_no_frames():
+    assert FrontEndConfig().num_frames_for(399) == 0
+    assert FrontEndConfig(kind="ffsvc-mel").num_frames_for(256) == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "kaldi-fbanks"}, "did you mean 'kaldi-fbank'"),
+        ({"window": "hanning"}, "did you mean 'hann'"),
+        ({"mean": "sliding"}, "choose from utterance, none"),
+        ({"num_mel": 80}, "unknown key 'num_mel' \\(did you mean 'num_mels'"),
+        ({"num_mels": 0}, "num_mels"),
+        ({"num_mels": "80"}, "expected int"),
+        ({"num_mels": True}, "expected int"),
+        ({"sample_rate": 0}, "sample_rate"),
+        ({"sample_scale": 0.0}, "sample_scale"),
+        ({"sample_scale": float("nan")}, "sample_scale"),
+        ({"dither": -1.0}, "dither"),
+        ({"preemphasis": 1.5}, "preemphasis"),
+        ({"low_freq": 8000.0}, "low_freq < high_freq"),
+        ({"high_freq": 9000.0}, "low_freq < high_freq"),
+        ({"high_freq": float("inf")}, "finite"),
+        ({"kind": "ffsvc-mel", "sample_rate": 8000}, "16000"),
+        ({"kind": "ffsvc-mel", "dither": 1.0}, "ffsvc-mel has no dither"),
+        ({"kind": "ffsvc-mel", "window": "hann"}, "ffsvc-mel has no window"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_refused_with_advice(values, message):
+    with pytest.raises(ModelError, match=message):
+        FrontEndConfig.from_dict(values)
+
+
+def test_more_filters_than_frequencies_are_refused():
+    with pytest.raises(ModelError, match="400 mel filters are too many"):
+        build_frontend(FrontEndConfig(num_mels=400))
