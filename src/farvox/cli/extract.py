@@ -1,0 +1,54 @@
+"""``farvox extract``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+
+def extract(
+    model: Annotated[Positional[str], arg(metavar="MODEL")],
+    data_dir: Annotated[Positional[Path], arg(metavar="DIR")],
+    out: Annotated[Positional[Path], arg(metavar="OUT")],
+    device: str = "auto",
+    readers: int = 2,
+) -> int:
+    """Turn a data dir into embeddings: OUT/{embeddings.npy,utt_ids.txt,meta.json}.
+
+    Args:
+        model: a model folder, a run dir (its last epoch) or RUN_DIR@37.
+        data_dir: a data dir; only its wav.scp is needed.
+        out: folder to write; it appears whole or not at all.
+        device: auto, cpu, cuda or mps.
+        readers: threads that read audio ahead of the network.
+    """
+    from farvox.io.kaldi import DataDir
+    from farvox.train.distributed import pick_device
+    from farvox.zoo import load_model
+
+    extract_to(load_model(model, device=pick_device(device)), DataDir.open(data_dir), out, readers=readers)
+    return 0
+
+
+def extract_to(model: object, data_dir: object, out: Path, *, readers: int = 2) -> None:
+    """Extract with visible progress and write ``out``."""
+    from farvox.progress import ProgressLine
+    from farvox.extract import extract as run_extraction
+    from farvox.io.kaldi import DataDir
+    from farvox.zoo import Model
+
+    assert isinstance(model, Model) and isinstance(data_dir, DataDir)
+    with ProgressLine("extract", len(data_dir)) as line:
+        embeddings = run_extraction(
+            model,
+            data_dir,
+            readers=readers,
+            progress=lambda p: line.show(
+                p.done, f"{p.audio_seconds / max(p.wall_seconds, 1e-9):.0f} x real time"
+            ),
+        )
+    embeddings.save(out)
+    print(f"{len(embeddings.utt_ids)} embeddings: {out}", file=sys.stderr)

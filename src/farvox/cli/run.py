@@ -1,0 +1,164 @@
+"""``farvox run``: the stages of a recipe, one after the other.
+
+``prepare`` runs the recipe's data verbs, ``train`` the pre-training, ``adapt`` every further training,
+``extract``, ``score`` and ``evaluate`` take every trained system over every trial list and end in one
+table and a report.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from farvox.cli.recipes import default_run_dir, find_recipe, load_recipe
+from farvox.errors import RecipeError
+from farvox.recipe import EvaluateRecipe, Recipe, merge, parse_recipe, recipe_to_table
+
+if TYPE_CHECKING:
+    from farvox.metrics.detection import Detection
+
+DATA_VERBS = ("prepare", "check", "combine", "subset", "trials")
+
+
+@dataclass(frozen=True)
+class System:
+    """One trained model of the run: a row of the table."""
+
+    name: str
+    recipe: Recipe
+    run_dir: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe comes to: its systems, its trial lists, and where everything goes."""
+
+    recipe: Recipe
+    root: Path
+
+    @property
+    def systems(self) -> list[System]:
+        """The pre-trained model, then every adapted one."""
+        first = System("pre-trained", self.recipe, self.root / "train")
+        return [first, *(self._adapted(n) for n in range(len(self.recipe.adapt)))]
+
+    def _adapted(self, number: int) -> System:
+        adapt = self.recipe.adapt[number]
+        table = merge(recipe_to_table(self.recipe), {"init": {"model": str(self.root / "train")}})
+        table = merge({**table, "adapt": [], "features": {}}, adapt.set)
+        return System(adapt.name, parse_recipe(table, f"[[adapt]] {adapt.name}"), self.root / adapt.name)
+
+    def embeddings(self, system: System, evaluate: EvaluateRecipe) -> Path:
+        """Where the embeddings of a data dir by a system are."""
+        return system.run_dir / "embeddings" / Path(evaluate.data).name
+
+    def scores(self, system: System, evaluate: EvaluateRecipe) -> Path:
+        """Where the scores of a trial list by a system are."""
+        return system.run_dir / "scores" / f"{evaluate.name}.txt"
+
+
+def run(words: Sequence[str]) -> int:
+    """``farvox run RECIPE [--from STAGE] [--to STAGE] [--run-dir DIR] [--field.name VALUE ...]``."""
+    options, overrides = _parser().parse_known_args(list(words))
+    recipe = load_recipe(options.recipe, overrides)
+    root = Path(options.run_dir or recipe.run_dir or default_run_dir(options.recipe))
+    names = list(STAGES)
+    first, last = names.index(options.first), names.index(options.last)
+    if first > last:
+        raise RecipeError(
+            f"--from {options.first} comes after --to {options.last}; the order is {' '.join(names)}"
+        )
+    print(f"recipe {find_recipe(options.recipe)}, results in {root}", flush=True)
+    plan = Plan(recipe, root)
+    for name in names[first : last + 1]:
+        print(f"\n== {name}", flush=True)
+        STAGES[name](plan)
+    return 0
+
+
+run.parses_its_own_words = True  # type: ignore[attr-defined]
+
+
+def prepare_stage(plan: Plan) -> None:
+    """Run the recipe's data verbs, those whose output is not there yet."""
+    from farvox.cli.main import main
+
+    for line in plan.recipe.prepare:
+        words = shlex.split(line)
+        if not words or words[0] not in DATA_VERBS:
+            raise RecipeError(f"prepare: '{line}' does not begin with one of {', '.join(DATA_VERBS)}")
+        print(f"farvox {line}", flush=True)
+        if status := main(words):
+            raise RecipeError(f"prepare: 'farvox {line}' ended with status {status}")
+
+
+def train_stage(plan: Plan) -> None:
+    """Train the first system."""
+    _train(plan.systems[0])
+
+
+def adapt_stage(plan: Plan) -> None:
+    """Train every further system from the first."""
+    for system in plan.systems[1:]:
+        print(f"-- {system.name}", flush=True)
+        _train(system)
+
+
+def extract_stage(plan: Plan) -> None:
+    """Embeddings of every evaluated data dir by every system."""
+    from farvox.cli.extract import extract_to
+    from farvox.io.kaldi import DataDir
+    from farvox.train.distributed import pick_device
+    from farvox.zoo import load_model
+
+    for system in plan.systems:
+        model = load_model(str(system.run_dir), device=pick_device(system.recipe.device))
+        for data, out in {e.data: plan.embeddings(system, e) for e in plan.recipe.evaluate}.items():
+            print(f"{system.name}: {data}", flush=True)
+            extract_to(model, DataDir.open(Path(data)), out)
+
+
+def score_stage(plan: Plan) -> None:
+    """Score every trial list by every system."""
+    from farvox.cli.score import score
+
+    for system in plan.systems:
+        for evaluate in plan.recipe.evaluate:
+            out = plan.scores(system, evaluate)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            score(Path(evaluate.trials), (plan.embeddings(system, evaluate),), out=out)
+
+
+def evaluate_stage(plan: Plan) -> None:
+    """One table of figures, and the report."""
+    from farvox.cli.summary import evaluate_systems, print_table, write_report
+
+    figures: dict[str, dict[str, Detection]] = evaluate_systems(
+        {system.name: {e.name: (Path(e.trials), plan.scores(system, e)) for e in plan.recipe.evaluate}
+         for system in plan.systems}
+    )  # fmt: skip
+    print_table(plan.recipe.title, figures)
+    print(f"\nreport: {write_report(plan.recipe.title, figures, plan.root / 'report.html')}")
+
+
+STAGES: dict[str, Callable[[Plan], None]] = {
+    "prepare": prepare_stage,
+    "train": train_stage,
+    "adapt": adapt_stage,
+    "extract": extract_stage,
+    "score": score_stage,
+    "evaluate": evaluate_stage,
+}
+
+
+def _train(system: System) -> None:
+    from farvox.cli.train import train_recipe
+
+    train_recipe(system.recipe, system.run_dir)
+
+
+def _parser() -> object:
+    raise SystemExit

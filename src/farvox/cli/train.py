@@ -1,0 +1,102 @@
+"""``farvox train`` and ``farvox recipes``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from farvox.cli.recipes import default_run_dir, find_recipe, load_recipe, recipe_names
+from farvox.errors import RecipeError
+from farvox.recipe import Recipe, load_table
+
+
+def train(words: Sequence[str]) -> int:
+    """``farvox train RECIPE [--run-dir DIR] [--gpus N] [--no-resume] [--field.name VALUE ...]``."""
+    options, overrides = _parser().parse_known_args(list(words))
+    recipe = load_recipe(options.recipe, overrides)
+    if options.gpus > 1:
+        return _launch(options.gpus, list(words))
+    run_dir = Path(options.run_dir or recipe.run_dir or default_run_dir(options.recipe))
+    folder = train_recipe(recipe, run_dir, resume=not options.no_resume)
+    print(f"model: {folder}")
+    return 0
+
+
+train.parses_its_own_words = True  # type: ignore[attr-defined]
+
+
+def train_recipe(recipe: Recipe, run_dir: Path, *, resume: bool = True) -> Path:
+    """Join the other ranks, if there are any, and train; returns the last checkpoint's folder."""
+    from farvox.train.distributed import join_world
+    from farvox.train.trainer import train as run_training
+
+    with join_world(recipe.device) as world:
+        return run_training(recipe, run_dir, world, resume=resume)
+
+
+def recipes() -> int:
+    """List the recipes that come with farvox."""
+    names = recipe_names()
+    width = max(map(len, names), default=0)
+    for name in names:
+        print(f"{name:<{width}}  {load_table(find_recipe(name)).get('title', '')}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="farvox train",
+        description="Train or fine-tune a model from a recipe. A run dir that holds checkpoints of the same "
+        "recipe is continued after the last one. For many nodes: torchrun ... -m farvox train RECIPE.",
+        epilog="fields of a recipe, each set with --field.name VALUE (TOML values):\n\n" + _field_list(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, or a name that 'farvox recipes' lists")
+    parser.add_argument("--run-dir", metavar="DIR", help="where results go (default: exp/<recipe>)")
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="start N processes on this machine")
+    parser.add_argument(
+        "--no-resume", action="store_true", help="refuse a run dir that already holds checkpoints"
+    )
+    return parser
+
+
+def _launch(count: int, words: list[str]) -> int:
+    """Start ``count`` ranks of this same command through torchrun's launcher."""
+    where = words.index("--gpus") if "--gpus" in words else -1
+    rest = (
+        words[:where] + words[where + 2 :]
+        if where >= 0
+        else [w for w in words if not w.startswith("--gpus=")]
+    )
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}",
+        "-m", "farvox", "train", *rest,
+    ]  # fmt: skip
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        raise RecipeError(
+            f"training on {count} processes ended with status {status}; the first error is above"
+        )
+    return 0
+
+
+def _field_list() -> str:
+    lines: list[str] = []
+
+    def walk(value: Any, prefix: str) -> None:
+        for field in dataclasses.fields(value):
+            default = getattr(value, field.name)
+            name = f"{prefix}{field.name}"
+            if dataclasses.is_dataclass(default):
+                walk(default, f"{name}.")
+            elif field.name not in ("adapt", "evaluate", "prepare"):
+                lines.append(f"  --{name:<26} {default!r}" if default != {} else f"  --{name}.KEY")
+
+    walk(Recipe(), "")
+    return "\n".join(lines)

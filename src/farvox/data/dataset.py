@@ -1,0 +1,113 @@
+"""One training example: read only the chunk, change its speed, augment it.
+
+Everything random about an example comes from ``rng_for(seed, epoch, position)``, so that it is the
+same in any worker, on any rank and after any resume. Shape suffixes: T sample, K mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Dataset
+
+from farvox.augment.speed import change_speed
+from farvox.data.table import TrainingTable
+from farvox.errors import AudioError
+from farvox.io.audio import audio_info, read_audio
+from farvox.rng import rng_for
+
+Wav = npt.NDArray[np.float32]
+Augment = Callable[[Wav, np.random.Generator], Wav]
+DrawMasks = Callable[[np.random.Generator], npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A chunk of speech with its label and the SpecAugment masks drawn for it."""
+
+    wav_T: Wav
+    label: int
+    masks_K4: npt.NDArray[np.int64]
+    position: int
+
+
+class ChunkDataset(Dataset[Example]):
+    """Training chunks, addressed by (epoch, position, row of the training table).
+
+    Args:
+        table: the utterances.
+        seed: the run's seed.
+        num_samples: length of a chunk, T.
+        sample_rate: rate the chunk is delivered at, in Hz.
+        speeds: speed factors; drawn uniformly; factor number k makes speaker s the class s + k * S.
+        augment: changes a chunk, or None.
+        draw_masks: draws SpecAugment masks, or None.
+    """
+
+    def __init__(
+        self,
+        table: TrainingTable,
+        *,
+        seed: int,
+        num_samples: int,
+        sample_rate: int = 16000,
+        speeds: Sequence[float] = (1.0,),
+        augment: Augment | None = None,
+        draw_masks: DrawMasks | None = None,
+    ) -> None:
+        self.table = table
+        self.seed = seed
+        self.num_samples = num_samples
+        self.sample_rate = sample_rate
+        self.speeds = tuple(speeds)
+        self.augment = augment
+        self.draw_masks = draw_masks
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, where: tuple[int, int, int]) -> Example:
+        epoch, position, row = where
+        rng = rng_for(self.seed, epoch, position)
+        variant = int(rng.integers(len(self.speeds))) if len(self.speeds) > 1 else 0
+        speed = self.speeds[variant]
+        try:
+            wav_T = draw_chunk(
+                self.table.wav_paths[row], round(self.num_samples * speed), self.sample_rate, rng
+            )
+        except AudioError as error:
+            raise AudioError(f"utterance '{self.table.utt_ids[row]}': {error}") from None
+        if speed != 1.0:
+            wav_T = fit_length(change_speed(wav_T, speed), self.num_samples)
+        if self.augment is not None:
+            wav_T = self.augment(wav_T, rng)
+        masks = self.draw_masks(rng) if self.draw_masks else np.zeros((0, 4), dtype=np.int64)
+        label = int(self.table.speakers_N[row]) + variant * len(self.table.speaker_names)
+        return Example(wav_T, label, masks, position)
+
+
+def draw_chunk(path: str, num_samples: int, sample_rate: int, rng: np.random.Generator) -> Wav:
+    """Read ``num_samples`` from a uniformly drawn start; a shorter file is repeated (as in the baseline).
+
+    Raises:
+        AudioError: the file cannot be read or is empty.
+    """
+    info = audio_info(path)
+    available = int(info.num_samples * sample_rate / info.sample_rate)
+    if available == 0:
+        raise AudioError(f"{path}: the file has no samples")
+    start = int(rng.random() * (available - num_samples)) if available > num_samples else 0
+    return fit_length(
+        read_audio(path, start=start, num_samples=min(num_samples, available), sample_rate=sample_rate),
+        num_samples,
+    )
+
+
+def fit_length(wav_T: Wav, num_samples: int) -> Wav:
+    """Repeat or cut a signal to exactly ``num_samples``."""
+    if len(wav_T) < num_samples:
+        wav_T = np.tile(wav_T, -(-num_samples // len(wav_T)))
+    return wav_T[:num_samples]

@@ -1,0 +1,97 @@
+"""The training table: all that a data-loading process needs to know, in flat arrays.
+
+A million utterances are a few arrays that forked workers share, not a million Python objects that
+each of them copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from farvox.errors import DataDirError
+from farvox.io.kaldi import DataDir
+
+
+@dataclass(frozen=True)
+class StringTable:
+    """N strings in one byte array. ``table[i]`` is a str."""
+
+    text: npt.NDArray[np.uint8]
+    ends_N: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, strings: pl.Series) -> StringTable:
+        """Pack a column of strings."""
+        ends = strings.str.len_bytes().cast(pl.Int64).cum_sum().to_numpy()
+        text = np.frombuffer(strings.str.join("").item().encode(), dtype=np.uint8)
+        return cls(text, ends)
+
+    def __len__(self) -> int:
+        return len(self.ends_N)
+
+    def __getitem__(self, row: int) -> str:
+        start = self.ends_N[row - 1] if row else 0
+        return self.text[start : self.ends_N[row]].tobytes().decode()
+
+
+@dataclass(frozen=True)
+class TrainingTable:
+    """The utterances of one or more data dirs, row by row, in the order of the dirs.
+
+    Attributes:
+        utt_ids: name of every row.
+        wav_paths: audio file of every row.
+        speakers_N: speaker number of every row, an index into ``speaker_names``.
+        domains_N: which data dir every row comes from.
+        speaker_names: all speakers, C-sorted.
+    """
+
+    utt_ids: StringTable
+    wav_paths: StringTable
+    speakers_N: npt.NDArray[np.int64]
+    domains_N: npt.NDArray[np.int64]
+    speaker_names: tuple[str, ...]
+
+    @classmethod
+    def open(cls, paths: Sequence[str | Path]) -> TrainingTable:
+        """Read data dirs for training.
+
+        Raises:
+            DataDirError: a dir does not say who speaks, or there is none.
+        """
+        if not paths:
+            raise DataDirError("no data dir to train on: set data.train")
+        tables = [_open_labelled(Path(path)) for path in paths]
+        table = pl.concat(tables)
+        names = table["speaker_id"].unique().sort()
+        numbers = pl.DataFrame({"speaker_id": names, "speaker": np.arange(len(names))})
+        speakers = table.join(numbers, on="speaker_id", how="left", maintain_order="left")["speaker"]
+        return cls(
+            utt_ids=StringTable.of(table["utt_id"]),
+            wav_paths=StringTable.of(table["wav_path"]),
+            speakers_N=speakers.to_numpy().astype(np.int64),
+            domains_N=np.repeat(np.arange(len(tables)), [len(one) for one in tables]),
+            speaker_names=tuple(names.to_list()),
+        )
+
+    def __len__(self) -> int:
+        return len(self.utt_ids)
+
+
+def _open_labelled(path: Path) -> pl.DataFrame:
+    table = DataDir.open(path).table.select("utt_id", "wav_path", "speaker_id")
+    unnamed = table.filter(pl.col("speaker_id").is_null())
+    if len(unnamed):
+        raise DataDirError(
+            f"{path}: utterance '{unnamed['utt_id'][0]}' has no speaker ({len(unnamed)} of {len(table)} "
+            "have none); training needs utt2spk or spk2utt: run 'farvox check' on it"
+        )
+    if not len(table):
+        raise DataDirError(f"{path}: no utterance in wav.scp")
+    return table

@@ -1,0 +1,137 @@
+"""Checkpoints: a folder per epoch, weights in safetensors, everything else in readable JSON.
+
+``checkpoints/epoch_037/`` is itself a MODEL (config.json + model.safetensors) and carries besides
+what resuming needs: ``classifier.safetensors``, ``optimizer.safetensors``, ``state.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from farvox.errors import CheckpointError
+from farvox.io.atomic import atomic_dir, write_json
+
+EPOCH_FOLDER = re.compile(r"epoch_(\d+)$")
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where a run stands: the epoch just finished, its classes, and the optimiser's plain numbers."""
+
+    epoch: int
+    step: int
+    classes: list[str]
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def checkpoint_folder(run_dir: Path, epoch: int) -> Path:
+    """Where the checkpoint of ``epoch`` lives."""
+    return run_dir / "checkpoints" / f"epoch_{epoch:03d}"
+
+
+def finished_epochs(run_dir: Path) -> list[int]:
+    """Numbers of the epochs that have a whole checkpoint, in order."""
+    folders = (run_dir / "checkpoints").glob("epoch_*")
+    return sorted(
+        int(match[1])
+        for f in folders
+        if (match := EPOCH_FOLDER.search(f.name)) and (f / "state.json").exists()
+    )
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    write_model: Any,
+    head: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: TrainingState,
+) -> None:
+    """Write one checkpoint folder, whole or not at all.
+
+    Args:
+        write_model: called with a folder; writes config.json and model.safetensors there.
+        head: the classifier.
+        optimizer: its tensors go to safetensors, its numbers into ``state``.
+        state: where the run stands.
+    """
+    tensors, numbers = pack_optimizer(optimizer)
+    with atomic_dir(folder) as temporary:
+        write_model(temporary)
+        save_file(_contiguous(head.state_dict()), temporary / "classifier.safetensors")
+        save_file(tensors, temporary / "optimizer.safetensors")
+        write_json(temporary / "state.json", {**asdict(state), "optimizer": numbers})
+
+
+def load_state(folder: Path) -> TrainingState:
+    """Read ``state.json``.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    try:
+        return TrainingState(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder}: not a training checkpoint: {error}") from None
+
+
+def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
+    """Read one safetensors file of a checkpoint.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    try:
+        return dict(load_file(folder / name))
+    except Exception as error:  # safetensors raises its own kinds, and OSError
+        raise CheckpointError(f"{folder / name}: cannot be read: {error}") from None
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split an optimiser's state into tensors (``<parameter>.<name>``) and JSON-able numbers."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, Any] = {}
+    for parameter, entries in state["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{parameter}.{name}"] = value.detach().contiguous()
+            else:
+                numbers[f"{parameter}.{name}"] = value
+    return tensors, {"numbers": numbers, "groups": state["param_groups"]}
+
+
+def unpack_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], packed: Mapping[str, Any]
+) -> None:
+    """Put the state that `pack_optimizer` took apart back into ``optimizer``."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in [*tensors.items(), *packed["numbers"].items()]:
+        parameter, name = key.split(".", 1)
+        state.setdefault(int(parameter), {})[name] = value
+    try:
+        optimizer.load_state_dict({"state": state, "param_groups": packed["groups"]})
+    except ValueError as error:
+        raise CheckpointError(f"the optimiser state does not fit this model: {error}") from None
+
+
+def prune_checkpoints(run_dir: Path, keep: int) -> None:
+    """Delete all but the last ``keep`` checkpoints; 0 keeps all."""
+    for epoch in finished_epochs(run_dir)[:-keep] if keep else []:
+        shutil.rmtree(checkpoint_folder(run_dir, epoch))
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}

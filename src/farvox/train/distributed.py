@@ -1,0 +1,173 @@
+"""One process or many: the ranks of a run, and what they do together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from farvox.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class World:
+    """Who this process is among the ranks, and where it computes."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Rank 0 writes files and talks."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.size > 1:
+            dist.barrier()
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over the ranks."""
+        if self.size > 1:
+            dist.all_reduce(values)
+            values = values / self.size
+        return values
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give every rank rank 0's buffers (BatchNorm's running statistics differ between ranks)."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def gather_rows(self, local: Tensor, total: int) -> Tensor:
+        """Put together rows that were dealt out as ``rows[rank::size]``.
+
+        Args:
+            local: this rank's rows [n, E] on its device.
+            total: number of rows over all ranks.
+
+        Returns:
+            All rows in order [total, E], on every rank.
+        """
+        if self.size == 1:
+            return local
+        share = -(-total // self.size)
+        padded = local.new_zeros((share, local.shape[1]))
+        padded[: len(local)] = local
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(parts, padded)
+        return torch.stack(parts, dim=1).reshape(share * self.size, -1)[:total]
+
+
+@contextmanager
+def join_world(device: str = "auto") -> Iterator[World]:
+    """Take this process's place among the ranks that ``torchrun`` started (or be alone).
+
+    Raises:
+        RecipeError: the device asked for is not there.
+    """
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    kind = pick_device(device)
+    place = torch.device(kind)
+    if kind == "cuda":
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(place)
+    if size == 1:
+        yield World(0, 1, place)
+        return
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    try:
+        yield World(rank, size, place)
+    finally:
+        dist.destroy_process_group()
+
+
+def pick_device(device: str) -> str:
+    """``auto`` becomes cuda, mps or cpu, whichever is there first.
+
+    Raises:
+        RecipeError: the device asked for is not there.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return next(name for name in present if present[name])
+    if not present.get(device, False):
+        there = ", ".join(name for name in present if present[name])
+        raise RecipeError(f"device '{device}' is not available here; available: {there}")
+    return device
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """All-reduce that the gradient passes back through (the adjoint of a sum is a sum)."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        values = values.clone()
+        dist.all_reduce(values)
+        return values
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation with statistics over all ranks, on any device (torch's own refuses the CPU).
+
+    Same parameters, buffers and state-dict keys as the BatchNorm it takes the place of.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        return
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise over all axes but the second, over all ranks."""
+        if not self.training or not dist.is_initialized():
+            return super().forward(input)
+        x = input.float()
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        count = x.new_full((1,), x.numel() / x.shape[1])
+        total = _sum_over_ranks(torch.cat([x.sum(axes), count]))
+        mean, count = total[:-1] / total[-1], total[-1]
+        centred = x - mean.view(shape)
+        var = _sum_over_ranks((centred * centred).sum(axes)) / count
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked.add_(1)
+            rate = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, rate)
+                self.running_var.lerp_(var * count / (count - 1), rate)
+        y = centred * torch.rsqrt(var + self.eps).view(shape)
+        if self.weight is not None:
+            y = y * self.weight.view(shape) + self.bias.view(shape)
+        return y.to(input.dtype)
+
+
+def _sum_over_ranks(values: Tensor) -> Tensor:
+    summed: Tensor = _SumOverRanks.apply(values)  # type: ignore[no-untyped-call]
+    return summed
+
+
+def synchronise_batchnorm(module: nn.Module) -> nn.Module:
+    """Replace every BatchNorm below ``module`` by `SyncBatchNorm`, keeping parameters and buffers."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, SyncBatchNorm):
+            synced = SyncBatchNorm(
+                child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+            )
+            synced.load_state_dict(child.state_dict())
+            setattr(module, name, synced)
+        else:
+            synchronise_batchnorm(child)
+    return module

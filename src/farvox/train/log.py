@@ -1,0 +1,84 @@
+"""What a run says: one line an epoch, a progress bar, JSONL for machines, TensorBoard on request."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from farvox.errors import MissingExtraError
+from farvox.progress import ProgressLine
+
+
+class RunLog:
+    """Writes ``train.log`` and ``log.jsonl`` of a run dir and shows progress; silent on other ranks.
+
+    On a terminal progress is a bar; elsewhere it is a line every ten seconds.
+    """
+
+    def __init__(self, run_dir: Path, *, active: bool, total_steps: int, tensorboard: bool = False) -> None:
+        self.active = active
+        self._writer: Any = None
+        if not active:
+            return
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self._text = (run_dir / "train.log").open("a", encoding="utf-8")
+        self._jsonl = (run_dir / "log.jsonl").open("a", encoding="utf-8")
+        if tensorboard:
+            self._writer = _summary_writer(run_dir / "tensorboard")
+        self._progress = ProgressLine("train", total_steps)
+
+    def __enter__(self) -> RunLog:
+        if self.active:
+            self._progress.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer:
+            self._writer.close()
+        if self.active:
+            self._progress.__exit__(kind, error, trace)
+            self._text.close()
+            self._jsonl.close()
+
+    def say(self, line: str) -> None:
+        """A line for people: on stdout and in ``train.log``."""
+        if self.active:
+            print(line, flush=True)
+            print(line, file=self._text, flush=True)
+
+    def step(self, done: int, *, epoch: int, **figures: float) -> None:
+        """Figures of a step: shown as progress and written to JSONL and TensorBoard."""
+        if not self.active:
+            return
+        self._record("step", done, epoch, figures)
+        text = f"epoch {epoch}  " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        self._progress.show(done, text)
+
+    def epoch(self, done: int, *, epoch: int, lr: float, **figures: float) -> None:
+        """The line of an epoch: ``Epoch 0  lr 0.005000  EER 5.4239  cost 0.4968`` (EER in per cent)."""
+        if not self.active:
+            return
+        self._record("epoch", done, epoch, {"lr": lr, **figures})
+        line = f"Epoch {epoch}  lr {lr:f}"
+        if "eer" in figures:
+            line += f"  EER {100 * figures['eer']:.4f}  cost {figures['min_dcf']:.4f}"
+        self.say(line)
+
+    def _record(self, kind: str, done: int, epoch: int, figures: dict[str, float]) -> None:
+        print(
+            json.dumps({"kind": kind, "step": done, "epoch": epoch, **figures}), file=self._jsonl, flush=True
+        )
+        for name, value in figures.items() if self._writer else ():
+            self._writer.add_scalar(f"{kind}/{name}", value, done)
+
+
+def _summary_writer(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingExtraError("log.tensorboard needs TensorBoard: pip install 'farvox[train]'") from None
+    return SummaryWriter(str(folder))
