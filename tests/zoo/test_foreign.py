@@ -17,7 +17,7 @@ from farvox.models.registry import build_model
 from farvox.zoo import import_checkpoint, import_embeddings, load_model
 
 SIZES = {
-    "ffsvc-resnet34": {"channels": 4, "blocks": [1, 2, 1, 1], "embedding_dim": 12},
+    "ffsvc-resnet34": {"channels": 4, "embedding_dim": 12},
     "ffsvc-ecapa": {"channels": 16, "embedding_dim": 12, "bottleneck": 8},
 }
 ARCHS = list(SIZES)
@@ -121,10 +121,26 @@ def test_every_missing_and_unexpected_weight_is_named(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_checkpoint_of_the_other_architecture_is_refused(tmp_path):
-    path = save(make_checkpoint(make_network("ffsvc-ecapa")), tmp_path / "m.pkl")
-    with pytest.raises(CheckpointError, match=r"missing: front\.conv1\.weight.*unexpected: conv1\.weight"):
+def test_a_checkpoint_that_lacks_a_whole_block_is_not_a_smaller_network(tmp_path):
+    checkpoint = make_checkpoint(make_network("ffsvc-resnet34"))
+    weights = checkpoint["model"]
+    checkpoint["model"] = {n: w for n, w in weights.items() if not n.startswith("front.layer3.5.")}
+    path = save(checkpoint, tmp_path / "m.pkl")
+    with pytest.raises(CheckpointError, match=r"missing: front\.layer3\.5\.conv1\.weight"):
         import_checkpoint(path, tmp_path / "out", "ffsvc-resnet34")
+
+
+@pytest.mark.parametrize(("arch", "other"), [ARCHS, ARCHS[::-1]])
+def test_a_checkpoint_of_the_other_architecture_is_told_apart(tmp_path, arch, other):
+    path = save(make_checkpoint(make_network(arch)), tmp_path / "m.pkl")
+    with pytest.raises(CheckpointError, match=f"the weights of '{arch}', not of '{other}'"):
+        import_checkpoint(path, tmp_path / "out", other)
+
+
+def test_a_checkpoint_of_neither_architecture_is_refused(tmp_path):
+    path = save({"model": {"encoder.weight": torch.ones(3)}}, tmp_path / "m.pkl")
+    with pytest.raises(CheckpointError, match=r"missing: conv1\.weight.* more; unexpected: encoder\.weight"):
+        import_checkpoint(path, tmp_path / "out", "ffsvc-ecapa")
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):

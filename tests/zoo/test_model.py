@@ -92,6 +92,12 @@ def test_saving_again_replaces_the_model_and_leaves_other_files(tmp_path):
     ]
 
 
+def test_the_files_of_a_model_are_as_readable_as_any_other(tmp_path):
+    make_model(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    assert len({file.stat().st_mode for file in tmp_path.iterdir()}) == 1
+
+
 def test_a_model_half_replaced_is_no_model(tmp_path):
     make_model(tmp_path)
     unsaveable = build_model("resnet34", **KWARGS)

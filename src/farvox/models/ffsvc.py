@@ -10,7 +10,6 @@ Shape suffixes: B utterance, C channel, M mel, F frame, E embedding.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -193,34 +192,30 @@ class FfsvcEcapaTdnn(EmbeddingNetwork):
 
 
 def resnet34_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The keyword arguments of `FfsvcResNet34` that a checkpoint's weights were made with.
+    """The keyword arguments of `FfsvcResNet34` that a baseline checkpoint's weights were made with.
+
+    The baseline fixes the blocks at (3, 4, 6, 3).
 
     Raises:
         KeyError: a weight that tells a size is absent.
     """
     return {
         "channels": weights["front.conv1.weight"].shape[0],
-        "blocks": [_count(weights, rf"front\.layer{group}\.(\d+)\.conv1\.weight") for group in range(1, 5)],
         "embedding_dim": weights["bottleneck.weight"].shape[0],
     }
 
 
 def ecapa_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The keyword arguments of `FfsvcEcapaTdnn` that a checkpoint's weights were made with.
+    """The keyword arguments of `FfsvcEcapaTdnn` that a baseline checkpoint's weights were made with.
 
     Raises:
         KeyError: a weight that tells a size is absent.
     """
-    unused_branch = "block1.convs.0.weight" in weights
+    channels, num_mels, _ = weights["conv1.weight"].shape
     return {
-        "num_mels": weights["conv1.weight"].shape[1],
-        "channels": weights["conv1.weight"].shape[0],
+        "num_mels": num_mels,
+        "channels": channels,
         "embedding_dim": weights["fc.weight"].shape[0],
-        "scale": _count(weights, r"block1\.convs\.(\d+)\.weight") + (not unused_branch),
+        "scale": channels // weights["block1.convs.1.weight"].shape[0],
         "bottleneck": weights["block1.fc1.weight"].shape[0],
-        "unused_branch": unused_branch,
     }
-
-
-def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
-    return sum(re.fullmatch(pattern, name) is not None for name in weights)

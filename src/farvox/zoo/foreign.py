@@ -48,7 +48,6 @@ def import_checkpoint(path: str | Path, out: str | Path, arch: str) -> Model:
         CheckpointError: the file is damaged, holds code, or has other weights than ``arch``.
     """
     require_torch()
-    from farvox.models import ffsvc
     from farvox.models.registry import build_model
 
     if arch not in FOREIGN_CHECKPOINTS:
@@ -56,11 +55,11 @@ def import_checkpoint(path: str | Path, out: str | Path, arch: str) -> Model:
     path = Path(path)
     saved = _read_torch_pickle(path)
     weights = _weights_of(saved, "model", path)
-    try:
-        kwargs = ffsvc.resnet34_sizes(weights) if arch == "ffsvc-resnet34" else ffsvc.ecapa_sizes(weights)
-        network = build_model(arch, **kwargs)
-    except (KeyError, IndexError, ModelError):
-        kwargs, network = {}, build_model(arch)  # the comparison below then names what is missing
+    for other in set(FOREIGN_CHECKPOINTS) - {arch}:
+        if _sizes(other, weights):
+            raise CheckpointError(f"{path}: these are the weights of '{other}', not of '{arch}'")
+    kwargs = _sizes(arch, weights)
+    network = build_model(arch, **kwargs)
     fill(network, weights, path)
 
     frontend_config = FrontEndConfig(kind="ffsvc-mel", num_mels=network.num_mels)
@@ -70,6 +69,16 @@ def import_checkpoint(path: str | Path, out: str | Path, arch: str) -> Model:
         write_weights(Path(out) / CLASSIFIER, _weights_of(saved, "classifier", path))
     save_model(out, network, frontend_config, arch, kwargs, {"imported": imported})
     return load_model(out)
+
+
+def _sizes(arch: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Keyword arguments of the network the weights are of; empty if they are not of ``arch``."""
+    from farvox.models import ffsvc
+
+    try:
+        return ffsvc.resnet34_sizes(weights) if arch == "ffsvc-resnet34" else ffsvc.ecapa_sizes(weights)
+    except (KeyError, IndexError, ValueError, ZeroDivisionError):  # absent, or of too few dimensions
+        return {}
 
 
 def _read_torch_pickle(path: Path) -> dict[str, Any]:
@@ -83,7 +92,11 @@ def _read_torch_pickle(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        why = f"it refers to '{code[1]}', which is code" if code else "it holds more than weights"
+        why = (
+            f"it refers to '{code[1]}', which is code"
+            if code
+            else "it is not made of weights and plain values"
+        )
         raise CheckpointError(f"{path}: refused, and nothing in it was run: {why}") from error
     except Exception as error:  # whatever a damaged file makes the reader stumble over
         raise CheckpointError(f"{path}: not a torch checkpoint, or a damaged one") from error

@@ -229,10 +229,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 def write_weights(path: str | Path, weights: Mapping[str, Tensor]) -> None:
     """Write tensors by name as a safetensors file, whole or not at all."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    with atomic_file(path) as unfinished:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, unfinished)
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+    with atomic_file(path) as unfinished:  # not save_file, which keeps the file from all but its owner
+        unfinished.write_bytes(content)
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:
@@ -244,7 +245,7 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str | Path) 
         source: where they come from, for the message.
 
     Raises:
-        CheckpointError: a weight is missing, unexpected, of another shape or not finite; all such are named.
+        CheckpointError: a weight is missing, unexpected, of another shape or not finite; such are named.
     """
     import torch
 
@@ -261,9 +262,14 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str | Path) 
         "not finite": [name for name in shared if not torch.isfinite(weights[name]).all()],
     }
     if any(faults.values()):
-        what = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in faults.items() if names)
+        what = "; ".join(f"{kind}: {_listed(names)}" for kind, names in faults.items() if names)
         raise CheckpointError(f"{source}: the weights do not fit {type(network).__name__}: {what}")
     network.load_state_dict(dict(weights))
+
+
+def _listed(names: list[str], most: int = 20) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def require_torch() -> None:
