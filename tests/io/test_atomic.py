@@ -74,3 +74,17 @@ def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
     with atomic_dir(tmp_path / "model") as folder:
         (folder / "weights").write_text("w")
     assert os.listdir(tmp_path / "model") == ["weights"]
+
+
+def test_a_destination_below_a_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "")
+    for write in (atomic_file, atomic_dir):
+        with pytest.raises(FarvoxError, match="below: cannot be written"), write(tmp_path / "file" / "below"):
+            pytest.fail("the block must not start")
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(FarvoxError, match="photos: cannot be written"):
+        write_text(tmp_path / "photos", "text")
+    assert os.listdir(tmp_path) == ["photos"]

@@ -128,11 +128,14 @@ def test_m4a_at_another_rate_is_resampled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0.97, 0.5, 0.03])
-@pytest.mark.parametrize("suffix", ["wav", "flac", "m4a"])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "m4a", "sph"])
 def test_a_truncated_file_is_refused_and_never_shortened(tmp_path: Path, suffix: str, kept: float) -> None:
     path = tmp_path / f"a.{suffix}"
     if suffix == "m4a":
         write_m4a(path, noise(160000), 16000, movflags="faststart")
+    elif suffix == "sph":
+        soundfile.write(path, noise(160000), 16000, format="NIST")
+        assert len(read_audio(path)) == 160000
     else:
         write_audio(path, noise(160000))
     whole = path.read_bytes()

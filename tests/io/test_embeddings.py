@@ -24,6 +24,12 @@ def test_a_saved_set_is_loaded_unchanged_and_memory_mapped(tmp_path: Path) -> No
     assert len(loaded) == 5
 
 
+@pytest.mark.parametrize("utt_ids", [[], ["a"], ["a\u00a0b", "c\u2028", "é"]])
+def test_any_ids_survive_the_disk(tmp_path: Path, utt_ids: list[str]) -> None:
+    EmbeddingSet(utt_ids, np.zeros((len(utt_ids), 2), np.float32)).save(tmp_path / "emb")
+    assert EmbeddingSet.load(tmp_path / "emb").utt_ids == utt_ids
+
+
 def test_a_loaded_set_may_be_saved_over_itself(tmp_path: Path) -> None:
     some(5).save(tmp_path / "emb")
     EmbeddingSet.load(tmp_path / "emb").save(tmp_path / "emb")

@@ -29,17 +29,21 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: the file to write.
+
+    Raises:
+        FarvoxError: the system refuses to write there.
     """
-    final = _destination(path)
-    temporary = _beside(final)
-    try:
-        yield temporary
-        _flush(temporary)
-        os.replace(temporary, final)
-        _flush(final.parent)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+    with _naming(path):
+        final = _destination(path)
+        temporary = _beside(final)
+        try:
+            yield temporary
+            _flush(temporary)
+            os.replace(temporary, final)
+            _flush(final.parent)
+        finally:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
 
 
 @contextmanager
@@ -52,21 +56,22 @@ def atomic_dir(path: str | Path, *, own_files: Sequence[str] = OWN_FILES) -> Ite
             that a mistyped destination never deletes anybody's work.
 
     Raises:
-        FarvoxError: ``path`` is a file, or a folder with other things in it.
+        FarvoxError: ``path`` is a file, or a folder with other things in it, or the system refuses.
     """
-    final = _destination(path)
-    _refuse_to_replace_foreign(final, own_files)
-    temporary = _beside(final)
-    temporary.mkdir()
-    try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            _flush(file)
-        _flush(temporary)
-        _swap(temporary, final)
-        _flush(final.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _naming(path):
+        final = _destination(path)
+        _refuse_to_replace_foreign(final, own_files)
+        temporary = _beside(final)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                _flush(file)
+            _flush(temporary)
+            _swap(temporary, final)
+            _flush(final.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -78,6 +83,15 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, obj: object) -> None:
     """Write ``obj`` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Turn what the system refuses (a full disk, no permission, ...) into an error that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise FarvoxError(f"{path}: cannot be written: {error}") from error
 
 
 def _destination(path: str | Path) -> Path:

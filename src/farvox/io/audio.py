@@ -8,12 +8,13 @@ Shape suffixes: C channel, T sample.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import gcd
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -151,7 +152,7 @@ class _ForeignFormatError(Exception):
 def _open(path: str | Path) -> soundfile.SoundFile:
     """Open with libsndfile a file that is there and as long as it says."""
     try:
-        _refuse_truncated_wav(path)
+        _refuse_truncated(path)
         return soundfile.SoundFile(path)
     except soundfile.LibsndfileError as error:
         if error.code == _UNKNOWN_FORMAT:
@@ -163,22 +164,31 @@ def _open(path: str | Path) -> soundfile.SoundFile:
         raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _refuse_truncated_wav(path: str | Path) -> None:
-    """Compare the size of a wav file with its header: libsndfile would silently read what there is."""
+def _refuse_truncated(path: str | Path) -> None:
+    """Compare the size of a wav or NIST file with its header: libsndfile silently reads what there is."""
     with open(path, "rb") as file:
-        if file.read(4) != b"RIFF":
-            return
-        size = os.fstat(file.fileno()).st_size
+        start, length = _promised_bytes(file)
+        missing = start + length - os.fstat(file.fileno()).st_size
+    if missing > 0:
+        what = f"{missing} of its {length} bytes of audio are missing"
+        raise AudioError(f"{path}: truncated: {what}; copy it again")
+
+
+def _promised_bytes(file: BinaryIO) -> tuple[int, int]:
+    """Where the audio of a file begins and how long it is, in bytes; (0, 0) where the header does not say."""
+    head = file.read(1024)
+    if head[:4] == b"RIFF":
         file.seek(12)
         while len(chunk := file.read(8)) == 8:
             length = int.from_bytes(chunk[4:], "little")
             if chunk[:4] == b"data":
-                missing = file.tell() + length - size
-                if missing > 0 and length < _STREAMED:
-                    what = f"{missing} of its {length} bytes of audio are missing"
-                    raise AudioError(f"{path}: truncated: {what}; copy it again")
-                return
+                return file.tell(), length if length < _STREAMED else 0
             file.seek(length + length % 2, os.SEEK_CUR)
+    if head[:7] == b"NIST_1A" and b"shorten" not in head:
+        sizes = dict(re.findall(rb"(sample_count|sample_n_bytes|channel_count) -i (\d+)", head))
+        if len(sizes) == 3:
+            return int(head[8:16]), math.prod(int(size) for size in sizes.values())
+    return 0, 0
 
 
 def _read_part(
@@ -193,10 +203,8 @@ def _read_part(
         count = file.frames if num_samples is None else num_samples
         return _read_frames(path, file, start, count)[:, channel]
     # Whole periods of both rates, so that the part falls on the same grid as the whole.
-    up, down = (
-        sample_rate // gcd(sample_rate, file.samplerate),
-        file.samplerate // gcd(sample_rate, file.samplerate),
-    )
+    period = math.gcd(sample_rate, file.samplerate)
+    up, down = sample_rate // period, file.samplerate // period
     edge = int(_EDGE_SECONDS * sample_rate)
     first = max(0, (start - edge) // up)
     stop = None if num_samples is None else start + num_samples

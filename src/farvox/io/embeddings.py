@@ -89,7 +89,7 @@ class EmbeddingSet:
         folder = Path(path)
         try:
             embeddings = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
-            utt_ids = (folder / "utt_ids.txt").read_text("utf-8").split()
+            utt_ids = (folder / "utt_ids.txt").read_text("utf-8").split("\n")[:-1]
             meta = json.loads((folder / "meta.json").read_text("utf-8"))
         except FileNotFoundError as error:
             missing = Path(error.filename).name

@@ -270,7 +270,6 @@ def _lines(keys: pl.Series, values: pl.Series) -> str:
 
 def _put_in_place(folder: Path, texts: Mapping[str, str]) -> None:
     """Write all texts aside, then move them in; the old `wav.scp` goes first, the new one comes last."""
-    folder.mkdir(parents=True, exist_ok=True)
     with atomic_dir(folder / ".incoming", own_files=("wav.scp", *texts)) as incoming:
         for name, text in texts.items():
             (incoming / name).write_bytes(text.encode())

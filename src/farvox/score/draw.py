@@ -114,8 +114,9 @@ class Pairs:
             return enrol[chosen], test[chosen]
         # Drawing with replacement and keeping the first of equals leaves every pair equally likely.
         codes = np.empty(0, dtype=np.int64)
+        size = min(4 * _BLOCK, 2 * num * len(self.enrol) * len(self.test) // num_nontarget)
         while len(codes) < num:
-            drawn = rng.choice(self.enrol, 2 * num), rng.choice(self.test, 2 * num)
+            drawn = rng.choice(self.enrol, size), rng.choice(self.test, size)
             enrol, test = self._nontargets(*self._kept(*drawn))
             codes = np.concatenate([codes, enrol * len(self.utt_ids) + test])
             codes = codes[np.sort(np.unique(codes, return_index=True)[1])]

@@ -1,0 +1,145 @@
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from farvox.cli import data
+from farvox.cli.main import main
+from farvox.corpora.registry import PREPARERS
+from farvox.io.audio import write_audio
+from farvox.io.kaldi import DataDir, write_data_dir
+from farvox.types import Utterance
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Path:
+    """A data dir of four speakers A to D with three utterances of one audio file each."""
+    write_audio(tmp_path / "x.wav", np.full(1600, 0.1))
+    ids = [f"{speaker}-{take}" for speaker in "ABCD" for take in range(3)]
+    write_data_dir(tmp_path / "train", [Utterance(i, str(tmp_path / "x.wav"), i[0], 1600) for i in ids])
+    return tmp_path / "train"
+
+
+def test_a_sound_data_dir_passes_the_check(train: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(train)]) == 0
+    assert capsys.readouterr().out == f"{train}: 12 utterances of 4 speakers\n"
+
+
+def test_faults_are_plain_lines_on_stdout(train: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (train / "utt2spk").read_text()
+    (train / "utt2spk").write_text(text.replace("B-1 B", "B-1 C"))
+    assert main(["check", str(train)]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == f"{train}/utt2spk:5: 'B-1' is of speaker 'C' here, of 'B' in spk2utt\n"
+    assert printed.err == ""
+
+
+@pytest.mark.parametrize(
+    ("num_faults", "last"), [(100, None), (101, "1 more fault"), (250, "150 more faults")]
+)
+def test_at_most_a_hundred_faults_are_printed_and_then_their_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], num_faults: int, last: str | None
+) -> None:
+    far_away = f"/absent/{'long' * 60}.wav"
+    write_data_dir(tmp_path / "data", [Utterance(f"u{i:03}", far_away) for i in range(num_faults)])
+    assert main(["check", str(tmp_path / "data")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    expected = [f"{tmp_path}/data/wav.scp:{n}: no such audio file: {far_away}" for n in range(1, 101)]
+    assert lines == (expected if last is None else [*expected, f"... and {last}"])
+
+
+@pytest.mark.parametrize("what", ["nowhere", ""])
+def test_what_is_no_data_dir_fails_the_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    assert main(["check", str(tmp_path / what)]) == 1
+    assert str(tmp_path / what) in capsys.readouterr().err
+
+
+def test_combine_and_subset_are_each_others_inverse(train: Path, tmp_path: Path) -> None:
+    for name, speakers in (("ab", "1-2"), ("cd", "3-4")):
+        assert main(["subset", str(train), str(tmp_path / name), "--speakers", speakers]) == 0
+    assert main(["combine", *(str(tmp_path / name) for name in ("both", "ab", "cd"))]) == 0
+    assert DataDir.open(tmp_path / "both").table.equals(DataDir.open(train).table)
+
+
+def test_trials_are_written_label_first(
+    train: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["trials", str(train), str(tmp_path / "trials"), "--all-pairs"]) == 0
+    lines = (tmp_path / "trials").read_text().splitlines()
+    assert lines[:3] == ["1 A-0 A-1", "1 A-0 A-2", "0 A-0 B-0"]
+    assert capsys.readouterr().out == f"{tmp_path}/trials: 66 trials, 12 target, 54 non-target\n"
+
+
+def test_trials_take_patterns_a_number_and_a_seed(train: Path, tmp_path: Path) -> None:
+    words = ["--enrol", "*-0", "--test", "*-[12]", "--num-nontarget", "10", "--seed", "3"]
+    digests = set()
+    for name in ("x", "y"):
+        assert main(["trials", str(train), str(tmp_path / name), *words]) == 0
+        digests.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
+    assert len(digests) == 1
+    fields = [line.split(" ") for line in (tmp_path / "x").read_text().splitlines()]
+    assert {(enrol[-1], test[-1]) for _, enrol, test in fields} == {("0", "1"), ("0", "2")}
+    assert sorted(label for label, _, _ in fields) == ["0"] * 10 + ["1"] * 8
+
+
+def test_a_vast_list_has_to_be_asked_for(
+    train: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "MOST_PAIRS_UNASKED", 65)
+    assert main(["trials", str(train), str(tmp_path / "trials")]) == 1
+    assert "has 66 pairs; give --num-nontarget N, or --all-pairs" in capsys.readouterr().err
+    assert main(["trials", str(train), str(tmp_path / "trials"), "--all-pairs"]) == 0
+
+
+def test_trials_need_speakers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data_dir(tmp_path / "noise", [Utterance("n1", "/n1.wav"), Utterance("n2", "/n2.wav")])
+    assert main(["trials", str(tmp_path / "noise"), str(tmp_path / "trials")]) == 1
+    assert f"{tmp_path}/noise: has neither utt2spk nor spk2utt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["trials", "DIR", "OUT", "--all-pairs", "--num-nontarget", "5"],
+        ["subset", "DIR", "OUT"],
+        ["combine", "OUT"],
+        ["prepare", "voxcelebrity", "DIR", "OUT"],
+    ],
+)
+def test_wrong_usage_is_status_2_and_writes_nothing(
+    train: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    places = {"DIR": str(train), "OUT": str(tmp_path / "out")}
+    assert main([places.get(word, word) for word in words]) == 2
+    assert f"farvox {words[0]}: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_corpus_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", "voxcelebrity", "a", "b"]) == 2
+    listed = capsys.readouterr().err
+    assert all(f"\n  {name} " in listed for name in PREPARERS)
+    assert data.prepare.__doc__ is not None
+    assert all(name in data.prepare.__doc__ for name in PREPARERS)
+
+
+def test_prepare_makes_data_dirs_that_pass_the_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for speaker in ("ann", "bob"):
+        for take in range(2):
+            write_audio(tmp_path / "mine" / speaker / f"{take}.wav", np.full(1600, 0.1))
+    assert main(["prepare", "folder", str(tmp_path / "mine"), str(tmp_path / "out")]) == 0
+    assert "4 utterances, 2 speakers" in capsys.readouterr().out
+    (made,) = [path.parent for path in (tmp_path / "out").glob("*/wav.scp")]
+    assert main(["check", str(made)]) == 0
+
+
+def test_an_option_that_a_corpus_does_not_take_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prepare", "folder", str(tmp_path), str(tmp_path / "out"), "--convert", "flac"]) == 1
+    assert "--convert means nothing to the corpus folder" in capsys.readouterr().err

@@ -1,0 +1,175 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from farvox.corpora.derive import combine, subset
+from farvox.errors import DataDirError
+from farvox.io.check import check_data_dir
+from farvox.io.kaldi import DataDir, write_data_dir
+from farvox.types import Utterance
+
+
+def make(
+    folder: Path, speakers: str, *, takes: int = 2, cond: str | None = None, length: int | None = 100
+) -> Path:
+    """A data dir with utterances `A-1`, `A-2`, ... of every speaker (a letter), in /audio/A-1.wav, ..."""
+    utterances = [
+        Utterance(f"{speaker}-{take}", f"/audio/{speaker}-{take}.wav", speaker, length)
+        for speaker in speakers
+        for take in range(1, takes + 1)
+    ]
+    conditions = "".join(f"{each.utt_id}\t{cond}\t\n" for each in utterances)
+    files = {} if cond is None else {"utt2cond": f"utt\tdistance\tnote\n{conditions}"}
+    write_data_dir(folder, utterances, files=files)
+    return folder
+
+
+def test_combining_is_concatenating_and_sorting(tmp_path: Path) -> None:
+    dirs = [make(tmp_path / "x", "CA"), make(tmp_path / "y", "B"), make(tmp_path / "z", "D")]
+    merged = combine(tmp_path / "out", dirs)
+    expected = sorted((u for path in dirs for u in DataDir.open(path).utterances()), key=lambda u: u.utt_id)
+    assert list(merged.utterances()) == expected
+    assert list(DataDir.open(tmp_path / "out").utterances()) == expected
+    assert [fault for fault in check_data_dir(tmp_path / "out") if "no such audio" not in fault.what] == []
+
+
+def test_the_same_utterance_in_two_dirs_is_taken_once(tmp_path: Path) -> None:
+    dirs = [make(tmp_path / "x", "AB", cond="1m"), make(tmp_path / "y", "BC", cond="1m")]
+    assert combine(tmp_path / "out", dirs).utt_ids.to_list() == ["A-1", "A-2", "B-1", "B-2", "C-1", "C-2"]
+    assert len((tmp_path / "out" / "utt2cond").read_text().splitlines()) == 7
+
+
+@pytest.mark.parametrize(
+    ("other", "complaint"),
+    [
+        (Utterance("A-1", "/b.wav", "A", 100), r"has the wav_path '/audio/A-1.wav' in .*x and '/b.wav' in .*y"),
+        (Utterance("A-1", "/audio/A-1.wav", "Q", 100), r"'A-1' has the speaker_id 'A' in .*x and 'Q' in .*y"),
+        (Utterance("A-1", "/audio/A-1.wav", "A", 7), r"has the num_samples '100' in .*x and '7' in .*y"),
+    ],
+)  # fmt: skip
+def test_an_utterance_that_is_another_one_elsewhere_names_both_dirs(
+    tmp_path: Path, other: Utterance, complaint: str
+) -> None:
+    make(tmp_path / "x", "A")
+    write_data_dir(tmp_path / "y", [other])
+    with pytest.raises(DataDirError, match=complaint):
+        combine(tmp_path / "out", [tmp_path / "x", tmp_path / "y"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_lengths_are_carried_when_every_dir_has_them(tmp_path: Path) -> None:
+    x, y, z = make(tmp_path / "x", "A"), make(tmp_path / "y", "B"), make(tmp_path / "z", "C", length=None)
+    combine(tmp_path / "out", [x, y])
+    assert (tmp_path / "out" / "utt2num_samples").read_text().split()[:2] == ["A-1", "100"]
+    combine(tmp_path / "out", [x, y, z])
+    assert not (tmp_path / "out" / "utt2num_samples").exists()
+
+
+def test_conditions_are_carried_with_their_header_when_every_dir_has_them(tmp_path: Path) -> None:
+    x, y = make(tmp_path / "x", "C", takes=1, cond="near"), make(tmp_path / "y", "A", takes=1, cond="far")
+    combine(tmp_path / "out", [x, y])
+    expected = "utt\tdistance\tnote\nA-1\tfar\t\nC-1\tnear\t\n"
+    assert (tmp_path / "out" / "utt2cond").read_text() == expected
+    combine(tmp_path / "out", [x, y, make(tmp_path / "z", "D")])
+    assert not (tmp_path / "out" / "utt2cond").exists()
+
+
+def test_conditions_with_other_columns_are_refused(tmp_path: Path) -> None:
+    x, y = make(tmp_path / "x", "A", cond="near"), make(tmp_path / "y", "B", cond="far")
+    (y / "utt2cond").write_text("utt\troom\nB-1\tr\nB-2\tr\n")
+    with pytest.raises(DataDirError, match=r"y.utt2cond:1: header 'utt\troom'"):
+        combine(tmp_path / "out", [x, y])
+
+
+def test_speakers_are_known_in_every_dir_or_in_none(tmp_path: Path) -> None:
+    x = make(tmp_path / "x", "A")
+    y = write_data_dir(tmp_path / "y", [Utterance("n1", "/n1.wav")]).path
+    z = write_data_dir(tmp_path / "z", [Utterance("n2", "/n2.wav")]).path
+    with pytest.raises(DataDirError, match=r"y: has no speakers .*, but .*x has"):
+        combine(tmp_path / "out", [x, y])
+    assert combine(tmp_path / "out", [y, z]).utt_ids.to_list() == ["n1", "n2"]
+
+
+def test_a_dir_may_be_combined_into_itself(tmp_path: Path) -> None:
+    x, y = make(tmp_path / "x", "A", cond="near"), make(tmp_path / "y", "B", cond="far")
+    assert len(combine(x, [x, y])) == 4
+    assert len((x / "utt2cond").read_text().splitlines()) == 5
+
+
+def test_nothing_cannot_be_combined(tmp_path: Path) -> None:
+    with pytest.raises(DataDirError, match="nothing to combine"):
+        combine(tmp_path / "out", [])
+
+
+def test_a_range_of_speakers_counts_from_one_and_includes_both_ends(tmp_path: Path) -> None:
+    source = make(tmp_path / "x", "DCBA", cond="near")
+    part = subset(source, tmp_path / "out", speakers="2-3")
+    assert part.utt_ids.to_list() == ["B-1", "B-2", "C-1", "C-2"]
+    assert (tmp_path / "out" / "utt2cond").read_text().split()[:4] == ["utt", "distance", "note", "B-1"]
+    assert len((tmp_path / "out" / "utt2cond").read_text().splitlines()) == 5
+
+
+def test_the_parts_of_a_dir_make_the_whole_again(tmp_path: Path) -> None:
+    source = make(tmp_path / "x", "ABCD", cond="near")
+    parts = [tmp_path / "first", tmp_path / "rest"]
+    subset(source, parts[0], speakers="1-1")
+    subset(source, parts[1], speakers="2-4")
+    combine(tmp_path / "out", parts)
+    for file in source.iterdir():
+        assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("words", ["0-2", "3-2", "1-5"])
+def test_a_range_beyond_the_speakers_says_how_many_there_are(tmp_path: Path, words: str) -> None:
+    with pytest.raises(DataDirError, match=f"--speakers {words}: .*x has speakers 1-4"):
+        subset(make(tmp_path / "x", "ABCD"), tmp_path / "out", speakers=words)
+
+
+def test_speakers_are_named_in_a_file(tmp_path: Path) -> None:
+    source = make(tmp_path / "x", "ABC")
+    (tmp_path / "list").write_text("C\r\nA and whatever follows\n")
+    assert subset(source, tmp_path / "out", speakers=str(tmp_path / "list")).speaker_ids.to_list() == [
+        *"AACC"
+    ]
+    (tmp_path / "list").write_text("C\nZ\n")
+    with pytest.raises(DataDirError, match=r"list:2: .*x has no speaker 'Z'"):
+        subset(source, tmp_path / "out", speakers=str(tmp_path / "list"))
+    (tmp_path / "list").write_text("C\n\nA\n")
+    with pytest.raises(DataDirError, match="list:2: empty line"):
+        subset(source, tmp_path / "out", speakers=str(tmp_path / "list"))
+
+
+def test_utterances_are_named_in_a_file(tmp_path: Path) -> None:
+    source = make(tmp_path / "x", "ABC")
+    (tmp_path / "list").write_text("C-2\nA-1 /audio/A-1.wav\n")
+    assert subset(source, tmp_path / "out", utterances=tmp_path / "list").utt_ids.to_list() == ["A-1", "C-2"]
+    (tmp_path / "list").write_text("A-3\n")
+    with pytest.raises(DataDirError, match=r"list:1: .*x has no utterance 'A-3'"):
+        subset(source, tmp_path / "out", utterances=tmp_path / "list")
+
+
+def test_some_utterances_of_each_speaker_are_drawn_by_the_seed(tmp_path: Path) -> None:
+    source = make(tmp_path / "x", "ABC", takes=30)
+    draws = [
+        subset(source, tmp_path / f"out{n}", per_speaker=5, seed=seed).utt_ids.to_list()
+        for n, seed in enumerate([1, 1, 2])
+    ]
+    assert draws[0] == draws[1] != draws[2]
+    assert Counter(utt_id[0] for utt_id in draws[0]) == {"A": 5, "B": 5, "C": 5}
+    assert len(subset(source, tmp_path / "all", per_speaker=99)) == 90
+    with pytest.raises(DataDirError, match="--per-speaker 0"):
+        subset(source, tmp_path / "out", per_speaker=0)
+
+
+def test_conditions_that_nothing_meets_write_nothing(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("A-1\n")
+    with pytest.raises(DataDirError, match="no utterance meets all conditions"):
+        subset(make(tmp_path / "x", "AB"), tmp_path / "out", speakers="2-2", utterances=tmp_path / "list")
+    assert not (tmp_path / "out").exists()
+
+
+def test_speakers_of_a_list_of_noises_cannot_be_chosen(tmp_path: Path) -> None:
+    write_data_dir(tmp_path / "noise", [Utterance("n1", "/n1.wav")])
+    with pytest.raises(DataDirError, match="neither utt2spk nor spk2utt"):
+        subset(tmp_path / "noise", tmp_path / "out", speakers="1-1")

@@ -1,0 +1,136 @@
+import time
+from itertools import combinations, product
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farvox.errors import TrialError
+from farvox.score.draw import Pairs, write_all_pairs, write_drawn_pairs
+
+Lines = list[tuple[str, str, str]]
+
+
+def pairs_of(speakers: str, **patterns: str) -> Pairs:
+    """Utterances `A-0`, `B-1`, ...: one for each letter, the speaker."""
+    ids = [f"{speaker}-{row}" for row, speaker in enumerate(speakers)]
+    return Pairs.of(pl.Series(ids, dtype=pl.String), pl.Series([*speakers], dtype=pl.String), **patterns)
+
+
+def read(path: Path) -> Lines:
+    return [(label, a, b) for label, a, b in (line.split(" ") for line in path.read_text().splitlines())]
+
+
+def labelled(pairs: list[tuple[str, str]]) -> Lines:
+    return [(str(int(a[0] == b[0])), a, b) for a, b in pairs]
+
+
+def has_both_kinds(speakers: str) -> bool:
+    return len(set(speakers)) > 1 and len(set(speakers)) < len(speakers)
+
+
+SPEAKERS = st.text("ABC", min_size=2, max_size=12).filter(has_both_kinds)
+
+
+@settings(deadline=None)
+@given(speakers=SPEAKERS)
+def test_every_pair_of_utterances_is_a_trial_once(
+    tmp_path_factory: pytest.TempPathFactory, speakers: str
+) -> None:
+    path, pairs = tmp_path_factory.mktemp("t") / "trials", pairs_of(speakers)
+    counts = write_all_pairs(path, pairs)
+    expected = labelled(list(combinations(pairs.utt_ids.to_list(), 2)))
+    assert read(path) == expected
+    assert counts == pairs.count() == (sum(t[0] == "1" for t in expected), sum(t[0] == "0" for t in expected))
+
+
+@settings(deadline=None)
+@given(speakers=SPEAKERS)
+def test_patterns_pair_enrolment_with_test_and_nothing_with_itself(
+    tmp_path_factory: pytest.TempPathFactory, speakers: str
+) -> None:
+    path = tmp_path_factory.mktemp("t") / "trials"
+    try:
+        pairs = pairs_of(speakers, enrol="[AB]-*", test="*[02468]")
+        counts = write_all_pairs(path, pairs)
+    except TrialError:
+        assert not path.exists()
+        return
+    ids = pairs.utt_ids.to_list()
+    enrol, test = [i for i in ids if i[0] in "AB"], [i for i in ids if i[-1] in "02468"]
+    assert read(path) == labelled([(a, b) for a, b in product(enrol, test) if a != b])
+    assert counts == pairs.count()
+
+
+@settings(deadline=None)
+@given(speakers=SPEAKERS, seed=st.integers(0, 9), share=st.floats(0.01, 1), ordered=st.booleans())
+def test_drawn_trials_are_all_targets_and_some_different_nontargets(
+    tmp_path_factory: pytest.TempPathFactory, speakers: str, seed: int, share: float, ordered: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("t")
+    pairs = pairs_of(speakers, test="*") if ordered else pairs_of(speakers)
+    num = max(1, int(share * pairs.count()[1]))
+    write_all_pairs(folder / "all", pairs)
+    assert write_drawn_pairs(folder / "drawn", pairs, num, seed) == (pairs.count()[0], num)
+    every, drawn = read(folder / "all"), read(folder / "drawn")
+    assert len(set(drawn)) == len(drawn)
+    assert drawn == [trial for trial in every if trial in set(drawn)]
+    assert [t for t in drawn if t[0] == "1"] == [t for t in every if t[0] == "1"]
+    assert sum(t[0] == "0" for t in drawn) == num
+
+
+@pytest.mark.parametrize("num_nontarget", [20, 1200])
+def test_the_seed_sets_the_draw(tmp_path: Path, num_nontarget: int) -> None:
+    pairs = pairs_of("ABCDE" * 12)
+    for name, seed in (("x", 1), ("y", 1), ("z", 2)):
+        write_drawn_pairs(tmp_path / name, pairs, num_nontarget, seed)
+    assert read(tmp_path / "x") == read(tmp_path / "y") != read(tmp_path / "z")
+
+
+@pytest.mark.parametrize("num_nontarget", [3, 8])
+def test_every_nontarget_pair_is_equally_likely(num_nontarget: int) -> None:
+    pairs = pairs_of("ABCDBA")  # 13 pairs of two speakers
+    counts = np.zeros((6, 6))
+    for seed in range(2000):
+        np.add.at(counts, pairs.draw_nontargets(num_nontarget, seed), 1)
+    seen = counts[counts > 0]
+    assert len(seen) == pairs.count()[1] == 13
+    expected = 2000 * num_nontarget / 13
+    assert np.abs(seen - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_a_million_trials_are_drawn_in_seconds(tmp_path: Path) -> None:
+    rows = pl.int_range(100_000, eager=True)
+    pairs = Pairs.of(pl.select(pl.format("utt{}", rows)).to_series(), (rows // 10).cast(pl.String))
+    start = time.perf_counter()
+    assert write_drawn_pairs(tmp_path / "trials", pairs, 1_000_000, 0) == (450_000, 1_000_000)
+    assert time.perf_counter() - start < 10
+
+
+def test_more_nontargets_than_there_are_cannot_be_drawn(tmp_path: Path) -> None:
+    with pytest.raises(TrialError, match="9 non-target trials were asked for; between 1 and 4"):
+        write_drawn_pairs(tmp_path / "trials", pairs_of("AABB"), 9, 0)
+    assert not (tmp_path / "trials").exists()
+
+
+@pytest.mark.parametrize(
+    ("speakers", "complaint"),
+    [("AAA", "no non-target trial: there is only one speaker"), ("ABC", "no target trial")],
+)
+def test_a_list_of_one_kind_only_is_refused(tmp_path: Path, speakers: str, complaint: str) -> None:
+    with pytest.raises(TrialError, match=complaint):
+        write_all_pairs(tmp_path / "trials", pairs_of(speakers))
+    assert not (tmp_path / "trials").exists()
+
+
+def test_a_pattern_that_fits_nothing_shows_an_id() -> None:
+    with pytest.raises(TrialError, match=r"the pattern '\*_7_\*' fits no utterance; ids look like 'A-0'"):
+        pairs_of("AB", enrol="*_7_*")
+
+
+def test_utterances_without_speakers_make_no_trials() -> None:
+    with pytest.raises(TrialError, match="without speakers"):
+        Pairs.of(pl.Series(["a", "b"]), pl.Series([None, "s"], dtype=pl.String))
