@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from farvox.corpora.himia import prepare_himia
-from farvox.corpora.synthetic import Spec, parse_spec, prepare_synthetic
+from farvox.corpora.synthetic import prepare_synthetic
+from farvox.corpora.synthetic_spec import Spec, parse_spec
 from farvox.errors import CorpusError, FarvoxError
 from farvox.io.audio import read_audio
 from farvox.io.kaldi import DataDir
@@ -42,7 +43,7 @@ def trials(corpus):
     out, _ = corpus
     return {
         name: [line.split() for line in (out / "test_v2" / name).read_text().splitlines()]
-        for name in ("trials_near", "trials_far", "trials_mic")
+        for name in ("trials_near", "trials_far", "trials_mic", "trials_1m")
     }
 
 
@@ -77,12 +78,12 @@ def test_no_speaker_is_in_two_parts(corpus):
 
 
 def test_a_trial_never_asks_about_one_take_and_its_label_is_right(trials):
-    for lines in trials.values():
+    for name, lines in trials.items():
         for enrol, test, label in lines:
             enrolled, tested = enrol.removesuffix(".wav").split("_"), test.removesuffix(".wav").split("_")
             assert (label == "target") == (enrolled[0] == tested[0])
             assert (enrolled[0], enrolled[3]) != (tested[0], tested[3])
-            assert enrolled[1] == "7"
+            assert enrolled[1] == ("2" if name == "trials_1m" else "7")
         assert len({tuple(line) for line in lines}) == len(lines)
         labels = [label for *_, label in lines]
         assert labels.count("nontarget") == 2 * labels.count("target") > 0
@@ -93,9 +94,8 @@ def test_the_trial_lists_compare_what_their_names_say(trials, corpus):
     known = {f"{utt_id}.wav" for utt_id in dirs["test_v2"].utt_ids}
     assert all({enrol, test} <= known and "_7_01_" in test for enrol, test, _ in trials["trials_near"])
     assert all({enrol, test} <= known and "_7_01_" not in test for enrol, test, _ in trials["trials_far"])
-    for enrol, test, _ in trials["trials_mic"]:
-        assert enrol in known
-        assert {test.format("00"), test.format("08")} <= known
+    for enrol, test, _ in trials["trials_mic"] + trials["trials_1m"]:
+        assert {side.format(channel) for side in (enrol, test) for channel in ("00", "08")} <= known
     assert {test.split("_")[1] for _, test, _ in trials["trials_far"]} == {"2", "5", "6"}
 
 
@@ -106,21 +106,22 @@ def test_the_audio_folder_is_a_himia_corpus(corpus, tmp_path):
         assert list(seen.utt_ids) == list(ours.utt_ids)
         assert list(seen.speaker_ids) == list(ours.speaker_ids)
         assert list(seen.wav_paths) == list(ours.wav_paths)
-    assert (tmp_path / "test_v2" / "trials_mic").read_bytes() == (out / "test_v2/trials_mic").read_bytes()
+    for name in ("trials_mic", "trials_1m"):
+        assert (tmp_path / "test_v2" / name).read_bytes() == (out / "test_v2" / name).read_bytes()
 
 
-def test_far_recordings_are_noisier_the_farther_the_array(corpus):
+def test_the_pauses_of_far_recordings_are_filled_with_noise_and_reverberation(corpus):
     _, dirs = corpus
     pauses = {"7": [], "2": [], "6": []}
     for utterance in dirs["test_v2"].utterances():
         point = utterance.utt_id.split("_")[1]
         if point in pauses:
-            frames = read_audio(utterance.wav_path)[: 16000 // 2 // 400 * 400].reshape(-1, 400)
-            power = np.sort(np.mean(frames**2, axis=1))
-            pauses[point].append(10 * np.log10(power[0] / power.mean()))
-    floor = {point: np.mean(levels) for point, levels in pauses.items()}
-    assert floor["7"] < floor["2"] - 10
-    assert floor["2"] < floor["6"]
+            wav = read_audio(utterance.wav_path)
+            power = np.sort(np.mean(wav[: len(wav) // 400 * 400].reshape(-1, 400) ** 2, axis=1))
+            pauses[point].append(10 * np.log10(power[len(power) // 10] / power.mean()))
+    floor_db = {point: np.mean(levels) for point, levels in pauses.items()}
+    assert floor_db["7"] < floor_db["2"] - 10
+    assert floor_db["2"] < floor_db["6"]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ vowels (Peterson & Barney 1952) and of loci for consonants (Klatt 1980).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -82,6 +83,7 @@ STOPS = ("p", "t", "k", "b", "d", "g")
 CONSONANTS = ("w", "j", "l", "r", "m", "n", "ng", "s", "sh", "f", "x", "h", "z", "v", *STOPS)
 
 
+@cache
 def make_lexicon(num_words: int = 120) -> tuple[tuple[str, ...], ...]:
     """The words of the language: one to three syllables, always the same ones.
 

@@ -248,18 +248,23 @@ def _on_frames(values_FR: Floats) -> Floats:
 
 def _tract_response(voice: Voice, track: _Track) -> NDArray[np.complex64]:
     """Cascade of resonances (gain 1 at 0 Hz), the side-cavity notch and the tilt of the source."""
-    hz_K = np.fft.rfftfreq(NUM_FFT, 1 / SAMPLE_RATE)
-    z_K = np.exp(-2j * np.pi * hz_K / SAMPLE_RATE).astype(np.complex64)
+    from scipy import fft
+
     radius_FR = np.exp(-np.pi * _on_frames(track.bandwidths_FR) / SAMPLE_RATE)
     angle_FR = 2 * np.pi * np.minimum(_on_frames(track.formants_FR), 7600) / SAMPLE_RATE
-    linear_FR = (-2 * radius_FR * np.cos(angle_FR)).astype(np.float32)
-    square_FR = (radius_FR**2).astype(np.float32)
-    response_FK = np.ones((len(radius_FR), len(z_K)), dtype=np.complex64)
-    for linear_F, square_F in zip(linear_FR.T[:, :, None], square_FR.T[:, :, None], strict=True):
-        response_FK *= (1 + linear_F + square_F) / (1 + z_K * (linear_F + square_F * z_K))
+    denominator = np.ones((len(radius_FR), 1))  # of the all-pole filter of each frame
+    for radius_F1, angle_F1 in zip(radius_FR.T[..., None], angle_FR.T[..., None], strict=True):
+        once = np.pad(denominator, ((0, 0), (0, 2)))
+        denominator = (
+            once
+            - 2 * radius_F1 * np.cos(angle_F1) * np.roll(once, 1, axis=1)
+            + radius_F1**2 * np.roll(once, 2, axis=1)
+        )
+    response_FK = denominator.sum(axis=1, keepdims=True) / fft.rfft(denominator, NUM_FFT)
+    hz_K = np.fft.rfftfreq(NUM_FFT, 1 / SAMPLE_RATE)
     notch_K = 1 - voice.notch_depth * np.exp(-0.5 * ((hz_K - voice.notch_hz) / 350) ** 2)
     tilt_K = 10 ** (voice.tilt * np.log2(np.maximum(hz_K, 1000) / 1000) / 20)
-    return np.asarray(response_FK * (notch_K * tilt_K).astype(np.float32))
+    return np.asarray(response_FK * (notch_K * tilt_K), dtype=np.complex64)
 
 
 def _constriction_response(track: _Track) -> Samples:

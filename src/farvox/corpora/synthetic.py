@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from farvox.corpora.synthetic_spec import Spec, parse_spec
 from farvox.corpora.synthetic_studio import (
     ARRAY_MICROPHONES,
     DISTANCES,
@@ -48,80 +49,6 @@ class Mapper(Protocol):
         """``function`` of each item."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """How much of everything; each field can be set as ``key=value``."""
-
-    train_speakers: int = 80
-    dev_speakers: int = 12
-    test_speakers: int = 24
-    train_takes: int = 12
-    dev_takes: int = 6
-    test_takes: int = 10
-    min_seconds: float = 1.8
-    max_seconds: float = 2.8
-    train_points: int = 2
-    train_microphones: int = 1
-    test_microphones: int = 4
-    train_rooms: int = 16
-    dev_rooms: int = 4
-    test_rooms: int = 8
-    noises: int = 12
-    bank_rooms: int = 12
-    bank_noises: int = 16
-
-
-SPECS = {
-    "demo": Spec(),
-    "tiny": Spec(
-        train_speakers=8, dev_speakers=3, test_speakers=4, train_takes=3, dev_takes=2, test_takes=3,
-        min_seconds=0.8, max_seconds=1.2, test_microphones=2, train_rooms=2, dev_rooms=1, test_rooms=1,
-        noises=2, bank_rooms=1, bank_noises=2,
-    ),
-}  # fmt: skip
-
-
-def parse_spec(text: str) -> Spec:
-    """Read ``demo``, ``tiny``, or either (default ``demo``) with changes: ``tiny,train_speakers=20``.
-
-    Raises:
-        CorpusError: an unknown name or key, or a value that makes no corpus.
-    """
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    spec = SPECS["demo"]
-    if words and "=" not in words[0]:
-        if words[0] not in SPECS:
-            raise CorpusError(
-                f"unknown synthetic corpus '{words[0]}': choose {' or '.join(SPECS)}, or key=value,..."
-            )
-        spec = SPECS[words.pop(0)]
-    kinds = {field.name: type(getattr(spec, field.name)) for field in fields(Spec)}
-    for word in words:
-        key, _, value = word.partition("=")
-        if key not in kinds:
-            raise CorpusError(f"unknown key '{key}' of the synthetic corpus; there are: {', '.join(kinds)}")
-        try:
-            spec = replace(spec, **{key: kinds[key](value)})
-        except ValueError:
-            raise CorpusError(f"'{word}': a number is needed ({kinds[key].__name__})") from None
-    return _sensible(spec)
-
-
-def _sensible(spec: Spec) -> Spec:
-    for field in fields(Spec):
-        if getattr(spec, field.name) <= 0:
-            raise CorpusError(f"{field.name} must be more than 0")
-    if spec.max_seconds < spec.min_seconds:
-        raise CorpusError("max_seconds must not be less than min_seconds")
-    if min(spec.dev_takes, spec.test_takes, spec.dev_speakers, spec.test_speakers) < 2:
-        raise CorpusError("trials need at least two speakers and two takes in dev and in test")
-    if spec.train_points > len(DISTANCES):
-        raise CorpusError(f"train_points: there are only {len(DISTANCES)} arrays")
-    if spec.test_microphones not in (1, 2, 4, 8, 16) or spec.train_microphones > spec.test_microphones:
-        raise CorpusError("test_microphones must be 1, 2, 4, 8 or 16, and train_microphones not more")
-    return spec
-
-
 def prepare_synthetic(
     source: str | Path, out: Path, *, note: Callable[[str], None], seed: int = 0, jobs: int | None = None
 ) -> list[DataDir]:
@@ -129,7 +56,7 @@ def prepare_synthetic(
 
     ``out/audio`` is laid out as HI-MIA ships it (``train``, ``dev``, ``test_v2``, one folder per
     speaker). The data dirs are ``close``, ``far`` and ``train`` (both) of the training speakers;
-    ``dev`` and ``test_v2`` with ``trials_near``, ``trials_far`` and ``trials_mic``; and ``rirs`` and
+    ``dev`` and ``test_v2`` with trial lists, see `make_trials`; and ``rirs`` and
     ``noise``, rooms and noise found nowhere else in the corpus, to augment with.
 
     Args:
@@ -150,13 +77,14 @@ def prepare_synthetic(
         rooms, noises = _build_scenery(spec, seed, mapper, note)
         parts: dict[str, list[Utterance]] = {}
         for part, numbers, studio in _sessions(spec, seed, folder, rooms, noises):
-            note(f"{part}: recording {len(numbers)} synthetic speakers, {studio.takes} takes each")
             recorded = mapper(partial(record_speaker, studio), numbers)
-            parts[part] = [_moved(each, folder, out / "audio") for found in recorded for each in found]
+            shown = _told(recorded, f"{part}: recorded synthetic speaker", len(numbers), note)
+            parts[part] = [_moved(each, folder, out / "audio") for found in shown for each in found]
         parts["rirs"] = _write_rirs(rooms[-spec.bank_rooms :], folder, out)
         parts["noise"] = _write_noises(noises[-spec.bank_noises :], folder, out)
         trials = {part: make_trials(parts[part], rng_for(seed, 0, 0, TRIALS)) for part in ("dev", "test_v2")}
-        write_text(folder / "test_v2" / "trials_mic", trials["test_v2"]["trials_mic"])
+        for name in ("trials_mic", "trials_1m"):
+            write_text(folder / "test_v2" / name, trials["test_v2"][name])
         write_json(folder / MARK, {"seed": seed, **asdict(spec)})
     return _write_data_dirs(parts, trials, out, note)
 
@@ -217,6 +145,15 @@ def _sessions(
         first_speaker, first_room, first_noise = (
             first_speaker + speakers, first_room + num_rooms, first_noise + spec.noises,
         )  # fmt: skip
+
+
+def _told(made: Iterable[Made], what: str, number: int, note: Callable[[str], None]) -> Iterator[Made]:
+    """Pass things on as they are made, with a note at each quarter of the way."""
+    quarters = {-(-number * quarter // 4) for quarter in range(1, 5)}
+    for count, thing in enumerate(made, start=1):
+        if count in quarters:
+            note(f"{what} {count} of {number}")
+        yield thing
 
 
 def _write_rirs(rooms: Iterable[tuple[Position, ...]], folder: Path, out: Path) -> list[Utterance]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from farvox.types import Utterance
 
-CLOSE_POINT = "7"
+CLOSE_POINT, POINT_AT_1M = "7", "2"
 
 Take = tuple[str, str]  # speaker, speed and number of the take
 
@@ -29,7 +29,7 @@ def make_trials(
     Returns:
         File name -> text. ``trials_near``: close-talk against close-talk. ``trials_far``: close-talk
         against one microphone of an array. ``trials_mic``: close-talk against all microphones of an
-        array, written ``{}``.
+        array, written ``{}``. ``trials_1m``: all microphones at 1 m against all of an array.
     """
     takes = _takes(utterances)
     near = [(a, b) for a, b in combinations(takes, 2) if a[0] == b[0]]
@@ -41,17 +41,21 @@ def make_trials(
     def close(take: Take) -> str:
         return f"{take[0]}_{CLOSE_POINT}_01_{take[1]}.wav"
 
+    def array_at_1m(take: Take) -> str:
+        return f"{take[0]}_{POINT_AT_1M}_{{}}_{take[1]}.wav"
+
     def one_microphone(take: Take) -> str:
         return f"{far_of[take][rng.integers(len(far_of[take]))]}.wav"
 
     def all_microphones(take: Take) -> str:
         speaker, point, _, spoken = one_microphone(take).split("_")
-        return f"{speaker}_{point}_{{}}_{spoken}"
+        return f"{speaker}_{point}_{{}}_{spoken}"  # ends in .wav as one_microphone does
 
     return {
         "trials_near": _write(near, near_others, close, close),
         "trials_far": _write(ordered, far_others, close, one_microphone),
         "trials_mic": _write(ordered, far_others, close, all_microphones),
+        "trials_1m": _write(ordered, far_others, array_at_1m, all_microphones),
     }
 
 
