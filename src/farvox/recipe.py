@@ -145,6 +145,8 @@ class Recipe:
     """Everything one run needs."""
 
     title: str = ""
+    notes: tuple[str, ...] = ()
+    """What a reader of the results must know; printed below the table and in the report."""
     seed: int = 3007
     run_dir: str = ""
     """Where results go; empty: ``exp/<name of the recipe>``."""
@@ -274,7 +276,7 @@ def expand_paths(table: Mapping[str, Any]) -> Table:
         return value
 
     return {
-        key: known if key == "paths" else value if key == "title" else walk(value, key)
+        key: known if key == "paths" else value if key in ("title", "notes") else walk(value, key)
         for key, value in table.items()
     }
 

@@ -35,9 +35,9 @@ def extract(
 
 def extract_to(model: object, data_dir: object, out: Path, *, readers: int = 2) -> None:
     """Extract with visible progress and write ``out``."""
-    from farvox.progress import ProgressLine
     from farvox.extract import extract as run_extraction
     from farvox.io.kaldi import DataDir
+    from farvox.progress import ProgressLine
     from farvox.zoo import Model
 
     assert isinstance(model, Model) and isinstance(data_dir, DataDir)

@@ -7,6 +7,7 @@ table and a report.
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from farvox.errors import RecipeError
 from farvox.recipe import EvaluateRecipe, Recipe, merge, parse_recipe, recipe_to_table
 
 if TYPE_CHECKING:
-    from farvox.metrics.detection import Detection
+    from farvox.report.det import ScoreSet
 
 DATA_VERBS = ("prepare", "check", "combine", "subset", "trials")
 
@@ -134,14 +135,49 @@ def score_stage(plan: Plan) -> None:
 
 def evaluate_stage(plan: Plan) -> None:
     """One table of figures, and the report."""
-    from farvox.cli.summary import evaluate_systems, print_table, write_report
+    from farvox.report.html import write_report
 
-    figures: dict[str, dict[str, Detection]] = evaluate_systems(
-        {system.name: {e.name: (Path(e.trials), plan.scores(system, e)) for e in plan.recipe.evaluate}
-         for system in plan.systems}
-    )  # fmt: skip
-    print_table(plan.recipe.title, figures)
-    print(f"\nreport: {write_report(plan.recipe.title, figures, plan.root / 'report.html')}")
+    trial_lists = {
+        e.name: [_score_set(plan, system, e) for system in plan.systems] for e in plan.recipe.evaluate
+    }
+    print(_table(trial_lists))
+    path = write_report(
+        plan.root / "report.html", plan.recipe.title or "farvox", trial_lists, notes=plan.recipe.notes
+    )
+    for note in plan.recipe.notes:
+        print(note)
+    print(f"report: {path}")
+
+
+def _score_set(plan: Plan, system: System, evaluate: EvaluateRecipe) -> ScoreSet:
+    from farvox.report.det import ScoreSet
+    from farvox.score.scores import read_scores
+    from farvox.score.trials import read_trials
+
+    trials = read_trials(evaluate.trials)
+    if trials.target is None:
+        raise RecipeError(
+            f"{evaluate.trials} has no labels: '{evaluate.name}' can be scored, but not evaluated"
+        )
+    return ScoreSet(system.name, read_scores(plan.scores(system, evaluate), trials), trials.target)
+
+
+def _table(trial_lists: dict[str, list[ScoreSet]]) -> str:
+    """Systems as rows, trial lists as columns: EER in per cent and minDCF."""
+    from farvox.metrics.detection import detection_error
+
+    names = [system.name for system in next(iter(trial_lists.values()))]
+    width = max(map(len, names))
+    lines = [" " * width + "".join(f"  {name:>22}" for name in trial_lists)]
+    lines.append(" " * width + f"  {'EER      minDCF':>22}" * len(trial_lists))
+    for row, name in enumerate(names):
+        figures = [
+            detection_error(systems[row].scores, systems[row].target) for systems in trial_lists.values()
+        ]
+        lines.append(
+            f"{name:<{width}}" + "".join(f"  {100 * f.eer:>11.2f} %   {f.min_dcf:.4f}" for f in figures)
+        )
+    return "\n".join(lines)
 
 
 STAGES: dict[str, Callable[[Plan], None]] = {
@@ -160,5 +196,17 @@ def _train(system: System) -> None:
     train_recipe(system.recipe, system.run_dir)
 
 
-def _parser() -> object:
-    raise SystemExit
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="farvox run",
+        description="Run the stages of a recipe: "
+        + " ".join(STAGES)
+        + ". Training resumes where it stopped.",
+        epilog="Any field of the recipe can be set with --field.name VALUE, as in 'farvox train --help'.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, or a name that 'farvox recipes' lists")
+    parser.add_argument("--from", dest="first", choices=list(STAGES), default="prepare", help="first stage")
+    parser.add_argument("--to", dest="last", choices=list(STAGES), default="evaluate", help="last stage")
+    parser.add_argument("--run-dir", metavar="DIR", help="where results go (default: exp/<recipe>)")
+    return parser

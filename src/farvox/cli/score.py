@@ -19,6 +19,7 @@ def score(
     trials: Annotated[Positional[Path], arg(metavar="TRIALS")],
     embeddings: Annotated[Positional[tuple[Path, ...]], arg(metavar="EMBEDDINGS...")],
     out: Annotated[Path, arg(metavar="SCORES")],
+    channels: Literal["mean-norm", "sum"] = "mean-norm",
     channel_ids: Literal["enrol", "test", "both", "neither"] | None = None,
 ) -> int:
     """Score a trial list: one line a trial, in trial order, "enrol test score".
@@ -27,6 +28,8 @@ def score(
         trials: trial list of any form; the labels, if any, are not looked at.
         embeddings: one or more folders made by "farvox extract".
         out: score file to write.
+        channels: how a side of several utterances becomes one embedding: the mean of the
+            length-normalised ones, or the plain sum, as in the HI-MIA homework.
         channel_ids: the side whose ids mean their channels ID_0, ID_1, ... where an utterance ID is
             there too; without it such ids are refused.
     """
@@ -43,7 +46,7 @@ def score(
     resolved = trial_list.resolve(embedding_set.utt_ids, channel_ids)
     if resolved.reading:
         print(resolved.reading, file=sys.stderr)
-    write_scores(out, trial_list, cosine_scores(resolved, embedding_set.embeddings))
+    write_scores(out, trial_list, cosine_scores(resolved, embedding_set.embeddings, channels))
     print(f"{len(trial_list):,} scores: {out}", file=sys.stderr)
     return 0
 
