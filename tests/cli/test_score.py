@@ -73,7 +73,7 @@ def test_channels_are_said_and_chosen(folder, capsys):
     )
     assert not (folder / "scores").exists()
     assert run(*words, "--channel-ids", "test") == 0
-    assert "1 ids stand for their channels ID_0, ID_1, ... (2 each)" in capsys.readouterr().err
+    assert "1 id read as its channels ID_0, ID_1, ... (2 each)" in capsys.readouterr().err
 
 
 def test_figures_follow_the_options(folder, capsys):

@@ -40,6 +40,15 @@ def test_a_side_is_the_mean_of_its_normalised_embeddings():
     assert score == pytest.approx(1 - cosine(units[0], units[1:].mean(0)), abs=1e-12)
 
 
+def test_the_plain_sum_of_the_homework_is_a_rule_of_its_own():
+    utt_ids = ["a", "b_0", "b_1"]
+    emb_NE = embeddings(3) * np.array([[1], [5], [1]], np.float32)
+    resolved = trial_list([("a", "b")]).resolve(utt_ids)
+    summed = emb_NE[1].astype(np.float64) + emb_NE[2]
+    assert cosine_scores(resolved, emb_NE, "sum")[0] == pytest.approx(1 - cosine(emb_NE[0], summed), abs=1e-7)
+    assert cosine_scores(resolved, emb_NE, "sum") != cosine_scores(resolved, emb_NE)
+
+
 def test_every_side_has_length_one():
     resolved = trial_list([("a", "b"), ("b", "c")]).resolve(["a", "c", "b_0", "b_1"])
     sides_SE = side_embeddings(resolved, embeddings(4))

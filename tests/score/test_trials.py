@@ -82,7 +82,7 @@ FAULTS = {
     "fault on the first line": ("x a b\n0 a c\n1 a d\n", "trials:1: 'x' is not a label"),
     "no label": ("a b c\nd e f\n", "trials:1: three columns, but neither the first nor the last is a label"),
     "label in the middle": ("a 1 b\nd 0 f\n", "trials:1: three columns, but neither"),
-    "two labels": ("1 a 0\n0 b 1\n", "trials: the first and the last column hold labels"),
+    "two labels": ("1 a 0\n0 b 1\n", "trials: both the first and the last column hold labels"),
     "not UTF-8": (b"1 a b\n0 a \xff\n", "trials:2: not UTF-8 text"),
 }
 
@@ -144,7 +144,7 @@ def test_braces_stand_for_every_microphone_there_is(listed):
     resolved = trials.resolve(others + mics)
     (trial,) = resolved.iter_trials()
     assert trial.test.utt_ids == tuple(sorted(mics))
-    assert resolved.reading == "1 ids with {} stand for 3 channels each"
+    assert resolved.reading == "1 id with {} read as its microphones (3 each)"
 
 
 def test_an_id_that_names_no_utterance_stands_for_its_channels(listed):
@@ -153,7 +153,7 @@ def test_an_id_that_names_no_utterance_stands_for_its_channels(listed):
     resolved = trials.resolve(utt_ids)
     sides = [trial.test.utt_ids for trial in resolved.iter_trials()]
     assert sides == [tuple(f"id2_{n}" for n in range(11)), ("id3_0", "id3_1")]
-    assert resolved.reading == "2 ids stand for their channels ID_0, ID_1, ... (2 to 11 each)"
+    assert resolved.reading == "2 ids read as their channels ID_0, ID_1, ... (2 to 11 each)"
 
 
 def test_a_gap_among_the_channels_is_refused(listed):

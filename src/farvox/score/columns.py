@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from farvox.errors import TrialError
 
-BLOCK_BYTES = 1 << 25
+BLOCK_BYTES = 1 << 26
 _UTF8_BOM = b"\xef\xbb\xbf"
 
 

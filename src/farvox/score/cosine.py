@@ -17,16 +17,24 @@ from farvox.score.trials import ResolvedTrials
 TRIALS_PER_BLOCK = 512  # both sides of a block stay in the processor's cache
 SIDES_PER_BLOCK = 8192
 
-# (unit embeddings of the rows of some sides, first row of each side) -> one vector per side
-SideRule = Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]]
+# (embeddings of the rows of some sides, their lengths, the first row of each side) -> a vector for each side
+SideRule = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]]
 
 
-def _mean_norm(unit_RE: NDArray[np.float64], starts_S: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mean of the length-normalised embeddings, up to a factor that the length of the mean takes away."""
-    return np.add.reduceat(unit_RE, starts_S, axis=0)
+def _mean_norm(
+    emb_RE: NDArray[np.float64], length_R: NDArray[np.float64], starts_S: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    return np.add.reduceat(emb_RE / length_R[:, None], starts_S, axis=0)
 
 
-SIDE_RULES: dict[str, SideRule] = {"mean-norm": _mean_norm}
+def _sum(
+    emb_RE: NDArray[np.float64], length_R: NDArray[np.float64], starts_S: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    return np.add.reduceat(emb_RE, starts_S, axis=0)
+
+
+# How several utterances become one, up to a factor: a side is scaled to length 1 afterwards.
+SIDE_RULES: dict[str, SideRule] = {"mean-norm": _mean_norm, "sum": _sum}
 
 
 def side_embeddings(
@@ -38,7 +46,8 @@ def side_embeddings(
         resolved: the sides; their rows are rows of ``embeddings_NE``.
         embeddings_NE: any real dtype, memory-mapped or not; only needed rows are read.
         rule: how several utterances become one; ``mean-norm`` is the mean of the length-normalised
-            embeddings. A side of one utterance is that utterance under every rule.
+            embeddings, ``sum`` the sum of the embeddings as they are, as in the HI-MIA homework. A side
+            of one utterance is that utterance under every rule.
 
     Returns:
         float64 [num_sides, E], every row of length 1.
@@ -64,8 +73,9 @@ def side_embeddings(
         rows = resolved.side_rows[offsets[first] : offsets[last]]
         starts = offsets[first:last] - offsets[first]
         names = _SideNames(resolved.utt_ids, rows, starts)
-        unit_RE = _unit_rows(embeddings_NE[rows], names.utterance)
-        sides_SE[first:last] = _unit_rows(SIDE_RULES[rule](unit_RE, starts), names.side)
+        emb_RE = embeddings_NE[rows].astype(np.float64)
+        merged_SE = SIDE_RULES[rule](emb_RE, _lengths(emb_RE, names.utterance), starts)
+        sides_SE[first:last] = merged_SE / _lengths(merged_SE, names.side)[:, None]
     return sides_SE
 
 
@@ -110,13 +120,11 @@ class _SideNames(NamedTuple):
         return f"the side that begins with {self.utterance(int(self.starts[n]))}"
 
 
-def _unit_rows(vectors_RE: NDArray[np.floating], name_of: Callable[[int], str]) -> NDArray[np.float64]:
-    unit_RE = np.array(vectors_RE, np.float64)
-    length_R = np.sqrt(np.einsum("re,re->r", unit_RE, unit_RE))
+def _lengths(vectors_RE: NDArray[np.float64], name_of: Callable[[int], str]) -> NDArray[np.float64]:
+    length_R: NDArray[np.float64] = np.sqrt(np.einsum("re,re->r", vectors_RE, vectors_RE))
     usable_R = np.isfinite(length_R) & (length_R > 0)
     if not usable_R.all():
         n = int(np.argmin(usable_R))
         state = "zero" if length_R[n] == 0 else "not finite"
         raise TrialError(f"the embedding of {name_of(n)} is {state}: it has no direction to compare")
-    unit_RE /= length_R[:, None]
-    return unit_RE
+    return length_R

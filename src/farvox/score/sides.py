@@ -18,17 +18,18 @@ class SideFinder:
 
     1. the id itself, spelled exactly so;
     2. the same without or with its audio suffix, VoxCeleb's ``id/video/file.wav`` as ``id-video-file``;
-    3. ``{}`` stands for the number of a microphone: every utterance with digits in its place;
+    3. ``{}`` stands for the number of a microphone: every utterance with a number in its place;
     4. an id that names no utterance stands for its channels ``ID_0, ID_1, ... ID_n``, none missing.
 
     Args:
         utt_ids: the utterances there are.
+        spelled: the ids that will be asked for.
 
     Raises:
         TrialError: an utterance is there twice.
     """
 
-    def __init__(self, utt_ids: Iterable[str]) -> None:
+    def __init__(self, utt_ids: Iterable[str], spelled: Iterable[str]) -> None:
         self.utt_ids = list(utt_ids)
         self._row_of_id = {utt_id: row for row, utt_id in enumerate(self.utt_ids)}
         if len(self._row_of_id) < len(self.utt_ids):
@@ -36,6 +37,7 @@ class SideFinder:
             raise TrialError(f"the utterance '{twice}' is there twice: its rows cannot be told apart")
         self._stems = [stem_of(utt_id) for utt_id in self.utt_ids]
         self._row_of_stem = {stem: row for row, stem in enumerate(self._stems)}
+        self._templates = {stem_of(name) for name in spelled if "{}" in name}
         self._template_sizes: list[int] = []
         self._channel_sizes: list[int] = []
 
@@ -70,16 +72,16 @@ class SideFinder:
     @property
     def reading(self) -> str:
         """What was read otherwise than as one id, one utterance; empty where nothing was."""
-        said = []
-        if self._template_sizes:
-            count, channels = len(self._template_sizes), _span(self._template_sizes)
-            said.append(f"{count:,} ids with {{}} stand for {channels} channels each")
-        if self._channel_sizes:
-            said.append(
-                f"{len(self._channel_sizes):,} ids stand for their channels ID_0, ID_1, ..."
-                f" ({_span(self._channel_sizes)} each)"
-            )
-        return "; ".join(said)
+        kinds = (
+            (self._template_sizes, "with {} ", "microphones"),
+            (self._channel_sizes, "", "channels ID_0, ID_1, ..."),
+        )
+        return "; ".join(
+            f"{len(sizes):,} {'id' if len(sizes) == 1 else 'ids'} {form}read as"
+            f" {'its' if len(sizes) == 1 else 'their'} {what} ({_span(sizes)} each)"
+            for sizes, form, what in kinds
+            if sizes
+        )
 
     def _template(self, spelled: str, stem: str) -> Sequence[int] | str:
         if stem.count("{}") > 1:
@@ -114,12 +116,15 @@ class SideFinder:
 
     @cached_property
     def _rows_by_template(self) -> dict[str, list[tuple[int, int]]]:
-        """(number, row) of the utterances under each template they match: one per run of digits."""
+        """(number, row) of the utterances that match each template with one of their numbers in its place."""
         found: dict[str, list[tuple[int, int]]] = {}
+        before = {template.partition("{}")[0] for template in self._templates}
         for row, stem in enumerate(self._stems):
             for digits in _DIGITS.finditer(stem):
-                template = f"{stem[: digits.start()]}{{}}{stem[digits.end() :]}"
-                found.setdefault(template, []).append((int(digits[0]), row))
+                if stem[: digits.start()] in before:
+                    template = f"{stem[: digits.start()]}{{}}{stem[digits.end() :]}"
+                    if template in self._templates:
+                        found.setdefault(template, []).append((int(digits[0]), row))
         return found
 
     @cached_property

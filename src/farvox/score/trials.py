@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -28,7 +28,7 @@ ChannelIds = Literal["enrol", "test", "both", "neither"]
 LABEL_WORDS = ({"1": 1, "0": 0}, {"target": 1, "nontarget": 0}, {"tgt": 1, "imp": 0})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrialList:
     """A trial list as it was read; trial ``n`` (from 0) is line ``n + 1`` of the file.
 
@@ -79,11 +79,11 @@ class TrialList:
         if channel_ids in ("enrol", "test"):  # the two sides are read differently: an id on both is two sides
             test_key = test_key + np.int32(len(self.ids))
         keys = np.unique(np.concatenate([enrol_key, test_key]))
-        is_test = keys >= len(self.ids)
-        finder = SideFinder(utt_ids)
+        spelled = self.ids.gather(keys % len(self.ids)).to_list()
+        finder = SideFinder(utt_ids, spelled)
         found = [
-            finder.find(spelled, _as_channels(channel_ids, on_test))
-            for spelled, on_test in zip(self.ids.gather(keys % len(self.ids)), is_test, strict=True)
+            finder.find(name, _as_channels(channel_ids, on_test))
+            for name, on_test in zip(spelled, (keys >= len(self.ids)).tolist(), strict=True)
         ]
         rows = [side for side in found if not isinstance(side, str)]
         if len(rows) < len(found):
@@ -111,7 +111,7 @@ class TrialList:
         return TrialError(f"{self.path}:{first + 1}: {what}{more}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ResolvedTrials:
     """A trial list whose sides are known: side ``s`` is ``side_rows[side_offsets[s]:side_offsets[s + 1]]``.
 
@@ -176,13 +176,12 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
     if len(columns) == 2:
         form = f"{count}: enrolment, test; no labels"
         return TrialList(path, table.values, columns[0], columns[1], None, form)
-    place, words = _label_column(path, columns, table.values)
-    value_of_code = np.array([words.get(word, -1) for word in table.values], np.int8)
-    enrol, test = columns[1:] if place == "first" else columns[:2]
-    label = f"label ({'/'.join(words)})"
-    order = f"{label}, enrolment, test" if place == "first" else f"enrolment, test, {label}"
-    target = value_of_code[columns[0 if place == "first" else 2]]
-    return TrialList(path, table.values, enrol, test, target, f"{count}: {order}")
+    labels = _label_column(path, columns, table.values)
+    target = np.array([labels.words.get(word, -1) for word in table.values], np.int8)[columns[labels.column]]
+    enrol, test = np.delete(columns, labels.column, axis=0)
+    order = ["enrolment", "test"]
+    order.insert(labels.column, f"label ({labels.spelled})")
+    return TrialList(path, table.values, enrol, test, target, f"{count}: {', '.join(order)}")
 
 
 def _as_channels(channel_ids: ChannelIds | None, on_test: bool) -> bool | None:
@@ -191,27 +190,40 @@ def _as_channels(channel_ids: ChannelIds | None, on_test: bool) -> bool | None:
     return channel_ids == "both" or channel_ids == ("test" if on_test else "enrol")
 
 
-def _label_column(path: Path, columns: NDArray[np.int32], values: pl.Series) -> tuple[str, dict[str, int]]:
-    """Which column, first or last, holds labels on every line, and the words it spells them with."""
-    candidates = {}
-    for place, codes in (("first", columns[0]), ("last", columns[2])):
-        count_of_code = np.bincount(codes, minlength=len(values))
+class _Labels(NamedTuple):
+    """A way to read a column as labels: the words, whether an id is one of them, on how many lines it is."""
+
+    column: int
+    words: dict[str, int]
+    is_label: NDArray[np.bool_]
+    num_lines: int
+
+    @property
+    def spelled(self) -> str:
+        return "/".join(self.words)
+
+
+def _label_column(path: Path, columns: NDArray[np.int32], ids: pl.Series) -> _Labels:
+    """The column, first or last, that holds labels on every line, and the words it spells them with."""
+    num_lines = columns.shape[1]
+    readings = []
+    for column in (0, 2):
+        lines_of_id = np.bincount(columns[column], minlength=len(ids))
         for words in LABEL_WORDS:
-            is_label = np.array([value in words for value in values])
-            candidates[place, "/".join(words)] = (codes, words, is_label, int(count_of_code[is_label].sum()))
-    fitting = [key for key, (*_, count) in candidates.items() if count == columns.shape[1]]
+            is_label = np.array([name in words for name in ids])
+            readings.append(_Labels(column, words, is_label, int(lines_of_id[is_label].sum())))
+    fitting = [labels for labels in readings if labels.num_lines == num_lines]
     if len(fitting) == 1:
-        return fitting[0][0], candidates[fitting[0]][1]
+        return fitting[0]
     if fitting:
-        raise TrialError(
-            f"{path}: the first and the last column hold labels; it cannot be told which is meant"
-        )
-    (place, spelled), (codes, _, is_label, count) = max(candidates.items(), key=lambda item: item[1][3])
-    if count == 0:
+        raise TrialError(f"{path}: both the first and the last column hold labels: remove one of them")
+    best = max(readings, key=lambda labels: labels.num_lines)
+    if best.num_lines == 0:
         known = ", ".join("/".join(words) for words in LABEL_WORDS)
         raise TrialError(f"{path}:1: three columns, but neither the first nor the last is a label ({known})")
-    line = int(np.argmin(is_label[codes]))
+    line = int(np.argmin(best.is_label[columns[best.column]]))
+    word, place = ids[int(columns[best.column, line])], "first" if best.column == 0 else "last"
     raise TrialError(
-        f"{path}:{line + 1}: '{values[int(codes[line])]}' is not a label: "
-        f"{count:,} of the {len(codes):,} lines have {spelled} in the {place} column"
+        f"{path}:{line + 1}: '{word}' is not a label: "
+        f"{best.num_lines:,} of the {num_lines:,} lines have {best.spelled} in the {place} column"
     )
