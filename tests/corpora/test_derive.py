@@ -43,7 +43,7 @@ def test_the_same_utterance_in_two_dirs_is_taken_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "complaint"),
     [
-        (Utterance("A-1", "/b.wav", "A", 100), r"has the wav_path '/audio/A-1.wav' in .*x and '/b.wav' in .*y"),
+        (Utterance("A-1", "/b.wav", "A", 100), r"the wav_path '/audio/A-1.wav' in .*x and '/b.wav' in .*y"),
         (Utterance("A-1", "/audio/A-1.wav", "Q", 100), r"'A-1' has the speaker_id 'A' in .*x and 'Q' in .*y"),
         (Utterance("A-1", "/audio/A-1.wav", "A", 7), r"has the num_samples '100' in .*x and '7' in .*y"),
     ],

@@ -174,6 +174,17 @@ def test_a_wav_from_a_pipe_does_not_know_its_length_and_is_read_to_its_end(tmp_p
     assert len(read_audio(tmp_path / "a.wav")) == 1000
 
 
+def test_a_flac_from_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.flac", noise(10000))
+    whole_T = read_audio(tmp_path / "a.flac")
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    content[21] &= 0xF0  # the 36 bits of STREAMINFO that count the samples
+    content[22:26] = bytes(4)
+    (tmp_path / "a.flac").write_bytes(content)
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.flac"), whole_T)
+    assert audio_info(tmp_path / "a.flac") == AudioInfo(10000, 16000, 1)
+
+
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"not audio at all", b"<html>404</html>" * 100])
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.m4a"])
 def test_what_is_no_audio_is_refused_by_name(tmp_path: Path, name: str, content: bytes) -> None:

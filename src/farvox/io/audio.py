@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Wave = npt.NDArray[np.float32]
 
 _UNKNOWN_FORMAT = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
+_UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's SF_COUNT_MAX: a flac file written by a pipe
 _STREAMED = 0x7FFF_F000  # wav sizes from here on were written by a pipe that did not know its length
 _SHORTFALL_SECONDS = 0.25  # what codecs may leave out at the ends of a file that is whole
 _EDGE_SECONDS = 0.1  # context that soxr is given on either side of a part, longer than its filter
@@ -146,14 +147,14 @@ def write_audio(path: str | Path, wav_T: npt.NDArray[np.floating], sample_rate: 
 
 
 class _ForeignFormatError(Exception):
-    """libsndfile does not know the format of the file."""
+    """libsndfile does not know the format of the file, or cannot tell its length."""
 
 
 def _open(path: str | Path) -> soundfile.SoundFile:
     """Open with libsndfile a file that is there and as long as it says."""
     try:
         _refuse_truncated(path)
-        return soundfile.SoundFile(path)
+        file = soundfile.SoundFile(path)
     except soundfile.LibsndfileError as error:
         if error.code == _UNKNOWN_FORMAT:
             raise _ForeignFormatError from None
@@ -162,6 +163,10 @@ def _open(path: str | Path) -> soundfile.SoundFile:
         raise AudioError(f"{path}: no such file (relative paths start at {os.getcwd()})") from None
     except OSError as error:
         raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if file.frames == _UNKNOWN_LENGTH:
+        file.close()
+        raise _ForeignFormatError
+    return file
 
 
 def _refuse_truncated(path: str | Path) -> None:

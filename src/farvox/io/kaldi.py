@@ -174,6 +174,8 @@ def _refuse_pipes(path: Path, table: pl.DataFrame) -> None:
 
 def _refuse_duplicates(path: Path, table: pl.DataFrame) -> None:
     ids = table["utt_id"]
+    if (ids[1:] > ids[:-1]).all():  # sorted: the usual case, and much the faster test
+        return
     if ids.n_unique() < len(ids):
         line = int((~ids.is_first_distinct()).arg_true()[0])
         raise DataDirError(f"{path}:{line + 1}: '{ids[line]}' is there twice; utterance ids are unique")
