@@ -60,7 +60,7 @@ def convolve_rir(
 
 
 def direct_path(rir_R: Array) -> int:
-    """Place of the direct sound in an RIR: its largest sample."""
+    """Place of the direct sound in an RIR: its largest sample, which is Kaldi's rule too."""
     return int(np.argmax(np.abs(rir_R)))
 
 

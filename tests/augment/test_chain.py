@@ -1,0 +1,146 @@
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from farvox.augment import build_augmenter
+from farvox.augment.noise import power
+from farvox.errors import DataDirError, RecipeError
+from farvox.io.audio import write_audio
+from farvox.io.kaldi import write_data_dir
+from farvox.rng import rng_for
+from farvox.types import Utterance
+
+KINDS = ["none", "farvox", "ffsvc", "homework"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_chunk_depends_on_its_stream_and_on_nothing_else(kind, made_banks, speech):
+    augmenter = build_augmenter(kind, **made_banks)
+    forwards = [augmenter(speech, rng_for(1, 0, i)).tobytes() for i in range(60)]
+    other = pickle.loads(pickle.dumps(build_augmenter(kind, **made_banks)))
+    order = np.random.default_rng(0).permutation(60)
+    shuffled = {int(i): other(speech, rng_for(1, 0, int(i))).tobytes() for i in order}
+    assert forwards == [shuffled[i] for i in range(60)]
+    assert len(set(forwards)) > 1 or kind == "none"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_chunk_given_is_left_as_it_was(kind, made_banks, speech):
+    before = speech.copy()
+    augmenter = build_augmenter(kind, **made_banks)
+    for position in range(30):
+        augmenter(speech, rng_for(0, 0, position))
+    np.testing.assert_array_equal(speech, before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_real_recordings_give_finite_chunks_of_the_same_length(kind, real_banks, real_speech):
+    augmenter = build_augmenter(kind, **real_banks)
+    for position in range(60):
+        augmented_T = augmenter(real_speech, rng_for(0, 0, position))
+        assert augmented_T.dtype == np.float32 and augmented_T.shape == real_speech.shape
+        assert np.isfinite(augmented_T).all()
+        assert power(augmented_T) > 1e-8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("num_samples", [0, 1, 4000])
+def test_silence_comes_back_as_it_is(kind, num_samples, made_banks):
+    augmenter = build_augmenter(kind, **made_banks)
+    silence = np.zeros(num_samples, dtype=np.float32)
+    for position in range(20):
+        np.testing.assert_array_equal(augmenter(silence, rng_for(0, 0, position)), silence)
+
+
+@pytest.mark.parametrize("kind", ["farvox", "ffsvc", "homework"])
+def test_noise_that_is_silent_throughout_adds_nothing(kind, tmp_path, made_banks, speech):
+    write_audio(tmp_path / "void.wav", np.zeros(20000, dtype=np.float32))
+    voids = [Utterance(f"void{i}", str(tmp_path / "void.wav"), None, 20000) for i in range(4)]
+    void = [write_data_dir(tmp_path / "void", voids).path]
+    banks = {"noise": void, "music": void, "speech": void, "rirs": made_banks["rirs"]}
+    augmenter = build_augmenter(kind, **banks)
+    for position in range(60):
+        augmented_T = augmenter(speech, rng_for(0, 0, position))
+        assert np.isfinite(augmented_T).all() and power(augmented_T) > 1e-6
+
+
+def test_noise_is_at_a_ratio_from_its_range(made_banks, speech):
+    augmenter = build_augmenter(
+        "farvox", noise=made_banks["noise"], noise_probability=1.0, noise_snr_db=(3.0, 8.0)
+    )
+    achieved_db = []
+    for position in range(200):
+        noise_T = augmenter(speech, rng_for(0, 0, position)) - speech
+        achieved_db.append(10 * np.log10(power(speech) / power(noise_T)))
+    assert 3 - 1e-3 < min(achieved_db) < 3.3
+    assert 7.7 < max(achieved_db) < 8 + 1e-3
+
+
+def test_each_effect_comes_as_often_as_asked(made_banks, speech):
+    for name, probability in (("reverb", 0.3), ("noise", 0.6), ("music", 0.1), ("babble", 0.5)):
+        bank = {"reverb": "rirs", "babble": "speech"}.get(name, name)
+        options = {bank: made_banks[bank], f"{name}_probability": probability}
+        augmenter = build_augmenter("farvox", **options)
+        changed = sum(not np.array_equal(augmenter(speech, rng_for(0, 0, i)), speech) for i in range(500))
+        assert changed == pytest.approx(500 * probability, abs=55)
+
+
+def test_reverberation_keeps_the_power_of_the_speech(made_banks, speech):
+    augmenter = build_augmenter("farvox", rirs=made_banks["rirs"], reverb_probability=1.0)
+    for position in range(10):
+        assert power(augmenter(speech, rng_for(0, 0, position))) == pytest.approx(power(speech), rel=1e-5)
+
+
+def test_banks_that_are_not_given_are_not_used(made_banks, speech):
+    only_rooms = build_augmenter("farvox", rirs=made_banks["rirs"])
+    with_noise_off = build_augmenter("farvox", **made_banks, noise_probability=0.0, music_probability=0,
+                                     babble_probability=0.0)  # fmt: skip
+    for position in range(30):
+        rng, same = rng_for(0, 0, position), rng_for(0, 0, position)
+        np.testing.assert_array_equal(only_rooms(speech, rng), with_noise_off(speech, same))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("farvo", {}, "did you mean 'farvox'"),
+        ("farvox", {}, "nothing to do"),
+        ("farvox", {"noise_probability": 0.5}, "no data dirs of noise"),
+        ("farvox", {"babble_probability": 0.5}, "no data dirs of speech"),
+        ("farvox", {"reverb_probability": 1.5}, r"reverb_probability must be in \[0, 1\]"),
+        ("ffsvc", {"noise": ["n"], "rirs": ["r"]}, "music has none"),
+        ("homework", {"noise": ["n"], "music": ["m"]}, "rirs has none"),
+    ],
+)
+def test_what_is_missing_is_said_before_training(kind, options, message):
+    with pytest.raises(RecipeError, match=message):
+        build_augmenter(kind, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"noise_snr_db": (15.0, 0.0)}, "from the lowest to the highest"),
+        ({"num_talkers": (5, 6)}, "5 talkers needs as many files of speech, not 4"),
+        ({"num_talkers": (4, 3)}, "from the fewest"),
+        ({"num_talkers": (0, 3)}, "at least 1"),
+    ],
+)
+def test_ranges_that_cannot_be_met_are_refused(made_banks, options, message):
+    with pytest.raises(RecipeError, match=message):
+        build_augmenter("farvox", **made_banks, **options)
+
+
+def test_a_data_dir_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(DataDirError):
+        build_augmenter("farvox", noise=[tmp_path / "nowhere"])
+
+
+def test_augmentation_works_without_torch():
+    code = (
+        "import sys; sys.modules['torch'] = None; import farvox.augment; assert sys.modules['torch'] is None"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

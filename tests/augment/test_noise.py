@@ -1,0 +1,145 @@
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farvox.augment.noise import NoiseBank, add_noise, draw_babble, is_silent, power
+from farvox.errors import AudioError, DataDirError
+from farvox.io.audio import write_audio
+from farvox.io.kaldi import write_data_dir
+from farvox.rng import rng_for
+from farvox.types import Utterance
+
+
+def achieved_snr_db(mixed_T, speech_T):
+    return 10 * np.log10(power(speech_T) / np.mean((mixed_T.astype(np.float64) - speech_T) ** 2))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    snr_db=st.floats(-10, 30),
+    speech_level=st.floats(1e-3, 1.0),
+    noise_level=st.floats(1e-3, 1.0),
+    num_samples=st.integers(400, 20000),
+    seed=st.integers(0, 2**32),
+)
+def test_the_ratio_is_the_one_asked_for(snr_db, speech_level, noise_level, num_samples, seed):
+    rng = np.random.default_rng(seed)
+    speech_T = (speech_level * rng.standard_normal(num_samples)).astype(np.float32)
+    noise_T = (noise_level * rng.standard_normal(num_samples)).astype(np.float32)
+    mixed_T = add_noise(speech_T, noise_T, snr_db)
+    assert mixed_T.dtype == np.float32
+    assert abs(achieved_snr_db(mixed_T, speech_T) - snr_db) < 1e-4
+
+
+@pytest.mark.parametrize("snr_db", [-5.0, 0.0, 13.7, 20.0])
+def test_the_ratio_is_exact_on_real_recordings(real_speech, real_banks, snr_db):
+    bank = NoiseBank.open(real_banks["noise"])
+    for position in range(10):
+        mixed_T = add_noise(real_speech, bank.draw(rng_for(0, 0, position), len(real_speech)), snr_db)
+        assert abs(achieved_snr_db(mixed_T, real_speech) - snr_db) < 1e-4
+
+
+def test_a_ratio_to_silence_is_an_error(speech):
+    silence = np.zeros_like(speech)
+    for pair in ((speech, silence), (silence, speech)):
+        with pytest.raises(AudioError, match="silent"):
+            add_noise(*pair, 10.0)
+
+
+def test_signals_of_different_lengths_are_an_error(speech):
+    with pytest.raises(AudioError, match="8000 samples of speech with 7999"):
+        add_noise(speech, speech[1:], 10.0)
+
+
+def test_a_crop_from_memory_is_the_crop_from_disk(real_banks):
+    in_memory = NoiseBank.open(real_banks["music"])
+    on_disk = NoiseBank.open(real_banks["music"], max_cached=0)
+    assert in_memory.cached and not on_disk.cached
+    for position in range(30):
+        crops = [bank.draw(rng_for(1, 0, position), 30000) for bank in (in_memory, on_disk)]
+        np.testing.assert_array_equal(*crops)
+
+
+def test_a_crop_is_a_piece_of_a_file(made_banks):
+    from farvox.io.audio import read_audio
+
+    bank = NoiseBank.open(made_banks["noise"])
+    crop_T = bank.draw(rng_for(0, 0, 0), 15000, index=2)
+    whole_T = read_audio(bank.paths[2])
+    start = int(np.argmax(np.correlate(whole_T, crop_T, "valid")))
+    np.testing.assert_array_equal(crop_T, whole_T[start : start + 15000])
+
+
+def test_a_short_file_is_repeated(made_banks):
+    bank = NoiseBank.open(made_banks["noise"])
+    crop_T = bank.draw(rng_for(0, 0, 0), 12000, index=0)
+    assert len(crop_T) == 12000
+    np.testing.assert_array_equal(crop_T[:5000], crop_T[5000:10000])
+
+
+def test_a_bank_without_lengths_is_read_from_disk(tmp_path, speech):
+    write_audio(tmp_path / "a.wav", speech)
+    write_data_dir(tmp_path / "bank", [Utterance("a", str(tmp_path / "a.wav"))])
+    bank = NoiseBank.open([tmp_path / "bank"])
+    assert not bank.cached
+    assert len(bank.draw(rng_for(0, 0, 0), 3000)) == 3000
+
+
+def test_a_file_at_another_rate_is_cropped_at_the_banks_rate(tmp_path):
+    tone_T = np.sin(2 * np.pi * 440 / 48000 * np.arange(96000)).astype(np.float32)
+    write_audio(tmp_path / "a.wav", tone_T, 48000)
+    write_data_dir(tmp_path / "bank", [Utterance("a", str(tmp_path / "a.wav"))])
+    crop_T = NoiseBank.open([tmp_path / "bank"]).draw(rng_for(0, 0, 0), 16000)
+    peak_hz = np.argmax(np.abs(np.fft.rfft(crop_T * np.hanning(16000))))
+    assert len(crop_T) == 16000 and peak_hz == 440
+
+
+def test_silent_crops_are_drawn_again(tmp_path):
+    """Half of the file is silent: one crop in two at the first try, one in 32 after five."""
+    wav_T = np.zeros(40000, dtype=np.float32)
+    wav_T[20000:] = 0.1 * np.random.default_rng(0).standard_normal(20000)
+    write_audio(tmp_path / "a.wav", wav_T)
+    write_data_dir(tmp_path / "bank", [Utterance("a", str(tmp_path / "a.wav"), None, 40000)])
+    bank = NoiseBank.open([tmp_path / "bank"])
+    silent = sum(is_silent(bank.draw(rng_for(0, 0, i), 100)) for i in range(400))
+    assert 0 < silent < 400 * 0.5**5 * 2.5
+
+
+def test_a_bank_with_no_files_is_an_error():
+    with pytest.raises(DataDirError, match="no audio files"):
+        NoiseBank.open([])
+
+
+def test_a_bank_travels_without_its_memory(made_banks):
+    bank = NoiseBank.open(made_banks["noise"])
+    crop_T = bank.draw(rng_for(4, 0, 0), 4000)
+    travelled = pickle.loads(pickle.dumps(bank))
+    assert travelled == bank
+    assert len(pickle.dumps(bank)) < 2000
+    np.testing.assert_array_equal(travelled.draw(rng_for(4, 0, 0), 4000), crop_T)
+
+
+def test_babble_is_several_talkers_at_one_level(tmp_path):
+    """Talkers that are tones of different levels: each is found again at the same power, and but once."""
+    t = np.arange(16000) / 16000
+    for i in range(8):
+        tone_T = 0.02 * (i + 1) * np.sin(2 * np.pi * 200 * (i + 1) * t)
+        write_audio(tmp_path / f"{i}.wav", tone_T.astype(np.float32))
+    talkers = [Utterance(str(i), str(tmp_path / f"{i}.wav"), None, 16000) for i in range(8)]
+    bank = NoiseBank.open([write_data_dir(tmp_path / "bank", talkers).path])
+    counts = set()
+    for position in range(60):
+        spectrum = np.abs(np.fft.rfft(draw_babble(rng_for(0, 0, position), bank, 16000)))[200:1601:200]
+        heard = spectrum > 1000
+        np.testing.assert_allclose(spectrum[heard], 8000 * np.sqrt(2), rtol=1e-2)
+        counts.add(int(heard.sum()))
+    assert counts == {3, 4, 5, 6, 7}
+
+
+def test_babble_of_a_small_bank_has_no_talker_twice(made_banks):
+    bank = NoiseBank.open(made_banks["speech"])
+    babble_T = draw_babble(rng_for(0, 0, 1), bank, 4000, (4, 7))
+    assert abs(power(babble_T) - 4) < 0.5

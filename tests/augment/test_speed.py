@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farvox.augment.baseline import TEMPO_FACTORS
+from farvox.augment.noise import power
+from farvox.augment.speed import change_speed, change_tempo, change_volume, num_samples_before_speed
+from farvox.errors import AudioError
+
+FACTORS = st.sampled_from([0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3])
+
+
+def loudest_hz(wav_T):
+    """Frequency of the largest spectral line, at 16 kHz."""
+    spectrum = np.abs(np.fft.rfft(wav_T * np.hanning(len(wav_T)), 2**18))
+    return np.argmax(spectrum) * 16000 / 2**18
+
+
+def tone(hz, num_samples=32000):
+    return (0.5 * np.sin(2 * np.pi * hz / 16000 * np.arange(num_samples))).astype(np.float32)
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_speed_scales_length_and_pitch(factor):
+    fast_T = change_speed(tone(1000), factor)
+    assert fast_T.dtype == np.float32
+    assert len(fast_T) == round(32000 / factor)
+    assert loudest_hz(fast_T) == pytest.approx(1000 * factor, abs=0.5)
+    exact_T = tone(1000 * factor, len(fast_T))
+    np.testing.assert_allclose(fast_T[300:-300], exact_T[300:-300], atol=1e-4)
+
+
+def test_speed_does_not_fold_what_no_longer_fits():
+    assert power(change_speed(tone(7800), 1.1)) < 1e-6 * power(tone(7800))
+
+
+@settings(max_examples=100, deadline=None)
+@given(num_samples=st.integers(0, 5000), factor=FACTORS)
+def test_speed_and_tempo_give_the_length_they_promise(num_samples, factor):
+    wav_T = np.random.default_rng(0).standard_normal(num_samples).astype(np.float32)
+    for change in (change_speed, change_tempo):
+        changed_T = change(wav_T, factor)
+        assert abs(len(changed_T) - num_samples / factor) <= 0.5 + 1e-9
+        assert np.isfinite(changed_T).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(num_samples=st.integers(1, 10**6), factor=FACTORS)
+def test_enough_is_read_before_a_change_of_speed(num_samples, factor):
+    read = num_samples_before_speed(num_samples, factor)
+    assert num_samples <= round(read / factor) <= num_samples + 1
+    assert (read - 1) / factor < num_samples
+
+
+@pytest.mark.parametrize("factor", TEMPO_FACTORS)
+def test_tempo_keeps_the_pitch_and_the_level(factor):
+    slow_T = change_tempo(tone(437), factor)
+    assert slow_T.dtype == np.float32
+    assert len(slow_T) == round(32000 / factor)
+    assert loudest_hz(slow_T) == pytest.approx(437, abs=0.5)
+    assert power(slow_T) == pytest.approx(power(tone(437)), rel=0.02)
+
+
+@pytest.mark.parametrize("factor", TEMPO_FACTORS)
+def test_tempo_moves_events_to_their_new_time(factor):
+    """Three bursts of noise: each begins where the factor puts it, within the reach of the search."""
+    wav_T = np.zeros(48000, dtype=np.float32)
+    for start in (8000, 20000, 36000):
+        wav_T[start : start + 4000] = np.random.default_rng(start).standard_normal(4000)
+    changed_T = change_tempo(wav_T, factor)
+    sounding = np.abs(changed_T) > 1e-3
+    begins = [int(i) for i in np.flatnonzero(sounding) if not sounding[max(0, i - 1500) : i].any()]
+    np.testing.assert_allclose(begins, np.array([8000, 20000, 36000]) / factor, atol=1000)
+
+
+def test_tempo_has_no_clicks():
+    steepest = np.abs(np.diff(tone(200))).max()
+    for factor in TEMPO_FACTORS:
+        assert np.abs(np.diff(change_tempo(tone(200), factor))).max() < 1.2 * steepest
+
+
+def test_tempo_of_real_speech_keeps_its_spectrum(real_speech):
+    def long_term(wav_T):
+        frames = np.lib.stride_tricks.sliding_window_view(wav_T, 512)[::256] * np.hanning(512)
+        bands = (np.abs(np.fft.rfft(frames)) ** 2).mean(0)[:256].reshape(16, 16).sum(1)
+        return 10 * np.log10(bands / bands.sum())
+
+    for factor in TEMPO_FACTORS:
+        difference_db = long_term(change_tempo(real_speech, factor)) - long_term(real_speech)
+        assert np.abs(difference_db).max() < 2
+
+
+@pytest.mark.parametrize("change", [change_speed, change_tempo])
+def test_a_factor_of_one_changes_nothing(change, speech):
+    np.testing.assert_array_equal(change(speech, 1.0), speech)
+
+
+@pytest.mark.parametrize("change", [change_speed, change_tempo])
+@pytest.mark.parametrize("factor", [0.0, -1.0, 11.0, float("nan")])
+def test_an_absurd_factor_is_an_error(change, factor, speech):
+    with pytest.raises(AudioError, match=r"\[0\.1, 10\]"):
+        change(speech, factor)
+
+
+def test_volume_is_a_gain_in_db_that_clips():
+    np.testing.assert_allclose(change_volume(np.float32([0.1, -0.2, 0.6]), 20.0), [1.0, -1.0, 1.0])
+    np.testing.assert_allclose(change_volume(np.float32([0.1, -0.2]), -20.0), [0.01, -0.02], rtol=1e-6)
