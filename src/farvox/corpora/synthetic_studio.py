@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
 from farvox.acoustics.arrays import circular_array
@@ -20,8 +21,7 @@ from farvox.acoustics.mixing import convolve, mix_at_snr, set_level
 from farvox.acoustics.noises import KINDS, draw_noise
 from farvox.acoustics.phones import draw_sentence
 from farvox.acoustics.rooms import Room, draw_room, simulate_rirs
-from farvox.acoustics.voice import draw_occasion, draw_voice, synthesise
-from farvox.io.audio import write_audio
+from farvox.acoustics.voice import SAMPLE_RATE, draw_occasion, draw_voice, synthesise
 from farvox.rng import rng_for
 from farvox.types import Utterance
 
@@ -128,8 +128,14 @@ def build_noise(seed: int, number: int, seconds: float = 6.0) -> Samples:
 
 
 def record_speaker(studio: Studio, number: int) -> list[Utterance]:
-    """Write every take of speaker ``number``, close and far; all draws come from (seed, speaker, take)."""
+    """Write every take of speaker ``number``, close and far; all draws come from (seed, speaker, take).
+
+    The files are written plainly: the studio's folder is one that becomes the corpus as a whole or not
+    at all, and to flush each of thousands of files would take as long as to make them.
+    """
     speaker_id = f"SV{number:04d}"
+    folder = studio.folder / speaker_id
+    folder.mkdir(parents=True)
     voice = draw_voice(rng_for(studio.seed, number, 0, VOICE))
     utterances = []
     for take in range(1, studio.takes + 1):
@@ -141,8 +147,8 @@ def record_speaker(studio: Studio, number: int) -> list[Utterance]:
         recordings |= _record_far(studio, said_T, rng_for(studio.seed, number, take, FAR))
         for (point, microphone), wav_T in recordings.items():
             utt_id = f"{speaker_id}_{point}_{microphone:02d}_{speed}{take:04d}"
-            path = studio.folder / speaker_id / f"{utt_id}.wav"
-            write_audio(path, wav_T)
+            path = folder / f"{utt_id}.wav"
+            soundfile.write(path, wav_T, SAMPLE_RATE, subtype="PCM_16")
             utterances.append(Utterance(utt_id, str(path), speaker_id, len(wav_T)))
     return utterances
 
@@ -185,7 +191,7 @@ def _colour(wav: Samples, rng: np.random.Generator, *, low_hz: float, deviation_
 
     num_samples = wav.shape[-1]
     num_fft = fft.next_fast_len(num_samples, real=True)
-    hz = np.maximum(np.fft.rfftfreq(num_fft, 1 / 16000), 1.0)
+    hz = np.maximum(np.fft.rfftfreq(num_fft, 1 / SAMPLE_RATE), 1.0)
     knots = np.log([50, 200, 500, 1000, 2000, 4000, 8000])
     gain_db = np.interp(np.log(hz), knots, rng.normal(0, deviation_db, len(knots)))
     response = (10 ** (gain_db / 20) / np.sqrt(1 + (low_hz / hz) ** 4)).astype(np.float32)
