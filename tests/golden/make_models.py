@@ -6,7 +6,7 @@ Origins: the FFSVC2022 baseline (model/resnet.py, model/tdnn.py, model/classifie
 (wespeaker/models/resnet.py, ecapa_tdnn.py, tdnn.py, pooling_layers.py). Their modules are imported
 from the checkouts and run in float64 on the CPU with weights and inputs filled by a formula of the
 name and index, so that no weight is stored. Names are ours: an original's parameter takes the values
-of the parameter it corresponds to here. Needs torch (with numpy) only. Run once; the tests import
+of the parameter it corresponds to here. Needs torch (with numpy) only; run once, with 2.8. The tests import
 `formula`, `fill` and `features` from here.
 """
 

@@ -20,7 +20,11 @@ from farvox.models.pooling import widen
 class SoftmaxHead(nn.Module):
     """A linear layer.
 
-    It has neither margin nor scale; both attributes are there so that a schedule need not know.
+    Args:
+        embedding_dim: size of the embeddings.
+        num_classes: speakers.
+        margin: without effect, there so that a schedule need not know.
+        scale: likewise.
     """
 
     def __init__(
@@ -117,8 +121,14 @@ class AmHead(CosineHead):
 class AamHead(CosineHead):
     """Additive angular margin softmax: cos(t + m) (Deng et al., "ArcFace", 2019).
 
-    Where t + m would pass pi, cos t - m sin(pi - m) takes its place (``easy_margin`` False), or the
-    margin is only applied to angles below a right one (``easy_margin`` True).
+    Args:
+        embedding_dim: see `CosineHead`, as the others that are not here.
+        num_classes: likewise.
+        margin: in radians.
+        scale: likewise.
+        easy_margin: leave angles beyond a right one as they are. Otherwise cos t - m sin(pi - m) takes
+            the place of cos(t + m) where t + m would pass pi.
+        num_subcentres: likewise.
     """
 
     def __init__(
