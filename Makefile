@@ -1,0 +1,52 @@
+# Every chore is one word; each of them makes its own environment in $(VENV) the first time.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.farvox-installed
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+.PHONY: help demo test test-quick check bench docs format clean
+
+help:
+	@echo "make demo        a far-field verifier from synthetic voices to its report, in exp/demo"
+	@echo "make test        all tests"
+	@echo "make test-quick  all tests but the slow ones"
+	@echo "make check       ruff, mypy --strict, the rules of the house"
+	@echo "make bench       how fast each stage is, against a reference in the same run"
+	@echo "make docs        these pages as a site, in site/"
+	@echo "make format      let ruff put the code in order"
+	@echo "make clean       remove what the others made, but the results in exp/"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/farvox run demo
+
+test: $(READY)
+	$(PYTEST)
+
+test-quick: $(READY)
+	$(PYTEST) -m "not slow"
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict
+	$(BIN)/python -m pytest -q -m "not slow" tests/house
+
+bench: $(READY)
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+docs: $(READY)
+	$(BIN)/mkdocs build --strict
+
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

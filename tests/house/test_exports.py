@@ -1,0 +1,82 @@
+"""The names that others may rely on, and what the command costs before it does anything."""
+
+import importlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+import farvox
+
+PUBLIC = {
+    "farvox": ["__version__"],
+    "farvox.augment": ["Augmenter", "build_augmenter"],
+    "farvox.zoo": [
+        "FOREIGN_CHECKPOINTS", "Model", "fill", "find_model", "import_checkpoint", "import_embeddings",
+        "load_model", "read_config", "read_weights", "require_torch", "save_model", "write_weights",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_the_exported_names_are_these(package):
+    module = importlib.import_module(package)
+    assert sorted(module.__all__) == sorted(PUBLIC[package])
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_every_list_of_exported_names_is_watched_here(sources):
+    listing = {
+        f"farvox.{source.name}".removesuffix(".__init__")
+        for source in sources
+        if "\n__all__ = " in source.text
+    }
+    assert listing == set(PUBLIC)
+
+
+def test_the_version_is_the_one_that_is_printed():
+    done = subprocess.run(
+        [sys.executable, "-m", "farvox", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"farvox {farvox.__version__}\n"
+
+
+def test_help_comes_in_half_a_second():
+    def seconds() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "farvox", "--help"], capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["prepare", "--help"], ["check", "--help"], ["trials", "--help"], ["recipes"],
+     ["score", "--help"], ["evaluate", "--help"], ["run", "--help"], ["train", "--help"],
+     ["extract", "--help"], ["import", "--help"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_nobody_pays_for_torch_before_it_is_used(words):
+    script = (
+        "import sys\nfrom farvox.cli.main import main\n"
+        f"try:\n    main({words!r})\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_public_function_says_what_it_does(sources):
+    import ast
+
+    silent = [
+        f"{source.name}.{node.name}"
+        for source in sources
+        for node in source.tree.body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+    ]
+    assert silent == []
