@@ -62,7 +62,7 @@ def test_a_pair_that_is_listed_twice_has_one_score(tmp_path):
 FAULTS = {
     "missing": ("a b 1\nb c 1\n", r"scores: 1 of the 3 trials have no score; .* 'a.wav c.wav' .*trials:2"),
     "not in the list": ("b c 3\na b 1\na c 2\nc a 4\n", "scores:4: this pair is not in .*trials"),
-    "too often": ("b c 3\na b 1\na c 2\na b 1\n", "scores:2: this pair is here more often than in"),
+    "too often": ("b c 3\na b 1\na c 2\na b 1\n", "scores:4: this pair is here more often than in"),
     "contradiction": ("b c 3\na b 1\na c 2\na b 4\n", "scores:4: another score than on line 2"),
     "not a number": ("a b 1\na c x\nb c 2\n", "scores:2: the score 'x' is not a finite number"),
     "nan": ("a b 1\na c 2\nb c nan\n", "scores:3: the score 'nan' is not a finite number"),

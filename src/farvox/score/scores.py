@@ -104,30 +104,35 @@ def _in_trial_order(
     pair_of_trial: NDArray[np.int64],
     scores: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    pairs, first_line, place_of_line, lines_of_pair = np.unique(
-        pair_of_line, return_index=True, return_inverse=True, return_counts=True
-    )
-    contradicts = scores != scores[first_line][place_of_line]
+    line_order = np.argsort(pair_of_line, kind="stable")
+    trial_order = np.argsort(pair_of_trial, kind="stable")
+    found, wanted = pair_of_line[line_order], pair_of_trial[trial_order]
+    sorted_scores = scores[line_order]
+
+    contradicts = (found[1:] == found[:-1]) & (sorted_scores[1:] != sorted_scores[:-1])
     if contradicts.any():
         n = int(np.argmax(contradicts))
-        earlier = int(first_line[place_of_line[n]])
-        raise TrialError(f"{path}:{n + 1}: another score than on line {earlier + 1} for the same trial")
-    place = np.minimum(np.searchsorted(pairs, pair_of_trial), len(pairs) - 1)
-    missing = pairs[place] != pair_of_trial
+        earlier, line = line_order[n : n + 2] + 1
+        raise TrialError(f"{path}:{line}: another score than on line {earlier} for the same trial")
+
+    place = np.minimum(np.searchsorted(found, wanted), len(found) - 1)
+    missing = found[place] != wanted
     if missing.any():
-        n = int(np.argmax(missing))
+        n = int(trial_order[missing].min())
         raise TrialError(
             f"{path}: {missing.sum():,} of the {len(trials):,} trials have no score; the first is"
             f" '{trials.enrol[n]} {trials.test[n]}' ({trials.path}:{n + 1})"
         )
-    trials_of_pair = np.bincount(place, minlength=len(pairs))
-    surplus = (lines_of_pair > 1) & (lines_of_pair > trials_of_pair) | (trials_of_pair == 0)
+
+    num_trials = np.searchsorted(wanted, found, "right") - np.searchsorted(wanted, found, "left")
+    num_lines = np.searchsorted(found, found, "right") - np.searchsorted(found, found, "left")
+    surplus = num_lines > num_trials
     if surplus.any():
-        n = int(np.argmax(surplus[place_of_line]))
-        what = (
-            "this pair is not in"
-            if trials_of_pair[place_of_line[n]] == 0
-            else "this pair is here more often than in"
-        )
-        raise TrialError(f"{path}:{n + 1}: {what} {trials.path}")
-    return scores[first_line][place]
+        n = int(np.argmax(surplus))
+        line = line_order[n + num_lines[n] - 1] + 1
+        what = "is here more often than in" if num_trials[n] else "is not in"
+        raise TrialError(f"{path}:{line}: this pair {what} {trials.path} ({surplus.sum():,} such lines)")
+
+    in_trial_order = np.empty(len(trials))
+    in_trial_order[trial_order] = sorted_scores[place]
+    return in_trial_order

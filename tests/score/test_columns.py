@@ -1,0 +1,64 @@
+"""Columns of text files: the same whatever the block, the separator and the line ends."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farvox.score import columns
+from farvox.score.columns import IdTable, column_blocks, stem_of
+
+words = st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_size=1, max_size=12)
+
+
+def read_all(path: Path, block_bytes: int) -> list[tuple[str, ...]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "BLOCK_BYTES", block_bytes)
+        rows, next_line = [], 1
+        for first_line, frame in column_blocks(path, widths=(2,)):
+            assert first_line == next_line
+            next_line += len(frame)
+            rows += frame.rows()
+    return rows
+
+
+@given(
+    rows=st.lists(st.tuples(words, words), min_size=1, max_size=20),
+    separator=st.sampled_from([" ", "\t", "   ", "\t "]),
+    line_end=st.sampled_from(["\n", "\r\n", " \n"]),
+    tail=st.sampled_from(["", "\n", "\n \n\n"]),
+    block_bytes=st.integers(1, 64),
+)
+def test_lines_are_the_same_in_blocks_of_any_size(
+    tmp_path_factory, rows, separator, line_end, tail, block_bytes
+):
+    path = tmp_path_factory.mktemp("columns") / "file"
+    path.write_bytes((line_end.join(separator.join(row) for row in rows) + tail).encode())
+    assert read_all(path, block_bytes) == read_all(path, 1 << 20) == rows
+
+
+def test_quotes_and_hashes_are_ordinary_characters(tmp_path):
+    (tmp_path / "file").write_text('"a #b\n\'c d"\n')
+    assert read_all(tmp_path / "file", 1 << 20) == [('"a', "#b"), ("'c", 'd"')]
+
+
+def test_a_string_keeps_its_number_from_column_to_column():
+    table = IdTable()
+    assert table.encode(pl.Series(["b", "a", "b"])).tolist() == [0, 1, 0]
+    assert table.encode(pl.Series(["c", "a"])).tolist() == [2, 1]
+    assert table.values.to_list() == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("utt_id", "stem"),
+    [
+        ("id10270/x6uYqmx31kE/00001.wav", "id10270-x6uYqmx31kE-00001"),
+        ("SV0333_2_{}_N0124.wav", "SV0333_2_{}_N0124"),
+        ("a.flac", "a"),
+        ("a.b", "a.b"),
+    ],
+)
+def test_ids_are_matched_by_their_stem(utt_id, stem):
+    assert stem_of(utt_id) == stem

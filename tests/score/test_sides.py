@@ -1,0 +1,49 @@
+"""The rules by which an id stands for utterances, one before the other."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farvox.score.sides import SideFinder
+
+
+def found(utt_ids, spelled, as_channels=None):
+    rows = SideFinder(utt_ids, [spelled]).find(spelled, as_channels)
+    return rows if isinstance(rows, str) else [utt_ids[row] for row in rows]
+
+
+def test_the_exact_id_comes_before_the_one_without_suffix():
+    assert found(["a", "a.wav"], "a.wav") == ["a.wav"]
+    assert found(["a.wav", "a"], "a") == ["a"]
+
+
+def test_an_utterance_whose_name_has_braces_is_itself():
+    assert found(["a_{}", "a_1"], "a_{}") == ["a_{}"]
+
+
+def test_microphones_come_in_the_order_of_their_numbers():
+    assert found(["a_10_b", "a_2_b", "a_1_b"], "a_{}_b.wav") == ["a_1_b", "a_2_b", "a_10_b"]
+
+
+def test_a_number_is_a_whole_run_of_digits():
+    assert found(["utt12", "utt1x"], "utt1{}").startswith("no utterance matches")
+
+
+def test_channels_are_numbered_without_leading_zeros_from_zero():
+    assert found(["a_0", "a_1", "a_01", "a_x", "b_2"], "a") == ["a_0", "a_1"]
+    assert found(["a_1", "a_2"], "a").startswith("no utterance 'a'")
+
+
+def test_where_both_are_there_the_reader_is_asked():
+    utt_ids = ["a", "a_0", "a_1"]
+    assert "say which side means channels" in found(utt_ids, "a")
+    assert found(utt_ids, "a", as_channels=True) == ["a_0", "a_1"]
+    assert found(utt_ids, "a", as_channels=False) == ["a"]
+
+
+@given(st.integers(1, 20), st.randoms())
+def test_all_channels_are_found_in_whatever_order_they_are_listed(count, random):
+    channels = [f"a_{n}.wav" for n in range(count)]
+    shuffled = random.sample(channels, count)
+    finder = SideFinder(shuffled, ["a.wav"])
+    assert [shuffled[row] for row in finder.find("a.wav")] == channels
+    assert finder.reading == f"1 id read as its channels ID_0, ID_1, ... ({count} each)"
