@@ -66,7 +66,7 @@ def test_fbank_is_kaldis_on_real_speech(scale):
     for _, wav_T in real_speech(20):
         theirs_FM = kaldi_native_fbank(wav_T, scale=scale)
         ours_FM = frontend(torch.from_numpy(wav_T)[None])[0].numpy()
-        energy_F1 = frame_energy(wav_T * scale, frontend.window_N.numpy())
+        energy_F1 = frame_energy(wav_T * scale, frontend.window_N.numpy()[:400])
         assert ours_FM.shape == theirs_FM.shape
         gaps.append(np.abs(ours_FM - theirs_FM).ravel())
         shares.append((theirs_FM - np.log(np.maximum(energy_F1, 1e-30))).ravel())

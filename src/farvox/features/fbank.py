@@ -18,6 +18,7 @@ from farvox.errors import AudioError, ModelError
 from farvox.features.frontend import FrontEndConfig
 
 _EPSILON = float(np.finfo(np.float32).eps)
+_CACHED_SAMPLES = 2**18  # a CPU is three times as fast when what it works on stays in its cache
 
 
 class _LogMel(nn.Module):
@@ -49,6 +50,12 @@ class _LogMel(nn.Module):
                 f"{wav_BT.shape[-1]} samples are too few for one frame of features: "
                 f"{self.config.min_samples} are needed"
             )
+        on_cpu = wav_BT.device.type == "cpu"
+        block = max(1, _CACHED_SAMPLES // wav_BT.shape[-1] if on_cpu else len(wav_BT))
+        return torch.cat([self.compute(part_BT) for part_BT in torch.split(wav_BT, block)])
+
+    def compute(self, wav_BT: Tensor) -> Tensor:
+        """What `forward` does, all at once and without its check."""
         with torch.autocast(wav_BT.device.type, enabled=False):
             feats_BFM = self.log_mel(wav_BT.float())
             if self.config.mean == "none":
@@ -60,8 +67,8 @@ class _LogMel(nn.Module):
         raise TypeError(f"{type(self).__name__} does not say how its features are made")
 
     def _mel_power(self, frames_BFN: Tensor) -> Tensor:
-        """Windowed frames -> power in each mel filter, BFM."""
-        spectrum_BFK = torch.fft.rfft(frames_BFN, n=_fft_size(self.config))
+        """Windowed frames, as long as the FFT -> power in each mel filter, BFM."""
+        spectrum_BFK = torch.fft.rfft(frames_BFN)
         real_BFK, imag_BFK = spectrum_BFK.real, spectrum_BFK.imag
         power_BFK = real_BFK * real_BFK + imag_BFK * imag_BFK
         return torch.matmul(power_BFK, self.mel_KM)
@@ -81,7 +88,8 @@ class KaldiFbank(_LogMel):
     """
 
     def __init__(self, config: FrontEndConfig) -> None:
-        super().__init__(config, _kaldi_window(config), _kaldi_mel_filters(config))
+        window_N = np.pad(_kaldi_window(config), (0, _fft_size(config) - config.frame_length))
+        super().__init__(config, window_N, _kaldi_mel_filters(config))
 
     def log_mel(self, wav_BT: Tensor) -> Tensor:
         """Log-mel energies before mean normalisation.
@@ -91,11 +99,13 @@ class KaldiFbank(_LogMel):
         first becomes (1 - c) (x[0] - m).
         """
         length, shift, c = self.config.frame_length, self.config.frame_shift, self.config.preemphasis
-        wav_BT = self._dithered(wav_BT * self.config.sample_scale)
-        raw_BFN = wav_BT.unfold(-1, length, shift)
-        mean_BF1 = raw_BFN.mean(dim=-1, keepdim=True)
+        n_fft = _fft_size(self.config)
+        scaled_BT = self._dithered(wav_BT * self.config.sample_scale)
+        wav_BT = nn.functional.pad(scaled_BT, (0, n_fft - length))  # the window is 0 there
+        raw_BFN = wav_BT.unfold(-1, n_fft, shift)
+        mean_BF1 = raw_BFN[..., :length].mean(dim=-1, keepdim=True)
         emphasised_BT = torch.cat([wav_BT[:, :1], wav_BT[:, 1:] - c * wav_BT[:, :-1]], dim=1)
-        frames_BFN = emphasised_BT.unfold(-1, length, shift) - (1 - c) * mean_BF1
+        frames_BFN = emphasised_BT.unfold(-1, n_fft, shift) - (1 - c) * mean_BF1
         frames_BFN[..., :1] = (1 - c) * (raw_BFN[..., :1] - mean_BF1)
         return self._mel_power(frames_BFN.mul_(self.window_N)).clamp_min(_EPSILON).log()
 
