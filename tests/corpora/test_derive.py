@@ -75,6 +75,26 @@ def test_conditions_are_carried_with_their_header_when_every_dir_has_them(tmp_pa
     assert not (tmp_path / "out" / "utt2cond").exists()
 
 
+def test_what_is_said_of_the_speakers_is_carried_too(tmp_path: Path) -> None:
+    x, y = make(tmp_path / "x", "CA"), make(tmp_path / "y", "B")
+    (x / "spk2gender").write_text("A m\nC f\n")
+    (y / "spk2gender").write_text("B f\nZ m\n")
+    combine(tmp_path / "out", [x, y])
+    assert (tmp_path / "out" / "spk2gender").read_text() == "A m\nB f\nC f\n"
+    subset(tmp_path / "out", tmp_path / "part", speakers="2-3")
+    assert (tmp_path / "part" / "spk2gender").read_text() == "B f\nC f\n"
+    write_data_dir(y, [Utterance("C-9", "/audio/C-9.wav", "C", 100)], files={"spk2gender": "C m\n"})
+    with pytest.raises(DataDirError, match=r"'C' has the line 'C f' in .*x.spk2gender and 'C m' in .*y"):
+        combine(tmp_path / "out", [x, y])
+
+
+def test_a_line_of_an_utterance_that_is_gone_is_no_header(tmp_path: Path) -> None:
+    source = make(tmp_path / "x", "B", takes=1)
+    (source / "utt2dur").write_text("A-1 1.5\nB-1 2.5\n")
+    subset(source, tmp_path / "out", speakers="1-1")
+    assert (tmp_path / "out" / "utt2dur").read_text() == "B-1 2.5\n"
+
+
 def test_conditions_with_other_columns_are_refused(tmp_path: Path) -> None:
     x, y = make(tmp_path / "x", "A", cond="near"), make(tmp_path / "y", "B", cond="far")
     (y / "utt2cond").write_text("utt\troom\nB-1\tr\nB-2\tr\n")

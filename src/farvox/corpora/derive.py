@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -19,8 +19,8 @@ def combine(out: str | Path, dirs: Sequence[str | Path]) -> DataDir:
     """Write the utterances of several data dirs as one (the homework's ``ftmix``).
 
     An utterance that is in several dirs with the same audio file and speaker is taken once. Lengths are
-    written when every dir has them. Any further ``utt2*`` file (conditions, say) that every dir has is
-    carried over, with its header line if it has one.
+    written when every dir has them. Any further ``utt2*`` or ``spk2*`` file (conditions, ages) that
+    every dir has is carried over, with its header line if it has one.
 
     Args:
         out: the data dir to write; it may be one of ``dirs``.
@@ -34,9 +34,9 @@ def combine(out: str | Path, dirs: Sequence[str | Path]) -> DataDir:
         raise DataDirError(f"{out}: there is nothing to combine; name at least one data dir")
     _refuse_half_known_speakers(opened)
     parts = [part.table.with_columns(origin=pl.lit(str(part.path))) for part in opened]
-    table = _merged(pl.concat(parts), ("wav_path", "speaker_id", "num_samples"))
+    table = _merged(pl.concat(parts), ("wav_path", "speaker_id", "num_samples"), "utt_id")
     shared = set.intersection(*(_names_of_further_files(part) for part in opened))
-    files = {name: _merged_text([FurtherFile.read(part, name) for part in opened]) for name in shared}
+    files = {name: _merged_file([FurtherFile.read(part, name) for part in opened]).text() for name in shared}
     return write_data_dir(out, table.drop("origin"), files=files)
 
 
@@ -51,7 +51,7 @@ def subset(
 ) -> DataDir:
     """Write a part of a data dir; every condition given must hold.
 
-    Further ``utt2*`` files are carried over for the utterances that stay.
+    Further ``utt2*`` and ``spk2*`` files are carried over for what stays.
 
     Args:
         path: the data dir to read.
@@ -80,10 +80,8 @@ def subset(
         table = _draw_per_speaker(table, per_speaker, seed)
     if table.is_empty():
         raise DataDirError(f"{path}: no utterance meets all conditions; nothing was written")
-    files = {}
-    for name in _names_of_further_files(source):
-        file = FurtherFile.read(source, name)
-        files[name] = _text(file.header, file.rows.filter(pl.col("utt_id").is_in(table["utt_id"].implode())))
+    further = {name: FurtherFile.read(source, name) for name in _names_of_further_files(source)}
+    files = {name: _cut_file(file, _keys(table, name)).text() for name, file in further.items()}
     return write_data_dir(out, table, files=files)
 
 
@@ -97,25 +95,22 @@ def _refuse_half_known_speakers(opened: Sequence[DataDir]) -> None:
         )
 
 
-def _merged(rows: pl.DataFrame, columns: Iterable[str]) -> pl.DataFrame:
-    """Each utterance once, or an error that names the two origins that disagree about it."""
-    if rows["utt_id"].n_unique() == len(rows):
+def _merged(rows: pl.DataFrame, columns: Iterable[str], key: str) -> pl.DataFrame:
+    """Each key once, or an error that names the two origins that disagree about it."""
+    if rows[key].n_unique() == len(rows):
         return rows
     for column in columns:
         known = rows.filter(pl.col(column).is_not_null())
-        values = known.group_by("utt_id", maintain_order=True).agg(
-            pl.col(column).n_unique().alias("variants")
-        )
-        bad = values.filter(pl.col("variants") > 1)
-        if len(bad):
-            utt_id = bad["utt_id"][0]
-            rivals = known.filter(pl.col("utt_id") == utt_id).unique(column, maintain_order=True)
+        variants = known.group_by(key, maintain_order=True).agg(pl.col(column).n_unique())
+        disputed = variants.filter(pl.col(column) > 1)[key]
+        if len(disputed):
+            rivals = known.filter(pl.col(key) == disputed[0]).unique(column, maintain_order=True)
             (here, one), (there, other) = rivals.select("origin", column).rows()[:2]
             raise DataDirError(
-                f"'{utt_id}' has the {column} '{one}' in {here} and '{other}' in {there}; "
+                f"'{disputed[0]}' has the {column} '{one}' in {here} and '{other}' in {there}; "
                 "rename it in one of them, or leave one of them out"
             )
-    return rows.unique("utt_id", keep="first", maintain_order=True)
+    return rows.unique(key, keep="first", maintain_order=True)
 
 
 def _chosen_speakers(source: DataDir, speakers: str) -> pl.Series:
@@ -153,12 +148,12 @@ def _draw_per_speaker(table: pl.DataFrame, per_speaker: int, seed: int) -> pl.Da
 
 @dataclass(frozen=True)
 class FurtherFile:
-    """A ``utt2*`` file beside the core ones.
+    """A file beside the core ones that says something of each utterance (``utt2*``) or speaker (``spk2*``).
 
     Attributes:
         path: where it was read.
-        header: its first line, if that does not begin with an utterance.
-        rows: `utt_id`, `line` (as it was), `origin` (the file).
+        header: its first line, if that is one: fields between tabs, the first no utterance or speaker.
+        rows: `key` (utterance or speaker), `line` (as it was), `origin` (the file).
     """
 
     path: Path
@@ -167,31 +162,42 @@ class FurtherFile:
 
     @classmethod
     def read(cls, part: DataDir, name: str) -> FurtherFile:
-        """Read the file ``name`` of a data dir; lines of other utterances are left out."""
+        """Read the file ``name`` of a data dir; lines of other utterances or speakers are left out."""
         path = part.path / name
         lines = read_lines(path, strip="\r").alias("line")
-        rows = pl.DataFrame(lines).with_columns(
-            utt_id=lines.str.extract(r"^[ \t]*([^ \t]+)"), origin=pl.lit(str(path))
-        )
-        is_of_part = rows["utt_id"].is_in(part.utt_ids.implode()).fill_null(False)
-        has_header = len(rows) > 0 and not is_of_part[0]
-        return cls(path, lines[0] if has_header else None, rows.filter(is_of_part))
+        keys = lines.str.extract(r"^[ \t]*([^ \t]+)")
+        is_of_part = keys.is_in(_keys(part.table, name).implode()).fill_null(False)
+        has_header = len(lines) > 0 and not is_of_part[0] and "\t" in lines[0]
+        rows = pl.DataFrame(lines).with_columns(key=keys, origin=pl.lit(str(path))).filter(is_of_part)
+        return cls(path, lines[0] if has_header else None, rows)
+
+    def text(self) -> str:
+        """What to write: the header, then the lines in C order."""
+        lines = self.rows.sort("key", maintain_order=True)["line"].to_list()
+        return "".join(f"{line}\n" for line in ([] if self.header is None else [self.header]) + lines)
 
 
 def _names_of_further_files(part: DataDir) -> set[str]:
-    return {file.name for file in part.path.glob("utt2*") if file.is_file()} - set(CORE_FILES)
+    files = (*part.path.glob("utt2*"), *part.path.glob("spk2*"))
+    return {file.name for file in files if file.is_file()} - set(CORE_FILES)
 
 
-def _merged_text(files: Sequence[FurtherFile]) -> str:
+def _keys(table: pl.DataFrame, name: str) -> pl.Series:
+    """The utterances or the speakers of a data dir, whichever a file of that name is about."""
+    return table["utt_id" if name.startswith("utt2") else "speaker_id"]
+
+
+def _merged_file(files: Sequence[FurtherFile]) -> FurtherFile:
+    first = files[0]
     for file in files[1:]:
-        if file.header != files[0].header:
+        if file.header != first.header:
             raise DataDirError(
-                f"{file.path}:1: header '{file.header}', but '{files[0].header}' in {files[0].path}; "
+                f"{file.path}:1: header '{file.header}', but '{first.header}' in {first.path}; "
                 "give both the same columns, or remove one of the files"
             )
-    return _text(files[0].header, _merged(pl.concat([file.rows for file in files]), ("line",)))
+    rows = pl.concat([file.rows for file in files])
+    return replace(first, rows=_merged(rows, ("line",), "key"))
 
 
-def _text(header: str | None, rows: pl.DataFrame) -> str:
-    lines = rows.sort("utt_id", maintain_order=True)["line"].to_list()
-    return "".join(f"{line}\n" for line in ([] if header is None else [header]) + lines)
+def _cut_file(file: FurtherFile, keys: pl.Series) -> FurtherFile:
+    return replace(file, rows=file.rows.filter(file.rows["key"].is_in(keys.implode())))
