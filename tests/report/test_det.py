@@ -8,7 +8,7 @@ from scipy.special import ndtri
 
 from farvox.errors import FarvoxError, TrialError
 from farvox.metrics.detection import detection_error
-from farvox.report.det import ScoreSet, det_figure, histogram_figure, inline_svg, save_figure
+from farvox.report.det import COLOURS, INK, ScoreSet, det_figure, histogram_figure, inline_svg, save_figure
 
 
 def score_set(name="system", num_trials=400, gap=2.0):
@@ -77,6 +77,11 @@ def test_an_inline_picture_points_to_nothing_outside():
     svg = inline_svg(histogram_figure([score_set("a"), score_set("b")]))
     assert svg.startswith("<svg") and svg.rstrip().endswith("</svg>")
     assert "http" not in svg and "threshold" in svg
+
+
+def test_an_inline_picture_takes_the_colour_of_the_text_round_it():
+    svg = inline_svg(det_figure([score_set()]))
+    assert "currentColor" in svg and INK not in svg and COLOURS[0] in svg
 
 
 def test_other_formats_are_refused(tmp_path):

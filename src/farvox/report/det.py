@@ -27,7 +27,7 @@ from farvox.io.atomic import atomic_file
 from farvox.metrics.detection import DetCurve, Ties, det_curve, equal_error_rate, min_detection_cost
 
 COLOURS = ("#2f7de1", "#e8590c", "#2b9a66", "#a05fd0", "#c79200", "#d6336c", "#0c8599", "#868e96")
-INK = "#5c6773"  # readable on white and on black
+INK = "#5c6773"
 RATES = (
     0.0001,
     0.0002,
@@ -138,14 +138,17 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 
 def inline_svg(figure: Figure) -> str:
-    """The figure as an ``<svg>`` element for an HTML page: transparent, and free of outside addresses."""
+    """The figure as an ``<svg>`` element of an HTML page: transparent, in the colour of the text round it.
+
+    It holds no address, not even those that name the SVG language: an HTML page needs none.
+    """
     text = _svg(figure, transparent=True).decode()
     text = text[text.index("<svg") :]
     head, _, rest = text.partition("<metadata>")
     text = head + rest.partition("</metadata>")[2] if rest else text
     for namespace in ('xmlns:xlink="http://www.w3.org/1999/xlink"', 'xmlns="http://www.w3.org/2000/svg"'):
         text = text.replace(namespace, "")
-    return text
+    return text.replace(INK, "currentColor")
 
 
 def _svg(figure: Figure, *, transparent: bool) -> bytes:

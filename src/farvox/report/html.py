@@ -29,7 +29,7 @@ th:first-child, td:first-child { text-align: left; } td.best { font-weight: 650;
 .figures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; margin-top: 1.2rem; }
 figure { flex: 1 1 24rem; margin: 0; padding: .8rem; background: var(--card); }
 figure { border: 1px solid var(--line); border-radius: .6rem; }
-figure svg { width: 100%; height: auto; }
+figure svg { width: 100%; height: auto; color: var(--soft); }
 figcaption { color: var(--soft); font-size: .85rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .4rem 1.2rem; } dt { font-weight: 600; }
 dd { margin: 0; color: var(--soft); max-width: 52rem; }
