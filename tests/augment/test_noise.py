@@ -108,9 +108,15 @@ def test_silent_crops_are_drawn_again(tmp_path):
     assert 0 < silent < 400 * 0.5**5 * 2.5
 
 
-def test_a_bank_with_no_files_is_an_error():
-    with pytest.raises(DataDirError, match="no audio files"):
+def test_a_bank_of_no_data_dirs_is_an_error():
+    with pytest.raises(DataDirError, match="at least one data dir"):
         NoiseBank.open([])
+
+
+def test_a_corpus_that_was_moved_is_found_out_before_training(tmp_path):
+    write_data_dir(tmp_path / "bank", [Utterance("a", str(tmp_path / "gone.wav"), None, 16000)])
+    with pytest.raises(AudioError, match=r"gone\.wav"):
+        NoiseBank.open([tmp_path / "bank"])
 
 
 def test_a_bank_travels_without_its_memory(made_banks):

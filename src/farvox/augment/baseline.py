@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from farvox.augment.noise import Array, NoiseBank, is_silent
+from farvox.augment.noise import Array, NoiseBank, is_silent, power
 from farvox.augment.reverb import RirBank
 from farvox.augment.speed import change_tempo, change_volume
 
@@ -96,7 +96,7 @@ def add_baseline_noise(wav_T: Array, noise: NoiseBank, music: NoiseBank, rng: np
     ratio = math.exp(rng.uniform(0, 20) / 10)
     if is_silent(noise_T):
         return wav_T
-    scale = ratio * np.linalg.norm(noise_T) / np.linalg.norm(wav_T)
+    scale = ratio * math.sqrt(power(noise_T) / power(wav_T))  # the ratio of norms: lengths are equal
     return (np.float32(scale) * wav_T + noise_T) / np.float32(2)
 
 

@@ -78,7 +78,7 @@ def build_augmenter(
     Raises:
         RecipeError: the kind is unknown, it needs data dirs that are not given, or an option is out of range.
         DataDirError: a data dir cannot be read or has no files.
-        AudioError: a file of a bank cannot be opened.
+        AudioError: the first file of a data dir cannot be opened.
     """
     if kind not in KINDS:
         nearest = difflib.get_close_matches(kind, KINDS, n=1)

@@ -88,7 +88,8 @@ class NoiseBank:
             max_cached: keep the bank in memory if it has no more samples than this.
 
         Raises:
-            DataDirError: a data dir cannot be read, or there is no file in them.
+            DataDirError: a data dir cannot be read or has no files.
+            AudioError: the first file of a data dir cannot be opened.
         """
         dirs = list(dirs)
         lengths = [n for folder in dirs for n in DataDir.open(folder).num_samples]
@@ -169,11 +170,20 @@ def draw_babble(
 def read_paths(dirs: Iterable[str | Path]) -> tuple[str, ...]:
     """The audio files of some data dirs, in order.
 
+    The first of each data dir is opened, so that a corpus that was moved is found out before training and
+    not within it.
+
     Raises:
-        DataDirError: there is none.
+        DataDirError: a data dir cannot be read, or has no files; or none is given.
+        AudioError: the first file cannot be opened.
     """
-    dirs = [Path(folder) for folder in dirs]
-    paths = tuple(str(path) for folder in dirs for path in DataDir.open(folder).wav_paths)
+    paths: list[str] = []
+    for folder in dirs:
+        of_folder = [str(path) for path in DataDir.open(folder).wav_paths]
+        if not of_folder:
+            raise DataDirError(f"{folder}: a bank needs audio files, and there is none")
+        audio_info(of_folder[0])
+        paths += of_folder
     if not paths:
-        raise DataDirError(f"no audio files in {', '.join(map(str, dirs)) or 'an empty list of data dirs'}")
-    return paths
+        raise DataDirError("a bank needs at least one data dir")
+    return tuple(paths)

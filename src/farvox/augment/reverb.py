@@ -95,7 +95,8 @@ class RirBank:
         """Bank of every file of some data dirs (``wav.scp`` is enough).
 
         Raises:
-            DataDirError: there is no file in them.
+            DataDirError: a data dir cannot be read or has no files.
+            AudioError: the first file of a data dir cannot be opened.
         """
         return cls(read_paths(dirs), sample_rate)
 
