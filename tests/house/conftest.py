@@ -1,11 +1,16 @@
-"""The source tree as the rules of the house see it."""
+"""The source tree as the rules of the house see it, and a user's folder with small corpora in it."""
 
 import ast
+import itertools
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
+import soundfile
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src/farvox"
@@ -53,3 +58,169 @@ def sources() -> list[Source]:
 def root() -> Path:
     """The checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder with small corpora of the publishers' shapes in ``corpora/``; never written to."""
+    folder = tmp_path_factory.mktemp("home")
+    for build in (
+        voxceleb1,
+        voxceleb2,
+        himia,
+        musan,
+        rirs_noises,
+        speechocean762,
+        an4,
+        ffsvc,
+        own_recordings,
+    ):
+        build(folder / "corpora")
+    baseline_checkpoints(folder / "downloads")
+    return folder
+
+
+def voice(path: Path, seconds: float = 0.7) -> None:
+    """A buzz whose pitch belongs to the folder it is in, with some noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wav_T = buzz(path, seconds)
+    if path.suffix == ".m4a":
+        write_m4a(path, wav_T)
+    else:
+        soundfile.write(
+            path, wav_T, 16000, subtype="PCM_16", format="FLAC" if path.suffix == ".flac" else "WAV"
+        )
+
+
+def buzz(path: Path, seconds: float) -> np.ndarray:
+    pitch = 80 + zlib.crc32(path.parent.name.encode()) % 160
+    rng = np.random.default_rng(zlib.crc32(str(path.name).encode()))
+    time_T = np.arange(int(16000 * seconds)) / 16000
+    tones = sum(np.sin(2 * np.pi * pitch * k * time_T + rng.uniform(0, 6)) / k for k in range(1, 9))
+    return (0.1 * tones + 0.02 * rng.standard_normal(len(time_T))).astype(np.float32)
+
+
+def write_m4a(path: Path, wav_T: np.ndarray) -> None:
+    with av.open(str(path), "w", format="ipod") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(wav_T[None], format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+
+
+def voxceleb1(root: Path) -> None:
+    files = {
+        f"{speaker}/video{speaker[-1]}/{take:05}.wav": f"vox1_{part}_wav/wav"
+        for part, speakers in (("dev", ("id10001", "id10002")), ("test", ("id10270", "id10280", "id10300")))
+        for speaker in speakers
+        for take in (1, 2, 3)
+    }
+    for name, folder in files.items():
+        voice(root / "VoxCeleb1" / folder / name)
+    for lists, names in (
+        (("veri_test.txt", "veri_test2.txt"), [name for name in files if name > "id1027"]),
+        (
+            ("list_test_all.txt", "list_test_all2.txt", "list_test_hard.txt", "list_test_hard2.txt"),
+            list(files),
+        ),
+    ):
+        lines = [f"{int(a[:7] == b[:7])} {a} {b}\n" for a, b in itertools.combinations(names, 2)]
+        for each in lists:
+            (root / "VoxCeleb1" / each).write_text("".join(lines))
+
+
+def voxceleb2(root: Path) -> None:
+    for number in range(4):
+        for take in (1, 2, 3):
+            voice(root / f"VoxCeleb2/dev/aac/id0001{number}/video/{take:05}.m4a")
+
+
+def himia(root: Path) -> None:
+    for part, speakers in (("train", range(1, 4)), ("dev", range(255, 257)), ("test_v2", range(297, 300))):
+        for speaker in (f"SV{number:04}" for number in speakers):
+            folder = root / "HIMIA" / part / "SPEECHDATA/wav" / speaker
+            for take in ("N0001", "S0002"):
+                places = [
+                    f"7_01_{take}",
+                    *(f"{point}_{mic:02}_{take}" for point in (2, 5) for mic in range(3)),
+                ]
+                for place in places:
+                    voice(folder / f"{speaker}_{place}.wav")
+    sides = [f"SV{number:04}_{{}}_N0001.wav" for number in range(297, 300)]
+    for name, place in (("trials_mic", "7_01"), ("trials_1m", "2_{}")):
+        lines = [
+            f"{enrol.replace('{}', place)} {test.replace('{}_N0001', '5_{}_S0002')} "
+            f"{'target' if enrol == test else 'nontarget'}\n"
+            for enrol, test in itertools.product(sides, sides)
+        ]
+        (root / "HIMIA/test_v2" / name).write_text("".join(lines))
+
+
+def musan(root: Path) -> None:
+    for part, source in (("noise", "free-sound"), ("music", "fma"), ("speech", "librivox")):
+        for number in range(4):
+            voice(root / f"musan/{part}/{source}/{part}-{source}-{number:04}.wav", 1.0)
+
+
+def rirs_noises(root: Path) -> None:
+    for room in ("smallroom", "mediumroom", "largeroom"):
+        path = root / f"RIRS_NOISES/simulated_rirs/{room}/Room001/Room001-00001.wav"
+        path.parent.mkdir(parents=True)
+        tail_T = np.exp(-np.arange(1600) / 200) * np.random.default_rng(0).standard_normal(1600)
+        soundfile.write(path, 0.5 * tail_T / abs(tail_T).max(), 16000)
+
+
+def speechocean762(root: Path) -> None:
+    root = root / "speechocean762"
+    (root / "train").mkdir(parents=True)
+    rows = [(f"{speaker:05}{take:04}", f"{speaker:04}") for speaker in range(1, 126) for take in (11, 12)]
+    for utt_id, speaker in rows:
+        voice(root / f"WAVE/SPEAKER{speaker}/{utt_id}.WAV", 0.5)
+    wavs = [f"{utt_id}\tWAVE/SPEAKER{speaker}/{utt_id}.WAV\n" for utt_id, speaker in rows]
+    (root / "train/wav.scp").write_text("".join(wavs))
+    (root / "train/utt2spk").write_text("".join(f"{utt_id}\t{speaker}\n" for utt_id, speaker in rows))
+
+
+def an4(root: Path) -> None:
+    for part, speakers in (("an4_clstk", ("fash", "mkem")), ("an4test_clstk", ("fcaw", "mmxg"))):
+        for speaker in speakers:
+            for take in (1, 2):
+                voice(root / f"an4/wav/{part}/{speaker}/an{take}-{speaker}-b.wav")
+
+
+def ffsvc(root: Path) -> None:
+    """The supplement by FFSVC2020's names; the development set by FFSVC2022's, with its keys."""
+    for speaker in ("0344", "0345", "0346"):
+        for take in range(1, 4):
+            voice(root / f"FFSVC2020_supplement/{speaker}/T{speaker}_344I1M_1_{take:04}_normal.wav")
+    names = [f"ffsvc22_dev_{number:06}.wav" for number in range(6)]
+    for number, name in enumerate(names):
+        voice(root / f"FFSVC2022/dev/{number // 2}/{name}")
+    pairs = itertools.combinations(enumerate(names), 2)
+    lines = [f"{int(i // 2 == j // 2)} {a} {b}\n" for (i, a), (j, b) in pairs]
+    (root / "FFSVC2022/trials_dev_keys").write_text("".join(lines))
+
+
+def own_recordings(root: Path) -> None:
+    for speaker in ("ann", "bob"):
+        for take in (1, 2):
+            voice(root / f"recordings/{speaker}/{take}.wav")
+
+
+def baseline_checkpoints(folder: Path) -> None:
+    """Small networks as the FFSVC2022 baseline saves them."""
+    import torch
+
+    from farvox.models.registry import build_model
+
+    sizes = {
+        "resnet34": {"channels": 16, "embedding_dim": 32},
+        "ecapa": {"channels": 128, "embedding_dim": 32, "bottleneck": 16},
+    }
+    for arch, kwargs in sizes.items():
+        torch.manual_seed(0)
+        weights = build_model(f"ffsvc-{arch}", **kwargs).state_dict()
+        (folder / arch).mkdir(parents=True)
+        checkpoint = {"model": weights, "classifier": {"weight": torch.randn(4, 32)}}
+        torch.save(checkpoint, folder / arch / "model_37.pkl")

@@ -1,0 +1,146 @@
+"""Every recipe parses, its parts accept it, and each family takes the whole road on corpora in miniature."""
+
+import json
+import shutil
+
+import pytest
+
+from farvox.cli.main import main
+from farvox.cli.recipes import default_run_dir, find_recipe, load_recipe, recipe_names
+from farvox.data.plan import EpochPlan
+from farvox.features.frontend import FrontEndConfig
+from farvox.features.specaugment import draw_masks
+from farvox.models.registry import build_head, build_model
+from farvox.recipe import load_table, merge, parse_recipe, recipe_to_table
+from farvox.rng import rng_for
+
+RECIPES = recipe_names()
+PUBLISHED = [name for name in RECIPES if name.startswith(("ffsvc2022/", "himia/", "voxceleb/"))]
+
+SMALL = [
+    "--data.num_frames", "40", "--data.workers", "0", "--data.epoch_size", "8", "--optim.batch_size", "4",
+    "--optim.precision", "fp32", "--device", "cpu", "--threads", "1",
+]  # fmt: skip
+NARROW = {
+    "ffsvc-resnet34": ["--model.channels", "16", "--model.embedding_dim", "32"],
+    "ffsvc-ecapa": [
+        "--model.channels", "128", "--model.embedding_dim", "32", "--model.bottleneck", "16",
+    ],
+    "resnet34": ["--model.channels", "16", "--model.embedding_dim", "32"],
+    "ecapa": ["--model.channels", "128", "--model.embedding_dim", "32"],
+}  # fmt: skip
+
+
+def systems(name):
+    """The recipe itself and each of its adaptations, as recipes."""
+    recipe = load_recipe(name)
+    yield recipe
+    for adapt in recipe.adapt:
+        yield parse_recipe(merge(recipe_to_table(recipe), adapt.set), f"{name}: {adapt.name}")
+
+
+def test_the_published_systems_are_there():
+    assert set(PUBLISHED) == {
+        "ffsvc2022/resnet34-pretrain", "ffsvc2022/resnet34-pretrain-dp", "ffsvc2022/resnet34-finetune",
+        "ffsvc2022/ecapa-pretrain", "ffsvc2022/ecapa-pretrain-dp", "ffsvc2022/ecapa-finetune",
+        "himia/ecapa-pretrain", "himia/ecapa-ftmix", "voxceleb/resnet34", "voxceleb/ecapa",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_has_a_title_and_trials_to_end_with(name):
+    recipe = load_recipe(name)
+    assert recipe.title and recipe.evaluate
+    assert all(each.name and each.data and each.trials for each in recipe.evaluate)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_parts_of_a_recipe_are_accepted_by_what_they_configure(name):
+    for recipe in systems(name):
+        features = FrontEndConfig.from_dict(recipe.features)
+        model = dict(recipe.model)
+        network = build_model(model.pop("name"), **model)
+        assert model.get("num_mels", 80) == features.num_mels
+        assert build_head(embedding_dim=network.embedding_dim, num_classes=3, **recipe.head)
+        masks = draw_masks(rng_for(0, 0, 0), recipe.data.num_frames, features.num_mels, **recipe.specaugment)
+        assert masks.shape[1] == 4
+        rows = rng_for(0, 0, 0).integers(9, size=recipe.optim.batch_size)
+        domains = rows % max(1, len(recipe.data.train))
+        plan = EpochPlan(0, rows, recipe.optim.batch_size, recipe.data.sampling, domains)
+        assert plan.steps_per_epoch == 1
+        assert not recipe.data.domain_weights or len(recipe.data.domain_weights) == len(recipe.data.train)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_a_recipe_says_in_full_is_the_same_recipe(name):
+    recipe = parse_recipe(load_table(find_recipe(name)), name)
+    assert parse_recipe(recipe_to_table(recipe), name) == recipe
+
+
+@pytest.fixture
+def at_home(home, tmp_path, monkeypatch):
+    """The user's folder with corpora; what a command makes goes beside them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpora").symlink_to(home / "corpora")
+    (tmp_path / "downloads").symlink_to(home / "downloads")
+    return tmp_path
+
+
+def figures_of(run_dir, trial_list):
+    return (run_dir / "train/scores" / f"{trial_list}.txt").read_text().splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if not name.endswith(("-finetune", "-ftmix"))])
+def test_a_pretraining_goes_from_corpora_to_scores(at_home, capsys, name):
+    recipe = load_recipe(name)
+    words = [
+        *SMALL,
+        *NARROW[recipe.model["name"]],
+        "--schedule.epochs",
+        "1",
+        "--schedule.margin_epochs",
+        "[]",
+    ]
+    assert main(["run", name, *words]) == 0
+    run_dir = default_run_dir(name)
+    for each in recipe.evaluate:
+        assert len(figures_of(run_dir, each.name)) > 0
+    assert "EER" in capsys.readouterr().out
+    config = json.loads((run_dir / "train/checkpoints/epoch_000/config.json").read_text())
+    assert config["model"]["name"] == recipe.model["name"]
+    assert config["frontend"]["kind"] == recipe.features["kind"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["resnet34", "ecapa"])
+def test_a_published_checkpoint_is_fine_tuned_for_ffsvc2022(at_home, capsys, arch):
+    name = f"ffsvc2022/{arch}-finetune"
+    recipe = load_recipe(name)
+    assert main(["import", f"downloads/{arch}/model_37.pkl", "exp/published", "--arch", f"ffsvc-{arch}"]) == 0
+    assert main(["prepare", "folder", "corpora/FFSVC2020_supplement", "data/ffsvc2020"]) == 0
+    assert main(["prepare", "folder", "corpora/FFSVC2022/dev", "data/dev"]) == 0
+    shutil.copytree("data/ffsvc2020/all", "data/ffsvc2020_supplement")
+    dev = at_home / "data/ffsvc2022_dev"
+    dev.mkdir()
+    lines = (at_home / "data/dev/all/wav.scp").read_text().splitlines()
+    (dev / "wav.scp").write_text("".join(line.split("-", 1)[1] + "\n" for line in lines))
+    shutil.copy("corpora/FFSVC2022/trials_dev_keys", dev / "trials")
+    first = recipe.schedule.first_epoch
+    words = [*SMALL, "--paths.pretrained", "exp/published", "--schedule.epochs", str(first + 1)]
+    assert main(["run", name, *words]) == 0
+    assert len(figures_of(default_run_dir(name), "FFSVC2022-dev")) == 15
+    folder = default_run_dir(name) / f"train/checkpoints/epoch_{first:03}"
+    assert json.loads((folder / "config.json").read_text())["model"]["name"] == recipe.model["name"]
+
+
+@pytest.mark.slow
+def test_the_homework_goes_on_from_epoch_43_with_himia_mixed_in(at_home, capsys):
+    words = [*SMALL, *NARROW["ffsvc-ecapa"]]
+    last = ["--schedule.first_epoch", "43", "--schedule.epochs", "44"]
+    assert main(["run", "himia/ecapa-pretrain", *words, *last]) == 0
+    assert main(["run", "himia/ecapa-ftmix", *SMALL, "--schedule.epochs", "45"]) == 0
+    run_dir = default_run_dir("himia/ecapa-ftmix")
+    assert len(figures_of(run_dir, "HI-MIA-mic")) == len(figures_of(run_dir, "HI-MIA-1m")) == 9
+    state = json.loads((run_dir / "train/checkpoints/epoch_044/state.json").read_text())
+    assert len(state["classes"]) == 4 + 3
