@@ -27,6 +27,10 @@ class TrialError(FarvoxError):
     """A trial list or a score file cannot be read, or does not fit its partner."""
 
 
+class UsageError(FarvoxError):
+    """The command line has words that mean nothing there; the command exits with status 2."""
+
+
 class RecipeError(FarvoxError):
     """A recipe has an unknown key, a value of the wrong kind, or settings that exclude each other."""
 

@@ -246,11 +246,10 @@ def parse_overrides(words: Sequence[str]) -> Table:
             if not words:
                 raise RecipeError(f"--{name} needs a value")
             text = words.pop(0)
-        leaf = table
-        *parents, last = name.replace("-", "_").split(".")
-        for parent in parents:
-            leaf = leaf.setdefault(parent, {})
-        leaf[last] = _toml_value(text)
+        leaf: Any = _toml_value(text)
+        for key in reversed(name.replace("-", "_").split(".")):
+            leaf = {key: leaf}
+        table = merge(table, leaf)
     return table
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import farvox
-from farvox.errors import FarvoxError
+from farvox.errors import FarvoxError, UsageError
 
 # verb -> (module:function, one line of help). The order is the order of the road.
 VERBS: dict[str, tuple[str, str]] = {
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run_verb(words[0], words[1:])
     except FarvoxError as error:
         print(f"farvox {words[0]}: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:
         return 1
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import farvox
-from farvox.errors import RecipeError
+from farvox.errors import RecipeError, UsageError
 from farvox.recipe import Recipe, expand_paths, load_table, merge, parse_overrides, parse_recipe
 
 
@@ -49,9 +49,15 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, apply ``--field.name VALUE`` words, expand ``$name`` in its paths.
 
     Raises:
-        RecipeError: it is not there, or anything in it is wrong.
+        UsageError: the words name no field, or give it a value of the wrong kind.
+        RecipeError: the recipe is not there, or anything in it is wrong.
     """
     path = find_recipe(name)
-    table = merge(load_table(path), parse_overrides(overrides))
+    try:
+        changes = parse_overrides(overrides)
+        parse_recipe(changes, "command line")
+    except RecipeError as error:
+        raise UsageError(str(error)) from None
+    table = merge(load_table(path), changes)
     parse_recipe(table, str(path))  # names a fault as it is written, before paths are expanded
     return parse_recipe(expand_paths(table), str(path))

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import subprocess
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from farvox.cli.recipes import default_run_dir, find_recipe, load_recipe, recipe_names
-from farvox.errors import RecipeError
 from farvox.recipe import Recipe, load_table
+from farvox.train.launch import launch_ranks
 
 
 def train(words: Sequence[str]) -> int:
     """``farvox train RECIPE [--run-dir DIR] [--gpus N] [--no-resume] [--field.name VALUE ...]``."""
     options, overrides = _parser().parse_known_args(list(words))
     recipe = load_recipe(options.recipe, overrides)
-    if options.gpus > 1:
-        return _launch(options.gpus, list(words))
+    rank = os.environ.get("RANK")
+    if options.gpus > 1 and rank is None:
+        return launch_ranks([sys.executable, "-m", "farvox", "train", *words], options.gpus)
     run_dir = Path(options.run_dir or recipe.run_dir or default_run_dir(options.recipe))
     folder = train_recipe(recipe, run_dir, resume=not options.no_resume)
-    print(f"model: {folder}")
+    if rank in (None, "0"):
+        print(f"model: {folder}")
     return 0
 
 
@@ -64,26 +66,6 @@ def _parser() -> argparse.ArgumentParser:
         "--no-resume", action="store_true", help="refuse a run dir that already holds checkpoints"
     )
     return parser
-
-
-def _launch(count: int, words: list[str]) -> int:
-    """Start ``count`` ranks of this same command through torchrun's launcher."""
-    where = words.index("--gpus") if "--gpus" in words else -1
-    rest = (
-        words[:where] + words[where + 2 :]
-        if where >= 0
-        else [w for w in words if not w.startswith("--gpus=")]
-    )
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}",
-        "-m", "farvox", "train", *rest,
-    ]  # fmt: skip
-    status = subprocess.run(command, check=False).returncode
-    if status:
-        raise RecipeError(
-            f"training on {count} processes ended with status {status}; the first error is above"
-        )
-    return 0
 
 
 def _field_list() -> str:

@@ -1,7 +1,8 @@
 """One training example: read only the chunk, change its speed, augment it.
 
 Everything random about an example comes from ``rng_for(seed, epoch, position)``, so that it is the
-same in any worker, on any rank and after any resume. Shape suffixes: T sample, K mask.
+same in any worker, on any rank and after any resume. Shape suffixes: T sample, K mask, V speed,
+S speaker.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
-from farvox.augment.speed import change_speed
+from farvox.augment.speed import change_speed, num_samples_before_speed
 from farvox.data.table import TrainingTable
 from farvox.errors import AudioError
 from farvox.io.audio import audio_info, read_audio
@@ -42,7 +43,8 @@ class ChunkDataset(Dataset[Example]):
         seed: the run's seed.
         num_samples: length of a chunk, T.
         sample_rate: rate the chunk is delivered at, in Hz.
-        speeds: speed factors; drawn uniformly; factor number k makes speaker s the class s + k * S.
+        speeds: speed factors, V of them; drawn uniformly.
+        labels_VS: class of each speaker at each speed; None: speaker s at speed number v is s + v * S.
         augment: changes a chunk, or None.
         draw_masks: draws SpecAugment masks, or None.
     """
@@ -55,6 +57,7 @@ class ChunkDataset(Dataset[Example]):
         num_samples: int,
         sample_rate: int = 16000,
         speeds: Sequence[float] = (1.0,),
+        labels_VS: npt.NDArray[np.int64] | None = None,
         augment: Augment | None = None,
         draw_masks: DrawMasks | None = None,
     ) -> None:
@@ -63,6 +66,8 @@ class ChunkDataset(Dataset[Example]):
         self.num_samples = num_samples
         self.sample_rate = sample_rate
         self.speeds = tuple(speeds)
+        shape = (len(self.speeds), len(table.speaker_names))
+        self.labels_VS = np.arange(shape[0] * shape[1]).reshape(shape) if labels_VS is None else labels_VS
         self.augment = augment
         self.draw_masks = draw_masks
 
@@ -74,18 +79,16 @@ class ChunkDataset(Dataset[Example]):
         rng = rng_for(self.seed, epoch, position)
         variant = int(rng.integers(len(self.speeds))) if len(self.speeds) > 1 else 0
         speed = self.speeds[variant]
+        length = num_samples_before_speed(self.num_samples, speed)
         try:
-            wav_T = draw_chunk(
-                self.table.wav_paths[row], round(self.num_samples * speed), self.sample_rate, rng
-            )
+            wav_T = draw_chunk(self.table.wav_paths[row], length, self.sample_rate, rng)
         except AudioError as error:
             raise AudioError(f"utterance '{self.table.utt_ids[row]}': {error}") from None
-        if speed != 1.0:
-            wav_T = fit_length(change_speed(wav_T, speed), self.num_samples)
+        wav_T = fit_length(change_speed(wav_T, speed), self.num_samples)
         if self.augment is not None:
             wav_T = self.augment(wav_T, rng)
         masks = self.draw_masks(rng) if self.draw_masks else np.zeros((0, 4), dtype=np.int64)
-        label = int(self.table.speakers_N[row]) + variant * len(self.table.speaker_names)
+        label = int(self.labels_VS[variant, self.table.speakers_N[row]])
         return Example(wav_T, label, masks, position)
 
 

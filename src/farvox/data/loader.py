@@ -5,16 +5,17 @@ Shape suffixes: B utterance, T sample, K mask.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from farvox.data.dataset import ChunkDataset, Example
 from farvox.data.plan import StepBatches
+from farvox.errors import FarvoxError
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +57,43 @@ def collate(examples: Sequence[Example]) -> Batch:
     )
 
 
-def build_loader(
+def load_batches(
     dataset: ChunkDataset, batches: StepBatches, *, workers: int, pin_memory: bool = False
-) -> DataLoader[Batch]:
-    """A DataLoader over ``batches``; its order and content do not depend on ``workers``."""
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]  # a batch is not an example, and torch's stub has one type for both
+) -> Generator[Batch]:
+    """The batches, in order; their order and content do not depend on ``workers``.
+
+    The worker processes end with the iterator: exhaust it or close it.
+
+    Raises:
+        FarvoxError: what ``dataset`` raised, also where a worker met it.
+    """
+    loader = DataLoader(
+        _FaultsAsValues(dataset),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_collate_unless_fault,
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
     )
+    for batch in loader:
+        if isinstance(batch, FarvoxError):
+            raise batch
+        yield batch
+
+
+class _FaultsAsValues(Dataset[Example | FarvoxError]):
+    """Hands errors over like examples: raised in a worker, torch would bury them in a traceback's text."""
+
+    def __init__(self, dataset: ChunkDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, where: tuple[int, int, int]) -> Example | FarvoxError:
+        try:
+            return self.dataset[where]
+        except FarvoxError as error:
+            return error
+
+
+def _collate_unless_fault(examples: Sequence[Example | FarvoxError]) -> Batch | FarvoxError:
+    fault = next((example for example in examples if isinstance(example, FarvoxError)), None)
+    return fault or collate([example for example in examples if isinstance(example, Example)])

@@ -9,28 +9,39 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from farvox.errors import CheckpointError
 from farvox.io.atomic import atomic_dir, write_json
+from farvox.zoo import write_weights
 
 EPOCH_FOLDER = re.compile(r"epoch_(\d+)$")
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where a run stands: the epoch just finished, its classes, and the optimiser's plain numbers."""
+    """Where a run stands: the epoch just finished, what it is trained on, and the optimiser's plain numbers.
+
+    Attributes:
+        epoch: number of the epoch just finished.
+        step: optimiser steps so far.
+        classes: names of the classifier's rows.
+        data: fingerprint of the training table.
+        optimizer: its numbers; its tensors are in ``optimizer.safetensors``.
+        scaler: the loss scaler of fp16.
+        figures: of the epoch.
+    """
 
     epoch: int
     step: int
     classes: list[str]
+    data: str = ""
     optimizer: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
@@ -54,7 +65,7 @@ def finished_epochs(run_dir: Path) -> list[int]:
 def save_checkpoint(
     folder: Path,
     *,
-    write_model: Any,
+    write_model: Callable[[Path], None],
     head: nn.Module,
     optimizer: torch.optim.Optimizer,
     state: TrainingState,
@@ -70,8 +81,8 @@ def save_checkpoint(
     tensors, numbers = pack_optimizer(optimizer)
     with atomic_dir(folder) as temporary:
         write_model(temporary)
-        save_file(_contiguous(head.state_dict()), temporary / "classifier.safetensors")
-        save_file(tensors, temporary / "optimizer.safetensors")
+        write_weights(temporary / "classifier.safetensors", head.state_dict())
+        write_weights(temporary / "optimizer.safetensors", tensors)
         write_json(temporary / "state.json", {**asdict(state), "optimizer": numbers})
 
 
@@ -87,18 +98,6 @@ def load_state(folder: Path) -> TrainingState:
         raise CheckpointError(f"{folder}: not a training checkpoint: {error}") from None
 
 
-def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
-    """Read one safetensors file of a checkpoint.
-
-    Raises:
-        CheckpointError: it is missing or damaged.
-    """
-    try:
-        return dict(load_file(folder / name))
-    except Exception as error:  # safetensors raises its own kinds, and OSError
-        raise CheckpointError(f"{folder / name}: cannot be read: {error}") from None
-
-
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Split an optimiser's state into tensors (``<parameter>.<name>``) and JSON-able numbers."""
     state = optimizer.state_dict()
@@ -107,7 +106,7 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor],
     for parameter, entries in state["state"].items():
         for name, value in entries.items():
             if isinstance(value, Tensor):
-                tensors[f"{parameter}.{name}"] = value.detach().contiguous()
+                tensors[f"{parameter}.{name}"] = value
             else:
                 numbers[f"{parameter}.{name}"] = value
     return tensors, {"numbers": numbers, "groups": state["param_groups"]}
@@ -131,7 +130,3 @@ def prune_checkpoints(run_dir: Path, keep: int) -> None:
     """Delete all but the last ``keep`` checkpoints; 0 keeps all."""
     for epoch in finished_epochs(run_dir)[:-keep] if keep else []:
         shutil.rmtree(checkpoint_folder(run_dir, epoch))
-
-
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from farvox.errors import RecipeError
+from farvox.models.pooling import widen
+from farvox.train.launch import LOST_STATUS
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,9 @@ class World:
 
 @contextmanager
 def join_world(device: str = "auto") -> Iterator[World]:
-    """Take this process's place among the ranks that ``torchrun`` started (or be alone).
+    """Take this process's place among the ranks that `launch_ranks` or ``torchrun`` started (or be alone).
+
+    A rank that loses the others leaves with status `LOST_STATUS`: the fault is not its own.
 
     Raises:
         RecipeError: the device asked for is not there.
@@ -77,7 +82,10 @@ def join_world(device: str = "auto") -> Iterator[World]:
     kind = pick_device(device)
     place = torch.device(kind)
     if kind == "cuda":
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        if local_rank >= torch.cuda.device_count():
+            raise RecipeError(f"{local_rank + 1} or more processes, but {torch.cuda.device_count()} GPU(s)")
+        place = torch.device("cuda", local_rank)
         torch.cuda.set_device(place)
     if size == 1:
         yield World(0, 1, place)
@@ -85,6 +93,11 @@ def join_world(device: str = "auto") -> Iterator[World]:
     dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
         yield World(rank, size, place)
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        print(f"rank {rank} stops: it has lost the other processes of the run", file=sys.stderr)
+        raise SystemExit(LOST_STATUS) from error
     finally:
         dist.destroy_process_group()
 
@@ -133,7 +146,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         """Normalise over all axes but the second, over all ranks."""
         if not self.training or not dist.is_initialized():
             return super().forward(input)
-        x = input.float()
+        x = widen(input)
         axes = [axis for axis in range(x.dim()) if axis != 1]
         shape = [1, -1] + [1] * (x.dim() - 2)
         count = x.new_full((1,), x.numel() / x.shape[1])

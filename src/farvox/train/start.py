@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from farvox.errors import CheckpointError, RecipeError
+from farvox.errors import RecipeError
 from farvox.features.frontend import FrontEndConfig
-from farvox.train.checkpoint import load_state, load_tensors
-from farvox.zoo import find_model, read_config
+from farvox.models.base import EmbeddingNetwork
+from farvox.models.margin import Head
+from farvox.train.checkpoint import load_state
+from farvox.zoo import fill, find_model, read_config, read_weights
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,14 @@ class StartingPoint:
     network_state: dict[str, Tensor] | None = None
     old_classes: list[str] = field(default_factory=list)
 
-    def load_network(self, network: nn.Module) -> None:
-        """Put the model's weights into ``network``.
+    def load_network(self, network: EmbeddingNetwork) -> None:
+        """Put the model's weights, if there is a model, into ``network``.
 
         Raises:
             CheckpointError: they do not fit.
         """
-        assert self.network_state is not None
-        try:
-            network.load_state_dict(self.network_state)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{self.folder}: its weights do not fit the recipe's [model]: {error}"
-            ) from None
+        if self.network_state is not None:
+            fill(network, self.network_state, f"{self.folder} against [model] of the recipe")
 
     def classes_for(self, classifier: str, classes: list[str]) -> list[str]:
         """Names of the classifier's rows: those of the data, or the model's own with new ones after them.
@@ -58,28 +55,22 @@ class StartingPoint:
             return self.old_classes + [name for name in classes if name not in known]
         if self.old_classes != classes:
             raise RecipeError(
-                f"init.classifier = 'keep': {self.folder} was trained on {len(self.old_classes)} classes, the data "
-                f"dirs have {len(classes)} or others; use 'extend' to add classes or 'new' to start afresh"
+                f"init.classifier = 'keep': {self.folder} was trained on {len(self.old_classes)} classes, "
+                f"the data dirs have {len(classes)} or others; use 'extend' to add classes or 'new' to start "
+                "afresh"
             )
         return classes
 
-    def load_head(self, head: nn.Module, classes: Sequence[str]) -> None:
-        """Copy the model's classifier rows to the front of ``head``'s."""
+    def load_head(self, head: Head, num_classes: int) -> None:
+        """Put the model's classifier into ``head``, built for its classes; extend it to ``num_classes``.
+
+        Raises:
+            CheckpointError: it does not fit.
+        """
         assert self.folder is not None
-        old = load_tensors(self.folder, "classifier.safetensors")
-        new = head.state_dict()
-        for name, tensor in old.items():
-            if name not in new or new[name].shape[1:] != tensor.shape[1:]:
-                raise CheckpointError(
-                    f"{self.folder}: its classifier does not fit the recipe's [head]: {name}"
-                )
-            if tensor.dim() and tensor.shape[0] != new[name].shape[0]:
-                rows_per_class = tensor.shape[0] // len(self.old_classes)
-                new[name][: len(self.old_classes) * rows_per_class] = tensor
-            else:
-                new[name] = tensor
-        with torch.no_grad():
-            head.load_state_dict(new)
+        path = self.folder / "classifier.safetensors"
+        fill(head, read_weights(path), f"{path} against [head] of the recipe")
+        head.extend_classes(num_classes - len(self.old_classes))
 
 
 def starting_point(model: str, features: Mapping[str, Any], network: Mapping[str, Any]) -> StartingPoint:
@@ -109,10 +100,16 @@ def starting_point(model: str, features: Mapping[str, Any], network: Mapping[str
     classes = load_state(folder).classes if (folder / "state.json").exists() else []
     return StartingPoint(
         frontend, name, {**config["model"]["kwargs"], **kwargs}, folder,
-        load_tensors(folder, "model.safetensors"), classes,
+        read_weights(folder / "model.safetensors"), classes,
     )  # fmt: skip
 
 
 def class_names(speakers: Sequence[str], speeds: Sequence[float]) -> list[str]:
-    """Names of the classifier's rows: every speaker, then every speaker at each further speed."""
-    return [name if factor == speeds[0] else f"{name}@{factor:g}" for factor in speeds for name in speakers]
+    """Names of the classifier's rows, speed by speed; a speaker at a speed other than 1 is one of his own.
+
+    Raises:
+        RecipeError: there is no speed, or one twice.
+    """
+    if not speeds or max(Counter(speeds).values()) > 1:
+        raise RecipeError(f"data.speeds = {list(speeds)}: give at least one factor, and none twice")
+    return [name if factor == 1 else f"{name}@{factor:g}" for factor in speeds for name in speakers]

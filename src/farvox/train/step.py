@@ -95,10 +95,11 @@ class Stepper:
             num_right += right
         self.scaler.unscale_(self.optimizer)
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm or float("inf"))
-        if not self.scaler.is_enabled() and not bool(torch.isfinite(grad_norm)):
+        overflow = self.scaler.is_enabled() and bool(torch.isfinite(loss_sum))  # a smaller scale will mend it
+        if not bool(torch.isfinite(grad_norm)) and not overflow:
             raise NonFiniteLossError(
-                f"loss {float(loss_sum):.4g}, gradient norm {float(grad_norm):.4g}; the weights were not touched. "
-                "Lower optim.lr, set optim.clip_norm, or look for damaged audio with 'farvox check'"
+                f"loss {float(loss_sum):.4g}, gradient norm {float(grad_norm):.4g}; the weights were not "
+                "touched. Lower optim.lr, set optim.clip_norm, or look for damaged audio with 'farvox check'"
             )
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -1,0 +1,67 @@
+"""A small corpus for the tests of training and of the command line."""
+
+import numpy as np
+import pytest
+
+from farvox.io.audio import write_audio
+from farvox.io.kaldi import write_data_dir
+from farvox.types import Utterance
+
+
+def buzz(rng, pitch, formant, num_samples):
+    """A voice-like sound: harmonics of a pitch around a formant, with a little noise."""
+    t = np.arange(num_samples) / 16000
+    harmonics = np.arange(1, 25) * pitch * (1 + 0.02 * rng.standard_normal())
+    gains = np.exp(-(((harmonics - formant) / 600) ** 2)) + 0.05
+    phases = rng.uniform(0, 2 * np.pi, len(harmonics))
+    wav_T = sum(g * np.sin(2 * np.pi * f * t + p) for g, f, p in zip(gains, harmonics, phases, strict=True))
+    return (0.05 * wav_T + 0.01 * rng.standard_normal(num_samples)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def make_corpus():
+    """A function that writes a data dir of made-up voices, with a list of all trials in it."""
+
+    def make(folder, *, speakers, takes=4, seconds=(0.5, 0.9), seed=0):
+        rng = np.random.default_rng(seed)
+        utterances = []
+        for speaker in speakers:
+            pitch, formant = rng.uniform(90, 260), rng.uniform(400, 2500)
+            for take in range(takes):
+                path = folder / "wav" / f"{speaker}_{take}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                num_samples = int(rng.uniform(*seconds) * 16000)
+                write_audio(path, buzz(rng, pitch, formant, num_samples))
+                utterances.append(Utterance(f"{speaker}_{take}", str(path), speaker, num_samples))
+        pairs = [(a, b) for n, a in enumerate(utterances) for b in utterances[n + 1 :]]
+        lines = [f"{int(a.speaker_id == b.speaker_id)} {a.utt_id} {b.utt_id}\n" for a, b in pairs]
+        write_data_dir(folder, utterances, files={"trials": "".join(lines)})
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory, make_corpus):
+    """Data dirs ``train`` (six speakers, 24 utterances), ``more`` (three of them and two new) and ``dev``."""
+    root = tmp_path_factory.mktemp("corpus")
+    make_corpus(root / "train", speakers=[f"s{n}" for n in range(6)])
+    make_corpus(root / "more", speakers=["s3", "s4", "s5", "a0", "t9"], takes=2, seed=1)
+    make_corpus(root / "dev", speakers=["d0", "d1", "d2"], takes=3, seed=2)
+    return root
+
+
+@pytest.fixture
+def tiny_recipe(corpus):
+    """A recipe, as nested tables, that trains in a second on the CPU."""
+    return {
+        "device": "cpu",
+        "threads": 1,
+        "data": {"train": [str(corpus / "train")], "num_frames": 30, "workers": 0},
+        "features": {"num_mels": 24},
+        "model": {"name": "xvector", "num_mels": 24, "channels": 16, "pooled_channels": 32, "embedding_dim": 16},
+        "head": {"name": "aam"},
+        "optim": {"batch_size": 8, "lr": 0.01},
+        "schedule": {"epochs": 2, "kind": "constant", "warmup_epochs": 0},
+        "log": {"every": 1},
+    }
