@@ -1,0 +1,56 @@
+"""What is installed from a wheel is whole: the recipes, the licence, the type marker."""
+
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+
+import pytest
+
+from farvox.cli.recipes import recipe_names
+
+
+@pytest.fixture(scope="module")
+def installed(root, tmp_path_factory):
+    """The content of a wheel of this checkout, unpacked where no checkout is."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    done = subprocess.run(build, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = folder.glob("farvox-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "installed")
+    return folder / "installed"
+
+
+@pytest.mark.slow
+def test_a_wheel_carries_the_recipes(installed):
+    done = subprocess.run(
+        [sys.executable, "-m", "farvox", "recipes"],
+        cwd=installed, env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert [line.split()[0] for line in done.stdout.splitlines()] == recipe_names()
+    assert (installed / "farvox/recipes/voxceleb/ecapa.toml").is_file()
+
+
+@pytest.mark.slow
+def test_a_wheel_carries_the_licence_and_says_that_it_is_typed(installed):
+    (licences,) = installed.glob("farvox-*.dist-info/licenses")
+    assert {path.name for path in licences.iterdir()} == {"LICENSE", "NOTICE"}
+    assert (installed / "farvox/py.typed").is_file()
+
+
+def test_every_extra_is_pinned_and_all_is_all_but_two(root):
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert extras["all"] == ["farvox[torch,train,onnx,export,vad,sim,cluster,wpe]"]
+    assert set(extras) == {
+        "torch", "train", "onnx", "export", "vad", "sim", "cluster", "ssl", "wpe", "all", "dev",
+    }  # fmt: skip
+    asked = [*project["dependencies"], *(each for extra in extras for each in extras[extra])]
+    names = {each.split(">=")[0].lower() for each in asked if not each.startswith("farvox[")}
+    lines = (root / "constraints.txt").read_text().splitlines()
+    pinned = {line.split("==")[0].lower() for line in lines if line and not line.startswith("#")}
+    assert names - {"transformers"} <= pinned, "constraints.txt pins every direct dependency but those of ssl"
