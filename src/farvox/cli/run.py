@@ -84,16 +84,24 @@ run.parses_its_own_words = True  # type: ignore[attr-defined]
 
 
 def prepare_stage(plan: Plan) -> None:
-    """Run the recipe's data verbs, those whose output is not there yet."""
+    """Run the recipe's data verbs; a line that was run before in this run dir is not run again."""
     from farvox.cli.main import main
+    from farvox.io.atomic import write_text
 
+    record = plan.root / "prepared.txt"
+    done = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
     for line in plan.recipe.prepare:
         words = shlex.split(line)
         if not words or words[0] not in DATA_VERBS:
             raise RecipeError(f"prepare: '{line}' does not begin with one of {', '.join(DATA_VERBS)}")
+        if line in done:
+            print(f"already done (listed in {record}): farvox {line}")
+            continue
         print(f"farvox {line}", flush=True)
-        if status := main(words):
-            raise RecipeError(f"prepare: 'farvox {line}' ended with status {status}")
+        if main(words):
+            raise RecipeError(f"prepare: 'farvox {line}' failed")
+        done.append(line)
+        write_text(record, "\n".join(done) + "\n")
 
 
 def train_stage(plan: Plan) -> None:
