@@ -51,7 +51,7 @@ def corpus(tmp_path_factory, make_corpus):
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_recipe(corpus):
     """A recipe, as nested tables, that trains in a second on the CPU."""
     return {
@@ -59,7 +59,13 @@ def tiny_recipe(corpus):
         "threads": 1,
         "data": {"train": [str(corpus / "train")], "num_frames": 30, "workers": 0},
         "features": {"num_mels": 24},
-        "model": {"name": "xvector", "num_mels": 24, "channels": 16, "pooled_channels": 32, "embedding_dim": 16},
+        "model": {
+            "name": "xvector",
+            "num_mels": 24,
+            "channels": 16,
+            "pooled_channels": 32,
+            "embedding_dim": 16,
+        },
         "head": {"name": "aam"},
         "optim": {"batch_size": 8, "lr": 0.01},
         "schedule": {"epochs": 2, "kind": "constant", "warmup_epochs": 0},

@@ -9,9 +9,9 @@ from farvox.train.distributed import World
 from farvox.train.trainer import train
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def changed(tiny_recipe):
-    """A function that gives the tiny recipe with changes; another model takes the place of the whole table."""
+    """A function that gives the tiny recipe with changes; ``model`` is replaced as a whole."""
 
     def change(changes):
         return {**merge(tiny_recipe, changes), "model": changes.get("model", tiny_recipe["model"])}

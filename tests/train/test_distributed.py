@@ -1,76 +1,120 @@
 """One process and two are the same run."""
 
-import os
 import pickle
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+from farvox.models.registry import build_head, build_model
 from farvox.recipe import merge, parse_recipe
 from farvox.train import trainer
 from farvox.train.distributed import SyncBatchNorm, World, join_world, synchronise_batchnorm
 from farvox.train.launch import launch_ranks
+from farvox.train.step import TrainingModel
 
 RESNET = {"name": "resnet34", "num_mels": 24, "channels": 16, "blocks": [1, 1, 1, 1], "embedding_dim": 16}
 ECAPA = {"name": "ecapa", "num_mels": 24, "channels": 32, "embedding_dim": 16, "bottleneck": 16}
-TWENTY_STEPS = {"data": {"epoch_size": 160}, "schedule": {"epochs": 1}}
-GENTLE = 1e-3  # a higher rate turns rounding errors into other trajectories, as it does on one process
 
-
-def rank_main(folder):
-    """What each rank of these tests runs: read a recipe, train, or write down the batches it draws."""
-    with open(f"{folder}/job.pickle", "rb") as file:
-        task, table, run_dir = pickle.load(file)
-    recipe = parse_recipe(table)
-    with join_world("cpu") as world:
-        if task == "train":
-            trainer.train(recipe, run_dir, world)
-        else:
-            torch.set_num_threads(1)
-            run = trainer._build(recipe, run_dir, world)
-            with open(f"{folder}/batches.{world.rank}", "wb") as file:
-                pickle.dump([batch_content(batch) for batch in run.batches(0)], file)
-
-
-def batch_content(batch):
-    return [
-        (position, int(label), wav_T.numpy().tobytes(), masks_K4.tolist())
-        for position, label, wav_T, masks_K4 in zip(
-            batch.positions, batch.labels_B, batch.wav_BT, batch.masks_BK4, strict=True
-        )
-    ]
-
-
-def two_processes(folder, task, table, run_dir):
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "job.pickle", "wb") as file:
-        pickle.dump((task, table, run_dir), file)
-    program = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_distributed as t"
-    assert launch_ranks([sys.executable, "-c", f"{program}; t.rank_main({str(folder)!r})"], 2) == 0
-
-
-def losses(steps):
-    return np.array([step["loss"] for step in steps])
-
-
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_draw_the_global_batches_of_one(accumulate, tmp_path, tiny_recipe):
-    changes = {
+# Small steps: with larger ones, on one process too, weights that differ by 1e-7 soon part by 1e-3.
+TWENTY_STEPS = {
+    "data": {"epoch_size": 320, "num_frames": 60},
+    "head": {"scale": 8.0},
+    "optim": {"batch_size": 16},
+    "schedule": {"epochs": 1},
+}
+TRAININGS = [
+    {**merge(TWENTY_STEPS, {"optim": {batchnorm: True, "lr": lr}}), "model": model}
+    for model, lr in ((RESNET, 1e-5), (ECAPA, 1e-4))
+    for batchnorm in ("freeze_batchnorm", "sync_batchnorm")
+]
+DRAWINGS = [
+    {
         "data": {"speeds": [0.9, 1.0, 1.1], "workers": accumulate - 1},
         "specaugment": {"probability": 0.9},
         "optim": {"accumulate": accumulate},
     }
-    table = merge(tiny_recipe, changes)
-    one = trainer._build(parse_recipe(table), tmp_path, World(0, 1, torch.device("cpu")))
-    alone = [batch_content(batch) for batch in one.batches(0)]
-    two_processes(tmp_path, "batches", table, tmp_path)
-    ranks = []
-    for rank in range(2):
-        with open(tmp_path / f"batches.{rank}", "rb") as file:
-            ranks.append(pickle.load(file))
+    for accumulate in (1, 2)
+]
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def names(changes):
+    return f"{changes['model']['name']}-{'-'.join(key for key, on in changes['optim'].items() if on is True)}"
+
+
+def train(world, table, run_dir):
+    trainer.train(parse_recipe(table), run_dir, world)
+
+
+def draw(world, table, run_dir):
+    """Content of all batches of a run."""
+    run = trainer._build(parse_recipe(table), run_dir, world)
+    return [
+        [
+            (position, int(label), wav_T.numpy().tobytes(), masks_K4.tolist())
+            for position, label, wav_T, masks_K4 in zip(
+                batch.positions, batch.labels_B, batch.wav_BT, batch.masks_BK4, strict=True
+            )
+        ]
+        for batch in run.batches(0)
+    ]
+
+
+def step_in_double_precision(world, model):
+    """Losses of twenty bold steps, with BatchNorm over all ranks."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    network = build_model(**model)
+    if world.size > 1:
+        synchronise_batchnorm(network)
+    training = TrainingModel(network, build_head("aam", 16, 6)).double()
+    wrapped = DistributedDataParallel(training) if world.size > 1 else training
+    optimizer = torch.optim.SGD(training.parameters(), lr=0.01, momentum=0.9)
+    draws, found = torch.Generator().manual_seed(1), []
+    for _ in range(20):
+        feats_BFM = torch.randn(8, 30, 24, generator=draws, dtype=torch.float64)
+        labels_B = torch.randint(0, 6, (8,), generator=draws)
+        mine = slice(world.rank, None, world.size)
+        optimizer.zero_grad()
+        loss, _ = wrapped(feats_BFM[mine], labels_B[mine])
+        loss.backward()
+        optimizer.step()
+        found.append(float(world.mean(loss.detach())))
+    return found
+
+
+def rank_main(folder):
+    """What each of the two processes runs: every job, one after the other; what it finds goes to a file."""
+    with join_world("cpu") as world:
+        jobs = pickle.loads((Path(folder) / "jobs").read_bytes())
+        found = {key: globals()[task](world, *words) for key, (task, words) in jobs.items()}
+        (Path(folder) / f"found.{world.rank}").write_bytes(pickle.dumps(found))
+
+
+@pytest.fixture(scope="module")
+def on_two(tmp_path_factory, changed):
+    """What two processes found in all jobs of this module: a dict for each rank; runs are in ``folder``."""
+    folder = tmp_path_factory.mktemp("two")
+    jobs = {names(t): ("train", (changed(t), folder / names(t))) for t in TRAININGS}
+    jobs |= {n: ("draw", (changed(d), folder / str(n))) for n, d in enumerate(DRAWINGS)}
+    jobs |= {model["name"]: ("step_in_double_precision", (model,)) for model in (RESNET, ECAPA)}
+    (folder / "jobs").write_bytes(pickle.dumps(jobs))
+    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_distributed as t"
+    assert launch_ranks([sys.executable, "-c", f"{program}; t.rank_main({str(folder)!r})"], 2) == 0
+    return folder, [pickle.loads((folder / f"found.{rank}").read_bytes()) for rank in range(2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(DRAWINGS)))
+def test_two_processes_draw_the_global_batches_of_one(number, on_two, tmp_path, changed):
+    alone = draw(ALONE, changed(DRAWINGS[number]), tmp_path)
+    ranks = [found[number] for found in on_two[1]]
+    accumulate = DRAWINGS[number]["optim"]["accumulate"]
     steps = len(alone) // accumulate
     assert steps == 6 and all(len(batches) == len(alone) for batches in ranks)
     for step in range(steps):
@@ -81,16 +125,24 @@ def test_two_processes_draw_the_global_batches_of_one(accumulate, tmp_path, tiny
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batchnorm", ["freeze_batchnorm", "sync_batchnorm"])
-@pytest.mark.parametrize("model", [RESNET, ECAPA], ids=["resnet34", "ecapa"])
-def test_two_processes_have_the_losses_of_one(model, batchnorm, tmp_path, changed, train_here, logged):
-    changes = {**TWENTY_STEPS, "model": model, "optim": {batchnorm: True, "lr": GENTLE}}
-    train_here(tmp_path / "one", changes)
-    two_processes(tmp_path / "job", "train", changed(changes), tmp_path / "two")
-    one, two = losses(logged(tmp_path / "one")), losses(logged(tmp_path / "two"))
+@pytest.mark.parametrize("changes", TRAININGS, ids=names)
+def test_two_processes_have_the_losses_of_one(changes, on_two, tmp_path, train_here, logged):
+    train_here(tmp_path, changes)
+    one, two = (
+        np.array([step["loss"] for step in logged(run)]) for run in (tmp_path, on_two[0] / names(changes))
+    )
     assert len(one) == len(two) == 20 and np.ptp(one) > 0.1
-    print(f"{model['name']} {batchnorm}: largest difference {np.abs(one - two).max():.2e}")
+    print(f"largest difference {np.abs(one - two).max():.1e}")
     np.testing.assert_allclose(two, one, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [RESNET, ECAPA], ids=["resnet34", "ecapa"])
+def test_synchronised_batchnorm_is_exact_where_rounding_does_not_blur_it(model, on_two):
+    one = step_in_double_precision(ALONE, model)
+    two, other = (found[model["name"]] for found in on_two[1])
+    assert two == other and np.ptp(one) > 1
+    np.testing.assert_allclose(two, one, rtol=0, atol=2e-5)
 
 
 def test_a_synchronised_batchnorm_alone_is_a_batchnorm():

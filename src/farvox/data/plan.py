@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from farvox.errors import DataDirError
+from farvox.errors import DataDirError, RecipeError
 from farvox.rng import rng_for
 
 Index = npt.NDArray[np.int64]
@@ -52,6 +52,12 @@ class EpochPlan:
             raise DataDirError(
                 f"an epoch of {self.num_positions} examples is smaller than one batch of {self.batch_size}: "
                 "lower optim.batch_size or raise data.epoch_size"
+            )
+        positive = all(0 < weight < np.inf for weight in self.domain_weights)
+        if self.domain_weights and not (positive and self._examples_per_domain().min() > 0):
+            raise RecipeError(
+                f"data.domain_weights = {list(self.domain_weights)}: every weight must be more than 0 and "
+                f"worth at least one of the {self.batch_size} examples of a batch"
             )
 
     @property
@@ -100,13 +106,17 @@ class EpochPlan:
                 rows[here] = members[_sequence(rng, self.speakers_N[members], len(here), self.sampling)]
         return rows
 
-    def _domain_slots(self, rng: np.random.Generator) -> Index:
-        """Domain of every position: in each batch the weights' shares, by largest remainder, shuffled."""
+    def _examples_per_domain(self) -> Index:
+        """How many examples of a batch each domain has: the weights' shares, by largest remainder."""
         weights = np.asarray(self.domain_weights, dtype=np.float64)
         shares = weights / weights.sum() * self.batch_size
         counts = np.floor(shares).astype(np.int64)
         counts[np.argsort(counts - shares, kind="stable")[: self.batch_size - counts.sum()]] += 1
-        pattern = np.repeat(np.arange(len(weights)), counts)
+        return counts
+
+    def _domain_slots(self, rng: np.random.Generator) -> Index:
+        """Domain of every position: the same share in each batch, shuffled within it."""
+        pattern = np.repeat(np.arange(len(self.domain_weights)), self._examples_per_domain())
         num_batches = -(-self.num_positions // self.batch_size)
         slots = rng.permuted(np.tile(pattern, (num_batches, 1)), axis=1)
         return slots.reshape(-1)[: self.num_positions]

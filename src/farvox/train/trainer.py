@@ -228,8 +228,10 @@ def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> d
         for group in run.optimizer.param_groups:
             group["lr"] = lr
         run.head.margin = run.schedule.margin_at(epoch, step)
+        micro_batches = [next(batches) for _ in range(run.recipe.optim.accumulate)]
+        # After the batches are drawn: a data loader takes a number from this generator when it starts.
         torch.manual_seed(_step_seed(run.recipe.seed, epoch, step, run.world.rank))
-        result = run.stepper.step([next(batches) for _ in range(run.recipe.optim.accumulate)])
+        result = run.stepper.step(micro_batches)
         share = run.plan.batch_size / run.world.size
         totals += torch.stack([result.loss, result.num_right / share])
         if (step + 1) % run.recipe.log.every == 0:

@@ -1,0 +1,62 @@
+import multiprocessing
+
+import numpy as np
+import pytest
+
+from farvox.data.dataset import ChunkDataset
+from farvox.data.loader import collate, load_batches
+from farvox.data.plan import EpochPlan, StepBatches
+from farvox.data.table import TrainingTable
+from farvox.errors import AudioError
+from farvox.features.specaugment import draw_masks
+from farvox.io.kaldi import write_data_dir
+from farvox.types import Utterance
+
+
+def masks(rng):
+    return draw_masks(rng, 30, 24, probability=0.9)
+
+
+def dataset_and_batches(data_dir, epochs=2):
+    table = TrainingTable.open([data_dir])
+    dataset = ChunkDataset(table, seed=3, num_samples=5000, speeds=(1.0, 0.9), draw_masks=masks)
+    return dataset, StepBatches(EpochPlan(3, table.speakers_N, 8), 0, 0, epochs)
+
+
+def content(batch):
+    tensors = (batch.wav_BT, batch.labels_B, batch.masks_BK4)
+    return batch.positions, *(tensor.numpy().tobytes() for tensor in tensors)
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(corpus):
+    walks = [
+        [content(batch) for batch in load_batches(*dataset_and_batches(corpus / "train"), workers=workers)]
+        for workers in (0, 1, 2)
+    ]
+    assert walks[0] == walks[1] == walks[2] and len(walks[0]) == 6
+    assert len({positions for positions, *_ in walks[0]}) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_fault_in_a_worker_is_raised_here_in_its_own_words(workers, corpus, tmp_path):
+    write_data_dir(tmp_path, [Utterance(f"u{n}", str(tmp_path / "no.wav"), "s", None) for n in range(8)])
+    with pytest.raises(AudioError) as caught:
+        list(load_batches(*dataset_and_batches(tmp_path), workers=workers))
+    assert str(caught.value).startswith("utterance 'u") and "\n" not in str(caught.value)
+
+
+def test_closing_the_batches_ends_the_workers(corpus):
+    batches = load_batches(*dataset_and_batches(corpus / "train"), workers=2)
+    next(batches)
+    assert len(multiprocessing.active_children()) == 2
+    batches.close()
+    assert not multiprocessing.active_children()
+
+
+def test_examples_with_fewer_masks_get_empty_ones(corpus):
+    dataset, _ = dataset_and_batches(corpus / "train")
+    one, other = dataset[0, 0, 0], dataset[0, 1, 1]
+    two = type(other)(other.wav_T, other.label, np.ones((2, 4), dtype=np.int64), other.position)
+    batch = collate([one, two])
+    assert batch.masks_BK4.shape == (2, 2, 4) and (batch.masks_BK4[0, 1] == 0).all()
+    assert batch.positions == (0, 1) and batch.wav_BT.shape == (2, 5000)
