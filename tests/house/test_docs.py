@@ -68,21 +68,22 @@ def commands(page: str) -> list[Command]:
 
 
 def reduced(words: list[str]) -> list[str]:
-    """A farvox command as it is run here: an epoch of training, few and short examples, few channels."""
+    """A farvox command as it is run here: few and short examples, few channels, and only the last epoch.
+
+    A run that is asked to be longer than its recipe is so by an epoch.
+    """
     if words[0] not in ("train", "run"):
         return words
-    if words[1] == "demo" and "--paths.data" not in words:
-        words = [*words, "--paths.spec", "tiny"]
     recipe = load_recipe(words[1])
     small = shlex.split(SMALL)
+    if words[1] == "demo" and "--paths.data" not in words:
+        small += ["--paths.spec", "tiny"]
     if not recipe.init.model:
         small += shlex.split(NARROW[recipe.model["name"]])
-    last = recipe.schedule.epochs if words[1] == "himia/ecapa-pretrain" else recipe.schedule.first_epoch + 1
-    if words[1] == "himia/ecapa-pretrain":  # its successor starts from its last epoch by number
-        small += ["--schedule.first_epoch", str(last - 1)]
-    resumed = "--schedule.epochs" in words and words[1] == "voxceleb/ecapa" and "--validate.data" in words
-    small += ["--schedule.epochs", str(last + resumed)]
-    return [words[0], words[1], *words[2:], *small]
+    first = 0 if recipe.adapt else recipe.schedule.epochs - 1
+    asked = int(words[words.index("--schedule.epochs") + 1]) if "--schedule.epochs" in words else 0
+    last = first + 1 + (asked > recipe.schedule.epochs)
+    return [*words, *small, "--schedule.first_epoch", str(first), "--schedule.epochs", str(last)]
 
 
 def run_farvox(words: list[str]) -> int:
@@ -160,7 +161,7 @@ def test_what_a_page_mentions_is_there(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     verbs = set(re.findall(r"`farvox ([a-z]+)", text)) - {"models", "recipes"}
     assert verbs <= VERBS.keys()
-    named = re.findall(r"`((?:ffsvc2022|himia|voxceleb)/[\w-]+)`", text)
+    named = re.findall(r"`((?:ffsvc2022|himia|voxceleb|quickstart)/[\w-]+)`", text)
     assert set(named) <= set(recipe_names())
     links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
     missing = [link for link in links if not ((ROOT / page).parent / link).exists()]

@@ -31,6 +31,12 @@ NARROW = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def named_corpora(monkeypatch):
+    """The environment that the docs ask for."""
+    monkeypatch.setenv("FARVOX_CORPORA", "corpora")
+
+
 def systems(name):
     """The recipe itself and each of its adaptations, as recipes."""
     recipe = load_recipe(name)
