@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -69,9 +70,9 @@ class RunLog:
         self.say(line)
 
     def _record(self, kind: str, done: int, epoch: int, figures: dict[str, float]) -> None:
-        print(
-            json.dumps({"kind": kind, "step": done, "epoch": epoch, **figures}), file=self._jsonl, flush=True
-        )
+        known = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        record = {"kind": kind, "step": done, "epoch": epoch, **known}
+        print(json.dumps(record), file=self._jsonl, flush=True)
         for name, value in figures.items() if self._writer else ():
             self._writer.add_scalar(f"{kind}/{name}", value, done)
 

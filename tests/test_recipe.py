@@ -1,0 +1,170 @@
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farvox.errors import RecipeError
+from farvox.recipe import (
+    Recipe,
+    expand_paths,
+    load_table,
+    merge,
+    parse_overrides,
+    parse_recipe,
+    recipe_to_table,
+    recipe_to_toml,
+)
+
+words = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
+keys = st.text("abcdefgh_", min_size=1, max_size=6)
+scalars = st.one_of(words, st.integers(-(2**40), 2**40), st.booleans(), st.floats(allow_nan=False))
+tables = st.dictionaries(keys, st.one_of(scalars, st.lists(words, max_size=3)), max_size=3)
+recipes = st.fixed_dictionaries(
+    {},
+    optional={
+        "title": words,
+        "notes": st.lists(words, max_size=3),
+        "seed": st.integers(0, 2**62),
+        "paths": st.dictionaries(keys, words, max_size=3),
+        "model": tables,
+        "data": st.fixed_dictionaries(
+            {}, optional={"train": st.lists(words, max_size=3), "speeds": st.lists(st.floats(0.5, 2), max_size=3)}
+        ),
+        "optim": st.fixed_dictionaries({}, optional={"lr": st.floats(0, 1), "sync_batchnorm": st.booleans()}),
+        "adapt": st.lists(st.fixed_dictionaries({"name": words, "set": tables}), max_size=2),
+        "evaluate": st.lists(st.fixed_dictionaries({"name": words, "trials": words}), max_size=2),
+    },
+)
+
+
+@given(recipes)
+def test_a_recipe_written_as_toml_is_read_back_as_it_was(table):
+    recipe = parse_recipe(table)
+    assert parse_recipe(tomllib.loads(recipe_to_toml(recipe))) == recipe
+    assert parse_recipe(recipe_to_table(recipe)) == recipe
+
+
+def test_a_recipe_without_entries_is_the_default():
+    assert parse_recipe({}) == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"modle": {}}, "my.toml: unknown key 'modle'; did you mean 'model'?"),
+        ({"data": {"num_frame": 3}}, "my.toml: data: unknown key 'num_frame'; did you mean 'num_frames'?"),
+        ({"optim": {"zzz": 3}}, "my.toml: optim: unknown key 'zzz'; known keys: name, lr, "),
+        ({"evaluate": [{"trial": ""}]}, "my.toml: evaluate: unknown key 'trial'; did you mean 'trials'?"),
+        ({"seed": "1"}, "my.toml: seed must be of type int, not '1'"),
+        ({"seed": True}, "my.toml: seed must be of type int, not True"),
+        ({"optim": {"lr": "fast"}}, "my.toml: optim: lr must be of type float, not 'fast'"),
+        ({"optim": {"lr": True}}, "my.toml: optim: lr must be of type float, not True"),
+        ({"optim": 3}, "my.toml: optim must be a table, not 3"),
+        ({"model": "ecapa"}, "my.toml: model must be a table, not 'ecapa'"),
+        ({"data": {"train": "dir"}}, "my.toml: data: train must be a list, not 'dir'"),
+        ({"data": {"train": [1]}}, "my.toml: data: train must be of type str, not 1"),
+        ({"data": {"sampling": "random"}}, "data.sampling = 'random'; it must be one of utterance, speaker"),
+        ({"optim": {"name": "lion"}}, "optim.name = 'lion'; it must be one of sgd, adam, adamw"),
+        ({"device": "tpu"}, "device = 'tpu'; it must be one of auto, cpu, cuda, mps"),
+    ],
+)
+def test_a_fault_is_named_where_it_stands(table, message):
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(table, "my.toml")
+    assert message in str(caught.value)
+
+
+def test_whole_numbers_do_for_floats():
+    recipe = parse_recipe({"optim": {"lr": 1}, "data": {"speeds": [1, 0.9]}})
+    assert type(recipe.optim.lr) is float and recipe.data.speeds == (1.0, 0.9)
+
+
+def test_a_file_that_is_absent_or_no_toml_is_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"no\.toml: no such recipe file"):
+        load_table(tmp_path / "no.toml")
+    (tmp_path / "bad.toml").write_text("seed = 1\nlr ==\n")
+    with pytest.raises(RecipeError, match=r"bad\.toml: not a TOML file: .*line 2"):
+        load_table(tmp_path / "bad.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match=r"bytes\.toml: not a TOML file"):
+        load_table(tmp_path / "bytes.toml")
+
+
+def test_the_command_line_changes_fields():
+    given_words = [
+        *("--optim.lr", "0.1", "--data.train", '["a", "b"]', "--title=a b", "--optim.clip-norm", "5"),
+        *("--optim.sync_batchnorm", "true", "--model.name", "ecapa", "--schedule.kind=constant"),
+        *("--optim.weight_decay", "-1e-4", "--paths.root", "/a=b", "--run_dir=exp/x"),
+    ]
+    changes = parse_overrides(given_words)
+    assert changes == {
+        "optim": {"lr": 0.1, "clip_norm": 5, "sync_batchnorm": True, "weight_decay": -1e-4},
+        "data": {"train": ["a", "b"]},
+        "title": "a b",
+        "model": {"name": "ecapa"},
+        "schedule": {"kind": "constant"},
+        "paths": {"root": "/a=b"},
+        "run_dir": "exp/x",
+    }
+    recipe = parse_recipe(merge({"optim": {"lr": 1.0, "momentum": 0.5}, "seed": 4}, changes))
+    assert (recipe.optim.lr, recipe.optim.momentum, recipe.seed, recipe.data.train) == (0.1, 0.5, 4, ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("given_words", "message"),
+    [
+        (["optim.lr", "1"], "'optim.lr' is not of the form --field.name VALUE"),
+        (["--optim.lr"], "--optim.lr needs a value"),
+        (["--"], "'--' is not of the form"),
+        (["--seed", "1", "2"], "'2' is not of the form"),
+    ],
+)
+def test_words_that_change_nothing_are_refused(given_words, message):
+    with pytest.raises(RecipeError) as caught:
+        parse_overrides(given_words)
+    assert message in str(caught.value)
+
+
+def test_the_last_word_on_a_field_counts():
+    assert parse_overrides(["--optim", "3", "--optim.lr", "1", "--optim.lr", "2"]) == {"optim": {"lr": 2}}
+
+
+def test_merging_changes_neither_table():
+    table, change = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "e": 4}
+    assert merge(table, change) == {"a": {"b": 9, "c": 2}, "d": 3, "e": 4}
+    assert (table, change) == ({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "e": 4})
+
+
+def test_names_in_paths_are_expanded_everywhere_but_in_titles(monkeypatch):
+    monkeypatch.setenv("FARVOX_TEST_CORPORA", "/corpora")
+    table = {
+        "title": "costs $5",
+        "notes": ["$5 more"],
+        "paths": {"root": "$FARVOX_TEST_CORPORA/x", "data": "${root}/data"},
+        "data": {"train": ["$data/train", "$$literal"]},
+        "prepare": ["prepare himia $root $data"],
+        "adapt": [{"name": "mix", "set": {"data": {"train": ["$data/far"]}}}],
+        "seed": 3,
+    }
+    expanded = expand_paths(table)
+    assert expanded["paths"] == {"root": "/corpora/x", "data": "/corpora/x/data"}
+    assert expanded["data"]["train"] == ["/corpora/x/data/train", "$literal"]
+    assert expanded["prepare"] == ["prepare himia /corpora/x /corpora/x/data"]
+    assert expanded["adapt"][0]["set"]["data"]["train"] == ["/corpora/x/data/far"]
+    assert (expanded["title"], expanded["notes"], expanded["seed"]) == ("costs $5", ["$5 more"], 3)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"data": {"train": ["$corpra/x"]}}, "data.train = '$corpra/x': $corpra is not known; give it with --paths"),
+        ({"paths": {"a": "$NOT_SET_ANYWHERE"}}, "or set the environment variable NOT_SET_ANYWHERE"),
+        ({"data": {"train": ["$HOME/x"]}}, "$HOME is not known"),
+        ({"validate": {"data": "5$"}}, "validate.data = '5$': "),
+    ],
+)
+def test_a_name_that_is_not_known_is_refused(table, message):
+    with pytest.raises(RecipeError) as caught:
+        expand_paths(table)
+    assert message in str(caught.value)
