@@ -29,7 +29,11 @@ recipes = st.fixed_dictionaries(
         "paths": st.dictionaries(keys, words, max_size=3),
         "model": tables,
         "data": st.fixed_dictionaries(
-            {}, optional={"train": st.lists(words, max_size=3), "speeds": st.lists(st.floats(0.5, 2), max_size=3)}
+            {},
+            optional={
+                "train": st.lists(words, max_size=3),
+                "speeds": st.lists(st.floats(0.5, 2), max_size=3),
+            },
         ),
         "optim": st.fixed_dictionaries({}, optional={"lr": st.floats(0, 1), "sync_batchnorm": st.booleans()}),
         "adapt": st.lists(st.fixed_dictionaries({"name": words, "set": tables}), max_size=2),
@@ -108,7 +112,12 @@ def test_the_command_line_changes_fields():
         "run_dir": "exp/x",
     }
     recipe = parse_recipe(merge({"optim": {"lr": 1.0, "momentum": 0.5}, "seed": 4}, changes))
-    assert (recipe.optim.lr, recipe.optim.momentum, recipe.seed, recipe.data.train) == (0.1, 0.5, 4, ("a", "b"))
+    assert (recipe.optim.lr, recipe.optim.momentum, recipe.seed, recipe.data.train) == (
+        0.1,
+        0.5,
+        4,
+        ("a", "b"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,7 +167,10 @@ def test_names_in_paths_are_expanded_everywhere_but_in_titles(monkeypatch):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"data": {"train": ["$corpra/x"]}}, "data.train = '$corpra/x': $corpra is not known; give it with --paths"),
+        (
+            {"data": {"train": ["$corpra/x"]}},
+            "data.train = '$corpra/x': $corpra is not known; give it with --paths",
+        ),
         ({"paths": {"a": "$NOT_SET_ANYWHERE"}}, "or set the environment variable NOT_SET_ANYWHERE"),
         ({"data": {"train": ["$HOME/x"]}}, "$HOME is not known"),
         ({"validate": {"data": "5$"}}, "validate.data = '5$': "),

@@ -54,8 +54,8 @@ def extract(
         progress: called after each utterance.
 
     Raises:
-        AudioError: an utterance cannot be read, is too short for one frame, or gives a non-finite
-            embedding; names the utterance.
+        AudioError: an utterance cannot be read, is too short, is digital silence, or gives a
+            non-finite embedding; names the utterance.
     """
     utt_ids, wav_paths = data_dir.utt_ids.to_list(), data_dir.wav_paths.to_list()
     embeddings = embed_files(model, utt_ids, wav_paths, readers=readers, progress=progress)
@@ -78,7 +78,7 @@ def embed_files(
     readers: int = 2,
     progress: Callable[[ExtractProgress], None] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Embeddings of whole files; shape [N, E]."""
+    """Embeddings of whole files; shape [N, E]. Arguments and errors as `extract`."""
     rate = model.frontend_config.sample_rate
     embeddings = np.empty((len(utt_ids), model.embedding_dim), dtype=np.float32)
     start, audio_seconds = time.monotonic(), 0.0
@@ -88,6 +88,8 @@ def embed_files(
                 f"utterance '{utt_ids[row]}' ({wav_paths[row]}) has {len(wav_T)} samples; "
                 f"the front-end needs at least {model.min_samples}"
             )
+        if not wav_T.any():
+            raise AudioError(f"utterance '{utt_ids[row]}' ({wav_paths[row]}) is silent: every sample is 0")
         embeddings[row] = model.embed(torch.from_numpy(wav_T)[None])[0].float().cpu().numpy()
         if not np.isfinite(embeddings[row]).all():
             raise AudioError(f"utterance '{utt_ids[row]}' ({wav_paths[row]}) gives a non-finite embedding")

@@ -61,11 +61,13 @@ def test_a_kept_classifier_is_the_models(start, weights, pretrained):
 
 
 def test_a_classifier_of_other_speakers_cannot_be_kept(start, corpus):
-    with pytest.raises(RecipeError, match="6 classes, the data dirs have 5.*'extend'"):
+    with pytest.raises(RecipeError, match=r"6 classes, the data dirs have 5.*'extend'"):
         start({"data": {"train": [str(corpus / "more")]}}, classifier="keep")
 
 
-def test_an_extended_classifier_keeps_its_rows_and_labels_speakers_by_name(start, corpus, weights, pretrained):
+def test_an_extended_classifier_keeps_its_rows_and_labels_speakers_by_name(
+    start, corpus, weights, pretrained
+):
     run = start({"data": {"train": [str(corpus / "more")]}}, classifier="extend")
     assert run.classes == [*SPEAKERS, "a0", "t9"]
     old = weights(pretrained, 1)["classifier.weight"]

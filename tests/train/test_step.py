@@ -56,7 +56,9 @@ def test_accumulated_parts_of_a_batch_are_the_batch():
     after, again = parameters(whole), parameters(dealt)
     assert not equal(before, after)
     for name in after:
-        torch.testing.assert_close(again[name] - before[name], after[name] - before[name], rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(
+            again[name] - before[name], after[name] - before[name], rtol=1e-3, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("fault", [float("nan"), float("inf")])

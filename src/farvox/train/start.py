@@ -85,7 +85,8 @@ def starting_point(model: str, features: Mapping[str, Any], network: Mapping[str
     if not model:
         if "name" not in network:
             raise RecipeError("the recipe names no architecture: set model.name ('farvox models' lists them)")
-        return StartingPoint(FrontEndConfig.from_dict(dict(features)), network["name"], kwargs)
+        frontend = FrontEndConfig.from_dict(dict(features))
+        return StartingPoint(frontend, network["name"], {"num_mels": frontend.num_mels, **kwargs})
     folder = find_model(model)
     config = read_config(folder)
     frontend = FrontEndConfig.from_dict(config["frontend"])
