@@ -29,8 +29,8 @@ SHELL = ("find", "awk", "head", "cat", "cp", "mkdir", "export")
 DRY = ("make", "pip", "torchrun", "python3.11", "source")
 
 SMALL = """
---data.num_frames 40 --data.workers 0 --data.epoch_size 16 --optim.batch_size 8 --optim.precision fp32
---schedule.margin_epochs [] --device cpu --threads 1
+--data.num_frames 40 --data.workers 0 --data.epoch_size 16 --optim.batch_size 8 --schedule.margin_epochs []
+--device cpu --threads 1
 """
 NARROW = {
     "ffsvc-resnet34": "--model.channels 16 --model.embedding_dim 32",
@@ -166,6 +166,17 @@ def test_what_a_page_mentions_is_there(page):
     links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
     missing = [link for link in links if not ((ROOT / page).parent / link).exists()]
     assert missing == []
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="needs mkdocs-material, of the extra dev")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "commands/index.html").is_file()
 
 
 def options_of(verb: str) -> set[str]:
