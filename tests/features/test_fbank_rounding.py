@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from farvox.features.kissfft import KissPower
+from farvox.features.fbank import KissPower
 
 SIZES = [8, 16, 32, 64, 128, 256, 512, 1024, 2048]
 
