@@ -1,0 +1,163 @@
+"""``farvox train`` and ``farvox extract`` as a user types them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tomli_w
+
+from farvox.cli.main import main
+from farvox.io.embeddings import EmbeddingSet
+from farvox.recipe import merge
+
+
+@pytest.fixture
+def recipe_file(tmp_path, tiny_recipe, corpus):
+    """A recipe with validation, on disk."""
+    validate = {"data": "$corpus/dev", "trials": "$corpus/dev/trials"}
+    changes = {"title": "tiny", "paths": {"corpus": str(corpus)}, "validate": validate}
+    table = merge(tiny_recipe, {**changes, "data": {"train": ["$corpus/train"]}})
+    (tmp_path / "tiny.toml").write_text(tomli_w.dumps(table))
+    return tmp_path / "tiny.toml"
+
+
+def farvox(*words):
+    return main([str(word) for word in words])
+
+
+def in_a_shell(*words, **options):
+    command = [sys.executable, "-m", "farvox", *map(str, words)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options
+    )
+
+
+def session(pid):
+    """Processes of the session of ``pid`` that are still running."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat") as file:
+                state, *numbers = file.read().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(numbers[2]) == pid and state != "Z":
+            found.append(int(name))
+    return found
+
+
+def test_a_recipe_becomes_a_model_and_a_model_embeddings(recipe_file, tmp_path, corpus, capsys):
+    run_dir = tmp_path / "run"
+    assert farvox("train", recipe_file, "--run-dir", run_dir, "--schedule.kind", "multistep") == 0
+    out = capsys.readouterr().out
+    assert "24 utterances, 6 speakers, 6 classes; 3 steps of 8 an epoch" in out
+    assert re.search(r"^Epoch 1  lr 0\.010000  EER \d+\.\d{4}  cost \d\.\d{4}$", out, re.MULTILINE)
+    assert out.splitlines()[-1] == f"model: {run_dir}/checkpoints/epoch_001"
+    assert farvox("extract", run_dir, corpus / "dev", tmp_path / "emb", "--device", "cpu") == 0
+    assert farvox("extract", f"{run_dir}@0", corpus / "dev", tmp_path / "emb0", "--device", "cpu") == 0
+    last, first = (EmbeddingSet.load(tmp_path / name) for name in ("emb", "emb0"))
+    assert last.utt_ids == first.utt_ids and (last.embeddings != first.embeddings).any()
+    scores = tmp_path / "scores"
+    assert farvox("score", corpus / "dev" / "trials", tmp_path / "emb", "--out", scores) == 0
+    capsys.readouterr()
+    assert farvox("evaluate", corpus / "dev" / "trials", scores, "--json") == 0
+    eer = json.loads(capsys.readouterr().out)["eer"]
+    assert f"EER {100 * eer:.4f}" in out.splitlines()[-2]
+
+
+def test_a_second_call_goes_on_and_a_third_has_nothing_to_do(recipe_file, tmp_path, capsys):
+    for epochs, trained in ((1, ["0"]), (3, ["1", "2"]), (3, [])):
+        words = ("--run-dir", tmp_path / "run", "--schedule.epochs", epochs)
+        assert farvox("train", recipe_file, *words) == 0
+        assert re.findall(r"^Epoch (\d)", capsys.readouterr().out, re.MULTILINE) == trained
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--optim.lrr", "1"], 2, "unknown key 'lrr'; did you mean 'lr'?"),
+        (["--optim.lr", "fast"], 2, "lr must be of type float, not 'fast'"),
+        (["--optim.lr"], 2, "--optim.lr needs a value"),
+        (["extra"], 2, "'extra' is not of the form --field.name VALUE"),
+        (["--data.sampling", "all"], 2, "it must be one of utterance, speaker"),
+        (["--paths.corpus", "/nowhere"], 1, "/nowhere"),
+        (["--device", "mps"], 1, "device 'mps' is not available here; available: cpu"),
+        (["--optim.batch_size", "100"], 1, "lower optim.batch_size"),
+    ],
+)
+def test_faults_are_a_message_and_a_status(words, status, message, recipe_file, tmp_path, capsys):
+    assert farvox("train", recipe_file, "--run-dir", tmp_path / "run", *words) == status
+    err = capsys.readouterr().err
+    assert err.startswith("farvox train: ") and message in err and "Traceback" not in err
+
+
+def test_a_recipe_that_is_not_there_and_words_that_are_missing(capsys):
+    assert farvox("train", "no-such-recipe") == 1
+    assert "no recipe 'no-such-recipe'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        farvox("train")
+    assert caught.value.code == 2
+
+
+def test_damaged_audio_met_by_a_worker_is_one_line(recipe_file, tmp_path, corpus, capsys):
+    (tmp_path / "bad").mkdir()
+    lines = (corpus / "train" / "wav.scp").read_text().splitlines()
+    lines[7] = f"{lines[7].split()[0]} {tmp_path}/gone.wav"
+    (tmp_path / "bad" / "wav.scp").write_text("\n".join(lines) + "\n")
+    (tmp_path / "bad" / "utt2spk").write_text((corpus / "train" / "utt2spk").read_text())
+    words = ("--data.train", f'["{tmp_path}/bad"]', "--data.workers", "2")
+    assert farvox("train", recipe_file, "--run-dir", tmp_path / "run", *words) == 1
+    err = capsys.readouterr().err.strip()
+    assert err.startswith(f"farvox train: utterance 's1_3': {tmp_path}/gone.wav: no such file")
+    assert "\n" not in err
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run(recipe_file, tmp_path, capfd):
+    words = ["--device", "cpu", "--optim.freeze_batchnorm", "true", "--optim.lr", "1e-4"]
+    assert farvox("train", recipe_file, "--run-dir", tmp_path / "one", *words) == 0
+    one = capfd.readouterr().out
+    assert farvox("train", recipe_file, "--run-dir", tmp_path / "two", "--gpus", "2", *words) == 0
+    two = capfd.readouterr().out
+    assert "2 process(es) on cpu" in two and two.count("model: ") == 1
+    assert re.findall("^Epoch.*", one, re.MULTILINE) == re.findall("^Epoch.*", two, re.MULTILINE)
+    losses = []
+    for name in ("one", "two"):
+        steps = map(json.loads, (tmp_path / name / "log.jsonl").read_text().splitlines())
+        losses.append([step["loss"] for step in steps if step["kind"] == "step"])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_fault_of_one_of_two_processes_is_its_message_and_status_1(recipe_file, tmp_path, capfd):
+    words = ("--gpus=2", "--run-dir", tmp_path / "run", "--optim.batch_size", "9")
+    assert farvox("train", recipe_file, *words) == 1
+    err = capfd.readouterr().err
+    assert "9 does not divide into 2 process(es)" in err and "Traceback" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="counts processes in /proc")
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_an_interrupted_run_leaves_whole_checkpoints_and_no_process(gpus, recipe_file, tmp_path, capfd):
+    run_dir = tmp_path / "run"
+    words = ("--gpus", gpus, "--data.workers", 1, "--schedule.epochs", 100000)
+    run = in_a_shell("train", recipe_file, "--run-dir", run_dir, *words)
+    while not (run_dir / "checkpoints" / "epoch_001").exists():
+        assert run.poll() is None, run.stderr.read()
+        time.sleep(0.1)
+    os.killpg(run.pid, signal.SIGINT)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 130 and "farvox train: interrupted" in err and "Traceback" not in err
+    assert not session(run.pid)
+    names = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+    assert names == [f"epoch_{number:03d}" for number in range(len(names))]
+    last = len(names) + 1
+    assert farvox("train", recipe_file, "--run-dir", run_dir, "--schedule.epochs", last) == 0
+    assert re.findall(r"^Epoch (\d+)", capfd.readouterr().out, re.MULTILINE)[-1] == str(last - 1)
