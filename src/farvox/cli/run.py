@@ -35,10 +35,25 @@ class System:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe comes to: its systems, its trial lists, and where everything goes."""
+    """What a recipe comes to: its systems, its trial lists, and where everything goes.
+
+    Raises:
+        RecipeError: names of ``[[adapt]]`` or ``[[evaluate]]``, which become folders and files, clash.
+    """
 
     recipe: Recipe
     root: Path
+
+    def __post_init__(self) -> None:
+        for table, names, taken in (
+            ("adapt", [adapt.name for adapt in self.recipe.adapt], {"train", "pre-trained"}),
+            ("evaluate", [evaluate.name for evaluate in self.recipe.evaluate], set()),
+        ):
+            for name in names:
+                if not name.strip(". ") or "/" in name or name in taken or names.count(name) > 1:
+                    raise RecipeError(
+                        f"[[{table}]] name = '{name}': give each a name of its own, without '/'"
+                    )
 
     @property
     def systems(self) -> list[System]:
@@ -53,8 +68,11 @@ class Plan:
         return System(adapt.name, parse_recipe(table, f"[[adapt]] {adapt.name}"), self.root / adapt.name)
 
     def embeddings(self, system: System, evaluate: EvaluateRecipe) -> Path:
-        """Where the embeddings of a data dir by a system are."""
-        return system.run_dir / "embeddings" / Path(evaluate.data).name
+        """Where the embeddings of a data dir by a system are; dirs of one name are numbered."""
+        dirs = dict.fromkeys(e.data for e in self.recipe.evaluate)
+        same = [data for data in dirs if Path(data).name == Path(evaluate.data).name]
+        number = f"-{same.index(evaluate.data) + 1}" if len(same) > 1 else ""
+        return system.run_dir / "embeddings" / f"{Path(evaluate.data).name}{number}"
 
     def scores(self, system: System, evaluate: EvaluateRecipe) -> Path:
         """Where the scores of a trial list by a system are."""
@@ -145,6 +163,9 @@ def evaluate_stage(plan: Plan) -> None:
     """One table of figures, and the report."""
     from farvox.report.html import write_report
 
+    if not plan.recipe.evaluate:
+        print("the recipe has no [[evaluate]]: nothing to show")
+        return
     trial_lists = {
         e.name: [_score_set(plan, system, e) for system in plan.systems] for e in plan.recipe.evaluate
     }
