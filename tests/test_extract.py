@@ -42,14 +42,14 @@ def lines(corpus):
 def test_an_embedding_does_not_depend_on_the_other_utterances(model, lines, tmp_path):
     together = extract(model, data_dir(tmp_path / "all", lines))
     for row in (0, 5):
-        alone = extract(model, data_dir(tmp_path / "one", [lines[row]]), readers=1)
+        alone = extract(model, data_dir(tmp_path / "one", [lines[row]]), threads=1)
         assert np.array_equal(alone.embeddings[0], together.embeddings[row])
     assert together.embeddings.dtype == np.float32 and together.embeddings.shape == (9, 16)
 
 
 def test_the_order_is_that_of_wav_scp(model, lines, tmp_path):
     there = extract(model, data_dir(tmp_path / "a", lines))
-    back = extract(model, data_dir(tmp_path / "b", lines[::-1]), readers=3)
+    back = extract(model, data_dir(tmp_path / "b", lines[::-1]), threads=3)
     assert back.utt_ids == [utt_id for utt_id, _ in lines[::-1]]
     assert np.array_equal(back.embeddings, there.embeddings[::-1])
 
@@ -126,7 +126,7 @@ def test_a_network_that_needs_more_frames_than_there_are_names_the_utterance(lin
     write_audio(tmp_path / "a.wav", 0.1 * np.sin(np.arange(model.min_samples)))
     assert extract(model, data_dir(tmp_path / "d", [("a", tmp_path / "a.wav")])).embeddings.shape == (1, 16)
     write_audio(tmp_path / "b.wav", 0.1 * np.sin(np.arange(model.min_samples - 1)))
-    with pytest.raises(AudioError, match=r"'b' .* samples; the front-end needs at least"):
+    with pytest.raises(AudioError, match=r"'b' .* samples; the model needs at least"):
         extract(model, data_dir(tmp_path / "d", [("b", tmp_path / "b.wav")]))
 
 

@@ -23,9 +23,9 @@ from farvox.io.embeddings import EmbeddingSet
 from farvox.io.kaldi import DataDir
 from farvox.zoo import Model
 
-Wav = npt.NDArray[np.float32]
+Embedding = npt.NDArray[np.float32]
 LOOK_AHEAD = 16
-"""Utterances read ahead of the network."""
+"""Utterances under way per thread, so that a million do not wait in memory."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def extract(
     model: Model,
     data_dir: DataDir,
     *,
-    readers: int = 2,
+    threads: int = 0,
     progress: Callable[[ExtractProgress], None] | None = None,
 ) -> EmbeddingSet:
     """Embeddings of every utterance of a data dir, in ``wav.scp`` order, as the network gives them.
@@ -50,7 +50,7 @@ def extract(
     Args:
         model: network and front-end; its sample rate is what files are read at.
         data_dir: needs only ``wav.scp``.
-        readers: threads that read audio ahead.
+        threads: utterances read and embedded at a time, each on one CPU thread; 0: as many as torch uses.
         progress: called after each utterance.
 
     Raises:
@@ -58,7 +58,7 @@ def extract(
             non-finite embedding; names the utterance.
     """
     utt_ids, wav_paths = data_dir.utt_ids.to_list(), data_dir.wav_paths.to_list()
-    embeddings = embed_files(model, utt_ids, wav_paths, readers=readers, progress=progress)
+    embeddings = embed_files(model, utt_ids, wav_paths, threads=threads, progress=progress)
     meta: dict[str, Any] = {
         "farvox_version": farvox.__version__,
         "data_dir": str(data_dir.path),
@@ -75,45 +75,58 @@ def embed_files(
     utt_ids: Sequence[str],
     wav_paths: Sequence[str],
     *,
-    readers: int = 2,
+    threads: int = 0,
     progress: Callable[[ExtractProgress], None] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Embeddings of whole files; shape [N, E]. Arguments and errors as `extract`."""
-    rate = model.frontend_config.sample_rate
+    threads = threads or torch.get_num_threads()
     embeddings = np.empty((len(utt_ids), model.embedding_dim), dtype=np.float32)
     start, audio_seconds = time.monotonic(), 0.0
-    for row, wav_T in enumerate(_read_ahead(utt_ids, wav_paths, rate, readers)):
-        if len(wav_T) < model.min_samples:
-            raise AudioError(
-                f"utterance '{utt_ids[row]}' ({wav_paths[row]}) has {len(wav_T)} samples; "
-                f"the front-end needs at least {model.min_samples}"
-            )
-        if not wav_T.any():
-            raise AudioError(f"utterance '{utt_ids[row]}' ({wav_paths[row]}) is silent: every sample is 0")
-        embeddings[row] = model.embed(torch.from_numpy(wav_T)[None])[0].float().cpu().numpy()
-        if not np.isfinite(embeddings[row]).all():
-            raise AudioError(f"utterance '{utt_ids[row]}' ({wav_paths[row]}) gives a non-finite embedding")
-        audio_seconds += len(wav_T) / rate
+    for row, (emb_E, seconds) in enumerate(_embed_in_order(model, utt_ids, wav_paths, threads)):
+        embeddings[row] = emb_E
+        audio_seconds += seconds
         if progress:
             progress(ExtractProgress(row + 1, len(utt_ids), audio_seconds, time.monotonic() - start))
     return embeddings
 
 
-def _read_ahead(utt_ids: Sequence[str], wav_paths: Sequence[str], rate: int, readers: int) -> Iterator[Wav]:
-    """Whole files in order, read by threads a few files ahead."""
-    with ThreadPoolExecutor(max_workers=readers) as pool:
-        waiting: deque[tuple[int, Future[Wav]]] = deque()
-        for row in range(len(utt_ids)):
-            waiting.append((row, pool.submit(read_audio, wav_paths[row], sample_rate=rate)))
-            if len(waiting) > LOOK_AHEAD:
-                yield _arrived(waiting.popleft(), utt_ids)
-        while waiting:
-            yield _arrived(waiting.popleft(), utt_ids)
+def _embed_in_order(
+    model: Model, utt_ids: Sequence[str], wav_paths: Sequence[str], threads: int
+) -> Iterator[tuple[Embedding, float]]:
+    """Embedding and seconds of every file, in order, several under way at a time.
 
-
-def _arrived(entry: tuple[int, Future[Wav]], utt_ids: Sequence[str]) -> Wav:
-    row, future = entry
+    Whole utterances side by side, each on one thread, beat one utterance on several threads: short
+    operations do not wait for each other.
+    """
+    model.network.eval()
+    waiting: deque[Future[tuple[Embedding, float]]] = deque()
+    own_threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        return future.result()
+        for utt_id, wav_path in zip(utt_ids, wav_paths, strict=True):
+            waiting.append(pool.submit(_embed_file, model, utt_id, wav_path))
+            if len(waiting) > LOOK_AHEAD * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(own_threads)
+
+
+def _embed_file(model: Model, utt_id: str, wav_path: str) -> tuple[Embedding, float]:
+    """Embedding [E] and length in seconds of one file."""
+    rate = model.frontend_config.sample_rate
+    where = f"utterance '{utt_id}' ({wav_path})"
+    try:
+        wav_T = read_audio(wav_path, sample_rate=rate)
     except AudioError as error:
-        raise AudioError(f"utterance '{utt_ids[row]}': {error}") from None
+        raise AudioError(f"utterance '{utt_id}': {error}") from None
+    if len(wav_T) < model.min_samples:
+        raise AudioError(f"{where} has {len(wav_T)} samples; the model needs at least {model.min_samples}")
+    if not wav_T.any():
+        raise AudioError(f"{where} is silent: every sample is 0")
+    emb_E: Embedding = model.embed(torch.from_numpy(wav_T)[None])[0].float().cpu().numpy()
+    if not np.isfinite(emb_E).all():
+        raise AudioError(f"{where} gives a non-finite embedding")
+    return emb_E, len(wav_T) / rate

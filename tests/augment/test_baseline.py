@@ -3,13 +3,14 @@ import math
 import numpy as np
 import pytest
 
+from farvox.acoustics.mixing import power
 from farvox.augment.baseline import (
     TEMPO_FACTORS,
     BaselineMixture,
     HomeworkMixture,
     add_baseline_noise,
 )
-from farvox.augment.noise import NoiseBank, power
+from farvox.augment.noise import NoiseBank
 from farvox.augment.reverb import RirBank
 from farvox.augment.speed import change_tempo
 from farvox.rng import rng_for

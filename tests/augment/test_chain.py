@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
+from farvox.acoustics.mixing import power
 from farvox.augment import build_augmenter
-from farvox.augment.noise import power
 from farvox.errors import DataDirError, RecipeError
 from farvox.io.audio import write_audio
 from farvox.io.kaldi import write_data_dir

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farvox.augment.noise import NoiseBank, add_noise, draw_babble, is_silent, power
+from farvox.acoustics.mixing import add_noise, is_silent, power
+from farvox.augment.noise import NoiseBank, draw_babble
 from farvox.errors import AudioError, DataDirError
 from farvox.io.audio import write_audio
 from farvox.io.kaldi import write_data_dir

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farvox.augment.noise import power
-from farvox.augment.reverb import RirBank, convolve_rir, direct_path
+from farvox.acoustics.mixing import convolve_rir, direct_path, power
+from farvox.augment.reverb import RirBank
 from farvox.errors import AudioError
 from farvox.io.audio import write_audio
 from farvox.io.kaldi import write_data_dir

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from farvox.acoustics.mixing import power
 from farvox.augment.baseline import TEMPO_FACTORS
-from farvox.augment.noise import power
 from farvox.augment.speed import change_speed, change_tempo, change_volume, num_samples_before_speed
 from farvox.errors import AudioError
 

@@ -1,55 +1,109 @@
-"""Rooms and noise put on a signal.
+"""Rooms and noise put on a signal; what augmentation and simulation share.
 
-Shape suffixes: T sample.
+Shape suffixes: T sample, R sample of a room impulse response (RIR).
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import irfft, next_fast_len, rfft
 
 from farvox.errors import AudioError
 
-Samples = NDArray[np.float32]
+Array = NDArray[np.float32]
+Spectrum = NDArray[np.complex64]
+
+_SILENT_POWER = 1e-10
 
 
-def convolve(wav_T: Samples, rir_T: Samples) -> Samples:
-    """``wav_T`` as heard through ``rir_T``; the same length, the tail of the room cut off."""
-    from scipy import fft
-
-    num_fft = fft.next_fast_len(len(wav_T) + len(rir_T) - 1, real=True)
-    spectrum = fft.rfft(wav_T.astype(np.float32), num_fft) * fft.rfft(rir_T.astype(np.float32), num_fft)
-    return np.asarray(fft.irfft(spectrum, num_fft)[: len(wav_T)], dtype=np.float32)
+def power(wav_T: Array) -> float:
+    """Mean square of a waveform, summed in float64 whatever its level."""
+    wide_T = wav_T.astype(np.float64)
+    # einsum, not BLAS: its threads wait for each other in every data-loader worker
+    return float(np.einsum("t,t->", wide_T, wide_T)) / max(1, len(wide_T))
 
 
-def mix_at_snr(speech_T: Samples, noise_T: Samples, snr_db: float) -> Samples:
-    """Add noise so that 10 log10(speech power / noise power) over the whole signal is ``snr_db``.
+def is_silent(wav_T: Array) -> bool:
+    """Whether a waveform is too weak to say anything: below -100 dB of full scale, or empty."""
+    return power(wav_T) < _SILENT_POWER
+
+
+def add_noise(speech_T: Array, noise_T: Array, snr_db: float) -> Array:
+    """Mix ``noise_T`` into ``speech_T`` so that 10 log10(Ps / Pn) equals ``snr_db``.
 
     Args:
-        speech_T: samples.
-        noise_T: the same length.
-        snr_db: power ratio, dB.
+        speech_T: samples in [-1, 1].
+        noise_T: as many; tiled and cropped by the caller.
+        snr_db: power ratio in dB, measured over the whole chunk.
+
+    Returns:
+        float32 samples: the speech at its own level plus the noise; may leave [-1, 1].
 
     Raises:
-        AudioError: one of the signals is silent, or the lengths differ.
+        AudioError: the lengths differ, or either signal is silent, so that no ratio exists.
     """
     if len(speech_T) != len(noise_T):
         raise AudioError(f"cannot mix {len(speech_T)} samples of speech with {len(noise_T)} of noise")
-    speech_power = float(np.mean(np.square(speech_T, dtype=np.float64)))
-    noise_power = float(np.mean(np.square(noise_T, dtype=np.float64)))
+    speech_power, noise_power = power(speech_T), power(noise_T)
     if speech_power == 0 or noise_power == 0:
         raise AudioError("cannot set a signal-to-noise ratio: one of the signals is silent")
     gain = np.sqrt(speech_power / noise_power) * 10 ** (-snr_db / 20)
-    return (speech_T + np.float32(gain) * noise_T).astype(np.float32)
+    return speech_T + np.float32(gain) * noise_T
 
 
-def set_level(wav_T: Samples, level_db: float, *, peak: float = 0.95) -> Samples:
+def convolve_rir(
+    speech_T: Array, rir_R: Array, *, aligned: bool = True, rir_spectrum: Spectrum | None = None
+) -> Array:
+    """Speech as heard in the room of an RIR; as long as it was.
+
+    Args:
+        speech_T: samples.
+        rir_R: the impulse response, at the same rate.
+        aligned: start at the direct path (the RIR's largest sample), so that the speech does not shift, and
+            keep the power. Otherwise give the first samples of the convolution as they are, which is what
+            the FFSVC2022 baseline does.
+        rir_spectrum: ``rfft(rir_R, fft_size(len(speech_T), len(rir_R)))`` where it is known already.
+
+    Returns:
+        float32 [T]; the speech itself where ``aligned`` and nothing of it comes through the RIR.
+
+    Raises:
+        AudioError: the RIR is empty or not finite.
+    """
+    if len(rir_R) == 0 or not np.isfinite(rir_R).all():
+        raise AudioError("a room impulse response must have finite samples, at least one")
+    num_samples = len(speech_T)
+    if num_samples == 0:
+        return speech_T
+    size = fft_size(num_samples, len(rir_R))
+    if rir_spectrum is None:
+        rir_spectrum = rfft(rir_R, size)
+    delay = direct_path(rir_R) if aligned else 0
+    wet_T: Array = irfft(rfft(speech_T, size) * rir_spectrum, size)[delay : delay + num_samples]
+    if not aligned:
+        return wet_T
+    wet_power = power(wet_T)
+    return wet_T * np.float32(np.sqrt(power(speech_T) / wet_power)) if wet_power > 0 else speech_T
+
+
+def direct_path(rir_R: Array) -> int:
+    """Place of the direct sound in an RIR: its largest sample, which is Kaldi's rule too."""
+    return int(np.argmax(np.abs(rir_R)))
+
+
+def fft_size(num_samples: int, rir_length: int) -> int:
+    """A fast FFT length that holds the whole convolution."""
+    return int(next_fast_len(num_samples + rir_length - 1, real=True))
+
+
+def set_level(wav_T: Array, level_db: float, *, peak: float = 0.95) -> Array:
     """Scale to a root-mean-square level in dB of full scale, or less where the peak would pass ``peak``.
 
     Raises:
         AudioError: the signal is silent.
     """
-    rms = float(np.sqrt(np.mean(np.square(wav_T, dtype=np.float64))))
+    rms = float(np.sqrt(power(wav_T)))
     if rms == 0:
         raise AudioError("cannot set the level of a silent signal")
     gain = min(10 ** (level_db / 20) / rms, peak / float(np.abs(wav_T).max()))

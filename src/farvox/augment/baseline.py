@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from farvox.augment.noise import Array, NoiseBank, is_silent, power
+from farvox.acoustics.mixing import Array, is_silent, power
+from farvox.augment.noise import NoiseBank
 from farvox.augment.reverb import RirBank
 from farvox.augment.speed import change_tempo, change_volume
 

@@ -14,8 +14,9 @@ from typing import Protocol
 
 import numpy as np
 
+from farvox.acoustics.mixing import Array, add_noise, is_silent
 from farvox.augment.baseline import BaselineMixture, HomeworkMixture
-from farvox.augment.noise import Array, NoiseBank, add_noise, draw_babble, is_silent
+from farvox.augment.noise import NoiseBank, draw_babble
 from farvox.augment.reverb import RirBank
 from farvox.errors import RecipeError
 

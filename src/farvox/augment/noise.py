@@ -1,4 +1,4 @@
-"""Additive noise at an exact signal-to-noise ratio, and the banks it is taken from.
+"""Noise to add: the banks it is taken from, and babble made of speech.
 
 Shape suffixes: T sample.
 """
@@ -13,49 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from farvox.errors import AudioError, DataDirError
+from farvox.acoustics.mixing import Array, is_silent, power
+from farvox.errors import DataDirError
 from farvox.io.audio import audio_info, read_audio
 from farvox.io.kaldi import DataDir
 
-Array = NDArray[np.float32]
-
-_SILENT_POWER = 1e-10
 _TRIES = 5
-
-
-def power(wav_T: Array) -> float:
-    """Mean square of a waveform, summed in float64 whatever its level."""
-    wide_T = wav_T.astype(np.float64)
-    # einsum, not BLAS: its threads wait for each other in every data-loader worker
-    return float(np.einsum("t,t->", wide_T, wide_T)) / max(1, len(wide_T))
-
-
-def is_silent(wav_T: Array) -> bool:
-    """Whether a waveform is too weak to say anything: below -100 dB of full scale, or empty."""
-    return power(wav_T) < _SILENT_POWER
-
-
-def add_noise(speech_T: Array, noise_T: Array, snr_db: float) -> Array:
-    """Mix ``noise_T`` into ``speech_T`` so that 10 log10(Ps / Pn) equals ``snr_db``.
-
-    Args:
-        speech_T: samples in [-1, 1].
-        noise_T: as many; tiled and cropped by the caller.
-        snr_db: power ratio in dB, measured over the whole chunk.
-
-    Returns:
-        float32 samples: the speech at its own level plus the noise; may leave [-1, 1].
-
-    Raises:
-        AudioError: the lengths differ, or either signal is silent, so that no ratio exists.
-    """
-    if len(speech_T) != len(noise_T):
-        raise AudioError(f"cannot mix {len(speech_T)} samples of speech with {len(noise_T)} of noise")
-    speech_power, noise_power = power(speech_T), power(noise_T)
-    if speech_power == 0 or noise_power == 0:
-        raise AudioError("cannot set a signal-to-noise ratio: one of the signals is silent")
-    gain = np.sqrt(speech_power / noise_power) * 10 ** (-snr_db / 20)
-    return speech_T + np.float32(gain) * noise_T
 
 
 @dataclass(frozen=True)

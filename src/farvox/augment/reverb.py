@@ -12,61 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.fft import irfft, next_fast_len, rfft
+from scipy.fft import rfft
 
-from farvox.augment.noise import Array, power, read_paths
+from farvox.acoustics.mixing import Array, Spectrum, convolve_rir, fft_size
+from farvox.augment.noise import read_paths
 from farvox.errors import AudioError
 from farvox.io.audio import read_audio
 
-Spectrum = NDArray[np.complex64]
-
 _MAX_SPECTRA = 256
-
-
-def convolve_rir(
-    speech_T: Array, rir_R: Array, *, aligned: bool = True, rir_spectrum: Spectrum | None = None
-) -> Array:
-    """Speech as heard in the room of an RIR; as long as it was.
-
-    Args:
-        speech_T: samples.
-        rir_R: the impulse response, at the same rate.
-        aligned: start at the direct path (the RIR's largest sample), so that the speech does not shift, and
-            keep the power. Otherwise give the first samples of the convolution as they are, which is what
-            the FFSVC2022 baseline does.
-        rir_spectrum: ``rfft(rir_R, fft_size(len(speech_T), len(rir_R)))`` where it is known already.
-
-    Returns:
-        float32 [T]; the speech itself where ``aligned`` and nothing of it comes through the RIR.
-
-    Raises:
-        AudioError: the RIR is empty or not finite.
-    """
-    if len(rir_R) == 0 or not np.isfinite(rir_R).all():
-        raise AudioError("a room impulse response must have finite samples, at least one")
-    num_samples = len(speech_T)
-    if num_samples == 0:
-        return speech_T
-    size = fft_size(num_samples, len(rir_R))
-    if rir_spectrum is None:
-        rir_spectrum = rfft(rir_R, size)
-    delay = direct_path(rir_R) if aligned else 0
-    wet_T: Array = irfft(rfft(speech_T, size) * rir_spectrum, size)[delay : delay + num_samples]
-    if not aligned:
-        return wet_T
-    wet_power = power(wet_T)
-    return wet_T * np.float32(np.sqrt(power(speech_T) / wet_power)) if wet_power > 0 else speech_T
-
-
-def direct_path(rir_R: Array) -> int:
-    """Place of the direct sound in an RIR: its largest sample, which is Kaldi's rule too."""
-    return int(np.argmax(np.abs(rir_R)))
-
-
-def fft_size(num_samples: int, rir_length: int) -> int:
-    """A fast FFT length that holds the whole convolution."""
-    return int(next_fast_len(num_samples + rir_length - 1, real=True))
 
 
 @dataclass(frozen=True)

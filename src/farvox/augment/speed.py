@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 import soxr
 
-from farvox.augment.noise import Array
+from farvox.acoustics.mixing import Array
 from farvox.errors import AudioError
 
 

@@ -14,7 +14,7 @@ def extract(
     data_dir: Annotated[Positional[Path], arg(metavar="DIR")],
     out: Annotated[Positional[Path], arg(metavar="OUT")],
     device: str = "auto",
-    readers: int = 2,
+    threads: int = 0,
 ) -> int:
     """Turn a data dir into embeddings: OUT/{embeddings.npy,utt_ids.txt,meta.json}.
 
@@ -23,17 +23,17 @@ def extract(
         data_dir: a data dir; only its wav.scp is needed.
         out: folder to write; it appears whole or not at all.
         device: auto, cpu, cuda or mps.
-        readers: threads that read audio ahead of the network.
+        threads: utterances read and embedded at a time; 0: one per core.
     """
     from farvox.io.kaldi import DataDir
     from farvox.train.distributed import pick_device
     from farvox.zoo import load_model
 
-    extract_to(load_model(model, device=pick_device(device)), DataDir.open(data_dir), out, readers=readers)
+    extract_to(load_model(model, device=pick_device(device)), DataDir.open(data_dir), out, threads=threads)
     return 0
 
 
-def extract_to(model: object, data_dir: object, out: Path, *, readers: int = 2) -> None:
+def extract_to(model: object, data_dir: object, out: Path, *, threads: int = 0) -> None:
     """Extract with visible progress and write ``out``."""
     from farvox.extract import extract as run_extraction
     from farvox.io.kaldi import DataDir
@@ -45,7 +45,7 @@ def extract_to(model: object, data_dir: object, out: Path, *, readers: int = 2) 
         embeddings = run_extraction(
             model,
             data_dir,
-            readers=readers,
+            threads=threads,
             progress=lambda p: line.show(
                 p.done, f"{p.audio_seconds / max(p.wall_seconds, 1e-9):.0f} x real time"
             ),

@@ -17,7 +17,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from farvox.acoustics.arrays import circular_array
-from farvox.acoustics.mixing import convolve, mix_at_snr, set_level
+from farvox.acoustics.mixing import add_noise, convolve_rir, set_level
 from farvox.acoustics.noises import KINDS, draw_noise
 from farvox.acoustics.phones import draw_sentence
 from farvox.acoustics.rooms import Room, draw_room, simulate_rirs
@@ -157,7 +157,7 @@ def _record_close(said_T: Samples, rng: np.random.Generator) -> Samples:
     """One good microphone near the mouth: a little noise, a little colour from its place."""
     coloured_T = _colour(said_T, rng, low_hz=60.0, deviation_db=1.0)
     noise_T = rng.standard_normal(len(said_T)).astype(np.float32)
-    return set_level(mix_at_snr(coloured_T, noise_T, rng.uniform(35, 45)), rng.normal(-24, 2.5))
+    return set_level(add_noise(coloured_T, noise_T, rng.uniform(35, 45)), rng.normal(-24, 2.5))
 
 
 def _record_far(studio: Studio, said_T: Samples, rng: np.random.Generator) -> dict[tuple[int, int], Samples]:
@@ -171,10 +171,10 @@ def _record_far(studio: Studio, said_T: Samples, rng: np.random.Generator) -> di
         level_db = rng.normal(-32, 2.5)
         chosen = rng.choice(len(studio.microphones), size=studio.far_microphones, replace=False)
         for i in sorted(chosen):
-            heard_T = convolve(said_T, position.rirs_CT[i])
-            around_T = convolve(noise_T, position.noise_rirs_CT[i])
+            heard_T = convolve_rir(said_T, position.rirs_CT[i], aligned=False)
+            around_T = convolve_rir(noise_T, position.noise_rirs_CT[i], aligned=False)
             both = _colour(np.stack([heard_T, around_T]), rng, low_hz=120.0, deviation_db=1.5)
-            mixed_T = mix_at_snr(both[0], both[1], snr_db)
+            mixed_T = add_noise(both[0], both[1], snr_db)
             recordings[position.point, studio.microphones[i]] = set_level(mixed_T, level_db)
     return recordings
 
