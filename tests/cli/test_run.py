@@ -117,6 +117,7 @@ def test_stages_the_wrong_way_round_are_refused(recipe, capsys):
             {"adapt": [{"name": "x", "set": {"optm": {}}}]},
             "[[adapt]] x: unknown key 'optm'; did you mean 'optim'",
         ),
+        ({"prepare": [], "adapt": []}, "[[evaluate]] seen: "),
         ({"prepare": ["rm -rf /nowhere"]}, "prepare: 'rm -rf /nowhere' does not begin with one of prepare"),
         ({"prepare": ["combine $work/x $work/missing"]}, "missing"),
     ],

@@ -123,7 +123,11 @@ def prepare_stage(plan: Plan) -> None:
 
 
 def train_stage(plan: Plan) -> None:
-    """Train the first system."""
+    """Train the first system, if there is something to evaluate it on in the end."""
+    for evaluate in plan.recipe.evaluate:
+        for path in (Path(evaluate.data) / "wav.scp", Path(evaluate.trials)):
+            if not path.is_file():
+                raise RecipeError(f"[[evaluate]] {evaluate.name}: {path} is not there")
     _train(plan.systems[0])
 
 

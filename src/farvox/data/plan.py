@@ -110,7 +110,7 @@ class EpochPlan:
         """How many examples of a batch each domain has: the weights' shares, by largest remainder."""
         weights = np.asarray(self.domain_weights, dtype=np.float64)
         shares = weights / weights.sum() * self.batch_size
-        counts = np.floor(shares).astype(np.int64)
+        counts: Index = np.floor(shares).astype(np.int64)
         counts[np.argsort(counts - shares, kind="stable")[: self.batch_size - counts.sum()]] += 1
         return counts
 
