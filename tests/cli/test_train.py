@@ -161,3 +161,27 @@ def test_an_interrupted_run_leaves_whole_checkpoints_and_no_process(gpus, recipe
     last = len(names) + 1
     assert farvox("train", recipe_file, "--run-dir", run_dir, "--schedule.epochs", last) == 0
     assert re.findall(r"^Epoch (\d+)", capfd.readouterr().out, re.MULTILINE)[-1] == str(last - 1)
+
+
+@pytest.mark.slow
+def test_damaged_audio_met_by_one_of_two_processes_is_its_message(recipe_file, tmp_path, corpus, capfd):
+    (tmp_path / "bad").mkdir()
+    lines = (corpus / "train" / "wav.scp").read_text().splitlines()
+    lines[7] = f"{lines[7].split()[0]} {tmp_path}/gone.wav"
+    (tmp_path / "bad" / "wav.scp").write_text("\n".join(lines) + "\n")
+    (tmp_path / "bad" / "utt2spk").write_text((corpus / "train" / "utt2spk").read_text())
+    words = ("--gpus", "2", "--data.train", f'["{tmp_path}/bad"]', "--schedule.epochs", "100")
+    assert farvox("train", recipe_file, "--run-dir", tmp_path / "run", *words) == 1
+    err = capfd.readouterr().err
+    assert f"farvox train: utterance 's1_3': {tmp_path}/gone.wav" in err and "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_the_baselines_ecapa_with_its_unused_branch_trains_on_two_processes(tmp_path, recipe_file, capfd):
+    import tomllib
+
+    table = tomllib.loads(recipe_file.read_text())
+    table["model"] = {"name": "ffsvc-ecapa", "num_mels": 24, "channels": 32, "embedding_dim": 16}
+    recipe_file.write_text(tomli_w.dumps(table))
+    assert farvox("train", recipe_file, "--run-dir", tmp_path / "run", "--gpus", "2") == 0
+    assert "Epoch 1  " in capfd.readouterr().out
