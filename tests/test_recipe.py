@@ -169,9 +169,12 @@ def test_names_in_paths_are_expanded_everywhere_but_in_titles(monkeypatch):
     [
         (
             {"data": {"train": ["$corpra/x"]}},
-            "data.train = '$corpra/x': $corpra is not known; give it with --paths",
+            "data.train = '$corpra/x': $corpra is not known; give --paths.corpra DIR",
         ),
-        ({"paths": {"a": "$NOT_SET_ANYWHERE"}}, "or set the environment variable NOT_SET_ANYWHERE"),
+        (
+            {"paths": {"a": "$NOT_SET_ANYWHERE"}},
+            "set the environment variable NOT_SET_ANYWHERE, or give --paths.a DIR",
+        ),
         ({"data": {"train": ["$HOME/x"]}}, "$HOME is not known"),
         ({"validate": {"data": "5$"}}, "validate.data = '5$': "),
     ],

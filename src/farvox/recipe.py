@@ -285,10 +285,12 @@ def _substitute(text: str, known: Mapping[str, str], where: str) -> str:
         return string.Template(text).substitute(known)
     except KeyError as error:
         name = error.args[0]
-        raise RecipeError(
-            f"{where} = '{text}': ${name} is not known; give it with --paths.{name} DIR"
-            + (f" or set the environment variable {name}" if name.isupper() else "")
-        ) from None
+        remedy = (
+            f"set the environment variable {name}, or give --{where} DIR"
+            if where.startswith("paths.")
+            else f"give --paths.{name} DIR"
+        )
+        raise RecipeError(f"{where} = '{text}': ${name} is not known; {remedy}") from None
     except ValueError as error:
         raise RecipeError(f"{where} = '{text}': {error}; write $$ for a dollar sign") from None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
 
 
 def import_checkpoint(
-    checkpoint: Path,
-    out: Path,
-    /,
+    checkpoint: Annotated[Positional[Path], arg(metavar="CHECKPOINT")],
+    out: Annotated[Positional[Path], arg(metavar="OUT")],
     arch: Literal["ffsvc-resnet34", "ffsvc-ecapa", "ffsvc-embeddings"],
 ) -> None:
     """Convert what the FFSVC2022 baseline saved; nothing in the file is ever executed.
