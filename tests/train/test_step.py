@@ -43,6 +43,10 @@ def parameters(stepper):
     return {name: p.detach().clone() for name, p in stepper.model.named_parameters()}
 
 
+def buffers(stepper):
+    return {name: b.clone() for name, b in stepper.model.named_buffers()}
+
+
 def equal(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
 
@@ -64,15 +68,16 @@ def test_accumulated_parts_of_a_batch_are_the_batch():
 @pytest.mark.parametrize("fault", [float("nan"), float("inf")])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_loss_that_is_not_finite_leaves_the_weights_as_they_were(fault, precision):
-    stepper = make_stepper(frozen=True, precision=precision)
+    stepper = make_stepper(precision=precision)
     stepper.step([make_batch()])
-    before = parameters(stepper)
+    before, statistics = parameters(stepper), buffers(stepper)
     state = copy.deepcopy(stepper.optimizer.state_dict())
     batch = make_batch()
     batch.wav_BT[3, 100] = fault
     with pytest.raises(NonFiniteLossError, match=r"the weights were not touched\. Lower optim\.lr"):
         stepper.step([batch])
     assert equal(parameters(stepper), before) and stepper.optimizer.state_dict() == state
+    assert statistics and equal(buffers(stepper), statistics)
 
 
 def test_a_clipped_gradient_has_at_most_the_norm_asked_for():

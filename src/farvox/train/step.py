@@ -82,8 +82,10 @@ class Stepper:
         """One update from one global batch (this rank's micro-batches).
 
         Raises:
-            NonFiniteLossError: the gradient is not finite; the weights are as they were.
+            NonFiniteLossError: the gradient is not finite; weights and BatchNorm's statistics are as they
+                were.
         """
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), device=self.device)
         num_right = torch.zeros((), device=self.device)
@@ -97,6 +99,8 @@ class Stepper:
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm or float("inf"))
         overflow = self.scaler.is_enabled() and bool(torch.isfinite(loss_sum))  # a smaller scale will mend it
         if not bool(torch.isfinite(grad_norm)) and not overflow:
+            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
             raise NonFiniteLossError(
                 f"loss {float(loss_sum):.4g}, gradient norm {float(grad_norm):.4g}; the weights were not "
                 "touched. Lower optim.lr, set optim.clip_norm, or look for damaged audio with 'farvox check'"
