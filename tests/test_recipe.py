@@ -70,6 +70,9 @@ def test_a_recipe_without_entries_is_the_default():
         ({"data": {"train": [1]}}, "my.toml: data: train must be of type str, not 1"),
         ({"data": {"sampling": "random"}}, "data.sampling = 'random'; it must be one of utterance, speaker"),
         ({"optim": {"name": "lion"}}, "optim.name = 'lion'; it must be one of sgd, adam, adamw"),
+        ({"optim": {"clip_norm": -1}}, "my.toml: optim.clip_norm = -1.0; it must be at least 0"),
+        ({"log": {"every": 0}}, "my.toml: log.every = 0; it must be at least 1"),
+        ({"seed": -1}, "my.toml: seed = -1; it must be at least 0"),
         ({"device": "tpu"}, "device = 'tpu'; it must be one of auto, cpu, cuda, mps"),
     ],
 )
@@ -99,15 +102,15 @@ def test_the_command_line_changes_fields():
     given_words = [
         *("--optim.lr", "0.1", "--data.train", '["a", "b"]', "--title=a b", "--optim.clip-norm", "5"),
         *("--optim.sync_batchnorm", "true", "--model.name", "ecapa", "--schedule.kind=constant"),
-        *("--optim.weight_decay", "-1e-4", "--paths.root", "/a=b", "--run_dir=exp/x"),
+        *("--schedule.gamma", "-1e-4", "--paths.root", "/a=b", "--run_dir=exp/x"),
     ]
     changes = parse_overrides(given_words)
     assert changes == {
-        "optim": {"lr": 0.1, "clip_norm": 5, "sync_batchnorm": True, "weight_decay": -1e-4},
+        "optim": {"lr": 0.1, "clip_norm": 5, "sync_batchnorm": True},
         "data": {"train": ["a", "b"]},
         "title": "a b",
         "model": {"name": "ecapa"},
-        "schedule": {"kind": "constant"},
+        "schedule": {"kind": "constant", "gamma": -1e-4},
         "paths": {"root": "/a=b"},
         "run_dir": "exp/x",
     }

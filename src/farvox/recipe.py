@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import operator
 import os
 import string
 import tomllib
@@ -173,6 +174,15 @@ class Recipe:
     evaluate: tuple[EvaluateRecipe, ...] = ()
 
 
+_LEAST = {
+    "seed": 0, "threads": 0, "data.num_frames": 1, "data.epoch_size": 0, "data.workers": 0,
+    "optim.lr": 0, "optim.momentum": 0, "optim.weight_decay": 0, "optim.batch_size": 1, "optim.accumulate": 1,
+    "optim.clip_norm": 0, "schedule.first_epoch": 0, "schedule.warmup_epochs": 0, "schedule.final_lr": 0,
+    "log.every": 1, "log.keep": 0,
+}  # fmt: skip
+"""The least value that a number of a recipe may have."""
+
+
 def load_table(path: Path) -> Table:
     """Read a TOML file.
 
@@ -191,7 +201,7 @@ def parse_recipe(table: Mapping[str, Any], source: str = "recipe") -> Recipe:
     """Build a `Recipe` from nested tables.
 
     Raises:
-        RecipeError: an unknown key (with the nearest name) or a value of the wrong kind.
+        RecipeError: an unknown key (with the nearest name), or a value of the wrong kind or out of range.
     """
     recipe: Recipe = _build(Recipe, table, source)
     for name, value, allowed in (
@@ -204,6 +214,9 @@ def parse_recipe(table: Mapping[str, Any], source: str = "recipe") -> Recipe:
     ):
         if value not in allowed:
             raise RecipeError(f"{source}: {name} = '{value}'; it must be one of {', '.join(allowed)}")
+    for name, least in _LEAST.items():
+        if not (number := operator.attrgetter(name)(recipe)) >= least:
+            raise RecipeError(f"{source}: {name} = {number}; it must be at least {least}")
     return recipe
 
 
