@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from farvox.errors import CheckpointError, ModelError, RecipeError
-from farvox.recipe import parse_recipe
+from farvox.recipe import merge, parse_recipe
 from farvox.train import trainer
 from farvox.train.distributed import World
 from farvox.train.start import class_names
@@ -84,6 +84,26 @@ def test_speeds_extend_a_classifier_by_speakers_of_their_own(start, weights, pre
     labels = {run.classes[run.dataset[0, position, 0].label] for position in range(30)}
     assert labels == {"s0", "s0@0.9", "s0@1.1"}
     assert torch.equal(rows_of(run, run.head.weight, SPEAKERS), weights(pretrained, 1)["classifier.weight"])
+
+
+def test_idle_classes_have_no_speaker_and_survive_a_resume_a_keeping_and_an_extension(
+    start, corpus, weights, head, changed, tmp_path
+):
+    table = changed({"head": head | {"idle_classes": 12}})
+    here, run_dir = World(0, 1, torch.device("cpu")), tmp_path / "idle"
+    trainer.train(parse_recipe(merge(table, {"schedule": {"epochs": 1}})), run_dir, here)
+    trainer.train(parse_recipe(table), run_dir, here)
+    trained = weights(run_dir, 1)["classifier.weight"]
+    idle = [f"idle {n}" for n in range(12)]
+    for kept in (start({}, run_dir, classifier="keep"), start(table, run_dir, classifier="keep")):
+        assert kept.classes == [*SPEAKERS, *idle] and torch.equal(kept.head.weight, trained)
+    more = {"data": {"train": [str(corpus / "more")]}}
+    for changes in (more, table | more):
+        extended = start(changes, run_dir, classifier="extend")
+        assert extended.classes == [*SPEAKERS, *idle, "a0", "t9"]
+        assert torch.equal(rows_of(extended, extended.head.weight, [*SPEAKERS, *idle]), trained)
+        labels = {extended.dataset[0, 0, row].label for row in range(len(extended.table))}
+        assert labels == {3, 4, 5, 18, 19}
 
 
 def test_an_earlier_epoch_can_be_started_from(start, weights, pretrained):

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from farvox.errors import ModelError, NonFiniteLossError, RecipeError, TrialError
+from farvox.errors import AudioError, ModelError, NonFiniteLossError, RecipeError, TrialError
 from farvox.train.checkpoint import finished_epochs
 from farvox.zoo import load_model
 
@@ -50,6 +50,16 @@ def test_validation_needs_labels_and_says_so_before_training(tmp_path, train_her
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+def test_a_damaged_file_of_the_validation_does_not_cost_the_epoch(tmp_path, train_here, make_corpus):
+    make_corpus(tmp_path / "dev", speakers=["d0", "d1"])
+    damaged = next(tmp_path.rglob("d1_2.*"))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    validate = {"validate": {"data": str(tmp_path / "dev"), "trials": str(tmp_path / "dev" / "trials")}}
+    with pytest.raises(AudioError, match="d1_2"):
+        train_here(tmp_path / "run", validate)
+    assert finished_epochs(tmp_path / "run") == [0]
+
+
 def test_validation_does_not_change_the_training(tmp_path, train_here, corpus, same_weights):
     train_here(tmp_path / "with", validation(corpus))
     train_here(tmp_path / "without")
@@ -64,7 +74,7 @@ def test_figures_are_json_lines_and_tensorboard_on_request(tmp_path, train_here,
 
 
 def test_weights_are_left_alone_from_the_first_loss_that_is_not_finite(tmp_path, train_here):
-    with pytest.raises(NonFiniteLossError, match="the weights were not touched"):
+    with pytest.raises(NonFiniteLossError, match=r"epoch \d, step \d: loss .* the weights were not touched"):
         train_here(tmp_path, {"optim": {"lr": 1e30}, "schedule": {"epochs": 3}})
     for path in tmp_path.rglob("state.json"):
         assert math.isfinite(json.loads(path.read_text())["figures"]["loss"])
@@ -101,6 +111,12 @@ def test_half_precision_runs_and_goes_on(precision, tmp_path, train_here, same_w
         ({"data": {"speeds": []}}, r"data\.speeds"),
         ({"optim": {"batch_size": 9, "accumulate": 2}}, "9 does not divide into 1 process"),
         ({"schedule": {"first_epoch": 44, "epochs": 40}}, "ends before its first epoch, 44"),
+        (
+            {"schedule": {"kind": "exponential"}},
+            r"needs 0 < schedule\.final_lr <= optim\.lr, not 0 and 0\.01",
+        ),
+        ({"schedule": {"margin_epochs": [3]}}, r"margin_epochs = \[3\.0\]: give the epochs where"),
+        ({"head": {"idle_classes": -1}}, r"head\.idle_classes = -1: give a number of classes"),
         ({"model": {}}, "names no architecture"),
     ],
 )

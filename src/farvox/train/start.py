@@ -17,6 +17,8 @@ from farvox.models.margin import Head
 from farvox.train.checkpoint import load_state
 from farvox.zoo import fill, find_model, read_config, read_weights
 
+_IDLE = "idle "
+
 
 @dataclass(frozen=True)
 class StartingPoint:
@@ -53,13 +55,13 @@ class StartingPoint:
         if classifier == "extend":
             known = set(self.old_classes)
             return self.old_classes + [name for name in classes if name not in known]
-        if self.old_classes != classes:
+        if _speaking(self.old_classes) != _speaking(classes):
             raise RecipeError(
                 f"init.classifier = 'keep': {self.folder} was trained on {len(self.old_classes)} classes, "
                 f"the data dirs have {len(classes)} or others; use 'extend' to add classes or 'new' to start "
                 "afresh"
             )
-        return classes
+        return self.old_classes
 
     def load_head(self, head: Head, num_classes: int) -> None:
         """Put the model's classifier into ``head``, built for its classes; extend it to ``num_classes``.
@@ -114,3 +116,20 @@ def class_names(speakers: Sequence[str], speeds: Sequence[float]) -> list[str]:
     if not speeds or max(Counter(speeds).values()) > 1:
         raise RecipeError(f"data.speeds = {list(speeds)}: give at least one factor, and none twice")
     return [name if factor == 1 else f"{name}@{factor:g}" for factor in speeds for name in speakers]
+
+
+def idle_names(count: object) -> list[str]:
+    """Names of ``head.idle_classes``: rows that no speaker has, which only ever push away.
+
+    Two thirds of the HI-MIA homework's classifier are such rows. The space sets them apart from speakers.
+
+    Raises:
+        RecipeError: it is not a count.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise RecipeError(f"head.idle_classes = {count!r}: give a number of classes, 0 or more")
+    return [f"{_IDLE}{number}" for number in range(count)]
+
+
+def _speaking(classes: Sequence[str]) -> list[str]:
+    return [name for name in classes if not name.startswith(_IDLE)]

@@ -20,7 +20,7 @@ from farvox.data.dataset import ChunkDataset
 from farvox.data.loader import Batch, load_batches
 from farvox.data.plan import EpochPlan, StepBatches
 from farvox.data.table import TrainingTable
-from farvox.errors import CheckpointError, RecipeError
+from farvox.errors import CheckpointError, NonFiniteLossError, RecipeError
 from farvox.features.frontend import FrontEndConfig, build_frontend
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.margin import Head
@@ -33,7 +33,7 @@ from farvox.train.distributed import World, synchronise_batchnorm
 from farvox.train.example import mask_law, open_augmenter
 from farvox.train.log import RunLog
 from farvox.train.schedule import Schedule
-from farvox.train.start import StartingPoint, class_names, starting_point
+from farvox.train.start import StartingPoint, class_names, idle_names, starting_point
 from farvox.train.step import Stepper, TrainingModel, build_optimizer
 from farvox.train.validate import Validation
 from farvox.zoo import Model, fill, read_weights, save_model
@@ -70,13 +70,15 @@ def train(recipe: Recipe, run_dir: Path, world: World, *, resume: bool = True) -
             figures = _run_epoch(run, epoch, batches, log)
             done = (epoch + 1 - recipe.schedule.first_epoch) * run.plan.steps_per_epoch
             world.share_buffers(run.network)
-            if run.validation and _is_due(recipe, epoch):
-                figures |= run.validation.run(run.as_model(), world)
-            lr = run.schedule.lr_at(epoch, run.plan.steps_per_epoch - 1)
-            log.epoch(done, epoch=epoch, lr=lr, **figures)
-            if world.is_main:
-                _save(run, run_dir, epoch, done, figures)
-                checkpoint.prune_checkpoints(run_dir, recipe.log.keep)
+            try:
+                if run.validation and _is_due(recipe, epoch):
+                    figures |= run.validation.run(run.as_model(), world)
+                lr = run.schedule.lr_at(epoch, run.plan.steps_per_epoch - 1)
+                log.epoch(done, epoch=epoch, lr=lr, **figures)
+            finally:  # a damaged file of the validation's does not cost the epoch
+                if world.is_main:
+                    _save(run, run_dir, epoch, done, figures)
+                    checkpoint.prune_checkpoints(run_dir, recipe.log.keep)
             world.barrier()
     return checkpoint.checkpoint_folder(run_dir, recipe.schedule.epochs - 1)
 
@@ -196,9 +198,10 @@ def _network_and_head(
         raise RecipeError("[head] of the recipe: the model gives embedding_dim, the data dirs num_classes")
     network = build_model(start.model_name, **start.model_kwargs)
     start.load_network(network)
-    classes = start.classes_for(recipe.init.classifier, names)
-    old = 0 if recipe.init.classifier == "new" else len(start.old_classes)
     head_kwargs = {"name": "aam", **recipe.head}
+    idle = idle_names(head_kwargs.pop("idle_classes", 0))
+    classes = start.classes_for(recipe.init.classifier, names + idle)
+    old = 0 if recipe.init.classifier == "new" else len(start.old_classes)
     head = build_head(embedding_dim=network.embedding_dim, num_classes=old or len(classes), **head_kwargs)
     if old:
         start.load_head(head, len(classes))
@@ -231,7 +234,10 @@ def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> d
         micro_batches = [next(batches) for _ in range(run.recipe.optim.accumulate)]
         # After the batches are drawn: a data loader takes a number from this generator when it starts.
         torch.manual_seed(_step_seed(run.recipe.seed, epoch, step, run.world.rank))
-        result = run.stepper.step(micro_batches)
+        try:
+            result = run.stepper.step(micro_batches)
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(f"epoch {epoch}, step {step + 1}: {error}") from None
         share = run.plan.batch_size / run.world.size
         totals += torch.stack([result.loss, result.num_right / share])
         if (step + 1) % run.recipe.log.every == 0:
