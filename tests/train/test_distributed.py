@@ -145,6 +145,14 @@ def test_synchronised_batchnorm_is_exact_where_rounding_does_not_blur_it(model, 
     np.testing.assert_allclose(two, one, rtol=0, atol=2e-5)
 
 
+def test_what_was_frozen_stays_frozen_in_a_synchronised_batchnorm():
+    network = build_model("ffsvc-ecapa", num_mels=24, channels=32, embedding_dim=16, bottleneck=16)
+    frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
+    synchronise_batchnorm(network)
+    assert "block1.bns.0.weight" in frozen
+    assert {name for name, p in network.named_parameters() if not p.requires_grad} == frozen
+
+
 def test_a_synchronised_batchnorm_alone_is_a_batchnorm():
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Conv1d(3, 5, 1), nn.BatchNorm1d(5))

@@ -180,6 +180,8 @@ def synchronise_batchnorm(module: nn.Module) -> nn.Module:
                 child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
             )
             synced.load_state_dict(child.state_dict())
+            for own, old in zip(synced.parameters(), child.parameters(), strict=True):
+                own.requires_grad_(old.requires_grad)
             setattr(module, name, synced)
         else:
             synchronise_batchnorm(child)
