@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farvox.errors import TrialError
-from farvox.score.scores import read_scores, write_scores
+from farvox.score.scores import _written, read_scores, write_scores
 from farvox.score.trials import read_trials
 
 
@@ -31,6 +31,20 @@ def test_a_line_repeats_the_ids_as_spelled_and_keeps_every_digit(tmp_path, trial
     rows = [line.split(" ") for line in (tmp_path / "scores").read_text().splitlines()]
     assert [row[:2] for row in rows] == [["a.wav", "b.wav"], ["a.wav", "c.wav"], ["b.wav", "c.wav"]]
     assert [float(row[2]) for row in rows] == scores
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0.5, 1.0, 0.0, -1e-7])))
+def test_a_score_carries_at_least_nine_digits_and_is_read_back_exactly(values):
+    texts = _written(np.array(values, float)).to_list()
+    assert [float(text) for text in texts] == values
+    mantissas = [text.lstrip("-").partition("e")[0].replace(".", "") for text in texts]
+    assert all(len(digits.lstrip("0") or digits) >= 9 for digits in mantissas)
+
+
+def test_a_round_score_is_written_with_zeros(tmp_path, trials):
+    write_scores(tmp_path / "scores", trials, [0.5, -1.0, 1 / 3])
+    texts = [line.split(" ")[2] for line in (tmp_path / "scores").read_text().splitlines()]
+    assert texts == ["0.500000000", "-1.00000000", "0.3333333333333333"]
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=3))

@@ -15,12 +15,14 @@ from farvox.score.columns import IdTable, column_blocks, stem_of
 from farvox.score.trials import TrialList
 
 LINES_PER_BLOCK = 1_000_000
+FEWEST_DIGITS = 9
 
 
 def write_scores(path: str | os.PathLike[str], trials: TrialList, scores: ArrayLike) -> None:
     """Write one line for each trial, whole or not at all.
 
-    Scores are written with as many digits as it takes to read the same number back (up to 17).
+    Scores are written with as many significant digits as it takes to read the same number back (up to
+    17), and with at least 9.
 
     Args:
         path: the file to write.
@@ -41,7 +43,7 @@ def write_scores(path: str | os.PathLike[str], trials: TrialList, scores: ArrayL
             block = slice(first, first + LINES_PER_BLOCK)
             enrol = trials.ids.gather(trials.enrol_code[block]).alias("enrol")
             test = trials.ids.gather(trials.test_code[block]).alias("test")
-            lines = pl.DataFrame([enrol, test, pl.Series("score", scores[block])])
+            lines = pl.DataFrame([enrol, test, _written(scores[block])])
             lines.write_csv(file, separator=" ", include_header=False, quote_style="never")
 
 
@@ -73,6 +75,15 @@ def read_scores(path: str | os.PathLike[str], trials: TrialList) -> NDArray[np.f
     if np.array_equal(pair_of_line, pair_of_trial):
         return scores
     return _in_trial_order(path, trials, pair_of_line, pair_of_trial, scores)
+
+
+def _written(scores: NDArray[np.float64]) -> pl.Series:
+    """The shortest text of each score, followed by zeros where that has fewer than nine digits."""
+    texts = pl.Series("score", scores).cast(pl.String)
+    rows = (texts.str.len_bytes() < FEWEST_DIGITS + 8).arg_true().to_numpy()  # few: sign, 0.0000 and digits
+    padded = [f"{score:#.{FEWEST_DIGITS}g}" for score in scores[rows].tolist()]
+    exact = np.array([float(text) for text in padded]) == scores[rows]
+    return texts.scatter(rows[exact], [text for text, same in zip(padded, exact, strict=True) if same])
 
 
 def _numbers(path: Path, first_line: int, column: pl.Series) -> NDArray[np.float64]:
