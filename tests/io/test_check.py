@@ -6,7 +6,7 @@ import pytest
 
 from farvox.errors import DataDirError
 from farvox.io.check import check_data_dir
-from farvox.io.kaldi import write_data_dir
+from farvox.io.kaldi import DataDir, write_data_dir
 from farvox.types import Utterance
 
 
@@ -146,3 +146,16 @@ def test_what_is_no_data_dir_is_an_error(tmp_path: Path) -> None:
         list(check_data_dir(tmp_path))
     with pytest.raises(DataDirError, match="no such data dir"):
         list(check_data_dir(tmp_path / "nowhere"))
+
+
+def test_an_empty_list_of_audio_is_a_fault(data: Path) -> None:
+    edit(data / "wav.scp", lambda _: b"")
+    assert faults_of(data)[0] == "wav.scp:1: no utterance; the file is empty"
+
+
+def test_two_speakers_of_an_utterance_are_named_in_spk2utt_where_it_is_all_there_is(data: Path) -> None:
+    (data / "utt2spk").unlink()
+    edit(data / "spk2utt", lambda text: text.replace(b"B b1", b"B a2 b1"))
+    assert faults_of(data) == ["spk2utt:2: 'a2' is of speaker 'B' here, of 'A' before"]
+    with pytest.raises(DataDirError, match=r"spk2utt:2: 'a2' is there twice"):
+        DataDir.open(data)

@@ -52,9 +52,9 @@ def check_data_dir(path: str | Path) -> Iterator[Fault]:
     kaldi.wav_scp_of(folder)
     files = {name: _Lines(folder / name) for name in kaldi.CORE_FILES if (folder / name).is_file()}
     rules = {
-        "wav.scp": (_pipes, _missing_audio, _not_in_the_others),
+        "wav.scp": (_no_utterance, _pipes, _missing_audio, _not_in_the_others),
         "utt2spk": (_more_than_two_fields, _not_in_wav_scp, _other_speaker_in_spk2utt),
-        "spk2utt": (_utterance_twice_in_spk2utt, _not_in_utt2spk),
+        "spk2utt": (_utterance_twice_in_spk2utt, _several_speakers, _not_in_utt2spk),
         "utt2num_samples": (_not_a_length, _not_in_wav_scp),
     }
     for name, file in files.items():
@@ -141,6 +141,13 @@ def _out_of_order(file: _Lines) -> pl.DataFrame:
 # Rules for one file
 
 
+def _no_utterance(wav_scp: _Lines, files: _Files) -> pl.DataFrame:
+    empty = wav_scp.table.is_empty() and wav_scp.malformed.is_empty()
+    return pl.DataFrame(
+        {"line": [1], "what": ["no utterance; the file is empty"]} if empty else [], schema=_FAULTS
+    )
+
+
 def _pipes(wav_scp: _Lines, files: _Files) -> pl.DataFrame:
     pipes = wav_scp.table.filter(pl.col("value").str.ends_with("|"))
     return _faults(pipes, pl.format("the audio of '{}' {}", "key", pl.lit(kaldi.PIPE_HINT)))
@@ -209,6 +216,19 @@ def _utterance_twice_in_spk2utt(spk2utt: _Lines, files: _Files) -> pl.DataFrame:
     members = spk2utt.members()
     twice = members.filter(~pl.struct("speaker_id", "utt_id").is_first_distinct())
     return _faults(twice, pl.format("'{}' is listed twice for speaker '{}'", "utt_id", "speaker_id"))
+
+
+def _several_speakers(spk2utt: _Lines, files: _Files) -> pl.DataFrame:
+    """Where there is a utt2spk, the disagreement is named there."""
+    if "utt2spk" in files:
+        return pl.DataFrame(schema=_FAULTS)
+    owners = spk2utt.members().unique(["speaker_id", "utt_id"], maintain_order=True)
+    again = owners.with_columns(first=pl.col("speaker_id").first().over("utt_id")).filter(
+        pl.col("speaker_id") != pl.col("first")
+    )
+    return _faults(
+        again, pl.format("'{}' is of speaker '{}' here, of '{}' before", "utt_id", "speaker_id", "first")
+    )
 
 
 def _not_in_utt2spk(spk2utt: _Lines, files: _Files) -> pl.DataFrame:

@@ -177,8 +177,9 @@ def _refuse_duplicates(path: Path, table: pl.DataFrame) -> None:
     if (ids[1:] > ids[:-1]).all():  # sorted: the usual case, and much the faster test
         return
     if ids.n_unique() < len(ids):
-        line = int((~ids.is_first_distinct()).arg_true()[0])
-        raise DataDirError(f"{path}:{line + 1}: '{ids[line]}' is there twice; utterance ids are unique")
+        row = int((~ids.is_first_distinct()).arg_true()[0])
+        line = table["line"][row] if "line" in table.columns else row + 1
+        raise DataDirError(f"{path}:{line}: '{ids[row]}' is there twice; utterance ids are unique")
 
 
 def _speakers(folder: Path, table: pl.DataFrame) -> pl.Series:
@@ -204,9 +205,10 @@ def _speakers(folder: Path, table: pl.DataFrame) -> pl.Series:
 
 
 def invert_spk2utt(spk2utt: pl.DataFrame) -> pl.DataFrame:
-    """Turn rows (`speaker_id`, `utt_ids` in one string) into rows (`utt_id`, `speaker_id`)."""
+    """Turn rows (`speaker_id`, `utt_ids` in one string) into rows (`utt_id`, `speaker_id`, `line` from 1)."""
     utt_ids = pl.col("utt_ids").str.replace_all("[ \t]+", " ").str.split(" ")
-    return spk2utt.select(utt_id=utt_ids, speaker_id="speaker_id").explode("utt_id")
+    numbered = spk2utt.with_row_index("line", 1)
+    return numbered.select(utt_id=utt_ids, speaker_id="speaker_id", line="line").explode("utt_id")
 
 
 def _lengths(folder: Path, table: pl.DataFrame) -> pl.Series:

@@ -16,8 +16,10 @@ def read_lines(path: str | Path, *, strip: str = " \t\r") -> pl.Series:
         DataDirError: no such file, or (with its line number) text that is not UTF-8.
     """
     try:
+        file = Path(path)
+        source = file if file.is_file() else file.read_bytes()  # polars cannot read pipes, and reads folders
         lines = pl.read_csv(
-            path, has_header=False, separator="\n", quote_char=None, schema={"line": pl.String},
+            source, has_header=False, separator="\n", quote_char=None, schema={"line": pl.String},
             raise_if_empty=False, glob=False,
         )["line"]  # fmt: skip
     except FileNotFoundError:
