@@ -5,9 +5,12 @@ Exit status: 0 done, 1 the input is at fault (a message, no traceback), 2 wrong 
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import farvox
@@ -45,6 +48,32 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    name = " ".join(["farvox", *words[:1]])
+    try:
+        status = _dispatch(words)
+        sys.stdout.flush()
+        return status
+    except FarvoxError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except BrokenPipeError:  # nobody reads on, as in "farvox check DIR | head -1"
+        _drop_stdout()
+        return 1
+    except OSError as error:
+        if error.filename is not None:
+            print(f"{name}: {error.filename}: {error.strerror}", file=sys.stderr)
+        elif error.errno == errno.ENOSPC:
+            print(f"{name}: {error.strerror}", file=sys.stderr)
+            _drop_stdout()
+        else:
+            raise
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if words else 2
@@ -54,16 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in VERBS:
         print(f"farvox: unknown verb '{words[0]}'{_nearest(words[0])}\n\n{usage()}", file=sys.stderr)
         return 2
-    try:
-        return _run_verb(words[0], words[1:])
-    except FarvoxError as error:
-        print(f"farvox {words[0]}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
-    except BrokenPipeError:
-        return 1
-    except KeyboardInterrupt:
-        print(f"farvox {words[0]}: interrupted", file=sys.stderr)
-        return 130
+    return _run_verb(words[0], words[1:])
 
 
 def _run_verb(name: str, words: list[str]) -> int:
@@ -76,6 +96,12 @@ def _run_verb(name: str, words: list[str]) -> int:
 
         status = tyro.cli(verb, args=words, prog=f"farvox {name}")
     return int(status or 0)
+
+
+def _drop_stdout() -> None:
+    """Leave nothing that Python would try, and fail, to write when it ends."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _nearest(word: str) -> str:
