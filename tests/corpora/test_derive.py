@@ -193,3 +193,10 @@ def test_speakers_of_a_list_of_noises_cannot_be_chosen(tmp_path: Path) -> None:
     write_data_dir(tmp_path / "noise", [Utterance("n1", "/n1.wav")])
     with pytest.raises(DataDirError, match="neither utt2spk nor spk2utt"):
         subset(tmp_path / "noise", tmp_path / "out", speakers="1-1")
+
+
+def test_a_subset_does_not_replace_its_own_source(tmp_path: Path) -> None:
+    source = make(tmp_path / "x", "AB")
+    with pytest.raises(DataDirError, match="is the data dir itself"):
+        subset(source, tmp_path / "y/../x", speakers="1-1")
+    assert len(DataDir.open(source)) == 4

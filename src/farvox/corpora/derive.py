@@ -55,7 +55,7 @@ def subset(
 
     Args:
         path: the data dir to read.
-        out: the data dir to write.
+        out: the data dir to write; another one than ``path``.
         speakers: ``FIRST-LAST``, which counts the speakers in C order from 1 and includes both, or a file
             whose lines begin with a speaker.
         utterances: a file whose lines begin with an utterance.
@@ -63,10 +63,12 @@ def subset(
         seed: of that draw.
 
     Raises:
-        DataDirError: an unknown speaker or utterance, a range that leaves the speakers there are, or
-            nothing stays.
+        DataDirError: an unknown speaker or utterance, a range that leaves the speakers there are,
+            nothing stays, or ``out`` is ``path``.
     """
     source = DataDir.open(path)
+    if Path(out).resolve() == Path(path).resolve():
+        raise DataDirError(f"{out}: is the data dir itself, which would lose the others; choose another OUT")
     table = source.table
     if (speakers is not None or per_speaker is not None) and source.speaker_ids.null_count():
         raise DataDirError(f"{path}: has neither utt2spk nor spk2utt, so speakers cannot be chosen")
