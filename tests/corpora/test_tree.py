@@ -47,6 +47,12 @@ def test_a_list_of_paths_is_resolved_from_the_folders_above_it(tmp_path, record)
     assert listed_files(rir_list) == [str(far), str(near), str(absolute)]
 
 
+def test_a_corpus_may_have_been_renamed(tmp_path, record):
+    file = record(tmp_path / "rirs/real/x.wav")
+    (tmp_path / "rirs/real/rir_list").write_text("--rir-id 1 --room-id a RIRS_NOISES/real/x.wav\n")
+    assert listed_files(tmp_path / "rirs/real/rir_list") == [str(file)]
+
+
 def test_a_list_that_names_an_absent_file_is_refused_at_its_line(tmp_path, record):
     record(tmp_path / "a.wav")
     (tmp_path / "noise_wav_list").write_text("a.wav\n/PATH/musan/noise/b.wav\n")

@@ -85,7 +85,8 @@ def listed_files(list_path: Path) -> list[str]:
     """The files of a list with one path per line, such as the baseline's ``noise_wav_list`` and ``rir_list``.
 
     A line of Kaldi's form ``--rir-id X --room-id Y PATH`` counts by its last word. A relative path is looked
-    for from the list's own folder, then from the folders above it, nearest first.
+    for from the list's own folder, then from the folders above it, nearest first; at last without its first
+    folder, which is the corpus's own (``RIRS_NOISES/...``) and may have another name here.
 
     Raises:
         CorpusError: the list is empty, or names a file that is not there.
@@ -96,11 +97,13 @@ def listed_files(list_path: Path) -> list[str]:
         entry = line.strip().split()[-1] if line.startswith("--") else line.strip()
         if not entry:
             continue
-        bases = [base, list_path.parent, *list_path.parent.parents]
-        base = next((base for base in bases if (base / entry).is_file()), base)
-        if not (base / entry).is_file():
+        bases = (base, list_path.parent, *list_path.parent.parents)
+        places = ((base, path) for path in (entry, entry.partition("/")[2]) for base in bases)
+        place = next((place for place in places if os.path.isfile(os.path.join(*place))), None)
+        if place is None:
             raise CorpusError(f"{list_path}:{number}: no file {entry}; expected the path of an audio file")
-        found.append(os.path.abspath(base / entry))
+        base = place[0]
+        found.append(os.path.abspath(os.path.join(*place)))
     if not found:
         raise CorpusError(f"{list_path}: an empty list; expected the path of an audio file on each line")
     return list(dict.fromkeys(found))
