@@ -266,3 +266,10 @@ def test_a_damaged_embedding_file_is_refused(tmp_path, content):
         import_embeddings(tmp_path / "e.npy", tmp_path / "out")
     with pytest.raises(CheckpointError, match=r"absent\.npy: cannot be read"):
         import_embeddings(tmp_path / "absent.npy", tmp_path / "out")
+
+
+def test_bare_weights_are_refused_in_few_words(tmp_path):
+    torch.save(make_network("ffsvc-resnet34").state_dict(), tmp_path / "bare.pkl")
+    with pytest.raises(CheckpointError, match=r"no weights under 'model'; it holds .*, \.\.\.$") as refused:
+        import_checkpoint(tmp_path / "bare.pkl", tmp_path / "out", "ffsvc-resnet34")
+    assert len(str(refused.value)) < 400

@@ -113,7 +113,8 @@ def _weights_of(saved: Mapping[str, Any], part: str, path: Path) -> dict[str, Te
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in weights.items()
     ):
-        raise CheckpointError(f"{path}: no weights under '{part}'; it holds {', '.join(map(str, saved))}")
+        held = ", ".join([*map(str, list(saved)[:6]), *(["..."] if len(saved) > 6 else [])])
+        raise CheckpointError(f"{path}: no weights under '{part}'; it holds {held}")
     prefix = "module." if all(name.startswith("module.") for name in weights) else ""
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
 
