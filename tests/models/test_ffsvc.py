@@ -1,6 +1,6 @@
 import torch
 
-from farvox.models.ffsvc import ecapa_sizes, resnet34_sizes
+from farvox.models.ffsvc import FrameAttention, ecapa_sizes, resnet34_sizes
 from farvox.models.registry import build_model
 
 ECAPA = {"channels": 16, "embedding_dim": 12, "num_mels": 20, "bottleneck": 8, "scale": 4}
@@ -57,3 +57,13 @@ def test_the_mended_pooling_has_the_same_weights():
     mended.load_state_dict(published.state_dict())
     feats_BFM = torch.randn(2, 20, 20)
     assert not torch.allclose(mended.eval()(feats_BFM), published.eval()(feats_BFM))
+
+
+def test_autocast_does_not_narrow_the_weights_of_the_frames():
+    torch.manual_seed(0)
+    attention, x_BFC = FrameAttention(32, 128), torch.randn(2, 50, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        weights_BF1, hidden = attention(x_BFC), attention.lin_proj(x_BFC)
+    assert hidden.dtype == torch.bfloat16
+    expected = torch.softmax(torch.tanh(hidden.float() @ attention.v), dim=1)
+    torch.testing.assert_close(weights_BF1.squeeze(-1), expected, rtol=1e-5, atol=0)

@@ -65,7 +65,9 @@ class FrameAttention(nn.Module):
 
     def forward(self, x_BFC: Tensor) -> Tensor:
         """[B, F, C] to weights [B, F, 1] that sum to one over the frames."""
-        return fn.softmax(torch.tanh(widen(self.lin_proj(x_BFC)) @ self.v), dim=1).unsqueeze(-1)
+        hidden = widen(self.lin_proj(x_BFC))
+        with torch.autocast(hidden.device.type, enabled=False):  # which would narrow the product again
+            return fn.softmax(torch.tanh(hidden @ self.v), dim=1).unsqueeze(-1)
 
 
 class FfsvcAttentiveStatistics(nn.Module):
