@@ -92,3 +92,14 @@ def test_progress_speaks_only_after_a_while(notes):
     talkative = Progress("files read", 10, notes.append, every=0)
     talkative.advance(4)
     assert notes[0].startswith("files read: 4 of 10, ")
+
+
+def test_nothing_is_written_when_one_part_cannot_be(tmp_path, record, notes):
+    (tmp_path / "b.wav").write_text("this is text")
+    parts = {
+        "train": recordings([str(record(tmp_path / "a.wav"))]),
+        "dev": recordings([str(tmp_path / "b.wav")]),
+    }
+    with pytest.raises(CorpusError, match="out/dev: none of its audio files can be used"):
+        write_parts(tmp_path / "out", parts, note=notes.append)
+    assert not (tmp_path / "out").exists()

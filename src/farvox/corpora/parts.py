@@ -106,18 +106,22 @@ def write_parts(
     rejected = dict(rejected or {})
     paths = {each.wav_path for part in parts.values() for each in part if each.num_samples is None}
     lengths = _measure(sorted(paths), rejected, note=note, jobs=jobs)
-    made = []
-    for part, utterances in parts.items():
-        usable = [
+    usable = {
+        part: [
             each if each.num_samples is not None else replace(each, num_samples=lengths[each.wav_path])
             for each in utterances
             if each.num_samples is not None or each.wav_path in lengths
         ]
-        if not usable:
-            reason = next((f": {path}: {why}" for path, why in rejected.items()), "")
-            raise CorpusError(f"{out / part}: none of its audio files can be used{reason}")
-        made.append(write_data_dir(out / part, usable, files=dict((files or {}).get(part, {}))))
-        note(_description(out / part, usable))
+        for part, utterances in parts.items()
+    }
+    for part, utterances in usable.items():
+        if not utterances:
+            reasons = (f": {path}: {why.removeprefix(f'{path}: ')}" for path, why in rejected.items())
+            raise CorpusError(f"{out / part}: none of its audio files can be used{next(reasons, '')}")
+    made = []
+    for part, utterances in usable.items():
+        made.append(write_data_dir(out / part, utterances, files=dict((files or {}).get(part, {}))))
+        note(_description(out / part, utterances))
     _report_rejected(out / "rejected.tsv", rejected, note)
     return made
 
