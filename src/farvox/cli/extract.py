@@ -36,11 +36,14 @@ def extract(
 def extract_to(model: object, data_dir: object, out: Path, *, threads: int = 0) -> None:
     """Extract with visible progress and write ``out``."""
     from farvox.extract import extract as run_extraction
+    from farvox.io.atomic import refuse_to_replace_foreign
+    from farvox.io.embeddings import OWN_FILES
     from farvox.io.kaldi import DataDir
     from farvox.progress import ProgressLine
     from farvox.zoo import Model
 
     assert isinstance(model, Model) and isinstance(data_dir, DataDir)
+    refuse_to_replace_foreign(out, OWN_FILES)  # now, not after hours of work
     with ProgressLine("extract", len(data_dir)) as line:
         embeddings = run_extraction(
             model,

@@ -60,7 +60,7 @@ def atomic_dir(path: str | Path, *, own_files: Sequence[str] = OWN_FILES) -> Ite
     """
     with _naming(path):
         final = _destination(path)
-        _refuse_to_replace_foreign(final, own_files)
+        refuse_to_replace_foreign(final, own_files)
         temporary = _beside(final)
         temporary.mkdir()
         try:
@@ -104,7 +104,13 @@ def _beside(final: Path) -> Path:
     return final.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{final.name[-64:]}")
 
 
-def _refuse_to_replace_foreign(final: Path, own_files: Sequence[str]) -> None:
+def refuse_to_replace_foreign(path: str | Path, own_files: Sequence[str] = OWN_FILES) -> None:
+    """What `atomic_dir` refuses at its start, for those who want to know before hours of work.
+
+    Raises:
+        FarvoxError: ``path`` is a file, or a folder that is not empty and holds none of ``own_files``.
+    """
+    final = Path(os.path.realpath(path))
     if not final.exists():
         return
     if not final.is_dir():

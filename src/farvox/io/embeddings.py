@@ -19,6 +19,9 @@ import polars as pl
 from farvox.errors import DataDirError
 from farvox.io.atomic import atomic_dir
 
+OWN_FILES = ("embeddings.npy",)
+"""A folder that holds this may be replaced by other embeddings."""
+
 
 @dataclass(frozen=True)
 class EmbeddingSet:
@@ -72,7 +75,7 @@ class EmbeddingSet:
 
     def save(self, path: str | Path) -> None:
         """Write the folder ``path``, whole or not at all; an earlier set of embeddings is replaced."""
-        with atomic_dir(path, own_files=("embeddings.npy",)) as folder:
+        with atomic_dir(path, own_files=OWN_FILES) as folder:
             np.save(folder / "embeddings.npy", self.embeddings)
             (folder / "utt_ids.txt").write_bytes("".join(f"{utt_id}\n" for utt_id in self.utt_ids).encode())
             (folder / "meta.json").write_text(
