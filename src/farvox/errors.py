@@ -49,3 +49,11 @@ class NonFiniteLossError(FarvoxError):
 
 class MissingExtraError(FarvoxError):
     """An optional dependency is not installed; the message names the extra that brings it."""
+
+
+class NoSpeechError(AudioError):
+    """A recording is silent, or too little of it is speech."""
+
+
+class TooShortError(AudioError):
+    """A recording is shorter than the least that can be judged."""
