@@ -3,18 +3,23 @@
 libsndfile (through soundfile) reads wav, flac, ogg, mp3 and NIST sphere; FFmpeg (through PyAV) reads
 what libsndfile does not know, such as the m4a files of VoxCeleb2. Resampling is soxr's.
 
+What is read is a path or a binary file object. Of a file object the whole content is read into memory,
+from its beginning wherever it stands (from where it stands if it cannot seek), so the same object can be
+read twice; a named pipe is read whole in the same way. Messages call it by its ``name``, or "<file object>".
+
 Shape suffixes: C channel, T sample.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import os
-import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,15 +28,17 @@ import soxr
 
 from farvox.errors import AudioError
 from farvox.io.atomic import atomic_file
+from farvox.io.truncation import refuse_truncated
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
 Wave = npt.NDArray[np.float32]
+AudioSource: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 
-_UNKNOWN_FORMAT = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
+_UNKNOWN_FORMAT = (1, 7)  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT, and what is no mp3 though it began so
+_TRUSTED_SUFFIXES = (".mp3", ".raw")  # libsndfile goes by these names whatever the file holds
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's SF_COUNT_MAX: a flac file written by a pipe
-_STREAMED = 0x7FFF_F000  # wav sizes from here on were written by a pipe that did not know its length
 _SHORTFALL_SECONDS = 0.25  # what codecs may leave out at the ends of a file that is whole
 _EDGE_SECONDS = 0.1  # context that soxr is given on either side of a part, longer than its filter
 
@@ -51,22 +58,23 @@ class AudioInfo:
     num_channels: int
 
 
-def audio_info(path: str | Path) -> AudioInfo:
+def audio_info(audio: AudioSource) -> AudioInfo:
     """Length, rate and channels of an audio file.
 
     Raises:
         AudioError: no such file, no audio, or shorter than its header says.
     """
+    source = _as_source(audio)
     try:
-        with _open(path) as file:
+        with _open(source) as file:
             return AudioInfo(file.frames, file.samplerate, file.channels)
     except _ForeignFormatError:
-        wav_CT, sample_rate = _decode(path)
+        wav_CT, sample_rate = _decode(source)
         return AudioInfo(wav_CT.shape[1], sample_rate, wav_CT.shape[0])
 
 
 def read_audio(
-    path: str | Path,
+    audio: AudioSource,
     *,
     start: int = 0,
     num_samples: int | None = None,
@@ -80,7 +88,7 @@ def read_audio(
     of context on either side, and equals the slice of the whole to about 1e-4.
 
     Args:
-        path: the file.
+        audio: a path or a binary file object.
         start: first sample, counted at ``sample_rate``.
         num_samples: how many samples at ``sample_rate``; None for all that follow.
         sample_rate: of the result, Hz.
@@ -95,20 +103,25 @@ def read_audio(
     """
     if start < 0 or (num_samples is not None and num_samples < 0):
         raise ValueError(f"start {start} and num_samples {num_samples} count from 0")
+    source = _as_source(audio)
     try:
-        with _open(path) as file:
-            _refuse_channel(path, channel, file.channels)
-            wav_T = _read_part(path, file, channel, start, num_samples, sample_rate)
+        with _open(source) as file:
+            _refuse_channel(source, channel, file.channels)
+            wav_T = _read_part(source, file, channel, start, num_samples, sample_rate)
     except _ForeignFormatError:
-        wav_CT, own_rate = _decode(path)
-        _refuse_channel(path, channel, len(wav_CT))
+        wav_CT, own_rate = _decode(source)
+        _refuse_channel(source, channel, len(wav_CT))
         stop = None if num_samples is None else start + num_samples
-        wav_T = _resample(wav_CT[channel], own_rate, sample_rate)[start:stop]
-    return _checked(path, wav_T)
+        wav_T = resample(wav_CT[channel], own_rate, sample_rate)[start:stop]
+    return _checked(source, wav_T)
 
 
-def read_channels(path: str | Path, *, sample_rate: int = 16000) -> Wave:
+def read_channels(audio: AudioSource, *, sample_rate: int = 16000) -> Wave:
     """Read all channels of an audio file.
+
+    Args:
+        audio: a path or a binary file object.
+        sample_rate: of the result, Hz.
 
     Returns:
         wav_CT: float32 in [-1, 1].
@@ -116,13 +129,46 @@ def read_channels(path: str | Path, *, sample_rate: int = 16000) -> Wave:
     Raises:
         AudioError: as `read_audio`.
     """
+    wav_CT, own_rate = read_recording(audio)
+    return resample(wav_CT, own_rate, sample_rate)
+
+
+def read_recording(audio: AudioSource) -> tuple[Wave, int]:
+    """Read all channels of an audio file as they were recorded.
+
+    Args:
+        audio: a path or a binary file object.
+
+    Returns:
+        wav_CT, float32, in [-1, 1] but for the files of floats that leave it; and its rate in Hz.
+
+    Raises:
+        AudioError: as `read_audio`.
+    """
+    source = _as_source(audio)
     try:
-        with _open(path) as file:
-            wav_CT = _read_frames(path, file, 0, file.frames).T
+        with _open(source) as file:
+            wav_CT = _read_frames(source, file, 0, file.frames).T
             own_rate = file.samplerate
     except _ForeignFormatError:
-        wav_CT, own_rate = _decode(path)
-    return _checked(path, np.stack([_resample(wav_T, own_rate, sample_rate) for wav_T in wav_CT]))
+        wav_CT, own_rate = _decode(source)
+    return _checked(source, wav_CT), own_rate
+
+
+def resample(wav: Wave, own_rate: int, sample_rate: int) -> Wave:
+    """Bring samples to another rate (soxr, quality HQ); the same array where the rates are the same.
+
+    Args:
+        wav: wav_T or wav_CT.
+        own_rate: its rate, Hz.
+        sample_rate: of the result, Hz.
+    """
+    if own_rate == sample_rate:
+        return wav
+    if wav.ndim == 2:
+        return np.stack([resample(wav_T, own_rate, sample_rate) for wav_T in wav])
+    resampled_T: Wave = soxr.resample(wav, own_rate, sample_rate, quality="HQ")
+    return resampled_T
 
 
 def write_audio(path: str | Path, wav_T: npt.NDArray[np.floating], sample_rate: int = 16000) -> None:
@@ -140,7 +186,7 @@ def write_audio(path: str | Path, wav_T: npt.NDArray[np.floating], sample_rate: 
     """
     if Path(path).suffix.lower() not in (".wav", ".flac"):
         raise AudioError(f"{path}: audio is written as .wav or .flac; choose one of these suffixes")
-    wav_T = _checked(path, np.asarray(wav_T))
+    wav_T = _checked(_Source(str(path)), np.asarray(wav_T))
     pcm_T = np.clip(np.rint(wav_T * 32768.0), -32768, 32767).astype(np.int16)
     with atomic_file(path) as temporary:
         soundfile.write(temporary, pcm_T.T, sample_rate, subtype="PCM_16")
@@ -150,54 +196,73 @@ class _ForeignFormatError(Exception):
     """libsndfile does not know the format of the file, or cannot tell its length."""
 
 
-def _open(path: str | Path) -> soundfile.SoundFile:
-    """Open with libsndfile a file that is there and as long as it says."""
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Something to read from: a path, or bytes that came out of a file object or a pipe."""
+
+    name: str
+    content: bytes | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    def open(self) -> BinaryIO:
+        return open(self.name, "rb") if self.content is None else io.BytesIO(self.content)
+
+
+def _as_source(audio: AudioSource) -> _Source:
+    if not isinstance(audio, str | os.PathLike):
+        return _from_file_object(audio)
+    path = os.fsdecode(audio)
     try:
-        _refuse_truncated(path)
-        file = soundfile.SoundFile(path)
-    except soundfile.LibsndfileError as error:
-        if error.code == _UNKNOWN_FORMAT:
-            raise _ForeignFormatError from None
-        raise AudioError(f"{path}: cannot be read as audio: {error.error_string}") from None
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise AudioError(f"{path}: cannot be read: it is a directory; name the audio file")
+        if stat.S_ISFIFO(mode) or path.lower().endswith(_TRUSTED_SUFFIXES):
+            return _Source(path, Path(path).read_bytes())
     except FileNotFoundError:
         raise AudioError(f"{path}: no such file (relative paths start at {os.getcwd()})") from None
     except OSError as error:
         raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if not stat.S_ISREG(mode):
+        raise AudioError(f"{path}: cannot be read: it is a device or a socket, not a file")
+    return _Source(path)
+
+
+def _from_file_object(audio: BinaryIO) -> _Source:
+    name = getattr(audio, "name", None)
+    name = name if isinstance(name, str) else "<file object>"
+    try:
+        if audio.seekable():
+            audio.seek(0)
+        content = audio.read()
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        raise AudioError(f"{name}: cannot be read: {error}") from None
+    if not isinstance(content, bytes):
+        raise AudioError(f'{name}: opened as text; audio is read from files opened with mode "rb"')
+    return _Source(name, content)
+
+
+def _open(source: _Source) -> soundfile.SoundFile:
+    """Open with libsndfile a file that is as long as it says."""
+    try:
+        with source.open() as content:
+            refuse_truncated(source.name, content)
+        file = soundfile.SoundFile(source.name if source.content is None else source.open())
+    except soundfile.LibsndfileError as error:
+        if error.code in _UNKNOWN_FORMAT:
+            raise _ForeignFormatError from None
+        raise AudioError(f"{source}: cannot be read as audio: {error.error_string}") from None
+    except OSError as error:
+        raise AudioError(f"{source}: cannot be read: {error.strerror or error}") from None
     if file.frames == _UNKNOWN_LENGTH:
         file.close()
         raise _ForeignFormatError
     return file
 
 
-def _refuse_truncated(path: str | Path) -> None:
-    """Compare the size of a wav or NIST file with its header: libsndfile silently reads what there is."""
-    with open(path, "rb") as file:
-        start, length = _promised_bytes(file)
-        missing = start + length - os.fstat(file.fileno()).st_size
-    if missing > 0:
-        what = f"{missing} of its {length} bytes of audio are missing"
-        raise AudioError(f"{path}: truncated: {what}; copy it again")
-
-
-def _promised_bytes(file: BinaryIO) -> tuple[int, int]:
-    """Where the audio of a file begins and how long it is, in bytes; (0, 0) where the header does not say."""
-    head = file.read(1024)
-    if head[:4] == b"RIFF":
-        file.seek(12)
-        while len(chunk := file.read(8)) == 8:
-            length = int.from_bytes(chunk[4:], "little")
-            if chunk[:4] == b"data":
-                return file.tell(), length if length < _STREAMED else 0
-            file.seek(length + length % 2, os.SEEK_CUR)
-    if head[:7] == b"NIST_1A" and b"shorten" not in head:
-        sizes = dict(re.findall(rb"(sample_count|sample_n_bytes|channel_count) -i (\d+)", head))
-        if len(sizes) == 3:
-            return int(head[8:16]), math.prod(int(size) for size in sizes.values())
-    return 0, 0
-
-
 def _read_part(
-    path: str | Path,
+    source: _Source,
     file: soundfile.SoundFile,
     channel: int,
     start: int,
@@ -206,7 +271,7 @@ def _read_part(
 ) -> Wave:
     if file.samplerate == sample_rate:
         count = file.frames if num_samples is None else num_samples
-        return _read_frames(path, file, start, count)[:, channel]
+        return _read_frames(source, file, start, count)[:, channel]
     # Whole periods of both rates, so that the part falls on the same grid as the whole.
     period = math.gcd(sample_rate, file.samplerate)
     up, down = sample_rate // period, file.samplerate // period
@@ -214,15 +279,15 @@ def _read_part(
     first = max(0, (start - edge) // up)
     stop = None if num_samples is None else start + num_samples
     count = file.frames if stop is None else -(-(stop + edge) // up) * down - first * down
-    part_T = _read_frames(path, file, first * down, count)[:, channel]
-    wav_T = _resample(part_T, file.samplerate, sample_rate)
+    part_T = _read_frames(source, file, first * down, count)[:, channel]
+    wav_T = resample(part_T, file.samplerate, sample_rate)
     return wav_T[start - first * up : None if stop is None else stop - first * up]
 
 
-def _read_frames(path: str | Path, file: soundfile.SoundFile, start: int, count: int) -> Wave:
+def _read_frames(source: _Source, file: soundfile.SoundFile, start: int, count: int) -> Wave:
     """Frames [T, C] from ``start``, fewer where the file ends; never fewer than its header promises."""
     if file.frames == 0:
-        raise AudioError(f"{path}: holds no audio; delete it or its line of wav.scp")
+        raise AudioError(f"{source}: holds no audio; delete it or its line of wav.scp")
     start = min(start, file.frames)
     count = min(count, file.frames - start)
     try:
@@ -230,33 +295,35 @@ def _read_frames(path: str | Path, file: soundfile.SoundFile, start: int, count:
             file.seek(start)
         frames_TC: Wave = file.read(count, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"{path}: damaged audio: {error.error_string}; copy it again") from None
+        raise AudioError(f"{source}: damaged audio: {error.error_string}; copy it again") from None
     if len(frames_TC) < count:
         raise AudioError(
-            f"{path}: truncated: ends at sample {start + len(frames_TC)} of {file.frames}; copy it again"
+            f"{source}: truncated: ends at sample {start + len(frames_TC)} of {file.frames}; copy it again"
         )
     return frames_TC
 
 
-def _decode(path: str | Path) -> tuple[Wave, int]:
+def _decode(source: _Source) -> tuple[Wave, int]:
     """All channels [C, T] and the rate of a file, by FFmpeg."""
     import av
 
     try:
-        with av.open(str(path)) as container:
+        # A playlist is a file that names others; of what FFmpeg may open there is nothing but this file.
+        with source.open() as file, av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
             if not container.streams.audio:
-                raise AudioError(f"{path}: holds no audio stream")
+                raise AudioError(f"{source}: holds no audio stream")
             rate = int(container.streams.audio[0].rate)
             seconds = _promised_seconds(container)
             blocks = list(_decoded_blocks(container))
     except av.FFmpegError as error:
-        raise AudioError(f"{path}: cannot be read as audio: {error.strerror}") from None
+        why = f"{error.strerror} (FFmpeg); it is damaged, or no audio at all"
+        raise AudioError(f"{source}: cannot be read as audio: {why}") from None
     if not blocks:
-        raise AudioError(f"{path}: holds no audio; delete it or its line of wav.scp")
+        raise AudioError(f"{source}: holds no audio; delete it or its line of wav.scp")
     wav_CT = np.concatenate(blocks, axis=1)
     if wav_CT.shape[1] < (seconds - _SHORTFALL_SECONDS) * rate:
         found = f"{wav_CT.shape[1] / rate:.2f} s of {seconds:.2f} s"
-        raise AudioError(f"{path}: truncated: holds only {found}; copy it again")
+        raise AudioError(f"{source}: truncated: holds only {found}; copy it again")
     return wav_CT, rate
 
 
@@ -277,19 +344,12 @@ def _decoded_blocks(container: InputContainer) -> Iterator[Wave]:
             yield block.to_ndarray().astype(np.float32, copy=False)
 
 
-def _resample(wav_T: Wave, own_rate: int, sample_rate: int) -> Wave:
-    if own_rate == sample_rate:
-        return wav_T
-    resampled_T: Wave = soxr.resample(wav_T, own_rate, sample_rate, quality="HQ")
-    return resampled_T
-
-
-def _refuse_channel(path: str | Path, channel: int, num_channels: int) -> None:
+def _refuse_channel(source: _Source, channel: int, num_channels: int) -> None:
     if not 0 <= channel < num_channels:
-        raise AudioError(f"{path}: has no channel {channel}; it has {num_channels}, counted from 0")
+        raise AudioError(f"{source}: has no channel {channel}; it has {num_channels}, counted from 0")
 
 
-def _checked(path: str | Path, wav: Wave) -> Wave:
+def _checked(source: _Source, wav: Wave) -> Wave:
     if not np.isfinite(wav).all():
-        raise AudioError(f"{path}: holds samples that are not finite (NaN or infinite)")
+        raise AudioError(f"{source}: holds samples that are not finite (NaN or infinite)")
     return np.ascontiguousarray(wav)
