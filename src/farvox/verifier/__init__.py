@@ -1,0 +1,1 @@
+"""A verifier people can use: recordings in, decisions out."""
