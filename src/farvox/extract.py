@@ -5,23 +5,23 @@ Shape suffixes: N utterance, E embedding, T sample.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 import farvox
 from farvox.errors import AudioError
 from farvox.io.audio import read_audio
 from farvox.io.embeddings import EmbeddingSet
 from farvox.io.kaldi import DataDir
-from farvox.zoo import Model
+from farvox.zoo import Embedder
 
 Embedding = npt.NDArray[np.float32]
 LOOK_AHEAD = 16
@@ -39,7 +39,7 @@ class ExtractProgress:
 
 
 def extract(
-    model: Model,
+    embedder: Embedder,
     data_dir: DataDir,
     *,
     threads: int = 0,
@@ -48,9 +48,9 @@ def extract(
     """Embeddings of every utterance of a data dir, in ``wav.scp`` order, as the network gives them.
 
     Args:
-        model: network and front-end; its sample rate is what files are read at.
+        embedder: the model; its sample rate is what files are read at.
         data_dir: needs only ``wav.scp``.
-        threads: utterances read and embedded at a time, each on one CPU thread; 0: as many as torch uses.
+        threads: utterances read and embedded at a time, each on one CPU thread; 0: one per core.
         progress: called after each utterance.
 
     Raises:
@@ -58,20 +58,20 @@ def extract(
             non-finite embedding; names the utterance.
     """
     utt_ids, wav_paths = data_dir.utt_ids.to_list(), data_dir.wav_paths.to_list()
-    embeddings = embed_files(model, utt_ids, wav_paths, threads=threads, progress=progress)
+    embeddings = embed_files(embedder, utt_ids, wav_paths, threads=threads, progress=progress)
     meta: dict[str, Any] = {
         "farvox_version": farvox.__version__,
         "data_dir": str(data_dir.path),
-        "model": model.config.get("model"),
-        "frontend": model.config.get("frontend"),
+        "model": embedder.config.get("model"),
+        "frontend": embedder.config.get("frontend"),
         "precision": "fp32",
-        "torch_version": torch.__version__,
+        "backend": embedder.backend,
     }
     return EmbeddingSet(utt_ids, embeddings, meta)
 
 
 def embed_files(
-    model: Model,
+    embedder: Embedder,
     utt_ids: Sequence[str],
     wav_paths: Sequence[str],
     *,
@@ -79,10 +79,9 @@ def embed_files(
     progress: Callable[[ExtractProgress], None] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Embeddings of whole files; shape [N, E]. Arguments and errors as `extract`."""
-    threads = threads or torch.get_num_threads()
-    embeddings = np.empty((len(utt_ids), model.embedding_dim), dtype=np.float32)
+    embeddings = np.empty((len(utt_ids), embedder.embedding_dim), dtype=np.float32)
     start, audio_seconds = time.monotonic(), 0.0
-    for row, (emb_E, seconds) in enumerate(_embed_in_order(model, utt_ids, wav_paths, threads)):
+    for row, (emb_E, seconds) in enumerate(_embed_in_order(embedder, utt_ids, wav_paths, threads)):
         embeddings[row] = emb_E
         audio_seconds += seconds
         if progress:
@@ -91,42 +90,36 @@ def embed_files(
 
 
 def _embed_in_order(
-    model: Model, utt_ids: Sequence[str], wav_paths: Sequence[str], threads: int
+    embedder: Embedder, utt_ids: Sequence[str], wav_paths: Sequence[str], threads: int
 ) -> Iterator[tuple[Embedding, float]]:
     """Embedding and seconds of every file, in order, several under way at a time.
 
     Whole utterances side by side, each on one thread, beat one utterance on several threads: short
     operations do not wait for each other.
     """
-    model.network.eval()
     waiting: deque[Future[tuple[Embedding, float]]] = deque()
-    own_threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    try:
+    look_ahead = LOOK_AHEAD * (threads or os.cpu_count() or 1)
+    with embedder.side_by_side(threads) as pool:
         for utt_id, wav_path in zip(utt_ids, wav_paths, strict=True):
-            waiting.append(pool.submit(_embed_file, model, utt_id, wav_path))
-            if len(waiting) > LOOK_AHEAD * threads:
+            waiting.append(pool.submit(_embed_file, embedder, utt_id, wav_path))
+            if len(waiting) > look_ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(own_threads)
 
 
-def _embed_file(model: Model, utt_id: str, wav_path: str) -> tuple[Embedding, float]:
+def _embed_file(embedder: Embedder, utt_id: str, wav_path: str) -> tuple[Embedding, float]:
     """Embedding [E] and length in seconds of one file."""
-    rate = model.frontend_config.sample_rate
     where = f"utterance '{utt_id}' ({wav_path})"
     try:
-        wav_T = read_audio(wav_path, sample_rate=rate)
+        wav_T = read_audio(wav_path, sample_rate=embedder.sample_rate)
     except AudioError as error:
         raise AudioError(f"utterance '{utt_id}': {error}") from None
-    if len(wav_T) < model.min_samples:
-        raise AudioError(f"{where} has {len(wav_T)} samples; the model needs at least {model.min_samples}")
+    if len(wav_T) < embedder.min_samples:
+        raise AudioError(f"{where} has {len(wav_T)} samples; the model needs at least {embedder.min_samples}")
     if not wav_T.any():
         raise AudioError(f"{where} is silent: every sample is 0")
-    emb_E: Embedding = model.embed(torch.from_numpy(wav_T)[None])[0].float().cpu().numpy()
+    emb_E = embedder.embed(wav_T)
     if not np.isfinite(emb_E).all():
         raise AudioError(f"{where} gives a non-finite embedding")
-    return emb_E, len(wav_T) / rate
+    return emb_E, len(wav_T) / embedder.sample_rate

@@ -208,5 +208,5 @@ def test_a_damaged_or_absent_weight_file_is_named(tmp_path):
 
 def test_a_device_that_is_not_there_is_named(tmp_path):
     make_model(tmp_path)
-    with pytest.raises(ModelError, match="device 'tpu' cannot be used"):
+    with pytest.raises(ModelError, match="device 'tpu' is not available here"):
         load_model(tmp_path, device="tpu")

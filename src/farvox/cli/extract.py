@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    from farvox.io.kaldi import DataDir
+    from farvox.zoo import Embedder
 
 
 def extract(
@@ -19,34 +23,30 @@ def extract(
     """Turn a data dir into embeddings: OUT/{embeddings.npy,utt_ids.txt,meta.json}.
 
     Args:
-        model: a model folder, a run dir (its last epoch) or RUN_DIR@37.
+        model: a model folder, a run dir (its last epoch), RUN_DIR@37, a name of the zoo or an .onnx file.
         data_dir: a data dir; only its wav.scp is needed.
         out: folder to write; it appears whole or not at all.
         device: auto, cpu, cuda or mps.
         threads: utterances read and embedded at a time; 0: one per core.
     """
     from farvox.io.kaldi import DataDir
-    from farvox.train.distributed import pick_device
-    from farvox.zoo import load_model
+    from farvox.zoo import open_embedder
 
-    extract_to(load_model(model, device=pick_device(device)), DataDir.open(data_dir), out, threads=threads)
+    extract_to(open_embedder(model, device), DataDir.open(data_dir), out, threads=threads)
     return 0
 
 
-def extract_to(model: object, data_dir: object, out: Path, *, threads: int = 0) -> None:
+def extract_to(embedder: Embedder, data_dir: DataDir, out: Path, *, threads: int = 0) -> None:
     """Extract with visible progress and write ``out``."""
     from farvox.extract import extract as run_extraction
     from farvox.io.atomic import refuse_to_replace_foreign
     from farvox.io.embeddings import OWN_FILES
-    from farvox.io.kaldi import DataDir
     from farvox.progress import ProgressLine
-    from farvox.zoo import Model
 
-    assert isinstance(model, Model) and isinstance(data_dir, DataDir)
     refuse_to_replace_foreign(out, OWN_FILES)  # now, not after hours of work
     with ProgressLine("extract", len(data_dir)) as line:
         embeddings = run_extraction(
-            model,
+            embedder,
             data_dir,
             threads=threads,
             progress=lambda p: line.show(

@@ -142,14 +142,13 @@ def extract_stage(plan: Plan) -> None:
     """Embeddings of every evaluated data dir by every system."""
     from farvox.cli.extract import extract_to
     from farvox.io.kaldi import DataDir
-    from farvox.train.distributed import pick_device
-    from farvox.zoo import load_model
+    from farvox.zoo import open_embedder
 
     for system in plan.systems:
-        model = load_model(str(system.run_dir), device=pick_device(system.recipe.device))
+        embedder = open_embedder(system.run_dir, system.recipe.device)
         for data, out in {e.data: plan.embeddings(system, e) for e in plan.recipe.evaluate}.items():
             print(f"{system.name}: {data}", flush=True)
-            extract_to(model, DataDir.open(Path(data)), out)
+            extract_to(embedder, DataDir.open(Path(data)), out)
 
 
 def score_stage(plan: Plan) -> None:

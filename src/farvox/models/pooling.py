@@ -52,16 +52,18 @@ class TemporalStatistics(nn.Module):
 
     Args:
         channels: channels times frequencies of the input.
+        variance_floor: added to the variance; 0 gives the plain standard deviation.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, variance_floor: float = VARIANCE_FLOOR) -> None:
         super().__init__()
         self.num_statistics = 2 * channels
+        self.variance_floor = variance_floor
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool [B, C, F] or [B, C, M, F] to [B, 2C] or [B, 2CM]."""
         x = widen(x)
-        std = (unbiased_variance(x) + VARIANCE_FLOOR).sqrt()
+        std = (unbiased_variance(x) + self.variance_floor).clamp(min=torch.finfo(x.dtype).tiny).sqrt()
         return torch.cat([x.mean(dim=-1).flatten(1), std.flatten(1)], dim=1)
 
 
@@ -102,13 +104,18 @@ Pooling = TemporalStatistics | AttentiveStatistics
 
 
 def build_pooling(name: str, channels: int, bottleneck: int = 128) -> Pooling:
-    """A pooling by name: ``tstp`` (temporal statistics) or ``asp`` (attentive statistics).
+    """A pooling by name.
+
+    ``tstp`` (temporal statistics), ``stats`` (the same without a floor of the variance) or ``asp``
+    (attentive statistics).
 
     Raises:
         ModelError: the name is unknown.
     """
     if name == "tstp":
         return TemporalStatistics(channels)
+    if name == "stats":
+        return TemporalStatistics(channels, variance_floor=0.0)
     if name == "asp":
         return AttentiveStatistics(channels, bottleneck)
-    raise ModelError(f"unknown pooling '{name}': tstp or asp")
+    raise ModelError(f"unknown pooling '{name}': tstp, stats or asp")

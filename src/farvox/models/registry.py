@@ -9,6 +9,7 @@ from typing import Any
 
 from farvox.errors import ModelError
 from farvox.models.base import EmbeddingNetwork
+from farvox.models.campplus import CamPlusPlus
 from farvox.models.ecapa import EcapaTdnn
 from farvox.models.ffsvc import FfsvcEcapaTdnn, FfsvcResNet34
 from farvox.models.margin import AamHead, AmHead, CosineHead, SoftmaxHead, SubcentreAamHead
@@ -19,6 +20,7 @@ MODELS: dict[str, tuple[type[EmbeddingNetwork], str]] = {
     "resnet34": (ResNet34, "ResNet34, statistics over time (as in WeSpeaker)"),
     "ecapa": (EcapaTdnn, "ECAPA-TDNN of the paper (Desplanques 2020)"),
     "xvector": (XVector, "x-vector time-delay network (Snyder 2018)"),
+    "campplus": (CamPlusPlus, "CAM++ (Wang 2023), as in 3D-Speaker"),
     "ffsvc-resnet34": (FfsvcResNet34, "the FFSVC2022 baseline's ResNet34, as published"),
     "ffsvc-ecapa": (FfsvcEcapaTdnn, "the FFSVC2022 baseline's ECAPA-TDNN, as published"),
 }

@@ -16,9 +16,9 @@ from farvox.models.pooling import build_pooling
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a short cut."""
+    """Two 3x3 convolutions and a short cut; the stride is of both axes, or (frequency, time)."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int | tuple[int, int]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)

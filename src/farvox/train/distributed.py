@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from farvox.errors import RecipeError
 from farvox.models.pooling import widen
 from farvox.train.launch import LOST_STATUS
+from farvox.zoo import pick_device
 
 
 @dataclass(frozen=True)
@@ -100,21 +101,6 @@ def join_world(device: str = "auto") -> Iterator[World]:
         raise SystemExit(LOST_STATUS) from error
     finally:
         dist.destroy_process_group()
-
-
-def pick_device(device: str) -> str:
-    """``auto`` becomes cuda, mps or cpu, whichever is there first.
-
-    Raises:
-        RecipeError: the device asked for is not there.
-    """
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        return next(name for name in present if present[name])
-    if not present.get(device, False):
-        there = ", ".join(name for name in present if present[name])
-        raise RecipeError(f"device '{device}' is not available here; available: {there}")
-    return device
 
 
 class _SumOverRanks(torch.autograd.Function):

@@ -17,7 +17,7 @@ from farvox.metrics.detection import detection_error
 from farvox.score.cosine import cosine_scores
 from farvox.score.trials import read_trials
 from farvox.train.distributed import World
-from farvox.zoo import Model
+from farvox.zoo import Model, TorchEmbedder
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Validation:
         utt_ids, wav_paths, trials, resolved = self._prepared
         model.network.eval()
         mine = slice(world.rank, None, world.size)
-        local = embed_files(model, utt_ids[mine], wav_paths[mine])
+        local = embed_files(TorchEmbedder(model), utt_ids[mine], wav_paths[mine])
         rows = world.gather_rows(torch.from_numpy(local).to(world.device), len(utt_ids))
         scores = cosine_scores(resolved, rows.cpu().numpy().astype(np.float32))
         result = detection_error(scores, trials.target)

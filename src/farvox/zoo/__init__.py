@@ -1,11 +1,15 @@
 """Trained models: save, load, and read what other toolkits saved. Nothing that is read is ever executed."""
 
-from farvox.zoo.foreign import FOREIGN_CHECKPOINTS, import_checkpoint, import_embeddings
+from farvox.zoo.card import Calibration, Card, Figure
+from farvox.zoo.embedder import Embedder, TorchEmbedder, open_embedder
+from farvox.zoo.foreign import import_checkpoint, import_embeddings
+from farvox.zoo.layouts import LAYOUTS
 from farvox.zoo.model import (
     Model,
     fill,
     find_model,
     load_model,
+    pick_device,
     read_config,
     read_weights,
     require_torch,
@@ -14,13 +18,20 @@ from farvox.zoo.model import (
 )
 
 __all__ = [
-    "FOREIGN_CHECKPOINTS",
+    "LAYOUTS",
+    "Calibration",
+    "Card",
+    "Embedder",
+    "Figure",
     "Model",
+    "TorchEmbedder",
     "fill",
     "find_model",
     "import_checkpoint",
     "import_embeddings",
     "load_model",
+    "open_embedder",
+    "pick_device",
     "read_config",
     "read_weights",
     "require_torch",

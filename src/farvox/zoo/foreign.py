@@ -14,34 +14,34 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from farvox.errors import CheckpointError, ModelError
-from farvox.features.frontend import FrontEndConfig
 from farvox.io.embeddings import EmbeddingSet
+from farvox.zoo.layouts import LAYOUTS
 from farvox.zoo.model import Model, fill, load_model, require_torch, save_model, write_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CLASSIFIER = "classifier.safetensors"
-FOREIGN_CHECKPOINTS = ("ffsvc-resnet34", "ffsvc-ecapa")
 
 
 def import_checkpoint(path: str | Path, out: str | Path, arch: str) -> Model:
-    """Turn a checkpoint of the FFSVC2022 baseline (``model_37.pkl``) into a model folder.
+    """Turn a checkpoint of another toolkit into a model folder.
 
-    The sizes are read off the weights, the front-end is the baseline's. The classifier goes to
-    ``classifier.safetensors`` beside the model, if there is one.
+    The sizes are read off the weights, the front-end is the toolkit's. The classifier of the FFSVC2022
+    baseline goes to ``classifier.safetensors`` beside the model, if there is one; others' are left out.
 
     Args:
-        path: what the baseline's ``torch.save`` wrote: a dict with ``model`` and maybe ``classifier``,
-            ``optimizer`` and ``scheduler``. It is read as weights and plain values, never executed.
+        path: what the toolkit's ``torch.save`` wrote: weights by name, or a dict with them under ``model``
+            (the baseline's ``model_37.pkl``). It is read as weights and plain values, never executed.
         out: the model folder.
-        arch: one of `FOREIGN_CHECKPOINTS`.
+        arch: a key of `LAYOUTS`.
 
     Raises:
         ModelError: ``arch`` is unknown.
@@ -50,35 +50,44 @@ def import_checkpoint(path: str | Path, out: str | Path, arch: str) -> Model:
     require_torch()
     from farvox.models.registry import build_model
 
-    if arch not in FOREIGN_CHECKPOINTS:
-        raise ModelError(f"unknown architecture '{arch}': {' or '.join(FOREIGN_CHECKPOINTS)}")
-    path = Path(path)
+    if arch not in LAYOUTS:
+        raise ModelError(f"unknown architecture '{arch}': {', '.join(LAYOUTS)}")
+    path, layout = Path(path), LAYOUTS[arch]
     saved = _read_torch_pickle(path)
-    weights = _weights_of(saved, "model", path)
-    for other in set(FOREIGN_CHECKPOINTS) - {arch}:
-        if _sizes(other, weights):
-            raise CheckpointError(f"{path}: these are the weights of '{other}', not of '{arch}'")
-    kwargs = _sizes(arch, weights)
-    network = build_model(arch, **kwargs)
-    fill(network, weights, path)
+    theirs = _weights_of(saved, layout.part, path)
+    weights = layout.translated(theirs)
+    kwargs = layout.sizes(weights)
+    if not kwargs:
+        raise CheckpointError(f"{path}: these are not the weights of '{arch}'{_whose(saved, path)}")
+    network = build_model(layout.model, **kwargs)
+    fill(network, _in_shape(weights, network.state_dict()), path)
 
-    frontend_config = FrontEndConfig(kind="ffsvc-mel", num_mels=network.num_mels)
-    imported = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    imported = {"file": path.name, "arch": arch, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     (Path(out) / CLASSIFIER).unlink(missing_ok=True)
-    if "classifier" in saved:
+    if layout.part and "classifier" in saved:
         write_weights(Path(out) / CLASSIFIER, _weights_of(saved, "classifier", path))
-    save_model(out, network, frontend_config, arch, kwargs, {"imported": imported})
+    frontend_config = layout.frontend_config(network.num_mels)
+    save_model(out, network, frontend_config, layout.model, kwargs, {"imported": imported})
     return load_model(out)
 
 
-def _sizes(arch: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Keyword arguments of the network the weights are of; empty if they are not of ``arch``."""
-    from farvox.models import ffsvc
+def _whose(saved: Mapping[str, Any], path: Path) -> str:
+    """What the weights are instead, if a layout knows them."""
+    for name, layout in LAYOUTS.items():
+        with suppress(CheckpointError):
+            if layout.sizes(layout.translated(_weights_of(saved, layout.part, path))):
+                return f", but of '{name}'"
+    return f"; known are {', '.join(LAYOUTS)}"
 
-    try:
-        return ffsvc.resnet34_sizes(weights) if arch == "ffsvc-resnet34" else ffsvc.ecapa_sizes(weights)
-    except (KeyError, IndexError, ValueError, ZeroDivisionError):  # absent, or of too few dimensions
-        return {}
+
+def _in_shape(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of pointwise convolutions as those of linear layers, and counts of batches, where left out."""
+    shaped = {
+        name: tensor.squeeze(-1) if name in wanted and tensor.ndim == wanted[name].ndim + 1 else tensor
+        for name, tensor in weights.items()
+    }
+    counts = {name: count for name, count in wanted.items() if name.endswith("num_batches_tracked")}
+    return {**counts, **shaped}
 
 
 def _read_torch_pickle(path: Path) -> dict[str, Any]:
@@ -106,16 +115,17 @@ def _read_torch_pickle(path: Path) -> dict[str, Any]:
 
 
 def _weights_of(saved: Mapping[str, Any], part: str, path: Path) -> dict[str, Tensor]:
-    """One state dict of a checkpoint, without the prefix that DataParallel adds."""
+    """One state dict of a checkpoint (all of it for part ''), without the prefix that DataParallel adds."""
     import torch
 
-    weights = saved.get(part)
+    weights = saved.get(part) if part else saved
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in weights.items()
     ):
         held = ", ".join([*map(str, list(saved)[:6]), *(["..."] if len(saved) > 6 else [])])
-        raise CheckpointError(f"{path}: no weights under '{part}'; it holds {held}")
-    prefix = "module." if all(name.startswith("module.") for name in weights) else ""
+        where = f"no weights under '{part}'" if part else "not a file of weights by name"
+        raise CheckpointError(f"{path}: {where}; it holds {held}")
+    prefix = "module." if weights and all(name.startswith("module.") for name in weights) else ""
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
 
 

@@ -122,12 +122,12 @@ def save_model(
     write_json(folder / CONFIG, config | dict(extra or {}))
 
 
-def load_model(spec: str | Path, device: str | torch.device = "cpu") -> Model:
+def load_model(spec: str | Path, device: str = "cpu") -> Model:
     """Load a model, in evaluation mode.
 
     Args:
-        spec: a model folder, a run dir (its last complete epoch) or ``RUN_DIR@37``.
-        device: where the weights go.
+        spec: a model folder, a run dir (its last complete epoch), ``RUN_DIR@37`` or a name of the zoo.
+        device: where the weights go, see `pick_device`.
 
     Raises:
         ModelError: there is no such model, or its ``config.json`` is not usable.
@@ -137,6 +137,7 @@ def load_model(spec: str | Path, device: str | torch.device = "cpu") -> Model:
     require_torch()
     from farvox.models.registry import build_model
 
+    device = pick_device(device)
     folder = find_model(spec)
     config = read_config(folder)
     frontend_config = FrontEndConfig.from_dict(config["frontend"])
@@ -147,11 +148,7 @@ def load_model(spec: str | Path, device: str | torch.device = "cpu") -> Model:
             f"the network takes {network.num_mels}"
         )
     fill(network, read_weights(folder / WEIGHTS), folder / WEIGHTS)
-    try:
-        network.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from error
-    network.eval()
+    network.to(device).eval()
     frontend = build_frontend(frontend_config).to(device).eval()
     return Model(network, frontend, config)
 
@@ -282,3 +279,20 @@ def require_torch() -> None:
         importlib.import_module("torch")
     except ImportError as error:
         raise MissingExtraError("models need torch: pip install 'farvox[torch]'") from error
+
+
+def pick_device(device: str) -> str:
+    """``auto`` becomes cuda, mps or cpu, whichever is there first.
+
+    Raises:
+        ModelError: the device asked for is not there.
+    """
+    import torch
+
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return next(name for name in present if present[name])
+    if not present.get(device, False):
+        there = ", ".join(name for name in present if present[name])
+        raise ModelError(f"device '{device}' is not available here; available: {there}")
+    return device

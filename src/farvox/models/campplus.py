@@ -1,0 +1,207 @@
+"""CAM++ (Wang et al., "CAM++: A fast and efficient network for speaker verification using context-aware
+masking", Interspeech 2023), as in 3D-Speaker.
+
+Shape suffixes: B utterance, C channel, M mel, F frame, S segment of frames, E embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from farvox.errors import ModelError
+from farvox.models.base import EmbeddingNetwork
+from farvox.models.pooling import build_pooling, widen
+from farvox.models.resnet import BasicBlock
+
+SEGMENT_FRAMES = 100
+"""Frames that share the local part of their context: two seconds, after the halving of the frame rate."""
+
+# Kernel and dilation of the three dense blocks: table 1 of the paper.
+KERNEL, DILATIONS = 3, (1, 2, 2)
+
+
+class FrequencyFront(nn.Module):
+    """Two-dimensional convolutions that keep time and divide the frequencies by eight.
+
+    Attributes:
+        out_channels: channels times remaining frequencies.
+    """
+
+    def __init__(self, num_mels: int, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.layer1 = nn.Sequential(BasicBlock(channels, channels, (2, 1)), BasicBlock(channels, channels, 1))
+        self.layer2 = nn.Sequential(BasicBlock(channels, channels, (2, 1)), BasicBlock(channels, channels, 1))
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride=(2, 1), padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.out_channels = channels * -(-num_mels // 8)
+
+    def forward(self, x_BMF: Tensor) -> Tensor:
+        """[B, M, F] to [B, C M / 8, F], frequencies rounded up."""
+        x = self.layer2(self.layer1(fn.relu(self.bn1(self.conv1(x_BMF.unsqueeze(1))))))
+        return fn.relu(self.bn2(self.conv2(x))).flatten(1, 2)
+
+
+class ContextMask(nn.Module):
+    """A gate for every channel, from the utterance as a whole and from the two seconds around a frame."""
+
+    def __init__(self, in_channels: int, out_channels: int, reduction: int = 2) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv1d(in_channels, in_channels // reduction, 1)
+        self.excite = nn.Conv1d(in_channels // reduction, out_channels, 1)
+
+    def forward(self, x_BCF: Tensor) -> Tensor:
+        """[B, C, F] to a mask [B, C', F] in (0, 1).
+
+        A context is the same all along its segment, so the two layers run once a segment.
+        """
+        num_frames = x_BCF.shape[-1]
+        segments = widen(x_BCF)
+        context_BCS = segments.mean(dim=-1, keepdim=True) + _segment_means(segments)
+        mask_BCS = torch.sigmoid(self.excite(fn.relu(self.squeeze(context_BCS))))
+        return mask_BCS.repeat_interleave(SEGMENT_FRAMES, dim=-1)[..., :num_frames]
+
+
+def _segment_means(x_BCF: Tensor) -> Tensor:
+    """Mean of every segment, the last of which may be shorter: [B, C, S]."""
+    num_utts, num_channels, num_frames = x_BCF.shape
+    padding = (0, -num_frames % SEGMENT_FRAMES)
+    sums_BCS = fn.pad(x_BCF, padding).reshape(num_utts, num_channels, -1, SEGMENT_FRAMES).sum(dim=-1)
+    counts_S = fn.pad(x_BCF.new_ones(num_frames), padding).reshape(-1, SEGMENT_FRAMES).sum(dim=-1)
+    return sums_BCS / counts_S
+
+
+class DenseLayer(nn.Module):
+    """Batch norm and ReLU before each convolution; the wide one is masked by its context."""
+
+    def __init__(self, in_channels: int, bottleneck: int, growth: int, dilation: int) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm1d(in_channels)
+        self.conv1 = nn.Conv1d(in_channels, bottleneck, 1, bias=False)
+        self.norm2 = nn.BatchNorm1d(bottleneck)
+        padding = dilation * (KERNEL - 1) // 2
+        self.conv2 = nn.Conv1d(bottleneck, growth, KERNEL, padding=padding, dilation=dilation, bias=False)
+        self.mask = ContextMask(bottleneck, growth)
+
+    def forward(self, x_BCF: Tensor) -> Tensor:
+        """[B, C, F] to [B, growth, F]."""
+        hidden = fn.relu(self.norm2(self.conv1(fn.relu(self.norm1(x_BCF)))))
+        out: Tensor = self.conv2(hidden) * self.mask(hidden)
+        return out
+
+
+class DenseBlock(nn.Module):
+    """Layers that each see what all before them gave, then a layer that halves the channels."""
+
+    def __init__(
+        self, in_channels: int, num_layers: int, bottleneck: int, growth: int, dilation: int
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            DenseLayer(in_channels + i * growth, bottleneck, growth, dilation) for i in range(num_layers)
+        )
+        width = in_channels + num_layers * growth
+        self.norm = nn.BatchNorm1d(width)
+        self.conv = nn.Conv1d(width, width // 2, 1, bias=False)
+        self.out_channels = width // 2
+
+    def forward(self, x_BCF: Tensor) -> Tensor:
+        """[B, C, F] to [B, (C + layers * growth) / 2, F]."""
+        for layer in self.layers:
+            x_BCF = torch.cat([x_BCF, layer(x_BCF)], dim=1)
+        out: Tensor = self.conv(fn.relu(self.norm(x_BCF)))
+        return out
+
+
+class CamPlusPlus(EmbeddingNetwork):
+    """CAM++: a front over frequency, densely connected time-delay layers with context-aware masks.
+
+    Args:
+        num_mels: features per frame.
+        front_channels: width of the two-dimensional convolutions.
+        channels: width of the first time-delay layer, which halves the frame rate.
+        blocks: layers in each of the three dense blocks.
+        growth: channels that each dense layer adds.
+        bottleneck: channels inside a dense layer.
+        embedding_dim: size of the embedding (192 or 512 in 3D-Speaker).
+        pooling: ``stats`` (3D-Speaker's), ``tstp`` (WeSpeaker's, the same but for a floor of the variance)
+            or ``asp``.
+        dropout: share of the embedding dropped in training.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_mels: int = 80,
+        front_channels: int = 32,
+        channels: int = 128,
+        blocks: Sequence[int] = (12, 24, 16),
+        growth: int = 32,
+        bottleneck: int = 128,
+        embedding_dim: int = 192,
+        pooling: str = "stats",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(num_mels=num_mels, embedding_dim=embedding_dim)
+        widths = (front_channels, channels, growth, bottleneck // 2)
+        if len(blocks) != 3 or min(*blocks, *widths) < 1:
+            raise ModelError(f"CAM++ has three blocks of some layers and channels, not {blocks}, {widths}")
+        self.front = FrequencyFront(num_mels, front_channels)
+        self.first = nn.Conv1d(self.front.out_channels, channels, 5, stride=2, padding=2, bias=False)
+        self.first_norm = nn.BatchNorm1d(channels)
+        self.blocks = nn.ModuleList()
+        for num_layers, dilation in zip(blocks, DILATIONS, strict=True):
+            self.blocks.append(block := DenseBlock(channels, num_layers, bottleneck, growth, dilation))
+            channels = block.out_channels
+        self.norm = nn.BatchNorm1d(channels)
+        self.pool = build_pooling(pooling, channels)
+        self.embedding = nn.Linear(self.pool.num_statistics, embedding_dim, bias=False)
+        self.embedding_norm = nn.BatchNorm1d(embedding_dim, affine=False)
+        self.dropout = nn.Dropout(dropout)
+        for module in self.modules():  # the published initialisation
+            if isinstance(module, nn.Conv1d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, feats_BFM: Tensor) -> Tensor:
+        """Embed features: [B, F, M] to [B, E]."""
+        x_BCF = self.front(self.mels_first(feats_BFM))
+        x_BCF = fn.relu(self.first_norm(self.first(x_BCF)))
+        for block in self.blocks:
+            x_BCF = block(x_BCF)
+        stats = self.pool(fn.relu(self.norm(x_BCF)))
+        emb_BE: Tensor = self.dropout(self.embedding_norm(self.embedding(stats)))
+        return emb_BE
+
+
+def campplus_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The keyword arguments of `CamPlusPlus` that weights were made with.
+
+    The number of mels is told only up to its eighth, so the multiple of eight is taken.
+
+    Raises:
+        KeyError: a weight that tells a size is absent.
+    """
+    front_channels = weights["front.conv1.weight"].shape[0]
+    channels, front_out, _ = weights["first.weight"].shape
+    bottleneck = weights["blocks.0.layers.0.conv1.weight"].shape[0]
+    blocks = [
+        len({name.split(".")[3] for name in weights if name.startswith(f"blocks.{number}.layers.")})
+        for number in range(3)
+    ]
+    return {
+        "num_mels": 8 * front_out // front_channels,
+        "front_channels": front_channels,
+        "channels": channels,
+        "blocks": blocks,
+        "growth": weights["blocks.0.layers.0.conv2.weight"].shape[0],
+        "bottleneck": bottleneck,
+        "embedding_dim": weights["embedding.weight"].shape[0],
+    }

@@ -1,0 +1,161 @@
+"""The model card, ``card.json`` beside the weights: where a model comes from, how good it is, what it decides.
+
+A card is data that others may have written: it is read strictly, and nothing in it is believed to be code.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from farvox.errors import ModelError
+from farvox.io.atomic import write_json
+
+CARD = "card.json"
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """From a cosine score to a log-likelihood ratio: ``scale * score + offset`` (logistic regression).
+
+    Attributes:
+        scale: nats per unit of score; positive.
+        offset: nats.
+        note: what it was fitted on.
+    """
+
+    scale: float
+    offset: float
+    note: str = ""
+
+    def llr(self, score: float) -> float:
+        """Natural log-likelihood ratio of the same speaker against different ones."""
+        return self.scale * score + self.offset
+
+    def probability(self, score: float, prior: float = 0.5) -> float:
+        """Probability of the same speaker, given how probable that was before the recordings were heard."""
+        logit = self.llr(score) + math.log(prior / (1 - prior))
+        return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured figure of a model.
+
+    Attributes:
+        data: what was tested, in words.
+        num_trials: how many trials.
+        eer: equal error rate, a fraction.
+        min_dcf: minimal normalised detection cost at P_target 0.01.
+        command: what measured it.
+    """
+
+    data: str
+    num_trials: int
+    eer: float
+    min_dcf: float
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A model card; a field that nobody knows is empty or None.
+
+    Attributes:
+        name: of the model, as in the zoo.
+        title: one line.
+        licence: of the weights, by SPDX name.
+        publisher: who trained it, and where it was published.
+        training_data: as its publisher states it.
+        threshold: a cosine score from which on two sides are called the same speaker.
+        threshold_note: how the threshold was chosen.
+        calibration: from score to log-likelihood ratio.
+        figures: what was measured.
+    """
+
+    name: str = ""
+    title: str = ""
+    licence: str = ""
+    publisher: str = ""
+    training_data: str = ""
+    threshold: float | None = None
+    threshold_note: str = ""
+    calibration: Calibration | None = None
+    figures: tuple[Figure, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "model card") -> Card:
+        """Inverse of `to_dict`; absent fields take their defaults.
+
+        Raises:
+            ModelError: a field is unknown or of the wrong kind; ``where`` and the field are named.
+        """
+        values = dict(values)
+        if (calibration := values.get("calibration")) is not None:
+            values["calibration"] = _made(Calibration, calibration, f"{where}: calibration")
+            if not values["calibration"].scale > 0:
+                raise ModelError(f"{where}: calibration: scale must be positive")
+        figures = values.get("figures", ())
+        if not isinstance(figures, list | tuple):
+            raise ModelError(f"{where}: 'figures' is not a list")
+        values["figures"] = tuple(_made(Figure, figure, f"{where}: figures") for figure in figures)
+        card = _made(cls, values, where)
+        if card.threshold is not None and not -1 <= card.threshold <= 1:
+            raise ModelError(f"{where}: the threshold {card.threshold} is no cosine: it lies from -1 to 1")
+        return card
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Card:
+        """The card of a model folder; an empty one where there is none.
+
+        Raises:
+            ModelError: there is a card and it is damaged.
+        """
+        path = Path(folder) / CARD
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path}: cannot be read: {error}") from error
+        return cls.from_dict(values, str(path))
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``card.json`` into a model folder, whole or not at all."""
+        write_json(Path(folder) / CARD, self.to_dict())
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+}
+
+
+def _made(cls: type[_T], values: object, where: str) -> _T:
+    """An instance of a dataclass from a table, with each field checked."""
+    if not isinstance(values, Mapping):
+        raise ModelError(f"{where}: not a table of fields")
+    known = {field.name: str(field.type) for field in fields(cls)}  # type: ignore[arg-type]
+    for key, value in values.items():
+        if key not in known:
+            raise ModelError(f"{where}: unknown field '{key}'; there are {', '.join(known)}")
+        kind = _KINDS.get(known[key])
+        if kind and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise ModelError(f"{where}: '{key}' is {value!r}, not {known[key]}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ModelError(f"{where}: '{key}' is not finite")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ModelError(f"{where}: {error}") from error
