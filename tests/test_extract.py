@@ -21,6 +21,10 @@ def make_model(frontend):
     )
 
 
+def extracted(model, data_dir, **options):
+    return extract(TorchEmbedder(model), data_dir, **options)
+
+
 @pytest.fixture(params=["kaldi-fbank", "ffsvc-mel"])
 def model(request):
     return make_model(FrontEndConfig(kind=request.param, num_mels=24))
@@ -40,22 +44,22 @@ def lines(corpus):
 
 
 def test_an_embedding_does_not_depend_on_the_other_utterances(model, lines, tmp_path):
-    together = extract(TorchEmbedder(model), data_dir(tmp_path / "all", lines))
+    together = extracted(model, data_dir(tmp_path / "all", lines))
     for row in (0, 5):
-        alone = extract(TorchEmbedder(model), data_dir(tmp_path / "one", [lines[row]]), threads=1)
+        alone = extracted(model, data_dir(tmp_path / "one", [lines[row]]), threads=1)
         assert np.array_equal(alone.embeddings[0], together.embeddings[row])
     assert together.embeddings.dtype == np.float32 and together.embeddings.shape == (9, 16)
 
 
 def test_the_order_is_that_of_wav_scp(model, lines, tmp_path):
-    there = extract(TorchEmbedder(model), data_dir(tmp_path / "a", lines))
-    back = extract(TorchEmbedder(model), data_dir(tmp_path / "b", lines[::-1]), threads=3)
+    there = extracted(model, data_dir(tmp_path / "a", lines))
+    back = extracted(model, data_dir(tmp_path / "b", lines[::-1]), threads=3)
     assert back.utt_ids == [utt_id for utt_id, _ in lines[::-1]]
     assert np.array_equal(back.embeddings, there.embeddings[::-1])
 
 
 def test_an_embedding_is_what_the_network_gives_for_the_whole_file(model, lines, tmp_path):
-    found = extract(TorchEmbedder(model), data_dir(tmp_path / "a", lines[:1]))
+    found = extracted(model, data_dir(tmp_path / "a", lines[:1]))
     model.network.eval()
     with torch.no_grad():
         wav_BT = torch.from_numpy(read_audio(lines[0][1]))[None]
@@ -65,14 +69,14 @@ def test_an_embedding_is_what_the_network_gives_for_the_whole_file(model, lines,
 
 
 def test_what_made_the_embeddings_is_written_down(model, lines, tmp_path):
-    found = extract(TorchEmbedder(model), data_dir(tmp_path / "a", lines[:1]))
+    found = extracted(model, data_dir(tmp_path / "a", lines[:1]))
     assert found.meta["data_dir"] == str(tmp_path / "a") and found.meta["precision"] == "fp32"
     assert found.meta["frontend"] == model.config["frontend"] and found.meta["model"] == {"name": "ecapa"}
 
 
 def test_progress_comes_after_each_utterance(model, lines, tmp_path):
     seen = []
-    extract(TorchEmbedder(model), data_dir(tmp_path / "a", lines), progress=seen.append)
+    extracted(model, data_dir(tmp_path / "a", lines), progress=seen.append)
     assert [progress.done for progress in seen] == list(range(1, 10))
     assert seen[-1].total == 9 and seen[-1].audio_seconds > 9 * 0.5
 
@@ -84,9 +88,7 @@ def test_files_of_other_rates_are_read_at_the_models(rate, lines, tmp_path):
     model = make_model(FrontEndConfig(num_mels=24, high_freq=3500.0))
     wav_T = read_audio(lines[0][1])
     write_audio(tmp_path / "other.wav", soxr.resample(wav_T, 16000, rate), rate)
-    found = extract(
-        TorchEmbedder(model), data_dir(tmp_path / "d", [lines[0], ("other", tmp_path / "other.wav")])
-    )
+    found = extracted(model, data_dir(tmp_path / "d", [lines[0], ("other", tmp_path / "other.wav")]))
     one, other = found.embeddings / np.linalg.norm(found.embeddings, axis=1, keepdims=True)
     assert one @ other > 0.99
 
@@ -101,7 +103,7 @@ def test_m4a_is_read(model, lines, tmp_path):
         frame.sample_rate = 16000
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             container.mux(packet)
-    found = extract(TorchEmbedder(model), data_dir(tmp_path / "d", [("m4a", tmp_path / "a.m4a")]))
+    found = extracted(model, data_dir(tmp_path / "d", [("m4a", tmp_path / "a.m4a")]))
     assert np.isfinite(found.embeddings).all()
 
 
@@ -117,9 +119,7 @@ def test_an_utterance_that_cannot_be_embedded_is_named(fault, model, lines, tmp_
     elif fault in ("text", "empty"):
         path.write_text("not audio\n" * (fault == "text"))
     with pytest.raises(AudioError, match=rf"utterance 'the-bad-one'.*{path}"):
-        extract(
-            TorchEmbedder(model), data_dir(tmp_path / "d", [*lines[:3], ("the-bad-one", path), *lines[3:]])
-        )
+        extracted(model, data_dir(tmp_path / "d", [*lines[:3], ("the-bad-one", path), *lines[3:]]))
 
 
 def test_a_network_that_needs_more_frames_than_there_are_names_the_utterance(lines, tmp_path):
@@ -128,17 +128,13 @@ def test_a_network_that_needs_more_frames_than_there_are_names_the_utterance(lin
     network = build_model("xvector", num_mels=24, channels=16, pooled_channels=32, embedding_dim=16)
     model = Model(network, build_frontend(frontend), {"frontend": frontend.to_dict()})
     write_audio(tmp_path / "a.wav", 0.1 * np.sin(np.arange(model.min_samples)))
-    assert extract(
-        TorchEmbedder(model), data_dir(tmp_path / "d", [("a", tmp_path / "a.wav")])
-    ).embeddings.shape == (1, 16)
+    assert extracted(model, data_dir(tmp_path / "d", [("a", tmp_path / "a.wav")])).embeddings.shape == (1, 16)
     write_audio(tmp_path / "b.wav", 0.1 * np.sin(np.arange(model.min_samples - 1)))
     with pytest.raises(AudioError, match=r"'b' .* samples; the model needs at least"):
-        extract(TorchEmbedder(model), data_dir(tmp_path / "d", [("b", tmp_path / "b.wav")]))
+        extracted(model, data_dir(tmp_path / "d", [("b", tmp_path / "b.wav")]))
 
 
 def test_a_data_dir_needs_no_more_than_wav_scp_but_may_have_more(model, corpus, tmp_path):
     shutil.copy(corpus / "dev" / "wav.scp", tmp_path)
-    one, other = (
-        extract(TorchEmbedder(model), DataDir.open(folder)) for folder in (tmp_path, corpus / "dev")
-    )
+    one, other = (extracted(model, DataDir.open(folder)) for folder in (tmp_path, corpus / "dev"))
     assert one.utt_ids == other.utt_ids and np.array_equal(one.embeddings, other.embeddings)

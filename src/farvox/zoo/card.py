@@ -1,4 +1,4 @@
-"""The model card, ``card.json`` beside the weights: where a model comes from, how good it is, what it decides.
+"""The model card, ``card.json`` beside the weights: where a model comes from and how good it is.
 
 A card is data that others may have written: it is read strictly, and nothing in it is believed to be code.
 """
