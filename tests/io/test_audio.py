@@ -1,4 +1,7 @@
+import io
 import math
+import os
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farvox.errors import AudioError
-from farvox.io.audio import AudioInfo, Wave, audio_info, read_audio, read_channels, write_audio
+from farvox.io.audio import (
+    AudioInfo,
+    Wave,
+    audio_info,
+    read_audio,
+    read_channels,
+    read_recording,
+    resample,
+    write_audio,
+)
 
 
 def noise(num_samples: int, num_channels: int | None = None) -> Wave:
@@ -229,3 +241,95 @@ def test_only_wav_and_flac_are_written(tmp_path: Path) -> None:
 def test_a_negative_start_is_a_mistake_of_the_caller(folder: Path) -> None:
     with pytest.raises(ValueError, match="count from 0"):
         read_audio(folder / "mono.wav", start=-1)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "ogg", "m4a"])
+def test_a_file_object_reads_as_its_file_does(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "m4a":
+        write_m4a(path, noise(30000), 22050)
+    else:
+        soundfile.write(path, noise(30000, 2).T, 22050)
+    in_memory = io.BytesIO(path.read_bytes())
+    with open(path, "rb") as file:
+        file.seek(100)  # it is read from its beginning all the same
+        for audio in (file, in_memory, in_memory, str(path)):
+            np.testing.assert_array_equal(read_channels(audio), read_channels(path))
+            np.testing.assert_array_equal(read_audio(audio, start=7, num_samples=99), read_audio(path)[7:106])
+            assert audio_info(audio) == audio_info(path)
+
+
+def test_a_recording_keeps_its_rate_until_it_is_resampled(folder: Path) -> None:
+    wav_CT, rate = read_recording(folder / "48k.wav")
+    assert (wav_CT.shape, wav_CT.dtype, rate) == ((1, 48000), np.float32, 48000)
+    np.testing.assert_array_equal(resample(wav_CT, rate, 16000), read_channels(folder / "48k.wav"))
+    np.testing.assert_array_equal(resample(wav_CT[0], rate, 16000), read_audio(folder / "48k.wav"))
+    assert resample(wav_CT, rate, rate) is wav_CT
+
+
+class _Pipe(io.BytesIO):
+    name = 3  # as of a pipe opened by its number
+
+    def seekable(self) -> bool:
+        return False
+
+
+def test_a_file_object_that_cannot_seek_is_read_from_where_it_stands(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav", noise(1000))
+    pipe = _Pipe(b"four" + (tmp_path / "a.wav").read_bytes())
+    pipe.read(4)
+    np.testing.assert_array_equal(read_audio(pipe), read_audio(tmp_path / "a.wav"))
+
+
+def test_faults_of_a_file_object_name_it(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"^<file object>: cannot be read as audio: it is empty"):
+        read_channels(io.BytesIO())
+    (tmp_path / "a.wav").write_text("no audio at all")
+    with (
+        open(tmp_path / "a.wav", "rb") as file,
+        pytest.raises(AudioError, match=r"/a\.wav: cannot be read as"),
+    ):
+        read_channels(file)
+    with pytest.raises(AudioError, match=r"/a\.wav: cannot be read: .*closed"):
+        read_channels(file)
+    with open(tmp_path / "a.wav") as text, pytest.raises(AudioError, match='mode "rb"'):
+        read_channels(text)  # type: ignore[arg-type]
+
+
+def test_a_named_pipe_is_read_whole(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav", noise(1000))
+    os.mkfifo(tmp_path / "pipe")
+    content = (tmp_path / "a.wav").read_bytes()
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(content,))
+    writer.start()
+    np.testing.assert_array_equal(read_channels(tmp_path / "pipe"), read_channels(tmp_path / "a.wav"))
+    writer.join()
+
+
+def test_a_device_is_no_audio() -> None:
+    with pytest.raises(AudioError, match=r"/dev/zero: cannot be read: it is a device"):
+        read_audio("/dev/zero")
+
+
+def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
+    write_m4a(tmp_path / "a.m4a", tone(16000, 16000), 16000)
+    (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXTINF:1,\nfile://{tmp_path}/a.m4a\n#EXT-X-ENDLIST\n")
+    (tmp_path / "list.ffconcat").write_text(f"ffconcat version 1.0\nfile '{tmp_path}/a.m4a'\n")
+    for name in ("list.m3u8", "list.ffconcat"):
+        with pytest.raises(AudioError, match=name):
+            read_audio(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"RIFF", b"ID3", b"plain text\n" * 300, bytes(5000), b"OggS", b"fLaC", b"\x1a\x45\xdf\xa3"],
+)
+@pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.ogg", "a.raw", "a.m4a"])
+def test_the_libraries_say_nothing_of_their_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    for audio in (tmp_path / name, io.BytesIO(content)):
+        with pytest.raises(AudioError):
+            read_recording(audio)
+    assert capfd.readouterr() == ("", "")

@@ -54,7 +54,7 @@ def _promised_bytes(file: BinaryIO, size: int) -> tuple[int, int]:
         return 0, int.from_bytes(head[16:24], "little")
     if head[:7] == b"NIST_1A" and b"shorten" not in head:
         sizes = dict(re.findall(rb"(sample_count|sample_n_bytes|channel_count) -i (\d+)", head))
-        if len(sizes) == 3:
+        if len(sizes) == 3 and head[8:16].strip().isdigit():
             return int(head[8:16]), math.prod(int(size) for size in sizes.values())
     if head[:4] == b"OggS":
         return _last_ogg_page(file, size)
