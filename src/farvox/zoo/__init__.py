@@ -2,13 +2,12 @@
 
 from farvox.zoo.card import Calibration, Card, Figure
 from farvox.zoo.embedder import Embedder, TorchEmbedder, open_embedder
+from farvox.zoo.find import find_model, load_model
 from farvox.zoo.foreign import import_checkpoint, import_embeddings
 from farvox.zoo.layouts import LAYOUTS
 from farvox.zoo.model import (
     Model,
     fill,
-    find_model,
-    load_model,
     pick_device,
     read_config,
     read_weights,
@@ -16,8 +15,11 @@ from farvox.zoo.model import (
     save_model,
     write_weights,
 )
+from farvox.zoo.pull import is_address, is_pulled, pull, pull_address
+from farvox.zoo.table import DEFAULT_MODEL, ZooModel, cache_path, zoo_models
 
 __all__ = [
+    "DEFAULT_MODEL",
     "LAYOUTS",
     "Calibration",
     "Card",
@@ -25,16 +27,23 @@ __all__ = [
     "Figure",
     "Model",
     "TorchEmbedder",
+    "ZooModel",
+    "cache_path",
     "fill",
     "find_model",
     "import_checkpoint",
     "import_embeddings",
+    "is_address",
+    "is_pulled",
     "load_model",
     "open_embedder",
     "pick_device",
+    "pull",
+    "pull_address",
     "read_config",
     "read_weights",
     "require_torch",
     "save_model",
     "write_weights",
+    "zoo_models",
 ]

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from farvox.errors import AudioError
 from farvox.zoo.card import Card
-from farvox.zoo.model import Model, find_model, load_model
+from farvox.zoo.find import find_model
+from farvox.zoo.model import Model, load_folder
 
 Wave = npt.NDArray[np.float32]
 Embedding = npt.NDArray[np.float32]
@@ -137,7 +138,7 @@ def open_embedder(spec: str | Path, device: str = "cpu") -> Embedder:
 
         return OnnxEmbedder(spec)
     folder = find_model(spec)
-    return TorchEmbedder(load_model(folder, device), Card.load(folder))
+    return TorchEmbedder(load_folder(folder, device), Card.load(folder))
 
 
 def model_digest(model: Model) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 from farvox.errors import CheckpointError, ModelError
 from farvox.io.embeddings import EmbeddingSet
 from farvox.zoo.layouts import LAYOUTS
-from farvox.zoo.model import Model, fill, load_model, require_torch, save_model, write_weights
+from farvox.zoo.model import Model, fill, load_folder, require_torch, save_model, write_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +68,7 @@ def import_checkpoint(path: str | Path, out: str | Path, arch: str) -> Model:
         write_weights(Path(out) / CLASSIFIER, _weights_of(saved, "classifier", path))
     frontend_config = layout.frontend_config(network.num_mels)
     save_model(out, network, frontend_config, layout.model, kwargs, {"imported": imported})
-    return load_model(out)
+    return load_folder(Path(out))
 
 
 def _whose(saved: Mapping[str, Any], path: Path) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,15 +121,15 @@ def save_model(
     write_json(folder / CONFIG, config | dict(extra or {}))
 
 
-def load_model(spec: str | Path, device: str = "cpu") -> Model:
-    """Load a model, in evaluation mode.
+def load_folder(folder: Path, device: str = "cpu") -> Model:
+    """Load the model of a folder, in evaluation mode.
 
     Args:
-        spec: a model folder, a run dir (its last complete epoch), ``RUN_DIR@37`` or a name of the zoo.
+        folder: with ``config.json`` and ``model.safetensors`` in it.
         device: where the weights go, see `pick_device`.
 
     Raises:
-        ModelError: there is no such model, or its ``config.json`` is not usable.
+        ModelError: ``config.json`` is not usable.
         CheckpointError: the weights are damaged or do not fit the network.
         MissingExtraError: torch is not installed.
     """
@@ -138,7 +137,6 @@ def load_model(spec: str | Path, device: str = "cpu") -> Model:
     from farvox.models.registry import build_model
 
     device = pick_device(device)
-    folder = find_model(spec)
     config = read_config(folder)
     frontend_config = FrontEndConfig.from_dict(config["frontend"])
     network = build_model(config["model"]["name"], **config["model"]["kwargs"])
@@ -151,40 +149,6 @@ def load_model(spec: str | Path, device: str = "cpu") -> Model:
     network.to(device).eval()
     frontend = build_frontend(frontend_config).to(device).eval()
     return Model(network, frontend, config)
-
-
-def find_model(spec: str | Path) -> Path:
-    """The model folder that ``spec`` (see `load_model`) stands for.
-
-    Raises:
-        ModelError: there is none.
-    """
-    path, epoch = Path(spec), None
-    if not path.exists() and (match := re.fullmatch(r"(.+)@(\d+)", str(spec))):
-        path, epoch = Path(match[1]), int(match[2])
-    if epoch is None and (path / CONFIG).is_file():
-        return path
-    epochs = _complete_epochs(path / "checkpoints")
-    if epoch in epochs or (epoch is None and epochs):
-        return epochs[max(epochs) if epoch is None else epoch]
-    if epochs:
-        raise ModelError(f"{path} has no epoch {epoch}; it has {', '.join(map(str, sorted(epochs)))}")
-    if not path.is_dir():
-        raise ModelError(f"no model '{spec}': there is no such folder")
-    raise ModelError(
-        f"no model in '{path}': neither {CONFIG} (a model folder) "
-        f"nor a complete checkpoints/epoch_NNN (a run dir) is in it"
-    )
-
-
-def _complete_epochs(checkpoints: Path) -> dict[int, Path]:
-    return {
-        int(match[1]): folder
-        for folder in checkpoints.glob("epoch_*")
-        if (match := re.fullmatch(r"epoch_(\d+)", folder.name))
-        and (folder / CONFIG).is_file()
-        and (folder / WEIGHTS).is_file()
-    }
 
 
 def read_config(folder: Path) -> dict[str, Any]:

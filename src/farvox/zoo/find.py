@@ -1,0 +1,68 @@
+"""From what a user calls a model to the folder it lies in."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from farvox.errors import ModelError
+from farvox.zoo.model import CONFIG, WEIGHTS, Model, load_folder
+from farvox.zoo.pull import pull
+from farvox.zoo.table import zoo_models
+
+
+def load_model(spec: str | Path, device: str = "cpu") -> Model:
+    """Load a model, in evaluation mode.
+
+    Args:
+        spec: see `find_model`.
+        device: where the weights go, see `farvox.zoo.model.pick_device`.
+
+    Raises:
+        ModelError: there is no such model, or its ``config.json`` is not usable.
+        CheckpointError: the weights are damaged or do not fit the network.
+        MissingExtraError: torch is not installed.
+    """
+    return load_folder(find_model(spec), device)
+
+
+def find_model(spec: str | Path) -> Path:
+    """The model folder that ``spec`` stands for.
+
+    Args:
+        spec: a model folder, a run dir (its last complete epoch), ``RUN_DIR@37``, or the name of a model
+            of the zoo, which is pulled if need be. What is on disk comes first.
+
+    Raises:
+        ModelError: there is none.
+    """
+    path, epoch = Path(spec), None
+    if not path.exists() and str(spec) in zoo_models():
+        return pull(str(spec))
+    if not path.exists() and (match := re.fullmatch(r"(.+)@(\d+)", str(spec))):
+        path, epoch = Path(match[1]), int(match[2])
+    if epoch is None and (path / CONFIG).is_file():
+        return path
+    epochs = _complete_epochs(path / "checkpoints")
+    if epoch in epochs or (epoch is None and epochs):
+        return epochs[max(epochs) if epoch is None else epoch]
+    if epochs:
+        raise ModelError(f"{path} has no epoch {epoch}; it has {', '.join(map(str, sorted(epochs)))}")
+    if not path.is_dir():
+        raise ModelError(
+            f"no model '{spec}': there is no such folder, and the zoo has {', '.join(zoo_models())}"
+        )
+    raise ModelError(
+        f"no model in '{path}': neither {CONFIG} (a model folder) "
+        f"nor a complete checkpoints/epoch_NNN (a run dir) is in it"
+    )
+
+
+def _complete_epochs(checkpoints: Path) -> dict[int, Path]:
+    return {
+        int(match[1]): folder
+        for folder in checkpoints.glob("epoch_*")
+        if (match := re.fullmatch(r"epoch_(\d+)", folder.name))
+        and (folder / CONFIG).is_file()
+        and (folder / WEIGHTS).is_file()
+    }
