@@ -1,7 +1,8 @@
 """Log-mel features, batched and on the device of the waveform.
 
-`KaldiFbank` follows Kaldi's ``compute-fbank-feats`` (Povey et al., 2011) and `FfsvcMel` the mel spectrogram
-of the FFSVC2022 baseline. Both share one road: frames -> window -> power spectrum -> mel filters -> log.
+`KaldiFbank` follows Kaldi's ``compute-fbank-feats`` (Povey et al., 2011), `FfsvcMel` the mel spectrogram of
+the FFSVC2022 baseline, `SpeechBrainFbank` the filterbank of SpeechBrain's recipes. All share one road:
+frames -> window -> power spectrum -> mel filters -> log.
 
 Shape suffixes: B utterance, T sample, F frame, N sample of a frame, K frequency bin, M mel.
 """
@@ -23,7 +24,7 @@ _CACHED_FRAMES = 256  # a CPU is twice as fast when what it works on stays in it
 
 
 class _LogMel(nn.Module):
-    """What the two front-ends share; a subclass says how frames and logarithm are made."""
+    """What the front-ends share; a subclass says how frames and logarithm are made."""
 
     window_N: Tensor
     mel_KM: Tensor
@@ -58,7 +59,7 @@ class _LogMel(nn.Module):
             log_mel_BFM = torch.cat(
                 [self.log_mel(part_BFN) for part_BFN in torch.split(raw_BFN, at_once, dim=1)], dim=1
             )
-            return self._centred(self.refined(log_mel_BFM, raw_BFN))
+            return self.levelled(self.refined(log_mel_BFM, raw_BFN))
 
     def compute(self, wav_BT: Tensor) -> Tensor:
         """`forward` as a plain chain of operations, the same for every waveform: what a graph can hold.
@@ -66,7 +67,7 @@ class _LogMel(nn.Module):
         Without check, pieces or `refined`.
         """
         with torch.autocast(wav_BT.device.type, enabled=False):
-            return self._centred(self.log_mel(self.cut(wav_BT.float())))
+            return self.levelled(self.log_mel(self.cut(wav_BT.float())))
 
     def cut(self, wav_BT: Tensor) -> Tensor:
         """Frames that overlap, a view: wav_BT -> raw_BFN."""
@@ -85,12 +86,13 @@ class _LogMel(nn.Module):
         return log_mel_BFM
 
     def log_mel(self, raw_BFN: Tensor) -> Tensor:
-        """Features before mean normalisation: raw_BFN -> log_mel_BFM."""
+        """Features of each frame by itself: raw_BFN -> log_mel_BFM."""
         spectrum_BFK = torch.fft.rfft(self.windowed(raw_BFN), n=_fft_size(self.config))
         squares_BFK2 = torch.view_as_real(spectrum_BFK).square()
         return self.log(torch.matmul(squares_BFK2[..., 0] + squares_BFK2[..., 1], self.mel_KM))
 
-    def _centred(self, log_mel_BFM: Tensor) -> Tensor:
+    def levelled(self, log_mel_BFM: Tensor) -> Tensor:
+        """What takes all frames of an utterance: the mean over time goes, unless it is to stay."""
         if self.config.mean == "none":
             return log_mel_BFM
         return log_mel_BFM - log_mel_BFM.mean(dim=1, keepdim=True)
@@ -183,6 +185,40 @@ class FfsvcMel(_LogMel):
     def log(self, power: Tensor) -> Tensor:
         """Logarithm of power + 1e-6."""
         return (power + 1e-6).log()
+
+
+class SpeechBrainFbank(_LogMel):
+    """SpeechBrain's ``Fbank``: decibels of a power spectrogram, at most 80 below the utterance's loudest.
+
+    Frames are centred, with zeros beyond the edges, so that n samples give 1 + n // 160 frames; the FFT is no
+    longer than a frame. Window and filters are rounded to float32 where SpeechBrain rounds them.
+
+    Args:
+        config: a `FrontEndConfig` of kind "speechbrain-fbank".
+    """
+
+    def __init__(self, config: FrontEndConfig) -> None:
+        window_N = torch.hamming_window(config.frame_length, periodic=True).numpy()
+        super().__init__(config, window_N, _speechbrain_mel_filters(config))
+
+    def cut(self, wav_BT: Tensor) -> Tensor:
+        """Centred frames of the waveform."""
+        n_fft = _fft_size(self.config)
+        padded_BT = nn.functional.pad(wav_BT, (n_fft // 2, n_fft // 2))
+        return padded_BT.unfold(-1, n_fft, self.config.frame_shift)
+
+    def windowed(self, raw_BFN: Tensor) -> Tensor:
+        """Frames times window."""
+        return raw_BFN * self.window_N
+
+    def log(self, power: Tensor) -> Tensor:
+        """Decibels, not below -100."""
+        return 10 * power.clamp_min(1e-10).log10()
+
+    def levelled(self, log_mel_BFM: Tensor) -> Tensor:
+        """Decibels raised to 80 below the utterance's loudest, then the mean over time removed."""
+        lowest_B11 = log_mel_BFM.amax(dim=(1, 2), keepdim=True) - 80
+        return super().levelled(torch.maximum(log_mel_BFM, lowest_B11))
 
 
 class KissPower(nn.Module):
@@ -281,7 +317,9 @@ def _clockwise(turns: np.ndarray) -> Tensor:
 
 
 def _fft_size(config: FrontEndConfig) -> int:
-    """The power of two that holds a frame."""
+    """The power of two that holds a frame; SpeechBrain takes the frame as it is."""
+    if config.kind == "speechbrain-fbank":
+        return config.frame_length
     return 1 << (config.frame_length - 1).bit_length()
 
 
@@ -313,10 +351,24 @@ def _kaldi_mel_filters(config: FrontEndConfig) -> np.ndarray:
 
 def _htk_mel_filters(config: FrontEndConfig) -> np.ndarray:
     """Triangles in Hz, 0 to Nyquist, with corners equally far apart on the mel scale; not normalised."""
+    hz_K, corners_hz = _htk_mel_points(config)
+    return _triangles(hz_K, corners_hz)
+
+
+def _speechbrain_mel_filters(config: FrontEndConfig) -> np.ndarray:
+    """The same triangles, but for their right sides, which mirror the left ones; in float32."""
+    hz_K, corners_hz = _htk_mel_points(config)
+    slope_KM = (hz_K[:, None] - corners_hz[1:-1]) / (corners_hz[1:-1] - corners_hz[:-2])
+    filters_KM: np.ndarray = np.maximum(0, np.minimum(slope_KM + 1, 1 - slope_KM))
+    return filters_KM
+
+
+def _htk_mel_points(config: FrontEndConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Hz of every frequency bin, and of the corners of the filters."""
     nyquist = config.sample_rate / 2
     hz_K = torch.linspace(0, nyquist, _fft_size(config) // 2 + 1)
     corners_mel = torch.linspace(0, 2595 * math.log10(1 + nyquist / 700), config.num_mels + 2)
-    return _triangles(hz_K.numpy(), (700 * (10 ** (corners_mel / 2595) - 1)).numpy())
+    return hz_K.numpy(), (700 * (10 ** (corners_mel / 2595) - 1)).numpy()
 
 
 def _mel(hz: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from farvox.errors import ModelError
 if TYPE_CHECKING:
     from torch import nn
 
-KINDS = ("kaldi-fbank", "ffsvc-mel")
+KINDS = ("kaldi-fbank", "ffsvc-mel", "speechbrain-fbank")
 WINDOWS = ("povey", "hamming", "hann")
 MEANS = ("utterance", "none")
 
@@ -30,8 +30,9 @@ class FrontEndConfig:
     """A front-end, in full.
 
     Attributes:
-        kind: "kaldi-fbank" (Kaldi's log-mel filterbank) or "ffsvc-mel" (the FFSVC2022 baseline's log-mel
-            spectrogram, which fixes everything but the number of mels and the mean rule).
+        kind: "kaldi-fbank" (Kaldi's log-mel filterbank), "ffsvc-mel" (the FFSVC2022 baseline's log-mel
+            spectrogram) or "speechbrain-fbank" (SpeechBrain's filterbank in decibels); the last two fix
+            everything but the number of mels and the mean rule.
         sample_rate: in Hz.
         num_mels: filters, and so features per frame.
         sample_scale: what samples in [-1, 1] are multiplied by first.
@@ -62,8 +63,8 @@ class FrontEndConfig:
         self._check_choice("window", WINDOWS)
         self._check_choice("mean", MEANS)
         self._check_numbers()
-        if self.kind == "ffsvc-mel":
-            self._check_ffsvc()
+        if self.kind != "kaldi-fbank":
+            self._check_fixed()
         elif not 0 <= self.low_freq < self.top_freq <= self.sample_rate / 2:
             raise ModelError(
                 f"front-end: the mel filters need 0 <= low_freq < high_freq <= {self.sample_rate / 2:g} Hz, "
@@ -88,12 +89,14 @@ class FrontEndConfig:
     @property
     def min_samples(self) -> int:
         """Samples in the shortest waveform that has features."""
+        if self.kind == "speechbrain-fbank":
+            return 1
         return self.frame_length if self.kind == "kaldi-fbank" else 257
 
     def num_samples_for(self, num_frames: int) -> int:
         """Samples that give exactly ``num_frames`` frames (the smallest such number)."""
         overhang = self.frame_length if self.kind == "kaldi-fbank" else 0
-        return (num_frames - 1) * self.frame_shift + overhang
+        return max(1, (num_frames - 1) * self.frame_shift + overhang)
 
     def num_frames_for(self, num_samples: int) -> int:
         """Frames that ``num_samples`` samples give; 0 when there are too few for one."""
@@ -140,14 +143,14 @@ class FrontEndConfig:
         if not (math.isfinite(self.low_freq) and math.isfinite(self.high_freq)):
             raise ModelError("front-end: low_freq and high_freq must be finite")
 
-    def _check_ffsvc(self) -> None:
+    def _check_fixed(self) -> None:
         if self.sample_rate != 16000:
-            raise ModelError(f"front-end: ffsvc-mel is defined at 16000 Hz, not {self.sample_rate}")
+            raise ModelError(f"front-end: {self.kind} is defined at 16000 Hz, not {self.sample_rate}")
         for field in fields(self):
             if field.name in _KALDI_ONLY and getattr(self, field.name) != field.default:
                 raise ModelError(
-                    f"front-end: ffsvc-mel has no {field.name} (it normalises the waveform "
-                    f"and fixes the rest); leave it out, or use kind kaldi-fbank"
+                    f"front-end: {self.kind} has no {field.name} (all but num_mels and mean is fixed); "
+                    f"leave it out, or use kind kaldi-fbank"
                 )
 
 
@@ -158,9 +161,10 @@ def build_frontend(config: FrontEndConfig) -> nn.Module:
         a module without parameters and with an empty state dict: wav_BT (samples in [-1, 1], all of one
         length) -> feats_BFM float32 (B utterance, F frame, M mel).
     """
-    from farvox.features.fbank import FfsvcMel, KaldiFbank
+    from farvox.features.fbank import FfsvcMel, KaldiFbank, SpeechBrainFbank
 
-    return KaldiFbank(config) if config.kind == "kaldi-fbank" else FfsvcMel(config)
+    kinds = {"kaldi-fbank": KaldiFbank, "ffsvc-mel": FfsvcMel, "speechbrain-fbank": SpeechBrainFbank}
+    return kinds[config.kind](config)
 
 
 def _nearest(word: str, known: list[str]) -> str:

@@ -5,6 +5,9 @@ Shape suffixes: B utterance, C channel, M mel, F frame, E embedding.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
@@ -15,12 +18,28 @@ from farvox.models.pooling import build_pooling, widen
 
 
 class ConvReluNorm(nn.Module):
-    """Convolution over time, ReLU, batch norm: the order of the paper."""
+    """Convolution over time, ReLU, batch norm: the order of the paper.
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, dilation: int = 1) -> None:
+    Beyond the edges are zeros, or, with ``reflect``, the frames before them once more.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        dilation: int = 1,
+        reflect: bool = False,
+    ) -> None:
         super().__init__()
-        padding = dilation * (kernel_size - 1) // 2
-        self.conv = nn.Conv1d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation)
+        self.conv = nn.Conv1d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            padding=dilation * (kernel_size - 1) // 2,
+            dilation=dilation,
+            padding_mode="reflect" if reflect else "zeros",
+        )
         self.norm = nn.BatchNorm1d(out_channels)
 
     def forward(self, x_BCF: Tensor) -> Tensor:
@@ -32,12 +51,14 @@ class ConvReluNorm(nn.Module):
 class Res2Conv(nn.Module):
     """The hierarchical convolution of Res2Net: all chunks but the last pass one after the other."""
 
-    def __init__(self, channels: int, kernel_size: int, dilation: int, scale: int) -> None:
+    def __init__(
+        self, channels: int, kernel_size: int, dilation: int, scale: int, reflect: bool = False
+    ) -> None:
         super().__init__()
         width = channels // scale
         self.scale = scale
         self.convs = nn.ModuleList(
-            ConvReluNorm(width, width, kernel_size, dilation) for _ in range(scale - 1)
+            ConvReluNorm(width, width, kernel_size, dilation, reflect) for _ in range(scale - 1)
         )
 
     def forward(self, x_BCF: Tensor) -> Tensor:
@@ -95,7 +116,9 @@ class EcapaTdnn(EmbeddingNetwork):
         dilations: one block for each.
         summed_inputs: a block takes the sum of the outputs of all layers before it (the paper's
             section 3.3), not only the last one's (WeSpeaker, SpeechBrain).
-        pooling: ``asp`` (attentive, the paper's) or ``tstp``.
+        pooling: ``asp`` (attentive, the paper's), ``asp-local`` (WeSpeaker's without global context) or
+            ``tstp``.
+        embedding_norm: whether a batch norm ends the network (the paper's; an option in WeSpeaker).
         dropout: share of the embedding dropped in training.
     """
 
@@ -111,6 +134,7 @@ class EcapaTdnn(EmbeddingNetwork):
         dilations: tuple[int, ...] = (2, 3, 4),
         summed_inputs: bool = True,
         pooling: str = "asp",
+        embedding_norm: bool = True,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(num_mels=num_mels, embedding_dim=embedding_dim)
@@ -126,7 +150,7 @@ class EcapaTdnn(EmbeddingNetwork):
         self.pool = build_pooling(pooling, aggregate, bottleneck)
         self.pool_norm = nn.BatchNorm1d(self.pool.num_statistics)
         self.embedding = nn.Linear(self.pool.num_statistics, embedding_dim)
-        self.embedding_norm = nn.BatchNorm1d(embedding_dim)
+        self.embedding_norm = nn.BatchNorm1d(embedding_dim) if embedding_norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, feats_BFM: Tensor) -> Tensor:
@@ -140,3 +164,25 @@ class EcapaTdnn(EmbeddingNetwork):
         stats = self.pool_norm(self.pool(x_BCF))
         emb_BE: Tensor = self.dropout(self.embedding_norm(self.embedding(stats)))
         return emb_BE
+
+
+def ecapa_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The keyword arguments of `EcapaTdnn` that weights were made with, but for ``summed_inputs``.
+
+    Raises:
+        KeyError: a weight that tells a size is absent.
+    """
+    channels, num_mels, _ = weights["first.conv.weight"].shape
+    pooling = "tstp"
+    if "pool.hidden.weight" in weights:
+        pooling = "asp" if "pool.context.weight" in weights else "asp-local"
+    return {
+        "num_mels": num_mels,
+        "channels": channels,
+        "aggregate_channels": weights["aggregate.weight"].shape[0],
+        "embedding_dim": weights["embedding.weight"].shape[0],
+        "scale": channels // weights["blocks.0.layers.1.convs.0.conv.weight"].shape[0],
+        "bottleneck": weights["blocks.0.layers.3.squeeze.weight"].shape[0],
+        "pooling": pooling,
+        "embedding_norm": "embedding_norm.weight" in weights,
+    }

@@ -106,8 +106,8 @@ Pooling = TemporalStatistics | AttentiveStatistics
 def build_pooling(name: str, channels: int, bottleneck: int = 128) -> Pooling:
     """A pooling by name.
 
-    ``tstp`` (temporal statistics), ``stats`` (the same without a floor of the variance) or ``asp``
-    (attentive statistics).
+    ``tstp`` (temporal statistics), ``stats`` (the same without a floor of the variance), ``asp``
+    (attentive statistics) or ``asp-local`` (the same, with an attention that only sees the frame it weighs).
 
     Raises:
         ModelError: the name is unknown.
@@ -116,6 +116,6 @@ def build_pooling(name: str, channels: int, bottleneck: int = 128) -> Pooling:
         return TemporalStatistics(channels)
     if name == "stats":
         return TemporalStatistics(channels, variance_floor=0.0)
-    if name == "asp":
-        return AttentiveStatistics(channels, bottleneck)
-    raise ModelError(f"unknown pooling '{name}': tstp, stats or asp")
+    if name in ("asp", "asp-local"):
+        return AttentiveStatistics(channels, bottleneck, context=name == "asp")
+    raise ModelError(f"unknown pooling '{name}': tstp, stats, asp or asp-local")

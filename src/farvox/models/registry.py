@@ -14,6 +14,7 @@ from farvox.models.ecapa import EcapaTdnn
 from farvox.models.ffsvc import FfsvcEcapaTdnn, FfsvcResNet34
 from farvox.models.margin import AamHead, AmHead, CosineHead, SoftmaxHead, SubcentreAamHead
 from farvox.models.resnet import ResNet34
+from farvox.models.speechbrain import SpeechBrainEcapa
 from farvox.models.xvector import XVector
 
 MODELS: dict[str, tuple[type[EmbeddingNetwork], str]] = {
@@ -21,6 +22,7 @@ MODELS: dict[str, tuple[type[EmbeddingNetwork], str]] = {
     "ecapa": (EcapaTdnn, "ECAPA-TDNN of the paper (Desplanques 2020)"),
     "xvector": (XVector, "x-vector time-delay network (Snyder 2018)"),
     "campplus": (CamPlusPlus, "CAM++ (Wang 2023), as in 3D-Speaker"),
+    "speechbrain-ecapa": (SpeechBrainEcapa, "ECAPA-TDNN as SpeechBrain publishes it"),
     "ffsvc-resnet34": (FfsvcResNet34, "the FFSVC2022 baseline's ResNet34, as published"),
     "ffsvc-ecapa": (FfsvcEcapaTdnn, "the FFSVC2022 baseline's ECAPA-TDNN, as published"),
 }

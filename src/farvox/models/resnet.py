@@ -5,7 +5,8 @@ Shape suffixes: B utterance, C channel, M frequency, F frame, E embedding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as fn
@@ -79,7 +80,8 @@ class ResNet34(EmbeddingNetwork):
         channels: width of the first group; the groups have 1, 2, 4 and 8 times as many.
         blocks: blocks in each of the four groups; (3, 4, 6, 3) makes it a ResNet34.
         embedding_dim: size of the embedding.
-        pooling: ``tstp`` (temporal statistics) or ``asp`` (attentive statistics).
+        pooling: ``tstp`` (temporal statistics), ``asp`` (attentive statistics) or ``asp-local`` (WeSpeaker's
+            ASTP, without global context).
         dropout: share of the embedding dropped in training.
     """
 
@@ -103,3 +105,26 @@ class ResNet34(EmbeddingNetwork):
         """Embed features: [B, F, M] to [B, E]."""
         emb_BE: Tensor = self.dropout(self.embedding(self.pool(self.front(self.mels_first(feats_BFM)))))
         return emb_BE
+
+
+def resnet34_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The keyword arguments of `ResNet34` that weights were made with.
+
+    The number of mels is told only up to its eighth, so the multiple of eight is taken.
+
+    Raises:
+        KeyError: a weight that tells a size is absent.
+    """
+    channels = weights["front.conv1.weight"].shape[0]
+    embedding_dim, num_statistics = weights["embedding.weight"].shape
+    pooling = "tstp"
+    if "pool.hidden.weight" in weights:
+        pooling = "asp" if "pool.context.weight" in weights else "asp-local"
+    groups = [f"front.layer{group}." for group in range(1, 5)]
+    return {
+        "num_mels": num_statistics // (2 * channels),
+        "channels": channels,
+        "blocks": [len({n.split(".")[2] for n in weights if n.startswith(group)}) for group in groups],
+        "embedding_dim": embedding_dim,
+        "pooling": pooling,
+    }
