@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from farvox.errors import AudioError, NoSpeechError, TooShortError
 from farvox.io.audio import read_recording, resample
 from farvox.verifier.speech import (
+    ENOUGH_SECONDS,
     SILENCE_DB,
     Speech,
     find_speech,
@@ -31,14 +32,14 @@ Wave = NDArray[np.float32]
 AudioArgument: TypeAlias = "str | os.PathLike[str] | BinaryIO | tuple[NDArray[Any], int]"
 Vad: TypeAlias = Literal["check", "trim", "off"]
 
-MIN_SECONDS = 0.3  # of signal, and of speech in it
+MIN_SECONDS = 0.3  # of signal; as much of it must be speech
 TRIM_PAD_SECONDS = 0.1  # kept on either side of detected speech
 MAX_CHANNELS = 64  # of an array; more are samples
 _RATES = (1000, 1_000_000)  # Hz
 _FULL_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
 _OVERSHOOT = 1.1  # lossy codecs pass full scale by a few percent where nothing is wrong
 _CLIP_RUN = 3  # samples in a row at the extreme
-_CLIP_SHARE = 1e-4  # of all samples
+_CLIP_SHARE = 1e-5  # of all samples: one run in 20 s at 16 kHz
 _CLIP_LEVEL = 0.01  # of full scale: below it a few steps of 16 bits make plateaus of their own
 
 
@@ -93,8 +94,8 @@ def read_signal(
     seconds = wav_CT.shape[1] / own_rate
     if seconds < MIN_SECONDS:
         raise TooShortError(f"{name}: {seconds:.2f} s of signal; at least {MIN_SECONDS:g} s are needed")
-    warnings = _sample_warnings(wav_CT) + _rate_warnings(own_rate, sample_rate)
     alive_CT, left_out = _alive(name, wav_CT, own_rate)
+    warnings = _sample_warnings(alive_CT) + _rate_warnings(own_rate, sample_rate)
     channels_CT = resample(alive_CT, own_rate, sample_rate)
     speech_seconds, detector = None, "off"
     if vad != "off":
@@ -201,9 +202,7 @@ def _sample_warnings(wav_CT: Wave) -> tuple[str, ...]:
 
 def _rate_warnings(own_rate: int, sample_rate: int) -> tuple[str, ...]:
     if own_rate < sample_rate:
-        lacking = (
-            f"nothing above {own_rate / 2:g} Hz was recorded, of {sample_rate / 2:g} Hz the model expects"
-        )
+        lacking = f"nothing above {own_rate / 2:g} Hz is in it, and the model expects {sample_rate / 2:g} Hz"
         return (f"{own_rate} Hz: {lacking}; scores are less sure",)
     if own_rate > sample_rate:
         return (f"{own_rate} Hz: resampled to {sample_rate} Hz",)
@@ -245,10 +244,10 @@ def _alive(name: str, wav_CT: Wave, rate: int) -> tuple[Wave, tuple[str, ...]]:
 
 
 def _refuse_without_speech(name: str, speech: Speech) -> None:
-    if speech.seconds < MIN_SECONDS:
+    if speech.seconds < ENOUGH_SECONDS:
         found = f"{speech.seconds:.2f} s of speech found by {speech.detector}"
         raise NoSpeechError(
-            f"{name}: {found}; at least {MIN_SECONDS:g} s are needed; "
+            f"{name}: {found}; at least {ENOUGH_SECONDS:g} s are needed; "
             'if it is speech all the same, say vad="off" (--vad off)'
         )
 

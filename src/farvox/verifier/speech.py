@@ -1,13 +1,16 @@
 """Where a recording holds speech: by its energy alone, or by silero-vad where that is installed.
 
 The energy gate looks at frames of 25 ms every 10 ms, the mean of each taken off. The loud level of a
-recording is the level that its loudest 0.1 s reach, so that a click does not set it. A recording whose
-loud level is below `SILENCE_DB` is silence. Of any other, the frames within `LOUDNESS_RANGE_DB` of the loud
-level and above `SILENCE_DB` are taken for speech. The gate cannot tell speech from other sounds.
+recording is the level that its loudest 0.1 s reach, so that a click does not set it. A recording whose loud
+level is below `SILENCE_DB` is silence. Of any other, the frames within 30 dB of the loud level (40 dB where
+30 give less than `ENOUGH_SECONDS`) and above `SILENCE_DB` are taken for speech. The gate cannot tell speech
+from other sounds.
 
 silero-vad is a small recurrent network (Silero Team, https://github.com/snakers4/silero-vad). Its package
 imports torch, so only the ONNX file in it is used, with onnxruntime, one thread. It hears a copy at 16 kHz
 whose mean is taken off and whose loud level is brought to `HEARD_AT_DB`: it misses speech that is faint.
+Speech begins at a probability of 0.5 and goes on above 0.35. Where that gives less than `ENOUGH_SECONDS` it
+is asked again at 0.07 and 0.035: reverberation and noise lower what it gives to true speech that far.
 
 Of several channels the one with the most speech decides: a dead or noisy microphone in an array must not.
 
@@ -26,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from farvox.errors import MissingExtraError
 from farvox.io.audio import resample
 
 if TYPE_CHECKING:
@@ -33,13 +37,15 @@ if TYPE_CHECKING:
 
 Wave = NDArray[np.float32]
 Floats = NDArray[np.float64]
+Probabilities = NDArray[np.float32]
 Region = tuple[int, int]
 
-SILENCE_DB = -75.0  # of full scale
-LOUDNESS_RANGE_DB = 30.0
+ENOUGH_SECONDS = 0.3  # of speech
+SILENCE_DB = -80.0  # of full scale
 HEARD_AT_DB = -20.0  # of full scale
 _LOUD_FRAMES = 10  # 0.1 s
-_ENTER, _STAY = 0.5, 0.35  # silero's probability where speech begins, and above which it goes on
+_RANGES_DB = (30.0, 40.0)  # below the loud level; the second where the first finds too little
+_THRESHOLDS = ((0.5, 0.35), (0.07, 0.035))  # silero's probability where speech begins, and where it goes on
 _GAP_SECONDS = 0.1  # a pause shorter than this belongs to the speech around it
 _WINDOW, _CONTEXT, _RATE = 512, 64, 16000  # what silero's network is fed with
 _FILES = ("silero_vad_16k_op15.onnx", "silero_vad.onnx")  # the first opens in half the time
@@ -78,33 +84,46 @@ def find_by_energy(wav_CT: Wave, sample_rate: int) -> Speech:
         sample_rate: Hz.
     """
     window, hop = _frame_sizes(sample_rate)
-    best: list[Region] = []
-    for wav_T in wav_CT:
-        level_F = frame_levels(wav_T, sample_rate)
-        floor = max(SILENCE_DB, _loud(level_F) - LOUDNESS_RANGE_DB)
-        frames = _runs(level_F >= floor)
-        regions = [(begin * hop, (end - 1) * hop + window) for begin, end in frames]
-        best = max(best, _joined(regions, 0), key=_length)
-    return _speech("energy", best, sample_rate)
+    level_CF = [frame_levels(wav_T, sample_rate) for wav_T in wav_CT]
+
+    def loud_regions(level_F: Floats, range_db: float) -> list[Region]:
+        frames = _runs(level_F >= max(SILENCE_DB, _loud(level_F) - range_db))
+        return _joined([(begin * hop, (end - 1) * hop + window) for begin, end in frames], 0)
+
+    for range_db in _RANGES_DB:
+        regions = max((loud_regions(level_F, range_db) for level_F in level_CF), key=_length)
+        if _length(regions) >= ENOUGH_SECONDS * sample_rate:
+            break
+    return _speech("energy", regions, wav_CT.shape[1], sample_rate)
 
 
 def find_by_silero(wav_CT: Wave, sample_rate: int) -> Speech:
-    """Find speech with silero-vad.
+    """Find speech with silero-vad; see the head of the module for the rule.
 
     Args:
         wav_CT: samples in [-1, 1]; the channel with the most speech counts.
         sample_rate: Hz.
+
+    Raises:
+        MissingExtraError: silero-vad or onnxruntime is not installed.
     """
     detector = silero()
-    assert detector is not None
+    if detector is None:
+        raise MissingExtraError("silero-vad is not installed: pip install 'farvox[vad]'")
     heard_CT = resample(np.stack([_heard(wav_T, sample_rate) for wav_T in wav_CT]), sample_rate, _RATE)
-    best: list[Region] = []
-    for probability_F in detector.probabilities(heard_CT):
-        windows = _hysteresis(probability_F)
-        scale = _WINDOW * sample_rate / _RATE
-        regions = [(round(begin * scale), min(round(end * scale), wav_CT.shape[1])) for begin, end in windows]
-        best = max(best, _joined(regions, round(_GAP_SECONDS * sample_rate)), key=_length)
-    return _speech(detector.name, best, sample_rate)
+    probability_CF = detector.probabilities(heard_CT)
+    window, gap = _WINDOW * sample_rate / _RATE, round(_GAP_SECONDS * sample_rate)
+
+    def likely_regions(probability_F: Probabilities, enter: float, stay: float) -> list[Region]:
+        windows = _hysteresis(probability_F, enter, stay)
+        return _joined([(round(begin * window), round(end * window)) for begin, end in windows], gap)
+
+    for enter, stay in _THRESHOLDS:
+        found = (likely_regions(probability_F, enter, stay) for probability_F in probability_CF)
+        regions = max(found, key=_length)
+        if _length(regions) >= ENOUGH_SECONDS * sample_rate:
+            break
+    return _speech(detector.name, regions, wav_CT.shape[1], sample_rate)
 
 
 def padded(regions: tuple[Region, ...], pad: int, num_samples: int) -> tuple[Region, ...]:
@@ -147,7 +166,7 @@ class Silero:
             path, options, providers=["CPUExecutionProvider"]
         )
 
-    def probabilities(self, wav_CT: Wave) -> NDArray[np.float32]:
+    def probabilities(self, wav_CT: Wave) -> Probabilities:
         """Probability of speech in each window of 32 ms, [C, F].
 
         The network reads 512 samples at a time after the last 64 of the window before, and carries a
@@ -201,10 +220,10 @@ def _heard(wav_T: Wave, sample_rate: int) -> Wave:
     return heard_T
 
 
-def _hysteresis(probability_F: NDArray[np.float32]) -> list[Region]:
-    """Runs of windows above `_STAY` of which one is above `_ENTER`."""
-    runs = _runs(probability_F >= _STAY)
-    return [(begin, end) for begin, end in runs if probability_F[begin:end].max() >= _ENTER]
+def _hysteresis(probability_F: Probabilities, enter: float, stay: float) -> list[Region]:
+    """Runs of windows of at least ``stay`` of which one has at least ``enter``."""
+    runs = _runs(probability_F >= stay)
+    return [(begin, end) for begin, end in runs if probability_F[begin:end].max() >= enter]
 
 
 def _runs(is_in_F: NDArray[np.bool_]) -> list[Region]:
@@ -228,5 +247,6 @@ def _length(regions: list[Region]) -> int:
     return sum(end - begin for begin, end in regions)
 
 
-def _speech(detector: str, regions: list[Region], sample_rate: int) -> Speech:
-    return Speech(detector, _length(regions) / sample_rate, tuple(regions))
+def _speech(detector: str, regions: list[Region], num_samples: int, sample_rate: int) -> Speech:
+    inside = [(begin, min(end, num_samples)) for begin, end in regions if begin < num_samples]
+    return Speech(detector, _length(inside) / sample_rate, tuple(inside))
