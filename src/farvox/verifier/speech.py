@@ -3,8 +3,7 @@
 The energy gate looks at frames of 25 ms every 10 ms, the mean of each taken off. The loud level of a
 recording is the level that its loudest 0.1 s reach, so that a click does not set it. A recording whose loud
 level is below `SILENCE_DB` is silence. Of any other, the frames within 30 dB of the loud level (40 dB where
-30 give less than `ENOUGH_SECONDS`) and above `SILENCE_DB` are taken for speech. The gate cannot tell speech
-from other sounds.
+30 give less than `ENOUGH_SECONDS`) are taken for speech. The gate cannot tell speech from other sounds.
 
 silero-vad is a small recurrent network (Silero Team, https://github.com/snakers4/silero-vad). Its package
 imports torch, so only the ONNX file in it is used, with onnxruntime, one thread. It hears a copy at 16 kHz
@@ -87,7 +86,8 @@ def find_by_energy(wav_CT: Wave, sample_rate: int) -> Speech:
     level_CF = [frame_levels(wav_T, sample_rate) for wav_T in wav_CT]
 
     def loud_regions(level_F: Floats, range_db: float) -> list[Region]:
-        frames = _runs(level_F >= max(SILENCE_DB, _loud(level_F) - range_db))
+        loud = _loud(level_F)
+        frames = _runs(level_F >= loud - range_db) if loud >= SILENCE_DB else []
         return _joined([(begin * hop, (end - 1) * hop + window) for begin, end in frames], 0)
 
     for range_db in _RANGES_DB:
