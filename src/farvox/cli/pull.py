@@ -1,0 +1,59 @@
+"""``farvox pull``: pretrained models."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from farvox.errors import UsageError
+
+if TYPE_CHECKING:
+    from farvox.zoo import Card
+
+
+def pull(
+    model: Annotated[Positional[str], arg(metavar="NAME|ADDRESS")],
+    out: Annotated[Path | None, arg(metavar="OUT")] = None,
+    arch: str | None = None,
+    sha256: str = "",
+) -> None:
+    """Fetch a pretrained model, check it, and print the folder it lies in; once is enough.
+
+    Any command pulls a model of the zoo by itself when it is first named. A checkpoint that the zoo does not
+    know is fetched by its address: huggingface:OWNER/NAME[@REVISION]:FILE, or modelscope: likewise.
+
+    Args:
+        model: a name of the zoo ("farvox models" lists them), or an address.
+        out: for an address: the model folder to write.
+        arch: for an address: how the checkpoint is laid out, see "farvox import".
+        sha256: for an address: what the file must hash to.
+    """
+    from farvox import zoo
+
+    if zoo.is_address(model):
+        if out is None or arch is None:
+            raise UsageError("an address needs --out FOLDER and --arch NAME")
+        found = zoo.pull_address(model, out, arch, sha256)
+        if not sha256:
+            print(f"not pinned; next time say --sha256 {found}", file=sys.stderr)
+        print(out)
+        return
+    if out or arch or sha256:
+        raise UsageError("--out, --arch and --sha256 go with an address, not with a name of the zoo")
+    folder = zoo.pull(model)
+    print(summary(zoo.Card.load(folder)), file=sys.stderr)
+    print(folder)
+
+
+def summary(card: Card) -> str:
+    """A card in a few lines."""
+    lines = [card.title, f"  licence        {card.licence}", f"  published by   {card.publisher}"]
+    lines.append(f"  training data  {card.training_data}")
+    if card.threshold is not None:
+        lines.append(f"  threshold      {card.threshold:g}: {card.threshold_note}")
+    for figure in card.figures:
+        lines.append(f"  EER {figure.eer:.2%}, minDCF {figure.min_dcf:.3f}  {figure.data}")
+    return "\n".join(lines)

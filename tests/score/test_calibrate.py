@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farvox.errors import TrialError
+from farvox.score.calibrate import FEWEST_FALSE_ACCEPTS, fit_llr, threshold_at_far
+
+
+def gaussian_trials(num_target=20_000, num_nontarget=80_000, distance=2.0, seed=0):
+    """Scores of two normal distributions of deviation 1, ``distance`` apart."""
+    rng = np.random.default_rng(seed)
+    scores = np.concatenate([rng.normal(distance, 1, num_target), rng.normal(0, 1, num_nontarget)])
+    return scores, np.repeat([1, 0], [num_target, num_nontarget])
+
+
+def test_the_llr_of_two_normal_distributions_is_the_one_of_the_textbook():
+    # log N(s; d, 1) / N(s; 0, 1) = d s - d^2 / 2
+    scale, offset = fit_llr(*gaussian_trials(distance=2.0))
+    assert scale == pytest.approx(2.0, rel=0.03)
+    assert offset == pytest.approx(-2.0, rel=0.03)
+
+
+def test_the_llr_does_not_depend_on_how_many_trials_of_each_kind_there_are():
+    few = fit_llr(*gaussian_trials(num_target=5_000, num_nontarget=500_000))
+    assert few == pytest.approx(fit_llr(*gaussian_trials(100_000, 100_000)), rel=0.05)
+
+
+def test_the_calibration_follows_a_change_of_the_scale_of_the_scores():
+    scores, target = gaussian_trials()
+    scale, offset = fit_llr(scores, target)
+    other_scale, other_offset = fit_llr(0.01 * scores + 5, target)
+    assert other_scale == pytest.approx(100 * scale, rel=1e-6)
+    assert other_offset == pytest.approx(offset - 5 * 100 * scale, rel=1e-6)
+
+
+def test_no_other_line_has_a_lower_cost():
+    scores, target = gaussian_trials(2_000, 3_000, seed=3)
+    scale, offset = fit_llr(scores, target)
+
+    def cost(scale, offset):
+        llr = scale * scores + offset
+        return np.logaddexp(0, -llr)[target == 1].mean() + np.logaddexp(0, llr)[target == 0].mean()
+
+    for a, b in ((1e-3, 0), (-1e-3, 0), (0, 1e-3), (0, -1e-3), (1e-3, 1e-3)):
+        assert cost(scale + a, offset + b) > cost(scale, offset)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([0.9, 0.8, 0.1, 0.0], "too few or too easy"),
+        ([0.0, 0.2, 0.1, 0.3], "do not mean the same speaker"),
+        ([0.5, 0.5, 0.5, 0.5], "do not mean the same speaker"),
+    ],
+)
+def test_trials_that_teach_nothing_are_refused(scores, message):
+    with pytest.raises(TrialError, match=message):
+        fit_llr(scores, [1, 1, 0, 0])
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.01, 0.05, 0.2, 0.5]), st.booleans())
+def test_the_threshold_is_the_lowest_that_keeps_the_rate(seed, far, rounded):
+    scores, target = gaussian_trials(200, 2_000, seed=seed)
+    if rounded:
+        scores = scores.round(1)  # many ties
+    point = threshold_at_far(scores, target, far)
+    nontargets = scores[target == 0]
+    assert point.far == np.mean(nontargets >= point.threshold) <= far
+    assert point.frr == np.mean(scores[target == 1] < point.threshold)
+    next_lower = nontargets[nontargets < point.threshold].max()
+    assert np.mean(nontargets >= next_lower) > far
+
+
+def test_a_rate_that_the_trials_cannot_show_is_refused():
+    scores, target = gaussian_trials(100, 1_000)
+    with pytest.raises(TrialError, match=r"1,000 non-target trials are too few .* 10,000 or more"):
+        threshold_at_far(scores, target, 0.001)
+    assert threshold_at_far(scores, target, FEWEST_FALSE_ACCEPTS / 1_000).far <= 0.01
+    with pytest.raises(TrialError, match="between 0 and 1"):
+        threshold_at_far(scores, target, 1.0)
