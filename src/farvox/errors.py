@@ -57,3 +57,7 @@ class NoSpeechError(AudioError):
 
 class TooShortError(AudioError):
     """A recording is shorter than the least that can be judged."""
+
+
+class StoreError(FarvoxError):
+    """The store of enrolled speakers cannot be used, or refuses what is asked of it."""

@@ -1,0 +1,153 @@
+"""What is known of an enrolled speaker: a name and a template, never audio.
+
+Shape suffixes: E embedding dimension.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import unicodedata
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from farvox.errors import StoreError
+
+LONGEST_NAME = 200
+
+# Control, format, surrogate, private and unassigned characters, line and paragraph separators: they do
+# not print, or change how the text around them prints.
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_JOINERS = "\u200c\u200d"  # format characters that names of Persian and of Indian languages need
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolled:
+    """An enrolment as it is listed: all of it but the template.
+
+    Attributes:
+        name: of the speaker; stripped and in Unicode normal form C, see `speaker_name`.
+        model_digest: SHA-256 that identifies the embedding space; only embeddings of one space compare.
+        model_name: the model, as people call it.
+        num_recordings: that the template was made of.
+        seconds: of signal, in all of them.
+        enrolled_at: ISO 8601, UTC; now, unless it is given.
+
+    Raises:
+        StoreError: one of them cannot be.
+    """
+
+    name: str
+    model_digest: str
+    model_name: str
+    num_recordings: int
+    seconds: float
+    enrolled_at: str = field(default_factory=_now)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", speaker_name(self.name))
+        # sqlite3, json and others take plain numbers only, not numpy's
+        object.__setattr__(self, "num_recordings", operator.index(self.num_recordings))
+        object.__setattr__(self, "seconds", float(self.seconds))
+        if not self.model_digest:
+            raise StoreError(f"'{self.name}': an enrolment names its model by a digest; it is empty")
+        if self.num_recordings < 1 or not (math.isfinite(self.seconds) and self.seconds >= 0):
+            raise StoreError(
+                f"'{self.name}': cannot be enrolled from {self.num_recordings} recordings"
+                f" of {self.seconds} s; there must be at least one"
+            )
+        if not _is_utc(self.enrolled_at):
+            raise StoreError(
+                f"'{self.name}': enrolled at {self.enrolled_at!r}, which is no UTC time in ISO 8601"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Enrolment(Enrolled):
+    """A speaker as enrolled with one model.
+
+    Attributes:
+        template_E: float32 [E], the mean of the length-normalised embeddings of the recordings. A
+            read-only copy of what was given; its length is kept and does not count in comparisons.
+
+    Raises:
+        StoreError: the template has another shape or dtype, is zero or not finite; see also `Enrolled`.
+    """
+
+    template_E: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        template_E = np.array(self.template_E)
+        if template_E.dtype != np.float32:
+            raise StoreError(f"the template of '{self.name}' is {template_E.dtype}, not float32")
+        refuse_without_direction(template_E, f"the template of '{self.name}'")
+        template_E.flags.writeable = False
+        object.__setattr__(self, "template_E", template_E)
+
+
+@dataclass(frozen=True)
+class ModelCount:
+    """How many speakers are enrolled with one model.
+
+    Attributes:
+        model_digest: see `Enrolled`.
+        model_name: that of its latest enrolment.
+        num_speakers: at least 1.
+    """
+
+    model_digest: str
+    model_name: str
+    num_speakers: int
+
+
+def speaker_name(name: str) -> str:
+    """``name`` as it is kept: stripped, in Unicode normal form C, so that equal-looking names are one.
+
+    Raises:
+        StoreError: it is empty, longer than 200 characters, or has characters that do not print.
+    """
+    kept = unicodedata.normalize("NFC", name).strip()
+    categories = [unicodedata.category(char) for char in kept if char not in _JOINERS]
+    if not any(category[0] in "LNPS" for category in categories):
+        raise StoreError(f"{name!r} is no name for a speaker: there is nothing in it to read")
+    if not _UNPRINTABLE.isdisjoint(categories):
+        raise StoreError(f"{name!r} is no name for a speaker: it has characters that do not print")
+    if len(kept) > LONGEST_NAME:
+        raise StoreError(
+            f"'{kept[:20]}...' is {len(kept)} characters long; a speaker's name has at most {LONGEST_NAME}"
+        )
+    return kept
+
+
+def refuse_without_direction(emb_E: ArrayLike, what: str) -> None:
+    """Refuse what cannot be compared by cosine.
+
+    Args:
+        emb_E: real, [E].
+        what: it is called in the message.
+
+    Raises:
+        StoreError: not one dimension, or no length, or not finite.
+    """
+    emb_E = np.asarray(emb_E)
+    if emb_E.ndim != 1 or emb_E.size == 0 or emb_E.dtype.kind != "f":
+        raise StoreError(f"{what} is {emb_E.dtype} {list(emb_E.shape)}, not floating-point [dimension]")
+    if not np.isfinite(emb_E).all():
+        raise StoreError(f"{what} is not finite: it has no direction to compare")
+    if not emb_E.any():
+        raise StoreError(f"{what} is zero: it has no direction to compare")
+
+
+def _is_utc(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).utcoffset() == timedelta(0)
+    except ValueError:
+        return False
