@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
+from tyro.extras import literal_type_from_choices
+
+from farvox.zoo.layouts import LAYOUTS
+
+EMBEDDINGS = "ffsvc-embeddings"
+
+if TYPE_CHECKING:
+    Arch = str
+else:
+    Arch = literal_type_from_choices([*LAYOUTS, EMBEDDINGS])
 
 
 def import_checkpoint(
     checkpoint: Annotated[Positional[Path], arg(metavar="CHECKPOINT")],
     out: Annotated[Positional[Path], arg(metavar="OUT")],
-    arch: Literal["ffsvc-resnet34", "ffsvc-ecapa", "ffsvc-embeddings"],
+    arch: Arch,
 ) -> None:
-    """Convert what the FFSVC2022 baseline saved; nothing in the file is ever executed.
+    """Convert what another toolkit saved; nothing in the file is ever executed.
 
     Args:
-        checkpoint: a model_37.pkl, or a test_37.npy of embeddings.
-        out: the folder to write: a model (config.json, model.safetensors and the classifier if there is
-            one), or a set of embeddings.
+        checkpoint: of 3D-Speaker (campplus_cn_en_common.pt), WeSpeaker (avg_model.pt), SpeechBrain
+            (embedding_model.ckpt) or the FFSVC2022 baseline (model_37.pkl, or a test_37.npy of embeddings);
+            or a .safetensors of the same weights by the same names.
+        out: the folder to write: a model (config.json, model.safetensors and the baseline's classifier if
+            there is one), or a set of embeddings.
         arch: what the file holds.
     """
     from farvox import zoo
 
-    if arch == "ffsvc-embeddings":
+    if arch == EMBEDDINGS:
         embeddings = zoo.import_embeddings(checkpoint, out)
         print(f"{out}: {len(embeddings.utt_ids):,} embeddings of {embeddings.embeddings.shape[1]} numbers")
         return
@@ -46,7 +58,7 @@ def models() -> None:
         with torch.device("meta"):
             network = build_model(name)
         num_parameters = sum(parameter.numel() for parameter in network.parameters())
-        print(f"  {name:<15} {num_parameters:>12,}  {summary}")
+        print(f"  {name:<17} {num_parameters:>12,}  {summary}")
     print("\nheads:")
     for name, (_, summary) in HEADS.items():
-        print(f"  {name:<15} {summary}")
+        print(f"  {name:<17} {summary}")

@@ -13,8 +13,7 @@ import pickle
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -23,12 +22,13 @@ import numpy as np
 from farvox.errors import CheckpointError, ModelError
 from farvox.io.embeddings import EmbeddingSet
 from farvox.zoo.layouts import LAYOUTS
-from farvox.zoo.model import Model, fill, load_folder, require_torch, save_model, write_weights
+from farvox.zoo.model import Model, fill, load_folder, read_weights, require_torch, save_model, write_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CLASSIFIER = "classifier.safetensors"
+BARE = ""  # the entry for weights that are all a file holds
 
 
 def import_checkpoint(path: str | Path, out: str | Path, arch: str) -> Model:
@@ -39,7 +39,8 @@ def import_checkpoint(path: str | Path, out: str | Path, arch: str) -> Model:
 
     Args:
         path: what the toolkit's ``torch.save`` wrote: weights by name, or a dict with them under ``model``
-            (the baseline's ``model_37.pkl``). It is read as weights and plain values, never executed.
+            (the baseline's ``model_37.pkl``) or ``state_dict``; or a ``.safetensors`` file of the same names.
+            It is read as weights and plain values, never executed.
         out: the model folder.
         arch: a key of `LAYOUTS`.
 
@@ -51,33 +52,56 @@ def import_checkpoint(path: str | Path, out: str | Path, arch: str) -> Model:
     from farvox.models.registry import build_model
 
     if arch not in LAYOUTS:
-        raise ModelError(f"unknown architecture '{arch}': {', '.join(LAYOUTS)}")
+        raise ModelError(f"unknown architecture '{arch}'; there are {', '.join(LAYOUTS)}")
     path, layout = Path(path), LAYOUTS[arch]
-    saved = _read_torch_pickle(path)
-    theirs = _weights_of(saved, layout.part, path)
-    weights = layout.translated(theirs)
+    saved = _read(path)
+    theirs = _weights_of(saved, layout.part)
+    weights = {} if theirs is None or layout.variant(theirs) else layout.translated(theirs)
     kwargs = layout.sizes(weights)
     if not kwargs:
-        raise CheckpointError(f"{path}: these are not the weights of '{arch}'{_whose(saved, path)}")
+        raise CheckpointError(f"{path}: {_why_not(saved, arch)}")
     network = build_model(layout.model, **kwargs)
     fill(network, _in_shape(weights, network.state_dict()), path)
 
     imported = {"file": path.name, "arch": arch, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     (Path(out) / CLASSIFIER).unlink(missing_ok=True)
-    if layout.part and "classifier" in saved:
-        write_weights(Path(out) / CLASSIFIER, _weights_of(saved, "classifier", path))
+    if layout.part and (classifier := _weights_of(saved, "classifier")):
+        write_weights(Path(out) / CLASSIFIER, classifier)
     frontend_config = layout.frontend_config(network.num_mels)
     save_model(out, network, frontend_config, layout.model, kwargs, {"imported": imported})
     return load_folder(Path(out))
 
 
-def _whose(saved: Mapping[str, Any], path: Path) -> str:
-    """What the weights are instead, if a layout knows them."""
+def _why_not(saved: Mapping[str, Any], arch: str) -> str:
+    """What a file holds instead of the weights of ``arch``, in the words of the layout that knows it."""
+    found, relatives = [], []
     for name, layout in LAYOUTS.items():
-        with suppress(CheckpointError):
-            if layout.sizes(layout.translated(_weights_of(saved, layout.part, path))):
-                return f", but of '{name}'"
-    return f"; known are {', '.join(LAYOUTS)}"
+        theirs = _weights_of(saved, layout.part)
+        if theirs is None:
+            continue
+        if variant := layout.variant(theirs):
+            relatives.append(f"{variant}, which farvox does not have; '{name}' takes {layout.takes}")
+        elif layout.sizes(layout.translated(theirs)):
+            found.append(f"'{name}'")
+    if found:
+        return f"these are the weights of {' or '.join(found)}, not of '{arch}'"
+    if relatives:
+        return f"these are the weights of {relatives[0]}"
+    if {"model_config", "state_dict"} <= saved.keys():
+        return (
+            "a dict with 'model_config' and 'state_dict', as ReDimNet is published; "
+            f"farvox has no ReDimNet, only {', '.join(LAYOUTS)}"
+        )
+    part = LAYOUTS[arch].part
+    if (weights := _weights_of(saved, part)) is None:
+        where = f"no weights under '{part}'" if part else "not a file of weights by name"
+        return f"{where}; it holds {_first(name for name in saved if name != BARE)}"
+    return f"these are not the weights of '{arch}', nor of another known network; there are {_first(weights)}"
+
+
+def _first(names: Iterable[Any], most: int = 6) -> str:
+    listed = [str(name) for name in names]
+    return ", ".join([*listed[:most], *(["..."] if len(listed) > most else [])]) or "none"
 
 
 def _in_shape(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -88,6 +112,15 @@ def _in_shape(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> di
     }
     counts = {name: count for name, count in wanted.items() if name.endswith("num_batches_tracked")}
     return {**counts, **shaped}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The entries of a file; under `BARE` its weights, if they lie there without being under a name."""
+    if path.suffix == ".safetensors":
+        weights = read_weights(path)
+        return {layout.part: weights for layout in LAYOUTS.values()}  # the format has no entries to lie in
+    saved = _read_torch_pickle(path)
+    return {BARE: saved.get("state_dict", saved), **saved}
 
 
 def _read_torch_pickle(path: Path) -> dict[str, Any]:
@@ -110,21 +143,19 @@ def _read_torch_pickle(path: Path) -> dict[str, Any]:
     except Exception as error:  # whatever a damaged file makes the reader stumble over
         raise CheckpointError(f"{path}: not a torch checkpoint, or a damaged one") from error
     if not isinstance(saved, dict):
-        raise CheckpointError(f"{path}: holds a {type(saved).__name__}, not a dict with 'model'")
+        raise CheckpointError(f"{path}: holds a {type(saved).__name__}, not weights by name")
     return saved
 
 
-def _weights_of(saved: Mapping[str, Any], part: str, path: Path) -> dict[str, Tensor]:
-    """One state dict of a checkpoint (all of it for part ''), without the prefix that DataParallel adds."""
+def _weights_of(saved: Mapping[str, Any], part: str) -> dict[str, Tensor] | None:
+    """One state dict of a checkpoint without the prefix that DataParallel adds; None if there is none."""
     import torch
 
-    weights = saved.get(part) if part else saved
+    weights = saved.get(part)
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in weights.items()
     ):
-        held = ", ".join([*map(str, list(saved)[:6]), *(["..."] if len(saved) > 6 else [])])
-        where = f"no weights under '{part}'" if part else "not a file of weights by name"
-        raise CheckpointError(f"{path}: {where}; it holds {held}")
+        return None
     prefix = "module." if weights and all(name.startswith("module.") for name in weights) else ""
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
 
