@@ -7,7 +7,7 @@ level is below `SILENCE_DB` is silence. Of any other, the frames within 30 dB of
 
 silero-vad is a small recurrent network (Silero Team, https://github.com/snakers4/silero-vad). Its package
 imports torch, so only the ONNX file in it is used, with onnxruntime, one thread. It hears a copy at 16 kHz
-whose mean is taken off and whose loud level is brought to `HEARD_AT_DB`: it misses speech that is faint.
+whose mean is taken off and whose loud level is brought to `HEARD_AT_DB`, after 0.3 s of zeros: it misses speech that is faint, and how speech begins.
 Speech begins at a probability of 0.5 and goes on above 0.35. Where that gives less than `ENOUGH_SECONDS` it
 is asked again at 0.07 and 0.035: reverberation and noise lower what it gives to true speech that far.
 
@@ -47,6 +47,7 @@ _RANGES_DB = (30.0, 40.0)  # below the loud level; the second where the first fi
 _THRESHOLDS = ((0.5, 0.35), (0.07, 0.035))  # silero's probability where speech begins, and where it goes on
 _GAP_SECONDS = 0.1  # a pause shorter than this belongs to the speech around it
 _WINDOW, _CONTEXT, _RATE = 512, 64, 16000  # what silero's network is fed with
+_WARM_UP = 10  # windows of zeros that it hears first
 _FILES = ("silero_vad_16k_op15.onnx", "silero_vad.onnx")  # the first opens in half the time
 
 
@@ -111,7 +112,8 @@ def find_by_silero(wav_CT: Wave, sample_rate: int) -> Speech:
     if detector is None:
         raise MissingExtraError("silero-vad is not installed: pip install 'farvox[vad]'")
     heard_CT = resample(np.stack([_heard(wav_T, sample_rate) for wav_T in wav_CT]), sample_rate, _RATE)
-    probability_CF = detector.probabilities(heard_CT)
+    heard_CT = np.pad(heard_CT, ((0, 0), (_WARM_UP * _WINDOW, 0)))
+    probability_CF = detector.probabilities(heard_CT)[:, _WARM_UP:]
     window, gap = _WINDOW * sample_rate / _RATE, round(_GAP_SECONDS * sample_rate)
 
     def likely_regions(probability_F: Probabilities, enter: float, stay: float) -> list[Region]:
@@ -138,10 +140,14 @@ def loud_level(wav_T: Wave, sample_rate: int) -> float:
 
 
 def frame_levels(wav_T: Wave, sample_rate: int) -> Floats:
-    """Level of each frame without its mean, dB of full scale; at least one frame, at least -200 dB."""
+    """Level of each frame without its mean, dB of full scale, at least -200 dB.
+
+    The last frame is filled up, with the mean of the recording, so that each sample is in a frame.
+    """
     window, hop = _frame_sizes(sample_rate)
     wide_T = np.asarray(wav_T, np.float64) - np.mean(wav_T, dtype=np.float64)
-    wide_T = np.pad(wide_T, (0, max(0, window - len(wide_T))))
+    num_hops = max(0, -(-(len(wide_T) - window) // hop))
+    wide_T = np.pad(wide_T, (0, num_hops * hop + window - len(wide_T)))
     frames_FT = np.lib.stride_tricks.sliding_window_view(wide_T, window)[::hop]
     power_F = np.concatenate([part_FT.var(axis=1) for part_FT in _blocks(frames_FT)])
     return np.asarray(10 * np.log10(np.maximum(power_F, 1e-20)))
