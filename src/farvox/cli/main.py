@@ -1,6 +1,7 @@
 """The ``farvox`` command: finds the verb, imports only what that verb needs, turns errors into exit codes.
 
-Exit status: 0 done, 1 the input is at fault (a message, no traceback), 2 wrong usage.
+Exit status: 0 done, 1 the input is at fault (a message, no traceback), 2 wrong usage. Verbs that answer a
+question give the answer as their status, 0 yes and 1 no, and 2 whenever there is none.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import errno
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -27,11 +29,25 @@ VERBS: dict[str, tuple[str, str]] = {
     "extract": ("farvox.cli.extract:extract", "turn a data dir into embeddings"),
     "score": ("farvox.cli.score:score", "score a trial list"),
     "evaluate": ("farvox.cli.score:evaluate", "EER, minDCF and a report from scores"),
+    "verify": ("farvox.cli.verify:verify", "are two recordings of the same speaker?"),
+    "enrol": ("farvox.cli.verify:enrol", "remember a speaker"),
+    "identify": ("farvox.cli.verify:identify", "which enrolled speaker is it?"),
+    "forget": ("farvox.cli.verify:forget", "remove an enrolled speaker"),
+    "speakers": ("farvox.cli.verify:speakers", "list the enrolled speakers"),
+    "calibrate": (
+        "farvox.cli.calibrate:calibrate",
+        "choose a threshold and fit probabilities on scored trials",
+    ),
+    "pull": ("farvox.cli.pull:pull", "fetch a pretrained model"),
+    "export": ("farvox.cli.export:export", "write a model as ONNX, for devices without torch"),
     "import": ("farvox.cli.models:import_checkpoint", "convert a foreign checkpoint"),
-    "models": ("farvox.cli.models:models", "list the network architectures"),
+    "models": ("farvox.cli.models:models", "list the pretrained models and the network architectures"),
     "recipes": ("farvox.cli.train:recipes", "list the recipes that come with farvox"),
     "run": ("farvox.cli.run:run", "run the stages of a recipe one after the other"),
 }
+
+ANSWERS = ("verify", "identify")
+"""Verbs whose status is their answer: with them 1 is never a fault."""
 
 
 def usage() -> str:
@@ -48,6 +64,17 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] and words[0] in ANSWERS:
+        try:
+            return _run(words, fault=2, interrupted=2)
+        except Exception:  # a bug must not look like an answer
+            traceback.print_exc()
+            raise SystemExit(2) from None
+    return _run(words, fault=1, interrupted=130)
+
+
+def _run(words: list[str], fault: int, interrupted: int) -> int:
+    """Run a verb; what the input or the system is at fault for becomes a message and the status ``fault``."""
     name = " ".join(["farvox", *words[:1]])
     try:
         status = _dispatch(words)
@@ -55,10 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except FarvoxError as error:
         print(f"{name}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        return 2 if isinstance(error, UsageError) else fault
     except BrokenPipeError:  # nobody reads on, as in "farvox check DIR | head -1"
         _drop_stdout()
-        return 1
+        return fault
     except OSError as error:
         if error.filename is not None:
             print(f"{name}: {error.filename}: {error.strerror}", file=sys.stderr)
@@ -67,10 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             _drop_stdout()
         else:
             raise
-        return 1
+        return fault
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
-        return 130
+        return interrupted
 
 
 def _dispatch(words: list[str]) -> int:

@@ -1,1 +1,20 @@
-"""A verifier people can use: recordings in, decisions out."""
+"""What a Python user touches: recordings in, decisions out; speakers enrolled, identified, forgotten."""
+
+from farvox.verifier.enrolment import Enrolled, Enrolment
+from farvox.verifier.signal import AudioArgument, Signal, read_signal
+from farvox.verifier.store import SpeakerStore, SqliteStore, default_store_path
+from farvox.verifier.verifier import Identification, Verdict, Verifier
+
+__all__ = [
+    "AudioArgument",
+    "Enrolled",
+    "Enrolment",
+    "Identification",
+    "Signal",
+    "SpeakerStore",
+    "SqliteStore",
+    "Verdict",
+    "Verifier",
+    "default_store_path",
+    "read_signal",
+]

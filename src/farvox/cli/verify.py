@@ -1,0 +1,229 @@
+"""The verbs for people with recordings: verify, and enrol, identify, forget, speakers."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from farvox.errors import UsageError
+from farvox.zoo.table import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from farvox.verifier import Signal, SqliteStore, Verifier
+
+Files = Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE...")]
+Name = Annotated[Positional[str], arg(metavar="NAME")]
+Model = Annotated[str, arg(metavar="MODEL")]
+Store = Annotated[Path | None, arg(metavar="FILE")]
+Flag = Annotated[bool, FlagCreatePairsOff]
+Vad = Literal["check", "trim", "off"]
+Device = Literal["cpu", "cuda", "mps", "auto"]
+
+_USUAL_RATE = 16000
+
+
+def verify(
+    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="ENROL... TEST")],
+    model: Model = DEFAULT_MODEL,
+    threshold: float | None = None,
+    vad: Vad = "check",
+    device: Device = "cpu",
+    json: Flag = False,
+) -> int:
+    """Are two recordings of the same speaker? Exit status 0: same, 1: different, 2: no answer.
+
+    Args:
+        files: recordings of one speaker, then the one in question; any format, several channels are fused.
+        model: a name of the zoo, a model folder, a run dir, RUN_DIR@37 or an exported .onnx file.
+        threshold: from which score on it is the same speaker; by default what the model's card recommends.
+        vad: make sure that there is speech (check), also cut away what is none (trim), or neither (off).
+        device: where torch computes.
+        json: print everything that is known as JSON.
+    """
+    if len(files) < 2:
+        raise UsageError("two recordings are needed: farvox verify ENROL TEST")
+    verifier, signals = _open(files, model, vad, device, threshold)
+    verdict = verifier.verify(signals[:-1], signals[-1])
+    _warn("verify", signals)
+    if json:
+        fields = {"score": verdict.score, "threshold": verdict.threshold, "same": verdict.same}
+        sides = {"enrol": _described(verdict.enrol), "test": _described(verdict.test)}
+        _print_json({**fields, "probability": verdict.probability, **_model(verifier), **sides})
+    else:
+        print(f"score        {verdict.score:.4f}   threshold {verdict.threshold:.4g}")
+        print(f"decision     {'same speaker' if verdict.same else 'different speakers'}")
+        if verdict.probability is not None:
+            print(f"probability  {_percent(verdict.probability)} the same, if it was 50 % before listening")
+    return 0 if verdict.same else 1
+
+
+def enrol(
+    name: Name,
+    files: Files,
+    model: Model = DEFAULT_MODEL,
+    replace: Flag = False,
+    vad: Vad = "check",
+    device: Device = "cpu",
+    store: Store = None,
+) -> None:
+    """Enrol a speaker, so that "farvox identify" knows the voice. No audio is kept.
+
+    Args:
+        name: what the speaker is called.
+        files: recordings of the speaker, the more the better.
+        model: see "farvox verify"; only speakers enrolled with the same model can be compared.
+        replace: take the place of an earlier enrolment of that name.
+        vad: see "farvox verify".
+        device: where torch computes.
+        store: the file of enrolled speakers, if not the user's own.
+    """
+    if not files:
+        raise UsageError("no recordings: farvox enrol NAME FILE...")
+    verifier, signals = _open(files, model, vad, device, store=_store(store))
+    enrolment = verifier.enrol(name, signals, replace=replace)
+    _warn("enrol", signals)
+    recordings = f"{enrolment.num_recordings} recording{'s' * (enrolment.num_recordings > 1)}"
+    print(f"{enrolment.name}: enrolled with {recordings}, {enrolment.seconds:.1f} s")
+
+
+def identify(
+    files: Files,
+    model: Model = DEFAULT_MODEL,
+    threshold: float | None = None,
+    top: int = 3,
+    vad: Vad = "check",
+    device: Device = "cpu",
+    store: Store = None,
+    json: Flag = False,
+) -> int:
+    """Which enrolled speaker is it? Exit status 0: found, 1: unknown, 2: no answer.
+
+    Args:
+        files: one recording, or several of the same speaker.
+        model: see "farvox verify".
+        threshold: from which score on a speaker is found; by default what the model's card recommends.
+        top: how many candidates to print.
+        vad: see "farvox verify".
+        device: where torch computes.
+        store: the file of enrolled speakers, if not the user's own.
+        json: print everything that is known as JSON.
+    """
+    if not files or top < 1:
+        raise UsageError("no recording: farvox identify FILE" if not files else "--top: at least 1")
+    verifier, signals = _open(files, model, vad, device, threshold, _store(store))
+    found = verifier.identify(signals, top=top)
+    _warn("identify", signals)
+    if json:
+        candidates = [{"name": name, "score": score} for name, score in found.candidates]
+        fields = {"name": found.name, "threshold": found.threshold, "candidates": candidates}
+        counts = {"num_speakers": found.num_speakers, "num_others": found.num_others}
+        _print_json({**fields, **counts, **_model(verifier), "test": _described(found.test)})
+    else:
+        print(found.name or "unknown")
+        print(f"  among {found.num_speakers} speakers, threshold {found.threshold:.4g}")
+        if found.num_others:
+            print(f"  {found.num_others} more are enrolled with other models and cannot be compared")
+        for name, score in found.candidates:
+            print(f"  {score:7.4f}  {name}")
+    return 0 if found.name is not None else 1
+
+
+def forget(name: Name, store: Store = None) -> None:
+    """Remove an enrolled speaker, with every trace in the file.
+
+    Args:
+        name: what the speaker is called.
+        store: the file of enrolled speakers, if not the user's own.
+    """
+    count = _store(store).remove(name)
+    print(f"{name}: forgotten ({count} enrolment{'s' * (count > 1)})")
+
+
+def speakers(store: Store = None, json: Flag = False) -> None:
+    """List the enrolled speakers.
+
+    Args:
+        store: the file of enrolled speakers, if not the user's own.
+        json: print as JSON.
+    """
+    entries = _store(store).listing()
+    if json:
+        _print_json([asdict(entry) for entry in entries])
+        return
+    for entry in entries:
+        heard = f"{entry.num_recordings} rec., {entry.seconds:.1f} s"
+        print(f"{entry.name}  {heard}, {entry.model_name}, {entry.enrolled_at}")
+    print(f"{len(entries)} enrolled", file=sys.stderr)
+
+
+def _open(
+    files: Sequence[Path],
+    model: str,
+    vad: Vad,
+    device: Device,
+    threshold: float | None = None,
+    store: SqliteStore | None = None,
+) -> tuple[Verifier, list[Signal]]:
+    """The recordings, each found fit before a model is fetched or loaded, and the verifier."""
+    from farvox.verifier import Verifier, read_signal
+
+    signals = [read_signal(path, sample_rate=_USUAL_RATE, vad=vad) for path in files]
+    verifier = Verifier.from_pretrained(model, device=device, threshold=threshold, vad=vad, store=store)
+    if verifier.embedder.sample_rate != _USUAL_RATE:
+        signals = [verifier.signal(path) for path in files]
+    return verifier, signals
+
+
+def _store(path: Path | None) -> SqliteStore:
+    from farvox.verifier import SqliteStore
+
+    return SqliteStore(path)
+
+
+def _warn(verb: str, signals: Iterable[Signal]) -> None:
+    for signal in signals:
+        notes = list(signal.warnings)
+        if len(signal.channels_CT) > 1:
+            notes.append(f"{len(signal.channels_CT)} channels: their embeddings are fused")
+        for note in notes:
+            print(f"farvox {verb}: note: {signal.name}: {note}", file=sys.stderr)
+
+
+def _model(verifier: Verifier) -> dict[str, Any]:
+    return {
+        "model": verifier.card.name or verifier.embedder.config["model"]["name"],
+        "backend": verifier.embedder.backend,
+    }
+
+
+def _described(signals: Iterable[Signal]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": signal.name,
+            "seconds": round(signal.seconds, 3),
+            "speech_seconds": signal.speech_seconds,
+            "detector": signal.detector,
+            "sample_rate": signal.sample_rate,
+            "num_channels": signal.num_channels,
+            "fused_channels": len(signal.channels_CT),
+            "warnings": list(signal.warnings),
+        }
+        for signal in signals
+    ]
+
+
+def _percent(probability: float) -> str:
+    """A percentage that never claims certainty."""
+    if 0.001 <= probability <= 0.999:
+        return f"{100 * probability:.1f} %"
+    return "under 0.1 %" if probability < 0.5 else "over 99.9 %"
+
+
+def _print_json(value: object) -> None:
+    print(json_format.dumps(value, indent=2, ensure_ascii=False))

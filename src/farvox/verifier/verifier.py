@@ -1,0 +1,292 @@
+"""The verifier: recordings in, decisions out, with one model and, for those who enrol, one store of speakers.
+
+A *side* is what stands for one speaker: a recording, or a list of them. The channels of a recording, and the
+recordings of a side, are fused as the mean of their length-normalised embeddings.
+
+Shape suffixes: C channel, T sample, E embedding, N recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from farvox.errors import AudioError, ModelError
+from farvox.verifier.enrolment import Enrolment
+from farvox.verifier.signal import AudioArgument, Signal, Vad, read_signal
+from farvox.verifier.store import SpeakerStore, SqliteStore
+from farvox.zoo import DEFAULT_MODEL, Calibration, Card, Embedder, open_embedder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Embedding = npt.NDArray[np.float32]
+Recording: TypeAlias = "AudioArgument | Signal"
+Side: TypeAlias = "Recording | Sequence[Recording]"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether two sides are the same speaker; unpacks as ``score, same``.
+
+    Attributes:
+        score: cosine similarity of the two sides, from -1 to 1.
+        same: whether the score reaches the threshold.
+        threshold: from which score on two sides are the same speaker.
+        probability: of the same speaker, where both answers were equally probable before; None where the
+            model's card has no calibration.
+        enrol: the recordings of the first side, with what is to be said of each.
+        test: those of the second.
+    """
+
+    score: float
+    same: bool
+    threshold: float
+    probability: float | None
+    enrol: tuple[Signal, ...]
+    test: tuple[Signal, ...]
+
+    def __iter__(self) -> Iterator[float | bool]:
+        yield self.score
+        yield self.same
+
+
+@dataclass(frozen=True, slots=True)
+class Identification:
+    """Who of the enrolled speakers is heard, if any; unpacks as ``name, score``.
+
+    Attributes:
+        name: the enrolled speaker; None where nobody reaches the threshold.
+        score: cosine similarity to the best candidate; NaN where nobody is enrolled.
+        threshold: what the score had to reach.
+        candidates: the best ones with their scores, best first, whether they reach the threshold or not.
+        num_speakers: among how many; the more there are, the likelier a stranger resembles one of them.
+        num_others: how many are enrolled with other models, whose embeddings cannot be compared.
+        test: the recordings, with what is to be said of each.
+    """
+
+    name: str | None
+    score: float
+    threshold: float
+    candidates: tuple[tuple[str, float], ...]
+    num_speakers: int
+    num_others: int
+    test: tuple[Signal, ...]
+
+    def __iter__(self) -> Iterator[str | float | None]:
+        yield self.name
+        yield self.score
+
+
+class Verifier:
+    """Decides whether recordings are of the same speaker.
+
+    Every method takes recordings as a path, a binary file object or ``(array, rate)``, the array [T] or
+    [C, T] of floats in [-1, 1] or of int16 or int32; and a list of recordings where one speaker has several.
+
+    Args:
+        embedder: the model.
+        threshold: from which score on two sides are the same speaker; None: what the model's card recommends.
+        vad: see `farvox.verifier.signal.read_signal`.
+        store: where speakers are enrolled; None: a file in the user's data folder, opened when first needed.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        *,
+        threshold: float | None = None,
+        vad: Vad = "check",
+        store: SpeakerStore | None = None,
+    ) -> None:
+        self.embedder = embedder
+        self.vad: Vad = vad
+        self._threshold = embedder.card.threshold if threshold is None else threshold
+        self._store = store
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        device: str = "cpu",
+        threshold: float | None = None,
+        vad: Vad = "check",
+        store: SpeakerStore | None = None,
+    ) -> Verifier:
+        """A verifier with a model of any kind.
+
+        Args:
+            model: a name of the zoo (pulled on first use), a model folder, a run dir, ``RUN_DIR@37``, or an
+                exported ``.onnx`` file, which needs no torch.
+            device: where torch computes: cpu, cuda, mps or auto.
+            threshold: see the class, like the rest.
+
+        Raises:
+            ModelError: there is no such model, or it cannot be fetched.
+            MissingExtraError: torch or onnxruntime is not installed.
+        """
+        return cls(open_embedder(model, device), threshold=threshold, vad=vad, store=store)
+
+    @property
+    def card(self) -> Card:
+        """The model's card."""
+        return self.embedder.card
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """From score to log-likelihood ratio, if the card has it."""
+        return self.card.calibration
+
+    @property
+    def threshold(self) -> float:
+        """From which score on two sides are the same speaker.
+
+        Raises:
+            ModelError: none was given and the card has none.
+        """
+        if self._threshold is None:
+            raise ModelError(
+                "this model has no threshold, so nothing can be decided: give one (threshold=, --threshold), "
+                "or let 'farvox calibrate' choose one on trials of yours and write it into the model's card"
+            )
+        return self._threshold
+
+    @property
+    def store(self) -> SpeakerStore:
+        """Where speakers are enrolled."""
+        if self._store is None:
+            self._store = SqliteStore()
+        return self._store
+
+    def signal(self, audio: Recording) -> Signal:
+        """Read a recording as this verifier hears it; what was read already is handed back.
+
+        Raises:
+            AudioError: it cannot be judged; see `farvox.verifier.signal.read_signal`.
+        """
+        if isinstance(audio, Signal):
+            return audio
+        rate, least = self.embedder.sample_rate, self.embedder.min_samples
+        return read_signal(audio, sample_rate=rate, min_samples=least, vad=self.vad)
+
+    def embed(self, audio: Side) -> Embedding:
+        """Embeddings of length 1, whose dot product is the score.
+
+        Args:
+            audio: a recording, or a list of recordings.
+
+        Returns:
+            emb_E of a recording, emb_NE of a list.
+
+        Raises:
+            AudioError: a recording cannot be judged.
+        """
+        signals = [self.signal(each) for each in _recordings(audio)]
+        emb_NE = self._embeddings(signals)
+        return emb_NE if isinstance(audio, list) else emb_NE[0]
+
+    def verify(self, enrol: Side, test: Side) -> Verdict:
+        """Whether two sides are of the same speaker.
+
+        Raises:
+            AudioError: a recording cannot be judged.
+            ModelError: there is no threshold to decide by.
+        """
+        threshold = self.threshold
+        enrol_signals = tuple(self.signal(each) for each in _recordings(enrol))
+        test_signals = tuple(self.signal(each) for each in _recordings(test))
+        emb_NE = self._embeddings([*enrol_signals, *test_signals])
+        score = float(_fused(emb_NE[: len(enrol_signals)]) @ _fused(emb_NE[len(enrol_signals) :]))
+        probability = self.calibration.probability(score) if self.calibration else None
+        return Verdict(score, score >= threshold, threshold, probability, enrol_signals, test_signals)
+
+    def enrol(self, name: str, audio: Side, *, replace: bool = False) -> Enrolment:
+        """Enrol a speaker: only an embedding is kept, no audio.
+
+        Args:
+            name: what the speaker is called.
+            audio: one recording or, better, several.
+            replace: take the place of an earlier enrolment of that name.
+
+        Raises:
+            AudioError: a recording cannot be judged.
+            StoreError: the name is taken or cannot be one, or the store cannot be written.
+        """
+        signals = [self.signal(each) for each in _recordings(audio)]
+        enrolment = Enrolment(
+            name=name,
+            template_E=_fused(self._embeddings(signals)),
+            model_digest=self.embedder.digest,
+            model_name=self.card.name or str(self.embedder.config["model"]["name"]),
+            num_recordings=len(signals),
+            seconds=sum(signal.seconds for signal in signals),
+        )
+        self.store.add(enrolment, replace=replace)
+        return enrolment
+
+    def identify(self, audio: Side, *, top: int = 1) -> Identification:
+        """Who of the speakers enrolled with this model is heard.
+
+        Args:
+            audio: a recording, or several of one speaker.
+            top: how many candidates to name.
+
+        Raises:
+            AudioError: a recording cannot be judged.
+            ModelError: there is no threshold to decide by.
+            StoreError: the store cannot be read.
+        """
+        threshold = self.threshold
+        signals = tuple(self.signal(each) for each in _recordings(audio))
+        emb_E = _fused(self._embeddings(list(signals)))
+        candidates = tuple(self.store.best(emb_E, self.embedder.digest, top=top))
+        name, score = candidates[0] if candidates else (None, float("nan"))
+        found = name if score >= threshold else None
+        digest, counts = self.embedder.digest, self.store.models()
+        num_speakers = sum(count.num_speakers for count in counts if count.model_digest == digest)
+        num_others = sum(count.num_speakers for count in counts if count.model_digest != digest)
+        return Identification(found, score, threshold, candidates, num_speakers, num_others, signals)
+
+    def forget(self, name: str) -> int:
+        """Remove every enrolment of a speaker; returns how many there were.
+
+        Raises:
+            StoreError: nobody of that name is enrolled.
+        """
+        return self.store.remove(name)
+
+    def _embeddings(self, signals: Sequence[Signal]) -> Embedding:
+        """Embeddings of length 1, with the channels of each signal fused: emb_NE."""
+        channels = [wav_T for signal in signals for wav_T in signal.channels_CT]
+        if len(channels) == 1:
+            rows = [self.embedder.embed(channels[0])]
+        else:
+            with self.embedder.side_by_side() as pool:
+                rows = list(pool.map(self.embedder.embed, channels))
+        ends = np.cumsum([len(signal.channels_CT) for signal in signals])
+        parts = np.split(np.stack([_length_normalised(row) for row in rows]), ends[:-1])
+        return np.stack([_fused(part) for part in parts])
+
+
+def _recordings(side: Side) -> list[Recording]:
+    recordings = list(side) if isinstance(side, list) else [side]
+    if not recordings:
+        raise AudioError("a side is an empty list; it needs at least one recording")
+    return recordings  # type: ignore[return-value]
+
+
+def _fused(emb_NE: Embedding) -> Embedding:
+    return _length_normalised(emb_NE.mean(axis=0)) if len(emb_NE) > 1 else emb_NE[0]
+
+
+def _length_normalised(emb_E: Embedding) -> Embedding:
+    length = float(np.linalg.norm(emb_E))
+    if not 0 < length < float("inf"):
+        raise AudioError("the model gives no usable embedding for this recording (zero or not finite)")
+    normalised: Embedding = (emb_E / length).astype(np.float32)
+    return normalised
