@@ -18,9 +18,9 @@ from farvox.errors import StoreError
 
 LONGEST_NAME = 200
 
-# Control, format, surrogate, private and unassigned characters, line and paragraph separators: they do
-# not print, or change how the text around them prints.
-_UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+# Control, format, surrogate and private characters, line and paragraph separators: they do not print, or
+# change how the text around them prints.
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 _JOINERS = "\u200c\u200d"  # format characters that names of Persian and of Indian languages need
 
 
@@ -91,6 +91,15 @@ class Enrolment(Enrolled):
         refuse_without_direction(template_E, f"the template of '{self.name}'")
         template_E.flags.writeable = False
         object.__setattr__(self, "template_E", template_E)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Enrolment)
+            and super().__eq__(other)
+            and np.array_equal(self.template_E, other.template_E)
+        )
+
+    __hash__ = Enrolled.__hash__
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 import sqlite3
-import stat
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -24,6 +21,7 @@ import platformdirs
 from numpy.typing import NDArray
 
 from farvox.errors import StoreError
+from farvox.verifier.database import DAMAGED, Database, State, explained
 from farvox.verifier.enrolment import (
     Enrolled,
     Enrolment,
@@ -33,36 +31,7 @@ from farvox.verifier.enrolment import (
 )
 from farvox.verifier.gallery import ROWS_PER_BLOCK, Gallery, Rows
 
-APPLICATION_ID = 0x66617276  # "farv", in the header of the file
-FORMAT_VERSION = 1
 BUSY_SECONDS = 30.0
-
-_SCHEMA = (
-    "CREATE TABLE model (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, dim INTEGER NOT NULL)",
-    # AUTOINCREMENT: an id is never used again, so rows up to an id can only become fewer.
-    """CREATE TABLE enrolment (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, model INTEGER NOT NULL REFERENCES model, name TEXT NOT NULL,
-        model_name TEXT NOT NULL, num_recordings INTEGER NOT NULL, seconds REAL NOT NULL,
-        enrolled_at TEXT NOT NULL, template BLOB NOT NULL)""",
-    "CREATE UNIQUE INDEX enrolment_of_name ON enrolment (name, model)",
-    "CREATE INDEX enrolment_of_model ON enrolment (model)",
-    f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {FORMAT_VERSION}",
-)
-
-_CAUSES = {
-    sqlite3.SQLITE_BUSY: "another process keeps it locked; try again when that has ended",
-    sqlite3.SQLITE_PERM: "no permission; nothing was changed",
-    sqlite3.SQLITE_READONLY: "it cannot be written; nothing was changed: look at the permissions",
-    sqlite3.SQLITE_CANTOPEN: "it, or a journal beside it, cannot be opened: look at the permissions",
-    sqlite3.SQLITE_FULL: "the disk is full; nothing was changed",
-    sqlite3.SQLITE_IOERR: "the disk or the system refuses; nothing was changed",
-    sqlite3.SQLITE_CORRUPT: "it is damaged: bring back a copy of it, or move it away and enrol again",
-    sqlite3.SQLITE_NOTADB: "it is not a store of speakers; choose another place, or move it away",
-}
-
-# Held while a file is opened: closing any handle of a file drops this process's locks on it.
-_opening = threading.Lock()
 
 
 class SpeakerStore(Protocol):
@@ -89,10 +58,9 @@ class SpeakerStore(Protocol):
 
 def default_store_path() -> Path:
     """Where speakers are kept: in the folder ``FARVOX_DATA``, or else in the user's data folder."""
-    folder = os.environ.get("FARVOX_DATA")
-    return (
-        Path(folder).expanduser() if folder else platformdirs.user_data_path("farvox")
-    ) / "speakers.sqlite"
+    chosen = os.environ.get("FARVOX_DATA")
+    folder = Path(chosen).expanduser() if chosen else platformdirs.user_data_path("farvox")
+    return folder / "speakers.sqlite"
 
 
 class SqliteStore:
@@ -103,23 +71,16 @@ class SqliteStore:
     may be shared by the threads of a process: a lock guards the file, and the search itself runs outside
     of it. It must not be taken through a fork.
 
-    The journal is the one that is deleted after every change, not a write-ahead log: it needs no shared
-    memory and no permission to write for those who only read.
-
     Args:
         path: of the file; ``default_store_path()`` unless given. Nothing is opened yet.
         busy_seconds: how long to wait for other processes before giving up.
     """
 
     def __init__(self, path: str | Path | None = None, *, busy_seconds: float = BUSY_SECONDS) -> None:
-        self.path = Path(os.path.abspath(default_store_path() if path is None else path))
-        self._busy_seconds = busy_seconds
-        self._process = os.getpid()
-        self._lock = threading.Lock()
-        self._db: sqlite3.Connection | None = None
-        self._opened: tuple[int, int] | None = None  # the file it is; None: an empty store in memory
-        # Of each model digest: the state of the file, and what was enrolled in it.
-        self._galleries: dict[str, tuple[tuple[int, int], Gallery]] = {}
+        self.path = Path(os.path.realpath(default_store_path() if path is None else path))
+        self._database = Database(self.path, busy_seconds)
+        # Of each model digest: the state of the file, and what was enrolled in it; only used when connected.
+        self._galleries: dict[str, tuple[State, Gallery]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -140,7 +101,7 @@ class SqliteStore:
             StoreError: the name is enrolled with this model already, the template has another dimension
                 than those of its model, or the file cannot be written.
         """
-        with self._connected(create=True) as db, self._transaction(db, write=True):
+        with self._database.connected(create=True) as db, self._database.transaction(db, write=True):
             for enrolment in enrolments:
                 self._insert(db, enrolment, replace)
 
@@ -154,25 +115,19 @@ class SqliteStore:
             StoreError: the name is unknown (the nearest known one is named), or the file cannot be written.
         """
         name = speaker_name(name)
-        with self._connected() as db:
-            with self._transaction(db, write=True):
+        with self._database.connected() as db:
+            with self._database.transaction(db, write=True):
                 count = db.execute("DELETE FROM enrolment WHERE name = ?", (name,)).rowcount
-                if not count:
-                    raise StoreError(f"{self.path}: {_unknown(db, name)}")
-            try:
-                # secure_delete wipes the row, but not the copies that SQLite leaves on pages when it
-                # moves rows between them (seen once in 2,000 removals). Only a new file has none.
-                db.execute("VACUUM")
-            except sqlite3.Error as error:
-                raise StoreError(
-                    f"{self.path}: '{name}' is removed, but traces may be left until the next removal"
-                    f" rewrites the file; this time it could not be: {_explained(error)}"
-                ) from error
+                known = [] if count else [row[0] for row in db.execute("SELECT DISTINCT name FROM enrolment")]
+            if count:
+                self._wipe(db, name)
+        if not count:
+            raise StoreError(f"{self.path}: {_unknown(name, known)}")
         return count
 
     def listing(self) -> list[Enrolled]:
         """Every enrolment without its template, sorted by name."""
-        with self._connected() as db, self._transaction(db):
+        with self._database.connected() as db, self._database.transaction(db):
             rows = db.execute(
                 "SELECT name, digest, model_name, num_recordings, seconds, enrolled_at"
                 " FROM enrolment JOIN model ON model.id = enrolment.model ORDER BY name, enrolment.id"
@@ -182,12 +137,12 @@ class SqliteStore:
 
     def models(self) -> list[ModelCount]:
         """How many speakers are enrolled with each model, sorted by the name of the model."""
-        with self._connected() as db, self._transaction(db):
+        with self._database.connected() as db, self._database.transaction(db):
             rows = db.execute(
-                "SELECT digest, model_name, speakers FROM"
-                " (SELECT model, count(*) AS speakers, max(id) AS latest FROM enrolment GROUP BY model) AS of"
-                " JOIN enrolment ON enrolment.id = latest JOIN model ON model.id = of.model"
-                " ORDER BY model_name, digest"
+                "SELECT digest, (SELECT model_name FROM enrolment WHERE enrolment.model = model.id"
+                " ORDER BY enrolment.id DESC LIMIT 1) AS latest,"
+                " (SELECT count(*) FROM enrolment WHERE enrolment.model = model.id) AS speakers"
+                " FROM model WHERE speakers > 0 ORDER BY latest, digest"
             ).fetchall()
         return [ModelCount(*row) for row in rows]
 
@@ -209,7 +164,7 @@ class SqliteStore:
         refuse_without_direction(emb_E, "the embedding to identify")
         if top < 1:
             raise StoreError(f"the best {top} speakers were asked for; ask for at least one")
-        with self._connected() as db, self._transaction(db):
+        with self._database.connected() as db, self._database.transaction(db):
             gallery = self._gallery(db, model_digest)
         if gallery is None:
             return []
@@ -221,97 +176,22 @@ class SqliteStore:
 
     def close(self) -> None:
         """Let go of the file and of the templates in memory; the next call opens it again."""
-        with self._lock:
-            self._disconnect()
+        self._database.close()
+        self._galleries = {}
 
-    @contextmanager
-    def _connected(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
-        """The connection, for one thread at a time; what goes wrong with the file becomes a `StoreError`."""
-        if os.getpid() != self._process:
-            raise StoreError(f"{self.path}: was opened before a fork; open it in each process")
-        with self._lock:
-            try:
-                # A file that was moved away or put there in the meantime is another store.
-                if self._db is None or self._opened != self._file() or (create and self._opened is None):
-                    self._disconnect()
-                    self._db, self._opened = self._connect(create)
-                yield self._db
-            except sqlite3.Error as error:
-                self._disconnect()
-                raise StoreError(f"{self.path}: {_explained(error)}") from error
-            except OSError as error:
-                self._disconnect()
-                raise StoreError(f"{self.path}: cannot be opened: {error}") from error
+    def _wipe(self, db: sqlite3.Connection, name: str) -> None:
+        """Write the file anew, without what was removed.
 
-    def _file(self) -> tuple[int, int] | None:
+        SQLite's secure_delete wipes a row, but not the copies that are left on pages when rows are moved
+        between them (one in 2,000 removals had one). Only a file that is written anew has none.
+        """
         try:
-            found = self.path.stat()
-        except FileNotFoundError:
-            return None
-        if not stat.S_ISREG(found.st_mode):
-            raise StoreError(f"{self.path}: is no file, and speakers are kept in one; choose another place")
-        return found.st_dev, found.st_ino
-
-    def _connect(self, create: bool) -> tuple[sqlite3.Connection, tuple[int, int] | None]:
-        with _opening:
-            if create:
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            file = self._file()
-            db = self._open(":memory:" if file is None else str(self.path))
-        if create:
-            return db, file
-        # There is no file, or one whose maker did not come to fill it: nobody is enrolled.
-        if not _blank(db):
-            return db, file
-        db.close()
-        db = self._open(":memory:")
-        for statement in _SCHEMA:
-            db.execute(statement)
-        return db, None
-
-    def _open(self, database: str) -> sqlite3.Connection:
-        db = sqlite3.connect(
-            database, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
-        )
-        db.execute("PRAGMA secure_delete = ON")
-        db.execute("PRAGMA temp_store = MEMORY")  # sorting and VACUUM write no names or templates elsewhere
-        return db
-
-    def _disconnect(self) -> None:
-        if self._db is not None:
-            self._db.close()
-        self._db, self._opened = None, None
-        self._galleries.clear()
-
-    @contextmanager
-    def _transaction(self, db: sqlite3.Connection, *, write: bool = False) -> Iterator[None]:
-        """All or nothing; whoever writes waits here for other writers, not half-way."""
-        db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-        try:
-            self._check_format(db, write)
-            yield
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
-
-    def _check_format(self, db: sqlite3.Connection, write: bool) -> None:
-        if write and _blank(db):
-            for statement in _SCHEMA:
-                db.execute(statement)
-        [application] = db.execute("PRAGMA application_id").fetchone()
-        [version] = db.execute("PRAGMA user_version").fetchone()
-        if application != APPLICATION_ID:
-            raise StoreError(f"{self.path}: is a database of another program; choose another place")
-        if version > FORMAT_VERSION:
+            db.execute("VACUUM")
+        except sqlite3.Error as error:
             raise StoreError(
-                f"{self.path}: has format {version}, and this farvox knows up to {FORMAT_VERSION}:"
-                " install a newer one"
-            )
-        if version < FORMAT_VERSION:
-            raise StoreError(f"{self.path}: {_CAUSES[sqlite3.SQLITE_CORRUPT]} (format {version})")
+                f"{self.path}: '{name}' is removed, but traces may be left until the next removal rewrites"
+                f" the file; this time it could not be: {explained(error)}"
+            ) from error
 
     def _insert(self, db: sqlite3.Connection, enrolment: Enrolment, replace: bool) -> None:
         dim = len(enrolment.template_E)
@@ -353,11 +233,12 @@ class SqliteStore:
         if found is None:
             return None
         model, dim = found
-        [others] = db.execute("PRAGMA data_version").fetchone()  # changes by others; ours are counted here:
-        state = (others, db.total_changes)
+        state = self._database.state(db)
         before, gallery = self._galleries.get(digest, (None, Gallery(dim)))
         if before == state:
             return gallery
+        if before is None or before.opening != state.opening:
+            gallery = Gallery(dim)
         newest = int(gallery.ids_N[-1]) if len(gallery) else 0
         [known] = db.execute(
             "SELECT count(*) FROM enrolment WHERE model = ? AND id <= ?", (model, newest)
@@ -383,23 +264,11 @@ class SqliteStore:
         while rows := cursor.fetchmany(ROWS_PER_BLOCK):
             ids, names, blobs = zip(*rows, strict=True)
             if any(type(blob) is not bytes or len(blob) != 4 * dim for blob in blobs):
-                raise StoreError(f"{self.path}: {_CAUSES[sqlite3.SQLITE_CORRUPT]}")
+                raise StoreError(f"{self.path}: {DAMAGED}")
             yield Rows(ids, names, np.frombuffer(b"".join(blobs), "<f4").reshape(-1, dim))
 
 
-def _blank(db: sqlite3.Connection) -> bool:
-    """Whether nothing was ever made in it, as in an empty file."""
-    marks = ("schema_version", "application_id", "user_version")
-    return all(db.execute(f"PRAGMA {mark}").fetchone() == (0,) for mark in marks)
-
-
-def _explained(error: sqlite3.Error) -> str:
-    cause = _CAUSES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "it cannot be used")
-    return f"{cause} ({error})"
-
-
-def _unknown(db: sqlite3.Connection, name: str) -> str:
-    known = [row[0] for row in db.execute("SELECT DISTINCT name FROM enrolment")]
+def _unknown(name: str, known: list[str]) -> str:
     if not known:
         return f"there is no '{name}' to forget: nobody is enrolled"
     folded = {other.casefold(): other for other in known}

@@ -1,0 +1,205 @@
+"""One SQLite file that several processes and threads use at once, and that says what is wrong with it.
+
+The journal is the one that is deleted after every change, not a write-ahead log: it needs no shared memory,
+and no permission to write for those who only read.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from farvox.errors import StoreError
+
+APPLICATION_ID = 0x66617276  # "farv", in the header of the file
+FORMAT_VERSION = 1
+
+_SCHEMA = (
+    "CREATE TABLE model (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, dim INTEGER NOT NULL)",
+    # AUTOINCREMENT: an id is never used again, so rows up to an id can only become fewer.
+    """CREATE TABLE enrolment (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, model INTEGER NOT NULL REFERENCES model, name TEXT NOT NULL,
+        model_name TEXT NOT NULL, num_recordings INTEGER NOT NULL, seconds REAL NOT NULL,
+        enrolled_at TEXT NOT NULL, template BLOB NOT NULL)""",
+    "CREATE UNIQUE INDEX enrolment_of_name ON enrolment (name, model)",
+    "CREATE INDEX enrolment_of_model ON enrolment (model)",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {FORMAT_VERSION}",
+)
+
+DAMAGED = "it is damaged: bring back a copy of it, or move it away and enrol again"
+_CAUSES = {
+    sqlite3.SQLITE_BUSY: "another process keeps it locked; try again when that has ended",
+    sqlite3.SQLITE_PERM: "the system refuses: look at the permissions",
+    sqlite3.SQLITE_READONLY: "it cannot be written: look at the permissions",
+    sqlite3.SQLITE_CANTOPEN: "it, or a journal beside it, cannot be opened: look at the permissions",
+    sqlite3.SQLITE_FULL: "the disk is full: make room and try again",
+    sqlite3.SQLITE_IOERR: "the disk or the system refuses",
+    sqlite3.SQLITE_CORRUPT: DAMAGED,
+    sqlite3.SQLITE_NOTADB: "it is not a store of speakers; choose another place, or move it away",
+}
+
+# Held while a file is made and opened: closing any handle of a file drops this process's locks on it.
+_opening = threading.Lock()
+
+
+class State(NamedTuple):
+    """What tells whether the file has changed: equal states, equal contents.
+
+    Attributes:
+        opening: how many times it was opened until then; another opening may be of another file.
+        by_others: changes by other connections, as SQLite counts them.
+        by_us: rows changed through this one.
+    """
+
+    opening: int
+    by_others: int
+    by_us: int
+
+
+class Database:
+    """The file of a store, opened when it is first needed; one thread uses it at a time.
+
+    It is made by the first who opens it with ``create``, for its owner only; for the others it is empty
+    until then. It must not be taken through a fork.
+
+    Args:
+        path: of the file.
+        busy_seconds: how long to wait for other processes before giving up.
+    """
+
+    def __init__(self, path: Path, busy_seconds: float) -> None:
+        self.path = path
+        self._busy_seconds = busy_seconds
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._db: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None  # the file it is; None: an empty store in memory
+        self._openings = 0
+
+    def close(self) -> None:
+        """Let go of the file; it is opened again when it is needed."""
+        with self._lock:
+            self._disconnect()
+
+    def state(self, db: sqlite3.Connection) -> State:
+        """As it is within a transaction."""
+        [by_others] = db.execute("PRAGMA data_version").fetchone()
+        return State(self._openings, by_others, db.total_changes)
+
+    @contextmanager
+    def connected(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
+        """The connection, for one thread at a time.
+
+        Raises:
+            StoreError: instead of whatever goes wrong with the file.
+        """
+        if os.getpid() != self._process:
+            raise StoreError(f"{self.path}: was opened before a fork; open it in each process")
+        with self._lock:
+            try:
+                # A file that was moved away or put there in the meantime is another store.
+                if self._db is None or self._opened != self._file() or (create and self._opened is None):
+                    self._disconnect()
+                    self._db, self._opened = self._connect(create)
+                    self._openings += 1
+                yield self._db
+            except sqlite3.Error as error:
+                self._disconnect()
+                raise StoreError(f"{self.path}: {explained(error)}") from error
+            except OSError as error:
+                self._disconnect()
+                raise StoreError(f"{self.path}: cannot be opened: {error}") from error
+
+    def _file(self) -> tuple[int, int] | None:
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        if not stat.S_ISREG(found.st_mode):
+            raise StoreError(f"{self.path}: is no file, and speakers are kept in one; choose another place")
+        return found.st_dev, found.st_ino
+
+    def _connect(self, create: bool) -> tuple[sqlite3.Connection, tuple[int, int] | None]:
+        with _opening:
+            if create:
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with suppress(FileExistsError):
+                    os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            file = self._file()
+            db = self._open(str(self.path) if create or file else ":memory:")
+        try:
+            # There is no file, or one whose maker did not come to fill it: nobody is enrolled.
+            if not create and _blank(db):
+                db.close()
+                file, db = None, self._open(":memory:")
+                _make(db)
+            db.execute("PRAGMA secure_delete = ON")
+            db.execute(
+                "PRAGMA temp_store = MEMORY"
+            )  # sorting and VACUUM write no names or templates elsewhere
+        except sqlite3.Error:
+            db.close()
+            raise
+        return db, file
+
+    def _open(self, database: str) -> sqlite3.Connection:
+        return sqlite3.connect(
+            database, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
+        )
+
+    def _disconnect(self) -> None:
+        if self._db is not None:
+            self._db.close()
+        self._db, self._opened = None, None
+
+    @contextmanager
+    def transaction(self, db: sqlite3.Connection, *, write: bool = False) -> Iterator[None]:
+        """All or nothing; whoever writes waits here for other writers, not half-way."""
+        db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+        try:
+            self._check_format(db, write)
+            yield
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+    def _check_format(self, db: sqlite3.Connection, write: bool) -> None:
+        if write and _blank(db):
+            _make(db)
+        [application] = db.execute("PRAGMA application_id").fetchone()
+        [version] = db.execute("PRAGMA user_version").fetchone()
+        if application != APPLICATION_ID:
+            raise StoreError(f"{self.path}: is a database of another program; choose another place")
+        if version > FORMAT_VERSION:
+            raise StoreError(
+                f"{self.path}: has format {version}, and this farvox knows up to {FORMAT_VERSION}:"
+                " install a newer one"
+            )
+        if version < FORMAT_VERSION:
+            raise StoreError(f"{self.path}: {DAMAGED} (format {version})")
+
+
+def _make(db: sqlite3.Connection) -> None:
+    for statement in _SCHEMA:
+        db.execute(statement)
+
+
+def _blank(db: sqlite3.Connection) -> bool:
+    """Whether nothing was ever made in it, as in an empty file."""
+    marks = ("schema_version", "application_id", "user_version")
+    return all(db.execute(f"PRAGMA {mark}").fetchone() == (0,) for mark in marks)
+
+
+def explained(error: sqlite3.Error) -> str:
+    """What happened, in words for people."""
+    cause = _CAUSES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "it cannot be used")
+    return f"{cause} ({error})"
