@@ -60,7 +60,7 @@ class Layout:
         for theirs, tensor in weights.items():
             name = self.name(theirs)
             if name is not None:
-                ours[theirs if name in ours else name] = tensor  # the second of two is left to stand out
+                ours[f"{name} (twice)" if name in ours else name] = tensor
         if self.renames and ours.keys() <= weights.keys():
             return {}
         return self.reshape(ours) if self.reshape else ours
