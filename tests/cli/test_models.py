@@ -1,4 +1,6 @@
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +8,11 @@ import torch
 
 from farvox.cli.main import main
 from farvox.models.registry import HEADS, MODELS, build_model
+from farvox.zoo import LAYOUTS
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+KEYS = json.loads((GOLDEN / "foreign_keys.json").read_text())
+FOREIGN = {entry["layout"]: entry["shapes"] for name, entry in KEYS.items() if name != "origin"}
 
 
 @pytest.fixture
@@ -27,6 +34,25 @@ def test_import_makes_a_model_folder(tmp_path, checkpoint, capsys):
     assert json.loads((tmp_path / "out" / "config.json").read_text())["embedding_dim"] == 12
     assert (tmp_path / "out" / "model.safetensors").is_file()
     assert "embeddings of 12 numbers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arch", [name for name, layout in LAYOUTS.items() if layout.renames])
+def test_import_takes_the_checkpoint_of_every_toolkit(tmp_path, capsys, arch):
+    weight = runpy.run_path(str(GOLDEN / "make_models.py"))["weight"]
+    shapes = FOREIGN[arch].items()
+    theirs = {name: weight(name, shape).float() if shape else torch.tensor(0) for name, shape in shapes}
+    torch.save(theirs, tmp_path / "theirs.pt")
+    assert main(["import", str(tmp_path / "theirs.pt"), str(tmp_path / "out"), "--arch", arch]) == 0
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["model"]["name"] == LAYOUTS[arch].model
+    assert f"{arch}, " in capsys.readouterr().out
+
+
+def test_every_layout_can_be_asked_for(capsys):
+    with pytest.raises(SystemExit):
+        main(["import", "--help"])
+    shown = "".join(capsys.readouterr().out.replace("│", "").split())
+    assert f"{{{','.join(LAYOUTS)},ffsvc-embeddings}}" in shown
 
 
 def test_import_takes_embeddings_too(tmp_path, capsys):

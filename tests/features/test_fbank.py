@@ -1,3 +1,4 @@
+import math
 import os
 import platform
 import runpy
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from farvox.errors import AudioError
-from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.features.frontend import KINDS, FrontEndConfig, build_frontend
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 WAVEFORMS = runpy.run_path(str(GOLDEN / "make_features.py"))["waveforms"]()
@@ -77,7 +78,7 @@ def test_filters_without_energy_have_the_roundings_of_kaldi():
     assert np.abs(plain_FM - theirs_FM).max() > 1e-2
 
 
-@pytest.mark.parametrize("kind", ["kaldi-fbank", "ffsvc-mel"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_plain_chain_of_operations_gives_the_same_features(kind):
     frontend = build_frontend(FrontEndConfig(kind=kind))
     wav_BT = torch.from_numpy(WAVEFORMS["noise"])[None]
@@ -115,7 +116,46 @@ def test_ffsvc_mel_is_the_baselines(name):
     np.testing.assert_allclose(normalised_FM, golden[f"{name}.normalised"], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["kaldi-fbank", "ffsvc-mel"])
+@pytest.mark.parametrize("name", list(WAVEFORMS))
+def test_speechbrain_fbank_is_speechbrains(name):
+    golden = np.load(GOLDEN / "speechbrain.npz")
+    log_mel_FM = features(WAVEFORMS[name], kind="speechbrain-fbank", mean="none")
+    np.testing.assert_allclose(log_mel_FM[::3], golden[f"{name}.log_mel"], atol=1e-4, rtol=0)
+    normalised_FM = features(WAVEFORMS[name], kind="speechbrain-fbank")
+    np.testing.assert_allclose(normalised_FM[::3], golden[f"{name}.normalised"], atol=1e-4, rtol=0)
+
+
+def speechbrain_fbank(wav_T):
+    """What SpeechBrain's recipe says of its features, in whole."""
+    wav_BT, window_N = torch.from_numpy(wav_T)[None], torch.hamming_window(400)
+    spectrum = torch.stft(wav_BT, 400, 160, 400, window_N, pad_mode="constant", return_complex=True)
+    power_FK = torch.view_as_real(spectrum[0].T).pow(2).sum(-1)
+    hz = 700 * (10 ** (torch.linspace(0, 2595 * math.log10(1 + 8000 / 700), 82) / 2595) - 1)
+    slope_KM = (torch.linspace(0, 8000, 201)[:, None] - hz[1:-1]) / (hz[1:-1] - hz[:-2])
+    decibels_FM = 10 * (power_FK @ (1 - slope_KM.abs()).clamp(min=0)).clamp(min=1e-10).log10()
+    decibels_FM = decibels_FM.clamp(min=float(decibels_FM.max()) - 80)
+    return (decibels_FM - decibels_FM.mean(dim=0)).numpy()
+
+
+def test_speechbrain_fbank_is_its_description_on_real_speech():
+    """Of real speech many filters are below the 80 decibels, and some near the roundings."""
+    gaps = {
+        name: np.abs(features(wav_T, kind="speechbrain-fbank") - speechbrain_fbank(wav_T)).max()
+        for name, wav_T in real_speech(20)
+    }
+    assert len(gaps) >= 40
+    assert {name: gap for name, gap in gaps.items() if not gap < 1e-4} == {}
+
+
+def test_the_floor_of_80_decibels_is_of_each_utterance():
+    frontend = build_frontend(FrontEndConfig(kind="speechbrain-fbank", mean="none"))
+    loud_BT = torch.from_numpy(np.stack([TONE, TONE / 64]))
+    loud_BFM = frontend(loud_BT)
+    assert loud_BFM.amax(dim=(1, 2)) - loud_BFM.amin(dim=(1, 2)) == pytest.approx([80, 80], abs=1e-4)
+    torch.testing.assert_close(loud_BFM[0] - loud_BFM[1], torch.full((101, 80), 36.1236), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_features_do_not_depend_on_the_batch(kind):
     frontend = build_frontend(FrontEndConfig(kind=kind))
     wav_BT = torch.from_numpy(np.stack([np.resize(wav_T, 8000) for wav_T in [*WAVEFORMS.values(), TONE]]))
@@ -123,24 +163,24 @@ def test_features_do_not_depend_on_the_batch(kind):
     torch.testing.assert_close(frontend(wav_BT), alone, atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["kaldi-fbank", "ffsvc-mel"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_mean_over_time_is_gone(kind):
     feats_FM = features(WAVEFORMS["chirps"], kind=kind)
     np.testing.assert_allclose(feats_FM.mean(axis=0), 0, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["kaldi-fbank", "ffsvc-mel"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_silence_has_finite_features(kind):
     feats_FM = features(np.zeros(3000, dtype=np.float32), kind=kind)
     np.testing.assert_allclose(feats_FM, 0, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["kaldi-fbank", "ffsvc-mel"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_frontend_keeps_nothing_in_a_state_dict(kind):
     assert build_frontend(FrontEndConfig(kind=kind)).state_dict() == {}
 
 
-@pytest.mark.parametrize("kind", ["kaldi-fbank", "ffsvc-mel"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_too_few_samples_are_an_error_that_says_how_many_are_needed(kind):
     config = FrontEndConfig(kind=kind)
     assert features(np.ones(config.min_samples, dtype=np.float32), kind=kind).shape[0] > 0
@@ -148,7 +188,7 @@ def test_too_few_samples_are_an_error_that_says_how_many_are_needed(kind):
         features(np.ones(config.min_samples - 1, dtype=np.float32), kind=kind)
 
 
-@pytest.mark.parametrize("kind", ["kaldi-fbank", "ffsvc-mel"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_features_are_float32_under_autocast(kind):
     frontend = build_frontend(FrontEndConfig(kind=kind))
     wav_BT = torch.from_numpy(WAVEFORMS["chirps"])[None]
@@ -159,7 +199,7 @@ def test_features_are_float32_under_autocast(kind):
 
 
 @pytest.mark.parametrize("wav_T", [WAVEFORMS["noise"], TONE], ids=["noise", "tone"])
-@pytest.mark.parametrize("kind", ["kaldi-fbank", "ffsvc-mel"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_gradient_reaches_the_waveform(kind, wav_T):
     wav_BT = torch.from_numpy(wav_T)[None].requires_grad_()
     build_frontend(FrontEndConfig(kind=kind))(wav_BT).square().sum().backward()

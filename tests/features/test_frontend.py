@@ -14,6 +14,8 @@ CONFIGS = [
     FrontEndConfig(sample_rate=8000, num_mels=23),
     FrontEndConfig(kind="ffsvc-mel"),
     FrontEndConfig(kind="ffsvc-mel", num_mels=64, mean="none"),
+    FrontEndConfig(kind="speechbrain-fbank"),
+    FrontEndConfig(kind="speechbrain-fbank", num_mels=60, mean="none"),
 ]
 
 
@@ -22,9 +24,10 @@ def test_a_config_survives_json(config):
     assert FrontEndConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_a_config_says_only_what_its_kind_uses():
-    assert FrontEndConfig(kind="ffsvc-mel").to_dict() == {
-        "kind": "ffsvc-mel",
+@pytest.mark.parametrize("kind", ["ffsvc-mel", "speechbrain-fbank"])
+def test_a_config_says_only_what_its_kind_uses(kind):
+    assert FrontEndConfig(kind=kind).to_dict() == {
+        "kind": kind,
         "sample_rate": 16000,
         "num_mels": 80,
         "mean": "utterance",
@@ -56,6 +59,13 @@ def test_the_chunk_of_200_frames_is_the_published_one():
 def test_too_few_samples_have_no_frames():
     assert FrontEndConfig().num_frames_for(399) == 0
     assert FrontEndConfig(kind="ffsvc-mel").num_frames_for(256) == 0
+    assert FrontEndConfig(kind="speechbrain-fbank").num_frames_for(0) == 0
+
+
+def test_one_sample_is_one_frame_of_speechbrain():
+    config = FrontEndConfig(kind="speechbrain-fbank")
+    assert config.num_samples_for(1) == config.min_samples == 1
+    assert [config.num_frames_for(n) for n in (1, 159, 160, 319, 320)] == [1, 1, 2, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +89,9 @@ def test_too_few_samples_have_no_frames():
         ({"kind": "ffsvc-mel", "sample_rate": 8000}, "16000"),
         ({"kind": "ffsvc-mel", "dither": 1.0}, "ffsvc-mel has no dither"),
         ({"kind": "ffsvc-mel", "window": "hann"}, "ffsvc-mel has no window"),
+        ({"kind": "speechbrain-fbank", "sample_rate": 8000}, "16000"),
+        ({"kind": "speechbrain-fbank", "preemphasis": 0.0}, "speechbrain-fbank has no preemphasis"),
+        ({"kind": "speechbrain"}, "did you mean 'speechbrain-fbank'"),
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused_with_advice(values, message):

@@ -12,6 +12,14 @@ SMALL = {
     "resnet34": {"channels": 4, "blocks": [1, 1, 1, 1], "embedding_dim": 12, "num_mels": 20},
     "ecapa": {"channels": 16, "embedding_dim": 12, "num_mels": 20, "bottleneck": 8},
     "xvector": {"channels": 16, "pooled_channels": 24, "embedding_dim": 12, "num_mels": 20},
+    "campplus": {
+        **{"num_mels": 20, "front_channels": 16, "channels": 16, "blocks": [1, 2, 1], "growth": 16},
+        **{"bottleneck": 32, "embedding_dim": 12},
+    },
+    "speechbrain-ecapa": {
+        **{"channels": 32, "embedding_dim": 12, "num_mels": 20, "scale": 2, "bottleneck": 16},
+        **{"attention_channels": 16},
+    },
     "ffsvc-resnet34": {"channels": 4, "blocks": [1, 1, 1, 1], "embedding_dim": 12, "num_mels": 20},
     "ffsvc-ecapa": {"channels": 16, "embedding_dim": 12, "num_mels": 20, "bottleneck": 8},
 }
@@ -19,6 +27,8 @@ NUM_PARAMETERS = {
     "resnet34": 6_634_336,  # WeSpeaker: "6.63 M"
     "ecapa": 6_191_104,  # the paper: 6.2 M
     "xvector": 4_347_868,
+    "campplus": 6_848_544,  # 3D-Speaker: "7.2 M" with embeddings of 512, 327,680 weights more
+    "speechbrain-ecapa": 20_767_552,  # SpeechBrain's own count
     "ffsvc-resnet34": 5_454_688,
     "ffsvc-ecapa": 20_117_888,
 }
@@ -125,8 +135,8 @@ def test_dropout_only_acts_in_training(name):
     assert (network.eval()(feats_BFM) != 0).all()
 
 
-@pytest.mark.parametrize("name", ["resnet34", "ecapa", "xvector"])
-@pytest.mark.parametrize("pooling", ["tstp", "asp"])
+@pytest.mark.parametrize("name", ["resnet34", "ecapa", "xvector", "campplus"])
+@pytest.mark.parametrize("pooling", ["tstp", "stats", "asp", "asp-local"])
 def test_the_pooling_is_a_parameter(name, pooling):
     assert small(name, pooling=pooling).eval()(features()).shape == (3, 12)
 
@@ -157,6 +167,9 @@ def test_an_unknown_keyword_is_named_with_the_nearest():
         ("resnet34", {"pooling": "max"}, "unknown pooling"),
         ("ecapa", {"channels": 20}, "scale"),
         ("ffsvc-ecapa", {"channels": 20}, "scale"),
+        ("speechbrain-ecapa", {"channels": 20}, "scale"),
+        ("campplus", {"blocks": [1, 2]}, "three blocks"),
+        ("campplus", {"growth": 0}, "three blocks"),
         ("ffsvc-ecapa", {"pooling": "asp"}, "ffsvc or mended"),
     ],
 )

@@ -1,20 +1,23 @@
-"""Checkpoints as the baseline's ``torch.save`` and ``np.save`` write them, and files that mean harm."""
+"""Checkpoints as other toolkits' ``torch.save`` and ``np.save`` write them, and files that mean harm."""
 
 import json
 import os
 import pickle
+import re
+import runpy
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from farvox.errors import CheckpointError, ModelError
 from farvox.features.frontend import FrontEndConfig, build_frontend
 from farvox.io.embeddings import EmbeddingSet
 from farvox.models.registry import build_model
-from farvox.zoo import import_checkpoint, import_embeddings, load_model
+from farvox.zoo import LAYOUTS, import_checkpoint, import_embeddings, load_model
 
 SIZES = {
     "ffsvc-resnet34": {"channels": 4, "embedding_dim": 12},
@@ -139,7 +142,7 @@ def test_a_checkpoint_of_the_other_architecture_is_told_apart(tmp_path, arch, ot
 
 def test_a_checkpoint_of_neither_architecture_is_refused(tmp_path):
     path = save({"model": {"encoder.weight": torch.ones(3)}}, tmp_path / "m.pkl")
-    with pytest.raises(CheckpointError, match=r"missing: conv1\.weight.* more; unexpected: encoder\.weight"):
+    with pytest.raises(CheckpointError, match=r"not the weights of 'ffsvc-ecapa', .* there are encoder"):
         import_checkpoint(path, tmp_path / "out", "ffsvc-ecapa")
 
 
@@ -151,9 +154,19 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
         import_checkpoint(path, tmp_path / "out", "ffsvc-resnet34")
 
 
-@pytest.mark.parametrize("content", [{"weights": {}}, {"model": [1, 2]}, {"model": {"conv1": 3}}, [1, 2], 5])
-def test_a_file_that_is_no_such_checkpoint_is_refused(tmp_path, content):
-    with pytest.raises(CheckpointError, match="'model'"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"weights": {}}, "no weights under 'model'; it holds weights"),
+        ({"model": [1, 2]}, "no weights under 'model'; it holds model"),
+        ({"model": {"conv1": 3}}, "no weights under 'model'; it holds model"),
+        ({}, "no weights under 'model'; it holds nothing"),
+        ([1, 2], "holds a list, not weights by name"),
+        (5, "holds a int, not weights by name"),
+    ],
+)
+def test_a_file_that_is_no_such_checkpoint_is_refused(tmp_path, content, message):
+    with pytest.raises(CheckpointError, match=message):
         import_checkpoint(save(content, tmp_path / "m.pkl"), tmp_path / "out", "ffsvc-resnet34")
 
 
@@ -174,7 +187,7 @@ def test_a_truncated_checkpoint_is_refused(tmp_path):
 def test_an_absent_file_and_an_unknown_architecture_are_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"absent\.pkl: cannot be read"):
         import_checkpoint(tmp_path / "absent.pkl", tmp_path / "out", "ffsvc-ecapa")
-    with pytest.raises(ModelError, match="unknown architecture 'ecapa': ffsvc-resnet34 or ffsvc-ecapa"):
+    with pytest.raises(ModelError, match="unknown architecture 'ecapa'; there are ffsvc-resnet34, ffsvc-e"):
         import_checkpoint(tmp_path / "absent.pkl", tmp_path / "out", "ecapa")
 
 
@@ -196,6 +209,222 @@ def test_a_checkpoint_that_means_harm_is_refused_and_does_none(tmp_path, place):
     else:
         torch.load(path, weights_only=False)
     assert victim.exists(), "the file must be as harmful as this test needs it to be"
+
+
+# ---------------------------------------------------------------- other toolkits
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+ORIGINALS = runpy.run_path(str(GOLDEN / "make_models.py"))
+KEYS = json.loads((GOLDEN / "foreign_keys.json").read_text())
+GIVEN = json.loads((GOLDEN / "foreign.json").read_text())
+CASES = [name for name in KEYS if "small" in name] + ["wespeaker-campplus"]
+ONE_EACH = {
+    "3dspeaker-campplus-small": "kaldi-fbank",
+    "wespeaker-campplus": "kaldi-fbank",
+    "wespeaker-resnet34-small": "kaldi-fbank",
+    "wespeaker-ecapa-small": "kaldi-fbank",
+    "speechbrain-ecapa-small": "speechbrain-fbank",
+}
+
+
+def foreign(case):
+    """What the toolkit's ``torch.save`` is given, each weight filled by the formula of its name."""
+    weights = {
+        name: ORIGINALS["weight"](name, shape).float() if shape else torch.tensor(0)
+        for name, shape in KEYS[case]["shapes"].items()
+    }
+    if case.startswith("wespeaker"):
+        weights["projection.weight"] = torch.ones(5, 16)
+    return weights
+
+
+def distance_from_original(case, model):
+    """Largest deviation, relative to the largest number in an embedding."""
+    distances = []
+    for num_frames, expected in GIVEN[case]["embeddings"].items():
+        expected = torch.tensor(expected)
+        with torch.no_grad():
+            found = model.network(ORIGINALS["features"](2, int(num_frames), 80).float())
+        distances.append(
+            float((found[:, :: GIVEN[case]["every"]] - expected).abs().max() / expected.abs().max())
+        )
+    return max(distances)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_foreign_checkpoint_becomes_a_model_with_the_embeddings_of_the_original(tmp_path, case):
+    arch = KEYS[case]["layout"]
+    import_checkpoint(save(foreign(case), tmp_path / "avg_model.pt"), tmp_path / "out", arch)
+    model = load_model(tmp_path / "out")
+    assert distance_from_original(case, model) < 1e-5
+    assert model.config["imported"]["arch"] == arch
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize(("case", "kind"), ONE_EACH.items())
+def test_a_waveform_goes_through_the_front_end_of_the_toolkit(tmp_path, case, kind):
+    arch = KEYS[case]["layout"]
+    model = import_checkpoint(save(foreign(case), tmp_path / "m.ckpt"), tmp_path / "out", arch)
+    expected = FrontEndConfig(kind="speechbrain-fbank")
+    if kind == "kaldi-fbank":
+        ours = arch.startswith("3dspeaker")
+        expected = FrontEndConfig(
+            sample_scale=1.0 if ours else 32768.0, window="povey" if ours else "hamming"
+        )
+    assert model.frontend_config == expected
+    wav_BT = 0.1 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected_BE = model.network(build_frontend(expected)(wav_BT))
+    assert torch.equal(model.embed(wav_BT), expected_BE)
+
+
+@pytest.mark.parametrize("case", ONE_EACH)
+def test_safetensors_of_the_same_names_are_read_too(tmp_path, case):
+    save_file(foreign(case), tmp_path / "m.safetensors")
+    model = import_checkpoint(tmp_path / "m.safetensors", tmp_path / "out", KEYS[case]["layout"])
+    assert distance_from_original(case, model) < 1e-5
+
+
+def test_safetensors_of_the_baseline_are_read_too(tmp_path):
+    network = make_network("ffsvc-resnet34")
+    save_file(network.state_dict(), tmp_path / "m.safetensors")
+    model = import_checkpoint(tmp_path / "m.safetensors", tmp_path / "out", "ffsvc-resnet34")
+    assert torch.equal(
+        model.network.state_dict()["bottleneck.weight"], network.state_dict()["bottleneck.weight"]
+    )
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda w: {"state_dict": w}, lambda w: {f"module.{n}": t for n, t in w.items()}]
+)
+def test_weights_under_state_dict_and_of_data_parallel_are_found(tmp_path, wrap):
+    case = "wespeaker-ecapa-small"
+    path = save(wrap(foreign(case)), tmp_path / "m.pt")
+    assert distance_from_original(case, import_checkpoint(path, tmp_path / "out", "wespeaker-ecapa")) < 1e-5
+
+
+@pytest.mark.parametrize("arch", LAYOUTS)
+@pytest.mark.parametrize("case", ONE_EACH)
+def test_the_wrong_architecture_is_answered_with_the_right_one(tmp_path, case, arch):
+    """But CAM++, which has the same names in both toolkits."""
+    right = KEYS[case]["layout"]
+    if arch == right or ("campplus" in arch and "campplus" in right):
+        return
+    path = save(foreign(case), tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=f"the weights of .*'{right}'.*, not of '{arch}'"):
+        import_checkpoint(path, tmp_path / "out", arch)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_baselines_checkpoint_is_told_from_those_of_others(tmp_path):
+    path = save(make_checkpoint(make_network("ffsvc-ecapa")), tmp_path / "m.pkl")
+    with pytest.raises(CheckpointError, match="the weights of 'ffsvc-ecapa', not of 'speechbrain-ecapa'"):
+        import_checkpoint(path, tmp_path / "out", "speechbrain-ecapa")
+
+
+@pytest.mark.parametrize("case", ONE_EACH)
+def test_a_weight_missing_from_a_foreign_checkpoint_and_a_stranger_in_it_are_named(tmp_path, case):
+    weights = foreign(case)
+    left_out = [name for name in weights if name.endswith("running_var")][3]
+    our_name = LAYOUTS[KEYS[case]["layout"]].name(left_out)
+    del weights[left_out]
+    path = save(weights | {"stranger.weight": torch.ones(1)}, tmp_path / "m.pt")
+    message = rf"missing: {re.escape(our_name)}; unexpected: stranger\.weight"
+    with pytest.raises(CheckpointError, match=message):
+        import_checkpoint(path, tmp_path / "out", KEYS[case]["layout"])
+
+
+def renamed(old, new):
+    return lambda weights: {name.replace(old, new): tensor for name, tensor in weights.items()}
+
+
+def resized(name, *shape):
+    return lambda weights: weights | {name: torch.zeros(shape)}
+
+
+def without(prefix):
+    return lambda weights: {name: tensor for name, tensor in weights.items() if not name.startswith(prefix)}
+
+
+@pytest.mark.parametrize(
+    ("case", "change", "message"),
+    [
+        ("wespeaker-resnet34-small", resized("layer1.0.conv3.weight", 64, 16), "ResNet50 with blocks of"),
+        ("wespeaker-resnet34-small", resized("seg_2.weight", 16, 16), "two embedding layers"),
+        ("wespeaker-resnet34-small", without("layer3.5."), "a ResNet with 3, 4, 5, 3 blocks"),
+        ("wespeaker-resnet34-small", resized("layer1.0.convs.0.weight", 8, 8), "a Res2Net or ERes2Net"),
+        ("wespeaker-resnet34-small", resized("seg_1.weight", 16, 1280), "another pooling or other features"),
+        ("wespeaker-resnet34-small", resized("frontend.upstream.weight", 3, 3), "a trained front-end"),
+        ("wespeaker-ecapa-small", resized("pool.prior_mean", 16), "another pooling .*'pool.prior_mean'"),
+        ("wespeaker-ecapa-small", resized("linear.weight", 16, 1536), "another pooling or other features"),
+        ("wespeaker-ecapa-small", resized("layer1.conv.weight", 128, 1024, 5), "1024 numbers a frame"),
+        ("wespeaker-campplus", resized("xvector.stats.linear1.weight", 9, 9), "a pooling that has weights"),
+        ("wespeaker-campplus", resized("xvector.dense.linear.weight", 512, 512, 1), "another pooling"),
+        ("speechbrain-ecapa-small", resized("asp.tdnn.conv.conv.weight", 24, 48, 1), "no global context"),
+        ("speechbrain-ecapa-small", resized("blocks.1.shortcut.conv.weight", 9, 9), "different widths"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("asked", ["own", "ffsvc-ecapa"])
+def test_a_relative_that_has_no_network_here_is_named(tmp_path, case, change, message, asked):
+    arch = KEYS[case]["layout"]
+    path = save(change(foreign(case)), tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=f"{message}.*, which farvox does not have; .*' takes "):
+        import_checkpoint(path, tmp_path / "out", arch if asked == "own" else asked)
+
+
+@pytest.mark.parametrize("arch", LAYOUTS)
+def test_redimnet_is_refused_by_its_name(tmp_path, arch):
+    released = {
+        "model_config": {"F": 72, "C": 12, "out_channels": 512, "block_1d_type": "conv+att"},
+        "state_dict": {
+            "backbone.stem.0.weight": torch.ones(12, 1, 3, 3),
+            "linear.weight": torch.ones(192, 1024),
+        },
+    }
+    path = save(released, tmp_path / "b2-vox2-ft_lm.pt")
+    with pytest.raises(CheckpointError, match="as ReDimNet is published; farvox has no ReDimNet"):
+        import_checkpoint(path, tmp_path / "out", arch)
+
+
+def test_our_own_weights_are_no_foreign_checkpoint(tmp_path):
+    case = "wespeaker-resnet34-small"
+    import_checkpoint(save(foreign(case), tmp_path / "m.pt"), tmp_path / "out", "wespeaker-resnet34")
+    ours = tmp_path / "out" / "model.safetensors"
+    with pytest.raises(CheckpointError, match="not the weights of 'wespeaker-resnet34'"):
+        import_checkpoint(ours, tmp_path / "again", "wespeaker-resnet34")
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors", bytes(100)])
+def test_a_damaged_safetensors_file_is_refused(tmp_path, content):
+    (tmp_path / "m.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"m\.safetensors: cannot be read as weights"):
+        import_checkpoint(tmp_path / "m.safetensors", tmp_path / "out", "speechbrain-ecapa")
+
+
+@pytest.mark.parametrize("arch", LAYOUTS)
+def test_harm_is_refused_under_every_architecture_and_suffix(tmp_path, arch):
+    victim = tmp_path / "victim"
+    for name in ("m.pt", "m.safetensors"):
+        save({"state_dict": {"conv1.weight": Harmful(victim)}}, tmp_path / name)
+        with pytest.raises(CheckpointError):
+            import_checkpoint(tmp_path / name, tmp_path / "out", arch)
+    assert not victim.exists()
+
+
+def test_the_published_campplus_of_3dspeaker_is_taken_whole(tmp_path):
+    if "FARVOX_CAMPPLUS" not in os.environ:
+        pytest.skip("needs the published weights: set FARVOX_CAMPPLUS to campplus_cn_en_common.pt")
+    path = Path(os.environ["FARVOX_CAMPPLUS"])
+    model = import_checkpoint(path, tmp_path / "out", "3dspeaker-campplus")
+    assert model.config["imported"]["sha256"].startswith("92f29b94e6948786")
+    assert (model.embedding_dim, model.network.num_mels) == (192, 80)
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    shapes = {name: list(tensor.shape) for name, tensor in theirs.items()}
+    assert shapes == KEYS["3dspeaker-campplus"]["shapes"]
+    values = sum(tensor.numel() for tensor in theirs.values())
+    assert values == sum(tensor.numel() for tensor in model.network.state_dict().values())
+    emb_BE = model.embed(0.1 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0)))
+    assert emb_BE.shape == (2, 192) and emb_BE.isfinite().all()
 
 
 # ---------------------------------------------------------------- embeddings

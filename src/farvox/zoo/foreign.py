@@ -101,7 +101,7 @@ def _why_not(saved: Mapping[str, Any], arch: str) -> str:
 
 def _first(names: Iterable[Any], most: int = 6) -> str:
     listed = [str(name) for name in names]
-    return ", ".join([*listed[:most], *(["..."] if len(listed) > most else [])]) or "none"
+    return ", ".join([*listed[:most], *(["..."] if len(listed) > most else [])]) or "nothing"
 
 
 def _in_shape(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
