@@ -1,5 +1,8 @@
 """A small corpus for the tests of training and of the command line."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -71,3 +74,30 @@ def tiny_recipe(corpus):
         "schedule": {"epochs": 2, "kind": "constant", "warmup_epochs": 0},
         "log": {"every": 1},
     }
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """The folder of frozen numbers."""
+    return Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def corpora():
+    """The folder of real speech; tests skip where there is none."""
+    folder = os.environ.get("FARVOX_CORPORA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("needs real speech: FARVOX_CORPORA names no folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def campplus():
+    """The folder of the pretrained CAM++, pulled into the user's cache; tests skip where it cannot be had."""
+    from farvox.errors import FarvoxError
+    from farvox.zoo import pull
+
+    try:
+        return pull("campplus-zh-en")
+    except FarvoxError as error:
+        pytest.skip(f"needs the pretrained model: {error}")

@@ -15,7 +15,7 @@ from farvox.zoo.model import (
     save_model,
     write_weights,
 )
-from farvox.zoo.pull import is_address, is_pulled, pull, pull_address
+from farvox.zoo.pull import is_address, is_pulled, pull, pull_address, pull_model
 from farvox.zoo.table import DEFAULT_MODEL, ZooModel, cache_path, zoo_models
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "pick_device",
     "pull",
     "pull_address",
+    "pull_model",
     "read_config",
     "read_weights",
     "require_torch",

@@ -99,6 +99,8 @@ class Card:
         Raises:
             ModelError: a field is unknown or of the wrong kind; ``where`` and the field are named.
         """
+        if not isinstance(values, Mapping):
+            raise ModelError(f"{where}: not a table of fields")
         values = dict(values)
         if (calibration := values.get("calibration")) is not None:
             values["calibration"] = _made(Calibration, calibration, f"{where}: calibration")

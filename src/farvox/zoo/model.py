@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,18 +135,22 @@ def load_folder(folder: Path, device: str = "cpu") -> Model:
         MissingExtraError: torch is not installed.
     """
     require_torch()
+    import torch
+
     from farvox.models.registry import build_model
 
     device = pick_device(device)
     config = read_config(folder)
     frontend_config = FrontEndConfig.from_dict(config["frontend"])
-    network = build_model(config["model"]["name"], **config["model"]["kwargs"])
+    with torch.device("meta"):  # no weights are drawn only to be replaced
+        network = build_model(config["model"]["name"], **config["model"]["kwargs"])
     if network.num_mels != frontend_config.num_mels:
         raise ModelError(
             f"{folder / CONFIG}: the front-end gives {frontend_config.num_mels} mels, "
             f"the network takes {network.num_mels}"
         )
-    fill(network, read_weights(folder / WEIGHTS), folder / WEIGHTS)
+    with one_thread():
+        fill(network, read_weights(folder / WEIGHTS), folder / WEIGHTS, assign=True)
     network.to(device).eval()
     frontend = build_frontend(frontend_config).to(device).eval()
     return Model(network, frontend, config)
@@ -197,13 +202,16 @@ def write_weights(path: str | Path, weights: Mapping[str, Tensor]) -> None:
         unfinished.write_bytes(content)
 
 
-def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:
+def fill(
+    network: nn.Module, weights: Mapping[str, Tensor], source: str | Path, *, assign: bool = False
+) -> None:
     """Load weights into a network strictly.
 
     Args:
-        network: takes the weights in place.
+        network: takes the weights.
         weights: tensors by name.
         source: where they come from, for the message.
+        assign: the tensors become the network's own, instead of being copied into those it has.
 
     Raises:
         CheckpointError: a weight is missing, unexpected, of another shape or not finite; such are named.
@@ -225,7 +233,20 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str | Path) 
     if any(faults.values()):
         what = "; ".join(f"{kind}: {_listed(names)}" for kind, names in faults.items() if names)
         raise CheckpointError(f"{source}: the weights do not fit {type(network).__name__}: {what}")
-    network.load_state_dict(dict(weights))
+    network.load_state_dict({name: weights[name].to(wanted[name].dtype) for name in wanted}, assign=assign)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one CPU thread: many small operations only wait for each other on several."""
+    import torch
+
+    own_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own_threads)
 
 
 def _listed(names: list[str], most: int = 20) -> str:
@@ -234,7 +255,7 @@ def _listed(names: list[str], most: int = 20) -> str:
 
 
 def require_torch() -> None:
-    """Say which extra brings torch, if it is not there.
+    """Say what to do without torch, if it is not there.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -242,7 +263,10 @@ def require_torch() -> None:
     try:
         importlib.import_module("torch")
     except ImportError as error:
-        raise MissingExtraError("models need torch: pip install 'farvox[torch]'") from error
+        raise MissingExtraError(
+            "models need torch: pip install 'farvox[torch]'; or, to verify without it, run "
+            "'farvox export MODEL OUT.onnx' on a machine that has it and give OUT.onnx as MODEL"
+        ) from error
 
 
 def pick_device(device: str) -> str:

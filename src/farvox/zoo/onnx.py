@@ -1,14 +1,227 @@
-"""An exported model (``farvox export``), run by onnxruntime: what a device needs that has no torch."""
+"""An exported model (``farvox export``), run by onnxruntime: what a device needs that has no torch.
+
+The file is an ordinary ONNX model whose metadata say what it is. They come last, and last of all the SHA-256 of
+everything before it, so that a file that was cut, changed or damaged is told from a good one.
+
+Shape suffixes: B utterance, T sample, E embedding.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from farvox.errors import ModelError
+import numpy as np
+
+from farvox.errors import MissingExtraError, ModelError
+from farvox.features.frontend import FrontEndConfig
+from farvox.zoo.card import Card
+from farvox.zoo.embedder import Embedding, Wave, refuse_short
+
+FORMAT = "farvox-onnx/1"
+INPUT, OUTPUT = "wav_BT", "emb_BE"
+SEAL = "sha256"
+
+_METADATA = 14  # number of the field ``metadata_props`` in ONNX's ModelProto
+_NEEDED = ("config", "card", "digest", "min_samples", "farvox_version", SEAL)
 
 
 class OnnxEmbedder:
-    """An ``.onnx`` file as an `farvox.zoo.embedder.Embedder`."""
+    """An ``.onnx`` file as an `farvox.zoo.embedder.Embedder`; several threads may use it at once.
 
-    def __init__(self, path: str | Path) -> None:
-        raise ModelError(f"{path}: cannot be run yet")
+    Args:
+        path: what ``farvox export`` wrote.
+        threads: CPU threads that one `embed` takes; 0 for one a core.
+
+    Raises:
+        ModelError: there is no such file, it is none of farvox's, or it is damaged.
+        MissingExtraError: onnxruntime is not installed.
+    """
+
+    def __init__(self, path: str | Path, threads: int = 0) -> None:
+        self.path = Path(path)
+        content = _read(self.path)
+        metadata = _checked(self.path, content)
+        self._seal = metadata[SEAL]
+        self.config = _json(self.path, metadata, "config")
+        self.card = Card.from_dict(_json(self.path, metadata, "card"), f"{path}: model card")
+        self.digest = metadata["digest"]
+        self.min_samples = int(metadata["min_samples"])
+        self.sample_rate = FrontEndConfig.from_dict(self.config["frontend"]).sample_rate
+        self.embedding_dim = int(self.config["embedding_dim"])
+        self._session = _session(self.path, content, threads or _num_cores())
+        self._alone = threading.local()  # set in threads that work side by side
+
+    @property
+    def backend(self) -> str:
+        """Onnxruntime with its version."""
+        return f"onnxruntime {_runtime().__version__}"
+
+    def embed(self, wav_T: Wave) -> Embedding:
+        """See `Embedder`."""
+        emb_E: Embedding = self.embed_batch(wav_T[None])[0]
+        return emb_E
+
+    def embed_batch(self, wav_BT: Wave) -> Embedding:
+        """`embed` for several waveforms of one length: emb_BE."""
+        refuse_short(wav_BT.shape[1], self.min_samples)
+        session = self._one_thread if getattr(self._alone, "yes", False) else self._session
+        emb_BE: Embedding = session.run([OUTPUT], {INPUT: np.ascontiguousarray(wav_BT, dtype=np.float32)})[0]
+        return emb_BE
+
+    @contextmanager
+    def side_by_side(self, workers: int = 0) -> Iterator[ThreadPoolExecutor]:
+        """See `Embedder`."""
+        workers = workers or _num_cores()
+        pool = ThreadPoolExecutor(workers, initializer=setattr, initargs=(self._alone, "yes", True))
+        if workers > 1:
+            _ = self._one_thread  # made here, once, not by whichever worker is first
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    @cached_property
+    def _one_thread(self) -> Any:
+        content = _read(self.path)
+        if _checked(self.path, content)[SEAL] != self._seal:
+            raise ModelError(f"{self.path}: was replaced by another model while this one is used")
+        return _session(self.path, content, threads=1)
+
+
+def with_metadata(graph: bytes, metadata: Mapping[str, str]) -> bytes:
+    """A serialised ONNX model with metadata and their seal appended, as `OnnxEmbedder` wants it."""
+    content = graph + b"".join(_entry(key, value) for key, value in metadata.items())
+    return content + _entry(SEAL, hashlib.sha256(content).hexdigest())
+
+
+def _entry(key: str, value: str) -> bytes:
+    pair = b"".join(
+        bytes([number << 3 | 2]) + _varint(len(text)) + text
+        for number, text in ((1, key.encode()), (2, value.encode()))
+    )
+    return bytes([_METADATA << 3 | 2]) + _varint(len(pair)) + pair
+
+
+def _varint(value: int) -> bytes:
+    groups = [value & 127]
+    while value := value >> 7:
+        groups.append(value & 127)
+    return bytes([group | 128 for group in groups[:-1]] + groups[-1:])
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"no model '{path}': there is no such file") from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _checked(path: Path, content: bytes) -> dict[str, str]:
+    """The metadata of a file that farvox wrote, unchanged since."""
+    metadata: dict[str, str] = {}
+    last_start = 0
+    try:
+        for number, value, start in _fields(memoryview(content)):
+            if number == _METADATA:
+                pair = {which: bytes(text).decode() for which, text, _ in _fields(value)}
+                metadata[pair[1]] = pair.get(2, "")
+            last_start = start
+    except (IndexError, KeyError, ValueError) as error:
+        raise ModelError(f"{path}: no ONNX file, or a damaged one; export the model again") from error
+    written = metadata.get("format", "")
+    if not written.startswith("farvox-onnx/"):
+        raise ModelError(
+            f"{path}: an ONNX file, but not one that 'farvox export' wrote: it does not say what it takes and "
+            f"gives, nor where it comes from"
+        )
+    if written != FORMAT:
+        raise ModelError(f"{path}: its format is {written}, and this farvox reads {FORMAT}: update farvox")
+    if missing := [key for key in _NEEDED if key not in metadata]:
+        raise ModelError(f"{path}: its metadata lack '{missing[0]}'; export the model again")
+    if hashlib.sha256(memoryview(content)[:last_start]).hexdigest() != metadata[SEAL]:
+        raise ModelError(f"{path}: damaged, or changed since it was exported; export the model again")
+    return metadata
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, int]]:
+    """The fields of a protobuf message: number, content (empty for a number), and where the field starts.
+
+    Raises:
+        ValueError: this is no protobuf message, or it ends in the middle of a field.
+        IndexError: likewise.
+    """
+    position = 0
+    while position < len(message):
+        start = position
+        tag, position = _read_varint(message, position)
+        size = 0
+        if tag & 7 == 2:
+            size, position = _read_varint(message, position)
+        elif tag & 7 == 0:
+            _, position = _read_varint(message, position)
+        else:
+            raise ValueError(f"a field of wire type {tag & 7}")
+        if position + size > len(message):
+            raise ValueError("the last field is cut")
+        yield tag >> 3, message[position : position + size], start
+        position += size
+
+
+def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[position]
+        value |= (byte & 127) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 128:
+            return value, position
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
+
+
+def _json(path: Path, metadata: Mapping[str, str], key: str) -> dict[str, Any]:
+    try:
+        values = json.loads(metadata[key])
+    except ValueError as error:
+        raise ModelError(f"{path}: '{key}' of its metadata is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path}: '{key}' of its metadata is not a table")
+    return values
+
+
+def _runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("exported models need onnxruntime: pip install 'farvox[onnx]'") from error
+    return onnxruntime
+
+
+def _session(path: Path, content: bytes, threads: int) -> Any:
+    runtime = _runtime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what is fatal is raised as well
+    try:
+        return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(f"{path}: onnxruntime {runtime.__version__} cannot run it: {error}") from error
+
+
+def _num_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -22,17 +22,18 @@ _ADDRESS = re.compile(r"(huggingface|modelscope):([^/:@]+/[^/:@]+)(?:@([^:]+))?:
 def pull(name: str) -> Path:
     """The model folder of a model of the zoo, fetched if it is not in the cache yet.
 
-    Two processes may pull at once: each finds a whole folder or none.
-
     Args:
         name: see ``farvox models``.
 
     Raises:
-        ModelError: there is no such model, or none of its sources gives it.
+        ModelError: there is no such model, or none of its sources gives the pinned file.
         MissingExtraError: torch, which converts it, is not installed.
-        CheckpointError: what a source gave is not the pinned file.
     """
-    model = zoo_model(name)
+    return pull_model(zoo_model(name))
+
+
+def pull_model(model: ZooModel) -> Path:
+    """See `pull`. Two processes may pull at once: each finds a whole folder or none."""
     if is_pulled(model):
         if Card.load(model.folder) != model.card:
             with suppress(FarvoxError):  # a cache that others own keeps the card it has
@@ -40,7 +41,7 @@ def pull(name: str) -> Path:
         return model.folder
     require_torch()
     cache_path().mkdir(parents=True, exist_ok=True)
-    print(f"pulling {name} ({model.bytes / 1e6:.0f} MB) into {model.folder}", file=sys.stderr, flush=True)
+    print(f"pulling {model.name} ({model.bytes / 1e6:.0f} MB): {model.folder}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=cache_path(), prefix=".tmp-pull-") as folder:
         checkpoint = Path(folder) / Path(model.sources[0].file).name
         _fetch_any(model, checkpoint)

@@ -1,0 +1,239 @@
+"""Pulling from a hub and from a wheel: real HTTP on this machine, real pip, and the real model."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from farvox.errors import CheckpointError, ModelError
+from farvox.zoo import Card, find_model, load_model, open_embedder, pull, pull_address, pull_model, zoo_models
+from farvox.zoo.fetch import FetchError, fetch, sha256_of, url_of
+from farvox.zoo.pull import parse_address
+from farvox.zoo.table import Source, ZooModel, cache_path
+
+HUGGINGFACE = Source("huggingface", "owner/small", "weights/small.pt", "v1")
+MODELSCOPE = Source("modelscope", "owner/small", "small.pt", "master")
+WHEEL = Source("wheel", "farvox-test-weights==1.0", "farvox_test_weights/small.pt")
+
+
+def served(hub, source, checkpoint):
+    """Put a checkpoint where the hub has it."""
+    prefix = "models/" if source.kind == "modelscope" else ""
+    place = hub / f"{prefix}{source.name}/resolve/{source.revision}/{source.file}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(checkpoint, place)
+    return place
+
+
+def wheel_of(folder, checkpoint):
+    """A wheel for one Python and one platform, with nothing to run in it but a checkpoint to take out."""
+    folder.mkdir(exist_ok=True)
+    info = "farvox_test_weights-1.0.dist-info"
+    with zipfile.ZipFile(
+        folder / "farvox_test_weights-1.0-cp311-cp311-manylinux_2_28_x86_64.whl", "w"
+    ) as wheel:
+        wheel.write(checkpoint, WHEEL.file)
+        wheel.writestr(
+            f"{info}/METADATA",
+            "Metadata-Version: 2.1\nName: farvox-test-weights\nVersion: 1.0\nRequires-Dist: no-such-one\n",
+        )
+        wheel.writestr(
+            f"{info}/WHEEL",
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: cp311-cp311-manylinux_2_28_x86_64\n",
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+def zoo_entry(checkpoint, *sources, **changes):
+    values = {
+        "name": "small", "arch": "3dspeaker-campplus", "sha256": sha256_of(checkpoint),
+        "bytes": checkpoint.stat().st_size, "sources": sources,
+        "card": Card(name="small", licence="MIT", threshold=0.3),
+    }  # fmt: skip
+    return ZooModel(**values | changes)
+
+
+@pytest.fixture
+def package_index(tmp_path, small_checkpoint, monkeypatch):
+    """The user's settings of pip: a folder with one wheel, and no index."""
+    wheel_of(tmp_path / "wheels", small_checkpoint)
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    return tmp_path / "wheels"
+
+
+@pytest.mark.parametrize("source", [HUGGINGFACE, MODELSCOPE], ids=lambda source: source.kind)
+def test_a_model_is_pulled_from_a_hub_once(cache, hub, small_checkpoint, source, capfd):
+    place = served(hub, source, small_checkpoint)
+    model = zoo_entry(small_checkpoint, source)
+    folder = pull_model(model)
+    assert folder == model.folder and folder.is_relative_to(cache)
+    assert sorted(path.name for path in folder.iterdir()) == ["card.json", "config.json", "model.safetensors"]
+    assert load_model(folder).embedding_dim == 24 and Card.load(folder) == model.card
+    assert "pulling small" in capfd.readouterr().err
+    place.unlink()
+    assert pull_model(model) == folder
+    assert [path.name for path in cache_path().iterdir()] == ["models"], "no half-fetched files are left"
+
+
+def test_a_model_is_pulled_from_a_wheel_that_pip_fetches_and_does_not_install(
+    cache, package_index, small_checkpoint
+):
+    folder = pull_model(zoo_entry(small_checkpoint, WHEEL))
+    assert load_model(folder).embedding_dim == 24
+    listed = subprocess.run([sys.executable, "-m", "pip", "list"], capture_output=True, text=True, check=True)
+    assert "farvox-test-weights" not in listed.stdout
+
+
+def test_the_next_source_is_tried_when_one_fails(cache, hub, small_checkpoint, package_index):
+    served(hub, MODELSCOPE, small_checkpoint)
+    nowhere = Source("wheel", "no-such-package==9", "x.pt")
+    assert pull_model(zoo_entry(small_checkpoint, nowhere, HUGGINGFACE, MODELSCOPE)).is_dir()
+
+
+def test_every_source_that_failed_is_named_with_its_reason(cache, hub, small_checkpoint, package_index):
+    place = served(hub, MODELSCOPE, small_checkpoint)
+    place.write_bytes(b"x" + place.read_bytes()[1:])
+    nowhere = Source("wheel", "no-such-package==9", "x.pt")
+    absent = Source("wheel", "farvox-test-weights==1.0", "other.pt")
+    with pytest.raises(ModelError) as caught:
+        pull_model(zoo_entry(small_checkpoint, nowhere, absent, HUGGINGFACE, MODELSCOPE))
+    said = str(caught.value)
+    assert "No matching distribution found for no-such-package==9" in said
+    assert "not a wheel with other.pt in it" in said
+    assert "status 404" in said
+    assert "it was not used" in said and sha256_of(place) in said
+    assert "farvox import FILE OUT --arch 3dspeaker-campplus" in said
+    assert not (cache / "models").exists()
+
+
+def test_a_file_that_goes_on_and_on_is_cut_off(cache, hub, small_checkpoint):
+    place = served(hub, HUGGINGFACE, small_checkpoint)
+    place.write_bytes(bytes(3_000_000))
+    with pytest.raises(ModelError, match="more than the 1,000,000 bytes"):
+        pull_model(zoo_entry(small_checkpoint, HUGGINGFACE, bytes=1_000_000))
+
+
+def test_a_hub_that_cannot_be_reached_is_named(cache, small_checkpoint, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(FetchError, match=r"http://127\.0\.0\.1:9/owner/small/resolve/v1/.*refused"):
+        fetch(HUGGINGFACE, tmp_path / "out")
+
+
+def test_without_pip_the_error_says_how_to_get_it(tmp_path):
+    code = (
+        "import importlib.util, sys\n"
+        "find_spec = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'pip' else find_spec(name, *rest)\n"
+        "from pathlib import Path\n"
+        "from farvox.zoo.fetch import FetchError, fetch\n"
+        "from farvox.zoo.table import Source\n"
+        "try:\n    fetch(Source('wheel', 'a==1', 'b'), Path(sys.argv[1]) / 'out')\n"
+        "except FetchError as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env={"PATH": ""}
+    )
+    assert "pip is not installed" in done.stdout and "ensurepip" in done.stdout, done.stderr
+
+
+def test_a_card_that_a_new_version_brings_replaces_the_old_one(cache, hub, small_checkpoint):
+    served(hub, HUGGINGFACE, small_checkpoint)
+    pull_model(zoo_entry(small_checkpoint, HUGGINGFACE))
+    newer = zoo_entry(small_checkpoint, HUGGINGFACE, card=Card(name="small", threshold=0.4))
+    assert Card.load(pull_model(newer)).threshold == 0.4
+
+
+def test_two_processes_may_pull_at_once(cache, hub, small_checkpoint):
+    served(hub, HUGGINGFACE, small_checkpoint)
+    code = (
+        "import sys; from pathlib import Path; from farvox.zoo import Card, load_model, pull_model\n"
+        "from farvox.zoo.table import Source, ZooModel\n"
+        f"source = Source('huggingface', 'owner/small', 'weights/small.pt', 'v1')\n"
+        f"sha256 = {sha256_of(small_checkpoint)!r}\n"
+        "model = ZooModel('small', '3dspeaker-campplus', sha256, 10**9, (source,), Card())\n"
+        "print(load_model(pull_model(model)).embedding_dim)\n"
+    )
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    ended = [process.communicate(timeout=120) for process in running]
+    assert [out for out, _ in ended] == ["24\n"] * 3, ended
+
+
+def test_a_checkpoint_is_pulled_by_its_address(cache, hub, small_checkpoint, tmp_path):
+    served(hub, HUGGINGFACE, small_checkpoint)
+    address = "huggingface:owner/small@v1:weights/small.pt"
+    found = pull_address(address, tmp_path / "out", "3dspeaker-campplus")
+    assert found == sha256_of(small_checkpoint)
+    assert load_model(tmp_path / "out").embedding_dim == 24
+    pull_address(address, tmp_path / "again", "3dspeaker-campplus", sha256=found.upper())
+    with pytest.raises(CheckpointError, match="it is not used"):
+        pull_address(address, tmp_path / "no", "3dspeaker-campplus", sha256="0" * 64)
+    with pytest.raises(ModelError, match=r"huggingface:owner/small:absent\.pt: .*status 404"):
+        pull_address("huggingface:owner/small:absent.pt", tmp_path / "no", "3dspeaker-campplus")
+    assert not (tmp_path / "no").exists()
+
+
+def test_addresses_are_read_and_malformed_ones_refused(monkeypatch):
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    source = parse_address("huggingface:speechbrain/spkrec-ecapa-voxceleb:embedding_model.ckpt")
+    assert url_of(source) == (
+        "https://huggingface.co/speechbrain/spkrec-ecapa-voxceleb/resolve/main/embedding_model.ckpt"
+    )
+    assert parse_address("modelscope:iic/x@v1:a/b.bin") == Source("modelscope", "iic/x", "a/b.bin", "v1")
+    for wrong in ("huggingface:name:file", "hub:a/b:c", "huggingface:a/b", "huggingface:a/b@:c"):
+        with pytest.raises(ModelError, match="is no address of a checkpoint"):
+            parse_address(wrong)
+
+
+def test_a_name_of_the_zoo_that_is_not_there_is_answered_with_the_nearest():
+    with pytest.raises(ModelError, match=r"no model 'campplus-zh-em' .* \(did you mean 'campplus-zh-en'\?\)"):
+        pull("campplus-zh-em")
+    with pytest.raises(ModelError, match="the zoo has campplus-zh-en"):
+        find_model("nowhere")
+
+
+def test_what_is_on_disk_comes_before_the_zoo(tmp_path, monkeypatch, cache):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "campplus-zh-en").mkdir()
+    with pytest.raises(ModelError, match="no model in 'campplus-zh-en'"):
+        find_model("campplus-zh-en")
+
+
+def test_every_model_of_the_zoo_is_pinned_and_has_a_licence_and_a_source():
+    for name, model in zoo_models().items():
+        assert len(model.sha256) == 64 and model.bytes > 1e6 and model.sources, name
+        assert model.card.licence and model.card.publisher and model.card.training_data, name
+        for source in model.sources:
+            assert source.kind == "wheel" or source.revision not in ("main", "master"), name
+
+
+def test_the_default_model_says_when_it_is_the_same_speaker():
+    card = zoo_models()["campplus-zh-en"].card
+    assert card.threshold is not None and card.threshold_note and card.figures
+    assert card.calibration and card.calibration.probability(card.threshold) > 0.5
+
+
+@pytest.mark.slow
+def test_the_default_model_is_that_of_3d_speaker_on_20_real_utterances(campplus, corpora, golden):
+    """Its publisher's own code gave the frozen embeddings: tests/golden/make_campplus.py."""
+    frozen = np.load(golden / "campplus.npz")
+    embedder = open_embedder(campplus)
+    from farvox.io.audio import read_audio
+
+    for path, expected_E in zip(frozen["paths"], frozen["embeddings"], strict=True):
+        found_E = embedder.embed(read_audio(corpora / str(path)))
+        cosine = found_E @ expected_E / np.linalg.norm(found_E) / np.linalg.norm(expected_E)
+        assert cosine > 0.99999, path
+        assert np.abs(found_E - expected_E).max() < 1e-3, path
