@@ -171,6 +171,14 @@ def resample(wav: Wave, own_rate: int, sample_rate: int) -> Wave:
     return resampled_T
 
 
+def audio_name(audio: AudioSource) -> str:
+    """What messages call a path or a file object: the path, its ``name``, or "<file object>"."""
+    if isinstance(audio, str | os.PathLike):
+        return os.fsdecode(audio)
+    name = getattr(audio, "name", None)
+    return name if isinstance(name, str) else "<file object>"
+
+
 def write_audio(path: str | Path, wav_T: npt.NDArray[np.floating], sample_rate: int = 16000) -> None:
     """Write 16-bit audio, whole or not at all; the suffix (.wav or .flac) gives the format.
 
@@ -213,7 +221,7 @@ class _Source:
 def _as_source(audio: AudioSource) -> _Source:
     if not isinstance(audio, str | os.PathLike):
         return _from_file_object(audio)
-    path = os.fsdecode(audio)
+    path = audio_name(audio)
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
@@ -230,8 +238,7 @@ def _as_source(audio: AudioSource) -> _Source:
 
 
 def _from_file_object(audio: BinaryIO) -> _Source:
-    name = getattr(audio, "name", None)
-    name = name if isinstance(name, str) else "<file object>"
+    name = audio_name(audio)
     try:
         if audio.seekable():
             audio.seek(0)

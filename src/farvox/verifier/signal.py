@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farvox.errors import AudioError, NoSpeechError, TooShortError
-from farvox.io.audio import read_recording, resample
+from farvox.io.audio import audio_name, read_recording, resample
 from farvox.verifier.speech import (
     ENOUGH_SECONDS,
     SILENCE_DB,
@@ -127,7 +127,7 @@ def _read(audio: AudioArgument) -> tuple[str, Wave, int]:
         name = "<array>"
         wav_CT, rate = _from_array(name, audio)
     elif isinstance(audio, str | os.PathLike) or hasattr(audio, "read"):
-        name = os.fsdecode(audio) if isinstance(audio, str | os.PathLike) else _file_name(audio)
+        name = audio_name(audio)
         wav_CT, rate = read_recording(audio)
     else:
         raise AudioError(
@@ -136,11 +136,6 @@ def _read(audio: AudioArgument) -> tuple[str, Wave, int]:
     if not _RATES[0] <= rate <= _RATES[1]:
         raise AudioError(f"{name}: a rate of {rate} Hz; between {_RATES[0]} and {_RATES[1]} are used")
     return name, wav_CT, rate
-
-
-def _file_name(file: BinaryIO) -> str:
-    name = getattr(file, "name", None)
-    return name if isinstance(name, str) else "<file object>"
 
 
 def _from_array(name: str, audio: tuple[Any, ...]) -> tuple[Wave, int]:

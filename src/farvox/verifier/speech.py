@@ -7,9 +7,10 @@ level is below `SILENCE_DB` is silence. Of any other, the frames within 30 dB of
 
 silero-vad is a small recurrent network (Silero Team, https://github.com/snakers4/silero-vad). Its package
 imports torch, so only the ONNX file in it is used, with onnxruntime, one thread. It hears a copy at 16 kHz
-whose mean is taken off and whose loud level is brought to `HEARD_AT_DB`, after 0.3 s of zeros: it misses speech that is faint, and how speech begins.
-Speech begins at a probability of 0.5 and goes on above 0.35. Where that gives less than `ENOUGH_SECONDS` it
-is asked again at 0.07 and 0.035: reverberation and noise lower what it gives to true speech that far.
+whose mean is taken off and whose loud level is brought to `HEARD_AT_DB`: it misses speech that is faint. A
+recording of less than 1 s is heard after 0.3 s of zeros: it also misses the beginning of speech. Speech begins
+at a probability of 0.5 and goes on above 0.35. Where that gives less than `ENOUGH_SECONDS` it is asked again
+at 0.07 and 0.035, for reverberation and noise lower what it gives to true speech that far.
 
 Of several channels the one with the most speech decides: a dead or noisy microphone in an array must not.
 
@@ -47,7 +48,7 @@ _RANGES_DB = (30.0, 40.0)  # below the loud level; the second where the first fi
 _THRESHOLDS = ((0.5, 0.35), (0.07, 0.035))  # silero's probability where speech begins, and where it goes on
 _GAP_SECONDS = 0.1  # a pause shorter than this belongs to the speech around it
 _WINDOW, _CONTEXT, _RATE = 512, 64, 16000  # what silero's network is fed with
-_WARM_UP = 10  # windows of zeros that it hears first
+_WARM_UP, _SHORT_SECONDS = 10, 1.0  # windows of zeros; of longer recordings, they would let noise pass
 _FILES = ("silero_vad_16k_op15.onnx", "silero_vad.onnx")  # the first opens in half the time
 
 
@@ -83,13 +84,13 @@ def find_by_energy(wav_CT: Wave, sample_rate: int) -> Speech:
         wav_CT: samples in [-1, 1]; the channel with the most of it counts.
         sample_rate: Hz.
     """
-    window, hop = _frame_sizes(sample_rate)
+    (window, hop), gap = _frame_sizes(sample_rate), round(_GAP_SECONDS * sample_rate)
     level_CF = [frame_levels(wav_T, sample_rate) for wav_T in wav_CT]
 
     def loud_regions(level_F: Floats, range_db: float) -> list[Region]:
         loud = _loud(level_F)
         frames = _runs(level_F >= loud - range_db) if loud >= SILENCE_DB else []
-        return _joined([(begin * hop, (end - 1) * hop + window) for begin, end in frames], 0)
+        return _joined([(begin * hop, (end - 1) * hop + window) for begin, end in frames], gap)
 
     for range_db in _RANGES_DB:
         regions = max((loud_regions(level_F, range_db) for level_F in level_CF), key=_length)
@@ -112,8 +113,9 @@ def find_by_silero(wav_CT: Wave, sample_rate: int) -> Speech:
     if detector is None:
         raise MissingExtraError("silero-vad is not installed: pip install 'farvox[vad]'")
     heard_CT = resample(np.stack([_heard(wav_T, sample_rate) for wav_T in wav_CT]), sample_rate, _RATE)
-    heard_CT = np.pad(heard_CT, ((0, 0), (_WARM_UP * _WINDOW, 0)))
-    probability_CF = detector.probabilities(heard_CT)[:, _WARM_UP:]
+    zeros = _WARM_UP if heard_CT.shape[1] < _SHORT_SECONDS * _RATE else 0
+    heard_CT = np.pad(heard_CT, ((0, 0), (zeros * _WINDOW, 0)))
+    probability_CF = detector.probabilities(heard_CT)[:, zeros:]
     window, gap = _WINDOW * sample_rate / _RATE, round(_GAP_SECONDS * sample_rate)
 
     def likely_regions(probability_F: Probabilities, enter: float, stay: float) -> list[Region]:
