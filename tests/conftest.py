@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from farvox.acoustics.phones import draw_sentence
+from farvox.acoustics.voice import draw_voice, synthesise
 from farvox.io.audio import write_audio
 from farvox.io.kaldi import write_data_dir
 from farvox.types import Utterance
@@ -101,3 +103,33 @@ def campplus():
         return pull("campplus-zh-en")
     except FarvoxError as error:
         pytest.skip(f"needs the pretrained model: {error}")
+
+
+@pytest.fixture(scope="session")
+def voices(tmp_path_factory):
+    """A folder with ``a0.wav a1.wav a2.wav b0.wav b1.wav b2.wav``: sentences of two made-up speakers."""
+    folder = tmp_path_factory.mktemp("voices")
+    for speaker, name in ((1, "a"), (2, "b")):
+        voice = draw_voice(np.random.default_rng(speaker))
+        for take in range(3):
+            rng = np.random.default_rng([speaker, take])
+            wav_T = synthesise(voice, draw_sentence(rng, 2.0), rng)
+            write_audio(folder / f"{name}{take}.wav", 0.3 * wav_T / np.abs(wav_T).max())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """A small ECAPA-TDNN of random weights; its card has a threshold and a calibration."""
+    import torch
+
+    from farvox.features.frontend import FrontEndConfig
+    from farvox.models.registry import build_model
+    from farvox.zoo import Calibration, Card, save_model
+
+    folder = tmp_path_factory.mktemp("model") / "small"
+    torch.manual_seed(0)
+    kwargs = {"num_mels": 24, "channels": 32, "embedding_dim": 16, "bottleneck": 16}
+    save_model(folder, build_model("ecapa", **kwargs), FrontEndConfig(num_mels=24), "ecapa", kwargs)
+    Card(name="small", threshold=0.5, calibration=Calibration(10.0, -5.0)).save(folder)
+    return folder

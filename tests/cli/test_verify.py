@@ -1,0 +1,198 @@
+"""The verbs for people with recordings, as they are typed."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from farvox.cli.main import main
+from farvox.io.audio import read_audio, write_audio
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("FARVOX_DATA", str(tmp_path / "data"))
+
+
+@pytest.fixture
+def verify(model_folder):
+    """Runs ``farvox verify`` with the small model; returns the status."""
+
+    def run(*words):
+        return main(["verify", "--model", str(model_folder), *map(str, words)])
+
+    return run
+
+
+def test_the_answer_is_printed_and_is_the_status(verify, voices, capsys):
+    assert verify(voices / "a0.wav", voices / "a0.wav") == 0
+    out = capsys.readouterr().out
+    assert "score        1.0000   threshold 0.5\n" in out and "decision     same speaker\n" in out
+    assert "probability  99.3 %" in out
+    assert verify(voices / "a0.wav", voices / "b0.wav", "--threshold", "0.9999") == 1
+    assert "different speakers" in capsys.readouterr().out
+
+
+def test_the_answer_is_printed_as_json(verify, voices, capsys):
+    assert verify(voices / "a0.wav", voices / "a1.wav", voices / "a0.wav", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["same"] is True and answer["score"] >= answer["threshold"] == 0.5
+    assert 0.5 < answer["probability"] <= 1 and answer["model"] == "small"
+    assert [len(answer[side]) for side in ("enrol", "test")] == [2, 1]
+    assert answer["test"][0]["name"] == str(voices / "a0.wav") and answer["test"][0]["warnings"] == []
+
+
+def damaged(kind, voices, folder):
+    """One of the twelve kinds of input that are not as they should be."""
+    path = folder / f"{kind.replace(' ', '-')}.wav"
+    wav_T = read_audio(voices / "a1.wav")
+    match kind:
+        case "silence":
+            write_audio(path, np.zeros(32000))
+        case "0.1 s":
+            write_audio(path, wav_T[:1600])
+        case "empty file":
+            path.touch()
+        case "text":
+            path.write_text("this is no audio\n" * 50)
+        case "NaN":
+            soundfile.write(
+                path, np.where(np.arange(len(wav_T)) == 99, np.nan, wav_T), 16000, subtype="FLOAT"
+            )
+        case "truncated":
+            write_audio(path, wav_T)
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        case "header only":
+            soundfile.write(path, np.zeros(0), 16000)
+        case "directory":
+            path.mkdir()
+        case "8 channels":
+            rng = np.random.default_rng(0)
+            write_audio(path, np.stack([wav_T + 0.001 * rng.standard_normal(len(wav_T)) for _ in range(8)]))
+        case "8 kHz":
+            write_audio(path, wav_T[::2], 8000)
+        case "96 kHz":
+            write_audio(path, np.repeat(wav_T, 6), 96000)
+        case "clipped":
+            write_audio(path, 8 * wav_T)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("silence", "silence"), ("0.1 s", "0.10 s of signal; at least 0.3 s"),
+        ("empty file", "empty|no audio"),
+        ("text", "cannot be read as audio"), ("NaN", "not finite"), ("truncated", "truncated"),
+        ("header only", "holds no audio"), ("directory", "is a (directory|folder)"),
+        ("missing", "no such file"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("side", ["enrol", "test"])
+def test_bad_input_is_refused_by_name_with_status_2(verify, voices, tmp_path, capsys, kind, message, side):
+    path, good = damaged(kind, voices, tmp_path), voices / "a0.wav"
+    assert verify(*((path, good) if side == "enrol" else (good, path))) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and "Traceback" not in said.err
+    assert said.err.startswith(f"farvox verify: {path}: ") and len(said.err.splitlines()) == 1
+    assert re.search(message, said.err), said.err
+
+
+@pytest.mark.parametrize(
+    ("kind", "note"),
+    [
+        ("8 channels", "8 channels: their embeddings are fused"), ("8 kHz", "nothing above 4000 Hz"),
+        ("96 kHz", "resampled to 16000 Hz"), ("clipped", "clipped"),
+    ],
+)  # fmt: skip
+def test_unusual_input_is_scored_with_a_note(verify, voices, tmp_path, capsys, kind, note):
+    path = damaged(kind, voices, tmp_path)
+    assert verify(voices / "a0.wav", path, "--vad", "off", "--threshold=-1") == 0
+    said = capsys.readouterr()
+    assert "same speaker" in said.out
+    assert f"farvox verify: note: {path}: " in said.err and note in said.err
+
+
+def test_wrong_usage_and_a_missing_model_are_status_2(verify, voices, capsys):
+    assert verify(voices / "a0.wav") == 2
+    assert "two recordings are needed" in capsys.readouterr().err
+    assert main(["verify", "--model", "nowhere", str(voices / "a0.wav"), str(voices / "a1.wav")]) == 2
+    assert "no model 'nowhere'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main(["verify", "--modle", "x", "a", "b"])
+    assert caught.value.code == 2
+
+
+def test_a_bug_is_status_2_and_no_answer(voices, model_folder):
+    code = (
+        "import sys, farvox.verifier.verifier as v\n"
+        "v.Verifier.verify = lambda *words: 1 / 0\n"
+        "from farvox.cli.main import main\nsys.exit(main(sys.argv[1:]))\n"
+    )
+    words = ["verify", str(voices / "a0.wav"), str(voices / "a1.wav"), "--model", str(model_folder)]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 2 and "ZeroDivisionError" in done.stderr and done.stdout == ""
+
+
+def test_both_inputs_are_checked_before_a_model_is_fetched(voices, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FARVOX_CACHE", str(tmp_path / "cache"))
+    assert main(["verify", str(voices / "a0.wav"), str(tmp_path / "absent.wav")]) == 2
+    assert "absent.wav: no such file" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_speakers_are_enrolled_identified_listed_and_forgotten(voices, model_folder, capsys):
+    model = ["--model", str(model_folder)]
+    assert main(["enrol", "ann", str(voices / "a0.wav"), str(voices / "a1.wav"), *model]) == 0
+    assert "ann: enrolled with 2 recordings" in capsys.readouterr().out
+    assert main(["enrol", "Bö b", str(voices / "b0.wav"), *model]) == 0
+    capsys.readouterr()
+    assert main(["identify", str(voices / "b0.wav"), *model]) == 0
+    assert capsys.readouterr().out.startswith("Bö b\n  among 2 speakers, threshold 0.5\n   1.0000  Bö b\n")
+    assert main(["identify", str(voices / "b0.wav"), *model, "--threshold", "1.1", "--json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["name"] is None and answer["num_speakers"] == 2 and len(answer["candidates"]) == 2
+    assert main(["speakers"]) == 0
+    listed = capsys.readouterr()
+    assert [line.split("  ")[0] for line in listed.out.splitlines()] == ["Bö b", "ann"]
+    assert main(["forget", "ann"]) == 0
+    assert main(["speakers", "--json"]) == 0
+    assert [entry["name"] for entry in json.loads(capsys.readouterr().out.split("\n", 1)[1])] == ["Bö b"]
+
+
+def test_what_cannot_be_enrolled_or_identified_says_why(voices, model_folder, tmp_path, capsys):
+    model = ["--model", str(model_folder)]
+    assert main(["enrol", "ann", *model]) == 2
+    assert main(["enrol", "ann", str(tmp_path / "absent.wav"), *model]) == 1
+    assert "no such file" in capsys.readouterr().err
+    assert main(["identify", str(tmp_path / "absent.wav"), *model]) == 2
+    assert main(["identify", str(voices / "a0.wav"), *model]) == 1
+    assert capsys.readouterr().out.startswith("unknown\n  among 0 speakers")
+    assert main(["forget", "ann"]) == 1
+    assert "ann" in capsys.readouterr().err
+    assert main(["enrol", "ann", str(voices / "a0.wav"), *model]) == 0
+    assert main(["enrol", "ann", str(voices / "a0.wav"), *model]) == 1
+    assert main(["enrol", "ann", str(voices / "a0.wav"), "--replace", *model]) == 0
+
+
+def test_another_store_may_be_named(voices, model_folder, tmp_path, capsys):
+    store = ["--store", str(tmp_path / "others.sqlite")]
+    assert main(["enrol", "ann", str(voices / "a0.wav"), "--model", str(model_folder), *store]) == 0
+    assert (tmp_path / "others.sqlite").is_file() and not (tmp_path / "data").exists()
+    capsys.readouterr()
+    assert main(["speakers"]) == 0 and main(["speakers", *store]) == 0
+    assert capsys.readouterr().out.startswith("ann  1 rec.")
+
+
+@pytest.mark.parametrize("verb", ["speakers", "forget"])
+def test_listing_and_forgetting_do_without_torch(verb, tmp_path):
+    words = [verb, "x"] if verb == "forget" else [verb]
+    code = f"import sys\nfrom farvox.cli.main import main\nmain({words})\n"
+    code += "sys.exit('torch' in sys.modules)"
+    env = {**os.environ, "FARVOX_DATA": str(tmp_path)}
+    assert subprocess.run([sys.executable, "-c", code], env=env, capture_output=True).returncode == 0

@@ -1,0 +1,200 @@
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from farvox import Verdict, Verifier
+from farvox.errors import AudioError, ModelError, NoSpeechError, StoreError, TooShortError
+from farvox.io.audio import read_audio, write_audio
+from farvox.verifier import Signal, SqliteStore, read_signal
+from farvox.zoo import Calibration, Card, TorchEmbedder, load_model, open_embedder
+
+
+@pytest.fixture
+def verifier(model_folder, tmp_path):
+    """With the small model, and a store of its own; ears that take any sound for speech."""
+    store = SqliteStore(tmp_path / "speakers.sqlite")
+    return Verifier.from_pretrained(model_folder, store=store, vad="off")
+
+
+def test_a_verdict_unpacks_as_score_and_same(verifier, voices):
+    verdict = verifier.verify(voices / "a0.wav", voices / "a1.wav")
+    score, same = verdict
+    assert isinstance(verdict, Verdict) and (score, same) == (verdict.score, verdict.same)
+    assert -1 <= score <= 1 and same == (score >= 0.5) and verdict.threshold == 0.5
+
+
+def test_the_score_is_the_cosine_of_the_two_embeddings(verifier, voices):
+    a_E, b_E = (verifier.embedder.embed(read_audio(voices / name)) for name in ("a0.wav", "b0.wav"))
+    expected = a_E @ b_E / np.linalg.norm(a_E) / np.linalg.norm(b_E)
+    assert verifier.verify(voices / "a0.wav", voices / "b0.wav").score == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_recording_is_the_same_speaker_as_itself(verifier, voices):
+    score, same = verifier.verify(voices / "a0.wav", voices / "a0.wav")
+    assert score == pytest.approx(1.0, abs=1e-6) and same is True
+
+
+def test_the_same_recording_may_come_as_a_path_a_file_an_array_or_a_signal(verifier, voices):
+    path = voices / "a0.wav"
+    wav_T = read_audio(path)
+    with path.open("rb") as file:
+        ways = [
+            path, str(path), file, io.BytesIO(path.read_bytes()), (wav_T, 16000), (wav_T[None], 16000),
+            (wav_T.astype(np.float64), 16000), ((wav_T * 32768).round().astype(np.int16), 16000),
+            read_signal(path, vad="off"),
+        ]  # fmt: skip
+        embeddings = [verifier.embed(audio) for audio in ways]
+    for emb_E in embeddings[1:]:
+        np.testing.assert_allclose(emb_E, embeddings[0], atol=1e-6)
+
+
+def test_an_embedding_has_length_one_and_a_list_gives_a_row_each(verifier, voices):
+    emb_E = verifier.embed(voices / "a0.wav")
+    assert emb_E.shape == (16,) and emb_E.dtype == np.float32
+    assert np.linalg.norm(emb_E) == pytest.approx(1.0, abs=1e-6)
+    assert verifier.embed([voices / "a0.wav"]).shape == (1, 16)
+
+
+def test_an_embedding_does_not_depend_on_how_many_files_are_given_at_once(verifier, voices):
+    paths = [voices / f"{name}.wav" for name in ("a0", "b1", "a2", "b0", "a1", "b2")]
+    together_NE = verifier.embed(paths)
+    for path, emb_E in zip(paths, together_NE, strict=True):
+        np.testing.assert_allclose(verifier.embed(path), emb_E, atol=1e-5)
+
+
+def test_the_channels_of_a_recording_are_fused(verifier, voices, tmp_path):
+    rows = [read_audio(voices / f"a{take}.wav")[:16000] for take in range(3)]
+    write_audio(tmp_path / "three.wav", np.stack(rows))
+    alone_NE = np.stack([verifier.embed((row, 16000)) for row in rows])
+    expected_E = alone_NE.mean(axis=0)
+    found_E = verifier.embed(tmp_path / "three.wav")
+    np.testing.assert_allclose(found_E, expected_E / np.linalg.norm(expected_E), atol=1e-5)
+
+
+def test_a_silent_channel_is_left_out(verifier, voices):
+    wav_T = read_audio(voices / "a0.wav")
+    found_E = verifier.embed((np.stack([wav_T, np.zeros_like(wav_T)]), 16000))
+    np.testing.assert_allclose(found_E, verifier.embed((wav_T, 16000)), atol=1e-6)
+
+
+def test_several_recordings_are_one_side(verifier, voices):
+    enrol = [voices / "a0.wav", voices / "a1.wav"]
+    verdict = verifier.verify(enrol, voices / "a2.wav")
+    mean_E = verifier.embed(enrol).mean(axis=0)
+    expected = mean_E @ verifier.embed(voices / "a2.wav") / np.linalg.norm(mean_E)
+    assert verdict.score == pytest.approx(expected, abs=1e-6)
+    assert [signal.name for signal in verdict.enrol] == [str(path) for path in enrol]
+    with pytest.raises(AudioError, match="a side is an empty list"):
+        verifier.verify([], voices / "a0.wav")
+
+
+def test_a_probability_comes_with_a_calibration_only(model_folder, voices):
+    model = load_model(model_folder)
+    bare = Verifier(TorchEmbedder(model, Card(threshold=0.4)), vad="off")
+    assert bare.verify(voices / "a0.wav", voices / "b0.wav").probability is None
+    card = Card(threshold=0.4, calibration=Calibration(10.0, -4.0))
+    verdict = Verifier(TorchEmbedder(model, card), vad="off").verify(voices / "a0.wav", voices / "b0.wav")
+    assert verdict.probability == pytest.approx(1 / (1 + np.exp(-(10 * verdict.score - 4))))
+
+
+def test_a_model_without_threshold_decides_nothing_until_it_is_given_one(model_folder, voices):
+    embedder = TorchEmbedder(load_model(model_folder))
+    with pytest.raises(ModelError, match=r"no threshold.*--threshold.*farvox calibrate"):
+        Verifier(embedder, vad="off").verify(voices / "a0.wav", voices / "a1.wav")
+    assert Verifier(embedder, vad="off", threshold=-1.0).verify(voices / "a0.wav", voices / "b0.wav").same
+
+
+def test_what_is_no_speech_is_refused_not_scored(model_folder, voices):
+    verifier = Verifier.from_pretrained(model_folder)
+    with pytest.raises(NoSpeechError, match="silence"):
+        verifier.verify(voices / "a0.wav", (np.zeros(32000, np.float32), 16000))
+    with pytest.raises(TooShortError):
+        verifier.verify(voices / "a0.wav", (read_audio(voices / "a0.wav")[:1600], 16000))
+
+
+def test_speakers_are_enrolled_identified_and_forgotten(verifier, voices):
+    enrolled = verifier.enrol("ann", [voices / "a0.wav", voices / "a1.wav"])
+    verifier.enrol("bob", voices / "b0.wav")
+    assert enrolled.num_recordings == 2 and enrolled.model_name == "small"
+    found = verifier.identify(voices / "a0.wav", top=5)
+    name, score = found
+    assert name == "ann" and score == found.candidates[0][1] and found.num_speakers == 2
+    expected_E = verifier.embed([voices / "a0.wav", voices / "a1.wav"]).mean(axis=0)
+    expected_E /= np.linalg.norm(expected_E)
+    assert score == pytest.approx(float(expected_E @ verifier.embed(voices / "a0.wav")), abs=1e-6)
+    assert [name for name, _ in found.candidates] == ["ann", "bob"]
+    assert verifier.forget("ann") == 1
+    assert verifier.identify(voices / "a0.wav").candidates[0][0] == "bob"
+
+
+def test_nobody_is_found_where_nobody_is_near_enough(model_folder, voices, tmp_path):
+    store = SqliteStore(tmp_path / "s.sqlite")
+    strict = Verifier.from_pretrained(model_folder, store=store, vad="off", threshold=1.1)
+    assert strict.identify(voices / "a0.wav").candidates == ()
+    strict.enrol("bob", voices / "b0.wav")
+    found = strict.identify(voices / "a0.wav")
+    assert found.name is None and found.candidates[0][0] == "bob"
+
+
+def test_a_name_is_enrolled_once_unless_it_is_to_be_replaced(verifier, voices):
+    verifier.enrol("ann", voices / "b0.wav")
+    with pytest.raises(StoreError, match="ann"):
+        verifier.enrol("ann", voices / "a0.wav")
+    verifier.enrol("ann", voices / "a0.wav", replace=True)
+    assert verifier.identify(voices / "a0.wav").score == pytest.approx(1.0, abs=1e-6)
+
+
+def test_speakers_of_another_model_are_counted_and_not_compared(verifier, voices, tmp_path, model_folder):
+    verifier.enrol("ann", voices / "a0.wav")
+    other = load_model(model_folder)
+    other.network.embedding.weight.data.mul_(-1)
+    stranger = Verifier(TorchEmbedder(other, Card(threshold=0.5)), store=verifier.store, vad="off")
+    found = stranger.identify(voices / "a0.wav")
+    assert (found.name, found.num_speakers, found.num_others, found.candidates) == (None, 0, 1, ())
+
+
+def test_recordings_are_not_kept(verifier, voices):
+    verifier.enrol("ann", voices / "a0.wav")
+    stored = verifier.store.path.read_bytes()
+    assert (read_audio(voices / "a0.wav") * 32768).astype(np.int16)[:2000].tobytes() not in stored
+    assert len(stored) < 100_000
+
+
+def test_an_unread_signal_is_not_read_again(verifier, voices):
+    signal = verifier.signal(voices / "a0.wav")
+    assert isinstance(signal, Signal) and verifier.signal(signal) is signal
+
+
+def test_importing_the_verifier_does_not_import_torch():
+    code = "import sys; from farvox import Verifier; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.slow
+def test_real_speech_is_told_apart(campplus, corpora):
+    verifier = Verifier.from_pretrained(campplus)
+    first, second = sorted((corpora / "speechocean762/WAVE/SPEAKER0001").iterdir())[:2]
+    other = min((corpora / "speechocean762/WAVE/SPEAKER0005").iterdir())
+    assert verifier.verify(first, second).same
+    assert not verifier.verify(first, other).same
+
+
+@pytest.mark.slow
+def test_an_embedding_of_real_speech_does_not_depend_on_its_batch(campplus, corpora):
+    """Of the pretrained model: one at a time, two workers, and as one tensor of two."""
+    import torch
+
+    embedder = open_embedder(campplus)
+    paths = sorted((corpora / "speechocean762/WAVE").rglob("*.flac"))[::300]
+    verifier = Verifier(embedder, vad="off")
+    together_NE = verifier.embed(list(paths))
+    alone_NE = np.stack([verifier.embed(path) for path in paths])
+    np.testing.assert_allclose(together_NE, alone_NE, atol=1e-5)
+    wavs = [read_audio(path)[:24000] for path in paths]
+    model = load_model(campplus)
+    batch_BE = model.embed(torch.from_numpy(np.stack(wavs))).numpy()
+    single_BE = np.stack([embedder.embed(wav_T) for wav_T in wavs])
+    np.testing.assert_allclose(batch_BE, single_BE, atol=1e-5 * np.abs(single_BE).max())
