@@ -339,6 +339,22 @@ def test_a_signal_is_clipped_at_whatever_level_it_was_cut(seed: int, level: floa
     assert clipped_share(np.float32(level) * wav_T) == 0
 
 
+@pytest.mark.skipif("FARVOX_CORPORA" not in os.environ, reason="set FARVOX_CORPORA")
+def test_real_speech_is_clipped_only_when_it_is() -> None:
+    corpora = Path(os.environ["FARVOX_CORPORA"])
+    utterances = sorted((corpora / "speechocean762" / "WAVE").rglob("*.flac"))[::50]
+    num_cut, num_warned = 0, 0
+    for path in utterances:
+        signal = read_signal(path)
+        assert signal.warnings == ()
+        if np.abs(signal.channels_CT).max() > 0.375:  # 12 dB more pass full scale by 3.5 dB
+            warnings = read_signal((np.clip(4 * signal.channels_CT, -1, 1), RATE)).warnings
+            num_cut += 1
+            num_warned += any(warning.startswith("clipped") for warning in warnings)
+    assert num_cut > 20
+    assert num_warned >= 0.95 * num_cut
+
+
 # Trimming.
 
 

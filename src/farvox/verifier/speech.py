@@ -8,9 +8,13 @@ level is below `SILENCE_DB` is silence. Of any other, the frames within 30 dB of
 silero-vad is a small recurrent network (Silero Team, https://github.com/snakers4/silero-vad). Its package
 imports torch, so only the ONNX file in it is used, with onnxruntime, one thread. It hears a copy at 16 kHz
 whose mean is taken off and whose loud level is brought to `HEARD_AT_DB`: it misses speech that is faint. A
-recording of less than 1 s is heard after 0.3 s of zeros: it also misses the beginning of speech. Speech begins
-at a probability of 0.5 and goes on above 0.35. Where that gives less than `ENOUGH_SECONDS` it is asked again
-at 0.07 and 0.035, for reverberation and noise lower what it gives to true speech that far.
+recording of less than 1 s is heard after 0.3 s of zeros: it also misses the beginning of speech. At a
+probability of 0.5 speech begins, and above 0.35 it goes on. Where that gives less than `ENOUGH_SECONDS` it is
+asked again at 0.07 and 0.035, for reverberation and noise lower what it gives to true speech that far.
+
+Neither refuses any of the 2500 utterances of speechocean762 (speakers 1-100 of 125 chose the thresholds)
+and the 948 of AN4, as they are, at 30 dB less, in measured rooms (rirs_gtu) with noise_esc10 at 5-10 dB,
+or both. Of the 160 files of noise_esc10 and music_sonicpi silero-vad refuses 108, the energy gate none.
 
 Of several channels the one with the most speech decides: a dead or noisy microphone in an array must not.
 
