@@ -34,6 +34,7 @@ _SCHEMA = (
 )
 
 DAMAGED = "it is damaged: bring back a copy of it, or move it away and enrol again"
+NO_STORE = "it is not a store of speakers: choose another place, or move it away"
 _CAUSES = {
     sqlite3.SQLITE_BUSY: "another process keeps it locked; try again when that has ended",
     sqlite3.SQLITE_PERM: "the system refuses: look at the permissions",
@@ -42,7 +43,8 @@ _CAUSES = {
     sqlite3.SQLITE_FULL: "the disk is full: make room and try again",
     sqlite3.SQLITE_IOERR: "the disk or the system refuses",
     sqlite3.SQLITE_CORRUPT: DAMAGED,
-    sqlite3.SQLITE_NOTADB: "it is not a store of speakers; choose another place, or move it away",
+    sqlite3.SQLITE_ERROR: DAMAGED,  # a table or a column is not there
+    sqlite3.SQLITE_NOTADB: NO_STORE,
 }
 
 # Held while a file is made and opened: closing any handle of a file drops this process's locks on it.
@@ -113,6 +115,8 @@ class Database:
             except sqlite3.Error as error:
                 self._disconnect()
                 raise StoreError(f"{self.path}: {explained(error)}") from error
+            except UnicodeDecodeError as error:
+                raise StoreError(f"{self.path}: {DAMAGED} ({error})") from error
             except OSError as error:
                 self._disconnect()
                 raise StoreError(f"{self.path}: cannot be opened: {error}") from error
@@ -123,7 +127,7 @@ class Database:
         except FileNotFoundError:
             return None
         if not stat.S_ISREG(found.st_mode):
-            raise StoreError(f"{self.path}: is no file, and speakers are kept in one; choose another place")
+            raise StoreError(f"{self.path}: it is no file, as a store of speakers is: choose another place")
         return found.st_dev, found.st_ino
 
     def _connect(self, create: bool) -> tuple[sqlite3.Connection, tuple[int, int] | None]:
@@ -136,7 +140,7 @@ class Database:
             db = self._open(str(self.path) if create or file else ":memory:")
         try:
             # There is no file, or one whose maker did not come to fill it: nobody is enrolled.
-            if not create and _blank(db):
+            if not create and self._is_blank(db):
                 db.close()
                 file, db = None, self._open(":memory:")
                 _make(db)
@@ -172,16 +176,22 @@ class Database:
                 db.execute("ROLLBACK")
             raise
 
+    def _is_blank(self, db: sqlite3.Connection) -> bool:
+        # Asking first undoes what a process left half-done that was killed when it made the file.
+        # SQLite takes files of a few bytes for empty ones; they are not to be written over.
+        [schema] = db.execute("PRAGMA schema_version").fetchone()
+        return schema == 0 and (self._file() is None or self.path.stat().st_size == 0)
+
     def _check_format(self, db: sqlite3.Connection, write: bool) -> None:
-        if write and _blank(db):
+        if write and self._is_blank(db):
             _make(db)
         [application] = db.execute("PRAGMA application_id").fetchone()
         [version] = db.execute("PRAGMA user_version").fetchone()
         if application != APPLICATION_ID:
-            raise StoreError(f"{self.path}: is a database of another program; choose another place")
+            raise StoreError(f"{self.path}: {NO_STORE}")
         if version > FORMAT_VERSION:
             raise StoreError(
-                f"{self.path}: has format {version}, and this farvox knows up to {FORMAT_VERSION}:"
+                f"{self.path}: it has format {version}, and this farvox knows up to {FORMAT_VERSION}:"
                 " install a newer one"
             )
         if version < FORMAT_VERSION:
@@ -193,13 +203,10 @@ def _make(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
-def _blank(db: sqlite3.Connection) -> bool:
-    """Whether nothing was ever made in it, as in an empty file."""
-    marks = ("schema_version", "application_id", "user_version")
-    return all(db.execute(f"PRAGMA {mark}").fetchone() == (0,) for mark in marks)
-
-
 def explained(error: sqlite3.Error) -> str:
     """What happened, in words for people."""
-    cause = _CAUSES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "it cannot be used")
+    # The one operational error without a code is that of a text that is not UTF-8.
+    otherwise = sqlite3.SQLITE_ERROR if isinstance(error, sqlite3.OperationalError) else 0
+    code = getattr(error, "sqlite_errorcode", otherwise)
+    cause = _CAUSES.get(code & 0xFF, "it cannot be used")
     return f"{cause} ({error})"

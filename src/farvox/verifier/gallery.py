@@ -121,7 +121,8 @@ class Gallery:
 
 
 def _unit(rows: Rows) -> NDArray[np.float64]:
-    templates_KE = rows.templates_KE.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # some NaNs warn when they are converted
+        templates_KE = rows.templates_KE.astype(np.float64)
     length_K = np.sqrt(np.einsum("ke,ke->k", templates_KE, templates_KE))
     usable_K = np.isfinite(length_K) & (length_K > 0)
     if not usable_K.all():

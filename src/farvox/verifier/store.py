@@ -1,7 +1,7 @@
 """Where enrolled speakers are kept: the interface, and one SQLite file behind it.
 
 What calls a store knows `SpeakerStore` only, so that a store of sealed templates or a service can take
-the place of the file. `SqliteStore` touches templates in two places, `_insert` and `_rows`.
+the place of the file. `SqliteStore` turns templates into bytes and back in two places, `_insert` and `_rows`.
 
 Shape suffixes: N enrolment, K some of them, E embedding dimension.
 """
@@ -118,11 +118,11 @@ class SqliteStore:
         with self._database.connected() as db:
             with self._database.transaction(db, write=True):
                 count = db.execute("DELETE FROM enrolment WHERE name = ?", (name,)).rowcount
-                known = [] if count else [row[0] for row in db.execute("SELECT DISTINCT name FROM enrolment")]
+                known = [] if count else db.execute("SELECT DISTINCT name FROM enrolment").fetchall()
             if count:
                 self._wipe(db, name)
         if not count:
-            raise StoreError(f"{self.path}: {_unknown(name, known)}")
+            raise StoreError(f"{self.path}: {_unknown(name, [str(row[0]) for row in known])}")
         return count
 
     def listing(self) -> list[Enrolled]:
@@ -133,7 +133,10 @@ class SqliteStore:
                 " FROM enrolment JOIN model ON model.id = enrolment.model ORDER BY name, enrolment.id"
             ).fetchall()
         keys = ("name", "model_digest", "model_name", "num_recordings", "seconds", "enrolled_at")
-        return [Enrolled(**dict(zip(keys, row, strict=True))) for row in rows]
+        try:
+            return [Enrolled(**dict(zip(keys, row, strict=True))) for row in rows]
+        except (StoreError, TypeError, ValueError) as error:
+            raise StoreError(f"{self.path}: {DAMAGED} ({error})") from error
 
     def models(self) -> list[ModelCount]:
         """How many speakers are enrolled with each model, sorted by the name of the model."""
@@ -165,13 +168,7 @@ class SqliteStore:
         if top < 1:
             raise StoreError(f"the best {top} speakers were asked for; ask for at least one")
         with self._database.connected() as db, self._database.transaction(db):
-            gallery = self._gallery(db, model_digest)
-        if gallery is None:
-            return []
-        if gallery.dim != len(emb_E):
-            raise StoreError(
-                f"the embedding to identify has {len(emb_E)} dimensions, and those of its model {gallery.dim}"
-            )
+            gallery = self._gallery(db, model_digest, len(emb_E))
         return gallery.best(emb_E, top)
 
     def close(self) -> None:
@@ -227,12 +224,16 @@ class SqliteStore:
             ),
         )
 
-    def _gallery(self, db: sqlite3.Connection, digest: str) -> Gallery | None:
+    def _gallery(self, db: sqlite3.Connection, digest: str, dim: int) -> Gallery:
         """What is enrolled with a model now; of what was known before, only the changes are read."""
         found = db.execute("SELECT id, dim FROM model WHERE digest = ?", (digest,)).fetchone()
         if found is None:
-            return None
-        model, dim = found
+            return Gallery(dim)
+        model, expected = found
+        if dim != expected:
+            raise StoreError(
+                f"the embedding to identify has {dim} dimensions, and those of its model {expected}"
+            )
         state = self._database.state(db)
         before, gallery = self._galleries.get(digest, (None, Gallery(dim)))
         if before == state:
@@ -250,22 +251,29 @@ class SqliteStore:
             "SELECT count(*) FROM enrolment WHERE model = ? AND id > ?", (model, newest)
         ).fetchone()
         if new:
-            gallery = gallery.extended(self._rows(db, model, dim, newest), new)
+            try:
+                gallery = gallery.extended(_rows(db, model, dim, newest, new), new)
+            except StoreError as error:
+                raise StoreError(f"{self.path}: {error}") from None
         self._galleries[digest] = (state, gallery)
         return gallery
 
-    def _rows(self, db: sqlite3.Connection, model: int, dim: int, newest: int) -> Iterator[Rows]:
-        """Enrolments after ``newest``, in blocks."""
-        # The + keeps SQLite from the index: the rows lie on the disk in the order of their ids.
-        cursor = db.execute(
-            "SELECT id, name, template FROM enrolment WHERE +model = ? AND id > ? ORDER BY id",
-            (model, newest),
-        )
-        while rows := cursor.fetchmany(ROWS_PER_BLOCK):
-            ids, names, blobs = zip(*rows, strict=True)
-            if any(type(blob) is not bytes or len(blob) != 4 * dim for blob in blobs):
-                raise StoreError(f"{self.path}: {DAMAGED}")
-            yield Rows(ids, names, np.frombuffer(b"".join(blobs), "<f4").reshape(-1, dim))
+
+def _rows(db: sqlite3.Connection, model: int, dim: int, newest: int, count: int) -> Iterator[Rows]:
+    """The ``count`` enrolments after ``newest``, in blocks."""
+    # The + keeps SQLite from the index: the rows lie on the disk in the order of their ids.
+    cursor = db.execute(
+        "SELECT id, name, template FROM enrolment WHERE +model = ? AND id > ? ORDER BY id", (model, newest)
+    )
+    while rows := cursor.fetchmany(ROWS_PER_BLOCK):
+        ids, names, blobs = zip(*rows, strict=True)
+        count -= len(rows)
+        whole = all(type(blob) is bytes and len(blob) == 4 * dim for blob in blobs)
+        if count < 0 or not whole or any(type(name) is not str for name in names):
+            raise StoreError(DAMAGED)
+        yield Rows(ids, names, np.frombuffer(b"".join(blobs), "<f4").reshape(-1, dim))
+    if count:
+        raise StoreError(DAMAGED)
 
 
 def _unknown(name: str, known: list[str]) -> str:
