@@ -75,3 +75,16 @@ def test_an_unknown_architecture_is_wrong_usage(tmp_path, checkpoint, capsys):
         main(["import", str(checkpoint), str(tmp_path / "out"), "--arch", "vgg"])
     assert caught.value.code == 2
     assert "ffsvc-resnet34" in capsys.readouterr().err
+
+
+def test_models_lists_the_zoo_and_prints_cards(tmp_path, monkeypatch, model_folder, capsys):
+    monkeypatch.setenv("FARVOX_CACHE", str(tmp_path / "cache"))
+    assert main(["models"]) == 0
+    assert "  campplus-zh-en           28 MB  CAM++ for Mandarin and English" in capsys.readouterr().out
+    assert main(["models", "campplus-zh-en"]) == 0
+    out = capsys.readouterr().out
+    assert "licence        Apache-2.0\n" in out and "training data" in out
+    assert not (tmp_path / "cache").exists(), "looking at a card fetches nothing"
+    assert main(["models", str(model_folder)]) == 0
+    assert "threshold      0.5;" in capsys.readouterr().out
+    assert main(["models", "nowhere"]) == 1

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 from tyro.extras import literal_type_from_choices
 
+from farvox.errors import MissingExtraError
 from farvox.zoo.layouts import LAYOUTS
+
+if TYPE_CHECKING:
+    from farvox.zoo import Card
 
 EMBEDDINGS = "ffsvc-embeddings"
 
@@ -44,16 +48,37 @@ def import_checkpoint(
     print(f"{out}: {arch}, {num_parameters:,} parameters, embeddings of {model.embedding_dim} numbers")
 
 
-def models() -> None:
-    """List the network architectures and the heads that train them."""
-    from farvox.zoo import require_torch
+def models(
+    model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = None,
+) -> None:
+    """List the pretrained models, the network architectures and the heads that train them; or print a card.
 
-    require_torch()
+    Args:
+        model: print the card of this one: a name of the zoo, a model folder, a run dir or an .onnx file.
+    """
+    from farvox import zoo
+
+    if model is not None:
+        print(_card(zoo.read_card(model)))
+        return
+    print("pretrained models (farvox pull NAME; any command takes such a name as MODEL):")
+    for name, entry in zoo.zoo_models().items():
+        here = "here" if zoo.is_pulled(entry) else f"{entry.bytes / 1e6:.0f} MB"
+        print(f"  {name:<17} {here:>12}  {entry.card.title}")
+    try:
+        zoo.require_torch()
+    except MissingExtraError as error:
+        print(f"\nnetworks: {error}")
+        return
+    _print_architectures()
+
+
+def _print_architectures() -> None:
     import torch
 
     from farvox.models.registry import HEADS, MODELS, build_model
 
-    print("networks, with the number of parameters at default sizes:")
+    print("\nnetworks, with the number of parameters at default sizes:")
     for name, (_, summary) in MODELS.items():
         with torch.device("meta"):
             network = build_model(name)
@@ -62,3 +87,23 @@ def models() -> None:
     print("\nheads:")
     for name, (_, summary) in HEADS.items():
         print(f"  {name:<17} {summary}")
+
+
+def _card(card: Card) -> str:
+    """A card in lines."""
+    rows = {
+        "model": f"{card.name}: {card.title}" if card.title else card.name,
+        "licence": card.licence,
+        "published by": card.publisher,
+        "training data": card.training_data,
+    }
+    if card.threshold is not None:
+        rows["threshold"] = f"{card.threshold:g}; {card.threshold_note}"
+    if card.calibration:
+        fitted = card.calibration
+        rows["calibration"] = f"llr = {fitted.scale:g} x score {fitted.offset:+g}; {fitted.note}"
+    lines = [f"{key:<14} {value}" for key, value in rows.items() if value]
+    for figure in card.figures:
+        measured = f"EER {figure.eer:.2%}, minDCF {figure.min_dcf:.3f}, {figure.num_trials:,} trials"
+        lines += [f"{'measured':<14} {measured}: {figure.data}", f"{'':<14} $ {figure.command}"]
+    return "\n".join(lines) or "this model has no card"

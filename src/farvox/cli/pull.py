@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 from farvox.errors import UsageError
-
-if TYPE_CHECKING:
-    from farvox.zoo import Card
 
 
 def pull(
@@ -43,17 +40,4 @@ def pull(
         return
     if out or arch or sha256:
         raise UsageError("--out, --arch and --sha256 go with an address, not with a name of the zoo")
-    folder = zoo.pull(model)
-    print(summary(zoo.Card.load(folder)), file=sys.stderr)
-    print(folder)
-
-
-def summary(card: Card) -> str:
-    """A card in a few lines."""
-    lines = [card.title, f"  licence        {card.licence}", f"  published by   {card.publisher}"]
-    lines.append(f"  training data  {card.training_data}")
-    if card.threshold is not None:
-        lines.append(f"  threshold      {card.threshold:g}: {card.threshold_note}")
-    for figure in card.figures:
-        lines.append(f"  EER {figure.eer:.2%}, minDCF {figure.min_dcf:.3f}  {figure.data}")
-    return "\n".join(lines)
+    print(zoo.pull(model))

@@ -1,7 +1,7 @@
 """Trained models: save, load, and read what other toolkits saved. Nothing that is read is ever executed."""
 
 from farvox.zoo.card import Calibration, Card, Figure
-from farvox.zoo.embedder import Embedder, TorchEmbedder, open_embedder
+from farvox.zoo.embedder import Embedder, TorchEmbedder, open_embedder, read_card
 from farvox.zoo.find import find_model, load_model
 from farvox.zoo.foreign import import_checkpoint, import_embeddings
 from farvox.zoo.layouts import LAYOUTS
@@ -41,6 +41,7 @@ __all__ = [
     "pull",
     "pull_address",
     "pull_model",
+    "read_card",
     "read_config",
     "read_weights",
     "require_torch",

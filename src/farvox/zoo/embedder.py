@@ -22,6 +22,7 @@ from farvox.errors import AudioError
 from farvox.zoo.card import Card
 from farvox.zoo.find import find_model
 from farvox.zoo.model import Model, load_folder
+from farvox.zoo.table import zoo_models
 
 Wave = npt.NDArray[np.float32]
 Embedding = npt.NDArray[np.float32]
@@ -139,6 +140,19 @@ def open_embedder(spec: str | Path, device: str = "cpu") -> Embedder:
         return OnnxEmbedder(spec)
     folder = find_model(spec)
     return TorchEmbedder(load_folder(folder, device), Card.load(folder))
+
+
+def read_card(spec: str | Path) -> Card:
+    """The card of any MODEL, see `open_embedder`; empty where it has none. Nothing is fetched.
+
+    Raises:
+        ModelError: there is no such model, or its card is damaged.
+    """
+    if Path(spec).suffix == ONNX_SUFFIX:
+        return open_embedder(spec).card
+    if not Path(spec).exists() and str(spec) in zoo_models():
+        return zoo_models()[str(spec)].card
+    return Card.load(find_model(spec))
 
 
 def model_digest(model: Model) -> str:
