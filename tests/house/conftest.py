@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from farvox.acoustics.phones import draw_sentence
+from farvox.acoustics.voice import draw_voice, synthesise
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src/farvox"
 
@@ -203,9 +206,15 @@ def ffsvc(root: Path) -> None:
 
 
 def own_recordings(root: Path) -> None:
-    for speaker in ("ann", "bob"):
-        for take in (1, 2):
-            voice(root / f"recordings/{speaker}/{take}.wav")
+    """Sentences of made-up voices, which a speech detector takes for speech."""
+    for number, speaker in enumerate(("ann", "bob"), start=1):
+        who = draw_voice(np.random.default_rng(number))
+        for take in (1, 2, 3):
+            rng = np.random.default_rng([number, take])
+            wav_T = synthesise(who, draw_sentence(rng, 2.0), rng)
+            path = root / f"recordings/{speaker}/{take}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, 0.3 * wav_T / np.abs(wav_T).max(), 16000, subtype="PCM_16")
 
 
 def baseline_checkpoints(folder: Path) -> None:

@@ -10,11 +10,17 @@ import pytest
 import farvox
 
 PUBLIC = {
-    "farvox": ["__version__"],
+    "farvox": ["Verdict", "Verifier", "__version__"],
     "farvox.augment": ["Augmenter", "build_augmenter"],
+    "farvox.verifier": [
+        "AudioArgument", "Enrolled", "Enrolment", "Identification", "Signal", "SpeakerStore",
+        "SqliteStore", "Verdict", "Verifier", "default_store_path", "read_signal",
+    ],
     "farvox.zoo": [
-        "FOREIGN_CHECKPOINTS", "Model", "fill", "find_model", "import_checkpoint", "import_embeddings",
-        "load_model", "read_config", "read_weights", "require_torch", "save_model", "write_weights",
+        "DEFAULT_MODEL", "LAYOUTS", "Calibration", "Card", "Embedder", "Figure", "Model", "TorchEmbedder",
+        "fill", "find_model", "import_checkpoint", "import_embeddings", "is_address", "is_pulled",
+        "load_model", "open_embedder", "pick_device", "pull", "pull_address", "read_card", "read_config",
+        "read_weights", "require_torch", "save_model", "write_weights", "zoo_models",
     ],
 }  # fmt: skip
 
@@ -55,7 +61,8 @@ def test_help_comes_in_half_a_second():
     "words",
     [["--help"], ["prepare", "--help"], ["check", "--help"], ["trials", "--help"], ["recipes"],
      ["score", "--help"], ["evaluate", "--help"], ["run", "--help"], ["train", "--help"],
-     ["extract", "--help"], ["import", "--help"]],
+     ["extract", "--help"], ["import", "--help"], ["verify", "--help"], ["speakers"], ["pull", "--help"],
+     ["models", "campplus-zh-en"], ["calibrate", "--help"], ["export", "--help"]],
     ids=" ".join,
 )  # fmt: skip
 def test_nobody_pays_for_torch_before_it_is_used(words):

@@ -15,8 +15,8 @@ from farvox.zoo.model import (
     save_model,
     write_weights,
 )
-from farvox.zoo.pull import is_address, is_pulled, pull, pull_address, pull_model
-from farvox.zoo.table import DEFAULT_MODEL, ZooModel, cache_path, zoo_models
+from farvox.zoo.pull import is_address, is_pulled, pull, pull_address
+from farvox.zoo.table import DEFAULT_MODEL, zoo_models
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -27,8 +27,6 @@ __all__ = [
     "Figure",
     "Model",
     "TorchEmbedder",
-    "ZooModel",
-    "cache_path",
     "fill",
     "find_model",
     "import_checkpoint",
@@ -40,7 +38,6 @@ __all__ = [
     "pick_device",
     "pull",
     "pull_address",
-    "pull_model",
     "read_card",
     "read_config",
     "read_weights",
