@@ -65,11 +65,15 @@ class ContextMask(nn.Module):
         segments = widen(x_BCF)
         context_BCS = segments.mean(dim=-1, keepdim=True) + _segment_means(segments)
         mask_BCS = torch.sigmoid(self.excite(fn.relu(self.squeeze(context_BCS))))
+        if torch.compiler.is_exporting():
+            return mask_BCS[..., torch.arange(num_frames, device=x_BCF.device) // SEGMENT_FRAMES]
         return mask_BCS.repeat_interleave(SEGMENT_FRAMES, dim=-1)[..., :num_frames]
 
 
 def _segment_means(x_BCF: Tensor) -> Tensor:
     """Mean of every segment, the last of which may be shorter: [B, C, S]."""
+    if torch.compiler.is_exporting():  # one operation: sizes that depend on a length are slow to export
+        return fn.avg_pool1d(x_BCF, SEGMENT_FRAMES, ceil_mode=True, count_include_pad=False)
     num_utts, num_channels, num_frames = x_BCF.shape
     padding = (0, -num_frames % SEGMENT_FRAMES)
     sums_BCS = fn.pad(x_BCF, padding).reshape(num_utts, num_channels, -1, SEGMENT_FRAMES).sum(dim=-1)

@@ -23,6 +23,9 @@ def widen(x: Tensor) -> Tensor:
 
 def unbiased_variance(x_BCF: Tensor) -> Tensor:
     """Variance over the last axis with Bessel's correction; zero, not NaN, for a single frame."""
+    if torch.compiler.is_exporting():  # a graph is one for all lengths, and cannot ask for it
+        squares_BC = (x_BCF - x_BCF.mean(dim=-1, keepdim=True)).square().sum(dim=-1)
+        return squares_BC / (torch.ones_like(x_BCF[:1, :1]).sum(dim=-1) - 1).clamp(min=1)
     correction = 1 if x_BCF.shape[-1] > 1 else 0
     return x_BCF.var(dim=-1, correction=correction)
 

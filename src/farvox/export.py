@@ -1,0 +1,316 @@
+"""A model as one ONNX file, waveform in, embedding out: for devices that have onnxruntime and no torch.
+
+The front-end is part of the graph. Where torch takes an FFT the graph does not: onnxruntime's loses digits that
+faint filters consist of, and an embedding shows it. Frames of a power of two go through `KissPower`, whose
+additions and multiplications come in a fixed order and therefore give the same digits everywhere; frames of
+another size are multiplied by a matrix in float64.
+
+Shape suffixes: B utterance, T sample, F frame, N sample of a frame, K frequency bin, M mel, E embedding.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+import farvox
+from farvox.acoustics.phones import draw_sentence
+from farvox.acoustics.voice import SAMPLE_RATE, draw_voice, synthesise
+from farvox.errors import MissingExtraError, ModelError
+from farvox.features.fbank import KaldiFbank, KissPower
+from farvox.io.atomic import atomic_file
+from farvox.io.audio import resample
+from farvox.rng import rng_for
+from farvox.zoo.card import Card
+from farvox.zoo.embedder import ONNX_SUFFIX, model_digest
+from farvox.zoo.model import Model
+from farvox.zoo.onnx import FORMAT, INPUT, OUTPUT, OnnxEmbedder, with_metadata
+
+OPSET = 20
+TOLERANCE = 1e-4
+"""Largest difference between the embeddings of the graph and of torch, in parts of the embedding's largest number."""
+
+_TRACED = (2, 3.017)  # utterances, seconds: neither is a length that the parity check runs at
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How far the graph's embeddings of one signal, or of several at worst, are from torch's.
+
+    Attributes:
+        signal: what was embedded.
+        absolute: largest difference of two numbers.
+        relative: the same in parts of the largest number of torch's embedding; this is held to `TOLERANCE`.
+        angular: 1 - cosine.
+    """
+
+    signal: str
+    absolute: float
+    relative: float
+    angular: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What `export_onnx` wrote.
+
+    Attributes:
+        path: the file.
+        num_bytes: its size.
+        opset: of the operators in it.
+        min_samples: samples in the shortest waveform it takes.
+        parities: one for each signal of the parity check.
+        seconds: the time it all took.
+    """
+
+    path: Path
+    num_bytes: int
+    opset: int
+    min_samples: int
+    parities: tuple[Parity, ...]
+    seconds: float
+
+    @property
+    def worst(self) -> Parity:
+        """See `worst_of`."""
+        return worst_of(self.parities)
+
+
+def worst_of(parities: tuple[Parity, ...]) -> Parity:
+    """The largest of each figure, with the signal that differs most."""
+    return Parity(
+        max(parities, key=lambda parity: parity.relative).signal,
+        max(parity.absolute for parity in parities),
+        max(parity.relative for parity in parities),
+        max(parity.angular for parity in parities),
+    )
+
+
+def export_onnx(model: Model, card: Card, out: str | Path, *, tolerance: float = TOLERANCE) -> ExportReport:
+    """Write a model as one self-contained ONNX file, if onnxruntime computes from it what torch computes.
+
+    The graph takes ``wav_BT``, float32 samples in [-1, 1] at the model's rate, any number of utterances of any
+    one length from the model's `min_samples` up, and gives ``emb_BE``.
+
+    Args:
+        model: on the CPU.
+        card: goes into the file, with ``config.json``, the digest and the version of farvox.
+        out: the file, ending in ``.onnx``.
+        tolerance: the bound on `Parity.relative`.
+
+    Raises:
+        ModelError: the name is not one of an ONNX file, the front-end dithers, or the embeddings differ by
+            more than the tolerance; nothing is written then.
+        MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
+    """
+    start = time.perf_counter()
+    refuse_to_export(model, out)
+    graph = _graph_bytes(model)
+    content = with_metadata(graph, _metadata(model, card))
+    with atomic_file(out) as unfinished:
+        unfinished.write_bytes(content)
+        parities = tuple(check_parity(model, OnnxEmbedder(unfinished)))
+        worst = worst_of(parities)
+        if not worst.relative <= tolerance:
+            raise ModelError(
+                f"{out}: not written: onnxruntime's embeddings are not torch's: {worst.signal} differs by "
+                f"{worst.relative:.1e} of the embedding's largest number, and {tolerance:.0e} is allowed "
+                f"(1 - cosine: {worst.angular:.1e})"
+            )
+    seconds = time.perf_counter() - start
+    return ExportReport(Path(out), len(content), OPSET, model.min_samples, parities, seconds)
+
+
+def refuse_to_export(model: Model, out: str | Path) -> None:
+    """What can be refused before the minute that an export takes.
+
+    Raises:
+        ModelError: the name is not one of an ONNX file, or the front-end dithers.
+        MissingExtraError: a package is not installed.
+    """
+    require_export()
+    if Path(out).suffix != ONNX_SUFFIX:
+        raise ModelError(f"{out}: the name of an exported model must end in '{ONNX_SUFFIX}'")
+    if model.frontend_config.dither:
+        raise ModelError(
+            f"{out}: not written: the front-end adds noise (dither {model.frontend_config.dither:g}), which no "
+            f"graph can draw as torch does; set 'dither' to 0 in the model's config.json and export that"
+        )
+
+
+def require_export() -> None:
+    """Say which extra brings what an export needs, if it is not there.
+
+    Raises:
+        MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
+    """
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise MissingExtraError(f"export needs {name}: pip install 'farvox[export]'") from error
+
+
+class GraphFrontEnd(nn.Module):
+    """A front-end of `farvox.features.fbank` as a chain of operations that an ONNX graph can hold.
+
+    Args:
+        frontend: whose windows, filters and logarithm are taken.
+    """
+
+    dft_NK: Tensor
+
+    def __init__(self, frontend: nn.Module) -> None:
+        super().__init__()
+        self.frontend: Any = frontend
+        mel_KM = self.frontend.mel_KM
+        n_fft = 2 * (len(mel_KM) - 1)
+        self.padding = n_fft - len(self.frontend.window_N)
+        self.kiss_power: nn.Module | None = None
+        if n_fft & (n_fft - 1) == 0 and not mel_KM[-1].any():  # which hears no Nyquist
+            self.kiss_power = KissPower(n_fft)
+        else:
+            turns_NK = np.outer(np.arange(n_fft), np.arange(n_fft // 2 + 1)) % n_fft / n_fft
+            parts = [np.cos(2 * np.pi * turns_NK), np.sin(2 * np.pi * turns_NK)]
+            self.register_buffer("dft_NK", torch.from_numpy(np.concatenate(parts, axis=1)), persistent=False)
+
+    def forward(self, wav_BT: Tensor) -> Tensor:
+        """[B, T] to features [B, F, M]."""
+        raw_BFN = self.frontend.cut(wav_BT)
+        frames_BFN = nn.functional.pad(self._windowed(raw_BFN), (0, self.padding))
+        log_mel_BFM = self.frontend.log(self._mel_power(frames_BFN))
+        feats_BFM: Tensor = self.frontend.levelled(log_mel_BFM)
+        return feats_BFM
+
+    def _windowed(self, raw_BFN: Tensor) -> Tensor:
+        if not isinstance(self.frontend, KaldiFbank):
+            frames_BFN: Tensor = self.frontend.windowed(raw_BFN)
+            return frames_BFN
+        config = self.frontend.config  # the same steps as there, in the same order, but none of them in place
+        sum_BF1 = raw_BFN.double().sum(dim=-1, keepdim=True).float()
+        centred_BFN = raw_BFN - sum_BF1 / config.frame_length
+        previous_BFN = torch.cat([centred_BFN[..., :1], centred_BFN[..., :-1]], dim=-1)
+        return (centred_BFN - config.preemphasis * previous_BFN) * self.frontend.window_N
+
+    def _mel_power(self, frames_BFN: Tensor) -> Tensor:
+        mel_KM = self.frontend.mel_KM
+        if self.kiss_power is None:
+            real_BFK, imag_BFK = torch.matmul(frames_BFN.double(), self.dft_NK).chunk(2, dim=-1)
+            return torch.matmul((real_BFK.square() + imag_BFK.square()).float(), mel_KM)
+        power_KS = self.kiss_power(frames_BFN.flatten(0, 1).T)
+        return torch.matmul(power_KS.T, mel_KM[:-1]).unflatten(0, frames_BFN.shape[:2])
+
+
+def _graph_bytes(model: Model) -> bytes:
+    """The graph of front-end and network, serialised."""
+    frontend = GraphFrontEnd(model.frontend)
+    module = nn.Sequential(frontend, model.network).eval()
+    num_utts, seconds = _TRACED
+    rate = model.frontend_config.sample_rate
+    wav_BT = torch.randn(num_utts, max(int(seconds * rate), 2 * model.min_samples))
+    any_size = torch.export.Dim.DYNAMIC
+    with _quietly(), torch.no_grad():
+        program = torch.export.export(module, (wav_BT,), dynamic_shapes=({0: any_size, 1: any_size},))
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            verbose=False,
+        )
+    assert exported is not None
+    proto: bytes = exported.model_proto.SerializeToString()
+    return proto
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what torch and onnxscript say about themselves, to Python's warnings and to logs."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for category in (FutureWarning, DeprecationWarning, UserWarning):
+                warnings.filterwarnings("ignore", category=category)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _metadata(model: Model, card: Card) -> dict[str, str]:
+    return {
+        "format": FORMAT,
+        "farvox_version": farvox.__version__,
+        "config": json.dumps(model.config, ensure_ascii=False),
+        "card": json.dumps(card.to_dict(), ensure_ascii=False),
+        "digest": model_digest(model),
+        "min_samples": str(model.min_samples),
+    }
+
+
+def check_parity(model: Model, embedder: OnnxEmbedder) -> Iterator[Parity]:
+    """Compare the embeddings of `parity_signals` by an exported file with those of `Model.embed`."""
+    for name, wav_BT in parity_signals(model.frontend_config.sample_rate, model.min_samples).items():
+        ours_BE = model.embed(torch.from_numpy(wav_BT)).double().cpu().numpy()
+        theirs_BE = embedder.embed_batch(wav_BT).astype(np.float64)
+        yield parity_of(name, ours_BE, theirs_BE)
+
+
+def parity_of(signal: str, ours_BE: NDArray[np.float64], theirs_BE: NDArray[np.float64]) -> Parity:
+    """How far one batch of embeddings is from another, at worst."""
+    gap_B = np.abs(ours_BE - theirs_BE).max(axis=1)
+    norms_B = np.linalg.norm(ours_BE, axis=1) * np.linalg.norm(theirs_BE, axis=1)
+    cosine_B = (ours_BE * theirs_BE).sum(axis=1) / norms_B
+    relative_B = gap_B / np.abs(ours_BE).max(axis=1)
+    return Parity(signal, float(gap_B.max()), float(relative_B.max()), float((1 - cosine_B).max()))
+
+
+def parity_signals(sample_rate: int, min_samples: int) -> dict[str, NDArray[np.float32]]:
+    """Signals on which a graph and torch could part: name -> wav_BT, of lengths and batches never traced.
+
+    Speech is synthetic. Faint filters, whose logarithm shows every rounding, are asked for by 16-bit samples a
+    few steps high, by digital silence and by speech that has nothing in the upper half of the band.
+    """
+
+    def speech(num_samples: int, position: int, peak: float = 0.5) -> NDArray[np.float32]:
+        rng = rng_for(3, 0, position)
+        sentence = draw_sentence(rng, 2 * num_samples / sample_rate + 2)
+        wav_T = resample(synthesise(draw_voice(rng), sentence, rng), SAMPLE_RATE, sample_rate)
+        wav_T = wav_T[len(wav_T) // 3 :][:num_samples]
+        return (np.rint(wav_T * (peak / np.abs(wav_T).max()) * 32768) / 32768).astype(np.float32)
+
+    def lasting(seconds: float) -> int:
+        return max(int(seconds * sample_rate), min_samples)
+
+    full_T = speech(lasting(2.31), 5)
+    narrow_T = resample(resample(full_T, sample_rate, sample_rate // 2), sample_rate // 2, sample_rate)
+    return {
+        "the shortest waveform": speech(min_samples, 0)[None],
+        "one sample more": np.stack([speech(min_samples + 1, 1), speech(min_samples + 1, 2)]),
+        "speech": speech(lasting(6.43), 3)[None],
+        "three utterances": np.stack([speech(lasting(1.237), 4 + n) for n in range(3)]),
+        "speech 20 steps of 16 bits high": speech(lasting(2.05), 7, peak=20 / 32768)[None],
+        "speech between digital silences": np.pad(speech(lasting(1.3), 8), (lasting(0.4), lasting(0.6)))[
+            None
+        ],
+        "speech of half the band": narrow_T[None],
+        "samples finer than 16 bits": 0.7312 * speech(lasting(3.6), 9)[None],
+        "noise": 0.1 * rng_for(3, 1, 0).standard_normal((1, lasting(0.81)), dtype=np.float32),
+    }
