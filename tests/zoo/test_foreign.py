@@ -6,6 +6,7 @@ import pickle
 import re
 import runpy
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -227,15 +228,18 @@ ONE_EACH = {
 }
 
 
-def foreign(case):
-    """What the toolkit's ``torch.save`` is given, each weight filled by the formula of its name."""
-    weights = {
+@cache
+def filled(case):
+    return {
         name: ORIGINALS["weight"](name, shape).float() if shape else torch.tensor(0)
         for name, shape in KEYS[case]["shapes"].items()
     }
-    if case.startswith("wespeaker"):
-        weights["projection.weight"] = torch.ones(5, 16)
-    return weights
+
+
+def foreign(case):
+    """What the toolkit's ``torch.save`` is given, each weight filled by the formula of its name."""
+    classifier = {"projection.weight": torch.ones(5, 16)} if case.startswith("wespeaker") else {}
+    return filled(case) | classifier
 
 
 def distance_from_original(case, model):
