@@ -82,6 +82,11 @@ def test_figures_follow_the_options(folder, capsys):
     run("evaluate", folder / "trials", folder / "scores", "--json", "--p-target", "0.5", "--ties", "grouped")
     figures = json.loads(capsys.readouterr().out)
     assert figures["p_target"] == 0.5 and figures["min_dcf"] <= 2 * figures["eer"]
+    words = ("evaluate", folder / "trials", folder / "scores", "--threshold=-1")
+    assert run(*words, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["at"] == {"threshold": -1.0, "far": 1.0, "frr": 0.0}
+    assert run(*words) == 0
+    assert "at -1     FAR 100.0000%, FRR 0.0000%" in capsys.readouterr().out
 
 
 def test_a_report_and_a_plot_are_written_when_asked_for(folder):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farvox.errors import TrialError
-from farvox.score.calibrate import FEWEST_FALSE_ACCEPTS, fit_llr, threshold_at_far
+from farvox.score.calibrate import FEWEST_FALSE_ACCEPTS, fit_llr, operating_point, threshold_at_far
 
 
 def gaussian_trials(num_target=20_000, num_nontarget=80_000, distance=2.0, seed=0):
@@ -79,3 +79,8 @@ def test_a_rate_that_the_trials_cannot_show_is_refused():
     assert threshold_at_far(scores, target, FEWEST_FALSE_ACCEPTS / 1_000).far <= 0.01
     with pytest.raises(TrialError, match="between 0 and 1"):
         threshold_at_far(scores, target, 1.0)
+
+
+def test_the_rates_at_a_threshold_are_counted_from_it_on():
+    point = operating_point([0.1, 0.5, 0.5, 0.9, 0.2], [0, 0, 1, 1, 1], 0.5)
+    assert (point.far, point.frr, point.num_target, point.num_nontarget) == (1 / 2, 1 / 3, 3, 2)

@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 if TYPE_CHECKING:
     from farvox.io.embeddings import EmbeddingSet
     from farvox.metrics.detection import Detection
+    from farvox.score.calibrate import Operating
 
 
 def score(
@@ -57,6 +58,7 @@ def evaluate(
     json: bool = False,
     p_target: float = 0.01,
     ties: Literal["baseline", "grouped"] = "baseline",
+    threshold: float | None = None,
     plot: Annotated[Path | None, arg(metavar="FILE.png|.svg")] = None,
     report: Annotated[Path | None, arg(metavar="DIR|FILE.html")] = None,
 ) -> int:
@@ -68,6 +70,7 @@ def evaluate(
         json: print the figures as JSON; the EER is a fraction there.
         p_target: prior of a target trial in the detection cost; both costs are 1.
         ties: how equal scores are treated: step by step as in the FFSVC2022 baseline, or as one threshold.
+        threshold: also print both error rates at this score, which was chosen on other trials.
         plot: also draw the DET curve to this file.
         report: also write a one-file HTML report; into a folder, with its pictures as PNG and SVG.
     """
@@ -76,6 +79,7 @@ def evaluate(
         return 2
     from farvox.errors import TrialError
     from farvox.metrics.detection import detection_error
+    from farvox.score.calibrate import operating_point
     from farvox.score.scores import read_scores
     from farvox.score.trials import read_trials
 
@@ -84,7 +88,8 @@ def evaluate(
         raise TrialError(f"{trials}: no labels, so there is nothing to evaluate by ({trial_list.form})")
     values = read_scores(scores, trial_list)
     figures = detection_error(values, trial_list.target, p_target, ties)
-    print(_as_json(figures) if json else _as_text(figures, trial_list.form))
+    point = None if threshold is None else operating_point(values, trial_list.target, threshold)
+    print(_as_json(figures, point) if json else _as_text(figures, trial_list.form, point))
     if plot or report:
         from farvox.report.det import ScoreSet, det_figure, save_figure
         from farvox.report.html import write_report
@@ -117,11 +122,13 @@ def _load(folders: tuple[Path, ...]) -> EmbeddingSet:
     return EmbeddingSet(utt_ids, np.concatenate([other.embeddings for other in sets]))
 
 
-def _as_json(figures: Detection) -> str:
-    return json.dumps(asdict(figures), indent=2)
+def _as_json(figures: Detection, point: Operating | None) -> str:
+    at = {"at": {"threshold": point.threshold, "far": point.far, "frr": point.frr}} if point else {}
+    return json.dumps(asdict(figures) | at, indent=2)
 
 
-def _as_text(figures: Detection, form: str) -> str:
+def _as_text(figures: Detection, form: str, point: Operating | None) -> str:
+    at = f"at {point.threshold:<7.6g}FAR {point.far:.4%}, FRR {point.frr:.4%}" if point else ""
     return "\n".join(
         [
             f"trials  {form}",
@@ -129,5 +136,6 @@ def _as_text(figures: Detection, form: str) -> str:
             f"EER     {figures.eer:.4%}  at threshold {figures.threshold:.6g}",
             f"minDCF  {figures.min_dcf:.4f}  at threshold {figures.min_dcf_threshold:.6g}"
             f"  (P_target {figures.p_target:g}, costs 1, normalised)",
+            *([at] if at else []),
         ]
     )

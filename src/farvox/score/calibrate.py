@@ -29,7 +29,7 @@ _Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Operating:
-    """A threshold and what it does on the trials it was chosen on.
+    """A threshold and what it does on a set of trials.
 
     Attributes:
         threshold: a score; from it on a trial is accepted.
@@ -63,7 +63,7 @@ def threshold_at_far(scores: ArrayLike, target: ArrayLike, far: float) -> Operat
     values, is_target = validate(scores, target)
     if not 0 < far < 1:
         raise TrialError(f"a false-acceptance rate lies between 0 and 1, not {far}")
-    nontargets, targets = np.sort(values[~is_target]), np.sort(values[is_target])
+    nontargets = np.sort(values[~is_target])
     if far * len(nontargets) < FEWEST_FALSE_ACCEPTS:
         raise TrialError(
             f"{len(nontargets):,} non-target trials are too few for a false-acceptance rate of {far:g}: "
@@ -72,12 +72,28 @@ def threshold_at_far(scores: ArrayLike, target: ArrayLike, far: float) -> Operat
     highest_rejected = nontargets[len(nontargets) - int(far * len(nontargets)) - 1]
     above = values[values > highest_rejected]
     threshold = float((highest_rejected + above.min()) / 2) if len(above) else float(highest_rejected) + 1e-6
+    return operating_point(values, is_target, threshold)
+
+
+def operating_point(scores: ArrayLike, target: ArrayLike, threshold: float) -> Operating:
+    """The error rates at a threshold that was chosen elsewhere.
+
+    Args:
+        scores: higher means more alike, [num_trials].
+        target: 1 or True for the same speaker, [num_trials].
+        threshold: a score.
+
+    Raises:
+        TrialError: see `farvox.metrics.detection.validate`.
+    """
+    values, is_target = validate(scores, target)
+    accepted = values >= threshold
     return Operating(
-        threshold=threshold,
-        far=float(np.mean(nontargets >= threshold)),
-        frr=float(np.mean(targets < threshold)),
-        num_target=len(targets),
-        num_nontarget=len(nontargets),
+        threshold=float(threshold),
+        far=float(np.mean(accepted[~is_target])),
+        frr=float(np.mean(~accepted[is_target])),
+        num_target=int(is_target.sum()),
+        num_nontarget=int((~is_target).sum()),
     )
 
 

@@ -20,12 +20,13 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from farvox.errors import CheckpointError, ModelError
-from farvox.io.embeddings import EmbeddingSet
 from farvox.zoo.layouts import LAYOUTS
 from farvox.zoo.model import Model, fill, load_folder, read_weights, require_torch, save_model, write_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from farvox.io.embeddings import EmbeddingSet
 
 CLASSIFIER = "classifier.safetensors"
 BARE = ""  # the entry for weights that are all a file holds
@@ -170,6 +171,8 @@ def import_embeddings(path: str | Path, out: str | Path) -> EmbeddingSet:
     Raises:
         CheckpointError: the file is damaged, holds code, or is no such dict.
     """
+    from farvox.io.embeddings import EmbeddingSet  # with polars, which a device need not have
+
     path = Path(path)
     try:
         with path.open("rb") as file:
