@@ -1,7 +1,7 @@
 """An exported model (``farvox export``), run by onnxruntime: what a device needs that has no torch.
 
-The file is an ordinary ONNX model whose metadata say what it is. They come last, and last of all the SHA-256 of
-everything before it, so that a file that was cut, changed or damaged is told from a good one.
+The file is an ordinary ONNX model whose metadata say what it is. They come last, and last of all the SHA-256
+of everything before it, so that a file that was cut, changed or damaged is told from a good one.
 
 Shape suffixes: B utterance, T sample, E embedding.
 """
@@ -142,8 +142,8 @@ def _checked(path: Path, content: bytes) -> dict[str, str]:
     written = metadata.get("format", "")
     if not written.startswith("farvox-onnx/"):
         raise ModelError(
-            f"{path}: an ONNX file, but not one that 'farvox export' wrote: it does not say what it takes and "
-            f"gives, nor where it comes from"
+            f"{path}: an ONNX file, but not one that 'farvox export' wrote: it does not say what it takes "
+            "and gives, nor where it comes from"
         )
     if written != FORMAT:
         raise ModelError(f"{path}: its format is {written}, and this farvox reads {FORMAT}: update farvox")
@@ -213,6 +213,7 @@ def _session(path: Path, content: bytes, threads: int) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # which starves other work
     options.log_severity_level = 4  # what is fatal is raised as well
     try:
         return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
