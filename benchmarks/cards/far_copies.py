@@ -26,7 +26,8 @@ def far_copy(wav_T: np.ndarray, noises: list[np.ndarray], rng: np.random.Generat
     room = draw_room(rng)
     mic = np.array([rng.uniform(0.5, 1.0), rng.uniform(0.5, room.size[1] - 0.5), rng.uniform(0.7, 1.5)])
     distance = rng.uniform(1.0, 5.0)
-    source = mic + [distance, 0.0, 0.0]
+    source = mic.copy()
+    source[0] += distance
     source[1], source[2] = rng.uniform(0.5, room.size[1] - 0.5), rng.uniform(1.1, 1.8)
     rir_R = simulate_rirs(room, source, mic[None], tail_seed=int(rng.integers(2**31)))[0]
     noise_T = np.zeros(len(wav_T), np.float32)

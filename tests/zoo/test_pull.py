@@ -154,7 +154,7 @@ def test_a_card_that_a_new_version_brings_replaces_the_old_one(cache, hub, small
 def test_two_processes_may_pull_at_once(cache, hub, small_checkpoint):
     served(hub, HUGGINGFACE, small_checkpoint)
     code = (
-        "import sys; from pathlib import Path; from farvox.zoo import Card, load_model; from farvox.zoo.pull import pull_model\n"
+        "from farvox.zoo import Card, load_model\nfrom farvox.zoo.pull import pull_model\n"
         "from farvox.zoo.table import Source, ZooModel\n"
         f"source = Source('huggingface', 'owner/small', 'weights/small.pt', 'v1')\n"
         f"sha256 = {sha256_of(small_checkpoint)!r}\n"

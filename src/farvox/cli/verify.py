@@ -58,8 +58,11 @@ def verify(
     else:
         print(f"score        {verdict.score:.4f}   threshold {verdict.threshold:.4g}")
         print(f"decision     {'same speaker' if verdict.same else 'different speakers'}")
-        if verdict.probability is not None:
-            print(f"probability  {_percent(verdict.probability)} the same, if it was 50 % before listening")
+        if verifier.calibration and verdict.probability is not None:
+            asked = _percent(verifier.calibration.probability(verdict.threshold))
+            probability = _percent(verdict.probability)
+            print(f"probability  {probability} the same, if both were equally likely before")
+            print(f"             (the threshold asks for {asked})")
     return 0 if verdict.same else 1
 
 

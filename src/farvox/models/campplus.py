@@ -61,24 +61,13 @@ class ContextMask(nn.Module):
 
         A context is the same all along its segment, so the two layers run once a segment.
         """
-        num_frames = x_BCF.shape[-1]
-        segments = widen(x_BCF)
-        context_BCS = segments.mean(dim=-1, keepdim=True) + _segment_means(segments)
+        x = widen(x_BCF)
+        # The mean of every segment, the last of which may be shorter.
+        means_BCS = fn.avg_pool1d(x, SEGMENT_FRAMES, ceil_mode=True, count_include_pad=False)
+        context_BCS = x.mean(dim=-1, keepdim=True) + means_BCS
         mask_BCS = torch.sigmoid(self.excite(fn.relu(self.squeeze(context_BCS))))
-        if torch.compiler.is_exporting():
-            return mask_BCS[..., torch.arange(num_frames, device=x_BCF.device) // SEGMENT_FRAMES]
-        return mask_BCS.repeat_interleave(SEGMENT_FRAMES, dim=-1)[..., :num_frames]
-
-
-def _segment_means(x_BCF: Tensor) -> Tensor:
-    """Mean of every segment, the last of which may be shorter: [B, C, S]."""
-    if torch.compiler.is_exporting():  # one operation: sizes that depend on a length are slow to export
-        return fn.avg_pool1d(x_BCF, SEGMENT_FRAMES, ceil_mode=True, count_include_pad=False)
-    num_utts, num_channels, num_frames = x_BCF.shape
-    padding = (0, -num_frames % SEGMENT_FRAMES)
-    sums_BCS = fn.pad(x_BCF, padding).reshape(num_utts, num_channels, -1, SEGMENT_FRAMES).sum(dim=-1)
-    counts_S = fn.pad(x_BCF.new_ones(num_frames), padding).reshape(-1, SEGMENT_FRAMES).sum(dim=-1)
-    return sums_BCS / counts_S
+        segment_F = torch.arange(x_BCF.shape[-1], device=x_BCF.device) // SEGMENT_FRAMES
+        return mask_BCS[..., segment_F]
 
 
 class DenseLayer(nn.Module):
