@@ -36,6 +36,16 @@ def test_a_wheel_carries_the_recipes(installed):
 
 
 @pytest.mark.slow
+def test_a_wheel_carries_the_table_of_pretrained_models(installed):
+    done = subprocess.run(
+        [sys.executable, "-m", "farvox", "models", "campplus-zh-en"],
+        cwd=installed, env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "Apache-2.0" in done.stdout and "threshold" in done.stdout
+
+
+@pytest.mark.slow
 def test_a_wheel_carries_the_licence_and_says_that_it_is_typed(installed):
     (licences,) = installed.glob("farvox-*.dist-info/licenses")
     assert {path.name for path in licences.iterdir()} == {"LICENSE", "NOTICE"}

@@ -21,6 +21,10 @@ def train(words: Sequence[str]) -> int:
     recipe = load_recipe(options.recipe, overrides)
     rank = os.environ.get("RANK")
     if options.gpus > 1 and rank is None:
+        if recipe.init.model:
+            from farvox.zoo import find_model
+
+            find_model(recipe.init.model)  # fetched once, if need be, and not by every rank
         return launch_ranks([sys.executable, "-m", "farvox", "train", *words], options.gpus)
     run_dir = Path(options.run_dir or recipe.run_dir or default_run_dir(options.recipe))
     folder = train_recipe(recipe, run_dir, resume=not options.no_resume)
