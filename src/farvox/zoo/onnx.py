@@ -40,24 +40,30 @@ class OnnxEmbedder:
     Args:
         path: what ``farvox export`` wrote.
         threads: CPU threads that one `embed` takes; 0 for one a core.
+        optimise: let onnxruntime rearrange the graph for this CPU. CAM++ is then a seventh faster and takes
+            twice as long to load (0.14 s instead of 0.08 s), which pays from about ten utterances on.
 
     Raises:
         ModelError: there is no such file, it is none of farvox's, or it is damaged.
         MissingExtraError: onnxruntime is not installed.
     """
 
-    def __init__(self, path: str | Path, threads: int = 0) -> None:
+    def __init__(self, path: str | Path, threads: int = 0, *, optimise: bool = False) -> None:
         self.path = Path(path)
+        self._optimise = optimise
         content = _read(self.path)
         metadata = _checked(self.path, content)
         self._seal = metadata[SEAL]
         self.config = _json(self.path, metadata, "config")
         self.card = Card.from_dict(_json(self.path, metadata, "card"), f"{path}: model card")
         self.digest = metadata["digest"]
-        self.min_samples = int(metadata["min_samples"])
-        self.sample_rate = FrontEndConfig.from_dict(self.config["frontend"]).sample_rate
-        self.embedding_dim = int(self.config["embedding_dim"])
-        self._session = _session(self.path, content, threads or _num_cores())
+        try:
+            self.min_samples = int(metadata["min_samples"])
+            self.sample_rate = FrontEndConfig.from_dict(self.config["frontend"]).sample_rate
+            self.embedding_dim = int(self.config["embedding_dim"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(f"{path}: what its metadata describe is no model's: {error!r}") from error
+        self._session = _session(self.path, content, threads or _num_cores(), optimise)
         self._alone = threading.local()  # set in threads that work side by side
 
     @property
@@ -94,7 +100,7 @@ class OnnxEmbedder:
         content = _read(self.path)
         if _checked(self.path, content)[SEAL] != self._seal:
             raise ModelError(f"{self.path}: was replaced by another model while this one is used")
-        return _session(self.path, content, threads=1)
+        return _session(self.path, content, 1, self._optimise)
 
 
 def with_metadata(graph: bytes, metadata: Mapping[str, str]) -> bytes:
@@ -208,13 +214,15 @@ def _runtime() -> Any:
     return onnxruntime
 
 
-def _session(path: Path, content: bytes, threads: int) -> Any:
+def _session(path: Path, content: bytes, threads: int, optimise: bool) -> Any:
     runtime = _runtime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # which starves other work
     options.log_severity_level = 4  # what is fatal is raised as well
+    level = runtime.GraphOptimizationLevel  # folding constants is the exporter's work, and done
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
     try:
         return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
