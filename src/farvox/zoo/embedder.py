@@ -21,7 +21,7 @@ import numpy.typing as npt
 from farvox.errors import AudioError
 from farvox.zoo.card import Card
 from farvox.zoo.find import find_model
-from farvox.zoo.model import Model, load_folder
+from farvox.zoo.model import Model, load_folder, require_torch
 from farvox.zoo.table import zoo_models
 
 Wave = npt.NDArray[np.float32]
@@ -138,6 +138,7 @@ def open_embedder(spec: str | Path, device: str = "cpu") -> Embedder:
         from farvox.zoo.onnx import OnnxEmbedder
 
         return OnnxEmbedder(spec)
+    require_torch(spec)
     folder = find_model(spec)
     return TorchEmbedder(load_folder(folder, device), Card.load(folder))
 

@@ -135,14 +135,12 @@ def load_folder(folder: Path, device: str = "cpu") -> Model:
         MissingExtraError: torch is not installed.
     """
     require_torch()
-    import torch
-
     from farvox.models.registry import build_model
 
     device = pick_device(device)
     config = read_config(folder)
     frontend_config = FrontEndConfig.from_dict(config["frontend"])
-    with torch.device("meta"):  # no weights are drawn only to be replaced
+    with one_thread():
         network = build_model(config["model"]["name"], **config["model"]["kwargs"])
     if network.num_mels != frontend_config.num_mels:
         raise ModelError(
@@ -150,7 +148,7 @@ def load_folder(folder: Path, device: str = "cpu") -> Model:
             f"the network takes {network.num_mels}"
         )
     with one_thread():
-        fill(network, read_weights(folder / WEIGHTS), folder / WEIGHTS, assign=True)
+        fill(network, read_weights(folder / WEIGHTS), folder / WEIGHTS)
     network.to(device).eval()
     frontend = build_frontend(frontend_config).to(device).eval()
     return Model(network, frontend, config)
@@ -202,16 +200,13 @@ def write_weights(path: str | Path, weights: Mapping[str, Tensor]) -> None:
         unfinished.write_bytes(content)
 
 
-def fill(
-    network: nn.Module, weights: Mapping[str, Tensor], source: str | Path, *, assign: bool = False
-) -> None:
+def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:
     """Load weights into a network strictly.
 
     Args:
-        network: takes the weights.
+        network: takes the weights in place.
         weights: tensors by name.
         source: where they come from, for the message.
-        assign: the tensors become the network's own, instead of being copied into those it has.
 
     Raises:
         CheckpointError: a weight is missing, unexpected, of another shape or not finite; such are named.
@@ -233,7 +228,7 @@ def fill(
     if any(faults.values()):
         what = "; ".join(f"{kind}: {_listed(names)}" for kind, names in faults.items() if names)
         raise CheckpointError(f"{source}: the weights do not fit {type(network).__name__}: {what}")
-    network.load_state_dict({name: weights[name].to(wanted[name].dtype) for name in wanted}, assign=assign)
+    network.load_state_dict(dict(weights))
 
 
 @contextmanager
@@ -254,8 +249,11 @@ def _listed(names: list[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + more
 
 
-def require_torch() -> None:
+def require_torch(model: str | Path = "MODEL") -> None:
     """Say what to do without torch, if it is not there.
+
+    Args:
+        model: what it is needed for.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -265,7 +263,7 @@ def require_torch() -> None:
     except ImportError as error:
         raise MissingExtraError(
             "models need torch: pip install 'farvox[torch]'; or, to verify without it, run "
-            "'farvox export MODEL OUT.onnx' on a machine that has it and give OUT.onnx as MODEL"
+            f"'farvox export {model} OUT.onnx' on a machine that has it and give OUT.onnx as MODEL"
         ) from error
 
 
