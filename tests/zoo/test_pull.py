@@ -214,7 +214,8 @@ def test_what_is_on_disk_comes_before_the_zoo(tmp_path, monkeypatch, cache):
 def test_every_model_of_the_zoo_is_pinned_and_has_a_licence_and_a_source():
     for name, model in zoo_models().items():
         assert len(model.sha256) == 64 and model.bytes > 1e6 and model.sources, name
-        assert model.card.licence and model.card.publisher and model.card.training_data, name
+        card = model.card
+        assert card.licence and card.publisher and card.training_data and card.features, name
         for source in model.sources:
             assert source.kind == "wheel" or source.revision not in ("main", "master"), name
 

@@ -96,6 +96,7 @@ def _card(card: Card) -> str:
         "licence": card.licence,
         "published by": card.publisher,
         "training data": card.training_data,
+        "features": card.features,
     }
     if card.threshold is not None:
         rows["threshold"] = f"{card.threshold:g}; {card.threshold_note}"

@@ -72,6 +72,7 @@ class Card:
         licence: of the weights, by SPDX name.
         publisher: who trained it, and where it was published.
         training_data: as its publisher states it.
+        features: what the network hears, in words; ``config.json`` has it in full.
         threshold: a cosine score from which on two sides are called the same speaker.
         threshold_note: how the threshold was chosen.
         calibration: from score to log-likelihood ratio.
@@ -83,6 +84,7 @@ class Card:
     licence: str = ""
     publisher: str = ""
     training_data: str = ""
+    features: str = ""
     threshold: float | None = None
     threshold_note: str = ""
     calibration: Calibration | None = None

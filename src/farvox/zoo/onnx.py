@@ -30,7 +30,7 @@ FORMAT = "farvox-onnx/1"
 INPUT, OUTPUT = "wav_BT", "emb_BE"
 SEAL = "sha256"
 
-_METADATA = 14  # number of the field ``metadata_props`` in ONNX's ModelProto
+_GRAPH, _METADATA = 7, 14  # numbers of the fields ``graph`` and ``metadata_props`` of ONNX's ModelProto
 _NEEDED = ("config", "card", "digest", "min_samples", "farvox_version", SEAL)
 
 
@@ -54,15 +54,12 @@ class OnnxEmbedder:
         content = _read(self.path)
         metadata = _checked(self.path, content)
         self._seal = metadata[SEAL]
-        self.config = _json(self.path, metadata, "config")
+        self.config = _config(self.path, metadata)
         self.card = Card.from_dict(_json(self.path, metadata, "card"), f"{path}: model card")
         self.digest = metadata["digest"]
-        try:
-            self.min_samples = int(metadata["min_samples"])
-            self.sample_rate = FrontEndConfig.from_dict(self.config["frontend"]).sample_rate
-            self.embedding_dim = int(self.config["embedding_dim"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelError(f"{path}: what its metadata describe is no model's: {error!r}") from error
+        self.min_samples = _whole_number(self.path, metadata, "min_samples")
+        self.sample_rate = FrontEndConfig.from_dict(self.config["frontend"]).sample_rate
+        self.embedding_dim: int = self.config["embedding_dim"]
         self._session = _session(self.path, content, threads or _num_cores(), optimise)
         self._alone = threading.local()  # set in threads that work side by side
 
@@ -136,13 +133,16 @@ def _read(path: Path) -> bytes:
 def _checked(path: Path, content: bytes) -> dict[str, str]:
     """The metadata of a file that farvox wrote, unchanged since."""
     metadata: dict[str, str] = {}
-    last_start = 0
+    last_start, numbers = 0, set()
     try:
         for number, value, start in _fields(memoryview(content)):
+            numbers.add(number)
             if number == _METADATA:
                 pair = {which: bytes(text).decode() for which, text, _ in _fields(value)}
                 metadata[pair[1]] = pair.get(2, "")
             last_start = start
+        if _GRAPH not in numbers:  # some text reads as a message too
+            raise ValueError("there is no graph")
     except (IndexError, KeyError, ValueError) as error:
         raise ModelError(f"{path}: no ONNX file, or a damaged one; export the model again") from error
     written = metadata.get("format", "")
@@ -196,6 +196,21 @@ def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
             raise ValueError("a number of more than 64 bits")
 
 
+def _config(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The model's ``config.json``, with the entries that are needed here."""
+    config = _json(path, metadata, "config")
+    for key, kind in (("frontend", dict), ("model", dict), ("embedding_dim", int)):
+        if not isinstance(config.get(key), kind):
+            raise ModelError(f"{path}: 'config' of its metadata lacks '{key}', or it is of the wrong kind")
+    return config
+
+
+def _whole_number(path: Path, metadata: Mapping[str, str], key: str) -> int:
+    if not metadata[key].isdecimal():
+        raise ModelError(f"{path}: '{key}' of its metadata is not a whole number: {metadata[key]!r}")
+    return int(metadata[key])
+
+
 def _json(path: Path, metadata: Mapping[str, str], key: str) -> dict[str, Any]:
     try:
         values = json.loads(metadata[key])
@@ -224,9 +239,13 @@ def _session(path: Path, content: bytes, threads: int, optimise: bool) -> Any:
     level = runtime.GraphOptimizationLevel  # folding constants is the exporter's work, and done
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
     try:
-        return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError(f"{path}: onnxruntime {runtime.__version__} cannot run it: {error}") from error
+    taken, given = ([side.name for side in sides] for sides in (session.get_inputs(), session.get_outputs()))
+    if (taken, given) != ([INPUT], [OUTPUT]):
+        raise ModelError(f"{path}: the graph takes {taken} and gives {given}, not '{INPUT}' and '{OUTPUT}'")
+    return session
 
 
 def _num_cores() -> int:
