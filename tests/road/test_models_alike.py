@@ -1,6 +1,6 @@
-"""Every network of the registry on the same road: trained, extracted, found again by its folder, verified with.
+"""Every network of the registry on the same road: trained, extracted, fine-tuned, verified with.
 
-Exporting each of them is in tests/test_export.py, importing those that others publish in tests/zoo/test_foreign.py.
+Exporting each of them is in tests/test_export.py, importing what others publish in tests/zoo/test_foreign.py.
 """
 
 import json
