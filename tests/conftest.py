@@ -133,3 +133,14 @@ def model_folder(tmp_path_factory):
     save_model(folder, build_model("ecapa", **kwargs), FrontEndConfig(num_mels=24), "ecapa", kwargs)
     Card(name="small", threshold=0.5, calibration=Calibration(10.0, -5.0)).save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory, model_folder):
+    """The model of ``model_folder`` as an ONNX file. An export takes long: tests that use it are slow."""
+    from farvox.export import export_onnx
+    from farvox.zoo import Card, load_model
+
+    path = tmp_path_factory.mktemp("exported") / "small.onnx"
+    export_onnx(load_model(model_folder), Card.load(model_folder), path)
+    return path

@@ -1,259 +1,305 @@
-"""An exported model without torch: what is accepted, what is refused, and what it computes."""
+"""An exported model run by onnxruntime: it is the model it was made of, and nothing else is taken for one."""
 
-import hashlib
 import os
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import torch
 
+from farvox import Verifier
+from farvox.cli.main import main
 from farvox.errors import AudioError, ModelError
-from farvox.export import export_onnx
-from farvox.features.frontend import FrontEndConfig, build_frontend
-from farvox.models.registry import build_model
-from farvox.zoo import Card, Model, open_embedder
+from farvox.verifier import SqliteStore
+from farvox.zoo import open_embedder
 from farvox.zoo.onnx import FORMAT, OnnxEmbedder, with_metadata
 
-pytestmark = pytest.mark.slow  # because of the one export
+BLOCKED = """
+import sys
 
-CONFIG = FrontEndConfig(num_mels=20)
-SIZES = {"num_mels": 20, "channels": 16, "pooled_channels": 24, "embedding_dim": 16}
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            raise ModuleNotFoundError(f"No module named '{{name}}'", name=name)
 
-
-@pytest.fixture(scope="module")
-def small():
-    """A network of few channels, untrained."""
-    torch.manual_seed(0)
-    described = {
-        "format": "farvox-model/1",
-        "frontend": CONFIG.to_dict(),
-        "model": {"name": "xvector", "kwargs": SIZES},
-        "embedding_dim": 16,
-    }
-    return Model(build_model("xvector", **SIZES).eval(), build_frontend(CONFIG), described)
+sys.meta_path.insert(0, Blocked())
+"""
 
 
-@pytest.fixture(scope="module")
-def path(small, tmp_path_factory):
-    """It, exported."""
-    path = tmp_path_factory.mktemp("onnx") / "small.onnx"
-    export_onnx(small, Card(name="small", threshold=0.5), path)
-    return path
+def without(module, code, *words):
+    """Run code in another process where a module cannot be imported."""
+    command = [sys.executable, "-c", BLOCKED.format(name=module) + code, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
-def wave(num_samples=20_000, seed=0):
-    return (0.1 * np.random.default_rng(seed).standard_normal(num_samples)).astype(np.float32)
+def waves(num_utterances, num_samples, seed=0):
+    rng = np.random.default_rng(seed)
+    return (0.1 * rng.standard_normal((num_utterances, num_samples))).astype(np.float32)
 
 
-def graph_of(path):
-    """The file without its metadata."""
-    import onnx
-
-    proto = onnx.load(path)
-    del proto.metadata_props[:]
-    return proto.SerializeToString()
+def assert_close(found_E, expected_E):
+    """Within 1e-4 of the largest number."""
+    assert found_E.shape == expected_E.shape and found_E.dtype == expected_E.dtype == np.float32
+    assert np.abs(found_E - expected_E).max() < 1e-4 * np.abs(expected_E).max()
 
 
-def metadata_of(path):
-    import onnx
+@pytest.fixture(scope="session")
+def embedder(exported):
+    return OnnxEmbedder(exported)
 
-    return {entry.key: entry.value for entry in onnx.load(path).metadata_props if entry.key != "sha256"}
+
+@pytest.fixture(scope="session")
+def by_torch(model_folder):
+    return open_embedder(model_folder)
+
+
+@pytest.fixture(scope="session")
+def foreign():
+    """A whole ONNX file that farvox did not write."""
+    from onnx import TensorProto, helper
+
+    sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", "T"]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "negative", sides[:1], sides[1:])
+    opset = helper.make_opsetid("", 20)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString()
+
+
+METADATA = {
+    "format": FORMAT,
+    "farvox_version": "0",
+    "config": '{"frontend": {}, "model": {"name": "xvector", "kwargs": {}}, "embedding_dim": 4}',
+    "card": "{}",
+    "digest": "0" * 64,
+    "min_samples": "400",
+}
 
 
 def refused(path, content):
-    (other := path.with_name("other.onnx")).write_bytes(content)
+    """The message that a file with this content is refused with."""
+    path.write_bytes(content)
     with pytest.raises(ModelError) as caught:
-        OnnxEmbedder(other)
-    assert str(caught.value).startswith(f"{other}: ")
-    return str(caught.value)
+        OnnxEmbedder(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    return message.removeprefix(f"{path}: ")
 
 
-def test_an_embedding_is_that_of_torch(small, path):
-    emb_E = open_embedder(path).embed(wave())
-    assert (emb_E.shape, emb_E.dtype) == ((16,), np.float32)
-    theirs_E = small.embed(torch.from_numpy(wave())[None])[0].numpy()
-    np.testing.assert_allclose(emb_E, theirs_E, rtol=0, atol=1e-4 * np.abs(theirs_E).max())
+@pytest.mark.slow
+@pytest.mark.parametrize("num_samples", [None, 4001, 16_000, 54_321])
+@pytest.mark.parametrize("num_utterances", [1, 3])
+def test_it_gives_what_torch_gives_at_any_length_and_batch(embedder, by_torch, num_utterances, num_samples):
+    wav_BT = waves(num_utterances, num_samples or by_torch.min_samples)
+    emb_BE = embedder.embed_batch(wav_BT)
+    assert emb_BE.shape == (num_utterances, 16)
+    for wav_T, emb_E in zip(wav_BT, emb_BE, strict=True):
+        assert_close(emb_E, by_torch.embed(wav_T))
+        assert_close(embedder.embed(wav_T), emb_E)
 
 
-def test_an_embedding_does_not_depend_on_batch_threads_or_optimisation(path):
-    waves_BT = np.stack([wave(seed=n) for n in range(5)])
-    alone_BE = np.stack([OnnxEmbedder(path, threads=1).embed(wav_T) for wav_T in waves_BT])
-    np.testing.assert_allclose(OnnxEmbedder(path).embed_batch(waves_BT), alone_BE, rtol=1e-5, atol=1e-6)
-    optimised = OnnxEmbedder(path, optimise=True)
-    np.testing.assert_allclose(optimised.embed_batch(waves_BT), alone_BE, rtol=1e-5, atol=1e-6)
+@pytest.mark.slow
+def test_samples_of_another_type_or_order_in_memory_are_taken(embedder):
+    wav_T = waves(1, 16_000)[0]
+    np.testing.assert_array_equal(embedder.embed(wav_T.astype(np.float64)), embedder.embed(wav_T))
+    every_second_T = np.repeat(wav_T, 2)[::2]
+    np.testing.assert_array_equal(embedder.embed(every_second_T), embedder.embed(wav_T))
 
 
-def test_threads_may_share_an_embedder(path):
-    embedder = OnnxEmbedder(path)
-    waves = [wave(8_000 + 37 * n, seed=n) for n in range(40)]
-    one_by_one = [embedder.embed(wav_T) for wav_T in waves]
+@pytest.mark.slow
+def test_a_shorter_waveform_is_an_audio_error(embedder):
+    with pytest.raises(AudioError, match=rf"needs at least {embedder.min_samples}"):
+        embedder.embed(waves(1, embedder.min_samples - 1)[0])
+
+
+@pytest.mark.slow
+def test_the_file_knows_all_that_the_folder_knows(exported, embedder, by_torch):
+    opened = open_embedder(exported)
+    assert isinstance(opened, OnnxEmbedder) and opened.backend.startswith("onnxruntime ")
+    assert embedder.card == by_torch.card and embedder.card.name == "small"
+    assert embedder.card.threshold == 0.5 and embedder.card.calibration.scale == 10.0
+    assert embedder.config == by_torch.config
+    assert embedder.digest == by_torch.digest and len(embedder.digest) == 64
+    for name in ("sample_rate", "min_samples", "embedding_dim"):
+        assert getattr(embedder, name) == getattr(by_torch, name), name
+
+
+@pytest.mark.slow
+def test_several_threads_may_embed_at_once(embedder):
+    wavs = [waves(1, 8000 + 400 * n, seed=n)[0] for n in range(8)]
+    alone = [embedder.embed(wav_T) for wav_T in wavs]
     with ThreadPoolExecutor(4) as pool:
-        np.testing.assert_allclose(list(pool.map(embedder.embed, waves)), one_by_one, rtol=1e-5, atol=1e-6)
-    with embedder.side_by_side(3) as pool:
-        np.testing.assert_allclose(list(pool.map(embedder.embed, waves)), one_by_one, rtol=1e-5, atol=1e-6)
+        for found_E, expected_E in zip(pool.map(embedder.embed, wavs), alone, strict=True):
+            np.testing.assert_allclose(found_E, expected_E, atol=1e-5 * np.abs(expected_E).max())
 
 
-def test_a_waveform_that_is_too_short_is_refused(path):
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_embeddings_are_the_same_side_by_side(exported, workers):
+    embedder = OnnxEmbedder(exported)
+    wavs = [waves(1, 8000 + 400 * n, seed=n)[0] for n in range(6)]
+    alone = [embedder.embed(wav_T) for wav_T in wavs]
+    for _ in range(2):
+        with embedder.side_by_side(workers) as pool:
+            together = list(pool.map(embedder.embed, wavs))
+        for found_E, expected_E in zip(together, alone, strict=True):
+            np.testing.assert_allclose(found_E, expected_E, atol=1e-5 * np.abs(expected_E).max())
+
+
+@pytest.mark.slow
+def test_a_file_replaced_while_it_is_used_is_not_mixed_with_the_new_one(exported, foreign, tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(exported.read_bytes())
     embedder = OnnxEmbedder(path)
-    assert embedder.embed(wave(embedder.min_samples)).shape == (16,)
-    with pytest.raises(AudioError, match=f"needs at least {embedder.min_samples}"):
-        embedder.embed(wave(embedder.min_samples - 1))
-
-
-def test_a_waveform_may_be_a_view(path):
-    wav_CT = np.asfortranarray(np.stack([wave(), wave(seed=1)]))
-    assert np.array_equal(OnnxEmbedder(path).embed(wav_CT[1]), OnnxEmbedder(path).embed(wave(seed=1)))
-
-
-def test_what_is_not_there_is_named(tmp_path):
-    with pytest.raises(ModelError, match=r"no model '.*none\.onnx': there is no such file"):
-        OnnxEmbedder(tmp_path / "none.onnx")
-    (tmp_path / "folder.onnx").mkdir()
-    with pytest.raises(ModelError, match=r"folder\.onnx: cannot be read: "):
-        OnnxEmbedder(tmp_path / "folder.onnx")
-
-
-def test_other_onnx_files_are_refused(path):
-    assert "not one that 'farvox export' wrote" in refused(path, graph_of(path))
-    assert "not one that 'farvox export' wrote" in refused(path, b"")
-    foreign = with_metadata(graph_of(path), {"format": "somebody's"})
-    assert "not one that 'farvox export' wrote" in refused(path, foreign)
-
-
-def test_files_of_other_kinds_are_refused(path):
-    assert "no ONNX file" in refused(path, b"RIFF\x24\x00\x00\x00WAVEfmt ")
-    assert "no ONNX file" in refused(path, b"\xff" * 100)
-
-
-def test_a_file_that_was_cut_is_refused(path):
-    content = path.read_bytes()
-    for size in (1, 100, len(content) // 2, len(content) - 1):
-        refused(path, content[:size])
-
-
-def test_a_file_with_one_wrong_bit_is_refused(path):
-    content = bytearray(path.read_bytes())
-    for position in np.linspace(0, len(content) - 1, 60).astype(int):
-        content[position] ^= 4
-        refused(path, bytes(content))
-        content[position] ^= 4
-
-
-def test_a_file_that_another_tool_saved_again_is_refused(path):
-    import onnx
-
-    proto = onnx.load(path)
-    proto.graph.doc_string = "changed"
-    assert "changed since it was exported" in refused(path, proto.SerializeToString())
-
-
-def test_a_newer_format_asks_for_a_newer_farvox(path):
-    newer = with_metadata(graph_of(path), metadata_of(path) | {"format": "farvox-onnx/2"})
-    assert f"its format is farvox-onnx/2, and this farvox reads {FORMAT}: update farvox" in refused(
-        path, newer
-    )
-
-
-@pytest.mark.parametrize("key", ["config", "card", "digest", "min_samples"])
-def test_incomplete_metadata_are_refused(path, key):
-    rest = {name: value for name, value in metadata_of(path).items() if name != key}
-    assert f"its metadata lack '{key}'" in refused(path, with_metadata(graph_of(path), rest))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"config": "{"}, "'config' of its metadata is not JSON"),
-        ({"card": "[]"}, "'card' of its metadata is not a table"),
-        ({"config": "{}"}, "is no model's: "),
-        ({"min_samples": "some"}, "is no model's: "),
-        ({"card": '{"threshold": 3.0}'}, "model card: the threshold 3.0 is no cosine"),
-    ],
-)
-def test_senseless_metadata_are_refused(path, wrong, message):
-    assert message in refused(path, with_metadata(graph_of(path), metadata_of(path) | wrong))
-
-
-def test_a_graph_that_onnxruntime_cannot_run_is_refused(path):
-    import onnx
-
-    proto = onnx.ModelProto.FromString(graph_of(path))
-    proto.graph.node[0].op_type = "Unheard"
-    content = with_metadata(proto.SerializeToString(), metadata_of(path))
-    assert "cannot run it: " in refused(path, content)
-
-
-def test_the_metadata_are_those_of_the_standard(path):
-    content = path.read_bytes()
-    seal = content[-64:]
-    before = content[: content.rindex(b"\x72", 0, content.rindex(b"sha256"))]
-    assert hashlib.sha256(before).hexdigest().encode() == seal
-    assert with_metadata(before, {})[-64:] == seal
-
-
-def test_a_model_replaced_meanwhile_is_noticed(path, tmp_path):
-    shutil.copy(path, tmp_path / "m.onnx")
-    embedder = OnnxEmbedder(tmp_path / "m.onnx")
-    changed = with_metadata(graph_of(path), metadata_of(path) | {"digest": "0"})
-    (tmp_path / "m.onnx").write_bytes(changed)
+    path.write_bytes(with_metadata(foreign, METADATA))
     with pytest.raises(ModelError, match="was replaced by another model"), embedder.side_by_side(2):
         pass
 
 
-WITHOUT = """
-import sys
-
-class Without:
-    def find_spec(self, name, path=None, target=None):
-        if name in {names}:
-            raise ModuleNotFoundError(f"No module named '{{name}}'", name=name)
-
-sys.meta_path.insert(0, Without())
-"""
-
-
-def run(code, without):
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", WITHOUT.format(names=without) + code],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+@pytest.mark.slow
+def test_without_torch_it_embeds_and_verifies(exported, embedder, voices, tmp_path):
+    code = (
+        "import numpy as np\nfrom farvox.cli.main import main\nfrom farvox.zoo import open_embedder\n"
+        "file, wav, out, a, b = sys.argv[1:]\n"
+        "np.save(out, open_embedder(file).embed(np.load(wav)))\n"
+        "status = main(['verify', '--model', file, a, b, '--vad', 'off'])\n"
+        "assert not any(name.split('.')[0] == 'torch' for name in sys.modules)\nsys.exit(status)"
     )
+    wav_T = waves(1, 12_345)[0]
+    np.save(tmp_path / "wav.npy", wav_T)
+    files = [exported, tmp_path / "wav.npy", tmp_path / "emb.npy", voices / "a0.wav", voices / "a1.wav"]
+    done = without("torch", code, *files)
+    verdict = Verifier(embedder, vad="off").verify(voices / "a0.wav", voices / "a1.wav")
+    assert (done.returncode, done.stderr) == (0 if verdict.same else 1, "")
+    assert done.stdout.startswith(f"score        {verdict.score:.4f}   threshold 0.5\n")
+    assert "probability " in done.stdout
+    np.testing.assert_allclose(np.load(tmp_path / "emb.npy"), embedder.embed(wav_T), rtol=1e-6)
 
 
-def test_torch_and_onnx_are_not_needed_and_nothing_is_said(path, tmp_path):
-    np.save(tmp_path / "wav.npy", wave())
-    done = run(
-        f"""
-import numpy as np
-from farvox.zoo import open_embedder
-embedder = open_embedder({str(path)!r})
-np.save({str(tmp_path / "emb.npy")!r}, embedder.embed(np.load({str(tmp_path / "wav.npy")!r})))
-print(embedder.card.name, embedder.sample_rate)
-""",
-        without=("torch", "onnx", "onnxscript", "safetensors"),
+@pytest.mark.slow
+def test_a_speaker_enrolled_by_torch_is_identified_by_the_file(exported, model_folder, voices, tmp_path):
+    with SqliteStore(tmp_path / "speakers.sqlite") as store:
+        by_folder = Verifier.from_pretrained(model_folder, store=store, vad="off")
+        by_folder.enrol("ann", [voices / "a0.wav", voices / "a1.wav"])
+        by_folder.enrol("bob", voices / "b0.wav")
+        found = Verifier.from_pretrained(exported, store=store, vad="off").identify(voices / "b0.wav", top=2)
+    assert found.name == "bob" and found.score == pytest.approx(1.0, abs=1e-5)
+    assert (found.num_speakers, found.num_others) == (2, 0)
+
+
+@pytest.mark.slow
+def test_onnxruntime_says_nothing_of_its_own(exported, voices):
+    """In a process of its own, for what a library says when it is first loaded."""
+    code = (
+        "import sys\nfrom farvox.cli.main import main\n"
+        "sys.exit(main(['verify', '--model', *sys.argv[1:], '--vad', 'off']))"
     )
-    assert (done.stdout, done.stderr, done.returncode) == ("small 16000\n", "", 0)
-    np.testing.assert_array_equal(np.load(tmp_path / "emb.npy"), OnnxEmbedder(path).embed(wave()))
+    words = map(str, (exported, voices / "a0.wav", voices / "a0.wav"))
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_extra_that_brings_onnxruntime_is_named(path):
-    done = run(
-        f"""
-from farvox.errors import MissingExtraError
-from farvox.zoo import open_embedder
-try:
-    open_embedder({str(path)!r})
-except MissingExtraError as error:
-    print(error)
-""",
-        without=("torch", "onnxruntime"),
+@pytest.mark.slow
+@pytest.mark.parametrize("percent", [10, 50, 97])
+def test_a_file_that_was_cut_is_refused(exported, tmp_path, percent):
+    content = exported.read_bytes()
+    message = refused(tmp_path / "cut.onnx", content[: len(content) * percent // 100])
+    assert message == "no ONNX file, or a damaged one; export the model again"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", range(1, 7))
+def test_a_file_cut_between_its_metadata_is_refused(exported, tmp_path, cut):
+    """Where the rest is a whole ONNX file, and only the seal, or an entry, is missing."""
+    import onnx
+
+    proto = onnx.load(exported)
+    del proto.metadata_props[-cut:]
+    assert "lack" in refused(tmp_path / "cut.onnx", proto.SerializeToString())
+
+
+@pytest.mark.slow
+def test_one_changed_bit_breaks_the_seal(exported, tmp_path):
+    content = bytearray(exported.read_bytes())
+    content[len(content) // 2] ^= 1
+    message = refused(tmp_path / "m.onnx", bytes(content))
+    assert message == "damaged, or changed since it was exported; export the model again"
+
+
+def test_something_appended_breaks_the_seal(foreign, tmp_path):
+    content = with_metadata(foreign, METADATA)
+    assert "changed since it was exported" in refused(tmp_path / "m.onnx", content + foreign)
+
+
+def test_a_file_that_is_not_there_or_is_a_folder_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"no model '.*absent\.onnx': there is no such file"):
+        open_embedder(tmp_path / "absent.onnx")
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(ModelError, match=r"folder\.onnx: cannot be read: "):
+        open_embedder(tmp_path / "folder.onnx")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"a text file\n", b"PK\x03\x04", b"@a", bytes(1000)])
+def test_what_is_no_onnx_file_at_all_is_refused(tmp_path, content):
+    message = refused(tmp_path / "text.onnx", content)
+    assert message == "no ONNX file, or a damaged one; export the model again"
+
+
+def test_the_onnx_file_of_somebody_else_is_refused(foreign, tmp_path):
+    assert "not one that 'farvox export' wrote" in refused(tmp_path / "m.onnx", foreign)
+    theirs = with_metadata(foreign, {"format": "another-toolkit/1"})
+    assert "not one that 'farvox export' wrote" in refused(tmp_path / "m.onnx", theirs)
+
+
+def test_a_newer_format_is_refused(foreign, tmp_path):
+    newer = with_metadata(foreign, METADATA | {"format": "farvox-onnx/2"})
+    message = refused(tmp_path / "m.onnx", newer)
+    assert message == "its format is farvox-onnx/2, and this farvox reads farvox-onnx/1: update farvox"
+
+
+@pytest.mark.parametrize("key", [key for key in METADATA if key != "format"])
+def test_metadata_that_lack_something_are_refused(foreign, tmp_path, key):
+    lacking = {name: value for name, value in METADATA.items() if name != key}
+    assert f"its metadata lack '{key}'" in refused(tmp_path / "m.onnx", with_metadata(foreign, lacking))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"config": "{"}, "'config' of its metadata is not JSON"),
+        ({"config": "[]"}, "'config' of its metadata is not a table"),
+        ({"config": "{}"}, "'config' of its metadata lacks 'frontend'"),
+        ({"config": '{"frontend": {}, "model": {"name": "x"}, "embedding_dim": "a"}'}, "'embedding_dim'"),
+        ({"min_samples": "many"}, "'min_samples' of its metadata is not a whole number"),
+        ({"card": "[]"}, "'card' of its metadata is not a table"),
+        ({"card": '{"treshold": 1}'}, "model card: unknown"),
+        ({}, "the graph takes ['x'] and gives ['y']"),
+    ],
+)
+def test_a_sealed_file_that_makes_no_sense_is_refused(foreign, tmp_path, changed, message):
+    assert message in refused(tmp_path / "m.onnx", with_metadata(foreign, METADATA | changed))
+
+
+def test_a_graph_that_onnxruntime_cannot_run_is_refused_and_only_once_said(foreign, tmp_path, capfd):
+    unknown = foreign.replace(b"Neg", b"Nag")
+    message = refused(tmp_path / "m.onnx", with_metadata(unknown, METADATA))
+    assert message.startswith("onnxruntime ") and "cannot run it" in message and "Nag" in message
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_command_line_refuses_by_name_and_without_a_traceback(foreign, voices, tmp_path, capfd):
+    (tmp_path / "m.onnx").write_bytes(foreign)
+    words = [str(voices / "a0.wav"), str(voices / "a1.wav"), "--vad", "off"]
+    assert main(["verify", "--model", str(tmp_path / "m.onnx"), *words]) == 2
+    assert "m.onnx: an ONNX file, but not one that 'farvox export' wrote" in capfd.readouterr().err
+
+
+def test_without_onnxruntime_the_extra_is_named(foreign, tmp_path):
+    (tmp_path / "m.onnx").write_bytes(with_metadata(foreign, METADATA))
+    code = (
+        "from farvox.errors import MissingExtraError\nfrom farvox.zoo import open_embedder\n"
+        "try:\n    open_embedder(sys.argv[1])\nexcept MissingExtraError as error:\n    print(error)"
     )
-    assert (done.stdout, done.stderr) == (
-        "exported models need onnxruntime: pip install 'farvox[onnx]'\n",
-        "",
-    )
+    done = without("onnxruntime", code, tmp_path / "m.onnx")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "exported models need onnxruntime: pip install 'farvox[onnx]'\n"
+    assert os.fspath(tmp_path) not in done.stdout

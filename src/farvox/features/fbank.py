@@ -127,7 +127,7 @@ class KaldiFbank(_LogMel):
 
     def windowed(self, raw_BFN: Tensor) -> Tensor:
         """DC removed, pre-emphasised (the first sample by itself), windowed: in this order, like Kaldi."""
-        frames_BFN = raw_BFN - raw_BFN.sum(dim=-1, keepdim=True) / self.config.frame_length
+        frames_BFN = raw_BFN - _exact_sum(raw_BFN) / self.config.frame_length
         previous_BFN = self.config.preemphasis * frames_BFN
         frames_BFN[..., 1:] -= previous_BFN[..., :-1]
         frames_BFN[..., :1] -= previous_BFN[..., :1]
@@ -308,6 +308,12 @@ def _join_four(z_CKRS: Tensor, twiddles_CKQ11: Tensor) -> Tensor:
 
 def _squared_half(real: Tensor, imag: Tensor) -> Tensor:
     return (0.5 * real).square() + (0.5 * imag).square()
+
+
+def _exact_sum(raw_BFN: Tensor) -> Tensor:
+    """Sum of each frame [B, F, 1], rounded once, so that no order of additions shows in faint filters."""
+    wide_BFN = raw_BFN if raw_BFN.device.type == "mps" else raw_BFN.double()  # which has no float64
+    return wide_BFN.sum(dim=-1, keepdim=True).float()
 
 
 def _clockwise(turns: np.ndarray) -> Tensor:
