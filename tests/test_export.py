@@ -14,8 +14,8 @@ from farvox.export import OPSET, export_onnx, parity_of, parity_signals
 from farvox.features.frontend import FrontEndConfig, build_frontend
 from farvox.models.registry import MODELS, build_model
 from farvox.zoo import Card, Model, load_model
-from farvox.zoo.embedder import model_digest
 from farvox.zoo.onnx import OnnxEmbedder
+from farvox.zoo.torch import model_digest
 
 # Widths of 16 and more: narrower convolutions of torch's crash on some CPUs.
 SMALL = {

@@ -35,9 +35,10 @@ from farvox.io.atomic import atomic_file
 from farvox.io.audio import resample
 from farvox.rng import rng_for
 from farvox.zoo.card import Card
-from farvox.zoo.embedder import ONNX_SUFFIX, model_digest
+from farvox.zoo.find import ONNX_SUFFIX
 from farvox.zoo.model import Model
 from farvox.zoo.onnx import FORMAT, INPUT, OUTPUT, OnnxEmbedder, with_metadata
+from farvox.zoo.torch import model_digest
 
 FrontEnd = KaldiFbank | FfsvcMel | SpeechBrainFbank
 

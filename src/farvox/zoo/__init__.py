@@ -1,8 +1,8 @@
 """Trained models: save, load, and read what other toolkits saved. Nothing that is read is ever executed."""
 
 from farvox.zoo.card import Calibration, Card, Figure
-from farvox.zoo.embedder import Embedder, TorchEmbedder, open_embedder, read_card
-from farvox.zoo.find import find_model, load_model
+from farvox.zoo.embedder import Embedder
+from farvox.zoo.find import find_model, load_model, open_embedder, read_card
 from farvox.zoo.foreign import import_checkpoint, import_embeddings
 from farvox.zoo.layouts import LAYOUTS
 from farvox.zoo.model import (
@@ -17,6 +17,7 @@ from farvox.zoo.model import (
 )
 from farvox.zoo.pull import is_address, is_pulled, pull, pull_address
 from farvox.zoo.table import DEFAULT_MODEL, zoo_models
+from farvox.zoo.torch import TorchEmbedder
 
 __all__ = [
     "DEFAULT_MODEL",

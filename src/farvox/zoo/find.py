@@ -1,4 +1,4 @@
-"""From what a user calls a model to the folder it lies in."""
+"""From what a user calls a model to the model: the folder it lies in, its weights, its card, its embedder."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import re
 from pathlib import Path
 
 from farvox.errors import ModelError
-from farvox.zoo.model import CONFIG, WEIGHTS, Model, load_folder
+from farvox.zoo.card import Card
+from farvox.zoo.embedder import Embedder
+from farvox.zoo.model import CONFIG, WEIGHTS, Model, load_folder, require_torch
 from farvox.zoo.pull import pull
 from farvox.zoo.table import zoo_models
+from farvox.zoo.torch import TorchEmbedder
+
+ONNX_SUFFIX = ".onnx"
 
 
 def load_model(spec: str | Path, device: str = "cpu") -> Model:
@@ -24,6 +29,40 @@ def load_model(spec: str | Path, device: str = "cpu") -> Model:
         MissingExtraError: torch is not installed.
     """
     return load_folder(find_model(spec), device)
+
+
+def open_embedder(spec: str | Path, device: str = "cpu") -> Embedder:
+    """Open any MODEL: a model folder, a run dir, ``RUN_DIR@37``, a name of the zoo, or an exported ``.onnx``.
+
+    Args:
+        spec: the model. An ``.onnx`` file needs onnxruntime, everything else torch.
+        device: where torch computes; onnxruntime computes on the CPU.
+
+    Raises:
+        ModelError: there is no such model, or its description is not usable.
+        CheckpointError: the weights are damaged or do not fit the network.
+        MissingExtraError: torch or onnxruntime is not installed.
+    """
+    if Path(spec).suffix == ONNX_SUFFIX:
+        from farvox.zoo.onnx import OnnxEmbedder
+
+        return OnnxEmbedder(spec)
+    require_torch(spec)
+    folder = find_model(spec)
+    return TorchEmbedder(load_folder(folder, device), Card.load(folder))
+
+
+def read_card(spec: str | Path) -> Card:
+    """The card of any MODEL, see `open_embedder`; empty where it has none. Nothing is fetched.
+
+    Raises:
+        ModelError: there is no such model, or its card is damaged.
+    """
+    if Path(spec).suffix == ONNX_SUFFIX:
+        return open_embedder(spec).card
+    if not Path(spec).exists() and str(spec) in zoo_models():
+        return zoo_models()[str(spec)].card
+    return Card.load(find_model(spec))
 
 
 def find_model(spec: str | Path) -> Path:
