@@ -1,7 +1,7 @@
 """The exception tree: what went wrong, where, and what to do about it.
 
-Every error a user can cause derives from `FarvoxError`; the command line prints its message
-without a traceback and exits with status 1. A message names the file, line or utterance.
+Every error a user can cause derives from `FarvoxError`; the command line prints its message without a
+traceback and exits with status 1 (2 where 1 is an answer). A message names the file, line or utterance.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class InitRecipe:
     """Where training starts from."""
 
     model: str = ""
-    """A MODEL (model folder, run dir, RUN_DIR@37); empty: new weights."""
+    """A MODEL (model folder, run dir, RUN_DIR@37, a name of the zoo); empty: new weights."""
     classifier: str = "new"
     """``new``: a fresh one; ``keep``: the model's own, same speakers; ``extend``: its rows, then new ones."""
 

@@ -128,6 +128,29 @@ def test_wrong_usage_and_a_missing_model_are_status_2(verify, voices, capsys):
     assert caught.value.code == 2
 
 
+@pytest.mark.parametrize("threshold", ["nan", "45"])
+def test_a_threshold_that_is_no_cosine_gets_no_answer(verify, voices, capsys, threshold):
+    assert verify(voices / "a0.wav", voices / "a0.wav", "--threshold", threshold) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and "is no cosine" in said.err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are text there")
+def test_a_name_that_is_no_text_and_a_terminal_that_cannot_spell_are_no_obstacle(
+    voices, model_folder, tmp_path
+):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.wav"
+    with open(path, "wb") as file:
+        file.write((voices / "a0.wav").read_bytes())
+    command = [sys.executable, "-m", "farvox", "verify", "--model", str(model_folder), "--json"]
+    done = subprocess.run(
+        [*command, path, str(voices / "a0.wav")],
+        capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["same"] is True
+
+
 def test_a_bug_is_status_2_and_no_answer(voices, model_folder):
     code = (
         "import sys, farvox.verifier.verifier as v\n"
@@ -154,7 +177,7 @@ def test_speakers_are_enrolled_identified_listed_and_forgotten(voices, model_fol
     capsys.readouterr()
     assert main(["identify", str(voices / "b0.wav"), *model]) == 0
     assert capsys.readouterr().out.startswith("Bö b\n  among 2 speakers, threshold 0.5\n   1.0000  Bö b\n")
-    assert main(["identify", str(voices / "b0.wav"), *model, "--threshold", "1.1", "--json"]) == 1
+    assert main(["identify", str(voices / "b2.wav"), *model, "--threshold", "1", "--json"]) == 1
     answer = json.loads(capsys.readouterr().out)
     assert answer["name"] is None and answer["num_speakers"] == 2 and len(answer["candidates"]) == 2
     assert main(["speakers"]) == 0
@@ -172,7 +195,9 @@ def test_what_cannot_be_enrolled_or_identified_says_why(voices, model_folder, tm
     assert "no such file" in capsys.readouterr().err
     assert main(["identify", str(tmp_path / "absent.wav"), *model]) == 2
     assert main(["identify", str(voices / "a0.wav"), *model]) == 1
-    assert capsys.readouterr().out.startswith("unknown\n  among 0 speakers")
+    said = capsys.readouterr()
+    assert said.out.startswith("unknown\n  among 0 speakers")
+    assert "nobody is enrolled with this model: farvox enrol" in said.err
     assert main(["forget", "ann"]) == 1
     assert "ann" in capsys.readouterr().err
     assert main(["enrol", "ann", str(voices / "a0.wav"), *model]) == 0

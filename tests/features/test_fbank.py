@@ -73,16 +73,9 @@ def test_filters_without_energy_have_the_roundings_of_kaldi():
     theirs_FM = kaldi_native_fbank(TONE, scale=32768)
     frontend = build_frontend(FrontEndConfig(mean="none"))
     ours_FM = frontend(torch.from_numpy(TONE)[None])[0].numpy()
-    plain_FM = frontend.compute(torch.from_numpy(TONE)[None])[0].numpy()
+    plain_FM = frontend.log_mel(frontend.cut(torch.from_numpy(TONE)[None]))[0].numpy()
     assert np.abs(ours_FM - theirs_FM).max() < 1e-3
     assert np.abs(plain_FM - theirs_FM).max() > 1e-2
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_plain_chain_of_operations_gives_the_same_features(kind):
-    frontend = build_frontend(FrontEndConfig(kind=kind))
-    wav_BT = torch.from_numpy(WAVEFORMS["noise"])[None]
-    torch.testing.assert_close(frontend.compute(wav_BT), frontend(wav_BT), atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("window", list(KALDI_WINDOWS))

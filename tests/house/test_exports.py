@@ -14,13 +14,13 @@ PUBLIC = {
     "farvox.augment": ["Augmenter", "build_augmenter"],
     "farvox.verifier": [
         "AudioArgument", "Enrolled", "Enrolment", "Identification", "Signal", "SpeakerStore",
-        "SqliteStore", "Verdict", "Verifier", "default_store_path", "read_signal",
+        "SqliteStore", "Verdict", "Verifier", "checked_threshold", "default_store_path", "read_signal",
     ],
     "farvox.zoo": [
         "DEFAULT_MODEL", "LAYOUTS", "Calibration", "Card", "Embedder", "Figure", "Model", "TorchEmbedder",
         "fill", "find_model", "import_checkpoint", "import_embeddings", "is_address", "is_pulled",
-        "load_model", "open_embedder", "pick_device", "pull", "pull_address", "read_card", "read_config",
-        "read_weights", "require_torch", "save_model", "write_weights", "zoo_models",
+        "is_zoo_name", "load_model", "open_embedder", "pick_device", "pull", "pull_address", "read_card",
+        "read_config", "read_weights", "require_torch", "save_model", "write_weights", "zoo_models",
     ],
 }  # fmt: skip
 

@@ -50,8 +50,9 @@ def test_no_other_line_has_a_lower_cost():
     ("scores", "message"),
     [
         ([0.9, 0.8, 0.1, 0.0], "too few or too easy"),
+        ([0.9, 0.5, 0.5, 0.0], "too few or too easy"),
         ([0.0, 0.2, 0.1, 0.3], "do not mean the same speaker"),
-        ([0.5, 0.5, 0.5, 0.5], "do not mean the same speaker"),
+        ([0.5, 0.5, 0.5, 0.5], "too few or too easy"),
     ],
 )
 def test_trials_that_teach_nothing_are_refused(scores, message):

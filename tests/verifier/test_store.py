@@ -118,7 +118,7 @@ def test_a_store_is_what_the_interface_says(store):
 
 def test_a_name_is_enrolled_once_with_a_model(store):
     store.add(enrolment("Anna", 1))
-    with pytest.raises(StoreError, match=r"'Anna' is enrolled with model-d already: forget .*replaced"):
+    with pytest.raises(StoreError, match=r"'Anna' is enrolled with model-d already: forget .*--replace"):
         store.add(enrolment(" Anna", 2))
     store.add(enrolment("Anna", 2), replace=True)
     store.add(enrolment("Anna", 5, digest=OTHER))

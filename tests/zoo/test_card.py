@@ -70,3 +70,9 @@ def test_a_probability_is_that_of_the_likelihood_ratio_and_the_prior():
     assert calibration.probability(0.5) == pytest.approx(math.e / (1 + math.e))
     assert calibration.probability(0.4, prior=0.01) == pytest.approx(0.01)
     assert calibration.probability(-1000.0) == 0.0 and calibration.probability(1000.0) == 1.0
+
+
+def test_a_card_that_could_not_be_read_again_is_not_written(tmp_path):
+    with pytest.raises(ModelError, match="no cosine"):
+        Card(threshold=4.4).save(tmp_path)
+    assert not (tmp_path / "card.json").exists()

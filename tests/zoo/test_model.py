@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from farvox.errors import AudioError, CheckpointError, ModelError
 from farvox.features.frontend import FrontEndConfig, build_frontend
 from farvox.models.registry import build_model
-from farvox.zoo import find_model, load_model, save_model
+from farvox.zoo import Card, find_model, load_model, save_model
 
 KWARGS = {"channels": 4, "blocks": (1, 1, 1, 1), "embedding_dim": 12, "num_mels": 20}
 FRONTEND = FrontEndConfig(num_mels=20, sample_scale=1.0, window="hamming")
@@ -210,3 +210,10 @@ def test_a_device_that_is_not_there_is_named(tmp_path):
     make_model(tmp_path)
     with pytest.raises(ModelError, match="device 'tpu' is not available here"):
         load_model(tmp_path, device="tpu")
+
+
+def test_a_card_does_not_outlive_the_weights_it_speaks_of(tmp_path):
+    make_model(tmp_path)
+    Card(threshold=0.4).save(tmp_path)
+    make_model(tmp_path)
+    assert Card.load(tmp_path) == Card()

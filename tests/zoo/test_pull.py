@@ -5,12 +5,22 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from farvox.errors import CheckpointError, ModelError
-from farvox.zoo import Card, find_model, load_model, open_embedder, pull, pull_address, zoo_models
+from farvox.zoo import (
+    Card,
+    find_model,
+    is_zoo_name,
+    load_model,
+    open_embedder,
+    pull,
+    pull_address,
+    zoo_models,
+)
 from farvox.zoo.fetch import FetchError, fetch, sha256_of, url_of
 from farvox.zoo.pull import parse_address, pull_model
 from farvox.zoo.table import Source, ZooModel, cache_path
@@ -125,6 +135,9 @@ def test_a_hub_that_cannot_be_reached_is_named(cache, small_checkpoint, monkeypa
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(FetchError, match=r"http://127\.0\.0\.1:9/owner/small/resolve/v1/.*refused"):
         fetch(HUGGINGFACE, tmp_path / "out")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:abc")
+    with pytest.raises(FetchError, match=r"127\.0\.0\.1:abc"):
+        fetch(HUGGINGFACE, tmp_path / "out")
 
 
 def test_without_pip_the_error_says_how_to_get_it(tmp_path):
@@ -144,11 +157,15 @@ def test_without_pip_the_error_says_how_to_get_it(tmp_path):
     assert "pip is not installed" in done.stdout and "ensurepip" in done.stdout, done.stderr
 
 
-def test_a_card_that_a_new_version_brings_replaces_the_old_one(cache, hub, small_checkpoint):
+def test_a_damaged_cache_is_fetched_again(cache, hub, small_checkpoint):
     served(hub, HUGGINGFACE, small_checkpoint)
-    pull_model(zoo_entry(small_checkpoint, HUGGINGFACE))
-    newer = zoo_entry(small_checkpoint, HUGGINGFACE, card=Card(name="small", threshold=0.4))
-    assert Card.load(pull_model(newer)).threshold == 0.4
+    model = zoo_entry(small_checkpoint, HUGGINGFACE)
+    weights = pull_model(model) / "model.safetensors"
+    whole = weights.read_bytes()
+    for damage in (whole[: len(whole) // 2], whole[:7], b"", bytes(100)):
+        weights.write_bytes(damage)
+        assert load_model(pull_model(model)).embedding_dim == 24
+    assert weights.read_bytes() == whole
 
 
 def test_two_processes_may_pull_at_once(cache, hub, small_checkpoint):
@@ -200,15 +217,27 @@ def test_addresses_are_read_and_malformed_ones_refused(monkeypatch):
 def test_a_name_of_the_zoo_that_is_not_there_is_answered_with_the_nearest():
     with pytest.raises(ModelError, match=r"no model 'campplus-zh-em' .* \(did you mean 'campplus-zh-en'\?\)"):
         pull("campplus-zh-em")
+    with pytest.raises(ModelError, match="did you mean 'campplus-zh-en' of the zoo"):
+        find_model("campplus-zhen")
     with pytest.raises(ModelError, match="the zoo has campplus-zh-en"):
         find_model("nowhere")
 
 
-def test_what_is_on_disk_comes_before_the_zoo(tmp_path, monkeypatch, cache):
+def test_a_model_on_disk_comes_before_the_zoo_and_another_folder_does_not(tmp_path, monkeypatch, cache):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "campplus-zh-en").mkdir()
-    with pytest.raises(ModelError, match="no model in 'campplus-zh-en'"):
-        find_model("campplus-zh-en")
+    assert is_zoo_name("campplus-zh-en")
+    (tmp_path / "campplus-zh-en" / "config.json").touch()
+    assert not is_zoo_name("campplus-zh-en")
+    assert find_model("campplus-zh-en") == Path("campplus-zh-en")
+
+
+def test_an_exported_model_is_not_called_missing(tmp_path):
+    (tmp_path / "m.onnx").touch()
+    with pytest.raises(
+        ModelError, match=r"m\.onnx: an exported model, .* name the model that it was"
+    ):
+        find_model(tmp_path / "m.onnx")
 
 
 def test_every_model_of_the_zoo_is_pinned_and_has_a_licence_and_a_source():

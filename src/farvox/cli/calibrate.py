@@ -46,6 +46,11 @@ def calibrate(
     print(f"calibration  llr = {scale:.4f} x score {'-' if offset < 0 else '+'} {abs(offset):.4f} (nats)")
     if folder is None:
         return
+    if not -1 <= point.threshold <= 1:
+        raise TrialError(
+            f"{scores}: these are no cosines, and a card is for a model's own: score with 'farvox score'; "
+            "nothing was written"
+        )
     from farvox.zoo import Calibration, Card
 
     on = note or f"{trials.name}, {len(trial_list):,} trials"
@@ -63,11 +68,11 @@ def calibrate(
 
 
 def _folder(model: str | None) -> Path | None:
-    from farvox.zoo import find_model, zoo_models
+    from farvox.zoo import find_model, is_zoo_name
 
     if model is None:
         return None
-    if model in zoo_models() and not Path(model).exists():
+    if is_zoo_name(model):
         raise UsageError(
             f"'{model}' is a model of the zoo, whose card is not yours to change: give its threshold to "
             "'farvox verify --threshold'"

@@ -128,6 +128,8 @@ def identify(
         counts = {"num_speakers": found.num_speakers, "num_others": found.num_others}
         _print_json({**fields, **counts, **_model(verifier), "test": _described(found.test)})
     else:
+        if not found.num_speakers:
+            print("farvox identify: nobody is enrolled with this model: farvox enrol", file=sys.stderr)
         print(found.name or "unknown")
         print(f"  among {found.num_speakers} speakers, threshold {found.threshold:.4g}")
         if found.num_others:
@@ -174,8 +176,10 @@ def _open(
     store: SqliteStore | None = None,
 ) -> tuple[Verifier, list[Signal]]:
     """The recordings, each found fit before a model is fetched or loaded, and the verifier."""
-    from farvox.verifier import Verifier, read_signal
+    from farvox.verifier import Verifier, checked_threshold, read_signal
 
+    if threshold is not None:
+        checked_threshold(threshold)
     signals = [read_signal(path, sample_rate=_USUAL_RATE, vad=vad) for path in files]
     verifier = Verifier.from_pretrained(model, device=device, threshold=threshold, vad=vad, store=store)
     if verifier.embedder.sample_rate != _USUAL_RATE:

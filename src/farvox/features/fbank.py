@@ -61,14 +61,6 @@ class _LogMel(nn.Module):
             )
             return self.levelled(self.refined(log_mel_BFM, raw_BFN))
 
-    def compute(self, wav_BT: Tensor) -> Tensor:
-        """`forward` as a plain chain of operations, the same for every waveform: what a graph can hold.
-
-        Without check, pieces or `refined`.
-        """
-        with torch.autocast(wav_BT.device.type, enabled=False):
-            return self.levelled(self.log_mel(self.cut(wav_BT.float())))
-
     def cut(self, wav_BT: Tensor) -> Tensor:
         """Frames that overlap, a view: wav_BT -> raw_BFN."""
         raise TypeError(f"{type(self).__name__} does not say how a waveform is cut into frames")

@@ -255,7 +255,7 @@ def _open(source: _Source) -> soundfile.SoundFile:
     try:
         with source.open() as content:
             refuse_truncated(source.name, content)
-        file = soundfile.SoundFile(source.name if source.content is None else source.open())
+        file = soundfile.SoundFile(_native(source.name) if source.content is None else source.open())
     except soundfile.LibsndfileError as error:
         if error.code in _UNKNOWN_FORMAT:
             raise _ForeignFormatError from None
@@ -266,6 +266,11 @@ def _open(source: _Source) -> soundfile.SoundFile:
         file.close()
         raise _ForeignFormatError
     return file
+
+
+def _native(path: str) -> str | bytes:
+    """A path as libsndfile is to be given it: its bytes where names are bytes, whatever they spell."""
+    return os.fsencode(path) if os.name == "posix" else path
 
 
 def _read_part(
@@ -294,7 +299,7 @@ def _read_part(
 def _read_frames(source: _Source, file: soundfile.SoundFile, start: int, count: int) -> Wave:
     """Frames [T, C] from ``start``, fewer where the file ends; never fewer than its header promises."""
     if file.frames == 0:
-        raise AudioError(f"{source}: holds no audio; delete it or its line of wav.scp")
+        raise AudioError(f"{source}: holds no audio")
     start = min(start, file.frames)
     count = min(count, file.frames - start)
     try:
@@ -326,7 +331,7 @@ def _decode(source: _Source) -> tuple[Wave, int]:
         why = f"{error.strerror} (FFmpeg); it is damaged, or no audio at all"
         raise AudioError(f"{source}: cannot be read as audio: {why}") from None
     if not blocks:
-        raise AudioError(f"{source}: holds no audio; delete it or its line of wav.scp")
+        raise AudioError(f"{source}: holds no audio")
     wav_CT = np.concatenate(blocks, axis=1)
     if wav_CT.shape[1] < (seconds - _SHORTFALL_SECONDS) * rate:
         found = f"{wav_CT.shape[1] / rate:.2f} s of {seconds:.2f} s"

@@ -69,7 +69,7 @@ def threshold_at_far(scores: ArrayLike, target: ArrayLike, far: float) -> Operat
             f"{len(nontargets):,} non-target trials are too few for a false-acceptance rate of {far:g}: "
             f"{math.ceil(FEWEST_FALSE_ACCEPTS / far):,} or more are needed; add some or ask for a higher rate"
         )
-    highest_rejected = nontargets[len(nontargets) - int(far * len(nontargets)) - 1]
+    highest_rejected = nontargets[len(nontargets) - int(far * len(nontargets) + 1e-9) - 1]
     above = values[values > highest_rejected]
     threshold = float((highest_rejected + above.min()) / 2) if len(above) else float(highest_rejected) + 1e-6
     return operating_point(values, is_target, threshold)
@@ -109,9 +109,9 @@ def fit_llr(scores: ArrayLike, target: ArrayLike) -> tuple[float, float]:
             that any scale would do; or the scores tell nothing, or the opposite.
     """
     values, is_target = validate(scores, target)
-    if values[is_target].min() > values[~is_target].max():
+    if values[is_target].min() >= values[~is_target].max():
         raise TrialError(
-            "every target trial scores above every non-target trial: these trials are too few or too easy to "
+            "no non-target trial scores above any target trial: these trials are too few or too easy to "
             "learn probabilities from"
         )
     sign_N = np.where(is_target, 1.0, -1.0)

@@ -3,7 +3,7 @@
 from farvox.verifier.enrolment import Enrolled, Enrolment
 from farvox.verifier.signal import AudioArgument, Signal, read_signal
 from farvox.verifier.store import SpeakerStore, SqliteStore, default_store_path
-from farvox.verifier.verifier import Identification, Verdict, Verifier
+from farvox.verifier.verifier import Identification, Verdict, Verifier, checked_threshold
 
 __all__ = [
     "AudioArgument",
@@ -15,6 +15,7 @@ __all__ = [
     "SqliteStore",
     "Verdict",
     "Verifier",
+    "checked_threshold",
     "default_store_path",
     "read_signal",
 ]

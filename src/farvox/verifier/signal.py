@@ -153,7 +153,9 @@ def _from_array(name: str, audio: tuple[Any, ...]) -> tuple[Wave, int]:
 
 
 def _refuse_shape(name: str, wav: NDArray[Any]) -> None:
-    if wav.ndim not in (1, 2):
+    if wav.ndim == 0:
+        raise AudioError(f"{name}: {wav!r} is one number; the array comes first: (array, rate)")
+    if wav.ndim > 2:
         raise AudioError(f"{name}: {wav.ndim} dimensions; an array is [samples] or [channels, samples]")
     if wav.size == 0:
         raise AudioError(f"{name}: holds no samples (shape {wav.shape})")
@@ -179,7 +181,7 @@ def _to_rate(name: str, rate: Any) -> int:
     try:
         if isinstance(rate, bool | np.bool_):
             raise TypeError
-        return operator.index(rate)
+        return int(rate) if isinstance(rate, float) and rate.is_integer() else operator.index(rate)
     except TypeError:
         raise AudioError(f"{name}: the rate is {rate!r}; it is a whole number of Hz") from None
 

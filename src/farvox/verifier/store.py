@@ -209,7 +209,7 @@ class SqliteStore:
         elif db.execute("SELECT 1 FROM enrolment WHERE name = ? AND model = ?", key).fetchone():
             raise StoreError(
                 f"'{enrolment.name}' is enrolled with {enrolment.model_name} already: forget that first"
-                " (farvox forget), or say that it is to be replaced"
+                " (farvox forget), or replace it (--replace, replace=True)"
             )
         db.execute(
             "INSERT INTO enrolment (name, model, model_name, num_recordings, seconds, enrolled_at, template)"

@@ -8,6 +8,7 @@ Shape suffixes: C channel, T sample, E embedding, N recording.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from farvox.errors import AudioError, ModelError
+from farvox.errors import AudioError, ModelError, UsageError
 from farvox.verifier.enrolment import Enrolment
 from farvox.verifier.signal import AudioArgument, Signal, Vad, read_signal
 from farvox.verifier.store import SpeakerStore, SqliteStore
@@ -91,6 +92,7 @@ class Verifier:
     Args:
         embedder: the model.
         threshold: from which score on two sides are the same speaker; None: what the model's card recommends.
+            A cosine; anything else is a `UsageError`.
         vad: see `farvox.verifier.signal.read_signal`.
         store: where speakers are enrolled; None: a file in the user's data folder, opened when first needed.
     """
@@ -105,7 +107,7 @@ class Verifier:
     ) -> None:
         self.embedder = embedder
         self.vad: Vad = vad
-        self._threshold = embedder.card.threshold if threshold is None else threshold
+        self._threshold = embedder.card.threshold if threshold is None else checked_threshold(threshold)
         self._store = store
 
     @classmethod
@@ -178,17 +180,17 @@ class Verifier:
         """Embeddings of length 1, whose dot product is the score.
 
         Args:
-            audio: a recording, or a list of recordings.
+            audio: a recording, or several as a list or tuple.
 
         Returns:
-            emb_E of a recording, emb_NE of a list.
+            emb_E of a recording, emb_NE of several.
 
         Raises:
             AudioError: a recording cannot be judged.
         """
         signals = [self.signal(each) for each in _recordings(audio)]
         emb_NE = self._embeddings(signals)
-        return emb_NE if isinstance(audio, list) else emb_NE[0]
+        return emb_NE if _is_several(audio) else emb_NE[0]
 
     def verify(self, enrol: Side, test: Side) -> Verdict:
         """Whether two sides are of the same speaker.
@@ -201,7 +203,8 @@ class Verifier:
         enrol_signals = tuple(self.signal(each) for each in _recordings(enrol))
         test_signals = tuple(self.signal(each) for each in _recordings(test))
         emb_NE = self._embeddings([*enrol_signals, *test_signals])
-        score = float(_fused(emb_NE[: len(enrol_signals)]) @ _fused(emb_NE[len(enrol_signals) :]))
+        cosine = _fused(emb_NE[: len(enrol_signals)]) @ _fused(emb_NE[len(enrol_signals) :])
+        score = min(1.0, max(-1.0, float(cosine)))
         probability = self.calibration.probability(score) if self.calibration else None
         return Verdict(score, score >= threshold, threshold, probability, enrol_signals, test_signals)
 
@@ -268,16 +271,42 @@ class Verifier:
         else:
             with self.embedder.side_by_side() as pool:
                 rows = list(pool.map(self.embedder.embed, channels))
+        for signal, row in zip((s for s in signals for _ in s.channels_CT), rows, strict=True):
+            if not 0 < float(np.linalg.norm(row)) < float("inf"):
+                raise AudioError(f"{signal.name}: gives no usable embedding (it is zero or not finite)")
         ends = np.cumsum([len(signal.channels_CT) for signal in signals])
         parts = np.split(np.stack([_length_normalised(row) for row in rows]), ends[:-1])
         return np.stack([_fused(part) for part in parts])
 
 
+def checked_threshold(threshold: float) -> float:
+    """A threshold as a number.
+
+    Raises:
+        UsageError: it is no cosine.
+    """
+    try:
+        value = float(threshold)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not -1 <= value <= 1:
+        raise UsageError(f"the threshold {threshold!r} is no cosine: it lies from -1 to 1")
+    return value
+
+
 def _recordings(side: Side) -> list[Recording]:
-    recordings = list(side) if isinstance(side, list) else [side]
+    recordings: list[Recording] = list(side) if _is_several(side) else [side]  # type: ignore[arg-type,list-item]
     if not recordings:
-        raise AudioError("a side is an empty list; it needs at least one recording")
-    return recordings  # type: ignore[return-value]
+        raise AudioError("a side has no recordings; it needs at least one")
+    return recordings
+
+
+def _is_several(side: Side) -> bool:
+    """Whether a side is a list of recordings, or a tuple of them and not ``(array, rate)``."""
+    if not isinstance(side, tuple):
+        return isinstance(side, list)
+    is_recording = isinstance(side[0], str | os.PathLike | Signal | tuple) if side else True
+    return is_recording or hasattr(side[0], "read")
 
 
 def _fused(emb_NE: Embedding) -> Embedding:
@@ -285,8 +314,5 @@ def _fused(emb_NE: Embedding) -> Embedding:
 
 
 def _length_normalised(emb_E: Embedding) -> Embedding:
-    length = float(np.linalg.norm(emb_E))
-    if not 0 < length < float("inf"):
-        raise AudioError("the model gives no usable embedding for this recording (zero or not finite)")
-    normalised: Embedding = (emb_E / length).astype(np.float32)
+    normalised: Embedding = (emb_E / np.linalg.norm(emb_E)).astype(np.float32)
     return normalised

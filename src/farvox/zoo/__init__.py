@@ -2,7 +2,7 @@
 
 from farvox.zoo.card import Calibration, Card, Figure
 from farvox.zoo.embedder import Embedder
-from farvox.zoo.find import find_model, load_model, open_embedder, read_card
+from farvox.zoo.find import find_model, is_zoo_name, load_model, open_embedder, read_card
 from farvox.zoo.foreign import import_checkpoint, import_embeddings
 from farvox.zoo.layouts import LAYOUTS
 from farvox.zoo.model import (
@@ -34,6 +34,7 @@ __all__ = [
     "import_embeddings",
     "is_address",
     "is_pulled",
+    "is_zoo_name",
     "load_model",
     "open_embedder",
     "pick_device",

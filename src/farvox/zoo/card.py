@@ -134,7 +134,12 @@ class Card:
         return cls.from_dict(values, str(path))
 
     def save(self, folder: str | Path) -> None:
-        """Write ``card.json`` into a model folder, whole or not at all."""
+        """Write ``card.json`` into a model folder, whole or not at all.
+
+        Raises:
+            ModelError: it could not be read again.
+        """
+        self.from_dict(self.to_dict(), f"{folder}: model card")
         write_json(Path(folder) / CARD, self.to_dict())
 
 

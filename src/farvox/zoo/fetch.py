@@ -7,6 +7,7 @@ file is copied out of it.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import importlib.util
 import os
 import shutil
@@ -59,10 +60,11 @@ def fetch(source: Source, out: Path, most_bytes: int = 0) -> None:
 
 def url_of(source: Source) -> str:
     """Address of a file of a hub; ``HF_ENDPOINT`` and ``MODELSCOPE_ENDPOINT`` name mirrors."""
+    name = quote(source.name)
     if source.kind == "huggingface":
-        base = f"{os.environ.get('HF_ENDPOINT') or 'https://huggingface.co'}/{source.name}"
+        base = f"{os.environ.get('HF_ENDPOINT') or 'https://huggingface.co'}/{name}"
     else:
-        base = f"{os.environ.get('MODELSCOPE_ENDPOINT') or 'https://modelscope.cn'}/models/{source.name}"
+        base = f"{os.environ.get('MODELSCOPE_ENDPOINT') or 'https://modelscope.cn'}/models/{name}"
     return f"{base}/resolve/{quote(source.revision)}/{quote(source.file)}"
 
 
@@ -103,10 +105,11 @@ def _pip_download(requirement: str, folder: str) -> None:
     print(f"  pip download {requirement}", file=sys.stderr, flush=True)
     done = subprocess.run([*pip, *words], stdout=_STDERR, stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
-        raise FetchError(
-            f"pip download ended with status {done.returncode}: {lines[-1].removeprefix('ERROR: ')}"
-        )
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
+        why = said[-1].removeprefix("ERROR: ")
+        if "No matching distribution" in why:
+            why += " (or the index cannot be reached)"
+        raise FetchError(f"pip download ended with status {done.returncode}: {why}")
 
 
 def _from_hub(url: str, out: Path, most_bytes: int) -> None:
@@ -116,7 +119,7 @@ def _from_hub(url: str, out: Path, most_bytes: int) -> None:
             _copy(answer, file, most_bytes, int(answer.headers.get("Content-Length") or 0))
     except urllib.error.HTTPError as error:
         raise FetchError(f"{url}: status {error.code} {error.reason}") from error
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise FetchError(f"{url}: {getattr(error, 'reason', error)}") from error
 
 

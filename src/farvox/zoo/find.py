@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def open_embedder(spec: str | Path, device: str = "cpu") -> Embedder:
         return OnnxEmbedder(spec)
     require_torch(spec)
     folder = find_model(spec)
-    return TorchEmbedder(load_folder(folder, device), Card.load(folder))
+    return TorchEmbedder(load_folder(folder, device), read_card(spec))
 
 
 def read_card(spec: str | Path) -> Card:
@@ -60,7 +61,7 @@ def read_card(spec: str | Path) -> Card:
     """
     if Path(spec).suffix == ONNX_SUFFIX:
         return open_embedder(spec).card
-    if not Path(spec).exists() and str(spec) in zoo_models():
+    if is_zoo_name(spec):
         return zoo_models()[str(spec)].card
     return Card.load(find_model(spec))
 
@@ -76,8 +77,13 @@ def find_model(spec: str | Path) -> Path:
         ModelError: there is none.
     """
     path, epoch = Path(spec), None
-    if not path.exists() and str(spec) in zoo_models():
+    if is_zoo_name(spec):
         return pull(str(spec))
+    if path.suffix == ONNX_SUFFIX and path.is_file():
+        raise ModelError(
+            f"{path}: an exported model, which cannot be trained, exported again or given a card: name the "
+            "model that it was exported from"
+        )
     if not path.exists() and (match := re.fullmatch(r"(.+)@(\d+)", str(spec))):
         path, epoch = Path(match[1]), int(match[2])
     if epoch is None and (path / CONFIG).is_file():
@@ -88,13 +94,19 @@ def find_model(spec: str | Path) -> Path:
     if epochs:
         raise ModelError(f"{path} has no epoch {epoch}; it has {', '.join(map(str, sorted(epochs)))}")
     if not path.is_dir():
-        raise ModelError(
-            f"no model '{spec}': there is no such folder, and the zoo has {', '.join(zoo_models())}"
-        )
+        near = difflib.get_close_matches(str(spec), zoo_models(), n=1)
+        hint = f"did you mean '{near[0]}' of the zoo?" if near else f"the zoo has {', '.join(zoo_models())}"
+        raise ModelError(f"no model '{spec}': there is no such folder; {hint}")
     raise ModelError(
         f"no model in '{path}': neither {CONFIG} (a model folder) "
         f"nor a complete checkpoints/epoch_NNN (a run dir) is in it"
     )
+
+
+def is_zoo_name(spec: str | Path) -> bool:
+    """Whether ``spec`` is a name of the zoo, and no model on disk is called the same."""
+    on_disk = (Path(spec) / CONFIG).is_file() or (Path(spec) / "checkpoints").is_dir()
+    return str(spec) in zoo_models() and not on_disk
 
 
 def _complete_epochs(checkpoints: Path) -> dict[int, Path]:

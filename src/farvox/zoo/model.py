@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import farvox
 from farvox.errors import CheckpointError, MissingExtraError, ModelError
 from farvox.features.frontend import FrontEndConfig, build_frontend
 from farvox.io.atomic import atomic_file, write_json
+from farvox.zoo.card import CARD
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +95,7 @@ def save_model(
     model_kwargs: Mapping[str, Any],
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a model folder; other files that are in it stay.
+    """Write a model folder; other files that are in it stay, but for the card of the model that was there.
 
     Args:
         folder: made if need be. A model that is there already is replaced.
@@ -117,7 +119,8 @@ def save_model(
         raise ModelError(f"{folder}: the entry '{clash[0]}' of {CONFIG} is the format's own")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).unlink(missing_ok=True)
+    for outdated in (CONFIG, CARD):  # a card speaks of the weights that it lay beside
+        (folder / outdated).unlink(missing_ok=True)
     write_weights(folder / WEIGHTS, network.state_dict())
     write_json(folder / CONFIG, config | dict(extra or {}))
 
@@ -189,6 +192,19 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read as weights: {error}") from error
     return weights
+
+
+def are_whole(path: Path) -> bool:
+    """Whether a safetensors file is there and as long as its header says; the numbers are not looked at."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if length < 1 << 27 else {}
+            size = os.fstat(file.fileno()).st_size
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, IndexError):
+        return False
+    return bool(ends) and 8 + length + max(ends) == size
 
 
 def write_weights(path: str | Path, weights: Mapping[str, Tensor]) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from farvox.errors import CheckpointError, FarvoxError, ModelError
-from farvox.io.atomic import atomic_dir
-from farvox.zoo.card import Card
 from farvox.zoo.fetch import FetchError, fetch, sha256_of
 from farvox.zoo.foreign import import_checkpoint
-from farvox.zoo.model import CONFIG, require_torch
+from farvox.zoo.model import CONFIG, WEIGHTS, are_whole, require_torch
 from farvox.zoo.table import Source, ZooModel, cache_path, zoo_model
 
 _ADDRESS = re.compile(r"(huggingface|modelscope):([^/:@]+/[^/:@]+)(?:@([^:]+))?:(.+)")
@@ -35,9 +33,6 @@ def pull(name: str) -> Path:
 def pull_model(model: ZooModel) -> Path:
     """See `pull`. Two processes may pull at once: each finds a whole folder or none."""
     if is_pulled(model):
-        if Card.load(model.folder) != model.card:
-            with suppress(FarvoxError):  # a cache that others own keeps the card it has
-                model.card.save(model.folder)
         return model.folder
     require_torch()
     cache_path().mkdir(parents=True, exist_ok=True)
@@ -45,10 +40,23 @@ def pull_model(model: ZooModel) -> Path:
     with tempfile.TemporaryDirectory(dir=cache_path(), prefix=".tmp-pull-") as folder:
         checkpoint = Path(folder) / Path(model.sources[0].file).name
         _fetch_any(model, checkpoint)
-        with atomic_dir(model.folder) as out:
-            import_checkpoint(checkpoint, out, model.arch)
-            model.card.save(out)
+        built = Path(folder) / "model"
+        import_checkpoint(checkpoint, built, model.arch)
+        model.card.save(built)
+        _put(built, model)
     return model.folder
+
+
+def _put(built: Path, model: ZooModel) -> None:
+    """Give a folder its place in the cache; if another process was quicker, its folder is the same."""
+    try:
+        if model.folder.exists() and not is_pulled(model):
+            shutil.rmtree(model.folder)
+        model.folder.parent.mkdir(parents=True, exist_ok=True)
+        built.rename(model.folder)
+    except OSError as error:
+        if not is_pulled(model):
+            raise FarvoxError(f"{model.folder}: cannot be written: {error}") from error
 
 
 def pull_address(address: str, out: str | Path, arch: str, sha256: str = "") -> str:
@@ -84,8 +92,8 @@ def pull_address(address: str, out: str | Path, arch: str, sha256: str = "") -> 
 
 
 def is_pulled(model: ZooModel) -> bool:
-    """Whether a model of the zoo is in the cache."""
-    return (model.folder / CONFIG).is_file()
+    """Whether a model of the zoo is in the cache, whole."""
+    return (model.folder / CONFIG).is_file() and are_whole(model.folder / WEIGHTS)
 
 
 def is_address(text: str) -> bool:

@@ -96,4 +96,4 @@ def zoo_model(name: str) -> ZooModel:
 
 def cache_path() -> Path:
     """The folder for what can be fetched again: ``FARVOX_CACHE``, or the user's cache folder."""
-    return Path(os.environ.get("FARVOX_CACHE") or user_cache_path("farvox"))
+    return Path(os.environ.get("FARVOX_CACHE") or user_cache_path("farvox")).expanduser()
