@@ -68,3 +68,31 @@ sys.exit(main(["export", {str(folder)!r}, {str(tmp_path / "m.onnx")!r}]))
     )
     assert done.returncode == 1
     assert done.stderr == f"farvox export: export needs {absent}: pip install 'farvox[export]'\n"
+
+
+@pytest.mark.slow
+def test_a_device_needs_no_more_packages_than_its_page_says(exported, voices, tmp_path):
+    """docs/device.md: numpy soundfile soxr onnxruntime tyro rich platformdirs."""
+    code = (
+        "import sys\n"
+        "absent = ('torch', 'polars', 'scipy', 'matplotlib', 'av', 'safetensors', 'tomli_w')\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in absent:\n"
+        "            raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "from farvox.cli.main import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    store, model = ["--store", str(tmp_path / "s.sqlite")], ["--model", str(exported), "--vad", "off"]
+    first, second = str(voices / "a0.wav"), str(voices / "a1.wav")
+    for words, statuses in (
+        (["verify", first, second, *model], (0, 1)),
+        (["enrol", "ann", first, *model, *store], (0,)),
+        (["identify", first, *model, *store], (0,)),
+        (["speakers", *store], (0,)),
+        (["forget", "ann", *store], (0,)),
+        (["models", str(exported)], (0,)),
+    ):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        assert done.returncode in statuses and "Traceback" not in done.stderr, done.stderr
