@@ -1,7 +1,6 @@
 """What `export_onnx` writes computes what torch computes, and nothing else is written."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import farvox
 from farvox.errors import ModelError
 from farvox.export import OPSET, export_onnx, parity_of, parity_signals
 from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.io.audio import read_audio
 from farvox.models.registry import MODELS, build_model
 from farvox.zoo import Card, Model, load_model
 from farvox.zoo.onnx import OnnxEmbedder
@@ -174,11 +174,29 @@ def test_the_signals_of_the_parity_check_can_be_embedded(sample_rate):
     assert np.abs(quiet_T).max() == 20 and (quiet_T == np.rint(quiet_T)).all()
 
 
+@pytest.fixture(scope="module")
+def exported_campplus(campplus, tmp_path_factory):
+    """The pretrained CAM++, its file, and what its export reported."""
+    path = tmp_path_factory.mktemp("campplus") / "campplus.onnx"
+    model = load_model(campplus)
+    report = export_onnx(model, Card.load(campplus), path)
+    return model, OnnxEmbedder(path), report
+
+
 @pytest.mark.slow
-def test_the_real_campplus_agrees_with_torch(tmp_path):
-    if not (folder := os.environ.get("FARVOX_CAMPPLUS_DIR")):
-        pytest.skip("FARVOX_CAMPPLUS_DIR names no model folder of the real CAM++")
-    model = load_model(folder)
-    worst = export_onnx(model, Card.load(folder), tmp_path / "campplus.onnx").worst
-    assert worst.absolute < 1e-4 and worst.relative < 1e-4
-    assert_parity(model, OnnxEmbedder(tmp_path / "campplus.onnx"), waves(model, 2, 54_321))
+def test_the_real_campplus_agrees_with_torch(exported_campplus):
+    model, embedder, report = exported_campplus
+    assert report.worst.absolute < 1e-4 and report.worst.relative < 1e-4
+    assert_parity(model, embedder, waves(model, 2, 54_321))
+
+
+@pytest.mark.slow
+def test_the_real_campplus_agrees_with_torch_on_20_real_utterances(exported_campplus, corpora, golden):
+    model, embedder, _ = exported_campplus
+    paths = np.load(golden / "campplus.npz")["paths"]
+    assert len(paths) == 20
+    for path in paths:
+        wav_BT = read_audio(corpora / str(path))[None]
+        ours_BE = model.embed(torch.from_numpy(wav_BT)).double().numpy()
+        parity = parity_of(str(path), ours_BE, embedder.embed_batch(wav_BT).astype(np.float64))
+        assert parity.absolute < 1e-4 and parity.relative < 1e-4 and parity.angular < 1e-8, parity

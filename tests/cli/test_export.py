@@ -1,14 +1,17 @@
 """``farvox export``."""
 
+import json
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from farvox.cli.main import main
 from farvox.features.frontend import FrontEndConfig
+from farvox.io.embeddings import EmbeddingSet
 from farvox.models.registry import build_model
 from farvox.zoo import Card, open_embedder, save_model
 
@@ -43,6 +46,54 @@ def test_export_refuses_what_it_cannot_write_before_it_loads_the_model(tmp_path,
     assert "the name of an exported model must end in '.onnx'" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "no_model"), str(tmp_path / "model.onnx")]) == 1
     assert f"no model '{tmp_path / 'no_model'}'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_does_not_write_over_a_folder(tmp_path, capsys):
+    (tmp_path / "m.onnx").mkdir()
+    assert main(["export", str(tmp_path / "no_model"), str(tmp_path / "m.onnx")]) == 1
+    assert "m.onnx: is a folder, and a file is to be written there" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_is_exported_answers_as_its_model_does(exported, model_folder, voices, capsys):
+    answers = []
+    for model in (exported, model_folder):
+        words = [str(voices / "a0.wav"), str(voices / "b0.wav"), "--vad", "off", "--json"]
+        status = main(["verify", "--model", str(model), *words])
+        answers.append((status, json.loads(capsys.readouterr().out)))
+    (status, ours), (torch_status, theirs) = answers
+    assert status == torch_status == (0 if theirs["same"] else 1)
+    assert ours["score"] == pytest.approx(theirs["score"], abs=1e-4)
+    assert (ours["same"], ours["threshold"], ours["model"]) == (theirs["same"], 0.5, "small")
+    assert ours["backend"].startswith("onnxruntime ") and theirs["backend"].startswith("torch ")
+
+
+@pytest.mark.slow
+def test_what_is_exported_extracts_as_its_model_does(exported, model_folder, corpus, tmp_path):
+    for model, out in ((exported, "onnx"), (model_folder, "torch")):
+        words = ["extract", str(model), str(corpus / "dev"), str(tmp_path / out), "--device", "cpu"]
+        assert main(words) == 0
+    ours, theirs = (EmbeddingSet.load(tmp_path / out) for out in ("onnx", "torch"))
+    assert list(ours.utt_ids) == list(theirs.utt_ids) and len(ours.utt_ids) == 9
+    gap_N = np.abs(ours.embeddings - theirs.embeddings).max(axis=1)
+    assert (gap_N < 1e-4 * np.abs(theirs.embeddings).max(axis=1)).all()
+    assert ours.meta["backend"].startswith("onnxruntime ") and ours.meta["model"] == theirs.meta["model"]
+
+
+@pytest.mark.slow
+def test_the_card_of_what_is_exported_is_printed(exported, model_folder, capsys):
+    assert main(["models", str(exported)]) == 0
+    card = capsys.readouterr().out
+    assert "small" in card and "threshold      0.5;" in card and "calibration    llr = 10" in card
+    assert main(["models", str(model_folder)]) == 0
+    assert card == capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_what_is_exported_cannot_be_exported_again(exported, tmp_path, capsys):
+    assert main(["export", str(exported), str(tmp_path / "again.onnx")]) == 1
+    assert str(exported) in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

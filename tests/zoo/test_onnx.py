@@ -1,5 +1,6 @@
 """An exported model run by onnxruntime: it is the model it was made of, and nothing else is taken for one."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -20,16 +21,17 @@ import sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name == {name!r}:
+        if name in {names!r}:
             raise ModuleNotFoundError(f"No module named '{{name}}'", name=name)
 
 sys.meta_path.insert(0, Blocked())
 """
 
 
-def without(module, code, *words):
-    """Run code in another process where a module cannot be imported."""
-    command = [sys.executable, "-c", BLOCKED.format(name=module) + code, *map(str, words)]
+def without(modules, code, *words):
+    """Run code in another process where some modules cannot be imported, and warnings are errors."""
+    blocked = BLOCKED.format(names=modules)
+    command = [sys.executable, "-W", "error", "-c", blocked + code, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -106,6 +108,17 @@ def test_samples_of_another_type_or_order_in_memory_are_taken(embedder):
 
 
 @pytest.mark.slow
+def test_neither_threads_nor_optimisation_change_an_embedding(exported, embedder):
+    wav_BT = waves(5, 20_000)
+    expected_BE = embedder.embed_batch(wav_BT)
+    tolerance = 1e-5 * np.abs(expected_BE).max()
+    for other in (OnnxEmbedder(exported, threads=1), OnnxEmbedder(exported, optimise=True)):
+        alone_BE = np.stack([other.embed(wav_T) for wav_T in wav_BT])
+        np.testing.assert_allclose(alone_BE, expected_BE, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(other.embed_batch(wav_BT), expected_BE, rtol=0, atol=tolerance)
+
+
+@pytest.mark.slow
 def test_a_shorter_waveform_is_an_audio_error(embedder):
     with pytest.raises(AudioError, match=rf"needs at least {embedder.min_samples}"):
         embedder.embed(waves(1, embedder.min_samples - 1)[0])
@@ -167,7 +180,7 @@ def test_without_torch_it_embeds_and_verifies(exported, embedder, voices, tmp_pa
     wav_T = waves(1, 12_345)[0]
     np.save(tmp_path / "wav.npy", wav_T)
     files = [exported, tmp_path / "wav.npy", tmp_path / "emb.npy", voices / "a0.wav", voices / "a1.wav"]
-    done = without("torch", code, *files)
+    done = without(("torch", "onnx", "onnxscript", "safetensors"), code, *files)
     verdict = Verifier(embedder, vad="off").verify(voices / "a0.wav", voices / "a1.wav")
     assert (done.returncode, done.stderr) == (0 if verdict.same else 1, "")
     assert done.stdout.startswith(f"score        {verdict.score:.4f}   threshold 0.5\n")
@@ -225,6 +238,34 @@ def test_one_changed_bit_breaks_the_seal(exported, tmp_path):
     assert message == "damaged, or changed since it was exported; export the model again"
 
 
+@pytest.mark.slow
+def test_a_changed_bit_is_noticed_anywhere(exported, tmp_path):
+    content = bytearray(exported.read_bytes())
+    for position in np.linspace(0, len(content) - 1, 60).astype(int):
+        content[position] ^= 4
+        refused(tmp_path / "m.onnx", bytes(content))
+        content[position] ^= 4
+
+
+@pytest.mark.slow
+def test_a_file_that_another_tool_saved_again_is_refused(exported, tmp_path):
+    import onnx
+
+    proto = onnx.load(exported)
+    proto.graph.doc_string = "changed"
+    assert "changed since it was exported" in refused(tmp_path / "m.onnx", proto.SerializeToString())
+
+
+def test_the_seal_is_the_hash_of_all_that_comes_before_it(foreign):
+    import onnx
+
+    content = with_metadata(foreign, METADATA)
+    before = content[: content.rindex(b"\x72", 0, content.rindex(b"sha256"))]
+    assert hashlib.sha256(before).hexdigest().encode() == content[-64:]
+    entries = {entry.key: entry.value for entry in onnx.ModelProto.FromString(content).metadata_props}
+    assert entries == METADATA | {"sha256": content[-64:].decode()}
+
+
 def test_something_appended_breaks_the_seal(foreign, tmp_path):
     content = with_metadata(foreign, METADATA)
     assert "changed since it was exported" in refused(tmp_path / "m.onnx", content + foreign)
@@ -238,7 +279,19 @@ def test_a_file_that_is_not_there_or_is_a_folder_is_refused(tmp_path):
         open_embedder(tmp_path / "folder.onnx")
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"a text file\n", b"PK\x03\x04", b"@a", bytes(1000)])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"a text file\n",
+        b"PK\x03\x04",
+        b"@a",
+        bytes(1000),
+        b"RIFF\x24\x00\x00\x00WAVEfmt ",
+        b"\xff" * 100,
+    ],
+)
 def test_what_is_no_onnx_file_at_all_is_refused(tmp_path, content):
     message = refused(tmp_path / "text.onnx", content)
     assert message == "no ONNX file, or a damaged one; export the model again"
@@ -271,6 +324,7 @@ def test_metadata_that_lack_something_are_refused(foreign, tmp_path, key):
         ({"config": '{"frontend": {}, "model": {"name": "x"}, "embedding_dim": "a"}'}, "'embedding_dim'"),
         ({"min_samples": "many"}, "'min_samples' of its metadata is not a whole number"),
         ({"card": "[]"}, "'card' of its metadata is not a table"),
+        ({"card": '{"threshold": 3.0}'}, "model card: the threshold 3.0 is no cosine"),
         ({"card": '{"treshold": 1}'}, "model card: unknown"),
         ({}, "the graph takes ['x'] and gives ['y']"),
     ],
@@ -299,7 +353,7 @@ def test_without_onnxruntime_the_extra_is_named(foreign, tmp_path):
         "from farvox.errors import MissingExtraError\nfrom farvox.zoo import open_embedder\n"
         "try:\n    open_embedder(sys.argv[1])\nexcept MissingExtraError as error:\n    print(error)"
     )
-    done = without("onnxruntime", code, tmp_path / "m.onnx")
+    done = without(("torch", "onnxruntime"), code, tmp_path / "m.onnx")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "exported models need onnxruntime: pip install 'farvox[onnx]'\n"
     assert os.fspath(tmp_path) not in done.stdout
