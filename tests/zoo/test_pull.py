@@ -234,9 +234,7 @@ def test_a_model_on_disk_comes_before_the_zoo_and_another_folder_does_not(tmp_pa
 
 def test_an_exported_model_is_not_called_missing(tmp_path):
     (tmp_path / "m.onnx").touch()
-    with pytest.raises(
-        ModelError, match=r"m\.onnx: an exported model, .* name the model that it was"
-    ):
+    with pytest.raises(ModelError, match=r"m\.onnx: an exported model, .* name the model that it was"):
         find_model(tmp_path / "m.onnx")
 
 
