@@ -43,7 +43,11 @@ def launch_ranks(command: Sequence[str], count: int) -> int:
         for rank, ear in enumerate(ears):
             env = _environment(rank, count, port)
             ranks.append(subprocess.Popen(command, env=env, stdout=ear, stderr=ear))
-        failed = _wait(ranks)
+        try:
+            failed = _wait(ranks)
+        except KeyboardInterrupt:  # the terminal told every rank: let it tidy away what is half-written
+            _let_leave(ranks)
+            raise
         if failed is None:
             return 0
         _repeat(failed, ears[failed], ranks[failed].returncode)
@@ -66,6 +70,12 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int | None:
             return guilty[0]
         if None not in states:
             return states.index(LOST_STATUS) if LOST_STATUS in states else None
+        time.sleep(0.05)
+
+
+def _let_leave(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+    deadline = time.monotonic() + SECONDS_TO_LEAVE
+    while time.monotonic() < deadline and any(rank.poll() is None for rank in ranks):
         time.sleep(0.05)
 
 
