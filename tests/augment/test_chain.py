@@ -27,6 +27,17 @@ def test_a_chunk_depends_on_its_stream_and_on_nothing_else(kind, made_banks, spe
     assert len(set(forwards)) > 1 or kind == "none"
 
 
+def test_a_share_of_the_chunks_is_left_entirely_clean(made_banks, speech):
+    certain = {"reverb_probability": 1.0, "noise_probability": 1.0}
+    banks = {"rirs": made_banks["rirs"], "noise": made_banks["noise"]}
+    augmenter = build_augmenter("farvox", **banks, **certain, clean_probability=0.3)
+    clean = sum(augmenter(speech, rng_for(0, 0, position)) is speech for position in range(500))
+    assert clean == pytest.approx(150, abs=50)
+    every = build_augmenter("farvox", **banks, **certain)
+    none = build_augmenter("farvox", **banks, **certain, clean_probability=0.0)
+    assert (none(speech, rng_for(0, 0, 1)) == every(speech, rng_for(0, 0, 1))).all()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_chunk_given_is_left_as_it_was(kind, made_banks, speech):
     before = speech.copy()
@@ -111,6 +122,7 @@ def test_banks_that_are_not_given_are_not_used(made_banks, speech):
         ("farvox", {"noise_probability": 0.5}, "no data dirs of noise"),
         ("farvox", {"babble_probability": 0.5}, "no data dirs of speech"),
         ("farvox", {"reverb_probability": 1.5}, r"reverb_probability must be in \[0, 1\]"),
+        ("farvox", {"clean_probability": -0.1}, r"clean_probability must be in \[0, 1\]"),
         ("ffsvc", {"noise": ["n"], "rirs": ["r"]}, "music has none"),
         ("homework", {"noise": ["n"], "music": ["m"]}, "rirs has none"),
     ],

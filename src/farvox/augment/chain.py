@@ -41,6 +41,7 @@ def build_augmenter(
     music: Dirs = (),
     speech: Dirs = (),
     rirs: Dirs = (),
+    clean_probability: float = 0.0,
     reverb_probability: float | None = None,
     noise_probability: float | None = None,
     music_probability: float | None = None,
@@ -61,9 +62,10 @@ def build_augmenter(
         music: data dirs of music.
         speech: data dirs of speech, for babble.
         rirs: data dirs of room impulse responses.
-        reverb_probability: of "farvox", as are all options that follow. A probability left None takes its
-            default where its data dirs are given (reverberation 0.5, noise 0.4, music 0.2, babble 0.2), and
-            is 0 where they are not.
+        clean_probability: of "farvox", as are all options that follow: share of the chunks that are left
+            entirely as they are; the other chances are those of the rest.
+        reverb_probability: chance of reverberation. A probability left None takes its default where its data
+            dirs are given (reverberation 0.5, noise 0.4, music 0.2, babble 0.2), and is 0 where they are not.
         noise_probability: chance of noise.
         music_probability: chance of music.
         babble_probability: chance of babble.
@@ -93,6 +95,8 @@ def build_augmenter(
     noises = _probability("noise", noise_probability, 0.4, noise, "noise")
     musics = _probability("music", music_probability, 0.2, music, "music")
     babble = _probability("babble", babble_probability, 0.2, speech, "speech")
+    if not 0 <= clean_probability <= 1:
+        raise RecipeError(f"clean_probability must be in [0, 1], not {clean_probability}")
     if reverb == noises == musics == babble == 0:
         raise RecipeError(
             "augmentation 'farvox' has nothing to do: give data dirs of rirs, noise, music or speech, "
@@ -108,7 +112,7 @@ def build_augmenter(
         if chance > 0
     ]
     rir_bank = RirBank.open(rirs, sample_rate=sample_rate) if reverb > 0 else None
-    return FarvoxChain(rir_bank, reverb, tuple(additions))
+    return FarvoxChain(rir_bank, reverb, tuple(additions), clean_probability)
 
 
 @dataclass(frozen=True)
@@ -173,15 +177,19 @@ class FarvoxChain:
         rirs: room impulse responses, or None for no reverberation.
         reverb_probability: how often a chunk is reverberated.
         additions: kinds of noise, in the order they are added.
+        clean_probability: how often a chunk is left entirely as it is.
     """
 
     rirs: RirBank | None
     reverb_probability: float
     additions: tuple[Addition, ...]
+    clean_probability: float = 0.0
 
     def __call__(self, wav_T: Array, rng: np.random.Generator) -> Array:
         """The augmented chunk."""
         if is_silent(wav_T):
+            return wav_T
+        if self.clean_probability > 0 and rng.random() < self.clean_probability:
             return wav_T
         if self.rirs is not None and rng.random() < self.reverb_probability:
             wav_T = self.rirs.reverberate(wav_T, self.rirs.draw(rng))
