@@ -29,7 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("farvox.cli.train:train", "train or fine-tune a model from a recipe"),
     "extract": ("farvox.cli.extract:extract", "turn a data dir into embeddings"),
     "score": ("farvox.cli.score:score", "score a trial list"),
-    "evaluate": ("farvox.cli.score:evaluate", "EER, minDCF and a report from scores"),
+    "evaluate": ("farvox.cli.evaluate:evaluate", "EER, minDCF and a report from scores"),
     "verify": ("farvox.cli.verify:verify", "are two recordings of the same speaker?"),
     "enrol": ("farvox.cli.verify:enrol", "remember a speaker"),
     "identify": ("farvox.cli.verify:identify", "which enrolled speaker is it?"),

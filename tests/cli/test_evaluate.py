@@ -1,0 +1,97 @@
+"""``farvox evaluate`` as a user types it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from farvox.cli.main import main
+from farvox.metrics.detection import detection_error
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """All pairs of sixteen takes of four speakers as a trial list in VoxCeleb's form, and their scores."""
+    rng = np.random.default_rng(3)
+    voices = np.repeat(rng.standard_normal((4, 16)), 4, axis=0)
+    emb_NE = voices + 0.9 * rng.standard_normal(voices.shape)
+    emb_NE /= np.linalg.norm(emb_NE, axis=1, keepdims=True)
+    names = [f"{speaker}-{take}" for speaker in ("anna", "ben", "cleo", "dan") for take in range(4)]
+    pairs = [(e, t) for e in range(16) for t in range(e + 1, 16)]
+    trials = [f"{int(e // 4 == t // 4)} {names[e]}.wav {names[t]}.wav\n" for e, t in pairs]
+    scores = [f"{names[e]}.wav {names[t]}.wav {float(emb_NE[e] @ emb_NE[t])}\n" for e, t in pairs]
+    (tmp_path / "trials").write_text("".join(trials))
+    (tmp_path / "scores").write_text("".join(scores))
+    return tmp_path
+
+
+def run(*words):
+    return main([str(word) for word in words])
+
+
+def test_scores_become_figures(folder, capsys):
+    trials = [line.split() for line in (folder / "trials").read_text().splitlines()]
+    rows = [line.split() for line in (folder / "scores").read_text().splitlines()]
+    assert run("evaluate", folder / "trials", folder / "scores", "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    expected = detection_error([float(r[2]) for r in rows], [int(t[0]) for t in trials])
+    for name in ("eer", "min_dcf", "threshold", "num_target", "num_nontarget"):
+        assert figures[name] == getattr(expected, name)
+    assert (figures["num_target"], figures["num_nontarget"]) == (24, 96)
+    assert 0 < figures["eer"] < 0.2
+
+    assert run("evaluate", folder / "trials", folder / "scores") == 0
+    assert f"EER     {expected.eer:.4%}" in capsys.readouterr().out
+
+
+def test_figures_follow_the_options(folder, capsys):
+    run("evaluate", folder / "trials", folder / "scores", "--json", "--p-target", "0.5", "--ties", "grouped")
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["p_target"] == 0.5 and figures["min_dcf"] <= 2 * figures["eer"]
+    words = ("evaluate", folder / "trials", folder / "scores", "--threshold=-1")
+    assert run(*words, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["at"] == {"threshold": -1.0, "far": 1.0, "frr": 0.0}
+    assert run(*words) == 0
+    assert "at -1     FAR 100.0000%, FRR 0.0000%" in capsys.readouterr().out
+
+
+def test_a_report_and_a_plot_are_written_when_asked_for(folder):
+    words = ("evaluate", folder / "trials", folder / "scores")
+    assert run(*words, "--report", folder / "page.html", "--plot", folder / "det.svg") == 0
+    assert run(*words, "--report", folder / "report", "--plot", folder / "det.png") == 0
+    assert "<svg" in (folder / "page.html").read_text("utf-8")
+    assert {p.name for p in (folder / "report").iterdir()} >= {"report.html", "det.png", "scores.svg"}
+    assert (folder / "det.svg").is_file() and (folder / "det.png").is_file()
+
+
+FAULTS = {
+    "no labels": ("anna-0 anna-1\n", "anna-0 anna-1 1\n", "list: no labels"),
+    "missing trial": ("1 a b\n0 a c\n", "a b 1\n", "1 of the 2 trials have no score"),
+    "one kind only": ("1 a b\n1 a c\n", "a b 1\na c 2\n", "none of the 2 trials is a non-target"),
+}
+
+
+@pytest.mark.parametrize(("listed", "scored", "message"), FAULTS.values(), ids=FAULTS)
+def test_input_at_fault_gives_a_message_and_status_1(folder, capsys, listed, scored, message):
+    (folder / "list").write_text(listed)
+    (folder / "scored").write_text(scored)
+    assert run("evaluate", folder / "list", folder / "scored") == 1
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].startswith("farvox evaluate: ") and message in said.err
+    assert "Traceback" not in said.err
+
+
+def test_wrong_usage_gives_status_2(folder, capsys):
+    assert run("evaluate", folder / "trials", folder / "scores", "--plot", folder / "det.gif") == 2
+    assert "a plot is a .png or an .svg file" in capsys.readouterr().err
+
+
+def test_evaluate_does_not_import_torch(folder):
+    program = (
+        "import sys; from farvox.cli.main import main; main(['evaluate', 'trials', 'scores']);"
+        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
