@@ -2,8 +2,8 @@
 
     python benchmarks/farfield/lists.py CORPORA OUT [SPEAKERS] [SEED]
 
-Of each speaker of speechocean762 (SPEAKERS counts the sorted ones, "101-125" unless given) the first 10 sorted
-utterances are close-talk enrolments and the last 10 are tests, all pairs. OUT gets data dirs and trial lists:
+Of each speaker of speechocean762 (SPEAKERS counts the sorted ones, "101-125" unless given) the first 10
+sorted utterances are close-talk enrolments and the last 10 are tests, all pairs. OUT gets data dirs and lists:
 
     enrol, near     the recordings themselves
     far-a           the tests through the 10 measured GTU responses, every speaker in all of them
@@ -11,9 +11,9 @@ utterances are close-talk enrolments and the last 10 are tests, all pairs. OUT g
     near.trials  far-a.trials  far-b.trials
     noise-train     the noise that may be trained on: what is not in the tests
 
-Noise at 5 to 20 dB comes from the last 4 sorted ESC-10 clips of each class for the test speakers, and from the 2
-before them for any others (on whom settings are chosen, who also never meet a GTU response: no far-a). All draws
-come from (SEED, list, position).
+Noise at 5 to 20 dB comes from the last 4 sorted ESC-10 clips of each class for the test speakers, and from
+the 2 before them for any others (on whom settings are chosen, who also never meet a GTU response: no far-a).
+All draws come from (SEED, list, position).
 """
 
 from __future__ import annotations
