@@ -3,7 +3,7 @@
     python benchmarks/farfield/lists.py CORPORA OUT [SPEAKERS] [SEED]
 
 Of each speaker of speechocean762 (SPEAKERS counts the sorted ones, "101-125" unless given) the first 10
-sorted utterances are close-talk enrolments and the last 10 are tests, all pairs. OUT gets data dirs and lists:
+sorted utterances are close-talk enrolments and the last 10 are tests, all pairs. OUT gets:
 
     enrol, near     the recordings themselves
     far-a           the tests through the 10 measured GTU responses, every speaker in all of them
