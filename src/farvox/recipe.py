@@ -55,7 +55,20 @@ class InitRecipe:
     model: str = ""
     """A MODEL (model folder, run dir, RUN_DIR@37, a name of the zoo); empty: new weights."""
     classifier: str = "new"
-    """``new``: a fresh one; ``keep``: the model's own, same speakers; ``extend``: its rows, then new ones."""
+    """``new``: a fresh one; ``means``: the speakers' mean embeddings by the model; ``keep``: the model's own,
+    same speakers; ``extend``: its rows, then new ones."""
+    mean_utterances: int = 10
+    """Utterances of each speaker in the means of ``means``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillRecipe:
+    """The frozen starting model as a teacher that hears every chunk before it is augmented."""
+
+    weight: float = 0.0
+    """Weight of 1 - cosine between an embedding and the teacher's; 0: no teacher."""
+    classify: float = 1.0
+    """Weight of the classification loss; 0: the head is left alone and no speaker labels are needed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +85,9 @@ class OptimRecipe:
     """Examples of one optimiser step, over all ranks and accumulation steps."""
     accumulate: int = 1
     """Forward-backward passes per optimiser step."""
+    l2_sp: float = 0.0
+    """Strength of the pull back to the network's starting weights (L2-SP); for the network it takes the place
+    of ``weight_decay``."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0: not clipped."""
     precision: str = "fp32"
@@ -80,6 +96,8 @@ class OptimRecipe:
     """BatchNorm statistics over all ranks; default: per rank, as in the baseline."""
     freeze_batchnorm: bool = False
     """BatchNorm keeps its running statistics (evaluation mode) while training."""
+    channels_last: bool = False
+    """Memory order of two-dimensional convolutions; faster on some machines, above all with ``bf16``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +109,13 @@ class ScheduleRecipe:
     first_epoch: int = 0
     """Number of the first epoch (the homework continues at 44); milestones count from it, warm-up from 0."""
     kind: str = "multistep"
-    """``multistep``, ``cosine``, ``exponential`` or ``constant``."""
+    """``multistep``, ``linear``, ``cosine``, ``exponential`` or ``constant``; by the step, but for the first."""
     milestones: tuple[int, ...] = (10, 20, 30)
     gamma: float = 0.1
     final_lr: float = 0.0
-    """Learning rate at the end of ``cosine`` and ``exponential``."""
-    warmup_epochs: int = 2
-    """Epochs of linear warm-up."""
+    """Learning rate at the end of ``linear``, ``cosine`` and ``exponential``."""
+    warmup_epochs: float = 2.0
+    """Epochs of linear warm-up; a fraction of one is possible."""
     margin_epochs: tuple[float, ...] = ()
     """(start, end): the margin is 0 until epoch start and grows to its full value until epoch end."""
 
@@ -166,6 +184,7 @@ class Recipe:
     model: Table = field(default_factory=dict)
     head: Table = field(default_factory=dict)
     init: InitRecipe = field(default_factory=InitRecipe)
+    distill: DistillRecipe = field(default_factory=DistillRecipe)
     optim: OptimRecipe = field(default_factory=OptimRecipe)
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
     validate: ValidateRecipe = field(default_factory=ValidateRecipe)
@@ -177,7 +196,9 @@ class Recipe:
 _LEAST = {
     "seed": 0, "threads": 0, "data.num_frames": 1, "data.epoch_size": 0, "data.workers": 0,
     "optim.lr": 0, "optim.momentum": 0, "optim.weight_decay": 0, "optim.batch_size": 1, "optim.accumulate": 1,
-    "optim.clip_norm": 0, "schedule.first_epoch": 0, "schedule.warmup_epochs": 0, "schedule.final_lr": 0,
+    "optim.clip_norm": 0, "optim.l2_sp": 0, "distill.weight": 0, "distill.classify": 0,
+    "init.mean_utterances": 1, "schedule.first_epoch": 0, "schedule.warmup_epochs": 0,
+    "schedule.final_lr": 0,
     "log.every": 1, "log.keep": 0,
 }  # fmt: skip
 """The least value that a number of a recipe may have."""
@@ -206,10 +227,10 @@ def parse_recipe(table: Mapping[str, Any], source: str = "recipe") -> Recipe:
     recipe: Recipe = _build(Recipe, table, source)
     for name, value, allowed in (
         ("data.sampling", recipe.data.sampling, ("utterance", "speaker")),
-        ("init.classifier", recipe.init.classifier, ("new", "keep", "extend")),
+        ("init.classifier", recipe.init.classifier, ("new", "means", "keep", "extend")),
         ("optim.name", recipe.optim.name, ("sgd", "adam", "adamw")),
         ("optim.precision", recipe.optim.precision, ("fp32", "bf16", "fp16")),
-        ("schedule.kind", recipe.schedule.kind, ("multistep", "cosine", "exponential", "constant")),
+        ("schedule.kind", recipe.schedule.kind, ("multistep", "linear", "cosine", "exponential", "constant")),
         ("device", recipe.device, ("auto", "cpu", "cuda", "mps")),
     ):
         if value not in allowed:

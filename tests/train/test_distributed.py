@@ -15,7 +15,7 @@ from farvox.recipe import merge, parse_recipe
 from farvox.train import trainer
 from farvox.train.distributed import SyncBatchNorm, World, join_world, synchronise_batchnorm
 from farvox.train.launch import launch_ranks
-from farvox.train.step import TrainingModel
+from farvox.train.objective import TrainingModel
 
 RESNET = {"name": "resnet34", "num_mels": 24, "channels": 16, "blocks": [1, 1, 1, 1], "embedding_dim": 16}
 ECAPA = {"name": "ecapa", "num_mels": 24, "channels": 32, "embedding_dim": 16, "bottleneck": 16}
@@ -81,7 +81,7 @@ def step_in_double_precision(world, model):
         labels_B = torch.randint(0, 6, (8,), generator=draws)
         mine = slice(world.rank, None, world.size)
         optimizer.zero_grad()
-        loss, _ = wrapped(feats_BFM[mine], labels_B[mine])
+        loss, *_ = wrapped(feats_BFM[mine], labels_B[mine])
         loss.backward()
         optimizer.step()
         found.append(float(world.mean(loss.detach())))

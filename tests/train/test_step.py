@@ -8,7 +8,8 @@ from farvox.data.loader import Batch
 from farvox.errors import NonFiniteLossError
 from farvox.features.frontend import FrontEndConfig, build_frontend
 from farvox.models.registry import build_head, build_model
-from farvox.train.step import Stepper, TrainingModel, build_optimizer
+from farvox.train.objective import TrainingModel
+from farvox.train.step import Stepper, build_optimizer
 
 CPU = torch.device("cpu")
 

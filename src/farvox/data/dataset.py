@@ -27,12 +27,16 @@ DrawMasks = Callable[[np.random.Generator], npt.NDArray[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A chunk of speech with its label and the SpecAugment masks drawn for it."""
+    """A chunk of speech with its label and the SpecAugment masks drawn for it.
+
+    ``clean_T`` is the chunk before augmentation, where the data set keeps it.
+    """
 
     wav_T: Wav
     label: int
     masks_K4: npt.NDArray[np.int64]
     position: int
+    clean_T: Wav | None = None
 
 
 class ChunkDataset(Dataset[Example]):
@@ -47,6 +51,7 @@ class ChunkDataset(Dataset[Example]):
         labels_VS: class of each speaker at each speed; None: speaker s at speed number v is s + v * S.
         augment: changes a chunk, or None.
         draw_masks: draws SpecAugment masks, or None.
+        keep_clean: deliver each chunk as it was before augmentation as well.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class ChunkDataset(Dataset[Example]):
         labels_VS: npt.NDArray[np.int64] | None = None,
         augment: Augment | None = None,
         draw_masks: DrawMasks | None = None,
+        keep_clean: bool = False,
     ) -> None:
         self.table = table
         self.seed = seed
@@ -70,6 +76,7 @@ class ChunkDataset(Dataset[Example]):
         self.labels_VS = np.arange(shape[0] * shape[1]).reshape(shape) if labels_VS is None else labels_VS
         self.augment = augment
         self.draw_masks = draw_masks
+        self.keep_clean = keep_clean
 
     def __len__(self) -> int:
         return len(self.table)
@@ -84,12 +91,12 @@ class ChunkDataset(Dataset[Example]):
             wav_T = draw_chunk(self.table.wav_paths[row], length, self.sample_rate, rng)
         except AudioError as error:
             raise AudioError(f"utterance '{self.table.utt_ids[row]}': {error}") from None
-        wav_T = fit_length(change_speed(wav_T, speed), self.num_samples)
+        wav_T = clean_T = fit_length(change_speed(wav_T, speed), self.num_samples)
         if self.augment is not None:
             wav_T = self.augment(wav_T, rng)
         masks = self.draw_masks(rng) if self.draw_masks else np.zeros((0, 4), dtype=np.int64)
         label = int(self.labels_VS[variant, self.table.speakers_N[row]])
-        return Example(wav_T, label, masks, position)
+        return Example(wav_T, label, masks, position, clean_T if self.keep_clean else None)
 
 
 def draw_chunk(path: str, num_samples: int, sample_rate: int, rng: np.random.Generator) -> Wav:

@@ -5,7 +5,7 @@ Shape suffixes: B utterance, T sample, K mask.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,26 +20,37 @@ from farvox.errors import FarvoxError
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one forward-backward pass takes."""
+    """What one forward-backward pass takes.
+
+    Attributes:
+        wav_BT: chunks, augmented.
+        labels_B: their classes.
+        masks_BK4: their SpecAugment masks.
+        positions: where they stand in the epoch.
+        clean_BT: the chunks before augmentation, where a teacher is to hear them.
+    """
 
     wav_BT: Tensor
     labels_B: Tensor
     masks_BK4: Tensor
     positions: tuple[int, ...]
+    clean_BT: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``."""
-        return Batch(
-            self.wav_BT.to(device, non_blocking=True),
-            self.labels_B.to(device, non_blocking=True),
-            self.masks_BK4.to(device, non_blocking=True),
-            self.positions,
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory; called by the DataLoader."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(
-            self.wav_BT.pin_memory(), self.labels_B.pin_memory(), self.masks_BK4.pin_memory(), self.positions
+            change(self.wav_BT),
+            change(self.labels_B),
+            change(self.masks_BK4),
+            self.positions,
+            None if self.clean_BT is None else change(self.clean_BT),
         )
 
 
@@ -49,11 +60,13 @@ def collate(examples: Sequence[Example]) -> Batch:
     masks = np.zeros((len(examples), num_masks, 4), dtype=np.int64)
     for row, example in enumerate(examples):
         masks[row, : len(example.masks_K4)] = example.masks_K4
+    clean = [example.clean_T for example in examples if example.clean_T is not None]
     return Batch(
         torch.from_numpy(np.stack([example.wav_T for example in examples])),
         torch.tensor([example.label for example in examples]),
         torch.from_numpy(masks),
         tuple(example.position for example in examples),
+        torch.from_numpy(np.stack(clean)) if clean else None,
     )
 
 

@@ -18,6 +18,9 @@ import polars as pl
 from farvox.errors import DataDirError
 from farvox.io.kaldi import DataDir
 
+UNLABELLED = "unlabelled"
+"""Name of the speaker of utterances that say no speaker, where none is needed."""
+
 
 @dataclass(frozen=True)
 class StringTable:
@@ -60,15 +63,20 @@ class TrainingTable:
     speaker_names: tuple[str, ...]
 
     @classmethod
-    def open(cls, paths: Sequence[str | Path]) -> TrainingTable:
+    def open(cls, paths: Sequence[str | Path], *, labelled: bool = True) -> TrainingTable:
         """Read data dirs for training.
+
+        Args:
+            paths: the data dirs.
+            labelled: whether every utterance must have a speaker; otherwise those without one share
+                the name `UNLABELLED`.
 
         Raises:
             DataDirError: a dir does not say who speaks, or there is none.
         """
         if not paths:
             raise DataDirError("no data dir to train on: set data.train")
-        tables = [_open_labelled(Path(path)) for path in paths]
+        tables = [_open_dir(Path(path), labelled) for path in paths]
         table = pl.concat(tables)
         names = table["speaker_id"].unique().sort()
         numbers = pl.DataFrame({"speaker_id": names, "speaker": np.arange(len(names))})
@@ -93,8 +101,10 @@ class TrainingTable:
         return digest.hexdigest()
 
 
-def _open_labelled(path: Path) -> pl.DataFrame:
+def _open_dir(path: Path, labelled: bool) -> pl.DataFrame:
     table = DataDir.open(path).table.select("utt_id", "wav_path", "speaker_id")
+    if not labelled:
+        table = table.with_columns(pl.col("speaker_id").fill_null(UNLABELLED))
     unnamed = table.filter(pl.col("speaker_id").is_null())
     if len(unnamed):
         raise DataDirError(

@@ -124,6 +124,10 @@ def unpack_optimizer(
         optimizer.load_state_dict({"state": state, "param_groups": packed["groups"]})
     except ValueError as error:
         raise CheckpointError(f"the optimiser state does not fit this model: {error}") from None
+    for weight, entries in optimizer.state.items():  # in the weight's memory order, as if never saved
+        for name, value in entries.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                entries[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value).detach()
 
 
 def prune_checkpoints(run_dir: Path, keep: int) -> None:

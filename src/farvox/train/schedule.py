@@ -17,7 +17,7 @@ class Schedule:
     MultiStepLR does when the homework continues at epoch 44.
 
     Attributes:
-        kind: ``multistep``, ``cosine``, ``exponential`` or ``constant``.
+        kind: ``multistep``, ``linear``, ``cosine``, ``exponential`` or ``constant``.
         lr: the full learning rate.
         steps_per_epoch: optimiser steps in an epoch.
         first_epoch: number of the run's first epoch.
@@ -37,7 +37,7 @@ class Schedule:
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
     final_lr: float = 0.0
-    warmup_epochs: int = 0
+    warmup_epochs: float = 0.0
     margin: float = 0.0
     margin_epochs: tuple[float, ...] = ()
 
@@ -55,7 +55,7 @@ class Schedule:
 
     def lr_at(self, epoch: int, step: int) -> float:
         """Learning rate of optimiser step ``step`` (from 0) of ``epoch``."""
-        warmup_steps = self.warmup_epochs * self.steps_per_epoch
+        warmup_steps = round(self.warmup_epochs * self.steps_per_epoch)
         done = epoch * self.steps_per_epoch + step
         if done < warmup_steps:
             return self.lr * (done + 1) / warmup_steps
@@ -67,6 +67,8 @@ class Schedule:
         first = max(self.first_epoch * self.steps_per_epoch, warmup_steps)
         last = self.epochs * self.steps_per_epoch
         progress = (done - first) / max(1, last - 1 - first)
+        if self.kind == "linear":
+            return self.lr + (self.final_lr - self.lr) * progress
         if self.kind == "cosine":
             return self.final_lr + (self.lr - self.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
         return float(self.lr * (self.final_lr / self.lr) ** progress)

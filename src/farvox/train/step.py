@@ -1,6 +1,6 @@
 """One optimiser step: forward, backward, check, update.
 
-Shape suffixes: B utterance, F frame, M mel, C class.
+Shape suffixes: B utterance, F frame, M mel, E embedding.
 """
 
 from __future__ import annotations
@@ -8,34 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from farvox.data.loader import Batch
 from farvox.errors import NonFiniteLossError
 from farvox.features.specaugment import apply_masks
+from farvox.train.objective import Anchor, Losses, Teacher
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class TrainingModel(nn.Module):
-    """Network and classifier head as one module, so that DDP sees one forward pass."""
-
-    def __init__(self, network: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.head = head
-
-    def forward(self, feats_BFM: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy and number of right guesses; both scalars."""
-        logits_BC = self.head(self.network(feats_BFM), labels_B)
-        loss = F.cross_entropy(logits_BC.float(), labels_B)
-        with torch.no_grad():
-            right = (logits_BC.argmax(dim=1) == labels_B).sum()
-        return loss, right
 
 
 @dataclass(frozen=True)
@@ -44,6 +28,7 @@ class StepResult:
 
     loss: Tensor
     num_right: Tensor
+    distance: Tensor
     grad_norm: Tensor
 
 
@@ -57,6 +42,8 @@ class Stepper:
         device: where to compute.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         clip_norm: largest gradient norm; 0: not clipped.
+        teacher: embeds the clean chunks, or None.
+        anchor: keeps the weights near where they started, or None.
     """
 
     def __init__(
@@ -68,6 +55,8 @@ class Stepper:
         device: torch.device,
         precision: str = "fp32",
         clip_norm: float = 0.0,
+        teacher: Teacher | None = None,
+        anchor: Anchor | None = None,
     ) -> None:
         self.model = model
         self.frontend = frontend
@@ -75,6 +64,8 @@ class Stepper:
         self.device = device
         self.precision = precision
         self.clip_norm = clip_norm
+        self.teacher = teacher
+        self.anchor = anchor
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -87,15 +78,17 @@ class Stepper:
         """
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         self.optimizer.zero_grad(set_to_none=True)
-        loss_sum = torch.zeros((), device=self.device)
-        num_right = torch.zeros((), device=self.device)
+        loss_sum, num_right, distance = torch.zeros(3, device=self.device)
         for number, batch in enumerate(micro_batches, 1):
             with self._no_sync(last=number == len(micro_batches)):
-                loss, right = self._forward(batch.to(self.device))
-                self.scaler.scale(loss / len(micro_batches)).backward()  # type: ignore[no-untyped-call]
-            loss_sum += loss.detach() / len(micro_batches)
-            num_right += right
+                found = self._forward(batch.to(self.device))
+                self.scaler.scale(found.loss / len(micro_batches)).backward()  # type: ignore[no-untyped-call]
+            loss_sum += found.loss.detach() / len(micro_batches)
+            num_right += found.num_right
+            distance += found.distance / len(micro_batches)
         self.scaler.unscale_(self.optimizer)
+        if self.anchor:
+            self.anchor.pull()
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm or float("inf"))
         overflow = self.scaler.is_enabled() and bool(torch.isfinite(loss_sum))  # a smaller scale will mend it
         if not bool(torch.isfinite(grad_norm)) and not overflow:
@@ -107,16 +100,18 @@ class Stepper:
             )
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return StepResult(loss_sum, num_right, grad_norm)
+        return StepResult(loss_sum, num_right, distance, grad_norm)
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _forward(self, batch: Batch) -> Losses:
         with torch.no_grad():
             feats_BFM = apply_masks(self.frontend(batch.wav_BT), batch.masks_BK4)
+            clean_BFM = None if batch.clean_BT is None else self.frontend(batch.clean_BT)
         with torch.autocast(
             self.device.type, AUTOCAST.get(self.precision), enabled=self.precision in AUTOCAST
         ):
-            loss, right = self.model(feats_BFM, batch.labels_B)
-        return loss, right
+            target_BE = self.teacher.embed(clean_BFM) if self.teacher and clean_BFM is not None else None
+            losses: Losses = self.model(feats_BFM, batch.labels_B, target_BE)
+        return losses
 
     def _no_sync(self, *, last: bool) -> AbstractContextManager[None]:
         if isinstance(self.model, DistributedDataParallel) and not last:
@@ -126,14 +121,14 @@ class Stepper:
 
 def build_optimizer(
     name: str,
-    parameters: Sequence[nn.Parameter],
+    parameters: Sequence[nn.Parameter] | Sequence[dict[str, Any]],
     *,
     lr: float,
     weight_decay: float,
     momentum: float,
     nesterov: bool,
 ) -> torch.optim.Optimizer:
-    """SGD, Adam or AdamW over ``parameters``; Adam's decay is L2 in the gradient, as in the baseline."""
+    """SGD, Adam or AdamW over ``parameters`` (or groups of them); Adam's decay is L2 in the gradient, as in the baseline."""
     if name == "sgd":
         return torch.optim.SGD(
             parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov

@@ -32,9 +32,11 @@ from farvox.train.claim import claim_run_dir
 from farvox.train.distributed import World, synchronise_batchnorm
 from farvox.train.example import mask_law, open_augmenter
 from farvox.train.log import RunLog
+from farvox.train.means import start_at_means
+from farvox.train.objective import Anchor, Teacher, TrainingModel
 from farvox.train.schedule import Schedule
 from farvox.train.start import StartingPoint, class_names, idle_names, starting_point
-from farvox.train.step import Stepper, TrainingModel, build_optimizer
+from farvox.train.step import Stepper, build_optimizer
 from farvox.train.validate import Validation
 from farvox.zoo import Model, fill, read_weights, save_model
 
@@ -58,6 +60,11 @@ def train(recipe: Recipe, run_dir: Path, world: World, *, resume: bool = True) -
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     run = _build(recipe, run_dir, world)
+    if not finished and recipe.init.classifier == "means":
+        start_at_means(
+            run.head, run.as_model(), run.table, run.dataset.labels_VS, speeds=recipe.data.speeds,
+            utterances=recipe.init.mean_utterances, seed=recipe.seed, world=world,
+        )  # fmt: skip
     first_epoch = _restore(run, run_dir, finished) if finished else recipe.schedule.first_epoch
     total = (recipe.schedule.epochs - recipe.schedule.first_epoch) * run.plan.steps_per_epoch
     with (
@@ -118,13 +125,15 @@ class Run:
         return Model(self.network, self.frontend, {"frontend": self.frontend_config.to_dict()})
 
     def describe(self) -> str:
-        """Two lines on what is being trained on what."""
+        """Lines on what is being trained on what."""
         count = sum(p.numel() for p in self.network.parameters())
+        ignored = self.recipe.optim.channels_last and _is_on_many_cpus(self.world)
         return (
             f"{len(self.table)} utterances, {len(self.table.speaker_names)} speakers, "
             f"{len(self.classes)} classes; "
             f"{self.plan.steps_per_epoch} steps of {self.plan.batch_size} an epoch\n"
             f"{self.model_name}: {count:,} parameters; {self.world.size} process(es) on {self.world.device}"
+            + ("\noptim.channels_last is left out: torch crashes on it in several CPU processes" * ignored)
         )
 
 
@@ -144,7 +153,11 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
         raise RecipeError(
             f"data.domain_weights has {len(data.domain_weights)} entries, data.train {len(data.train)} dirs"
         )
-    table = TrainingTable.open(data.train)
+    distill = recipe.distill
+    if not distill.weight and not distill.classify:
+        raise RecipeError("distill.weight and distill.classify are both 0: there is nothing to minimise")
+    _refuse_without_model(recipe)
+    table = TrainingTable.open(data.train, labelled=distill.classify > 0)
     plan = EpochPlan(
         recipe.seed, table.speakers_N, optim.batch_size, data.sampling,
         table.domains_N, data.domain_weights, data.epoch_size,
@@ -163,21 +176,27 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
         labels_VS=np.array([number_of[name] for name in names]).reshape(len(data.speeds), -1),
         augment=open_augmenter(recipe.augment, start.frontend.sample_rate),
         draw_masks=mask_law(recipe.specaugment, data.num_frames, start.frontend.num_mels),
+        keep_clean=distill.weight > 0,
     )
     schedule = _schedule(recipe, plan, head)
+    network.to(world.device)
+    if optim.channels_last and not _is_on_many_cpus(world):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher = Teacher(network) if distill.weight else None
     if optim.sync_batchnorm:
         synchronise_batchnorm(network)
         synchronise_batchnorm(head)
-    model = TrainingModel(network, head).to(world.device)
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    model = TrainingModel(network, head, classify=distill.classify, distill=distill.weight).to(world.device)
+    anchor = Anchor(network.parameters(), optim.l2_sp) if optim.l2_sp else None
     optimizer = build_optimizer(
-        optim.name, parameters, lr=optim.lr, weight_decay=optim.weight_decay,
+        optim.name, _parameter_groups(model, anchor), lr=optim.lr, weight_decay=optim.weight_decay,
         momentum=optim.momentum, nesterov=optim.nesterov,
     )  # fmt: skip
     wrapped = model if world.size == 1 else DistributedDataParallel(model)
     stepper = Stepper(
         wrapped, frontend, optimizer,
         device=world.device, precision=optim.precision, clip_norm=optim.clip_norm,
+        teacher=teacher, anchor=anchor,
     )  # fmt: skip
     validation = (
         Validation(Path(recipe.validate.data), Path(recipe.validate.trials))
@@ -188,6 +207,31 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
         recipe, world, table, plan, dataset, schedule, start.frontend, frontend, start.model_name,
         start.model_kwargs, network, head, classes, optimizer, stepper, validation,
     )  # fmt: skip
+
+
+def _refuse_without_model(recipe: Recipe) -> None:
+    """Whatever holds on to the starting model needs one."""
+    for name, is_on in (
+        ("distill.weight", recipe.distill.weight > 0),
+        ("optim.l2_sp", recipe.optim.l2_sp > 0),
+        ("init.classifier = 'means'", recipe.init.classifier == "means"),
+    ):
+        if is_on and not recipe.init.model:
+            raise RecipeError(f"{name} needs a model to start from: set init.model")
+
+
+def _is_on_many_cpus(world: World) -> bool:
+    """Where torch 2.13 crashes on channels_last under DDP."""
+    return world.size > 1 and world.device.type == "cpu"
+
+
+def _parameter_groups(model: TrainingModel, anchor: Anchor | None) -> list[dict[str, Any]]:
+    """What is trained; weights that are pulled to where they started are not pulled to 0 as well."""
+    network = [p for p in model.network.parameters() if p.requires_grad]
+    head = [p for p in model.head.parameters() if p.requires_grad]
+    if anchor is None:
+        return [{"params": network + head}]
+    return [{"params": network, "weight_decay": 0.0}, *([{"params": head}] if head else [])]
 
 
 def _network_and_head(
@@ -201,7 +245,7 @@ def _network_and_head(
     head_kwargs = {"name": "aam", **recipe.head}
     idle = idle_names(head_kwargs.pop("idle_classes", 0))
     classes = start.classes_for(recipe.init.classifier, names + idle)
-    old = 0 if recipe.init.classifier == "new" else len(start.old_classes)
+    old = len(start.old_classes) if recipe.init.classifier in ("keep", "extend") else 0
     head = build_head(embedding_dim=network.embedding_dim, num_classes=old or len(classes), **head_kwargs)
     if old:
         start.load_head(head, len(classes))
@@ -219,13 +263,13 @@ def _schedule(recipe: Recipe, plan: EpochPlan, head: Head) -> Schedule:
 
 
 def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> dict[str, float]:
-    """All optimiser steps of one epoch; returns its mean loss and accuracy over all ranks."""
+    """All optimiser steps of one epoch; returns its mean figures over all ranks."""
     run.network.train()
     run.head.train()
     if run.recipe.optim.freeze_batchnorm:
         _freeze_batchnorm(run.network)
     first = (epoch - run.recipe.schedule.first_epoch) * run.plan.steps_per_epoch
-    totals = torch.zeros(2, device=run.world.device)
+    totals = torch.zeros(3, device=run.world.device)
     for step in range(run.plan.steps_per_epoch):
         lr = run.schedule.lr_at(epoch, step)
         for group in run.optimizer.param_groups:
@@ -239,16 +283,17 @@ def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> d
         except NonFiniteLossError as error:
             raise NonFiniteLossError(f"epoch {epoch}, step {step + 1}: {error}") from None
         share = run.plan.batch_size / run.world.size
-        totals += torch.stack([result.loss, result.num_right / share])
+        totals += torch.stack([result.loss, result.num_right / share, result.distance])
         if (step + 1) % run.recipe.log.every == 0:
             local = torch.stack([result.loss, *(totals / (step + 1)), result.grad_norm])
-            loss, mean_loss, accuracy, grad_norm = run.world.mean(local).tolist()
+            loss, mean_loss, accuracy, distance, grad_norm = run.world.mean(local).tolist()
             log.step(
-                first + step + 1, epoch=epoch, loss=loss, mean_loss=mean_loss,
-                accuracy=accuracy, lr=lr, grad_norm=grad_norm,
+                first + step + 1, epoch=epoch, loss=loss, mean_loss=mean_loss, accuracy=accuracy, lr=lr,
+                grad_norm=grad_norm, **({"distance": distance} if run.stepper.teacher else {}),
             )  # fmt: skip
-    loss, accuracy = (run.world.mean(totals) / run.plan.steps_per_epoch).tolist()
-    return {"loss": loss, "accuracy": accuracy}
+    loss, accuracy, distance = (run.world.mean(totals) / run.plan.steps_per_epoch).tolist()
+    teachers = {"distance": distance} if run.stepper.teacher else {}
+    return {"loss": loss, "accuracy": accuracy, **teachers}
 
 
 def _step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
