@@ -109,7 +109,7 @@ class ScheduleRecipe:
     first_epoch: int = 0
     """Number of the first epoch (the homework continues at 44); milestones count from it, warm-up from 0."""
     kind: str = "multistep"
-    """``multistep``, ``linear``, ``cosine``, ``exponential`` or ``constant``; by the step, but for the first."""
+    """``multistep``, ``linear``, ``cosine``, ``exponential`` or ``constant``."""
     milestones: tuple[int, ...] = (10, 20, 30)
     gamma: float = 0.1
     final_lr: float = 0.0

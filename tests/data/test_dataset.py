@@ -87,6 +87,17 @@ def test_the_augmenter_and_the_masks_draw_from_the_examples_own_stream(table):
     assert plain[0, 0, 0].masks_K4.shape == (0, 4)
 
 
+def test_the_clean_chunk_is_that_which_was_augmented(table):
+    options = {"seed": 0, "num_samples": 1000, "speeds": (1.0, 0.9)}
+    plain = ChunkDataset(table, **options)
+    dataset = ChunkDataset(table, **options, augment=lambda wav_T, rng: -wav_T, keep_clean=True)
+    for position in range(8):
+        example = dataset[0, position, 3]
+        assert (example.clean_T == plain[0, position, 3].wav_T).all()
+        assert (example.wav_T == -example.clean_T).all()
+    assert plain[0, 0, 3].clean_T is None
+
+
 def test_an_audio_fault_names_the_utterance_and_the_file(tmp_path):
     write_audio(tmp_path / "good.wav", np.full(9000, 0.1))
     (tmp_path / "bad.wav").write_bytes((tmp_path / "good.wav").read_bytes()[:4000])

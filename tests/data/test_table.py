@@ -35,5 +35,6 @@ def test_a_dir_that_does_not_say_who_speaks_is_refused(tmp_path):
     (tmp_path / "wav.scp").write_text("a /a.wav\nb /b.wav\n")
     with pytest.raises(DataDirError, match=r"'a' has no speaker \(2 of 2.*farvox check"):
         TrainingTable.open([tmp_path])
+    assert TrainingTable.open([tmp_path], labelled=False).speaker_names == ("unlabelled",)
     with pytest.raises(DataDirError, match=r"set data\.train"):
         TrainingTable.open([])

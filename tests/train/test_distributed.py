@@ -32,6 +32,21 @@ TRAININGS = [
     for model, lr in ((RESNET, 1e-5), (ECAPA, 1e-4))
     for batchnorm in ("freeze_batchnorm", "sync_batchnorm")
 ]
+TAUGHT = merge(
+    TWENTY_STEPS,
+    {
+        "init": {"classifier": "means"},
+        "distill": {"weight": 10.0},
+        "optim": {
+            "freeze_batchnorm": True,
+            "l2_sp": 0.1,
+            "accumulate": 2,
+            "lr": 1e-3,
+            "channels_last": True,
+        },
+        "augment": {"kind": "farvox", "noise_probability": 1.0},
+    },
+)
 DRAWINGS = [
     {
         "data": {"speeds": [0.9, 1.0, 1.1], "workers": accumulate - 1},
@@ -97,10 +112,18 @@ def rank_main(folder):
 
 
 @pytest.fixture(scope="module")
-def on_two(tmp_path_factory, changed):
+def taught(changed, corpus, model_folder):
+    """A fine-tuning with all that holds on to the starting model; its noise is other speech."""
+    table = merge(changed(TAUGHT), {"init": {"model": str(model_folder)}})
+    return merge(table, {"augment": {"noise": [str(corpus / "more")]}}) | {"model": {}}
+
+
+@pytest.fixture(scope="module")
+def on_two(tmp_path_factory, changed, taught):
     """What two processes found in all jobs of this module: a dict for each rank; runs are in ``folder``."""
     folder = tmp_path_factory.mktemp("two")
     jobs = {names(t): ("train", (changed(t), folder / names(t))) for t in TRAININGS}
+    jobs["taught"] = ("train", (taught, folder / "taught"))
     jobs |= {n: ("draw", (changed(d), folder / str(n))) for n, d in enumerate(DRAWINGS)}
     jobs |= {model["name"]: ("step_in_double_precision", (model,)) for model in (RESNET, ECAPA)}
     (folder / "jobs").write_bytes(pickle.dumps(jobs))
@@ -134,6 +157,19 @@ def test_two_processes_have_the_losses_of_one(changes, on_two, tmp_path, train_h
     assert len(one) == len(two) == 20 and np.ptp(one) > 0.1
     print(f"largest difference {np.abs(one - two).max():.1e}")
     np.testing.assert_allclose(two, one, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_are_taught_as_one(on_two, tmp_path, taught, logged):
+    train(ALONE, taught, tmp_path)
+    for figure, least in (("loss", 0.1), ("distance", 1e-4)):
+        one, two = (
+            np.array([step[figure] for step in logged(run)]) for run in (tmp_path, on_two[0] / "taught")
+        )
+        assert len(one) == len(two) == 20 and np.ptp(one) > least
+        np.testing.assert_allclose(two, one, rtol=1e-4, atol=0)
+    said = (on_two[0] / "taught" / "train.log").read_text()
+    assert "channels_last is left out" in said
 
 
 @pytest.mark.slow

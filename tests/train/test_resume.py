@@ -40,6 +40,30 @@ def test_a_resumed_run_ends_in_the_same_bits(optimizer, tmp_path, train_here, sa
     assert not same_weights_of_epochs(tmp_path / "once", 1, 2)
 
 
+@pytest.mark.parametrize("classify", [1.0, 0.0])
+def test_a_taught_run_resumes_in_the_same_bits(classify, tmp_path, train_here, same_weights):
+    train_here(tmp_path / "start", DROPOUT | {"schedule": {"epochs": 1}})
+    changes = DROPOUT | {
+        "init": {"model": str(tmp_path / "start"), "classifier": "means"},
+        "distill": {"weight": 10.0, "classify": classify},
+        "optim": {
+            "name": "adam",
+            "lr": 1e-3,
+            "l2_sp": 1e-3,
+            "precision": "bf16",
+            "channels_last": True,
+            "accumulate": 2,
+        },
+        "schedule": {"epochs": 3, "kind": "linear", "warmup_epochs": 0.5},
+    }
+    train_here(tmp_path / "once", changes)
+    shutil.copytree(tmp_path / "once", tmp_path / "again")
+    stop_after(tmp_path / "again", 0)
+    train_here(tmp_path / "again", changes)
+    assert same_weights(tmp_path / "once", tmp_path / "again", 2)
+    assert not same_weights_of_epochs(tmp_path / "once", 0, 2)
+
+
 def same_weights_of_epochs(run_dir, one, other):
     files = (checkpoint_folder(run_dir, epoch) / "model.safetensors" for epoch in (one, other))
     return len({file.read_bytes() for file in files}) == 1

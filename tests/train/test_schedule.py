@@ -36,7 +36,7 @@ def test_the_first_epoch_of_a_warmup_of_two_ends_at_half_the_rate():
     assert schedule.lr_at(0, 99) == pytest.approx(0.005) and schedule.lr_at(1, 99) == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize("kind", ["cosine", "exponential"])
+@pytest.mark.parametrize("kind", ["linear", "cosine", "exponential"])
 def test_a_decay_goes_from_the_full_rate_to_the_final_one(kind):
     schedule = Schedule(kind=kind, lr=0.1, final_lr=1e-4, steps_per_epoch=10, epochs=7, warmup_epochs=2)
     rates = [schedule.lr_at(epoch, step) for epoch in range(2, 7) for step in range(10)]
@@ -44,8 +44,18 @@ def test_a_decay_goes_from_the_full_rate_to_the_final_one(kind):
     assert all(later < earlier for earlier, later in itertools.pairwise(rates))
     middle = 24.5 / 49
     halfway = (rates[24] + rates[25]) / 2
-    expected = 1e-4 + 0.0999 * 0.5 * (1 + math.cos(math.pi * middle)) if kind == "cosine" else 10**-2.5
-    assert halfway == pytest.approx(expected, rel=1e-2)
+    expected = {
+        "linear": 0.05005,
+        "cosine": 1e-4 + 0.0999 * 0.5 * (1 + math.cos(math.pi * middle)),
+        "exponential": 10**-2.5,
+    }
+    assert halfway == pytest.approx(expected[kind], rel=1e-2)
+
+
+def test_a_warm_up_may_be_a_fraction_of_an_epoch():
+    schedule = Schedule(kind="linear", lr=1.0, steps_per_epoch=10, epochs=1, warmup_epochs=0.2)
+    rates = [schedule.lr_at(0, step) for step in range(10)]
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 6 / 7, 5 / 7, 4 / 7, 3 / 7, 2 / 7, 1 / 7, 0.0])
 
 
 def test_a_constant_rate_is_constant():

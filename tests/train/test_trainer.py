@@ -118,6 +118,10 @@ def test_half_precision_runs_and_goes_on(precision, tmp_path, train_here, same_w
         ({"schedule": {"margin_epochs": [3]}}, r"margin_epochs = \[3\.0\]: give the epochs where"),
         ({"head": {"idle_classes": -1}}, r"head\.idle_classes = -1: give a number of classes"),
         ({"model": {}}, "names no architecture"),
+        ({"distill": {"weight": 1.0}}, r"distill\.weight needs a model to start from: set init\.model"),
+        ({"optim": {"l2_sp": 1e-3}}, r"optim\.l2_sp needs a model"),
+        ({"init": {"classifier": "means"}}, "'means' needs a model"),
+        ({"distill": {"classify": 0.0}}, "nothing to minimise"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes, message, tmp_path, train_here):
@@ -143,3 +147,22 @@ def test_the_homeworks_epochs_go_on_at_44(tmp_path, train_here, logged):
     train_here(tmp_path, {"schedule": {"first_epoch": 44, "epochs": 46}})
     assert finished_epochs(tmp_path) == [44, 45]
     assert [epoch["step"] for epoch in logged(tmp_path, "epoch")] == [3, 6]
+
+
+def test_a_student_needs_no_labels(tmp_path, train_here, corpus, model_folder, logged):
+    dir = tmp_path / "unlabelled"
+    dir.mkdir()
+    (dir / "wav.scp").write_text((corpus / "train" / "wav.scp").read_text())
+    changes = {
+        "model": {},
+        "data": {"train": [str(dir)]},
+        "init": {"model": str(model_folder)},
+        "augment": {"kind": "farvox", "noise": [str(corpus / "more")], "noise_probability": 1.0},
+        "distill": {"weight": 1.0, "classify": 0.0},
+        "optim": {"name": "adam", "lr": 1e-3, "freeze_batchnorm": True},
+        "schedule": {"epochs": 6},
+    }
+    folder = train_here(tmp_path / "run", changes)
+    distances = [epoch["distance"] for epoch in logged(tmp_path / "run", "epoch")]
+    assert distances[-1] < 0.8 * distances[0]
+    assert json.loads((folder / "state.json").read_text())["classes"] == ["unlabelled"]

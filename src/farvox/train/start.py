@@ -46,7 +46,7 @@ class StartingPoint:
         Raises:
             RecipeError: ``keep`` or ``extend`` without a model, or ``keep`` with other speakers.
         """
-        if classifier == "new":
+        if classifier in ("new", "means"):
             return classes
         if not self.old_classes:
             raise RecipeError(

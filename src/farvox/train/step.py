@@ -128,7 +128,9 @@ def build_optimizer(
     momentum: float,
     nesterov: bool,
 ) -> torch.optim.Optimizer:
-    """SGD, Adam or AdamW over ``parameters`` (or groups of them); Adam's decay is L2 in the gradient, as in the baseline."""
+    """SGD, Adam or AdamW over parameters, or groups of them; Adam's decay is L2 in the gradient, as in the
+    baseline.
+    """
     if name == "sgd":
         return torch.optim.SGD(
             parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
