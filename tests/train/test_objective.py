@@ -33,15 +33,18 @@ def numbers(seed, rows=4, columns=5):
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
 
 
+def cosine(a, b):
+    """Of two lists of numbers, by hand."""
+    norm = math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+    return sum(x * y for x, y in zip(a, b, strict=True)) / norm
+
+
 @pytest.mark.parametrize(("classify", "distill"), [(1.0, 10.0), (0.5, 2.0), (0.0, 3.0), (1.0, 0.0)])
 def test_the_loss_is_the_weighted_sum_of_both(classify, distill, network, head):
     model = TrainingModel(network.eval(), head, classify=classify, distill=distill)
     emb_BE, target_BE = network(numbers(2)).detach(), numbers(3, columns=3)
     found = model(numbers(2), LABELS, target_BE)
-    cosines = [
-        math.sumprod(a, b) / math.sqrt(math.sumprod(a, a) * math.sumprod(b, b))
-        for a, b in zip(emb_BE.tolist(), target_BE.tolist(), strict=True)
-    ]
+    cosines = [cosine(a, b) for a, b in zip(emb_BE.tolist(), target_BE.tolist(), strict=True)]
     distance = 1 - sum(cosines) / 4
     entropy = float(F.cross_entropy(head(emb_BE, LABELS).detach(), LABELS))
     expected = classify * entropy + distill * distance
