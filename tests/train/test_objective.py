@@ -48,7 +48,7 @@ def test_the_loss_is_the_weighted_sum_of_both(classify, distill, network, head):
     distance = 1 - sum(cosines) / 4
     entropy = float(F.cross_entropy(head(emb_BE, LABELS).detach(), LABELS))
     expected = classify * entropy + distill * distance
-    assert float(found.loss) == pytest.approx(expected, rel=1e-5)
+    assert float(found.loss.detach()) == pytest.approx(expected, rel=1e-5)
     assert float(found.distance) == pytest.approx(distance, rel=1e-5)
 
 
