@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "extract": ("farvox.cli.extract:extract", "turn a data dir into embeddings"),
     "score": ("farvox.cli.score:score", "score a trial list"),
     "evaluate": ("farvox.cli.evaluate:evaluate", "EER, minDCF and a report from scores"),
+    "submit": ("farvox.cli.submit:submit", "write the scores as a challenge takes them"),
     "verify": ("farvox.cli.verify:verify", "are two recordings of the same speaker?"),
     "enrol": ("farvox.cli.verify:enrol", "remember a speaker"),
     "identify": ("farvox.cli.verify:identify", "which enrolled speaker is it?"),
