@@ -64,6 +64,23 @@ def test_combine_and_subset_are_each_others_inverse(train: Path, tmp_path: Path)
     assert DataDir.open(tmp_path / "both").table.equals(DataDir.open(train).table)
 
 
+def test_a_part_is_chosen_by_its_conditions(
+    train: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    utt_ids = DataDir.open(train).utt_ids.to_list()
+    far = {utt_id: f"{1 + 2 * (row % 2)}M\t{'PCM' if row < 3 else 'I'}" for row, utt_id in enumerate(utt_ids)}
+    rows = "".join(f"{utt_id}\t{values}\n" for utt_id, values in far.items())
+    (train / "utt2cond").write_text(f"utt_id\tdistance\tdevice\n{rows}")
+    assert main(["check", str(train)]) == 0
+    out = tmp_path / "out"
+    assert main(["subset", str(train), str(out), "--where", "distance=3M", "--where", "device=PCM,I"]) == 0
+    assert DataDir.open(out).utt_ids.to_list() == utt_ids[1::2]
+    assert main(["subset", str(train), str(out), "--where", "distance=3M", "--where", "device=PCM"]) == 0
+    assert DataDir.open(out).utt_ids.to_list() == utt_ids[1:2]
+    assert main(["subset", str(train), str(tmp_path / "none"), "--where", "room=hall"]) == 1
+    assert "has no condition 'room'; it has distance, device" in capsys.readouterr().err
+
+
 def test_trials_are_written_label_first(
     train: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,6 +122,7 @@ def test_trials_need_speakers(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     [
         ["trials", "DIR", "OUT", "--all-pairs", "--num-nontarget", "5"],
         ["subset", "DIR", "OUT"],
+        ["subset", "DIR", "OUT", "--where", "distance"],
         ["combine", "OUT"],
         ["prepare", "voxcelebrity", "DIR", "OUT"],
     ],

@@ -20,7 +20,7 @@ def make(
         for take in range(1, takes + 1)
     ]
     conditions = "".join(f"{each.utt_id}\t{cond}\t\n" for each in utterances)
-    files = {} if cond is None else {"utt2cond": f"utt\tdistance\tnote\n{conditions}"}
+    files = {} if cond is None else {"utt2cond": f"utt_id\tdistance\tnote\n{conditions}"}
     write_data_dir(folder, utterances, files=files)
     return folder
 
@@ -66,13 +66,32 @@ def test_lengths_are_carried_when_every_dir_has_them(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "utt2num_samples").exists()
 
 
-def test_conditions_are_carried_with_their_header_when_every_dir_has_them(tmp_path: Path) -> None:
+def test_conditions_are_carried_and_empty_where_a_dir_does_not_say(tmp_path: Path) -> None:
     x, y = make(tmp_path / "x", "C", takes=1, cond="near"), make(tmp_path / "y", "A", takes=1, cond="far")
-    combine(tmp_path / "out", [x, y])
-    expected = "utt\tdistance\tnote\nA-1\tfar\t\nC-1\tnear\t\n"
-    assert (tmp_path / "out" / "utt2cond").read_text() == expected
+    (y / "utt2cond").write_text("utt_id\troom\tdistance\nA-1\thall\tfar\n")
     combine(tmp_path / "out", [x, y, make(tmp_path / "z", "D")])
-    assert not (tmp_path / "out" / "utt2cond").exists()
+    expected = "utt_id\tdistance\tnote\troom\nA-1\tfar\t\thall\nC-1\tnear\t\t\n"
+    assert (tmp_path / "out" / "utt2cond").read_text() == expected
+    assert [fault for fault in check_data_dir(tmp_path / "out") if "no such audio" not in fault.what] == []
+
+
+def test_an_utterance_of_two_conditions_is_refused(tmp_path: Path) -> None:
+    x, y = make(tmp_path / "x", "AB", cond="near"), make(tmp_path / "y", "BC", cond="far")
+    with pytest.raises(DataDirError, match=r"'B-1' has the distance 'near' in .*x.utt2cond and 'far' in .*y"):
+        combine(tmp_path / "out", [x, y])
+
+
+def test_a_part_is_chosen_by_conditions(tmp_path: Path) -> None:
+    dirs = [make(tmp_path / name, name.upper(), cond=where) for name, where in (("a", "1M"), ("b", "3M"))]
+    whole = combine(tmp_path / "whole", [*dirs, make(tmp_path / "c", "C")])
+    far = subset(whole.path, tmp_path / "far", where={"distance": ["3M"]})
+    assert far.utt_ids.to_list() == ["B-1", "B-2"]
+    assert (far.path / "utt2cond").read_text() == "utt_id\tdistance\tnote\nB-1\t3M\t\nB-2\t3M\t\n"
+    with pytest.raises(DataDirError, match="no utterance has distance '5M'"):
+        subset(whole.path, tmp_path / "none", where={"distance": ["5M"]})
+    with pytest.raises(DataDirError, match="c: has no utt2cond, so --where cannot be answered"):
+        subset(tmp_path / "c", tmp_path / "none", where={"distance": ["5M"]})
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_is_said_of_the_speakers_is_carried_too(tmp_path: Path) -> None:
@@ -95,10 +114,11 @@ def test_a_line_of_an_utterance_that_is_gone_is_no_header(tmp_path: Path) -> Non
     assert (tmp_path / "out" / "utt2dur").read_text() == "B-1 2.5\n"
 
 
-def test_conditions_with_other_columns_are_refused(tmp_path: Path) -> None:
-    x, y = make(tmp_path / "x", "A", cond="near"), make(tmp_path / "y", "B", cond="far")
-    (y / "utt2cond").write_text("utt\troom\nB-1\tr\nB-2\tr\n")
-    with pytest.raises(DataDirError, match=r"y.utt2cond:1: header 'utt\troom'"):
+def test_a_file_with_another_header_is_refused(tmp_path: Path) -> None:
+    x, y = make(tmp_path / "x", "A"), make(tmp_path / "y", "B")
+    (x / "utt2room").write_text("utt\tdistance\nA-1\tr\nA-2\tr\n")
+    (y / "utt2room").write_text("utt\troom\nB-1\tr\nB-2\tr\n")
+    with pytest.raises(DataDirError, match=r"y.utt2room:1: header 'utt\troom'"):
         combine(tmp_path / "out", [x, y])
 
 
@@ -126,7 +146,7 @@ def test_a_range_of_speakers_counts_from_one_and_includes_both_ends(tmp_path: Pa
     source = make(tmp_path / "x", "DCBA", cond="near")
     part = subset(source, tmp_path / "out", speakers="2-3")
     assert part.utt_ids.to_list() == ["B-1", "B-2", "C-1", "C-2"]
-    assert (tmp_path / "out" / "utt2cond").read_text().split()[:4] == ["utt", "distance", "note", "B-1"]
+    assert (tmp_path / "out" / "utt2cond").read_text().split()[:4] == ["utt_id", "distance", "note", "B-1"]
     assert len((tmp_path / "out" / "utt2cond").read_text().splitlines()) == 5
 
 

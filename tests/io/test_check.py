@@ -159,3 +159,27 @@ def test_two_speakers_of_an_utterance_are_named_in_spk2utt_where_it_is_all_there
     assert faults_of(data) == ["spk2utt:2: 'a2' is of speaker 'B' here, of 'A' before"]
     with pytest.raises(DataDirError, match=r"spk2utt:2: 'a2' is there twice"):
         DataDir.open(data)
+
+
+def test_the_faults_of_conditions_are_named_by_line(data: Path) -> None:
+    (data / "utt2cond").write_text("utt_id\tdistance\na2\t1M\na1\t\nb1\nq\t3M\na2\t1M\n")
+    assert faults_of(data) == [
+        "utt2cond:3: not sorted in C order: 'a1' comes after 'a2' (so do 1 more lines); "
+        "sort the file with LC_ALL=C sort",
+        "utt2cond:4: 1 fields between tabs, the header has 2: 'b1'",
+        "utt2cond:5: 'q' is not in wav.scp",
+        "utt2cond:6: 'a2' is there twice",
+    ]
+
+
+def test_an_utterance_without_conditions_is_no_fault(data: Path) -> None:
+    (data / "utt2cond").write_text("utt_id\tdistance\tdevice\na2\t1M\t\n")
+    assert faults_of(data) == []
+
+
+def test_conditions_without_a_header_are_a_fault_of_the_first_line(data: Path) -> None:
+    (data / "utt2cond").write_bytes(b"a1\t1M\na2\t\xff\n")
+    assert [fault.split("; ")[0] for fault in faults_of(data)] == [
+        "utt2cond:1: 'a1\t1M'",
+        "utt2cond:2: not UTF-8 text",
+    ]

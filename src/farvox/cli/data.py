@@ -105,6 +105,7 @@ def subset(
     /,
     speakers: str | None = None,
     utterances: Path | None = None,
+    where: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     per_speaker: int | None = None,
     seed: int = 0,
 ) -> int | None:
@@ -116,16 +117,25 @@ def subset(
         speakers: FIRST-LAST counts the sorted speakers from 1 and includes both; else a file with a speaker
             per line.
         utterances: a file with an utterance per line.
+        where: CONDITION=VALUE,VALUE keeps what has one of these values in utt2cond (distance=3M); given again
+            for another condition, both must hold.
         per_speaker: keep that many utterances of each speaker, drawn at random.
         seed: of that draw.
     """
     from farvox.corpora import derive
+    from farvox.io.conditions import parse_where
 
-    if speakers is None and utterances is None and per_speaker is None:
-        print("farvox subset: give --speakers, --utterances or --per-speaker", file=sys.stderr)
+    if speakers is None and utterances is None and not where and per_speaker is None:
+        print("farvox subset: give --speakers, --utterances, --where or --per-speaker", file=sys.stderr)
         return 2
     made = derive.subset(
-        dir, out, speakers=speakers, utterances=utterances, per_speaker=per_speaker, seed=seed
+        dir,
+        out,
+        speakers=speakers,
+        utterances=utterances,
+        where=parse_where(where),
+        per_speaker=per_speaker,
+        seed=seed,
     )
     print(_description(made))
     return None

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
 from farvox.errors import DataDirError
+from farvox.io.conditions import (
+    CONDITIONS,
+    conditions_text,
+    merge_conditions,
+    read_conditions,
+    select_utterances,
+)
 from farvox.io.kaldi import CORE_FILES, DataDir, write_data_dir
 from farvox.io.lines import read_lines
 from farvox.rng import rng_for
@@ -19,8 +26,9 @@ def combine(out: str | Path, dirs: Sequence[str | Path]) -> DataDir:
     """Write the utterances of several data dirs as one (the homework's ``ftmix``).
 
     An utterance that is in several dirs with the same audio file and speaker is taken once. Lengths are
-    written when every dir has them. Any further ``utt2*`` or ``spk2*`` file (conditions, ages) that
-    every dir has is carried over, with its header line if it has one.
+    written when every dir has them. Conditions (``utt2cond``) have the columns of all dirs, and are empty
+    where a dir does not say. Any further ``utt2*`` or ``spk2*`` file (ages, say) that every dir has is
+    carried over, with its header line if it has one.
 
     Args:
         out: the data dir to write; it may be one of ``dirs``.
@@ -37,6 +45,7 @@ def combine(out: str | Path, dirs: Sequence[str | Path]) -> DataDir:
     table = _merged(pl.concat(parts), ("wav_path", "speaker_id", "num_samples"), "utt_id")
     shared = set.intersection(*(_names_of_further_files(part) for part in opened))
     files = {name: _merged_file([FurtherFile.read(part, name) for part in opened]).text() for name in shared}
+    files |= _merged_conditions(opened)
     return write_data_dir(out, table.drop("origin"), files=files)
 
 
@@ -46,6 +55,7 @@ def subset(
     *,
     speakers: str | None = None,
     utterances: str | Path | None = None,
+    where: Mapping[str, Sequence[str]] | None = None,
     per_speaker: int | None = None,
     seed: int = 0,
 ) -> DataDir:
@@ -59,12 +69,14 @@ def subset(
         speakers: ``FIRST-LAST``, which counts the speakers in C order from 1 and includes both, or a file
             whose lines begin with a speaker.
         utterances: a file whose lines begin with an utterance.
+        where: a condition of ``utt2cond`` -> the values of it that are kept.
         per_speaker: keep that many utterances of each speaker, drawn at random (all, where there are fewer).
         seed: of that draw.
 
     Raises:
         DataDirError: an unknown speaker or utterance, a range that leaves the speakers there are,
-            nothing stays, or ``out`` is ``path``.
+            an unknown
+            condition or value, nothing stays, or ``out`` is ``path``.
     """
     source = DataDir.open(path)
     if Path(out).resolve() == Path(path).resolve():
@@ -78,13 +90,37 @@ def subset(
         table = table.filter(
             pl.col("utt_id").is_in(_named(utterances, source.utt_ids, source.path).implode())
         )
+    conditions = read_conditions(source.path) if (source.path / CONDITIONS).is_file() else None
+    if where:
+        table = table.filter(pl.col("utt_id").is_in(_meeting(where, source.path, conditions).implode()))
     if per_speaker is not None:
         table = _draw_per_speaker(table, per_speaker, seed)
     if table.is_empty():
         raise DataDirError(f"{path}: no utterance meets all conditions; nothing was written")
     further = {name: FurtherFile.read(source, name) for name in _names_of_further_files(source)}
     files = {name: _cut_file(file, _keys(table, name)).text() for name, file in further.items()}
+    if conditions is not None:
+        files[CONDITIONS] = conditions_text(
+            conditions.filter(pl.col("utt_id").is_in(table["utt_id"].implode()))
+        )
     return write_data_dir(out, table, files=files)
+
+
+def _merged_conditions(opened: Sequence[DataDir]) -> dict[str, str]:
+    """The file of conditions of several data dirs, if any of them has one."""
+    paths = [part.path / CONDITIONS for part in opened if (part.path / CONDITIONS).is_file()]
+    if not paths:
+        return {}
+    return {CONDITIONS: conditions_text(merge_conditions(map(read_conditions, paths), paths))}
+
+
+def _meeting(where: Mapping[str, Sequence[str]], path: Path, conditions: pl.DataFrame | None) -> pl.Series:
+    if conditions is None:
+        raise DataDirError(
+            f"{path}: has no {CONDITIONS}, so --where cannot be answered; "
+            "'farvox prepare' writes one for the corpora whose names tell the conditions"
+        )
+    return select_utterances(conditions, where, path / CONDITIONS)
 
 
 def _refuse_half_known_speakers(opened: Sequence[DataDir]) -> None:
@@ -181,7 +217,7 @@ class FurtherFile:
 
 def _names_of_further_files(part: DataDir) -> set[str]:
     files = (*part.path.glob("utt2*"), *part.path.glob("spk2*"))
-    return {file.name for file in files if file.is_file()} - set(CORE_FILES)
+    return {file.name for file in files if file.is_file()} - {*CORE_FILES, CONDITIONS}
 
 
 def _keys(table: pl.DataFrame, name: str) -> pl.Series:

@@ -3,7 +3,7 @@
 Faults are lines out of C order (by bytes), ids given twice, files that disagree about an utterance,
 audio files that are not there, and lines that cannot be parsed. Not faults: utterances that share
 an audio file, speaker ids that do not begin the utterance id, optional files that are absent,
-incomplete channel sets, short audio.
+utterances of which no condition is known, incomplete channel sets, short audio.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from farvox.io import kaldi
+from farvox.io.conditions import CONDITIONS, parse_conditions
 from farvox.io.lines import is_utf8, read_lines, split_lines
 
 _MOST_HINTS = 100  # they are looked for on the disk
@@ -58,10 +59,22 @@ def check_data_dir(path: str | Path) -> Iterator[Fault]:
         "utt2num_samples": (_not_a_length, _not_in_wav_scp),
     }
     for name, file in files.items():
-        found = [file.malformed, _given_twice(file), _out_of_order(file)]
+        found = [file.malformed, _given_twice(file), _out_of_order(file.table)]
         found += [rule(file, files) for rule in rules[name]]
         for line, what in pl.concat(found).sort("line", maintain_order=True).iter_rows():
             yield Fault(str(file.path), line, what)
+    if (folder / CONDITIONS).is_file():
+        yield from _faults_of_conditions(folder / CONDITIONS, files["wav.scp"].table["key"])
+
+
+def _faults_of_conditions(path: Path, utt_ids: pl.Series) -> Iterator[Fault]:
+    not_utf8, text = _decoded(path, strip="\r")
+    table, misfits = parse_conditions(text)
+    table = table.select("line", key="utt_id")
+    misfits = misfits.join(not_utf8, on="line", how="anti", maintain_order="left")
+    found = [not_utf8, misfits, _out_of_order(table), _absent(table, utt_ids, "wav.scp")]
+    for line, what in pl.concat(found).sort("line", maintain_order=True).iter_rows():
+        yield Fault(str(path), line, what)
 
 
 class _Lines:
@@ -100,17 +113,17 @@ class _Lines:
 _Files = dict[str, _Lines]
 
 
-def _decoded(path: Path) -> tuple[pl.DataFrame, pl.Series]:
+def _decoded(path: Path, strip: str = " \t\r") -> tuple[pl.DataFrame, pl.Series]:
     """The faults of lines that are not UTF-8, and the text of all lines (a mark where it is not UTF-8)."""
     raw = path.read_bytes()
     try:
         raw.decode()
-        return pl.DataFrame(schema=_FAULTS), read_lines(path)
+        return pl.DataFrame(schema=_FAULTS), read_lines(path, strip=strip)
     except UnicodeDecodeError:
         lines = raw.removesuffix(b"\n").split(b"\n")
         bad = [number for number, line in enumerate(lines, start=1) if not is_utf8(line)]
         faults = pl.DataFrame({"line": bad, "what": ["not UTF-8 text"] * len(bad)}, schema=_FAULTS)
-        return faults, pl.Series([line.decode(errors="replace") for line in lines]).str.strip_chars(" \t\r")
+        return faults, pl.Series([line.decode(errors="replace") for line in lines]).str.strip_chars(strip)
 
 
 def _faults(rows: pl.DataFrame, what: pl.Expr) -> pl.DataFrame:
@@ -130,9 +143,9 @@ def _given_twice(file: _Lines) -> pl.DataFrame:
     )
 
 
-def _out_of_order(file: _Lines) -> pl.DataFrame:
+def _out_of_order(table: pl.DataFrame) -> pl.DataFrame:
     """One fault a file: the first line that should come earlier, and how many more there are."""
-    before = file.table.with_columns(before=pl.col("key").shift()).filter(pl.col("key") < pl.col("before"))
+    before = table.with_columns(before=pl.col("key").shift()).filter(pl.col("key") < pl.col("before"))
     what = pl.format("not sorted in C order: '{}' comes after '{}'", "key", "before")
     more = f" (so do {len(before) - 1} more lines)" if len(before) > 1 else ""
     return _faults(before.head(1), what + pl.lit(f"{more}; sort the file with LC_ALL=C sort"))
