@@ -117,8 +117,8 @@ def export_onnx(model: Model, card: Card, out: str | Path, *, tolerance: float =
         tolerance: the bound on `Parity.relative`.
 
     Raises:
-        ModelError: the name is not one of an ONNX file, the front-end dithers, or the embeddings differ by
-            more than the tolerance; nothing is written then.
+        ModelError: the name is not one of an ONNX file, the front-end dithers, the network is a WavLM, or the
+            embeddings differ by more than the tolerance; nothing is written then.
         MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
     """
     start = time.perf_counter()
@@ -128,6 +128,11 @@ def export_onnx(model: Model, card: Card, out: str | Path, *, tolerance: float =
         raise ModelError(
             f"{out}: not written: the front-end adds noise (dither {model.frontend_config.dither:g}), which "
             "no graph draws as torch does; set 'dither' to 0 in the model's config.json and export that"
+        )
+    if not isinstance(model.frontend, FrontEnd):
+        raise ModelError(
+            f"{out}: not written: WavLM cannot be exported: torch traces its attention for one number of "
+            "utterances only; use the model folder itself"
         )
     graph = _graph_bytes(model)
     content = with_metadata(graph, _metadata(model, card))

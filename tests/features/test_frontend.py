@@ -16,6 +16,7 @@ CONFIGS = [
     FrontEndConfig(kind="ffsvc-mel", num_mels=64, mean="none"),
     FrontEndConfig(kind="speechbrain-fbank"),
     FrontEndConfig(kind="speechbrain-fbank", num_mels=60, mean="none"),
+    FrontEndConfig(kind="waveform", num_mels=160),
 ]
 
 
@@ -24,7 +25,7 @@ def test_a_config_survives_json(config):
     assert FrontEndConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-@pytest.mark.parametrize("kind", ["ffsvc-mel", "speechbrain-fbank"])
+@pytest.mark.parametrize("kind", ["ffsvc-mel", "speechbrain-fbank", "waveform"])
 def test_a_config_says_only_what_its_kind_uses(kind):
     assert FrontEndConfig(kind=kind).to_dict() == {
         "kind": kind,
@@ -91,6 +92,8 @@ def test_one_sample_is_one_frame_of_speechbrain():
         ({"kind": "ffsvc-mel", "window": "hann"}, "ffsvc-mel has no window"),
         ({"kind": "speechbrain-fbank", "sample_rate": 8000}, "16000"),
         ({"kind": "speechbrain-fbank", "preemphasis": 0.0}, "speechbrain-fbank has no preemphasis"),
+        ({"kind": "waveform", "window": "hann"}, "waveform has no window"),
+        ({"kind": "waveforms"}, "did you mean 'waveform'"),
         ({"kind": "speechbrain"}, "did you mean 'speechbrain-fbank'"),
     ],
 )

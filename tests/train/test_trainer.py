@@ -105,6 +105,10 @@ def test_half_precision_runs_and_goes_on(precision, tmp_path, train_here, same_w
         ({"head": {"num_classes": 3}}, r"\[head\] of the recipe: the model gives embedding_dim"),
         ({"specaugment": {"probabilty": 1}}, r"\[specaugment\].*'probabilty'; did you mean 'probability'"),
         ({"specaugment": {"time_width": 3}}, r"\[specaugment\] of the recipe"),
+        (
+            {"features": {"kind": "waveform"}, "specaugment": {"probability": 0.5}},
+            r"\[specaugment\] .* a waveform, which has none; leave \[specaugment\] out",
+        ),
         ({"augment": {"kidn": "none"}}, r"\[augment\].*'kidn'; did you mean 'kind'"),
         ({"augment": {"kind": "farvox", "noise": 3}}, r"\[augment\] of the recipe"),
         ({"data": {"domain_weights": [1.0, 2.0]}}, r"domain_weights has 2 entries, data\.train 1"),

@@ -80,10 +80,13 @@ def _print_architectures() -> None:
 
     print("\nnetworks, with the number of parameters at default sizes:")
     for name, (_, summary) in MODELS.items():
-        with torch.device("meta"):
-            network = build_model(name)
-        num_parameters = sum(parameter.numel() for parameter in network.parameters())
-        print(f"  {name:<17} {num_parameters:>12,}  {summary}")
+        try:
+            with torch.device("meta"):
+                network = build_model(name)
+            size = f"{sum(parameter.numel() for parameter in network.parameters()):,}"
+        except MissingExtraError as error:
+            size, summary = "", f"{summary}; {error}"
+        print(f"  {name:<17} {size:>12}  {summary}")
     print("\nheads:")
     for name, (_, summary) in HEADS.items():
         print(f"  {name:<17} {summary}")

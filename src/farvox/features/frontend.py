@@ -18,7 +18,7 @@ from farvox.errors import ModelError
 if TYPE_CHECKING:
     from torch import nn
 
-KINDS = ("kaldi-fbank", "ffsvc-mel", "speechbrain-fbank")
+KINDS = ("kaldi-fbank", "ffsvc-mel", "speechbrain-fbank", "waveform")
 WINDOWS = ("povey", "hamming", "hann")
 MEANS = ("utterance", "none")
 
@@ -31,14 +31,15 @@ class FrontEndConfig:
 
     Attributes:
         kind: "kaldi-fbank" (Kaldi's log-mel filterbank), "ffsvc-mel" (the FFSVC2022 baseline's log-mel
-            spectrogram) or "speechbrain-fbank" (SpeechBrain's filterbank in decibels); the last two fix
-            everything but the number of mels and the mean rule.
+            spectrogram), "speechbrain-fbank" (SpeechBrain's filterbank in decibels) or "waveform" (the
+            samples themselves, for WavLM); the last three fix all but the number of mels and the mean rule.
         sample_rate: in Hz.
-        num_mels: filters, and so features per frame.
+        num_mels: filters, and so features per frame; of a waveform, samples per frame (160: 10 ms).
         sample_scale: what samples in [-1, 1] are multiplied by first.
         dither: standard deviation of the noise added to the scaled samples; 0 for none.
         window: "povey", "hamming" or "hann".
-        mean: "utterance" subtracts each filter's mean over time, "none" leaves it.
+        mean: "utterance" subtracts each filter's mean over time (and brings a waveform to zero mean and unit
+            variance), "none" leaves it.
         preemphasis: coefficient of the pre-emphasis; 0 for none.
         low_freq: lower edge of the lowest filter in Hz.
         high_freq: upper edge of the highest filter in Hz; 0 or below counts back from Nyquist.
@@ -73,13 +74,13 @@ class FrontEndConfig:
 
     @property
     def frame_length(self) -> int:
-        """Samples in a frame (25 ms)."""
-        return self.sample_rate * 25 // 1000
+        """Samples in a frame (25 ms; of a waveform, ``num_mels``)."""
+        return self.num_mels if self.kind == "waveform" else self.sample_rate * 25 // 1000
 
     @property
     def frame_shift(self) -> int:
-        """Samples from one frame to the next (10 ms)."""
-        return self.sample_rate // 100
+        """Samples from one frame to the next (10 ms; of a waveform, ``num_mels``)."""
+        return self.num_mels if self.kind == "waveform" else self.sample_rate // 100
 
     @property
     def top_freq(self) -> float:
@@ -91,19 +92,24 @@ class FrontEndConfig:
         """Samples in the shortest waveform that has features."""
         if self.kind == "speechbrain-fbank":
             return 1
-        return self.frame_length if self.kind == "kaldi-fbank" else 257
+        return self.frame_length if self._has_whole_frames else 257
 
     def num_samples_for(self, num_frames: int) -> int:
         """Samples that give exactly ``num_frames`` frames (the smallest such number)."""
-        overhang = self.frame_length if self.kind == "kaldi-fbank" else 0
+        overhang = self.frame_length if self._has_whole_frames else 0
         return max(1, (num_frames - 1) * self.frame_shift + overhang)
 
     def num_frames_for(self, num_samples: int) -> int:
         """Frames that ``num_samples`` samples give; 0 when there are too few for one."""
         if num_samples < self.min_samples:
             return 0
-        overhang = self.frame_length if self.kind == "kaldi-fbank" else 0
+        overhang = self.frame_length if self._has_whole_frames else 0
         return 1 + (num_samples - overhang) // self.frame_shift
+
+    @property
+    def _has_whole_frames(self) -> bool:
+        """Whether the frames end where the samples do; others are centred and reach beyond the edges."""
+        return self.kind in ("kaldi-fbank", "waveform")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields this kind uses, ready for JSON."""
@@ -159,11 +165,17 @@ def build_frontend(config: FrontEndConfig) -> nn.Module:
 
     Returns:
         a module without parameters and with an empty state dict: wav_BT (samples in [-1, 1], all of one
-        length) -> feats_BFM float32 (B utterance, F frame, M mel).
+        length) -> feats_BFM float32 (B utterance, F frame, M mel, or sample of a frame).
     """
     from farvox.features.fbank import FfsvcMel, KaldiFbank, SpeechBrainFbank
+    from farvox.features.waveform import Waveform
 
-    kinds = {"kaldi-fbank": KaldiFbank, "ffsvc-mel": FfsvcMel, "speechbrain-fbank": SpeechBrainFbank}
+    kinds = {
+        "kaldi-fbank": KaldiFbank,
+        "ffsvc-mel": FfsvcMel,
+        "speechbrain-fbank": SpeechBrainFbank,
+        "waveform": Waveform,
+    }
     return kinds[config.kind](config)
 
 

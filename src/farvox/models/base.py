@@ -5,6 +5,9 @@ Shape suffixes: B utterance, F frame, M mel, E embedding.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 
 from farvox.errors import AudioError, ModelError
@@ -46,3 +49,11 @@ class EmbeddingNetwork(nn.Module):
                 f"the network needs at least {self.min_frames}"
             )
         return feats_BFM.transpose(1, 2)
+
+    def kwargs_to_save(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The keyword arguments that build this network again, anywhere.
+
+        Args:
+            kwargs: what it was built with; a network that read a file then says what it found there instead.
+        """
+        return dict(kwargs)

@@ -15,6 +15,7 @@ from farvox.models.ffsvc import FfsvcEcapaTdnn, FfsvcResNet34
 from farvox.models.margin import AamHead, AmHead, CosineHead, SoftmaxHead, SubcentreAamHead
 from farvox.models.resnet import ResNet34
 from farvox.models.speechbrain import SpeechBrainEcapa
+from farvox.models.wavlm import WavlmEcapa
 from farvox.models.xvector import XVector
 
 MODELS: dict[str, tuple[type[EmbeddingNetwork], str]] = {
@@ -25,6 +26,7 @@ MODELS: dict[str, tuple[type[EmbeddingNetwork], str]] = {
     "speechbrain-ecapa": (SpeechBrainEcapa, "ECAPA-TDNN as SpeechBrain publishes it"),
     "ffsvc-resnet34": (FfsvcResNet34, "the FFSVC2022 baseline's ResNet34, as published"),
     "ffsvc-ecapa": (FfsvcEcapaTdnn, "the FFSVC2022 baseline's ECAPA-TDNN, as published"),
+    "wavlm-ecapa": (WavlmEcapa, "WavLM, frozen or tuned, and ECAPA-TDNN (front-end: waveform)"),
 }
 
 HEADS: dict[str, tuple[type[SoftmaxHead] | type[CosineHead], str]] = {

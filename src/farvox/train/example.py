@@ -28,14 +28,22 @@ def open_augmenter(augment: Mapping[str, Any], sample_rate: int) -> Augment:
         raise RecipeError(f"[augment] of the recipe: {error}") from None
 
 
-def mask_law(specaugment: Mapping[str, Any], num_frames: int, num_mels: int) -> DrawMasks | None:
+def mask_law(
+    specaugment: Mapping[str, Any], num_frames: int, num_mels: int, frontend: str = "kaldi-fbank"
+) -> DrawMasks | None:
     """The SpecAugment that ``[specaugment]`` describes, given a random stream; None without entries.
 
     Raises:
-        RecipeError: an unknown key (with the nearest name) or a value that cannot be.
+        RecipeError: an unknown key (with the nearest name), a value that cannot be, or a front-end without
+            mels.
     """
     if not specaugment:
         return None
+    if frontend == "waveform":
+        raise RecipeError(
+            "[specaugment] of the recipe: masks blank bands of mels, and the front-end is a waveform, "
+            "which has none; leave [specaugment] out"
+        )
     _refuse_unknown(specaugment, draw_masks, "specaugment", given=("rng", "num_frames", "num_mels"))
     law: DrawMasks = partial(draw_masks, num_frames=num_frames, num_mels=num_mels, **specaugment)
     try:

@@ -175,7 +175,9 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
         speeds=data.speeds,
         labels_VS=np.array([number_of[name] for name in names]).reshape(len(data.speeds), -1),
         augment=open_augmenter(recipe.augment, start.frontend.sample_rate),
-        draw_masks=mask_law(recipe.specaugment, data.num_frames, start.frontend.num_mels),
+        draw_masks=mask_law(
+            recipe.specaugment, data.num_frames, start.frontend.num_mels, start.frontend.kind
+        ),
         keep_clean=distill.weight > 0,
     )
     schedule = _schedule(recipe, plan, head)

@@ -89,7 +89,7 @@ class Model:
 
 def save_model(
     folder: str | Path,
-    network: nn.Module,
+    network: EmbeddingNetwork,
     frontend_config: FrontEndConfig,
     model_name: str,
     model_kwargs: Mapping[str, Any],
@@ -112,7 +112,7 @@ def save_model(
         "format": FORMAT,
         "farvox_version": farvox.__version__,
         "frontend": frontend_config.to_dict(),
-        "model": {"name": model_name, "kwargs": dict(model_kwargs)},
+        "model": {"name": model_name, "kwargs": network.kwargs_to_save(model_kwargs)},
         "embedding_dim": network.embedding_dim,
     }
     if clash := sorted(config.keys() & (extra or {}).keys()):

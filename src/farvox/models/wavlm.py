@@ -1,0 +1,275 @@
+"""WavLM in the place of mel filters (Chen et al., 2110.13900), with ECAPA-TDNN behind it.
+
+WavLM comes through the library ``transformers`` (the extra ``ssl``). What ECAPA hears is the sum of the
+hidden layers with learned weights (as in SUPERB, 2105.01051, and in the WavLM paper's speaker verification),
+a frame every 20 ms, brought to zero mean and unit deviation over the utterance.
+
+Shape suffixes: B utterance, T sample, F frame, M sample of a frame, L layer, D hidden feature, E embedding.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from farvox.errors import CheckpointError, MissingExtraError, ModelError
+from farvox.models.base import EmbeddingNetwork
+from farvox.models.ecapa import EcapaTdnn
+
+FIELDS = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
+    "hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "feat_extract_norm",
+    "feat_extract_activation", "conv_dim", "conv_stride", "conv_kernel", "conv_bias",
+    "num_conv_pos_embeddings", "num_conv_pos_embedding_groups", "num_buckets", "max_bucket_distance",
+    "do_stable_layer_norm", "layer_norm_eps",
+)  # fmt: skip
+"""The fields of transformers' ``WavLMConfig`` that make a difference here."""
+
+# Layers that are left out at random have no gradient, and a mask over time would be drawn by numpy's global
+# generator, from which no run can be resumed; neither is wanted to tell speakers apart.
+_FIXED = {
+    "layerdrop": 0.0, "apply_spec_augment": False, "mask_time_prob": 0.0, "mask_feature_prob": 0.0,
+    "add_adapter": False,
+}  # fmt: skip
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+
+
+class WavlmEcapa(EmbeddingNetwork):
+    """WavLM, frozen or tuned, and ECAPA-TDNN on the weighted sum of its layers.
+
+    Args:
+        num_mels: samples per frame of the front-end ``waveform``.
+        wavlm: a new WavLM's `FIELDS` (those left out are WavLM Base's), or a pretrained one: a folder with
+            ``config.json`` and ``model.safetensors``, or the name of such a repository on huggingface.co,
+            ``ORG/NAME`` or ``ORG/NAME@REVISION``.
+        tune: whether WavLM is trained along; otherwise it stays as it is, bit by bit, and never drops out.
+        tune_extractor: whether its convolutions are trained too; they hardly ever need to be.
+        channels: see `EcapaTdnn`, as are all that follow.
+        aggregate_channels: likewise.
+        embedding_dim: likewise.
+        scale: likewise.
+        bottleneck: likewise.
+        pooling: likewise.
+        dropout: likewise.
+
+    Raises:
+        ModelError: unknown fields, sizes that do not fit, or no such pretrained model.
+        CheckpointError: pretrained weights are damaged or do not fit their configuration.
+        MissingExtraError: transformers is not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_mels: int = 80,
+        wavlm: str | Mapping[str, Any] | None = None,
+        tune: bool = False,
+        tune_extractor: bool = False,
+        channels: int = 512,
+        aggregate_channels: int | None = None,
+        embedding_dim: int = 192,
+        scale: int = 8,
+        bottleneck: int = 128,
+        pooling: str = "asp",
+        dropout: float = 0.0,
+    ) -> None:
+        if tune_extractor and not tune:
+            raise ModelError("tune_extractor = true needs tune = true: a frozen WavLM is frozen as a whole")
+        folder = find_pretrained(wavlm) if isinstance(wavlm, str) else None
+        sizes = _read_sizes(folder) if folder else _known(wavlm or {})  # type: ignore[arg-type]
+        backbone = _build_wavlm(sizes)
+        config = backbone.config
+        samples = samples_for(2, config.conv_kernel, config.conv_stride)
+        super().__init__(
+            num_mels=num_mels, embedding_dim=embedding_dim, min_frames=-(-samples // max(1, num_mels))
+        )
+        if folder:
+            _load_pretrained(backbone, folder / _WEIGHTS)
+        self.sizes = {name: _plain(getattr(config, name)) for name in FIELDS}
+        self.tune = tune
+        self.backbone = backbone.requires_grad_(tune)
+        if not tune_extractor:
+            backbone.feature_extractor._freeze_parameters()
+        self.layer_weights_L = nn.Parameter(torch.zeros(config.num_hidden_layers + 1))
+        self.ecapa = EcapaTdnn(
+            num_mels=config.hidden_size, channels=channels, aggregate_channels=aggregate_channels,
+            embedding_dim=embedding_dim, scale=scale, bottleneck=bottleneck, pooling=pooling, dropout=dropout,
+        )  # fmt: skip
+
+    def train(self, mode: bool = True) -> WavlmEcapa:
+        """Training mode for all but a frozen WavLM."""
+        super().train(mode)
+        if not self.tune:
+            self.backbone.eval()
+        return self
+
+    def forward(self, feats_BFM: Tensor) -> Tensor:
+        """Embed a waveform in frames: [B, F, M] to [B, E]."""
+        wav_BT = self.mels_first(feats_BFM).transpose(1, 2).flatten(1)
+        with torch.set_grad_enabled(self.tune and torch.is_grad_enabled()):
+            layers = hidden_layers(self.backbone, wav_BT)
+        weights_L = fn.softmax(self.layer_weights_L, dim=0)
+        mixed_BFD = sum(weight * layer for weight, layer in zip(weights_L, layers, strict=True))
+        assert isinstance(mixed_BFD, Tensor)
+        emb_BE: Tensor = self.ecapa(_levelled(mixed_BFD))
+        return emb_BE
+
+    def kwargs_to_save(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """With the sizes of WavLM instead of where it came from: a saved model needs no other to load."""
+        return {**kwargs, "wavlm": self.sizes}
+
+
+def hidden_layers(backbone: Any, wav_BT: Tensor) -> list[Tensor]:
+    """What WavLM's transformer hears and what each of its layers makes of it.
+
+    They are transformers' ``hidden_states`` (gathered there by hooks, and extraction has several threads);
+    the last is also normalised where the transformer ends in a layer norm (WavLM Large), which so is in use.
+
+    Args:
+        backbone: a ``WavLMModel``.
+        wav_BT: waveforms of one length.
+
+    Returns:
+        L layers BFD, one more than the transformer has.
+    """
+    encoder = backbone.encoder
+    levelled_last = backbone.config.do_stable_layer_norm  # WavLM Large
+    x_BFD, _ = backbone.feature_projection(backbone.feature_extractor(wav_BT).transpose(1, 2))
+    x_BFD = x_BFD + encoder.pos_conv_embed(x_BFD)
+    x_BFD = encoder.dropout(x_BFD if levelled_last else encoder.layer_norm(x_BFD))
+    layers, position_bias = [x_BFD], None
+    for number, layer in enumerate(encoder.layers):
+        x_BFD, position_bias = layer(x_BFD, position_bias=position_bias, index=number)
+        layers.append(x_BFD)
+    if levelled_last:
+        layers[-1] = encoder.layer_norm(layers[-1])
+    return layers
+
+
+def samples_for(num_frames: int, kernels: list[int], strides: list[int]) -> int:
+    """The fewest samples of which a stack of convolutions makes ``num_frames`` frames."""
+    size = num_frames
+    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+        size = (size - 1) * stride + kernel
+    return size
+
+
+def find_pretrained(name: str) -> Path:
+    """The folder of a pretrained WavLM: one that is there, or huggingface.co's, fetched the first time.
+
+    Raises:
+        ModelError: it is neither, or has no ``config.json`` and ``model.safetensors``.
+        MissingExtraError: transformers is not installed.
+    """
+    if (folder := Path(name)).is_dir():
+        if absent := [file for file in (_CONFIG, _WEIGHTS) if not (folder / file).is_file()]:
+            raise ModelError(f"wavlm = '{name}': the folder has no {' and no '.join(absent)}; {_REMEDY}")
+        return folder
+    if not _HUB_NAME.fullmatch(name):
+        raise ModelError(f"wavlm = '{name}': no such folder, and not a name of huggingface.co (ORG/NAME)")
+    hub = _require("huggingface_hub")
+    repository, _, revision = name.partition("@")
+    try:
+        paths = [
+            hub.hf_hub_download(repository, file, revision=revision or None) for file in (_CONFIG, _WEIGHTS)
+        ]
+    except Exception as error:
+        raise ModelError(
+            f"wavlm = '{name}': no such folder here, and huggingface.co does not give it: {error}; {_REMEDY}"
+        ) from error
+    return Path(paths[-1]).parent
+
+
+_REMEDY = (
+    "weights are read as safetensors only: make a folder of them where the pickled ones are trusted, with "
+    "WavLMModel.from_pretrained(NAME).save_pretrained(FOLDER), and give that"
+)
+
+
+def _build_wavlm(sizes: Mapping[str, Any]) -> Any:
+    """A ``WavLMModel`` with fresh weights."""
+    library = _require("transformers")
+    try:
+        return library.WavLMModel(library.WavLMConfig(**sizes, **_FIXED))
+    except Exception as error:  # which kind it is depends on the version of the library
+        raise ModelError(f"no WavLM can be built with {dict(sizes)}: {error}") from error
+
+
+def _require(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingExtraError(f"WavLM needs {name}: pip install 'farvox[ssl]'") from error
+
+
+def _known(sizes: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(sizes, Mapping):
+        raise ModelError(f"wavlm = {sizes!r}: give a table of sizes, a folder or a name of huggingface.co")
+    for key in sizes:
+        if key not in FIELDS:
+            near = difflib.get_close_matches(key, FIELDS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(FIELDS)}"
+            raise ModelError(f"wavlm has no field '{key}'; {hint}")
+    return dict(sizes)
+
+
+def _read_sizes(folder: Path) -> dict[str, Any]:
+    path = folder / _CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(config, dict) or config.get("model_type") != "wavlm":
+        raise ModelError(f"{path}: not the configuration of a WavLM ('model_type' is not 'wavlm')")
+    return {key: config[key] for key in FIELDS if key in config}
+
+
+def _load_pretrained(backbone: Any, path: Path) -> None:
+    """Fill ``backbone`` from a safetensors file; what belongs to a head or to pre-training is left aside."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        theirs = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read as weights: {error}") from error
+    weights = {_own_name(name): tensor for name, tensor in theirs.items()}
+    wanted = backbone.state_dict()
+    wrong = [name for name in wanted if name not in weights or weights[name].shape != wanted[name].shape] or [
+        name for name in wanted if not torch.isfinite(weights[name]).all()
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{path}: does not fit the config.json beside it: {len(wrong)} of {len(wanted)} weights are "
+            f"missing, of another shape or not finite, {wrong[0]} for one"
+        )
+    backbone.load_state_dict({name: weights[name] for name in wanted})
+
+
+def _own_name(name: str) -> str:
+    """A weight's name without the model around WavLM, and with torch's present name of a weight norm."""
+    name = name.removeprefix("wavlm.")
+    for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
+        name = re.sub(rf"\.conv\.{old}$", f".conv.parametrizations.weight.{new}", name)
+    return name
+
+
+def _levelled(x_BFD: Tensor) -> Tensor:
+    """Zero mean and unit deviation over time of every feature, in float32."""
+    with torch.autocast(x_BFD.device.type, enabled=False):
+        centred_BFD = x_BFD.float() - x_BFD.float().mean(dim=1, keepdim=True)
+        return centred_BFD * torch.rsqrt(centred_BFD.square().mean(dim=1, keepdim=True) + 1e-5)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
