@@ -147,7 +147,9 @@ def test_dropout_only_acts_in_training(name):
     assert (network.eval()(feats_BFM) != 0).all()
 
 
-@pytest.mark.parametrize("name", ["resnet34", "ecapa", "xvector", "campplus", pytest.param("wavlm-ecapa", marks=NEEDS_SSL)])
+@pytest.mark.parametrize(
+    "name", ["resnet34", "ecapa", "xvector", "campplus", pytest.param("wavlm-ecapa", marks=NEEDS_SSL)]
+)
 @pytest.mark.parametrize("pooling", ["tstp", "stats", "asp", "asp-local"])
 def test_the_pooling_is_a_parameter(name, pooling):
     assert small(name, pooling=pooling).eval()(features()).shape == (3, 12)
