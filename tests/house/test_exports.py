@@ -62,7 +62,7 @@ def test_help_comes_in_half_a_second():
     [["--help"], ["prepare", "--help"], ["check", "--help"], ["trials", "--help"], ["recipes"],
      ["score", "--help"], ["evaluate", "--help"], ["run", "--help"], ["train", "--help"],
      ["extract", "--help"], ["import", "--help"], ["verify", "--help"], ["speakers"], ["pull", "--help"],
-     ["models", "campplus-zh-en"], ["calibrate", "--help"], ["export", "--help"]],
+     ["models", "campplus-zh-en"], ["cluster", "--help"], ["calibrate", "--help"], ["export", "--help"]],
     ids=" ".join,
 )  # fmt: skip
 def test_nobody_pays_for_torch_before_it_is_used(words):

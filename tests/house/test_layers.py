@@ -6,8 +6,8 @@ import ast
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("verifier", "export"),
-    ("train", "adapt", "extract", "score", "report"),
+    ("verifier", "export", "adapt"),
+    ("train", "extract", "score", "report"),
     ("zoo", "data"),
     ("corpora", "features", "augment", "models", "metrics"),
     ("acoustics",),

@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "trials": ("farvox.cli.data:trials", "draw a trial list from a data dir"),
     "train": ("farvox.cli.train:train", "train or fine-tune a model from a recipe"),
     "extract": ("farvox.cli.extract:extract", "turn a data dir into embeddings"),
+    "cluster": ("farvox.cli.cluster:cluster", "find the speakers of embeddings that nobody labelled"),
     "score": ("farvox.cli.score:score", "score a trial list"),
     "evaluate": ("farvox.cli.evaluate:evaluate", "EER, minDCF and a report from scores"),
     "submit": ("farvox.cli.submit:submit", "write the scores as a challenge takes them"),

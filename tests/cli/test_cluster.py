@@ -1,0 +1,104 @@
+"""``farvox cluster``: from embeddings to pseudo-labels."""
+
+import json
+
+import numpy as np
+import pytest
+
+from farvox.cli.main import main
+from farvox.io.embeddings import EmbeddingSet
+from farvox.io.kaldi import DataDir, read_table, write_data_dir
+from farvox.types import Utterance
+
+pytest.importorskip("faiss", reason="needs faiss-cpu, of the extra cluster")
+
+
+@pytest.fixture
+def here(tmp_path):
+    """Embeddings of eight speakers with twelve takes each, their data dir without speakers, and the truth."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((8, 32))
+    ids = [f"u{n:03}" for n in range(96)]
+    embeddings = 5 * centres[np.arange(96) % 8] + rng.standard_normal((96, 32))
+    EmbeddingSet(ids, embeddings.astype(np.float32)).save(tmp_path / "emb")
+    write_data_dir(tmp_path / "data", [Utterance(u, f"wav/{u}.wav", None, 16000) for u in ids])
+    (tmp_path / "truth").write_text("".join(f"{u} spk{n % 8}\n" for n, u in enumerate(ids)))
+    return tmp_path
+
+
+def farvox(*words):
+    return main([str(word) for word in words])
+
+
+def test_pseudo_labels_become_a_data_dir_with_its_curve_and_its_plot(here, capsys):
+    words = (
+        "--clusters",
+        "2:20:2",
+        "--data",
+        here / "data",
+        "--truth",
+        here / "truth",
+        "--plot",
+        here / "e.png",
+    )
+    assert farvox("cluster", here / "emb", here / "out", *words) == 0
+    out = capsys.readouterr().out
+    assert "clusters  8  " in out and "kept      96 of 96 utterances" in out
+    assert "8 speakers; all: NMI 1.0000, purity 1.0000" in out
+    found = DataDir.open(here / "out")
+    assert len(found) == 96 and found.speaker_ids.n_unique() == 8
+    assert found.wav_paths[0] == "wav/u000.wav" and found.num_samples[0] == 16000
+    assert farvox("check", here / "out") == 1  # the audio is not there, all else is in order
+    faults = capsys.readouterr().out.splitlines()
+    assert all("u0" in fault and "wav" in fault for fault in faults[:-1])
+    curve = [line.split("\t") for line in (here / "out/clusters.tsv").read_text().splitlines()]
+    assert curve[0] == ["clusters", "wccs", "chosen"] and len(curve) == 10
+    assert [row[0] for row in curve if row[2] == "1"] == ["8"]
+    facts = json.loads((here / "out/clusters.json").read_text())
+    assert facts["clusters"] == 8 and facts["truth"]["speakers"] == 8 and facts["asked"] == "2:20:2"
+    assert (here / "e.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_audio_the_label_files_stand_alone_and_can_be_replaced(here):
+    for number in (8, 4):
+        assert farvox("cluster", here / "emb", here / "out", "--clusters", number) == 0
+        labels = read_table(here / "out/utt2spk")
+        assert len(labels) == 96 and labels["value"].n_unique() == number
+    assert not (here / "out/wav.scp").exists()
+
+
+def test_filters_drop_labels_but_not_the_record_of_where_everyone_was(here):
+    assert farvox("cluster", here / "emb", here / "out", "--clusters", "8", "--keep", "0.5") == 0
+    assert len(read_table(here / "out/utt2spk")) == 48
+    everyone = read_table(here / "out/utt2cluster")
+    assert len(everyone) == 96
+    name, cosine = everyone["value"][0].split(" ")
+    assert name.startswith("c000") and 0 < float(cosine) <= 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--clusters", "many"), "'many' is neither a number of clusters nor a range"),
+        (("--clusters", "200"), "200 clusters of 96 utterances"),
+        (("--clusters", "2:4"), "at least three ascending numbers"),
+        (("--clusters", "8", "--min-size", "50"), "no pseudo-label meets the conditions"),
+        (("--clusters", "8", "--keep", "2"), "a share above 0 and at most 1"),
+    ],
+)
+def test_faults_are_named(words, message, here, capsys):
+    assert farvox("cluster", here / "emb", here / "out", *words) == 1
+    assert message in capsys.readouterr().err
+    assert not (here / "out").exists()
+
+
+def test_a_truth_that_lacks_an_utterance_is_refused(here, capsys):
+    (here / "truth").write_text("u000 a\n")
+    assert farvox("cluster", here / "emb", here / "out", "--clusters", "8", "--truth", here / "truth") == 1
+    assert "does not name the speaker of 'u001'" in capsys.readouterr().err
+
+
+def test_a_folder_of_other_things_is_not_replaced(here, capsys):
+    assert farvox("cluster", here / "emb", here / "data", "--clusters", "8") == 1
+    assert "holds other things" in capsys.readouterr().err
+    assert len(DataDir.open(here / "data")) == 96
