@@ -24,6 +24,7 @@ from typing import Any
 import tomli_w
 
 from farvox.errors import RecipeError
+from farvox.recipe_selftrain import SelftrainRecipe
 
 Table = dict[str, Any]
 
@@ -189,6 +190,7 @@ class Recipe:
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
     validate: ValidateRecipe = field(default_factory=ValidateRecipe)
     log: LogRecipe = field(default_factory=LogRecipe)
+    selftrain: SelftrainRecipe = field(default_factory=SelftrainRecipe)
     adapt: tuple[AdaptRecipe, ...] = ()
     evaluate: tuple[EvaluateRecipe, ...] = ()
 
