@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "combine": ("farvox.cli.data:combine", "merge data dirs into one"),
     "subset": ("farvox.cli.data:subset", "keep some speakers of a data dir"),
     "trials": ("farvox.cli.data:trials", "draw a trial list from a data dir"),
+    "enhance": ("farvox.cli.enhance:enhance", "beamform or dereverberate the channels of every take"),
     "train": ("farvox.cli.train:train", "train or fine-tune a model from a recipe"),
     "extract": ("farvox.cli.extract:extract", "turn a data dir into embeddings"),
     "cluster": ("farvox.cli.cluster:cluster", "find the speakers of embeddings that nobody labelled"),

@@ -43,7 +43,7 @@ def combine(out: str | Path, dirs: Sequence[str | Path]) -> DataDir:
     _refuse_half_known_speakers(opened)
     parts = [part.table.with_columns(origin=pl.lit(str(part.path))) for part in opened]
     table = _merged(pl.concat(parts), ("wav_path", "speaker_id", "num_samples"), "utt_id")
-    shared = set.intersection(*(_names_of_further_files(part) for part in opened))
+    shared = set.intersection(*(names_of_further_files(part) for part in opened))
     files = {name: _merged_file([FurtherFile.read(part, name) for part in opened]).text() for name in shared}
     files |= _merged_conditions(opened)
     return write_data_dir(out, table.drop("origin"), files=files)
@@ -97,8 +97,8 @@ def subset(
         table = _draw_per_speaker(table, per_speaker, seed)
     if table.is_empty():
         raise DataDirError(f"{path}: no utterance meets all conditions; nothing was written")
-    further = {name: FurtherFile.read(source, name) for name in _names_of_further_files(source)}
-    files = {name: _cut_file(file, _keys(table, name)).text() for name, file in further.items()}
+    further = {name: FurtherFile.read(source, name) for name in names_of_further_files(source)}
+    files = {name: _cut_file(file, keys_of(table, name)).text() for name, file in further.items()}
     if conditions is not None:
         files[CONDITIONS] = conditions_text(
             conditions.filter(pl.col("utt_id").is_in(table["utt_id"].implode()))
@@ -204,7 +204,7 @@ class FurtherFile:
         path = part.path / name
         lines = read_lines(path, strip="\r").alias("line")
         keys = lines.str.extract(r"^[ \t]*([^ \t]+)")
-        is_of_part = keys.is_in(_keys(part.table, name).implode()).fill_null(False)
+        is_of_part = keys.is_in(keys_of(part.table, name).implode()).fill_null(False)
         has_header = len(lines) > 0 and not is_of_part[0] and "\t" in lines[0]
         rows = pl.DataFrame(lines).with_columns(key=keys, origin=pl.lit(str(path))).filter(is_of_part)
         return cls(path, lines[0] if has_header else None, rows)
@@ -215,12 +215,13 @@ class FurtherFile:
         return "".join(f"{line}\n" for line in ([] if self.header is None else [self.header]) + lines)
 
 
-def _names_of_further_files(part: DataDir) -> set[str]:
+def names_of_further_files(part: DataDir) -> set[str]:
+    """The files that say something more of each utterance or speaker, but for its conditions."""
     files = (*part.path.glob("utt2*"), *part.path.glob("spk2*"))
     return {file.name for file in files if file.is_file()} - {*CORE_FILES, CONDITIONS}
 
 
-def _keys(table: pl.DataFrame, name: str) -> pl.Series:
+def keys_of(table: pl.DataFrame, name: str) -> pl.Series:
     """The utterances or the speakers of a data dir, whichever a file of that name is about."""
     return table["utt_id" if name.startswith("utt2") else "speaker_id"]
 
