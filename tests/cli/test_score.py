@@ -91,6 +91,130 @@ def test_wrong_usage_gives_status_2(folder):
     assert stopped.value.code == 2
 
 
+@pytest.fixture
+def array(folder):
+    """Three takes by an array of four microphones, and trials of close-talk takes against them."""
+    utt_ids = [f"{speaker}_{mic}_far" for speaker in ("anna", "ben", "cleo") for mic in range(4)]
+    emb_NE = np.random.default_rng(9).standard_normal((12, 16)).astype(np.float32)
+    EmbeddingSet(utt_ids, emb_NE, quality=np.arange(12, dtype=np.float32)).save(folder / "array")
+    (folder / "far").write_text("anna-0 anna_{}_far target\nben-0 cleo_{}_far nontarget\n")
+    return folder
+
+
+def test_channels_become_trials_of_their_own_with_a_list_to_evaluate_by(array, capsys):
+    words = (
+        "score",
+        array / "far",
+        array / "emb",
+        array / "array",
+        "--channels",
+        "expand",
+        "--first-channel",
+        "1",
+    )
+    assert run(*words, "--out", array / "scores", "--out-trials", array / "expanded") == 0
+    assert "6 trials of single channels" in capsys.readouterr().err
+    assert (array / "expanded").read_text().splitlines()[2:4] == [
+        "anna-0 anna_3_far target",
+        "ben-0 cleo_1_far nontarget",
+    ]
+    assert run("evaluate", array / "expanded", array / "scores") == 0
+    assert "3 target, 3 non-target" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rule", ["mean-norm", "mean", "sum", "score-mean", "best", "weighted"])
+def test_every_rule_scores_the_trials_as_they_are(array, rule):
+    assert (
+        run("score", array / "far", array / "emb", array / "array", "--channels", rule, "--out", array / "s")
+        == 0
+    )
+    assert len((array / "s").read_text().splitlines()) == 2
+
+
+def test_the_best_channel_is_that_of_the_quality_beside_the_embeddings(array):
+    words = ("score", array / "list", array / "emb", array / "array", "--out", array / "s")
+    written = []
+    for listed in ("anna-0 anna_{}_far\n", "anna-0 anna_3_far\n"):
+        (array / "list").write_text(listed)
+        assert run(*words, "--channels", "best") == 0
+        written.append((array / "s").read_text().split()[2])
+    assert written[0] == written[1]
+
+
+def test_missing_channels_stop_the_scoring_or_are_counted(array, capsys):
+    whole = EmbeddingSet.load(array / "array")
+    EmbeddingSet(whole.utt_ids[:-1], np.array(whole.embeddings[:-1])).save(array / "fewer")
+    words = ("score", array / "far", array / "emb", array / "fewer", "--out", array / "s")
+    assert run(*words) == 1
+    assert "far:2: 'cleo_{}_far' lacks channel 3, which others have" in capsys.readouterr().err
+    assert run(*words, "--allow-missing-channels") == 0
+    assert "1 missing channel of 1 id, the first 'cleo_{}_far' (3)" in capsys.readouterr().err
+
+
+def test_a_map_says_which_takes_enrol_a_speaker(folder):
+    (folder / "map").write_text("anna anna-0 anna-1\n")
+    (folder / "list").write_text("anna ben-0\n")
+    assert (
+        run("score", folder / "list", folder / "emb", "--enrol-map", folder / "map", "--out", folder / "s")
+        == 0
+    )
+    emb = EmbeddingSet.load(folder / "emb")
+    rows = emb.embeddings[emb.rows(["anna-0", "anna-1", "ben-0"])].astype(float)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    anna = rows[0] + rows[1]
+    expected = anna @ rows[2] / np.linalg.norm(anna)
+    assert float((folder / "s").read_text().split()[2]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_scores_are_centred_and_normalised_against_a_cohort(folder, capsys):
+    rng = np.random.default_rng(4)
+    names = [f"other{speaker}-{take}" for speaker in range(20) for take in range(3)]
+    EmbeddingSet(names, rng.standard_normal((60, 16)).astype(np.float32) + 1).save(folder / "cohort")
+    (folder / "utt2spk").write_text("".join(f"{name} {name.split('-')[0]}\n" for name in names))
+    words = ("score", folder / "trials", folder / "emb", "--centre", folder / "cohort", "--out", folder / "s")
+    cohort = ("--cohort", folder / "cohort")
+    texts = []
+    for more, said in (
+        ((), ""),
+        (("--norm", "s-norm", *cohort), "cohort: 60 utterances, all of each side"),
+        (("--norm", "as-norm", *cohort, "--top", "40"), "cohort: 60 utterances, the nearest 40 of each side"),
+        (
+            ("--norm", "as-norm", *cohort, "--top", "9", "--cohort-speakers", folder / "utt2spk"),
+            "cohort: 20 speakers (60 utterances), the nearest 9 of each side",
+        ),
+    ):
+        assert run(*words, *more) == 0
+        assert said in capsys.readouterr().err
+        texts.append((folder / "s").read_text())
+    assert len(set(texts)) == 4
+    assert run(*words, "--norm", "as-norm", *cohort) == 1
+    assert "the cohort has 60 members, and 300 are needed" in capsys.readouterr().err
+    (folder / "utt2spk").write_text("other0-0 other0\n")
+    assert run(*words, "--norm", "s-norm", *cohort, "--cohort-speakers", folder / "utt2spk") == 1
+    assert "--cohort-speakers does not say who speaks in 'other0-1'" in capsys.readouterr().err
+
+
+def test_a_cohort_that_is_in_the_trials_is_warned_of(folder, capsys):
+    words = ("score", folder / "trials", folder / "emb", "--out", folder / "s", "--norm", "s-norm")
+    assert run(*words, "--cohort", folder / "emb") == 0
+    assert "warning: 16 utterances of the cohort are in the trials ('anna-0', ...)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--out-trials", "x"), "--out-trials goes with --channels expand"),
+        (("--norm", "s-norm"), "--norm s-norm needs --cohort"),
+        (("--cohort", "x"), "--cohort goes with --norm"),
+        (("--cohort-speakers", "x"), "--cohort-speakers goes with --cohort"),
+        (("--norm", "s-norm", "--cohort", "x", "--top", "9"), "--top goes with --norm as-norm"),
+    ],
+)
+def test_options_that_mean_nothing_alone_are_refused(folder, capsys, words, message):
+    assert run("score", folder / "trials", folder / "emb", "--out", folder / "s", *words) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_score_does_not_import_torch(folder):
     program = (
         "import sys; from farvox.cli.main import main;"

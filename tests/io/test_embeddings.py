@@ -76,3 +76,21 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path, file: str) -> None:
     (tmp_path / "emb" / file).unlink()
     with pytest.raises(DataDirError, match=rf"no {file}"):
         EmbeddingSet.load(tmp_path / "emb")
+
+
+def test_the_quality_of_recordings_is_kept_beside_their_embeddings(tmp_path: Path) -> None:
+    quality = np.array([3.25, np.nan, -1.5], np.float32)
+    EmbeddingSet(some(3).utt_ids, some(3).embeddings, quality=quality).save(tmp_path / "emb")
+    assert (tmp_path / "emb" / "utt2quality").read_text() == "utt0 3.25\nutt1 nan\nutt2 -1.50\n"
+    np.testing.assert_array_equal(EmbeddingSet.load(tmp_path / "emb").quality, quality)
+    some(3).save(tmp_path / "emb")
+    assert EmbeddingSet.load(tmp_path / "emb").quality is None
+
+
+def test_a_quality_of_other_utterances_is_refused(tmp_path: Path) -> None:
+    some(2).save(tmp_path / "emb")
+    (tmp_path / "emb" / "utt2quality").write_text("utt0 3.25\nutt7 1.00\n")
+    with pytest.raises(DataDirError, match="utt2quality is not of these utterances"):
+        EmbeddingSet.load(tmp_path / "emb")
+    with pytest.raises(DataDirError, match="3 qualities for 2 utterances"):
+        EmbeddingSet(some(2).utt_ids, some(2).embeddings, quality=np.zeros(3, np.float32))

@@ -7,8 +7,8 @@ from farvox.score.sides import SideFinder
 
 
 def found(utt_ids, spelled, as_channels=None):
-    rows = SideFinder(utt_ids, [spelled]).find(spelled, as_channels)
-    return rows if isinstance(rows, str) else [utt_ids[row] for row in rows]
+    side = SideFinder(utt_ids, [spelled]).find(spelled, as_channels)
+    return side if isinstance(side, str) else [utt_ids[row] for row in side.rows]
 
 
 def test_the_exact_id_comes_before_the_one_without_suffix():
@@ -45,5 +45,5 @@ def test_all_channels_are_found_in_whatever_order_they_are_listed(count, random)
     channels = [f"a_{n}.wav" for n in range(count)]
     shuffled = random.sample(channels, count)
     finder = SideFinder(shuffled, ["a.wav"])
-    assert [shuffled[row] for row in finder.find("a.wav")] == channels
+    assert [shuffled[row] for row in finder.find("a.wav").rows] == channels
     assert finder.reading == f"1 id read as its channels ID_0, ID_1, ... ({count} each)"

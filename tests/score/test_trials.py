@@ -150,10 +150,17 @@ def test_braces_stand_for_every_microphone_there_is(listed):
 def test_an_id_that_names_no_utterance_stands_for_its_channels(listed):
     trials = listed("id1 id2\nid1 id3\n")
     utt_ids = ["id1", *(f"id2_{n}" for n in range(11)), "id3_1", "id3_0", "id2_00", "id2_a"]
-    resolved = trials.resolve(utt_ids)
+    with pytest.raises(
+        TrialError, match=r"trials:2: 'id3' lacks channels 2, 3, 4, 5, ..., which others have"
+    ):
+        trials.resolve(utt_ids)
+    resolved = trials.resolve(utt_ids, allow_missing_channels=True)
     sides = [trial.test.utt_ids for trial in resolved.iter_trials()]
     assert sides == [tuple(f"id2_{n}" for n in range(11)), ("id3_0", "id3_1")]
-    assert resolved.reading == "2 ids read as their channels ID_0, ID_1, ... (2 to 11 each)"
+    assert resolved.reading == (
+        "2 ids read as their channels ID_0, ID_1, ... (2 to 11 each);"
+        " 9 missing channels of 1 id, the first 'id3' (2, 3, 4, 5, ...)"
+    )
 
 
 def test_a_gap_among_the_channels_is_refused(listed):
@@ -163,7 +170,7 @@ def test_a_gap_among_the_channels_is_refused(listed):
 
 def test_an_id_with_two_readings_is_refused_unless_one_is_chosen(listed):
     trials = listed("a c\na b\nb a\n")
-    utt_ids = ["a", "b", "b_0", "b_1", "c_0"]
+    utt_ids = ["a", "b", "b_0", "b_1", "c_0", "c_1"]
     with pytest.raises(TrialError, match=r"trials:2: 'b' is an utterance, and its channels 'b_0', ... are"):
         trials.resolve(utt_ids)
     readings = {"enrol": (1, 2), "test": (2, 1), "both": (2, 2), "neither": (1, 1)}
@@ -211,7 +218,7 @@ def test_every_trial_resolves_to_its_own_utterances(tmp_path_factory, num_channe
     pairs = list(itertools.product(sides, sides))
     path = tmp_path_factory.mktemp("trials") / "trials"
     path.write_text("".join(f"{e} {t}\n" for e, t in pairs))
-    resolved = read_trials(path).resolve(utt_ids)
+    resolved = read_trials(path).resolve(utt_ids, allow_missing_channels=True)
     found = [(list(t.enrol.utt_ids), list(t.test.utt_ids)) for t in resolved.iter_trials()]
     assert found == [(sides[e], sides[t]) for e, t in pairs]
 

@@ -21,6 +21,7 @@ from farvox.io.atomic import atomic_dir
 
 OWN_FILES = ("embeddings.npy",)
 """A folder that holds this may be replaced by other embeddings."""
+QUALITY_FILE = "utt2quality"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class EmbeddingSet:
         utt_ids: names of the utterances, in the order of the rows; unique.
         embeddings: float32 [N, E].
         meta: where they come from (model, data dir, ...), free of form.
+        quality: how good each recording is, in dB (float32 [N]), see `farvox.acoustics.quality`; None where
+            nobody asked.
 
     Raises:
         DataDirError: the numbers of ids and rows differ, or an id is there twice.
@@ -39,6 +42,7 @@ class EmbeddingSet:
     utt_ids: list[str]
     embeddings: npt.NDArray[np.float32]
     meta: dict[str, Any] = field(default_factory=dict)
+    quality: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or self.embeddings.dtype != np.float32:
@@ -47,6 +51,10 @@ class EmbeddingSet:
         if len(self.utt_ids) != len(self.embeddings):
             raise DataDirError(
                 f"{len(self.utt_ids)} utterance ids for {len(self.embeddings)} embeddings; extract them again"
+            )
+        if self.quality is not None and self.quality.shape != (len(self.utt_ids),):
+            raise DataDirError(
+                f"{len(self.quality)} qualities for {len(self.utt_ids)} utterances; extract them again"
             )
         if self._index.height < len(self.utt_ids):
             twice = pl.Series(self.utt_ids, dtype=pl.String)
@@ -81,6 +89,10 @@ class EmbeddingSet:
             (folder / "meta.json").write_text(
                 json.dumps(self.meta, indent=2, ensure_ascii=False) + "\n", "utf-8"
             )
+            if self.quality is not None:
+                pairs = zip(self.utt_ids, self.quality.tolist(), strict=True)
+                lines = "".join(f"{utt_id} {quality:.2f}\n" for utt_id, quality in pairs)
+                (folder / QUALITY_FILE).write_bytes(lines.encode())
 
     @classmethod
     def load(cls, path: str | Path) -> EmbeddingSet:
@@ -94,6 +106,7 @@ class EmbeddingSet:
             embeddings = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
             utt_ids = (folder / "utt_ids.txt").read_text("utf-8").split("\n")[:-1]
             meta = json.loads((folder / "meta.json").read_text("utf-8"))
+            quality = _read_quality(folder / QUALITY_FILE, utt_ids)
         except FileNotFoundError as error:
             missing = Path(error.filename).name
             raise DataDirError(
@@ -102,7 +115,7 @@ class EmbeddingSet:
         except (ValueError, EOFError, OSError) as error:
             raise DataDirError(f"{folder}: damaged embeddings ({error}); extract them again") from None
         try:
-            return cls(utt_ids, embeddings, meta)
+            return cls(utt_ids, embeddings, meta, quality)
         except DataDirError as error:
             raise DataDirError(f"{folder}: {error}") from None
 
@@ -110,3 +123,13 @@ class EmbeddingSet:
     def _index(self) -> pl.DataFrame:
         ids = pl.DataFrame({"utt_id": pl.Series(self.utt_ids, dtype=pl.String)})
         return ids.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64)).unique("utt_id")
+
+
+def _read_quality(path: Path, utt_ids: list[str]) -> npt.NDArray[np.float32] | None:
+    if not path.is_file():
+        return None
+    lines = path.read_text("utf-8").split("\n")[:-1]
+    ids, _, values = zip(*(line.rpartition(" ") for line in lines), strict=True) if lines else ((), (), ())
+    if list(ids) != utt_ids:
+        raise ValueError(f"{path.name} is not of these utterances")
+    return np.array(values, np.float32)

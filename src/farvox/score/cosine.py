@@ -1,6 +1,6 @@
 """Cosine scores of trials whose sides are one or several embeddings.
 
-Shape suffixes: N utterance, S side, E embedding dimension.
+Shape suffixes: N utterance, R row (an utterance of some side), S side, E embedding dimension.
 """
 
 from __future__ import annotations
@@ -12,84 +12,82 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farvox.errors import TrialError
+from farvox.score.channels import FUSION, SideRows
 from farvox.score.trials import ResolvedTrials
 
 TRIALS_PER_BLOCK = 512  # both sides of a block stay in the processor's cache
-SIDES_PER_BLOCK = 8192
-
-# (embeddings of the rows of some sides, their lengths, the first row of each side) -> a vector for each side
-SideRule = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]]
-
-
-def _mean_norm(
-    emb_RE: NDArray[np.float64], length_R: NDArray[np.float64], starts_S: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    return np.add.reduceat(emb_RE / length_R[:, None], starts_S, axis=0)
-
-
-def _sum(
-    emb_RE: NDArray[np.float64], length_R: NDArray[np.float64], starts_S: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    return np.add.reduceat(emb_RE, starts_S, axis=0)
-
-
-# How several utterances become one, up to a factor: a side is scaled to length 1 afterwards.
-SIDE_RULES: dict[str, SideRule] = {"mean-norm": _mean_norm, "sum": _sum}
+BYTES_PER_BLOCK = 1 << 23  # of embeddings that become sides; likewise
 
 
 def side_embeddings(
-    resolved: ResolvedTrials, embeddings_NE: ArrayLike, rule: str = "mean-norm"
+    resolved: ResolvedTrials,
+    embeddings_NE: ArrayLike,
+    rule: str = "mean-norm",
+    *,
+    centre_E: ArrayLike | None = None,
+    quality_N: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
-    """One unit vector for every side of a trial list.
+    """One vector for every side of a trial list; a trial's score is the scalar product of its two.
 
     Args:
         resolved: the sides; their rows are rows of ``embeddings_NE``.
         embeddings_NE: any real dtype, memory-mapped or not; only needed rows are read.
-        rule: how several utterances become one; ``mean-norm`` is the mean of the length-normalised
-            embeddings, ``sum`` the sum of the embeddings as they are, as in the HI-MIA homework. A side
-            of one utterance is that utterance under every rule.
+        rule: how several utterances become one, see `farvox.score.channels.FUSION`.
+        centre_E: what is subtracted from every embedding before anything else; see
+            `farvox.score.norm.mean_embedding`.
+        quality_N: quality of every utterance in dB; needed by the rules ``best`` and ``weighted``.
 
     Returns:
-        float64 [num_sides, E], every row of length 1.
+        float64 [num_sides, E], every row of length 1, but for ``score-mean`` at most 1.
 
     Raises:
-        TrialError: the rows do not fit ``resolved``, or the embedding of a needed utterance is zero or
-            not finite, or those of a side cancel out.
+        TrialError: the rows do not fit ``resolved``, the rule needs a quality that is not known, or the
+            embedding of a needed utterance is zero or not finite, or those of a side cancel out.
     """
-    if rule not in SIDE_RULES:
-        raise TrialError(
-            f"no rule '{rule}' for sides of several utterances; there are: {', '.join(SIDE_RULES)}"
-        )
-    embeddings_NE = np.asanyarray(embeddings_NE)
+    if rule not in FUSION:
+        raise TrialError(f"no rule '{rule}' for sides of several utterances; there are: {', '.join(FUSION)}")
+    fusion, embeddings_NE = FUSION[rule], np.asanyarray(embeddings_NE)
+    shift_E = np.zeros(()) if centre_E is None else np.asarray(centre_E, np.float64)
     if embeddings_NE.ndim != 2 or len(embeddings_NE) != len(resolved.utt_ids):
         raise TrialError(
             f"embeddings of shape {embeddings_NE.shape} do not fit the {len(resolved.utt_ids):,} utterances"
             " that the trials were resolved against"
         )
-    offsets = resolved.side_offsets
+    quality_R = _quality(resolved, rule, quality_N) if fusion.by_quality else None
+    offsets, block_rows = resolved.side_offsets, _rows_per_block(embeddings_NE.shape[1])
     sides_SE = np.empty((len(offsets) - 1, embeddings_NE.shape[1]))
-    for first in range(0, len(sides_SE), SIDES_PER_BLOCK):
-        last = min(first + SIDES_PER_BLOCK, len(sides_SE))
-        rows = resolved.side_rows[offsets[first] : offsets[last]]
-        starts = offsets[first:last] - offsets[first]
+    first = 0
+    while first < len(sides_SE):
+        last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + block_rows, "right")) - 1)
+        block = slice(offsets[first], offsets[last])
+        rows, starts = resolved.side_rows[block], offsets[first:last] - offsets[first]
         names = _SideNames(resolved.utt_ids, rows, starts)
-        emb_RE = embeddings_NE[rows].astype(np.float64)
-        merged_SE = SIDE_RULES[rule](emb_RE, _lengths(emb_RE, names.utterance), starts)
-        sides_SE[first:last] = merged_SE / _lengths(merged_SE, names.side)[:, None]
+        emb_RE = embeddings_NE[rows] - shift_E
+        quality = None if quality_R is None else quality_R[block]
+        side_rows = SideRows(emb_RE, _lengths(emb_RE, names.utterance), starts, quality)
+        fused_SE = fusion.fuse(side_rows)
+        length_S = _lengths(fused_SE, names.side)
+        sides_SE[first:last] = fused_SE / length_S[:, None] if fusion.to_length_1 else fused_SE
+        first = last
     return sides_SE
 
 
 def cosine_scores(
-    resolved: ResolvedTrials, embeddings_NE: ArrayLike, rule: str = "mean-norm"
+    resolved: ResolvedTrials,
+    embeddings_NE: ArrayLike,
+    rule: str = "mean-norm",
+    *,
+    centre_E: ArrayLike | None = None,
+    quality_N: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
     """Cosine similarity of the two sides of every trial, in trial order.
-
-    Computed in float64 and in blocks: the memory taken beyond the sides does not grow with the trials.
 
     Args:
         resolved: see `TrialList.resolve`.
         embeddings_NE: one row for each of ``resolved.utt_ids``.
-        rule: see `side_embeddings`.
+        rule: see `side_embeddings`; under ``score-mean`` a score is a mean of cosines.
+        centre_E: see `side_embeddings`.
+        quality_N: see `side_embeddings`.
 
     Returns:
         float64 [num_trials], in [-1, 1].
@@ -97,13 +95,49 @@ def cosine_scores(
     Raises:
         TrialError: see `side_embeddings`.
     """
-    sides_SE = side_embeddings(resolved, embeddings_NE, rule)
+    sides_SE = side_embeddings(resolved, embeddings_NE, rule, centre_E=centre_E, quality_N=quality_N)
+    return scalar_products(resolved, sides_SE)
+
+
+def scalar_products(resolved: ResolvedTrials, sides_SE: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The scalar product of the two sides of every trial.
+
+    Computed in float64 and in blocks: the memory taken beyond the sides does not grow with the trials.
+
+    Args:
+        resolved: the trials.
+        sides_SE: a vector of length 1 or less for each side.
+
+    Returns:
+        float64 [num_trials], in [-1, 1].
+    """
     scores = np.empty(len(resolved))
     for first in range(0, len(scores), TRIALS_PER_BLOCK):
         block = slice(first, first + TRIALS_PER_BLOCK)
         enrol, test = sides_SE[resolved.enrol_side[block]], sides_SE[resolved.test_side[block]]
         np.einsum("ne,ne->n", enrol, test, out=scores[block])
     return np.clip(scores, -1.0, 1.0, out=scores)
+
+
+def _rows_per_block(dimension: int) -> int:
+    return max(1, BYTES_PER_BLOCK // (8 * dimension))
+
+
+def _quality(resolved: ResolvedTrials, rule: str, quality_N: ArrayLike | None) -> NDArray[np.float64]:
+    """The quality of each row of each side; where a side has one row, none need be known."""
+    if quality_N is None:
+        raise TrialError(
+            f"the rule '{rule}' needs the quality of every utterance: extract with 'farvox extract --quality'"
+        )
+    quality_R = np.asarray(quality_N, np.float64)[resolved.side_rows]
+    alone_R = np.repeat(np.diff(resolved.side_offsets) == 1, np.diff(resolved.side_offsets))
+    if (unknown := np.isnan(quality_R) & ~alone_R).any():
+        utt_id = resolved.utt_ids[resolved.side_rows[int(np.argmax(unknown))]]
+        raise TrialError(
+            f"the rule '{rule}' needs the quality of '{utt_id}' ({unknown.sum():,} such utterances): "
+            "extract with 'farvox extract --quality'"
+        )
+    return np.where(alone_R, 0.0, quality_R)
 
 
 class _SideNames(NamedTuple):

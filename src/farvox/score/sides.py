@@ -2,15 +2,69 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 from farvox.errors import TrialError
+from farvox.io.lines import read_lines
 from farvox.score.columns import stem_of
 
+SideMap = Mapping[str, Sequence[str]]
+"""Ids of a trial list that stand for several utterances: id -> what it stands for."""
+
 _DIGITS = re.compile(r"[0-9]+")
+_MOST_NAMED = 4
+
+
+class ChannelSet(NamedTuple):
+    """The channels that one id was read as.
+
+    Attributes:
+        spelled: the id.
+        is_template: whether it is spelled with ``{}``.
+        channels: their numbers, ascending.
+    """
+
+    spelled: str
+    is_template: bool
+    channels: tuple[int, ...]
+
+
+class Side(NamedTuple):
+    """What an id of a trial list stands for.
+
+    Attributes:
+        rows: the utterances.
+        channels: the number of the channel of each; -1 for what is no channel.
+        channel_sets: the ids that were read as channels.
+        mapped: whether a map says so.
+    """
+
+    rows: tuple[int, ...]
+    channels: tuple[int, ...]
+    channel_sets: tuple[ChannelSet, ...] = ()
+    mapped: bool = False
+
+
+def read_side_map(path: str | os.PathLike[str]) -> dict[str, list[str]]:
+    """Read lines ``model utt1 utt2 ...``, as in Kaldi's ``spk2utt``: ids that stand for several utterances.
+
+    Raises:
+        TrialError: ``FILE:LINE: what`` for a line without utterances or a model that is there twice.
+    """
+    models: dict[str, list[str]] = {}
+    for number, line in enumerate(read_lines(os.fspath(path)), 1):
+        name, *utterances = line.split() or [""]
+        if not utterances:
+            raise TrialError(f"{path}:{number}: a line is 'model utt1 utt2 ...', not '{line}'")
+        if name in models:
+            raise TrialError(f"{path}:{number}: the model '{name}' is there twice")
+        models[name] = utterances
+    return models
 
 
 class SideFinder:
@@ -21,15 +75,27 @@ class SideFinder:
     3. ``{}`` stands for the number of a microphone: every utterance with a number in its place;
     4. an id that names no utterance stands for its channels ``ID_0, ID_1, ... ID_n``, none missing.
 
+    Ids with ``{}`` should all have the same microphones, those that any of them has; the others all channels
+    from 0 to the highest that any of them has. What is missing is known when all ids have been asked for.
+
     Args:
         utt_ids: the utterances there are.
         spelled: the ids that will be asked for.
+        first_channel: channels with a lower number are left out.
+        allow_missing: channels may be missing among ``ID_0, ID_1, ...``.
 
     Raises:
         TrialError: an utterance is there twice.
     """
 
-    def __init__(self, utt_ids: Iterable[str], spelled: Iterable[str]) -> None:
+    def __init__(
+        self,
+        utt_ids: Iterable[str],
+        spelled: Iterable[str],
+        *,
+        first_channel: int = 0,
+        allow_missing: bool = False,
+    ) -> None:
         self.utt_ids = list(utt_ids)
         self._row_of_id = {utt_id: row for row, utt_id in enumerate(self.utt_ids)}
         if len(self._row_of_id) < len(self.utt_ids):
@@ -38,11 +104,40 @@ class SideFinder:
         self._stems = [stem_of(utt_id) for utt_id in self.utt_ids]
         self._row_of_stem = {stem: row for row, stem in enumerate(self._stems)}
         self._templates = {stem_of(name) for name in spelled if "{}" in name}
-        self._template_sizes: list[int] = []
-        self._channel_sizes: list[int] = []
+        self._first_channel = first_channel
+        self._allow_missing = allow_missing
+        self._channel_sets: list[ChannelSet] = []
 
-    def find(self, spelled: str, as_channels: bool | None = None) -> Sequence[int] | str:
-        """The rows of the utterances that ``spelled`` stands for, or why there are none.
+    def find(
+        self, spelled: str, as_channels: bool | None = None, side_map: SideMap | None = None
+    ) -> Side | str:
+        """What ``spelled`` stands for, or why there is nothing. Arguments as `find_one`.
+
+        Args:
+            spelled: the id as the trial list has it.
+            as_channels: see `find_one`.
+            side_map: ids that stand for several others; those that it does not name stand for themselves.
+        """
+        if side_map is None or spelled not in side_map:
+            return self.find_one(spelled, as_channels)
+        members = [self.find_one(name, as_channels) for name in side_map[spelled]]
+        for member in members:
+            if isinstance(member, str):
+                return f"in the model '{spelled}': {member}"
+        sides = [member for member in members if not isinstance(member, str)]
+        rows = tuple(row for side in sides for row in side.rows)
+        if len(set(rows)) < len(rows):
+            twice = next(row for row, count in Counter(rows).items() if count > 1)
+            return f"in the model '{spelled}': the utterance '{self.utt_ids[twice]}' is there twice"
+        return Side(
+            rows,
+            tuple(channel for side in sides for channel in side.channels),
+            tuple(channel_set for side in sides for channel_set in side.channel_sets),
+            mapped=True,
+        )
+
+    def find_one(self, spelled: str, as_channels: bool | None = None) -> Side | str:
+        """The utterances that an id stands for by its name, or why there are none.
 
         Args:
             spelled: the id as the trial list has it.
@@ -66,39 +161,79 @@ class SideFinder:
                 " say which side means channels ('farvox score --channel-ids')"
             )
         if row is not None and not (is_channel_set and as_channels):
-            return (row,)
+            return Side((row,), (-1,))
         return self._channels(spelled, stem)
 
     @property
     def reading(self) -> str:
         """What was read otherwise than as one id, one utterance; empty where nothing was."""
-        kinds = (
-            (self._template_sizes, "with {} ", "microphones"),
-            (self._channel_sizes, "", "channels ID_0, ID_1, ..."),
-        )
-        return "; ".join(
-            f"{len(sizes):,} {'id' if len(sizes) == 1 else 'ids'} {form}read as"
-            f" {'its' if len(sizes) == 1 else 'their'} {what} ({_span(sizes)} each)"
-            for sizes, form, what in kinds
-            if sizes
+        parts = []
+        for is_template, form, what in (
+            (True, "with {} ", "microphones"),
+            (False, "", "channels ID_0, ID_1, ..."),
+        ):
+            sizes = [len(each.channels) for each in self._channel_sets if each.is_template == is_template]
+            if sizes:
+                ids, whose = ("id", "its") if len(sizes) == 1 else ("ids", "their")
+                parts.append(f"{len(sizes):,} {ids} {form}read as {whose} {what} ({_span(sizes)} each)")
+        if lacking := [(each, gone) for each in self._channel_sets if (gone := self._missing(each))]:
+            num_channels, (first, gone) = sum(len(gone) for _, gone in lacking), lacking[0]
+            parts.append(
+                f"{num_channels:,} missing {_channels_of(num_channels)} of {len(lacking):,}"
+                f" {'id' if len(lacking) == 1 else 'ids'}, the first '{first.spelled}' ({_numbered(gone)})"
+            )
+        return "; ".join(parts)
+
+    def lacks(self, side: Side) -> str:
+        """Which channels a side lacks that others have, as a sentence; empty where there is none."""
+        for each in side.channel_sets:
+            if gone := self._missing(each):
+                return (
+                    f"'{each.spelled}' lacks {_channels_of(len(gone))} {_numbered(gone)}, which others have:"
+                    " bring them, or let them be counted ('--allow-missing-channels')"
+                )
+        return ""
+
+    def _missing(self, one: ChannelSet) -> list[int]:
+        expected = self._expected[one.is_template]
+        if len(one.channels) == len(expected):
+            return []
+        return sorted(expected - set(one.channels))
+
+    @cached_property
+    def _expected(self) -> tuple[set[int], set[int]]:
+        """The channels that each id should have, without and with ``{}``; known when all were found."""
+        numbered = {n for each in self._channel_sets if not each.is_template for n in each.channels}
+        return (
+            set(range(self._first_channel, max(numbered, default=-1) + 1)),
+            {n for each in self._channel_sets if each.is_template for n in each.channels},
         )
 
-    def _template(self, spelled: str, stem: str) -> Sequence[int] | str:
+    def _template(self, spelled: str, stem: str) -> Side | str:
         if stem.count("{}") > 1:
             return f"'{spelled}' has more than one {{}}"
         channels = self._rows_by_template.get(stem)
         if channels is None:
             return f"no utterance matches '{spelled}' with digits in place of {{}}{self._example()}"
-        self._template_sizes.append(len(channels))
-        return [row for _, row in sorted(channels)]
+        return self._side(spelled, sorted(channels), is_template=True)
 
-    def _channels(self, spelled: str, stem: str) -> Sequence[int] | str:
-        rows = dict(self._channels_by_stem[stem])
-        if sorted(rows) != list(range(len(rows))):
-            missing = min(set(range(len(rows))) - set(rows))
-            return f"'{spelled}' stands for its channels, but '{spelled}_{missing}' is missing among them"
-        self._channel_sizes.append(len(rows))
-        return [rows[channel] for channel in range(len(rows))]
+    def _channels(self, spelled: str, stem: str) -> Side | str:
+        channels = sorted(self._channels_by_stem[stem])
+        numbers = {number for number, _ in channels}
+        if not self._allow_missing and (missing := set(range(len(numbers))) - numbers):
+            return (
+                f"'{spelled}' stands for its channels, but '{spelled}_{min(missing)}' is missing among them"
+            )
+        return self._side(spelled, channels, is_template=False)
+
+    def _side(self, spelled: str, channels: list[tuple[int, int]], is_template: bool) -> Side | str:
+        kept = [(number, row) for number, row in channels if number >= self._first_channel]
+        if not kept:
+            return f"'{spelled}' has no channel from number {self._first_channel} on"
+        numbers, rows = zip(*kept, strict=True)
+        channel_set = ChannelSet(spelled, is_template, numbers)
+        self._channel_sets.append(channel_set)
+        return Side(rows, numbers, (channel_set,))
 
     def _example(self) -> str:
         return f" (they look like '{self.utt_ids[0]}')" if self.utt_ids else ""
@@ -141,3 +276,12 @@ class SideFinder:
 def _span(sizes: Sequence[int]) -> str:
     low, high = min(sizes), max(sizes)
     return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _numbered(channels: Sequence[int]) -> str:
+    shown = ", ".join(map(str, channels[:_MOST_NAMED]))
+    return f"{shown}, ..." if len(channels) > _MOST_NAMED else shown
+
+
+def _channels_of(count: int) -> str:
+    return "channel" if count == 1 else "channels"

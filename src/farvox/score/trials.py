@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,10 +20,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from farvox.errors import TrialError
+from farvox.io.atomic import atomic_file
 from farvox.score.columns import IdTable, column_blocks
-from farvox.score.sides import SideFinder
+from farvox.score.sides import SideFinder, SideMap
 from farvox.types import Trial, TrialSide
 
+LINES_PER_BLOCK = 1_000_000
 ChannelIds = Literal["enrol", "test", "both", "neither"]
 
 LABEL_WORDS = ({"1": 1, "0": 0}, {"target": 1, "nontarget": 0}, {"tgt": 1, "imp": 0})
@@ -62,7 +65,14 @@ class TrialList:
         return self.ids.gather(self.test_code).alias("test")
 
     def resolve(
-        self, utt_ids: Sequence[str] | pl.Series, channel_ids: ChannelIds | None = None
+        self,
+        utt_ids: Sequence[str] | pl.Series,
+        channel_ids: ChannelIds | None = None,
+        *,
+        enrol_map: SideMap | None = None,
+        test_map: SideMap | None = None,
+        first_channel: int = 0,
+        allow_missing_channels: bool = False,
     ) -> ResolvedTrials:
         """Find the utterances that every side stands for; the rules are those of `SideFinder`.
 
@@ -70,35 +80,58 @@ class TrialList:
             utt_ids: the utterances there are (of a data dir, or of an `EmbeddingSet`), without duplicates.
             channel_ids: the side whose ids mean their channels ``ID_0, ID_1, ...`` where an utterance
                 ``ID`` is there too (the homework's blind list has seven such ids); None refuses them.
+            enrol_map: enrolment ids that stand for several utterances, each an id like any other; see
+                `farvox.score.sides.read_side_map`.
+            test_map: the same of the test side.
+            first_channel: channels with a lower number are left out (Kaldi's recipe starts at 1).
+            allow_missing_channels: count, in ``reading``, the channels that a side lacks and others have.
 
         Raises:
-            TrialError: an id names no utterance or can be read in two ways (``FILE:LINE: what``), or
-                ``utt_ids`` holds an utterance twice.
+            TrialError: an id names no utterance, can be read in two ways or lacks channels
+                (``FILE:LINE: what``), or ``utt_ids`` holds an utterance twice.
         """
         enrol_key, test_key = self.enrol_code, self.test_code
-        if channel_ids in ("enrol", "test"):  # the two sides are read differently: an id on both is two sides
-            test_key = test_key + np.int32(len(self.ids))
+        if channel_ids in ("enrol", "test") or enrol_map or test_map:
+            test_key = test_key + np.int32(
+                len(self.ids)
+            )  # read differently: an id on both sides is two sides
         keys = np.unique(np.concatenate([enrol_key, test_key]))
         spelled = self.ids.gather(keys % len(self.ids)).to_list()
-        finder = SideFinder(utt_ids, spelled)
+        members = (
+            name
+            for side_map in (enrol_map, test_map)
+            for names in (side_map or {}).values()
+            for name in names
+        )
+        finder = SideFinder(
+            utt_ids,
+            chain(spelled, members),
+            first_channel=first_channel,
+            allow_missing=allow_missing_channels,
+        )
         found = [
-            finder.find(name, _as_channels(channel_ids, on_test))
+            finder.find(name, _as_channels(channel_ids, on_test), test_map if on_test else enrol_map)
             for name, on_test in zip(spelled, (keys >= len(self.ids)).tolist(), strict=True)
         ]
-        rows = [side for side in found if not isinstance(side, str)]
-        if len(rows) < len(found):
-            faults = {int(key): side for key, side in zip(keys, found, strict=True) if isinstance(side, str)}
+        faults = {int(key): side for key, side in zip(keys, found, strict=True) if isinstance(side, str)}
+        sides = [side for side in found if not isinstance(side, str)]
+        if not faults and not allow_missing_channels:
+            lacking = ((int(key), finder.lacks(side)) for key, side in zip(keys, sides, strict=True))
+            faults = {key: what for key, what in lacking if what}
+        if faults:
             raise self._unresolved(faults, enrol_key, test_key)
         side_of_key = np.zeros(2 * len(self.ids), np.int64)
         side_of_key[keys] = np.arange(len(keys))
         return ResolvedTrials(
             trials=self,
             utt_ids=finder.utt_ids,
-            side_offsets=np.cumsum([0, *map(len, rows)], dtype=np.int64),
-            side_rows=np.fromiter((row for side in rows for row in side), np.int64),
+            side_offsets=np.cumsum([0, *(len(side.rows) for side in sides)], dtype=np.int64),
+            side_rows=np.fromiter(chain.from_iterable(side.rows for side in sides), np.int64),
             enrol_side=side_of_key[enrol_key],
             test_side=side_of_key[test_key],
             reading=finder.reading,
+            side_mapped=np.array([side.mapped for side in sides], bool),
+            row_channel=np.fromiter(chain.from_iterable(side.channels for side in sides), np.int32),
         )
 
     def _unresolved(
@@ -123,6 +156,8 @@ class ResolvedTrials:
         enrol_side: the side of each enrolment, int64 [num_trials].
         test_side: the same of each test.
         reading: a sentence for each reading that is not one id, one utterance; empty where there is none.
+        side_mapped: whether a map says what the side stands for, bool [num_sides].
+        row_channel: number of the channel of each of ``side_rows``, int32; -1 for what is no channel.
     """
 
     trials: TrialList
@@ -132,6 +167,8 @@ class ResolvedTrials:
     enrol_side: NDArray[np.int64] = field(repr=False)
     test_side: NDArray[np.int64] = field(repr=False)
     reading: str
+    side_mapped: NDArray[np.bool_] = field(repr=False)
+    row_channel: NDArray[np.int32] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.enrol_side)
@@ -158,6 +195,20 @@ class ResolvedTrials:
         for n, (enrol, test) in enumerate(zip(self.enrol_side, self.test_side, strict=True)):
             target = None if self.target is None else bool(self.target[n])
             yield Trial(sides[enrol], sides[test], target)
+
+
+def write_trials(path: str | os.PathLike[str], trials: TrialList) -> None:
+    """Write a list as HI-MIA has it, ``enrol test target|nontarget``, or without labels."""
+    with atomic_file(Path(path)) as temporary, open(temporary, "wb") as file:
+        for first in range(0, len(trials), LINES_PER_BLOCK):
+            block = slice(first, first + LINES_PER_BLOCK)
+            columns = [trials.ids.gather(trials.enrol_code[block]).alias("enrol")]
+            columns.append(trials.ids.gather(trials.test_code[block]).alias("test"))
+            if trials.target is not None:
+                words = pl.Series("target", ["nontarget", "target"])
+                columns.append(words.gather(trials.target[block].astype(np.int32)))
+            lines = pl.DataFrame(columns)
+            lines.write_csv(file, separator=" ", include_header=False, quote_style="never")
 
 
 def read_trials(path: str | os.PathLike[str]) -> TrialList:

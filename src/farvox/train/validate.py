@@ -36,9 +36,14 @@ class Validation:
         trials = read_trials(self.trials)
         if trials.target is None:
             raise TrialError(f"{self.trials}: validation needs a trial list with labels")
-        rows = trials.resolve(table["utt_id"]).needed_rows
+        rows = trials.resolve(table["utt_id"], allow_missing_channels=True).needed_rows
         kept = table[rows]
-        return kept["utt_id"].to_list(), kept["wav_path"].to_list(), trials, trials.resolve(kept["utt_id"])
+        return (
+            kept["utt_id"].to_list(),
+            kept["wav_path"].to_list(),
+            trials,
+            trials.resolve(kept["utt_id"], allow_missing_channels=True),
+        )
 
     def run(self, model: Model, world: World) -> dict[str, float]:
         """EER and minDCF of ``model``; every rank embeds its share of the utterances."""
