@@ -20,6 +20,7 @@ from farvox.errors import FarvoxError
 from farvox.metrics.clustering import mutual_agreement
 
 Method = Literal["kmeans", "ahc", "spectral"]
+METHODS: dict[str, Method] = {"kmeans": "kmeans", "ahc": "ahc", "spectral": "spectral"}
 Progress = Callable[[int, int, float], None]
 
 RESTARTS = 3

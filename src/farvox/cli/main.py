@@ -47,6 +47,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "import": ("farvox.cli.models:import_checkpoint", "convert a foreign checkpoint"),
     "models": ("farvox.cli.models:models", "list the pretrained models and the network architectures"),
     "recipes": ("farvox.cli.train:recipes", "list the recipes that come with farvox"),
+    "selftrain": ("farvox.cli.selftrain:selftrain", "rounds of clustering and training on the clusters"),
     "run": ("farvox.cli.run:run", "run the stages of a recipe one after the other"),
 }
 

@@ -170,7 +170,7 @@ def evaluate_stage(plan: Plan) -> None:
         print("the recipe has no [[evaluate]]: nothing to show")
         return
     trial_lists = {
-        e.name: [_score_set(plan, system, e) for system in plan.systems] for e in plan.recipe.evaluate
+        e.name: [score_set(plan, system, e) for system in plan.systems] for e in plan.recipe.evaluate
     }
     print(_table(trial_lists))
     path = write_report(
@@ -181,7 +181,12 @@ def evaluate_stage(plan: Plan) -> None:
     print(f"report: {path}")
 
 
-def _score_set(plan: Plan, system: System, evaluate: EvaluateRecipe) -> ScoreSet:
+def score_set(plan: Plan, system: System, evaluate: EvaluateRecipe) -> ScoreSet:
+    """The scores of a system on a trial list, with the labels.
+
+    Raises:
+        RecipeError: the trial list has no labels.
+    """
     from farvox.report.det import ScoreSet
     from farvox.score.scores import read_scores
     from farvox.score.trials import read_trials

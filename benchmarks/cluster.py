@@ -1,0 +1,81 @@
+"""k-means on embeddings, and how long a sweep over the numbers of clusters takes, extrapolated.
+
+A few Lloyd iterations are timed at two numbers of clusters, with the assignment of all utterances apart.
+Against numpy: the assignment of a part of the utterances by a product of matrices and its arg-max.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+
+import numpy as np
+
+from farvox.adapt.kmeans import kmeans, nearest
+
+ITERATIONS, PER_CLUSTER = 25, 256
+
+
+def embeddings(count: int, dimension: int) -> np.ndarray:
+    """Unit embeddings of speakers with about 6,900 utterances each, as in the FFSVC2020 supplement."""
+    rng = np.random.default_rng(0)
+    speakers = rng.standard_normal((max(count // 6864, 2), dimension), dtype=np.float32)
+    unit_NE = np.empty((count, dimension), np.float32)
+    for start in range(0, count, 65_536):
+        block = unit_NE[start : start + 65_536]
+        rng.standard_normal(out=block, dtype=np.float32)
+        block += speakers[rng.integers(len(speakers), size=len(block))]
+        block /= np.linalg.norm(block, axis=1, keepdims=True)
+    return unit_NE
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--utterances", type=int, default=50_000, help="823726 for the FFSVC2020 supplement")
+    parser.add_argument("--dimension", type=int, default=256)
+    parser.add_argument("--clusters", type=int, nargs="+", default=[50, 200])
+    parser.add_argument("--timed", type=int, default=3, help="Lloyd iterations that are timed")
+    options = parser.parse_args()
+    unit_NE = embeddings(options.utterances, options.dimension)
+    count = len(unit_NE)
+    print(f"{count:,} embeddings of {options.dimension} dimensions")
+    for number in options.clusters:
+        start = time.perf_counter()
+        found = kmeans(unit_NE, number, iterations=1)
+        once = time.perf_counter() - start
+        start = time.perf_counter()
+        kmeans(unit_NE, number, iterations=1 + options.timed)
+        iteration = (time.perf_counter() - start - once) / options.timed
+        start = time.perf_counter()
+        labels_N, _ = nearest(unit_NE, found.centres_KE)
+        assign = time.perf_counter() - start
+        part = unit_NE[:20_000]
+        start = time.perf_counter()
+        by_numpy = (part @ found.centres_KE.T).argmax(axis=1)
+        numpy_assign = (time.perf_counter() - start) / len(part) * count
+        assert np.mean(by_numpy == labels_N[: len(part)]) > 0.999
+        sample = min(count, PER_CLUSTER * number)
+        print(
+            f"  K = {number}: {iteration:.2f} s an iteration on {sample:,} utterances, {assign:.2f} s to assign all "
+            f"({numpy_assign / assign:.1f} times as fast as numpy), {once + (ITERATIONS - 1) * iteration:.0f} s in all",
+            flush=True,
+        )
+    per_step = max(iteration, 1e-9) / (sample * number)  # seconds a utterance and cluster, at the largest K
+    per_assign = assign / (count * number)
+    seeding = max(once - iteration - assign, 0) / number**2
+    numbers = np.arange(10, 2000, 10, dtype=np.float64)
+    steps = ITERATIONS * numbers * np.minimum(count, PER_CLUSTER * numbers)
+    total = (per_step * steps + per_assign * count * numbers + seeding * numbers**2).sum()
+    whole = (
+        ITERATIONS * per_step * count * numbers + per_assign * count * numbers + seeding * numbers**2
+    ).sum()
+    print(
+        f"  extrapolated to K in range(10, 2000, 10), {ITERATIONS} iterations each: {total / 3600:.1f} h "
+        f"on {PER_CLUSTER} utterances a cluster, {whole / 3600:.1f} h on all; "
+        f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""``farvox selftrain``: rounds of clustering unlabelled speech and training on the clusters."""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from farvox.adapt.cluster import METHODS
+from farvox.adapt.selftrain import Round, labels_of, table_of_rounds
+from farvox.cli.recipes import default_run_dir, find_recipe, load_recipe
+from farvox.cli.run import Plan, System, prepare_stage
+from farvox.errors import RecipeError
+from farvox.recipe import Recipe, merge, parse_recipe, recipe_to_table, recipe_to_toml
+
+FREE = (
+    "title",
+    "notes",
+    "run_dir",
+    "device",
+    "threads",
+    "paths",
+    "prepare",
+    "evaluate",
+    "adapt",
+    "log",
+    "validate",
+)
+"""Tables of the recipe that may change when a run is continued."""
+FREE_HERE = ("rounds", "stable", "truth")
+"""Fields of ``[selftrain]`` that may."""
+
+
+@dataclass(frozen=True)
+class Selftraining:
+    """A recipe and the folder in which its rounds lie."""
+
+    recipe: Recipe
+    root: Path
+
+    def round(self, number: int) -> Round:
+        """The folder of a round."""
+        return Round(number, self.root / f"round-{number}")
+
+    def model_before(self, number: int) -> str:
+        """The MODEL that a round begins with."""
+        return self.recipe.init.model if number <= 1 else str(self.round(number - 1).train)
+
+    def training(self, number: int) -> Recipe:
+        """The recipe by which a round trains: the run's own, with the pseudo-labelled data dir added."""
+        here, data = self.recipe.selftrain, self.recipe.data
+        change: dict[str, Any] = {"data": {"train": [*data.train, str(self.round(number).labels)]}}
+        if here.share and data.train:
+            known = data.domain_weights or (1.0,)
+            rest = [weight * (1 - here.share) / sum(known) for weight in known]
+            change["data"]["domain_weights"] = [*rest, here.share]
+        if here.start == "last" and number > 1:
+            change["init"] = {"model": self.model_before(number)}
+        table = merge(recipe_to_table(self.recipe), change)
+        return parse_recipe({**table, "adapt": [], "selftrain": {}}, f"round {number}")
+
+
+def selftrain(words: Sequence[str]) -> int:
+    """``farvox selftrain RECIPE [--run-dir DIR] [--field.name VALUE ...]``."""
+    options, overrides = _parser().parse_known_args(list(words))
+    recipe = load_recipe(options.recipe, overrides)
+    _refuse_unusable(recipe)
+    root = Path(options.run_dir or recipe.run_dir or default_run_dir(options.recipe))
+    print(f"recipe {find_recipe(options.recipe)}, results in {root}", flush=True)
+    run = Selftraining(recipe, root)
+    plan = Plan(recipe, root)
+    _claim(run)
+    prepare_stage(plan)
+    evaluate_stage(run, plan, 0)
+    last = 0
+    for number in range(1, recipe.selftrain.rounds + 1):
+        print(f"\n== round {number}", flush=True)
+        extract_stage(run, number)
+        cluster_stage(run, number)
+        if (run.round(number).facts()["nmi_to_last"] or 0) >= recipe.selftrain.stable:
+            print(f"the labels are those of round {number - 1}: nothing is left to learn from them")
+            break
+        train_stage(run, number)
+        evaluate_stage(run, plan, number)
+        last = number
+    _show(run, last)
+    return 0
+
+
+selftrain.parses_its_own_words = True  # type: ignore[attr-defined]
+
+
+def extract_stage(run: Selftraining, number: int) -> None:
+    """Embeddings of the unlabelled speech by the model that the round begins with."""
+    here = run.round(number)
+    if _already(here, "extract"):
+        return
+    from farvox.cli.extract import extract_to
+    from farvox.io.kaldi import DataDir
+    from farvox.zoo import open_embedder
+
+    embedder = open_embedder(run.model_before(number), run.recipe.device)
+    extract_to(embedder, DataDir.open(run.recipe.selftrain.data), here.embeddings)
+    here.mark_done("extract")
+
+
+def cluster_stage(run: Selftraining, number: int) -> None:
+    """Cluster, choose the number of clusters, drop what is not to be trusted, write a data dir."""
+    here, settings = run.round(number), run.recipe.selftrain
+    if _already(here, "cluster"):
+        return
+    from farvox.adapt.cluster import Trust, cluster, numbers_of_clusters, trusted
+    from farvox.adapt.kmeans import unit_rows
+    from farvox.adapt.labels import figures_by_truth, true_labels, write_labels
+    from farvox.cli.cluster import draw_elbow, facts_of, summary
+    from farvox.io.embeddings import EmbeddingSet
+    from farvox.io.kaldi import DataDir
+    from farvox.metrics.clustering import normalised_mutual_information
+    from farvox.progress import ProgressLine
+
+    found = EmbeddingSet.load(here.embeddings)
+    numbers = numbers_of_clusters(settings.clusters)
+    with ProgressLine("cluster", len(numbers)) as line:
+        sweep = cluster(
+            unit_rows(found), numbers, method=METHODS[settings.method], seed=run.recipe.seed,
+            iterations=settings.iterations,
+            progress=lambda done, number, wccs: line.show(done, f"{number} clusters: {wccs:.4f}"),
+        )  # fmt: skip
+    labels_N = sweep.clustering.labels_N
+    earlier = None if number == 1 else labels_of(run.round(number - 1).labels, found.utt_ids)
+    earlier_N = None if earlier is None else earlier.rank("dense").to_numpy().astype("int32")
+    trust = Trust(settings.min_size, settings.min_cosine, settings.keep)
+    kept_N = trusted(sweep.clustering, trust, earlier_N if settings.agreement else None)
+    truth_N = true_labels(settings.truth, found.utt_ids) if settings.truth else None
+    figures = None if truth_N is None else figures_by_truth(labels_N, kept_N, truth_N)
+    to_last = None if earlier_N is None else normalised_mutual_information(labels_N, earlier_N)
+    facts = {**asdict(settings), **facts_of(sweep, kept_N.sum(), figures), "nmi_to_last": to_last}
+    audio = DataDir.open(settings.data)
+    write_labels(here.labels, audio, found.utt_ids, sweep, kept_N, facts, prefix=f"round{number}-")
+    if sweep.elbow:
+        draw_elbow(here.path / "elbow.png", sweep, figures)
+    print("\n".join(summary(facts)), flush=True)
+    kept_facts = ("clusters", "wccs", "kept", "utterances", "truth", "nmi_to_last")
+    here.mark_done("cluster", {name: facts[name] for name in kept_facts})
+
+
+def train_stage(run: Selftraining, number: int) -> None:
+    """The ordinary training, on the recipe's data dirs and the pseudo-labelled one."""
+    here = run.round(number)
+    if _already(here, "train"):
+        return
+    from farvox.cli.train import train_recipe
+
+    train_recipe(run.training(number), here.train)
+    here.mark_done("train")
+
+
+def evaluate_stage(run: Selftraining, plan: Plan, number: int) -> None:
+    """EER on the recipe's trial lists, if it has any."""
+    here = run.round(number)
+    if not run.recipe.evaluate or _already(here, "evaluate"):
+        return
+    from farvox.cli.extract import extract_to
+    from farvox.cli.run import score_set
+    from farvox.cli.score import score
+    from farvox.io.kaldi import DataDir
+    from farvox.metrics.detection import detection_error
+    from farvox.zoo import open_embedder
+
+    system = System(f"round {number}", run.recipe, here.path / "evaluation")
+    embedder = open_embedder(run.model_before(number + 1), run.recipe.device)
+    for data, out in {e.data: plan.embeddings(system, e) for e in run.recipe.evaluate}.items():
+        extract_to(embedder, DataDir.open(Path(data)), out)
+    eer = {}
+    for each in run.recipe.evaluate:
+        out = plan.scores(system, each)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        score(Path(each.trials), (plan.embeddings(system, each),), out=out)
+        found = score_set(plan, system, each)
+        eer[each.name] = detection_error(found.scores, found.target).eer
+    here.mark_done("evaluate", {"eer": eer})
+
+
+def _already(here: Round, stage: str) -> bool:
+    if here.is_done(stage):
+        print(f"already done (listed in {here.path / 'done.txt'}): {stage}")
+        return True
+    print(f"-- {stage}", flush=True)
+    return False
+
+
+def _show(run: Selftraining, last: int) -> None:
+    """The table of rounds, on stdout and in ``rounds.tsv``."""
+    from farvox.io.atomic import write_text
+
+    facts = [run.round(0).facts()]
+    while (here := run.round(len(facts))).is_done("cluster") and len(facts) <= run.recipe.selftrain.rounds:
+        facts.append(here.facts())
+    rows = table_of_rounds(facts, [each.name for each in run.recipe.evaluate])
+    write_text(run.root / "rounds.tsv", "".join("\t".join(row) + "\n" for row in rows))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    print()
+    for row in rows:
+        print("  ".join(f"{text:>{width}}" for text, width in zip(row, widths, strict=True)))
+    print(f"model: {run.model_before(last + 1)}")
+
+
+def _refuse_unusable(recipe: Recipe) -> None:
+    here = recipe.selftrain
+    for wrong, what in (
+        (not here.data, "selftrain.data is missing: name the data dir whose speakers are to be found"),
+        (not recipe.init.model, "init.model is missing: self-training begins with a trained model"),
+        (here.rounds < 1, f"selftrain.rounds = {here.rounds}; it must be at least 1"),
+        (here.start not in ("first", "last"), f"selftrain.start = '{here.start}'; it must be first or last"),
+        (
+            here.method not in METHODS,
+            f"selftrain.method = '{here.method}'; it must be one of {', '.join(METHODS)}",
+        ),
+        (not 0 <= here.share < 1, f"selftrain.share = {here.share:g}; it must be from 0 to below 1"),
+        (
+            bool(here.share and not recipe.data.domain_weights and len(recipe.data.train) > 1),
+            "selftrain.share divides a batch between data.train and the clusters; with several data "
+            "dirs there, data.domain_weights must divide their part",
+        ),
+    ):
+        if wrong:
+            raise RecipeError(what)
+
+
+def _claim(run: Selftraining) -> None:
+    """Write ``recipe.toml``, or refuse to go on with another recipe than the one that is there."""
+    from farvox.io.atomic import write_text
+
+    saved = run.root / "recipe.toml"
+    now = _fixed(recipe_to_table(run.recipe))
+    if saved.exists():
+        before = _fixed(recipe_to_table(parse_recipe(tomllib.loads(saved.read_text("utf-8")), str(saved))))
+        changed = [key for key in now if now[key] != before[key]]
+        if changed:
+            raise RecipeError(
+                f"{run.root} was begun with another recipe ({', '.join(changed)} differ): "
+                "choose another --run-dir, or undo the change"
+            )
+    write_text(saved, recipe_to_toml(run.recipe))
+
+
+def _fixed(table: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a recipe that decide what the rounds come to."""
+    here = {key: value for key, value in table["selftrain"].items() if key not in FREE_HERE}
+    return {key: value for key, value in table.items() if key not in FREE} | {"selftrain": here}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="farvox selftrain",
+        description="Rounds of: extract the unlabelled speech, cluster it, train on the clusters as if they "
+        "were speakers, evaluate. A run that was interrupted goes on where it stopped.",
+        epilog="Any field of the recipe can be set with --field.name VALUE, as in 'farvox train --help'.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, or a name that 'farvox recipes' lists")
+    parser.add_argument("--run-dir", metavar="DIR", help="where results go (default: exp/<recipe>)")
+    return parser

@@ -1,0 +1,149 @@
+"""``farvox selftrain``: rounds of clustering and training, which can be interrupted."""
+
+import pytest
+import tomli_w
+
+from farvox.cli.main import main
+from farvox.io.kaldi import DataDir
+from farvox.recipe import load_table, merge
+from farvox.train.checkpoint import finished_epochs
+
+pytest.importorskip("faiss", reason="needs faiss-cpu, of the extra cluster")
+
+
+def farvox(*words):
+    return main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def first_model(tmp_path_factory, tiny_recipe):
+    """A run dir of the tiny recipe."""
+    folder = tmp_path_factory.mktemp("first")
+    (folder / "tiny.toml").write_text(tomli_w.dumps(tiny_recipe))
+    assert farvox("train", folder / "tiny.toml", "--run-dir", folder / "run") == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def recipe(tmp_path, tiny_recipe, corpus, first_model):
+    """A function that writes the recipe of a self-training with two rounds, changed."""
+
+    def write(**changes):
+        table = merge(
+            tiny_recipe,
+            {
+                "run_dir": str(tmp_path / "exp"),
+                "init": {"model": str(first_model)},
+                "schedule": {"epochs": 1},
+                "selftrain": {
+                    "data": str(corpus / "train"), "truth": str(corpus / "train/utt2spk"), "rounds": 2,
+                    "clusters": "3:9", "stable": 1.5, "min_size": 1,
+                },
+                "evaluate": [
+                    {"name": "dev", "data": str(corpus / "dev"), "trials": str(corpus / "dev/trials")}
+                ],
+            },
+        )  # fmt: skip
+        (tmp_path / "tiny.toml").write_text(tomli_w.dumps(merge(table, changes)))
+        return tmp_path / "tiny.toml"
+
+    return write
+
+
+def stamps(folder):
+    """When each file that a stage makes was written; logs and records aside."""
+    made = ("*.npy", "wav.scp", "*.safetensors", "scores/*")
+    return {path: path.stat().st_mtime_ns for kind in made for path in folder.rglob(kind)}
+
+
+def test_every_round_labels_trains_and_is_evaluated(recipe, tmp_path, corpus, capsys):
+    assert farvox("selftrain", recipe()) == 0
+    out = capsys.readouterr().out
+    rows = [line.split("\t") for line in (tmp_path / "exp/rounds.tsv").read_text().splitlines()]
+    assert rows[0] == ["round", "clusters", "kept", "NMI to last", "NMI", "purity", "EER dev"]
+    assert [row[0] for row in rows[1:]] == ["0", "1", "2"]
+    assert rows[1][1] == rows[2][3] == "-" and rows[1][-1].endswith("%")
+    assert all(3 <= int(row[1]) <= 8 and 0 < float(row[4]) <= 1 for row in rows[2:])
+    assert f"model: {tmp_path}/exp/round-2/train" in out
+    for number in (1, 2):
+        here = tmp_path / f"exp/round-{number}"
+        assert (here / "done.txt").read_text().split() == ["extract", "cluster", "train", "evaluate"]
+        assert DataDir.open(here / "labels").speaker_ids[0].startswith(f"round{number}-")
+        assert finished_epochs(here / "train") == [0]
+        assert (here / "elbow.png").exists()
+        trained = load_table(here / "train/recipe.toml")["data"]["train"]
+        assert trained == [str(corpus / "train"), str(here / "labels")]
+
+
+def test_a_finished_run_repeats_nothing_and_a_longer_one_only_adds(recipe, tmp_path, capsys):
+    assert farvox("selftrain", recipe(), "--selftrain.rounds", 1) == 0
+    first = stamps(tmp_path / "exp")
+    assert farvox("selftrain", recipe()) == 0
+    second = stamps(tmp_path / "exp")
+    assert {path: second[path] for path in first} == first
+    assert any("round-2" in str(path) for path in second)
+    assert farvox("selftrain", recipe()) == 0
+    assert stamps(tmp_path / "exp") == second
+
+
+@pytest.mark.parametrize("stage", ["farvox.cli.extract.extract_to", "farvox.cli.train.train_recipe"])
+def test_an_interruption_costs_only_the_stage_it_falls_into(stage, recipe, tmp_path, monkeypatch):
+    """The second call of a stage is ended as Ctrl-C would."""
+    import importlib
+
+    module, name = stage.rsplit(".", 1)
+    original = getattr(importlib.import_module(module), name)
+    calls = []
+
+    def interrupted(*words, **named):
+        calls.append(words)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*words, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, interrupted)
+        assert farvox("selftrain", recipe()) == 130
+    before = stamps(tmp_path / "exp")
+    assert farvox("selftrain", recipe()) == 0
+    after = stamps(tmp_path / "exp")
+    assert {path: after[path] for path in before} == before
+    assert len(after) > len(before)
+
+
+def test_stable_labels_end_the_rounds(recipe, tmp_path, capsys):
+    assert farvox("selftrain", recipe(), "--selftrain.stable", 0.0001) == 0
+    assert "the labels are those of round 1" in capsys.readouterr().out
+    assert not (tmp_path / "exp/round-2/train").exists()
+    assert not finished_epochs(tmp_path / "exp/round-2/train")
+
+
+def test_rounds_go_on_from_the_last_model_or_from_the_first(recipe, tmp_path, first_model):
+    words = ("--selftrain.start", "last", "--selftrain.share", 0.25, "--data.epoch_size", 16)
+    assert farvox("selftrain", recipe(), *words) == 0
+    saved = load_table(tmp_path / "exp/round-2/train/recipe.toml")
+    assert saved["init"]["model"] == f"{tmp_path}/exp/round-1/train"
+    assert saved["data"]["domain_weights"] == [0.75, 0.25]
+    assert load_table(tmp_path / "exp/round-1/train/recipe.toml")["init"]["model"] == str(first_model)
+
+
+def test_another_recipe_is_refused_in_a_run_dir_that_was_begun(recipe, capsys):
+    assert farvox("selftrain", recipe(), "--selftrain.rounds", 1) == 0
+    assert farvox("selftrain", recipe(), "--selftrain.clusters", "4:5") == 1
+    assert "was begun with another recipe (selftrain differ)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"selftrain": {"data": ""}}, "selftrain.data is missing"),
+        ({"init": {"model": ""}}, "init.model is missing"),
+        ({"selftrain": {"rounds": 0}}, "selftrain.rounds = 0; it must be at least 1"),
+        ({"selftrain": {"start": "middle"}}, "it must be first or last"),
+        ({"selftrain": {"method": "guess"}}, "one of kmeans, ahc, spectral"),
+        ({"selftrain": {"share": 1.0}}, "from 0 to below 1"),
+    ],
+)
+def test_faults_of_a_recipe_are_named(changes, message, recipe, capsys):
+    assert farvox("selftrain", recipe(**changes)) == 1
+    assert message in capsys.readouterr().err
