@@ -57,8 +57,9 @@ def main() -> None:
         assert np.mean(by_numpy == labels_N[: len(part)]) > 0.999
         sample = min(count, PER_CLUSTER * number)
         print(
-            f"  K = {number}: {iteration:.2f} s an iteration on {sample:,} utterances, {assign:.2f} s to assign all "
-            f"({numpy_assign / assign:.1f} times as fast as numpy), {once + (ITERATIONS - 1) * iteration:.0f} s in all",
+            f"  K = {number}: {iteration:.2f} s an iteration on {sample:,} utterances, "
+            f"{assign:.2f} s to assign all ({numpy_assign / assign:.1f} times as fast as numpy), "
+            f"{once + (ITERATIONS - 1) * iteration:.0f} s in all",
             flush=True,
         )
     per_step = max(iteration, 1e-9) / (sample * number)  # seconds a utterance and cluster, at the largest K
