@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "trials": ("farvox.cli.data:trials", "draw a trial list from a data dir"),
     "enhance": ("farvox.cli.enhance:enhance", "beamform or dereverberate the channels of every take"),
     "train": ("farvox.cli.train:train", "train or fine-tune a model from a recipe"),
+    "average": ("farvox.cli.average:average", "average the weights of several models"),
     "extract": ("farvox.cli.extract:extract", "turn a data dir into embeddings"),
     "cluster": ("farvox.cli.cluster:cluster", "find the speakers of embeddings that nobody labelled"),
     "score": ("farvox.cli.score:score", "score a trial list"),

@@ -16,6 +16,7 @@ from farvox.zoo.model import (
     write_weights,
 )
 from farvox.zoo.pull import is_address, is_pulled, pull, pull_address
+from farvox.zoo.soup import average_models
 from farvox.zoo.table import DEFAULT_MODEL, zoo_models
 from farvox.zoo.torch import TorchEmbedder
 
@@ -28,6 +29,7 @@ __all__ = [
     "Figure",
     "Model",
     "TorchEmbedder",
+    "average_models",
     "fill",
     "find_model",
     "import_checkpoint",
