@@ -39,6 +39,8 @@ class DataRecipe:
     """Length of a training chunk in frames of the front-end."""
     sampling: str = "utterance"
     """``utterance``: every utterance once an epoch; ``speaker``: every speaker equally often."""
+    reserve: tuple[str, ...] = ()
+    """Data dirs whose speakers get classifier rows, but are not trained on yet."""
     domain_weights: tuple[float, ...] = ()
     """Share of each data dir in every batch; empty: as large as each is."""
     epoch_size: int = 0
@@ -97,6 +99,10 @@ class OptimRecipe:
     """BatchNorm statistics over all ranks; default: per rank, as in the baseline."""
     freeze_batchnorm: bool = False
     """BatchNorm keeps its running statistics (evaluation mode) while training."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the network that are not trained, by the beginning of their names; ``network``: all of it."""
+    release_epoch: int = 0
+    """The first epoch in which the frozen parts are trained too; 0: none."""
     channels_last: bool = False
     """Memory order of two-dimensional convolutions; faster on some machines, above all with ``bf16``."""
 
@@ -198,9 +204,9 @@ class Recipe:
 _LEAST = {
     "seed": 0, "threads": 0, "data.num_frames": 1, "data.epoch_size": 0, "data.workers": 0,
     "optim.lr": 0, "optim.momentum": 0, "optim.weight_decay": 0, "optim.batch_size": 1, "optim.accumulate": 1,
-    "optim.clip_norm": 0, "optim.l2_sp": 0, "distill.weight": 0, "distill.classify": 0,
-    "init.mean_utterances": 1, "schedule.first_epoch": 0, "schedule.warmup_epochs": 0,
-    "schedule.final_lr": 0,
+    "optim.clip_norm": 0, "optim.l2_sp": 0, "optim.release_epoch": 0,
+    "distill.weight": 0, "distill.classify": 0, "init.mean_utterances": 1,
+    "schedule.first_epoch": 0, "schedule.warmup_epochs": 0, "schedule.final_lr": 0,
     "log.every": 1, "log.keep": 0,
 }  # fmt: skip
 """The least value that a number of a recipe may have."""

@@ -40,11 +40,15 @@ TAUGHT = merge(
         "optim": {
             "freeze_batchnorm": True,
             "l2_sp": 0.1,
+            "freeze": ["first", "blocks.0"],
+            "release_epoch": 1,
             "accumulate": 2,
             "lr": 1e-3,
             "channels_last": True,
         },
         "augment": {"kind": "farvox", "noise_probability": 1.0},
+        "schedule": {"epochs": 2},
+        "data": {"epoch_size": 160},
     },
 )
 DRAWINGS = [

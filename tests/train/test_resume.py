@@ -40,6 +40,19 @@ def test_a_resumed_run_ends_in_the_same_bits(optimizer, tmp_path, train_here, sa
     assert not same_weights_of_epochs(tmp_path / "once", 1, 2)
 
 
+def test_a_run_resumes_in_the_same_bits_before_and_after_its_release(tmp_path, train_here, same_weights):
+    optim = {"name": "adam", "lr": 1e-3, "l2_sp": 1e-2, "freeze": ["front"], "release_epoch": 2}
+    train_here(tmp_path / "start", DROPOUT | {"schedule": {"epochs": 1}})
+    changes = DROPOUT | {"init": {"model": str(tmp_path / "start")}, "optim": optim}
+    changes |= {"schedule": {"epochs": 4}}
+    train_here(tmp_path / "once", changes)
+    for stopped in (0, 2):
+        shutil.copytree(tmp_path / "once", tmp_path / f"from{stopped}")
+        stop_after(tmp_path / f"from{stopped}", stopped)
+        train_here(tmp_path / f"from{stopped}", changes)
+        assert same_weights(tmp_path / "once", tmp_path / f"from{stopped}", 3)
+
+
 @pytest.mark.parametrize("classify", [1.0, 0.0])
 def test_a_taught_run_resumes_in_the_same_bits(classify, tmp_path, train_here, same_weights):
     train_here(tmp_path / "start", DROPOUT | {"schedule": {"epochs": 1}})

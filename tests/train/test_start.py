@@ -106,6 +106,23 @@ def test_idle_classes_have_no_speaker_and_survive_a_resume_a_keeping_and_an_exte
         assert labels == {3, 4, 5, 18, 19}
 
 
+def test_reserved_speakers_have_rows_from_the_start_that_are_found_by_name(
+    start, corpus, weights, head, changed, tmp_path
+):
+    run_dir, more = tmp_path / "reserved", str(corpus / "more")
+    data = {"reserve": [more], "speeds": [1.0, 0.9]}
+    table = changed({"head": head, "data": data})
+    trainer.train(parse_recipe(table), run_dir, World(0, 1, torch.device("cpu")))
+    fast = [f"{name}@0.9" for name in (*SPEAKERS, "a0", "t9")]
+    expected = [*SPEAKERS, *fast[:6], "a0", "t9", *fast[6:]]
+    trained = weights(run_dir, 1)["classifier.weight"]
+    for classifier, train in (("keep", [str(corpus / "train"), more]), ("extend", [more])):
+        run = start({"data": {"train": train, "speeds": [1.0, 0.9]}}, run_dir, classifier=classifier)
+        assert run.classes == expected and torch.equal(run.head.weight, trained)
+        labels = {run.classes[run.dataset[0, n, n % len(run.table)].label] for n in range(150)}
+        assert {"a0", "a0@0.9", "t9", "t9@0.9"} <= labels
+
+
 def test_an_earlier_epoch_can_be_started_from(start, weights, pretrained):
     run = start({}, model=f"{pretrained}@0")
     assert same_network(run, weights(pretrained, 0)) and not same_network(run, weights(pretrained, 1))

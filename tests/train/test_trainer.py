@@ -126,6 +126,10 @@ def test_half_precision_runs_and_goes_on(precision, tmp_path, train_here, same_w
         ({"optim": {"l2_sp": 1e-3}}, r"optim\.l2_sp needs a model"),
         ({"init": {"classifier": "means"}}, "'means' needs a model"),
         ({"distill": {"classify": 0.0}}, "nothing to minimise"),
+        (
+            {"distill": {"weight": 1.0, "classify": 0.0}, "optim": {"freeze": ["network"]}},
+            "network is frozen",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes, message, tmp_path, train_here):

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from farvox.data.table import TrainingTable
 from farvox.errors import RecipeError
 from farvox.features.frontend import FrontEndConfig
 from farvox.models.base import EmbeddingNetwork
@@ -55,7 +56,7 @@ class StartingPoint:
         if classifier == "extend":
             known = set(self.old_classes)
             return self.old_classes + [name for name in classes if name not in known]
-        if _speaking(self.old_classes) != _speaking(classes):
+        if set(_speaking(self.old_classes)) != set(_speaking(classes)):
             raise RecipeError(
                 f"init.classifier = 'keep': {self.folder} was trained on {len(self.old_classes)} classes, "
                 f"the data dirs have {len(classes)} or others; use 'extend' to add classes or 'new' to start "
@@ -116,6 +117,21 @@ def class_names(speakers: Sequence[str], speeds: Sequence[float]) -> list[str]:
     if not speeds or max(Counter(speeds).values()) > 1:
         raise RecipeError(f"data.speeds = {list(speeds)}: give at least one factor, and none twice")
     return [name if factor == 1 else f"{name}@{factor:g}" for factor in speeds for name in speakers]
+
+
+def reserved_speakers(dirs: Sequence[str], speakers: Sequence[str]) -> list[str]:
+    """Speakers of ``data.reserve`` that are not among ``speakers``: rows wait for them from the start.
+
+    Until data of theirs is trained on, such a row only pushes away; a later run with ``keep`` or
+    ``extend`` finds it by its name.
+
+    Raises:
+        DataDirError: a dir does not say who speaks.
+    """
+    if not dirs:
+        return []
+    known = set(speakers)
+    return [name for name in TrainingTable.open(dirs).speaker_names if name not in known]
 
 
 def idle_names(count: object) -> list[str]:

@@ -31,11 +31,12 @@ from farvox.train.checkpoint import TrainingState
 from farvox.train.claim import claim_run_dir
 from farvox.train.distributed import World, synchronise_batchnorm
 from farvox.train.example import mask_law, open_augmenter
+from farvox.train.freeze import EVERYTHING, Frozen, find_frozen
 from farvox.train.log import RunLog
 from farvox.train.means import start_at_means
 from farvox.train.objective import Anchor, Teacher, TrainingModel
 from farvox.train.schedule import Schedule
-from farvox.train.start import StartingPoint, class_names, idle_names, starting_point
+from farvox.train.start import StartingPoint, class_names, idle_names, reserved_speakers, starting_point
 from farvox.train.step import Stepper, build_optimizer
 from farvox.train.validate import Validation
 from farvox.zoo import Model, fill, read_weights, save_model
@@ -109,6 +110,7 @@ class Run:
     classes: list[str]
     optimizer: torch.optim.Optimizer
     stepper: Stepper
+    frozen: Frozen
     validation: Validation | None
 
     def batches(self, first_epoch: int) -> Generator[Batch]:
@@ -156,6 +158,8 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
     distill = recipe.distill
     if not distill.weight and not distill.classify:
         raise RecipeError("distill.weight and distill.classify are both 0: there is nothing to minimise")
+    if EVERYTHING in optim.freeze and not distill.classify:
+        raise RecipeError("the network is frozen and the head is not trained (distill.classify = 0)")
     _refuse_without_model(recipe)
     table = TrainingTable.open(data.train, labelled=distill.classify > 0)
     plan = EpochPlan(
@@ -165,7 +169,8 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
     start = starting_point(recipe.init.model, recipe.features, recipe.model)
     frontend = build_frontend(start.frontend).to(world.device)
     names = class_names(table.speaker_names, data.speeds)
-    network, head, classes = _network_and_head(recipe, start, names)
+    reserved = class_names(reserved_speakers(data.reserve, table.speaker_names), data.speeds)
+    network, head, classes = _network_and_head(recipe, start, names + reserved)
     number_of = {name: number for number, name in enumerate(classes)}
     dataset = ChunkDataset(
         table,
@@ -194,7 +199,12 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
         optim.name, _parameter_groups(model, anchor), lr=optim.lr, weight_decay=optim.weight_decay,
         momentum=optim.momentum, nesterov=optim.nesterov,
     )  # fmt: skip
-    wrapped = model if world.size == 1 else DistributedDataParallel(model)
+    frozen = find_frozen(network, optim.freeze, optim.release_epoch)
+    if not frozen.is_released_later:
+        frozen.apply(recipe.schedule.first_epoch)  # before DDP asks which gradients to wait for
+    wrapped = model if world.size == 1 else DistributedDataParallel(
+        model, find_unused_parameters=frozen.is_released_later
+    )  # fmt: skip
     stepper = Stepper(
         wrapped, frontend, optimizer,
         device=world.device, precision=optim.precision, clip_norm=optim.clip_norm,
@@ -207,7 +217,7 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
     )
     return Run(
         recipe, world, table, plan, dataset, schedule, start.frontend, frontend, start.model_name,
-        start.model_kwargs, network, head, classes, optimizer, stepper, validation,
+        start.model_kwargs, network, head, classes, optimizer, stepper, frozen, validation,
     )  # fmt: skip
 
 
@@ -270,6 +280,7 @@ def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> d
     run.head.train()
     if run.recipe.optim.freeze_batchnorm:
         _freeze_batchnorm(run.network)
+    run.frozen.apply(epoch)
     first = (epoch - run.recipe.schedule.first_epoch) * run.plan.steps_per_epoch
     totals = torch.zeros(3, device=run.world.device)
     for step in range(run.plan.steps_per_epoch):
