@@ -8,6 +8,7 @@ from farvox.acoustics.phones import draw_sentence
 from farvox.acoustics.rooms import Room, simulate_rirs
 from farvox.acoustics.voice import draw_voice, synthesise
 from farvox.errors import AudioError
+from farvox.io.audio import read_audio
 
 pytest.importorskip("pyroomacoustics", reason="needs the extra sim")
 
@@ -77,6 +78,23 @@ def test_mvdr_beats_delay_and_sum_against_one_source_of_noise(speech, num_channe
     talker = clean[delays.reference]
     assert snr(delay_and_sum(noisy, delays), talker) > snr(noisy[delays.reference], talker)
     assert snr(mvdr(noisy, delays), talker) > snr(delay_and_sum(noisy, delays), talker) + 1
+
+
+@pytest.mark.parametrize("kind", ["rain", "chainsaw"])
+def test_mvdr_brings_out_real_speech_from_real_noise_in_a_room(corpora, kind):
+    path = sorted((corpora / "speechocean762/WAVE").rglob("*.flac"))[0]
+    wav = read_audio(path).astype(np.float64)
+    noise_wav = np.resize(read_audio(sorted((corpora / "noise_esc10" / kind).glob("*.flac"))[0]), len(wav))
+    microphones = circular_array((4.0, 2.5, 1.0), num=4)
+    rirs = simulate_rirs(Room((6.5, 4.5, 2.8), 0.4), (1.2, 1.5, 1.6), microphones)
+    clean = np.stack([fftconvolve(wav, rir) for rir in rirs])
+    noise = in_room(noise_wav, (4.5, 4.0, 1.2), microphones, 0.4)
+    noisy = clean + noise * np.sqrt(np.mean(clean**2) / np.mean(noise**2)) * 10 ** (-5 / 20)
+    delays = estimate_delays(noisy)
+    rir = rirs[delays.reference]
+    end = int(np.argmax(np.abs(rir) >= 0.25 * np.abs(rir).max())) + 800  # 50 ms after the direct path
+    early = fftconvolve(wav, np.where(np.arange(len(rir)) < end, rir, 0))
+    assert snr(mvdr(noisy, delays), early) > snr(noisy[delays.reference], early) + 0.5
 
 
 @pytest.mark.parametrize("beamform", [delay_and_sum, mvdr])
