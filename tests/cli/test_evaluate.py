@@ -95,3 +95,74 @@ def test_evaluate_does_not_import_torch(folder):
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_intervals_hold_the_figure_and_come_from_either_source_of_speakers(folder, capsys):
+    words = ("evaluate", folder / "trials", folder / "scores", "--intervals", "--bootstrap", "50")
+    assert run(*words, "--json", "--speaker-before", "-") == 0
+    figures = json.loads(capsys.readouterr().out)
+    sure = figures["intervals"]
+    assert sure["eer"][0] <= figures["eer"] <= sure["eer"][1] < 0.5
+    assert (sure["num_speakers"], sure["replicates"], sure["seed"], sure["level"]) == (4, 50, 0, 0.95)
+    names = sorted(
+        {word for line in (folder / "trials").read_text().splitlines() for word in line.split()[1:]}
+    )
+    (folder / "utt2spk").write_text("".join(f"{name} {name.split('-')[0]}\n" for name in names))
+    assert run(*words, "--json", "--trial-speakers", folder / "utt2spk") == 0
+    assert json.loads(capsys.readouterr().out) == figures
+    assert run(*words, "--speaker-before", "-", "--seed", "1") == 0
+    assert "95% intervals, 50 resamples of 4 speakers (seed 1): EER " in capsys.readouterr().out
+
+
+def test_two_systems_are_compared_on_the_same_draws(folder, capsys):
+    rows = [line.split() for line in (folder / "scores").read_text().splitlines()]
+    (folder / "worse").write_text("".join(f"{e} {t} {np.sin(97 * float(s))}\n" for e, t, s in rows))
+    words = ("evaluate", folder / "trials", folder / "scores", "--speaker-before", "-", "--bootstrap", "50")
+    assert run(*words, "--json", "--against", folder / "worse") == 0
+    eer = json.loads(capsys.readouterr().out)["against"]["eer"]
+    assert eer["excludes_zero"] is True and eer["interval"][1] < 0 and eer["difference"] < 0
+    assert run(*words, "--against", folder / "scores") == 0
+    assert "+0.00%, +0.00% to +0.00%, which does not exclude zero" in capsys.readouterr().out
+
+
+def test_conditions_have_figures_of_their_own_in_text_json_and_report(folder, capsys):
+    names = [f"{speaker}-{take}" for speaker in ("anna", "ben", "cleo", "dan") for take in range(4)]
+    lines = [f"{name}\t{'near' if int(name[-1]) < 3 else 'far'}\tmic\n" for name in names]
+    (folder / "utt2cond").write_text("utt_id\tdistance\tdevice\n" + "".join(lines))
+    words = ("evaluate", folder / "trials", folder / "scores", "--by", "distance", "--by", "enrol.device")
+    words += (
+        "--conditions",
+        folder / "utt2cond",
+        "--intervals",
+        "--speaker-before",
+        "-",
+        "--bootstrap",
+        "20",
+    )
+    assert run(*words, "--json") == 0
+    far, near = json.loads(capsys.readouterr().out)["conditions"]
+    assert far["condition"] == {"distance": "far", "enrol.device": "mic"}
+    assert far["num_target"] == 12 and far["num_target"] + near["num_target"] == 24
+    assert far["intervals"]["eer"][0] <= far["eer"] <= far["intervals"]["eer"][1]
+    assert run(*words, "--report", folder / "page.html") == 0
+    assert "distance  enrol.device  EER" in capsys.readouterr().out
+    page = (folder / "page.html").read_text("utf-8")
+    assert (
+        "By distance, enrol.device" in page and "resamples of 4 speakers" in page and "<td>near</td>" in page
+    )
+
+
+HALF_SAID = {
+    "no speakers": (["--intervals"], "an interval needs the speakers"),
+    "no speakers for a comparison": (["--against", "scores"], "an interval needs the speakers"),
+    "both": (["--intervals", "--speaker-before", "-", "--trial-speakers", "x"], "not from both"),
+    "speakers for nothing": (["--speaker-before", "-"], "add --intervals or --against"),
+    "no resamples": (["--intervals", "--speaker-before", "-", "--bootstrap", "0"], "at least one resample"),
+    "conditions of nothing": (["--by", "distance"], "give both"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), HALF_SAID.values(), ids=HALF_SAID)
+def test_what_is_half_said_is_wrong_usage(folder, capsys, words, message):
+    assert run("evaluate", folder / "trials", folder / "scores", *words) == 2
+    assert message in capsys.readouterr().err

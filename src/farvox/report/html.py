@@ -44,6 +44,7 @@ def write_report(
     trial_lists: Mapping[str, Sequence[ScoreSet]],
     *,
     notes: Sequence[str] = (),
+    tables: Mapping[str, Sequence[Sequence[str]]] | None = None,
     p_target: float = 0.01,
     ties: Ties = "baseline",
 ) -> Path:
@@ -54,6 +55,7 @@ def write_report(
         title: head of the page.
         trial_lists: name of a trial list -> the systems scored on it, in the order of the table.
         notes: sentences below the title (what the data are, how the systems were made).
+        tables: heading -> rows of text, of which the first is the head; they follow the trial lists.
         p_target: prior of a target trial in the detection cost.
         ties: how equal scores are treated, see `farvox.metrics.detection`.
 
@@ -75,6 +77,7 @@ def write_report(
             for stem, figure in (("det", det), ("scores", histogram)):
                 for suffix in (".png", ".svg"):
                     save_figure(figure, path / f"{stem}{number}{suffix}")
+    sections += [_table(name, rows) for name, rows in (tables or {}).items()]
     write_text(page, _page(title, notes, sections, p_target, ties))
     return page
 
@@ -134,6 +137,26 @@ def _section(
 <figure>{det}<figcaption>DET curve: lower left is better. Dot: EER. Ring: minDCF.</figcaption></figure>
 <figure>{histogram}<figcaption>Scores of target and non-target trials.</figcaption></figure>
 </div>
+</section>
+"""
+
+
+def _table(name: str, rows: Sequence[Sequence[str]]) -> str:
+    heads = "".join(f"<th>{escape(head)}</th>" for head in rows[0])
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:]
+    )
+    return f"""
+<section>
+<h2>{escape(name)}</h2>
+<div class="wide"><table>
+<thead>
+<tr>{heads}</tr>
+</thead>
+<tbody>
+{body}
+</tbody>
+</table></div>
 </section>
 """
 

@@ -1,0 +1,264 @@
+"""How sure an EER or a minDCF is: intervals by resampling the speakers, and paired comparisons.
+
+The trials of a list are not independent: a voice that is hard to tell from others is hard in every trial
+it takes part in, on either side. What was drawn from the world are the speakers, so the speakers are
+drawn again: as many as there are, with replacement, one draw for both sides. With ``w`` the number of
+times that a speaker was drawn, a non-target trial of speakers a and b counts ``w_a w_b`` times, and a
+target trial, in which one speaker stands on both sides, ``w_a`` times and not ``w_a ** 2``: it rests on one
+draw, not on two. The 95 % interval lies between the 2.5th and the 97.5th percentile of the resampled
+figures. Resampling the trials instead gives intervals that are several times too narrow.
+
+All systems of a comparison see the same draws, so what makes a draw hard for both falls out of their
+difference.
+
+Shape suffixes: R replicate, K system, S speaker.
+
+References:
+    S. Bengio and J. Mariethoz, A statistical significance test for person authentication, Odyssey 2004
+    (resampling of persons: tests on trials understate the variance).
+    A. Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1(2), 2007 (both sides of a pair are
+    resampled, and a pair counts the product of the two multiplicities).
+    B. Efron and R. Tibshirani, An introduction to the bootstrap, 1993, chapter 13 (percentile interval).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from farvox.errors import TrialError
+from farvox.metrics.detection import Ties, validate
+from farvox.rng import rng_for
+
+LEVEL = 0.95
+FEWEST_SPEAKERS = 3
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Interval(NamedTuple):
+    """What lies between two percentiles of the resampled values."""
+
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether zero lies outside."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """The figures of one or several systems on the same resamples of the speakers.
+
+    Attributes:
+        eer_RK: equal error rates, fractions, float64 [replicates, systems].
+        min_dcf_RK: normalised detection costs, the same shape.
+        num_speakers: how many speakers were drawn each time.
+        seed: what the draws follow from.
+    """
+
+    eer_RK: Floats = field(repr=False)
+    min_dcf_RK: Floats = field(repr=False)
+    num_speakers: int
+    seed: int
+
+
+def interval(values_R: ArrayLike, level: float = LEVEL) -> Interval:
+    """The percentile interval of resampled values.
+
+    Args:
+        values_R: one value for each replicate, or one difference of two systems.
+        level: the share of the values that lies in it.
+    """
+    tail = (1 - level) / 2
+    low, high = np.quantile(np.asarray(values_R, np.float64), [tail, 1 - tail])
+    return Interval(float(low), float(high))
+
+
+def speaker_bootstrap(
+    systems: Sequence[ArrayLike],
+    target: ArrayLike,
+    enrol_speaker: ArrayLike,
+    test_speaker: ArrayLike,
+    *,
+    p_target: float = 0.01,
+    ties: Ties = "baseline",
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Resampled:
+    """EER and minDCF of every system on the same resamples of the speakers.
+
+    A resample in which no target or no non-target trial is left has no error rates and is drawn again.
+
+    Args:
+        systems: the scores of each system on the same trials, each [num_trials].
+        target: 1 for target trials, 0 for the others, [num_trials].
+        enrol_speaker: number or name of the speaker on the enrolment side, [num_trials].
+        test_speaker: the same of the test side; one speaker has one name on both.
+        p_target: prior of a target trial in the detection cost; both costs are 1.
+        ties: how equal scores are treated, see `farvox.metrics.detection`.
+        replicates: how many times the speakers are drawn.
+        seed: what the draws follow from.
+
+    Raises:
+        TrialError: scores or labels are not usable, the speakers contradict the labels, there are fewer
+            than three of them, or ``replicates`` is not positive.
+    """
+    if replicates < 1:
+        raise TrialError(f"{replicates} resamples: at least one is needed, and an interval needs hundreds")
+    names = np.concatenate([np.asarray(enrol_speaker), np.asarray(test_speaker)])
+    speakers, codes = np.unique(names, return_inverse=True)
+    _, is_target = validate(systems[0], target)
+    if codes.shape != (2 * len(is_target),):
+        raise TrialError(f"speakers for {len(codes) // 2:,} trials do not fit {len(is_target):,} trials")
+    enrol, test = codes.astype(np.int64).reshape(2, -1)
+    _refuse_contradictions(is_target, speakers, enrol, test)
+    if len(speakers) < FEWEST_SPEAKERS:
+        raise TrialError(
+            f"{len(speakers)} speakers: an interval over speakers needs at least {FEWEST_SPEAKERS}"
+        )
+    ordered = [_Ordered.of(scores, is_target, enrol, test, ties) for scores in systems]
+    figures = np.empty((2, replicates, len(systems)))
+    for r in range(replicates):
+        count_S = _draw(len(speakers), ordered[0], rng_for(seed, 0, r))
+        for k, trials in enumerate(ordered):
+            figures[:, r, k] = trials.figures(*trials.weights(count_S), p_target)
+    return Resampled(figures[0], figures[1], len(speakers), seed)
+
+
+def weighted_error(
+    scores: ArrayLike,
+    target: ArrayLike,
+    weights: ArrayLike,
+    p_target: float = 0.01,
+    ties: Ties = "baseline",
+) -> tuple[float, float]:
+    """EER and minDCF when each trial counts as often as its weight says.
+
+    With every weight 1 they are those of `farvox.metrics.detection`, to the last digit.
+
+    Args:
+        scores: higher means more alike, [num_trials].
+        target: 1 for target trials, 0 for the others, [num_trials].
+        weights: at least 0, [num_trials].
+        p_target: prior of a target trial in the detection cost; both costs are 1.
+        ties: how equal scores are treated, see `farvox.metrics.detection`.
+
+    Raises:
+        TrialError: see `farvox.metrics.detection.validate`; or a weight is negative, or all are zero for
+            the trials of a kind.
+    """
+    _, is_target = validate(scores, target)
+    weights = np.asarray(weights)
+    if weights.shape != is_target.shape or not (weights >= 0).all():
+        raise TrialError("every trial needs one weight, and none below zero")
+    rows = np.arange(len(is_target))
+    ordered = _Ordered.of(scores, is_target, rows, rows, ties)
+    of_target, of_nontarget = weights[ordered.target_speaker], weights[ordered.enrol]
+    if not of_target.sum() > 0 or not of_nontarget.sum() > 0:
+        raise TrialError("the trials of one kind all have weight zero: error rates need both kinds")
+    return ordered.figures(of_target, of_nontarget, p_target)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ordered:
+    """Trials in ascending order of their scores, sorted once for all replicates.
+
+    Attributes:
+        target_speaker: the speaker of each target trial.
+        enrol: the enrolment speaker of each non-target trial.
+        test: its test speaker.
+        targets_below: how many target trials are rejected at each threshold, ascending.
+        nontargets_below: the same of non-target trials.
+        corners: the thresholds at which a detection cost can be least: the next one rejects targets.
+    """
+
+    target_speaker: Ints
+    enrol: Ints
+    test: Ints
+    targets_below: Ints
+    nontargets_below: Ints
+    corners: Ints
+
+    @classmethod
+    def of(
+        cls, scores: ArrayLike, is_target: NDArray[np.bool_], enrol: Ints, test: Ints, ties: Ties
+    ) -> _Ordered:
+        values, is_target = validate(scores, is_target)
+        targets_first = np.concatenate([np.flatnonzero(is_target), np.flatnonzero(~is_target)])
+        order = targets_first[np.argsort(values[targets_first], kind="stable")]
+        sorted_scores, is_target = values[order], is_target[order]
+        thresholds = np.arange(len(order) + 1)
+        if ties == "grouped":
+            thresholds = np.append(0, np.flatnonzero(np.append(np.diff(sorted_scores) != 0, True)) + 1)
+        targets_below = np.append(0, np.cumsum(is_target))[thresholds]
+        return cls(
+            target_speaker=enrol[order[is_target]],
+            enrol=enrol[order[~is_target]],
+            test=test[order[~is_target]],
+            targets_below=targets_below,
+            nontargets_below=thresholds - targets_below,
+            corners=np.flatnonzero(np.append(np.diff(targets_below) > 0, True)),
+        )
+
+    def weights(self, count_S: Ints) -> tuple[Ints, Ints]:
+        """How often each target and each non-target trial counts; speakers were drawn ``count_S`` times."""
+        of_nontarget = count_S.take(self.enrol)
+        of_nontarget *= count_S.take(self.test)
+        return count_S.take(self.target_speaker), of_nontarget
+
+    def figures(
+        self, of_target: NDArray[np.number], of_nontarget: NDArray[np.number], p_target: float
+    ) -> tuple[float, float]:
+        """EER and minDCF of weighted trials; rates are those of `det_curve`, read only where they matter."""
+        missed, rejected = _running_sum(of_target), _running_sum(of_nontarget)
+
+        def frr_and_far(threshold: int | Ints) -> tuple[Floats, Floats]:
+            frr = missed[self.targets_below[threshold]] / missed[-1]
+            return frr, (rejected[-1] - rejected[self.nontargets_below[threshold]]) / rejected[-1]
+
+        frr, far = frr_and_far(self.corners)
+        cost = float(np.min(frr * p_target + far * (1 - p_target))) / min(p_target, 1 - p_target)
+        low, high = 0, len(self.targets_below) - 1
+        while high - low > 1:  # frr - far rises from -1 to 1; the EER is where it changes sign
+            middle = (low + high) // 2
+            frr, far = frr_and_far(middle)
+            low, high = (low, middle) if frr >= far else (middle, high)
+        sides = [frr_and_far(low), frr_and_far(high)]
+        frr, far = min(sides, key=lambda rates: abs(rates[0] - rates[1]))
+        return float((frr + far) / 2), cost
+
+
+def _running_sum(weights: NDArray[np.number]) -> NDArray[np.number]:
+    total = np.zeros(len(weights) + 1, weights.dtype)
+    np.cumsum(weights, out=total[1:])
+    return total
+
+
+def _draw(num_speakers: int, trials: _Ordered, rng: np.random.Generator) -> Ints:
+    """How often each speaker is drawn, so that trials of both kinds are left."""
+    while True:
+        count_S = np.bincount(rng.integers(0, num_speakers, num_speakers), minlength=num_speakers)
+        of_target, of_nontarget = trials.weights(count_S)
+        if of_target.any() and of_nontarget.any():
+            return count_S
+
+
+def _refuse_contradictions(
+    is_target: NDArray[np.bool_], speakers: NDArray[np.generic], enrol: Ints, test: Ints
+) -> None:
+    wrong = is_target != (enrol == test)
+    if wrong.any():
+        n = int(np.argmax(wrong))
+        kind = "a target" if is_target[n] else "a non-target"
+        raise TrialError(
+            f"trial {n + 1} is {kind} trial, but its speakers are '{speakers[enrol[n]]}' and"
+            f" '{speakers[test[n]]}' ({wrong.sum():,} such trials): the speakers are of another corpus, or"
+            " the labels are wrong"
+        )

@@ -1,0 +1,148 @@
+"""Intervals over speakers: they cover the truth, and a comparison with oneself finds nothing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farvox.errors import TrialError
+from farvox.metrics.bootstrap import interval, speaker_bootstrap, weighted_error
+from farvox.metrics.detection import detection_error
+from farvox.rng import rng_for
+
+
+@st.composite
+def trials_with_ties(draw):
+    size = draw(st.integers(2, 60))
+    scores = draw(st.lists(st.integers(-12, 12), min_size=size, max_size=size))
+    labels = st.lists(st.integers(0, 1), min_size=size, max_size=size)
+    return np.array(scores) / 8, np.array(draw(labels.filter(lambda x: 0 < sum(x) < len(x))))
+
+
+def all_pairs(rng, num_speakers, takes=2, spread=0.0, noise=0.2):
+    """Every pair of takes; some speakers are hard to recognise, some easily taken for others."""
+    speaker = np.repeat(np.arange(num_speakers), takes)
+    enrol, test = np.triu_indices(len(speaker), 1)
+    goat, lamb = spread * rng.standard_normal((2, num_speakers))
+    a, b = speaker[enrol], speaker[test]
+    target = a == b
+    scores = np.where(target, 1 - goat[a], (lamb[a] + lamb[b]) / np.sqrt(2)) + noise * rng.standard_normal(
+        len(a)
+    )
+    return scores, target.astype(int), a, b
+
+
+@given(trials_with_ties(), st.sampled_from(["baseline", "grouped"]), st.sampled_from([0.01, 0.3, 0.9]))
+def test_with_every_weight_one_the_figures_are_the_plain_ones(trials, ties, p_target):
+    scores, target = trials
+    plain = detection_error(scores, target, p_target, ties)
+    assert weighted_error(scores, target, np.ones(len(scores), int), p_target, ties) == (
+        plain.eer,
+        plain.min_dcf,
+    )
+
+
+@given(trials_with_ties(), st.randoms(use_true_random=False))
+def test_a_weight_counts_as_that_many_copies_of_the_trial(trials, random):
+    scores, target = trials
+    weights = np.array([random.randint(1, 4) for _ in scores])
+    copies = detection_error(np.repeat(scores, weights), np.repeat(target, weights), 0.05, "grouped")
+    found = weighted_error(scores, target, weights, 0.05, "grouped")
+    assert found == pytest.approx((copies.eer, copies.min_dcf), abs=1e-12)
+
+
+def test_a_resample_counts_a_target_trial_once_for_each_draw_of_its_speaker():
+    scores, target, enrol, test = all_pairs(np.random.default_rng(0), 6, spread=0.6, noise=0.5)
+    found = speaker_bootstrap([scores], target, enrol, test, replicates=1, seed=3)
+    count = np.bincount(rng_for(3, 0, 0).integers(0, 6, 6), minlength=6)
+    assert count.max() > 1
+    weights = np.where(target == 1, count[enrol], count[enrol] * count[test])
+    assert (found.eer_RK[0, 0], found.min_dcf_RK[0, 0]) == weighted_error(scores, target, weights)
+
+
+def test_identical_systems_differ_by_nothing():
+    scores, target, enrol, test = all_pairs(np.random.default_rng(1), 12, spread=0.4, noise=0.4)
+    both = speaker_bootstrap([scores, 3 * scores - 1], target, enrol, test, replicates=50)
+    assert (both.eer_RK[:, 0] == both.eer_RK[:, 1]).all() and (
+        both.min_dcf_RK[:, 0] == both.min_dcf_RK[:, 1]
+    ).all()
+    difference = interval(both.eer_RK[:, 0] - both.eer_RK[:, 1])
+    assert difference == (0, 0) and not difference.excludes_zero
+
+
+def test_a_plainly_better_system_is_seen_to_be_better():
+    rng = np.random.default_rng(2)
+    scores, target, enrol, test = all_pairs(rng, 30, takes=4, spread=0.3, noise=0.3)
+    worse = scores + rng.standard_normal(len(scores))
+    both = speaker_bootstrap([scores, worse], target, enrol, test, replicates=200)
+    assert interval(both.eer_RK[:, 0] - both.eer_RK[:, 1]).high < 0
+    assert interval([-1, 1, 2]).low < 0 < interval([0.1, 0.2]).low
+
+
+def test_names_of_speakers_do_as_well_as_numbers_and_the_seed_decides():
+    scores, target, enrol, test = all_pairs(np.random.default_rng(3), 8, spread=0.4, noise=0.4)
+    names = np.array([f"s{n}" for n in range(8)])
+    one = speaker_bootstrap([scores], target, enrol, test, replicates=20, seed=1)
+    two = speaker_bootstrap([scores], target, names[enrol], names[test], replicates=20, seed=1)
+    other = speaker_bootstrap([scores], target, enrol, test, replicates=20, seed=2)
+    assert (one.eer_RK == two.eer_RK).all() and (one.eer_RK != other.eer_RK).any()
+    assert one.num_speakers == 8 and one.seed == 1
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_truth_where_speakers_differ_and_trials_alone_would_not():
+    """The figure of 1,200 speakers is the truth; 100 corpora of 40 speakers each make an interval for it."""
+    rng = np.random.default_rng(4)
+    truth = detection_error(*all_pairs(rng, 1200, spread=0.35, noise=0.3)[:2]).eer
+    covered, covered_by_trials, runs = 0, 0, 100
+    for run in range(runs):
+        scores, target, enrol, test = all_pairs(rng, 40, takes=4, spread=0.35, noise=0.3)
+        found = interval(
+            speaker_bootstrap([scores], target, enrol, test, replicates=200, seed=run).eer_RK[:, 0]
+        )
+        covered += found.low <= truth <= found.high
+        by_trials = [
+            weighted_error(
+                scores, target, np.bincount(rng.integers(0, len(scores), len(scores)), minlength=len(scores))
+            )[0]
+            for _ in range(100)
+        ]
+        naive = interval(by_trials)
+        covered_by_trials += naive.low <= truth <= naive.high
+    assert covered >= 85
+    assert covered_by_trials < covered - 10
+
+
+FAULTS = {
+    "contradiction": (
+        [0.1, 0.9, 0.3],
+        [0, 1, 0],
+        "aab",
+        "bcc",
+        "trial 2 is a target trial, but its speakers are 'a' and 'c'",
+    ),
+    "same speaker": ([0.1, 0.9, 0.3], [0, 1, 0], "aab", "aac", "trial 1 is a non-target trial"),
+    "two speakers": (
+        [0.1, 0.9],
+        [0, 1],
+        "aa",
+        "ba",
+        "2 speakers: an interval over speakers needs at least 3",
+    ),
+    "lengths": ([0.1, 0.9], [0, 1], "a", "b", "speakers for 1 trials do not fit 2 trials"),
+}
+
+
+@pytest.mark.parametrize(("scores", "target", "enrol", "test", "message"), FAULTS.values(), ids=FAULTS)
+def test_speakers_that_do_not_fit_are_refused(scores, target, enrol, test, message):
+    with pytest.raises(TrialError, match=message):
+        speaker_bootstrap([scores], target, list(enrol), list(test), replicates=5)
+
+
+def test_weights_and_counts_that_mean_nothing_are_refused():
+    with pytest.raises(TrialError, match="weight zero"):
+        weighted_error([1, 2], [0, 1], [0, 1])
+    with pytest.raises(TrialError, match="none below zero"):
+        weighted_error([1, 2], [0, 1], [-1, 1])
+    with pytest.raises(TrialError, match="at least one is needed"):
+        speaker_bootstrap([[1, 2, 3]], [0, 1, 0], list("aab"), list("bac"), replicates=0)
