@@ -5,8 +5,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as fn
 
+from farvox.cli.main import main
 from farvox.errors import CheckpointError, MissingExtraError, ModelError
 from farvox.features.frontend import FrontEndConfig
+from farvox.io.audio import read_audio
+from farvox.io.embeddings import EmbeddingSet
 from farvox.models import wavlm
 from farvox.models.registry import build_head, build_model
 from farvox.models.wavlm import FIELDS, hidden_layers, samples_for
@@ -112,6 +115,24 @@ def test_a_saved_model_gives_the_same_embeddings(tmp_path):
     wav_BT = 0.1 * torch.randn(2, 8000)
     assert torch.equal(model.embed(wav_BT), trained.eval()(model.frontend(wav_BT)))
     assert model.min_samples == 160
+
+
+def test_what_is_extracted_side_by_side_is_what_the_network_gives(tmp_path, corpus):
+    kwargs = {"wavlm": TINY | LARGE, **SIZES}
+    frontend = FrontEndConfig(kind="waveform", num_mels=160)
+    save_model(tmp_path / "m", network(TINY | LARGE), frontend, "wavlm-ecapa", kwargs)
+    words = ["extract", tmp_path / "m", corpus / "dev", tmp_path / "emb", "--device", "cpu", "--threads", 4]
+    assert main([str(word) for word in words]) == 0
+    found = EmbeddingSet.load(tmp_path / "emb")
+    model = load_model(tmp_path / "m")
+    for utt_id, emb_E in zip(found.utt_ids, found.embeddings, strict=True):
+        wav_T = torch.from_numpy(read_audio(corpus / f"dev/wav/{utt_id}.wav"))
+        torch.testing.assert_close(
+            torch.from_numpy(emb_E.copy()),
+            model.network(model.frontend(wav_T[None]))[0],
+            atol=1e-5,
+            rtol=1e-5,
+        )
 
 
 @pytest.fixture

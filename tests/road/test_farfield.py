@@ -223,7 +223,8 @@ def test_ffsvc2022_goes_from_the_files_to_the_archive(ffsvc, tmp_path, capsys, r
     for part in ("dev", "eval"):
         extract(ffsvc / "run", data / part, tmp_path / part)
     keys = score_by(rule, data / "dev/trials_dev_keys", tmp_path / "dev", tmp_path / "scores_dev")
-    assert evaluate(keys, tmp_path / "scores_dev", capsys)["trials"] == 27
+    figures = evaluate(keys, tmp_path / "scores_dev", capsys)
+    assert (figures["num_target"], figures["num_nontarget"]) == (9, 18)
 
     trials = score_by(rule, data / "eval/trials_eval", tmp_path / "eval", tmp_path / "scores_eval")
     run("submit", trials, tmp_path / "scores_eval", tmp_path / "submission.zip")
@@ -243,4 +244,6 @@ def test_the_scores_of_the_development_trials_are_no_submission(ffsvc, tmp_path,
     score_by("mean-norm", data / "dev/trials_dev_keys", tmp_path / "dev", tmp_path / "scores")
     words = ["submit", data / "eval/trials_eval", tmp_path / "scores", tmp_path / "out.zip"]
     assert main([str(word) for word in words]) == 1
-    assert "not in" in capsys.readouterr().err and not (tmp_path / "out.zip").exists()
+    assert (
+        "27 of the 27 trials have no score" in capsys.readouterr().err and not (tmp_path / "out.zip").exists()
+    )
