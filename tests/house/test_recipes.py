@@ -55,7 +55,7 @@ def test_the_published_systems_are_there():
     assert set(PUBLISHED) == {
         "ffsvc2022/resnet34-pretrain", "ffsvc2022/resnet34-pretrain-dp", "ffsvc2022/resnet34-finetune",
         "ffsvc2022/ecapa-pretrain", "ffsvc2022/ecapa-pretrain-dp", "ffsvc2022/ecapa-finetune",
-        "ffsvc2022/wavlm-ecapa",
+        "ffsvc2022/wavlm-ecapa", "ffsvc2022/task2-selftrain",
         "himia/ecapa-pretrain", "himia/ecapa-ftmix", "voxceleb/resnet34", "voxceleb/ecapa",
     }  # fmt: skip
 
@@ -106,7 +106,9 @@ def figures_of(run_dir, trial_list):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if not name.endswith(("-finetune", "-ftmix"))])
+@pytest.mark.parametrize(
+    "name", [name for name in PUBLISHED if not name.endswith(("-finetune", "-ftmix", "-selftrain"))]
+)
 def test_a_pretraining_goes_from_corpora_to_scores(at_home, capsys, name):
     recipe = load_recipe(name)
     words = [
@@ -147,6 +149,28 @@ def test_a_published_checkpoint_is_fine_tuned_for_ffsvc2022(at_home, capsys, arc
     assert len(figures_of(default_run_dir(name), "FFSVC2022-dev")) == 15
     folder = default_run_dir(name) / f"train/checkpoints/epoch_{first:03}"
     assert json.loads((folder / "config.json").read_text())["model"]["name"] == recipe.model["name"]
+
+
+@pytest.mark.slow
+def test_task_2_clusters_the_supplement_and_trains_on_the_clusters(at_home):
+    pytest.importorskip("faiss", reason="needs faiss-cpu, of the extra cluster")
+    name = "ffsvc2022/task2-selftrain"
+    assert (
+        main(["import", "downloads/resnet34/model_37.pkl", "exp/published", "--arch", "ffsvc-resnet34"]) == 0
+    )
+    assert main(["prepare", "folder", "corpora/FFSVC2020_supplement", "data/ffsvc2020"]) == 0
+    assert main(["prepare", "folder", "corpora/FFSVC2022/dev", "data/dev"]) == 0
+    shutil.copytree("data/ffsvc2020/all", "data/ffsvc2020_supplement")
+    dev = at_home / "data/ffsvc2022_dev"
+    dev.mkdir()
+    lines = (at_home / "data/dev/all/wav.scp").read_text().splitlines()
+    (dev / "wav.scp").write_text("".join(line.split("-", 1)[1] + "\n" for line in lines))
+    shutil.copy("corpora/FFSVC2022/trials_dev_keys", dev / "trials")
+    few = ["--selftrain.clusters", "2:6", "--selftrain.rounds", "1", "--selftrain.min_size", "1"]
+    words = [*SMALL, *few, "--paths.pretrained", "exp/published", "--schedule.epochs", "39"]
+    assert main(["selftrain", name, *words]) == 0
+    rows = (default_run_dir(name) / "rounds.tsv").read_text().splitlines()
+    assert len(rows) == 3 and rows[2].startswith("1\t")
 
 
 @pytest.mark.slow
