@@ -138,3 +138,18 @@ def test_a_data_dir_needs_no_more_than_wav_scp_but_may_have_more(model, corpus, 
     shutil.copy(corpus / "dev" / "wav.scp", tmp_path)
     one, other = (extracted(model, DataDir.open(folder)) for folder in (tmp_path, corpus / "dev"))
     assert one.utt_ids == other.utt_ids and np.array_equal(one.embeddings, other.embeddings)
+
+
+def test_the_quality_of_recordings_is_estimated_when_asked_for(tmp_path):
+    rng = np.random.default_rng(0)
+    bursts_T = (0.3 * np.sin(np.arange(32_000) / 5) * (np.arange(32_000) % 8000 < 4000)).astype(np.float32)
+    for name, level in (("quiet", 0.001), ("noisy", 0.1)):
+        wav_T = bursts_T + level * rng.standard_normal(32_000).astype(np.float32)
+        write_audio(tmp_path / f"{name}.wav", wav_T, 16_000)
+    source = data_dir(tmp_path / "data", [(name, tmp_path / f"{name}.wav") for name in ("quiet", "noisy")])
+    model = make_model(FrontEndConfig(kind="kaldi-fbank", num_mels=24))
+    assert extracted(model, source).quality is None
+    with_quality = extracted(model, source, quality=True)
+    quiet, noisy = with_quality.quality
+    assert quiet > noisy + 30
+    np.testing.assert_array_equal(with_quality.embeddings, extracted(model, source).embeddings)

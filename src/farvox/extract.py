@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 import farvox
+from farvox.acoustics.quality import energy_snr
 from farvox.errors import AudioError
 from farvox.io.audio import read_audio
 from farvox.io.embeddings import EmbeddingSet
@@ -26,6 +27,14 @@ from farvox.zoo import Embedder
 Embedding = npt.NDArray[np.float32]
 LOOK_AHEAD = 16
 """Utterances under way per thread, so that a million do not wait in memory."""
+
+
+class _Embedded(NamedTuple):
+    """What comes of one file: its embedding [E], its length and its quality in dB."""
+
+    emb_E: Embedding
+    seconds: float
+    quality: float
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ def extract(
     *,
     threads: int = 0,
     progress: Callable[[ExtractProgress], None] | None = None,
+    quality: bool = False,
 ) -> EmbeddingSet:
     """Embeddings of every utterance of a data dir, in ``wav.scp`` order, as the network gives them.
 
@@ -52,13 +62,17 @@ def extract(
         data_dir: needs only ``wav.scp``.
         threads: utterances read and embedded at a time, each on one CPU thread; 0: one per core.
         progress: called after each utterance.
+        quality: also estimate each recording's signal-to-noise ratio, `farvox.acoustics.quality.energy_snr`.
 
     Raises:
         AudioError: an utterance cannot be read, is too short, is digital silence, or gives a
             non-finite embedding; names the utterance.
     """
     utt_ids, wav_paths = data_dir.utt_ids.to_list(), data_dir.wav_paths.to_list()
-    embeddings = embed_files(embedder, utt_ids, wav_paths, threads=threads, progress=progress)
+    quality_N = np.empty(len(utt_ids), np.float32) if quality else None
+    embeddings = embed_files(
+        embedder, utt_ids, wav_paths, threads=threads, progress=progress, quality_N=quality_N
+    )
     meta: dict[str, Any] = {
         "farvox_version": farvox.__version__,
         "data_dir": str(data_dir.path),
@@ -67,7 +81,7 @@ def extract(
         "precision": "fp32",
         "backend": embedder.backend,
     }
-    return EmbeddingSet(utt_ids, embeddings, meta)
+    return EmbeddingSet(utt_ids, embeddings, meta, quality_N)
 
 
 def embed_files(
@@ -77,39 +91,43 @@ def embed_files(
     *,
     threads: int = 0,
     progress: Callable[[ExtractProgress], None] | None = None,
+    quality_N: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Embeddings of whole files; shape [N, E]. Arguments and errors as `extract`."""
+    """Embeddings of whole files; shape [N, E]. Arguments and errors as `extract`; fills ``quality_N``."""
     embeddings = np.empty((len(utt_ids), embedder.embedding_dim), dtype=np.float32)
     start, audio_seconds = time.monotonic(), 0.0
-    for row, (emb_E, seconds) in enumerate(_embed_in_order(embedder, utt_ids, wav_paths, threads)):
-        embeddings[row] = emb_E
-        audio_seconds += seconds
+    measured = quality_N is not None
+    for row, one in enumerate(_embed_in_order(embedder, utt_ids, wav_paths, threads, measured)):
+        embeddings[row] = one.emb_E
+        audio_seconds += one.seconds
+        if quality_N is not None:
+            quality_N[row] = one.quality
         if progress:
             progress(ExtractProgress(row + 1, len(utt_ids), audio_seconds, time.monotonic() - start))
     return embeddings
 
 
 def _embed_in_order(
-    embedder: Embedder, utt_ids: Sequence[str], wav_paths: Sequence[str], threads: int
-) -> Iterator[tuple[Embedding, float]]:
-    """Embedding and seconds of every file, in order, several under way at a time.
+    embedder: Embedder, utt_ids: Sequence[str], wav_paths: Sequence[str], threads: int, measured: bool
+) -> Iterator[_Embedded]:
+    """What comes of every file, in order, several under way at a time.
 
     Whole utterances side by side, each on one thread, beat one utterance on several threads: short
     operations do not wait for each other.
     """
-    waiting: deque[Future[tuple[Embedding, float]]] = deque()
+    waiting: deque[Future[_Embedded]] = deque()
     look_ahead = LOOK_AHEAD * (threads or os.cpu_count() or 1)
     with embedder.side_by_side(threads) as pool:
         for utt_id, wav_path in zip(utt_ids, wav_paths, strict=True):
-            waiting.append(pool.submit(_embed_file, embedder, utt_id, wav_path))
+            waiting.append(pool.submit(_embed_file, embedder, utt_id, wav_path, measured))
             if len(waiting) > look_ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _embed_file(embedder: Embedder, utt_id: str, wav_path: str) -> tuple[Embedding, float]:
-    """Embedding [E] and length in seconds of one file."""
+def _embed_file(embedder: Embedder, utt_id: str, wav_path: str, measured: bool) -> _Embedded:
+    """Embedding of one file, and its quality if that is ``measured``."""
     where = f"utterance '{utt_id}' ({wav_path})"
     try:
         wav_T = read_audio(wav_path, sample_rate=embedder.sample_rate)
@@ -122,4 +140,5 @@ def _embed_file(embedder: Embedder, utt_id: str, wav_path: str) -> tuple[Embeddi
     emb_E = embedder.embed(wav_T)
     if not np.isfinite(emb_E).all():
         raise AudioError(f"{where} gives a non-finite embedding")
-    return emb_E, len(wav_T) / embedder.sample_rate
+    quality = energy_snr(wav_T, embedder.sample_rate) if measured else float("nan")
+    return _Embedded(emb_E, len(wav_T) / embedder.sample_rate, quality)

@@ -161,3 +161,17 @@ def test_an_option_that_a_corpus_does_not_take_is_an_error(
 ) -> None:
     assert main(["prepare", "folder", str(tmp_path), str(tmp_path / "out"), "--convert", "flac"]) == 1
     assert "--convert means nothing to the corpus folder" in capsys.readouterr().err
+
+
+def test_a_trial_list_is_looked_for_in_a_data_dir_before_extraction(tmp_path, capsys):
+    wav_path = tmp_path / "a.wav"
+    write_audio(wav_path, np.ones(100, np.float32) / 2, 16_000)
+    utt_ids = ["close", *(f"{take}_{mic}" for take in "ab" for mic in range(3))]
+    (tmp_path / "trials").write_text("close a_{} target\nclose b_{} nontarget\n")
+    for missing, status in (("", 0), ("b_1", 1)):
+        kept = [Utterance(utt_id, str(wav_path), "s", 100) for utt_id in utt_ids if utt_id != missing]
+        write_data_dir(tmp_path / "data", kept)
+        assert main(["check", str(tmp_path / "data"), "--trials", str(tmp_path / "trials")]) == status
+    said = capsys.readouterr()
+    assert "2 ids with {} read as their microphones (3 each); 7 of 7 utterances needed" in said.out
+    assert "trials:2: 'b_{}' lacks channel 1, which others have" in said.err

@@ -59,7 +59,12 @@ def prepare(
     return None
 
 
-def check(dir: Dir, /) -> int:
+def check(
+    dir: Dir,
+    /,
+    trials: Path | None = None,
+    channel_ids: Literal["enrol", "test", "both", "neither"] | None = None,
+) -> int:
     """Validate a data dir: prints its faults as FILE:LINE: what (at most 100, then how many more).
 
     Checked are the order of the lines (C order), ids given twice, files that disagree with one
@@ -67,6 +72,8 @@ def check(dir: Dir, /) -> int:
 
     Args:
         dir: the data dir.
+        trials: also find every side of this trial list in it; missing utterances and channels are faults.
+        channel_ids: of that list, as in "farvox score".
     """
     from farvox.io.check import check_data_dir
     from farvox.io.kaldi import DataDir
@@ -74,7 +81,16 @@ def check(dir: Dir, /) -> int:
     faults = iter(check_data_dir(dir))
     shown = list(islice(faults, MOST_FAULTS))
     if not shown:
-        print(_description(DataDir.open(dir)))
+        data_dir = DataDir.open(dir)
+        print(_description(data_dir))
+        if trials is not None:
+            from farvox.score.trials import read_trials
+
+            trial_list = read_trials(trials)
+            print(trial_list.form)
+            resolved = trial_list.resolve(data_dir.utt_ids, channel_ids)
+            needed = f"{len(resolved.needed_rows):,} of {len(data_dir):,} utterances needed"
+            print(f"{resolved.reading}; {needed}" if resolved.reading else needed)
         return 0
     for fault in shown:
         print(fault)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 if TYPE_CHECKING:
     from farvox.io.kaldi import DataDir
@@ -19,6 +19,7 @@ def extract(
     out: Annotated[Positional[Path], arg(metavar="OUT")],
     device: str = "auto",
     threads: int = 0,
+    quality: FlagCreatePairsOff[bool] = False,
 ) -> int:
     """Turn a data dir into embeddings: OUT/{embeddings.npy,utt_ids.txt,meta.json}.
 
@@ -28,15 +29,19 @@ def extract(
         out: folder to write; it appears whole or not at all.
         device: auto, cpu, cuda or mps.
         threads: utterances read and embedded at a time; 0: one per core.
+        quality: also estimate each recording's signal-to-noise ratio (OUT/utt2quality), which
+            "farvox score --channels best" and "weighted" need.
     """
     from farvox.io.kaldi import DataDir
     from farvox.zoo import open_embedder
 
-    extract_to(open_embedder(model, device), DataDir.open(data_dir), out, threads=threads)
+    extract_to(open_embedder(model, device), DataDir.open(data_dir), out, threads=threads, quality=quality)
     return 0
 
 
-def extract_to(embedder: Embedder, data_dir: DataDir, out: Path, *, threads: int = 0) -> None:
+def extract_to(
+    embedder: Embedder, data_dir: DataDir, out: Path, *, threads: int = 0, quality: bool = False
+) -> None:
     """Extract with visible progress and write ``out``."""
     from farvox.extract import extract as run_extraction
     from farvox.io.atomic import refuse_to_replace_foreign
@@ -49,6 +54,7 @@ def extract_to(embedder: Embedder, data_dir: DataDir, out: Path, *, threads: int
             embedder,
             data_dir,
             threads=threads,
+            quality=quality,
             progress=lambda p: line.show(
                 p.done, f"{p.audio_seconds / max(p.wall_seconds, 1e-9):.0f} x real time"
             ),
