@@ -6,6 +6,8 @@ import pytest
 
 from farvox.corpora.himia import prepare_himia
 from farvox.errors import CorpusError
+from farvox.io.check import check_data_dir
+from farvox.io.conditions import read_conditions
 from farvox.io.kaldi import DataDir
 
 TRIALS = (
@@ -141,11 +143,31 @@ def test_a_filename_mapping_adds_conditions_and_changes_no_id(himia, tmp_path, n
     (mapping.parent / "readme.txt").write_text("prose is not read")
     after = prepare_himia(himia, tmp_path / "after", note=notes.append)
     assert [each.table.rows() for each in before] == [each.table.rows() for each in after]
-    assert (tmp_path / "after/train/utt2cond").read_text() == (
-        "utt_id\toriginal\nSV0001_7_01_N0002\tSV0001_7_01_N0007\nSV0219_2_10_S0056\tSV0219_2_03_S0056\n"
-    )
-    assert not (tmp_path / "after/dev/utt2cond").exists()
-    assert not (tmp_path / "before/train/utt2cond").exists()
+    table = read_conditions(tmp_path / "after/train")
+    assert table.columns == ["utt_id", "original", "point", "microphone", "speed", "utterance"]
+    rows = {row[0]: row[1:] for row in table.rows()}
+    assert rows["SV0001_7_01_N0002"] == ("SV0001_7_01_N0007", "7", "01", "normal", "0007")
+    assert rows["SV0219_2_10_S0056"] == ("SV0219_2_03_S0056", "2", "03", "slow", "0056")
+    assert rows["SV0219_6_09_F3787"] == ("", "6", "", "fast", "3787")
+    assert "original" not in read_conditions(tmp_path / "after/dev").columns
+
+
+def test_the_names_of_train_and_dev_do_not_tell_the_microphone_but_those_of_test_v2_do(
+    himia, tmp_path, notes
+):
+    for made in prepare_himia(himia, tmp_path / "out", note=notes.append):
+        table = read_conditions(made.path)
+        assert table.columns == ["utt_id", "point", "microphone", "speed", "utterance"]
+        is_test = made.path.name == "test_v2"
+        assert set(table["microphone"]) == ({f"{mic:02}" for mic in range(16)} if is_test else {""})
+        assert set(table["point"]) == ({"2", "7"} if is_test else {"2", "5", "6", "7"})
+        assert list(check_data_dir(made.path)) == []
+
+
+def test_a_file_of_another_name_has_no_conditions(himia, tmp_path, record, notes):
+    record(himia / "dev/SV0300.wav")
+    prepare_himia(himia, tmp_path / "out", note=notes.append)
+    assert read_conditions(tmp_path / "out/dev").row(-1) == ("SV0300", "", "", "", "")
 
 
 def test_a_malformed_filename_mapping_is_refused_at_its_line(himia, tmp_path, notes):

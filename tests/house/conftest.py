@@ -193,13 +193,21 @@ def an4(root: Path) -> None:
 
 
 def ffsvc(root: Path) -> None:
-    """The supplement by FFSVC2020's names; the development set by FFSVC2022's, with its keys."""
+    """FFSVC2020's supplement and development part; FFSVC2022's files with their names and trials."""
     for speaker in ("0344", "0345", "0346"):
         for take in range(1, 4):
             voice(root / f"FFSVC2020_supplement/{speaker}/T{speaker}_344I1M_1_{take:04}_normal.wav")
+    for speaker in ("0549", "0550"):
+        for cell in ("I0.25M_1", "PCM3M_recorded2", "PCML3M_recorded2", "PCMR3M_recorded6"):
+            voice(root / f"FFSVC2020/wav/dev/T{speaker}/T{speaker}_{speaker[1:]}{cell}_0031_normal.wav")
     names = [f"ffsvc22_dev_{number:06}.wav" for number in range(6)]
+    originals = [f"T{344 + number // 2:04}_344{'I0.25M' if number % 2 else 'PCM3M'}_1" for number in range(6)]
+    meta = [f"{name}_0307_normal {names[n].removesuffix('.wav')}\n" for n, name in enumerate(originals)]
     for number, name in enumerate(names):
         voice(root / f"FFSVC2022/dev/{number // 2}/{name}")
+        voice(root / f"FFSVC2022/eval/ffsvc22_eval_{number:06}.wav")
+    (root / "FFSVC2022/dev_meta_list").write_text("Original_Name FFSVC2022_Name\n" + "".join(meta))
+    (root / "FFSVC2022/trials_eval").write_text("ffsvc22_eval_000000.wav ffsvc22_eval_000001.wav\n")
     pairs = itertools.combinations(enumerate(names), 2)
     lines = [f"{int(i // 2 == j // 2)} {a} {b}\n" for (i, a), (j, b) in pairs]
     (root / "FFSVC2022/trials_dev_keys").write_text("".join(lines))

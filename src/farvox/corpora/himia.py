@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
+import polars as pl
+
+from farvox.corpora.himia_names import parse_names
 from farvox.corpora.parts import Note, unique, write_parts
 from farvox.corpora.tree import audio_files, open_source, read_text, stem, walk
 from farvox.errors import CorpusError
+from farvox.io.conditions import CONDITIONS, conditions_text
 from farvox.io.kaldi import DataDir
 from farvox.types import Utterance
 
@@ -23,9 +27,10 @@ def prepare_himia(source: Path, out: Path, *, note: Note, jobs: int | None = Non
     """Make OUT/train, OUT/dev and OUT/test_v2, whichever is there, with the trial lists in OUT/test_v2.
 
     An utterance id is the file name without ``.wav``, a speaker the first field of it (``SV0001``); the
-    trial lists are copied unchanged. The file names of train and dev do not tell the channel: where the
-    publisher's ``{train,dev}_filename_mapping.txt`` are there, ``utt2cond`` gives for each utterance the
-    name, in the same spelling, that does.
+    trial lists are copied unchanged. ``utt2cond`` has the point, microphone, speed and utterance of the
+    name. The file names of train and dev do not tell the microphone: where the publisher's
+    ``{train,dev}_filename_mapping.txt`` are there, the conditions are those of the name that it gives
+    (``original``); without them ``microphone`` is empty.
 
     Args:
         source: the unpacked corpus, or a folder that holds it alone.
@@ -44,9 +49,7 @@ def prepare_himia(source: Path, out: Path, *, note: Note, jobs: int | None = Non
         files["test_v2"] = _trial_lists(folders["test_v2"], note)
     mapping = _filename_mapping(source)
     for part, utterances in parts.items():
-        conditions = _conditions(utterances, mapping)
-        if conditions:
-            files[part]["utt2cond"] = conditions
+        files[part][CONDITIONS] = conditions_text(_conditions(utterances, mapping, part != "test_v2"))
     return write_parts(out, parts, note=note, jobs=jobs, files=files)
 
 
@@ -120,8 +123,12 @@ def _read_mapping(path: Path) -> dict[str, str]:
     return mapping
 
 
-def _conditions(utterances: Iterable[Utterance], mapping: dict[str, str]) -> str:
-    """The text of ``utt2cond``, or nothing where no utterance is mapped."""
-    rows = sorted((each.utt_id, mapping[each.utt_id]) for each in utterances if each.utt_id in mapping)
-    lines = [f"{utt_id}\t{original}\n" for utt_id, original in rows]
-    return "".join(["utt_id\toriginal\n", *lines]) if lines else ""
+def _conditions(utterances: Sequence[Utterance], mapping: dict[str, str], is_renamed: bool) -> pl.DataFrame:
+    """The conditions of each utterance; ``is_renamed`` where only a mapped name tells the microphone."""
+    utt_id = pl.Series("utt_id", [each.utt_id for each in utterances], pl.String)
+    original = pl.Series("original", [mapping.get(each.utt_id) for each in utterances], pl.String)
+    table = parse_names(original.fill_null(utt_id)).insert_column(0, utt_id)
+    if is_renamed:
+        known = pl.lit(original.is_not_null())
+        table = table.with_columns(microphone=pl.when(known).then("microphone"))
+    return table if original.is_null().all() else table.insert_column(1, original)

@@ -61,6 +61,36 @@ PREPARERS: dict[str, Preparer] = {
             "train/, dev/ or test_v2/ with SV0001_2_00_N0001.wav files at any depth",
         ),
         (
+            "ffsvc2020",
+            "ffsvc2020:prepare_ffsvc2020",
+            "close-talk, phones and arrays in a smart home, and the supplement of 120 speakers",
+            "train/, dev/, eval/ or supplement/ with T0344_344I1M_1_0307_normal.wav files at any depth",
+        ),
+        (
+            "ffsvc2022",
+            "ffsvc2022:prepare_ffsvc2022",
+            "development and evaluation files of FFSVC2022, with their trials",
+            "ffsvc22_dev_000000.wav files at any depth, dev_meta_list and the trial lists",
+        ),
+        (
+            "3dspeaker",
+            "threedspeaker:prepare_3dspeaker",
+            "10,000 speakers by several devices, at several distances, in dialects",
+            "train/ or test/ with 3D_SPK_06154_001_Device03_Distance00_Dialect00.wav files at any depth",
+        ),
+        (
+            "cnceleb",
+            "cnceleb:prepare_cnceleb",
+            "CN-Celeb 1 and 2: Chinese celebrities in eleven genres, with the official trials",
+            "data/id00000/singing-01-001.flac at any depth, and eval/",
+        ),
+        (
+            "voices",
+            "voices:prepare_voices",
+            "VOiCES: read speech played in rooms, and heard by far microphones",
+            "source-16k/ and distant-16k/ with Lab41-SRI-VOiCES-*.wav files at any depth",
+        ),
+        (
             "musan",
             "musan:prepare_musan",
             "noise, music and speech to mix in",

@@ -16,6 +16,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import polars as pl
+
+from farvox.corpora.himia_names import parse_names
 from farvox.corpora.synthetic_spec import Spec, parse_spec
 from farvox.corpora.synthetic_studio import (
     ARRAY_MICROPHONES,
@@ -31,6 +34,7 @@ from farvox.corpora.synthetic_trials import CLOSE_POINT, make_trials
 from farvox.errors import CorpusError
 from farvox.io.atomic import atomic_dir, write_json, write_text
 from farvox.io.audio import write_audio
+from farvox.io.conditions import CONDITIONS, conditions_text
 from farvox.io.kaldi import DataDir, write_data_dir
 from farvox.rng import rng_for
 from farvox.types import Utterance
@@ -195,13 +199,20 @@ def _write_data_dirs(
     made = []
     for name, utterances in {"close": close, "far": far, **parts}.items():
         files = trials.get(name, {})
-        made.append(write_data_dir(out / name, utterances, files=files))
+        conditions = {CONDITIONS: _conditions(utterances)} if utterances[0].speaker_id else {}
+        made.append(write_data_dir(out / name, utterances, files={**files, **conditions}))
         counts = [f"{text.count(chr(10))} in {file}" for file, text in files.items()]
         note(
             f"{out / name}: {len(utterances)} recordings"
             + (f"; trials: {', '.join(counts)}" if counts else "")
         )
     return made
+
+
+def _conditions(utterances: Sequence[Utterance]) -> str:
+    """What the names tell, as in HI-MIA."""
+    utt_ids = pl.Series("utt_id", [each.utt_id for each in utterances])
+    return conditions_text(parse_names(utt_ids).insert_column(0, utt_ids))
 
 
 def _audio_folder(out: Path) -> AbstractContextManager[Path]:

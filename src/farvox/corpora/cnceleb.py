@@ -1,0 +1,108 @@
+"""CN-Celeb 1 and 2: Chinese celebrities in eleven genres (arXiv:1911.01799, arXiv:2012.12468, OpenSLR 82)."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import polars as pl
+
+from farvox.corpora.parts import Note, unique, write_parts
+from farvox.corpora.tree import audio_files, open_source, read_text, stem, walk
+from farvox.errors import CorpusError
+from farvox.io.conditions import CONDITIONS, conditions_text
+from farvox.io.kaldi import DataDir
+from farvox.types import Utterance
+
+LAYOUT = (
+    "data/id00000/singing-01-001.flac at any depth (of CN-Celeb_flac, CN-Celeb2_flac or both), "
+    "and eval/ with enroll/, test/ and lists/trials.lst"
+)
+SUFFIXES = (".wav", ".flac")  # the quickest to read first
+SPEAKER = re.compile(r"id\d{5}")
+EVALUATION_SPEAKERS = frozenset(f"id{number:05}" for number in range(800, 1000))
+
+_NAME = r"^id\d{5}-(?<genre>[a-z_]+)-(?<session>\d+)-(?<utterance>\d+)$"
+
+
+def prepare_cnceleb(source: Path, out: Path, *, note: Note, jobs: int | None = None) -> list[DataDir]:
+    """Make OUT/cnceleb1_dev, OUT/cnceleb2_dev and OUT/eval, whichever is there.
+
+    An utterance id is the speaker and the name of the file (``id00000-singing-01-001``). The 200
+    evaluation speakers, id00800 to id00999, stay out of the development parts. ``utt2cond`` has the genre,
+    session and utterance of the name; OUT/eval has the enrolments (``id00800-enroll``) and tests, and
+    ``trials`` with these ids.
+
+    Args:
+        source: the unpacked corpus, either release or a folder with both.
+        out: the folder of the data dirs.
+        note: is told what happens.
+        jobs: threads that read headers.
+
+    Raises:
+        CorpusError: no speaker folder and no evaluation file, two files of one name, or a malformed trial
+            list.
+    """
+    source = open_source(source, out, LAYOUT)
+    found: dict[str, list[Utterance]] = {"cnceleb1_dev": [], "cnceleb2_dev": [], "eval": []}
+    num_kept_out = 0
+    for each in _recordings(source):
+        folder = os.path.basename(os.path.dirname(each.wav_path))
+        if folder in ("enroll", "test"):
+            found["eval"].append(each)
+        elif each.speaker_id in EVALUATION_SPEAKERS:
+            num_kept_out += 1
+        else:
+            found["cnceleb1_dev" if str(each.speaker_id) < "id10000" else "cnceleb2_dev"].append(each)
+    parts = {part: unique(each, prefer=SUFFIXES) for part, each in found.items() if each}
+    if not parts:
+        raise CorpusError(f"{source}: not the CN-Celeb corpus; expected {LAYOUT}")
+    for part in found:
+        if part not in parts:
+            note(f"{source}: nothing for {part}")
+    if num_kept_out:
+        note(f"{num_kept_out:,} files of evaluation speakers below data/ stay out of cnceleb1_dev")
+    files = {part: {CONDITIONS: _conditions(utterances)} for part, utterances in parts.items()}
+    if "eval" in parts:
+        files["eval"] |= _trials(source, note)
+    return write_parts(out, parts, note=note, jobs=jobs, files=files)
+
+
+def _recordings(source: Path) -> list[Utterance]:
+    """Every file below a speaker folder, or named after its speaker in a folder enroll or test."""
+    found = []
+    for path in audio_files(source, SUFFIXES):
+        folder, name = os.path.basename(os.path.dirname(path)), stem(path)
+        if SPEAKER.fullmatch(folder):
+            found.append(Utterance(f"{folder}-{name}", path, folder))
+        elif folder in ("enroll", "test") and (speaker := SPEAKER.match(name)):
+            found.append(Utterance(name, path, speaker[0]))
+    return found
+
+
+def _conditions(utterances: list[Utterance]) -> str:
+    names = pl.Series("utt_id", [each.utt_id for each in utterances], pl.String)
+    fields = pl.DataFrame(names).select(pl.col("utt_id").str.extract_groups(_NAME)).unnest("utt_id")
+    return conditions_text(fields.insert_column(0, names))
+
+
+def _trials(source: Path, note: Note) -> dict[str, str]:
+    """The list whose lines are ``id00800-enroll test/id00800-singing-01-005.wav 1``, with utterance ids."""
+    for folder, _, names in walk(source):
+        if "trials.lst" in names:
+            path = Path(folder, "trials.lst")
+            break
+    else:
+        note(f"{source}: no trials.lst, so no trial list in 'eval'")
+        return {}
+    lines = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        fields = line.split()
+        if fields and (len(fields) != 3 or fields[2] not in ("0", "1")):
+            raise CorpusError(
+                f"{path}:{number}: '{line[:80]}'; expected 'id00800-enroll test/id00800-singing-01-005.wav 1'"
+            )
+        if fields:
+            lines.append(f"{stem(fields[0])} {stem(fields[1])} {fields[2]}\n")
+    return {"trials": "".join(lines)}

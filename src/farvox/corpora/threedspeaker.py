@@ -1,0 +1,89 @@
+"""3D-Speaker: 10,000 speakers by several devices, at several distances, in dialects (arXiv:2306.15354)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from farvox.corpora.parts import Note, unique, write_parts
+from farvox.corpora.tree import audio_files, open_source, read_text, stem, walk
+from farvox.errors import CorpusError
+from farvox.io.conditions import CONDITIONS, conditions_text
+from farvox.io.kaldi import DataDir
+from farvox.types import Utterance
+
+LAYOUT = (
+    "train/ or test/ with 3D_SPK_06154/3D_SPK_06154_001_Device03_Distance00_Dialect00.wav files, "
+    "and trials_cross_device, trials_cross_distance, trials_cross_dialect at any depth"
+)
+PARTS = ("train", "test")
+TRIAL_LISTS = ("trials_cross_device", "trials_cross_distance", "trials_cross_dialect")
+
+_NAME = (
+    r"^(?<speaker>.+)_(?<utterance>\d+)_Device(?<device>\d+)_Distance(?<distance>\d+)_Dialect(?<dialect>\d+)$"
+)
+
+
+def prepare_3dspeaker(source: Path, out: Path, *, note: Note, jobs: int | None = None) -> list[DataDir]:
+    """Make OUT/train and OUT/test, whichever is there, with the trial lists in OUT/test as they are.
+
+    An utterance id is the file name without suffix, a speaker what stands before the number of the
+    utterance in it (``3D_SPK_06154``). ``utt2cond`` has the numbers of the utterance, device, distance and
+    dialect that the name tells.
+
+    Args:
+        source: the unpacked corpus, or a folder that holds it.
+        out: the folder of the data dirs.
+        note: is told what happens.
+        jobs: threads that read headers.
+
+    Raises:
+        CorpusError: no part is there, a part is empty, two files of one name, or a name of another form.
+    """
+    source = open_source(source, out, LAYOUT)
+    root = _root(source)
+    parts, files = {}, {}
+    for part in PARTS:
+        if not (root / part).is_dir():
+            note(f"{root}: no folder {part}, so no part '{part}'")
+            continue
+        parts[part], conditions = _utterances(root / part)
+        files[part] = {CONDITIONS: conditions}
+    if "test" in parts:
+        files["test"] |= _trial_lists(source, note)
+    return write_parts(out, parts, note=note, jobs=jobs, files=files)
+
+
+def _root(source: Path) -> Path:
+    for path, folders, _ in walk(source):
+        if any(part in folders for part in PARTS):
+            return Path(path)
+    raise CorpusError(f"{source}: not the 3D-Speaker corpus; expected {LAYOUT}")
+
+
+def _utterances(folder: Path) -> tuple[list[Utterance], str]:
+    """The utterances of a part and the text of their conditions."""
+    paths = list(audio_files(folder, (".wav", ".flac")))
+    if not paths:
+        raise CorpusError(f"{folder}: no .wav file at any depth; is the archive inside unpacked?")
+    names = pl.Series("utt_id", map(stem, paths), pl.String)
+    fields = pl.DataFrame(names).select(pl.col("utt_id").str.extract_groups(_NAME)).unnest("utt_id")
+    other = fields["speaker"].is_null().arg_true()
+    if len(other):
+        raise CorpusError(f"{paths[int(other[0])]}: not a name of 3D-Speaker; expected {LAYOUT}")
+    speakers = fields["speaker"].to_list()
+    found = unique(Utterance(*row) for row in zip(names.to_list(), paths, speakers, strict=True))
+    return found, conditions_text(fields.drop("speaker").insert_column(0, names))
+
+
+def _trial_lists(source: Path, note: Note) -> dict[str, str]:
+    lists: dict[str, str] = {}
+    for folder, _, names in walk(source):
+        for name in names:
+            if name in TRIAL_LISTS and name not in lists:
+                lists[name] = read_text(Path(folder, name))
+    for name in TRIAL_LISTS:
+        if name not in lists:
+            note(f"{source}: no {name}, so none in the data dir")
+    return lists
