@@ -60,13 +60,8 @@ def train(folder, data):
 
 
 def extract(model, data, out):
-    """The embeddings of a data dir, and beside them a quality of each, which some rules ask for."""
-    run("extract", model, data, out, "--device", "cpu", "--threads", 1)
-    utt_ids = EmbeddingSet.load(out).utt_ids
-    qualities = np.random.default_rng(0).uniform(5, 30, len(utt_ids))
-    (out / "utt2quality").write_text(
-        "".join(f"{utt_id} {quality:.2f}\n" for utt_id, quality in zip(utt_ids, qualities, strict=True))
-    )
+    """The embeddings of a data dir, and the quality of each recording, which some rules ask for."""
+    run("extract", model, data, out, "--device", "cpu", "--threads", 1, "--quality")
     return out
 
 
