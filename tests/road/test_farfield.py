@@ -16,7 +16,6 @@ import tomli_w
 
 from farvox.cli.main import main
 from farvox.cli.score import score
-from farvox.corpora.registry import PREPARERS
 from farvox.io.audio import write_audio
 from farvox.io.embeddings import EmbeddingSet
 from farvox.score.columns import stem_of
@@ -180,7 +179,6 @@ def test_the_blind_test_of_the_homework_becomes_a_score_file(himia, tmp_path, ru
     assert figures == [scores[tuple(pair.split())] for pair in pairs]
 
 
-HAS_FFSVC = pytest.mark.skipif("ffsvc2022" not in PREPARERS, reason="this farvox does not prepare FFSVC2022")
 CELLS = ("I0.25M_1", "PCM1M_recorded2", "PCML3M_recorded6", "PAD5M_1")
 
 
@@ -212,7 +210,6 @@ def ffsvc(tmp_path_factory):
     return folder
 
 
-@HAS_FFSVC
 @pytest.mark.parametrize("rule", RULES)
 def test_ffsvc2022_goes_from_the_files_to_the_archive(ffsvc, tmp_path, capsys, rule):
     """A side is one file there, so that all rules come to the same."""
@@ -235,7 +232,6 @@ def test_ffsvc2022_goes_from_the_files_to_the_archive(ffsvc, tmp_path, capsys, r
     np.testing.assert_allclose(figures, wanted, atol=1e-6)
 
 
-@HAS_FFSVC
 def test_the_scores_of_the_development_trials_are_no_submission(ffsvc, tmp_path, capsys):
     data = ffsvc / "data/ffsvc2022"
     extract(ffsvc / "run", data / "dev", tmp_path / "dev")
