@@ -156,3 +156,10 @@ def test_augmentation_works_without_torch():
         "import sys; sys.modules['torch'] = None; import farvox.augment; assert sys.modules['torch'] is None"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_ranges_of_rirs_are_checked(made_banks):
+    with pytest.raises(RecipeError, match="rir_t60 goes from the least"):
+        build_augmenter("farvox", rirs=made_banks["rirs"], rir_t60=(0.8, 0.3))
+    with pytest.raises(RecipeError, match="rir_drr chooses among RIRs, and none are used"):
+        build_augmenter("farvox", noise=made_banks["noise"], rir_drr=(-5, 5))

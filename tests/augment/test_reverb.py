@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from farvox.acoustics.mixing import convolve_rir, direct_path, power
 from farvox.augment.reverb import RirBank
-from farvox.errors import AudioError
+from farvox.errors import AudioError, DataDirError
 from farvox.io.audio import write_audio
 from farvox.io.kaldi import write_data_dir
 from farvox.types import Utterance
@@ -113,3 +113,31 @@ def test_a_bank_travels_without_its_memory(made_banks, speech):
     travelled = pickle.loads(pickle.dumps(bank))
     assert len(pickle.dumps(bank)) < 2000
     np.testing.assert_array_equal(travelled.reverberate(speech, 1), wet_T)
+
+
+def conditioned(folder, t60s):
+    """A data dir of RIRs with these T60s in its utt2cond."""
+    utterances = []
+    for number in range(len(t60s)):
+        write_audio(folder / f"{number}.wav", np.eye(1, 100)[0])
+        utterances.append(Utterance(f"r{number}", str(folder / f"{number}.wav"), None, 100))
+    lines = [f"r{number}\t{t60}\n" for number, t60 in enumerate(t60s)]
+    write_data_dir(folder, utterances, files={"utt2cond": "utt_id\tt60\n" + "".join(lines)})
+    return folder
+
+
+def test_rirs_are_chosen_by_what_is_known_of_them(tmp_path):
+    folder = conditioned(tmp_path / "bank", ["0.30", "0.50", "", "0.70"])
+    bank = RirBank.open([folder], within={"t60": (0.4, 0.7)})
+    assert [path.rsplit("/", 1)[1] for path in bank.paths] == ["1.wav", "3.wav"]
+
+
+def test_a_choice_that_leaves_no_rir_is_refused(tmp_path):
+    folder = conditioned(tmp_path / "bank", ["0.30"])
+    with pytest.raises(DataDirError, match=r"no RIR has t60 0\.4 to 0\.7"):
+        RirBank.open([folder], within={"t60": (0.4, 0.7)})
+    with pytest.raises(DataDirError, match="has no condition 'drr'"):
+        RirBank.open([folder], within={"drr": (0, 9)})
+    (folder / "utt2cond").unlink()
+    with pytest.raises(DataDirError, match="has no utt2cond"):
+        RirBank.open([folder], within={"t60": (0.4, 0.7)})

@@ -1,6 +1,6 @@
 """Rooms and noise put on a signal; what augmentation and simulation share.
 
-Shape suffixes: T sample, R sample of a room impulse response (RIR).
+Shape suffixes: C channel (microphone), T sample, R sample of a room impulse response (RIR).
 """
 
 from __future__ import annotations
@@ -85,6 +85,30 @@ def convolve_rir(
         return wet_T
     wet_power = power(wet_T)
     return wet_T * np.float32(np.sqrt(power(speech_T) / wet_power)) if wet_power > 0 else speech_T
+
+
+def convolve_array(wav_T: Array, rirs_CR: Array) -> Array:
+    """A signal as the microphones of an array hear it: as long as it was, with the delays between them kept.
+
+    It begins where the direct sound reaches the first microphone. Levels are as the RIRs give them.
+
+    Args:
+        wav_T: samples.
+        rirs_CR: the impulse response to each microphone, at the same rate.
+
+    Returns:
+        float32 wav_CT.
+
+    Raises:
+        AudioError: the RIRs are empty or not finite.
+    """
+    if rirs_CR.size == 0 or not np.isfinite(rirs_CR).all():
+        raise AudioError("room impulse responses must have finite samples, at least one")
+    size = fft_size(len(wav_T), rirs_CR.shape[1])
+    delay = min(direct_path(rir_R) for rir_R in rirs_CR)
+    spectrum = rfft(wav_T, size)
+    heard = [irfft(spectrum * rfft(rir_R, size), size)[delay : delay + len(wav_T)] for rir_R in rirs_CR]
+    return np.stack(heard).astype(np.float32)
 
 
 def direct_path(rir_R: Array) -> int:

@@ -50,6 +50,9 @@ def build_augmenter(
     music_snr_db: Range = (5.0, 15.0),
     babble_snr_db: Range = (13.0, 20.0),
     num_talkers: tuple[int, int] = (3, 7),
+    rir_t60: Range | None = None,
+    rir_drr: Range | None = None,
+    rir_distance: Range | None = None,
     sample_rate: int = 16000,
 ) -> Augmenter:
     """Open the banks and build an augmenter.
@@ -73,6 +76,9 @@ def build_augmenter(
         music_snr_db: range of the speech-to-music power ratio.
         babble_snr_db: range of the speech-to-babble power ratio.
         num_talkers: fewest and most talkers in babble.
+        rir_t60: least and greatest T60 in seconds of the RIRs that are drawn, by their ``utt2cond``.
+        rir_drr: the same of the direct-to-reverberant ratio, dB.
+        rir_distance: the same of the distance, metres.
         sample_rate: of the chunks, in Hz.
 
     Returns:
@@ -80,7 +86,7 @@ def build_augmenter(
 
     Raises:
         RecipeError: the kind is unknown, it needs data dirs that are not given, or an option is out of range.
-        DataDirError: a data dir cannot be read or has no files.
+        DataDirError: a data dir cannot be read or has no files, or no RIR is in the ranges asked for.
         AudioError: the first file of a data dir cannot be opened.
     """
     if kind not in KINDS:
@@ -111,7 +117,10 @@ def build_augmenter(
         )
         if chance > 0
     ]
-    rir_bank = RirBank.open(rirs, sample_rate=sample_rate) if reverb > 0 else None
+    within = _ranges(rir_t60, rir_drr, rir_distance)
+    if within and reverb == 0:
+        raise RecipeError(f"rir_{next(iter(within))} chooses among RIRs, and none are used; give rirs")
+    rir_bank = RirBank.open(rirs, sample_rate=sample_rate, within=within) if reverb > 0 else None
     return FarvoxChain(rir_bank, reverb, tuple(additions), clean_probability)
 
 
@@ -211,6 +220,18 @@ def _build_baseline(kind: str, noise: Dirs, music: Dirs, rirs: Dirs, sample_rate
     if kind == "ffsvc":
         return BaselineMixture(noise_bank, music_bank, rir_bank)
     return HomeworkMixture(noise_bank, music_bank, rir_bank, sample_rate)
+
+
+def _ranges(t60: Range | None, drr: Range | None, distance: Range | None) -> dict[str, Range]:
+    """Condition -> range, of those that are asked for."""
+    found: dict[str, Range] = {}
+    for name, limits in (("t60", t60), ("drr", drr), ("distance", distance)):
+        if limits is None:
+            continue
+        if len(limits) != 2 or not limits[0] <= limits[1]:
+            raise RecipeError(f"rir_{name} goes from the least to the greatest, not {list(limits)}")
+        found[name] = (float(limits[0]), float(limits[1]))
+    return found
 
 
 def _probability(name: str, value: float | None, default: float, dirs: Dirs, dirs_name: str) -> float:

@@ -6,18 +6,21 @@ Shape suffixes: T sample, R sample of the RIR.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from scipy.fft import rfft
 
 from farvox.acoustics.mixing import Array, Spectrum, convolve_rir, fft_size
 from farvox.augment.noise import read_paths
-from farvox.errors import AudioError
+from farvox.errors import AudioError, DataDirError
 from farvox.io.audio import read_audio
+from farvox.io.conditions import CONDITIONS, read_conditions
+from farvox.io.kaldi import DataDir
 
 _MAX_SPECTRA = 256
 
@@ -44,14 +47,29 @@ class RirBank:
     )
 
     @classmethod
-    def open(cls, dirs: Iterable[str | Path], *, sample_rate: int = 16000) -> RirBank:
-        """Bank of every file of some data dirs (``wav.scp`` is enough).
+    def open(
+        cls,
+        dirs: Iterable[str | Path],
+        *,
+        sample_rate: int = 16000,
+        within: Mapping[str, tuple[float, float]] | None = None,
+    ) -> RirBank:
+        """Bank of the files of some data dirs (``wav.scp`` is enough).
+
+        Args:
+            dirs: the data dirs.
+            sample_rate: rate the RIRs are read at, in Hz.
+            within: condition of ``utt2cond`` -> least and greatest value; an RIR is kept if all are known of
+                it and in range.
 
         Raises:
-            DataDirError: a data dir cannot be read or has no files.
+            DataDirError: a data dir cannot be read or has no files; it has no such condition, or no RIR
+                of any of them is in range.
             AudioError: the first file of a data dir cannot be opened.
         """
-        return cls(read_paths(dirs), sample_rate)
+        dirs = list(dirs)
+        paths = read_paths(dirs)
+        return cls(_within(dirs, within) if within else paths, sample_rate)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -95,3 +113,29 @@ class RirBank:
                 self._spectra.popitem(last=False)
         self._spectra.move_to_end(key)
         return self._spectra[key]
+
+
+def _within(dirs: Iterable[str | Path], within: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
+    """The paths of the RIRs whose conditions are in range."""
+    kept: list[str] = []
+    for folder in dirs:
+        if not (Path(folder) / CONDITIONS).exists():
+            raise DataDirError(
+                f"{folder}: has no {CONDITIONS}, so the {', '.join(within)} of its RIRs is not known; "
+                f"measure them: farvox rirs OUT --measured {folder}"
+            )
+        known = read_conditions(folder)
+        for condition in within:
+            if condition not in known.columns:
+                raise DataDirError(f"{folder}: has no condition '{condition}' in {CONDITIONS}")
+        in_range = [
+            pl.col(condition).cast(pl.Float64, strict=False).is_between(*limits)
+            for condition, limits in within.items()
+        ]
+        wanted = known.filter(*in_range)["utt_id"]
+        table = DataDir.open(folder).table
+        kept += table.filter(pl.col("utt_id").is_in(wanted.implode()))["wav_path"].to_list()
+    if not kept:
+        ranges = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in within.items())
+        raise DataDirError(f"{', '.join(map(str, dirs))}: no RIR has {ranges}; widen the range")
+    return tuple(kept)

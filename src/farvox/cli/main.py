@@ -27,6 +27,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "subset": ("farvox.cli.data:subset", "keep some speakers of a data dir"),
     "trials": ("farvox.cli.data:trials", "draw a trial list from a data dir"),
     "enhance": ("farvox.cli.enhance:enhance", "beamform or dereverberate the channels of every take"),
+    "rirs": ("farvox.cli.simulate:rirs", "make a bank of room impulse responses"),
+    "simulate": ("farvox.cli.simulate:simulate", "make far-field copies of a data dir"),
     "train": ("farvox.cli.train:train", "train or fine-tune a model from a recipe"),
     "average": ("farvox.cli.average:average", "average the weights of several models"),
     "extract": ("farvox.cli.extract:extract", "turn a data dir into embeddings"),
