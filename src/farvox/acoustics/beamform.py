@@ -92,8 +92,7 @@ def delay_and_sum(wav_CT: NDArray[np.floating], delays: Delays | None = None) ->
     Raises:
         AudioError: as `estimate_delays`.
     """
-    delays = delays or estimate_delays(wav_CT)
-    spectra_CFK = stft(_moved(wav_CT, delays), SIZE, HOP)
+    delays, spectra_CFK = _aligned(wav_CT, delays)
     sum_FK = _summed(spectra_CFK, delays)
     return np.asarray(istft(sum_FK[None], wav_CT.shape[1], SIZE, HOP)[0], dtype=np.float64)
 
@@ -119,8 +118,7 @@ def mvdr(wav_CT: NDArray[np.floating], delays: Delays | None = None, *, loading:
     Raises:
         AudioError: as `estimate_delays`.
     """
-    delays = delays or estimate_delays(wav_CT)
-    spectra_CFK = stft(_moved(wav_CT, delays), SIZE, HOP)
+    delays, spectra_CFK = _aligned(wav_CT, delays)
     speech_FK, noise_FK = energy_masks(np.abs(_summed(spectra_CFK, delays)) ** 2)
     used = np.flatnonzero(delays.used_C)
     observed_KCF = spectra_CFK[used].transpose(2, 0, 1)
@@ -191,6 +189,12 @@ def _peaks(phases_KCC: Spectra, max_delay: float) -> tuple[Floats, Floats]:
     bend = before - 2 * peak + after
     offset = np.where(bend < 0, 0.5 * (before - after) / np.where(bend < 0, bend, 1.0), 0.0)
     return (top_CC - (reach + 1) + np.clip(offset, -0.5, 0.5)) / FINER, np.maximum(peak, 0.0)
+
+
+def _aligned(wav_CT: NDArray[np.floating], delays: Delays | None) -> tuple[Delays, Spectra]:
+    """The delays, found where none are given, and the spectra of the channels moved by whole samples."""
+    delays = delays or estimate_delays(wav_CT)
+    return delays, stft(_moved(wav_CT, delays), SIZE, HOP)
 
 
 def _moved(wav_CT: NDArray[np.floating], delays: Delays) -> Floats:

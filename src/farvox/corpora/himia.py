@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from farvox.corpora.himia_names import parse_names
-from farvox.corpora.parts import Note, unique, write_parts
+from farvox.corpora.parts import Note, texts_by_name, unique, write_parts
 from farvox.corpora.tree import audio_files, open_source, read_text, stem, walk
 from farvox.errors import CorpusError
 from farvox.io.conditions import CONDITIONS, conditions_text
@@ -46,7 +46,7 @@ def prepare_himia(source: Path, out: Path, *, note: Note, jobs: int | None = Non
     parts = {part: _utterances(folder) for part, folder in folders.items()}
     files: dict[str, dict[str, str]] = {part: {} for part in parts}
     if "test_v2" in folders:
-        files["test_v2"] = _trial_lists(folders["test_v2"], note)
+        files["test_v2"] = texts_by_name(folders["test_v2"], TRIAL_LISTS, note)
     mapping = _filename_mapping(source)
     for part, utterances in parts.items():
         files[part][CONDITIONS] = conditions_text(_conditions(utterances, mapping, part != "test_v2"))
@@ -84,19 +84,6 @@ def _utterances(folder: Path) -> list[Utterance]:
     if not found:
         raise CorpusError(f"{folder}: no .wav file at any depth; are the archives inside unpacked?")
     return unique(found)
-
-
-def _trial_lists(folder: Path, note: Note) -> dict[str, str]:
-    """Name -> text, byte for byte, of the lists anywhere below the folder."""
-    lists: dict[str, str] = {}
-    for path, _, files in walk(folder):
-        for name in files:
-            if name in TRIAL_LISTS and name not in lists:
-                lists[name] = read_text(Path(path, name))
-    for name in TRIAL_LISTS:
-        if name not in lists:
-            note(f"{folder}: no {name}, so none in the data dir")
-    return lists
 
 
 def _filename_mapping(source: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-from farvox.corpora.tree import stem
+from farvox.corpora.tree import read_text, stem, walk
 from farvox.errors import AudioError, CorpusError
 from farvox.io.atomic import write_text
 from farvox.io.audio import audio_info
@@ -74,6 +74,25 @@ def recordings(paths: Iterable[str]) -> list[Utterance]:
         CorpusError: two files have the same name.
     """
     return unique(Utterance("_".join(stem(path).split()), path) for path in paths)
+
+
+def texts_by_name(folder: Path, names: Sequence[str], note: Note) -> dict[str, str]:
+    """Name -> text, byte for byte, of the files of these names anywhere below ``folder``; the first of each.
+
+    Args:
+        folder: where to look.
+        names: names of files, trial lists for example.
+        note: is told of a name that is nowhere.
+    """
+    texts: dict[str, str] = {}
+    for path, _, files in walk(folder):
+        for name in files:
+            if name in names and name not in texts:
+                texts[name] = read_text(Path(path, name))
+    for name in names:
+        if name not in texts:
+            note(f"{folder}: no {name}, so none in the data dir")
+    return texts
 
 
 def write_parts(

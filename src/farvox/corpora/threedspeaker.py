@@ -6,8 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
-from farvox.corpora.parts import Note, unique, write_parts
-from farvox.corpora.tree import audio_files, open_source, read_text, stem, walk
+from farvox.corpora.parts import Note, texts_by_name, unique, write_parts
+from farvox.corpora.tree import audio_files, open_source, stem, walk
 from farvox.errors import CorpusError
 from farvox.io.conditions import CONDITIONS, conditions_text
 from farvox.io.kaldi import DataDir
@@ -51,7 +51,7 @@ def prepare_3dspeaker(source: Path, out: Path, *, note: Note, jobs: int | None =
         parts[part], conditions = _utterances(root / part)
         files[part] = {CONDITIONS: conditions}
     if "test" in parts:
-        files["test"] |= _trial_lists(source, note)
+        files["test"] |= texts_by_name(source, TRIAL_LISTS, note)
     return write_parts(out, parts, note=note, jobs=jobs, files=files)
 
 
@@ -75,15 +75,3 @@ def _utterances(folder: Path) -> tuple[list[Utterance], str]:
     speakers = fields["speaker"].to_list()
     found = unique(Utterance(*row) for row in zip(names.to_list(), paths, speakers, strict=True))
     return found, conditions_text(fields.drop("speaker").insert_column(0, names))
-
-
-def _trial_lists(source: Path, note: Note) -> dict[str, str]:
-    lists: dict[str, str] = {}
-    for folder, _, names in walk(source):
-        for name in names:
-            if name in TRIAL_LISTS and name not in lists:
-                lists[name] = read_text(Path(folder, name))
-    for name in TRIAL_LISTS:
-        if name not in lists:
-            note(f"{source}: no {name}, so none in the data dir")
-    return lists

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from farvox.errors import AudioError, ModelError
+from farvox.errors import ModelError
 from farvox.features.frontend import FrontEndConfig
 
 _EPSILON = float(np.finfo(np.float32).eps)
@@ -47,11 +47,7 @@ class _LogMel(nn.Module):
         Raises:
             AudioError: the waveforms are too short for one frame.
         """
-        if wav_BT.shape[-1] < self.config.min_samples:
-            raise AudioError(
-                f"{wav_BT.shape[-1]} samples are too few for one frame of features: "
-                f"{self.config.min_samples} are needed"
-            )
+        self.config.refuse_too_short(wav_BT.shape[-1])
         with torch.autocast(wav_BT.device.type, enabled=False):
             raw_BFN = self.cut(wav_BT.float())
             num_utts, num_frames, _ = raw_BFN.shape

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from farvox.errors import ModelError
+from farvox.errors import AudioError, ModelError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,6 +93,17 @@ class FrontEndConfig:
         if self.kind == "speechbrain-fbank":
             return 1
         return self.frame_length if self._has_whole_frames else 257
+
+    def refuse_too_short(self, num_samples: int) -> None:
+        """What every front-end says of a waveform that has no frame.
+
+        Raises:
+            AudioError: fewer than `min_samples`.
+        """
+        if num_samples < self.min_samples:
+            raise AudioError(
+                f"{num_samples} samples are too few for one frame of features: {self.min_samples} are needed"
+            )
 
     def num_samples_for(self, num_frames: int) -> int:
         """Samples that give exactly ``num_frames`` frames (the smallest such number)."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from farvox.errors import AudioError
 from farvox.features.frontend import FrontEndConfig
 
 _EPSILON = 1e-7  # of the variance, as in the feature extractor that WavLM is published with
@@ -43,11 +42,7 @@ class Waveform(nn.Module):
         Raises:
             AudioError: the waveforms are too short for one frame.
         """
-        if wav_BT.shape[-1] < self.config.min_samples:
-            raise AudioError(
-                f"{wav_BT.shape[-1]} samples are too few for one frame of features: "
-                f"{self.config.min_samples} are needed"
-            )
+        self.config.refuse_too_short(wav_BT.shape[-1])
         size = self.config.num_mels
         with torch.autocast(wav_BT.device.type, enabled=False):
             wav_BT = wav_BT[:, : wav_BT.shape[-1] // size * size].float()
