@@ -6,14 +6,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.farvox-installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-.PHONY: help demo test test-quick check bench docs format clean
+.PHONY: help demo test test-quick check bench bench-check bench-base docs format clean
 
 help:
 	@echo "make demo        a far-field verifier from synthetic voices to its report, in exp/demo"
 	@echo "make test        all tests"
 	@echo "make test-quick  all tests but the slow ones"
 	@echo "make check       ruff, mypy --strict, the rules of the house"
-	@echo "make bench       how fast each stage is, against a reference in the same run"
+	@echo "make bench       how fast each stage is, against a reference in the same run: one table"
+	@echo "make bench-check the same; fails where a ratio is lost against benchmarks/results/base.json"
+	@echo "make bench-base  the same; makes what was found the base, and the table of docs/performance.md"
 	@echo "make docs        these pages as a site, in site/"
 	@echo "make format      let ruff put the code in order"
 	@echo "make clean       remove what the others made, but the results in exp/"
@@ -39,7 +41,13 @@ check: $(READY)
 	$(BIN)/python -m pytest -q -m "not slow" tests/house
 
 bench: $(READY)
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks/run.py $(STAGES)
+
+bench-check: $(READY)
+	$(BIN)/python benchmarks/run.py --check $(STAGES)
+
+bench-base: $(READY)
+	$(BIN)/python benchmarks/run.py --base --runs 3 $(STAGES)
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

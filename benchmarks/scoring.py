@@ -1,64 +1,248 @@
-"""Scoring a million trials, against a loop that calls scipy's cosine for each (as the baseline does).
+"""From trials to figures, each step against the loop that its peer runs.
 
-The loop is timed on a part of the trials and its time per trial multiplied; that part's scores must agree.
+Cosine and the detection figures against the FFSVC2022 baseline (scipy's cosine for every trial; every threshold
+in a Python loop), the normalisation against WeSpeaker's (a full sort of the cohort's scores, a loop over the
+trials), the trial list against a loop over its lines. Loops over trials are timed on a share of them.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+from _bench import Bench, at_most
 from scipy.spatial.distance import cosine
 
 from farvox.metrics.detection import detection_error
-from farvox.score.cosine import cosine_scores
+from farvox.score.cosine import cosine_scores, scalar_products, side_embeddings
+from farvox.score.norm import cohort_embeddings, cohort_scores, normalise_scores
 from farvox.score.scores import write_scores
-from farvox.score.trials import read_trials
+from farvox.score.trials import ResolvedTrials, read_trials
+
+DIMENSION = 256
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=1_000_000)
-    parser.add_argument("--looped", type=int, default=20_000, help="trials of the loop")
-    options = parser.parse_args()
-    rng = np.random.default_rng(0)
-    num_utterances, looped = 20_000, min(options.looped, options.trials)
-    embeddings_NE = rng.standard_normal((num_utterances, 256)).astype(np.float32)
-    utt_ids = [f"utt{n:06}" for n in range(num_utterances)]
-    sides = rng.integers(num_utterances, size=(options.trials, 2))
-    labels = rng.integers(2, size=options.trials)
+    bench = Bench(__doc__)
+    bench.parser.add_argument(
+        "--speed", type=float, default=105.0, help="float32 GFLOP/s of a core, for floors"
+    )
+    options = bench.parse()
+    scale = 0.02 if options.quick else 1.0
+    peak = options.speed * 1e9 * 2
     with tempfile.TemporaryDirectory() as name:
-        path = Path(name, "trials")
-        pairs = zip(labels, sides, strict=True)
-        path.write_text("".join(f"{key} {utt_ids[a]} {utt_ids[b]}\n" for key, (a, b) in pairs))
+        trials_of_embeddings(bench, Path(name), int(1_000_000 * scale), int(5_000 * scale), peak)
+        long_list(bench, Path(name), int(10_000_000 * scale))
+    detection(bench, int(10_000_000 * scale))
+    bench.finish()
 
-        start = time.perf_counter()
-        slow = [1 - cosine(embeddings_NE[a], embeddings_NE[b]) for a, b in sides[:looped]]
-        loop = (time.perf_counter() - start) / looped * options.trials
-        print(f"{options.trials:,} trials; a loop of scipy's cosine: {loop:.1f} s (from {looped:,} of them)")
 
-        start = time.perf_counter()
-        trials = read_trials(path)
-        read = time.perf_counter()
-        scores = cosine_scores(trials.resolve(utt_ids), embeddings_NE)
-        scored = time.perf_counter()
-        write_scores(Path(name, "scores"), trials, scores)
-        written = time.perf_counter()
-        detection_error(scores, labels)
-        evaluated = time.perf_counter()
-    worst = np.abs(scores[:looped] - slow).max()
+def trials_of_embeddings(bench: Bench, folder: Path, count: int, utterances: int, peak: float) -> None:
+    """Cosine, the way from text to text, and normalised scores."""
+    rng = np.random.default_rng(0)
+    embeddings_NE = rng.standard_normal((utterances, DIMENSION), dtype=np.float32)
+    utt_ids = [f"id{n // 40:05}-video{n % 40:02}-{n:08}" for n in range(utterances)]
+    sides = rng.integers(utterances, size=(count, 2))
+    path = write_list(folder / "trials", utt_ids, sides, rng.integers(2, size=count))
+    trials = read_trials(path)
+    resolved = trials.resolve(utt_ids)
+    row_of_id = {utt_id: row for row, utt_id in enumerate(utt_ids)}
+    looped = min(20_000, count)
+    share = looped / count
+
+    def loop() -> list[float]:
+        return [1 - cosine(embeddings_NE[a], embeddings_NE[b]) for a, b in sides[:looped]]
+
+    worst = np.abs(cosine_scores(resolved, embeddings_NE)[:looped] - loop()).max()
     assert worst < 1e-6, f"the scores differ by {worst}"
-    for what, took in (
-        ("reading the list", read - start),
-        ("resolving and scoring", scored - read),
-        ("writing the scores", written - scored),
-        ("EER and minDCF", evaluated - written),
-    ):
-        print(f"  {what:<22} {took:6.2f} s")
-    print(f"  scoring: {loop / (scored - read):.0f} times as fast as the loop; scores agree to {worst:.0e}")
+    bench.compare(
+        "cosine, 1 M trials of 5,000 embeddings",
+        ours=lambda: cosine_scores(resolved, embeddings_NE),
+        reference=loop,
+        reference_share=share,
+        reference_is="FFSVC2022 baseline: scipy's cosine for every trial",
+        target=at_most(0.15),
+        published=6.071,
+        floor=2 * utterances**2 * DIMENSION / 2 / (peak / 2),
+        floor_is="6.4 GFLOP in float64 (half the matrix)",
+    )
+
+    def text_to_text() -> None:
+        found = read_trials(path)
+        write_scores(folder / "scores", found, cosine_scores(found.resolve(utt_ids), embeddings_NE))
+
+    def lines_to_lines() -> None:
+        with open(path) as lines, open(folder / "looped", "w") as out:
+            for line, _ in zip(lines, range(looped), strict=False):
+                _, enrol, test = line.split()
+                score = 1 - cosine(embeddings_NE[row_of_id[enrol]], embeddings_NE[row_of_id[test]])
+                out.write(f"{enrol} {test} {score}\n")
+
+    size = path.stat().st_size + 20 * count
+    bench.compare(
+        "the same from a text list to a score file",
+        ours=text_to_text,
+        reference=lines_to_lines,
+        reference_share=share,
+        reference_is="the same loop, reading and writing lines",
+        target=at_most(1.5),
+        floor=2 * size / 2e9,
+        floor_is="read and write at 2 GB/s",
+    )
+    normalisation(bench, folder, resolved, embeddings_NE, 4 * utterances, peak)
+
+
+def normalisation(
+    bench: Bench,
+    folder: Path,
+    resolved: ResolvedTrials,
+    embeddings_NE: np.ndarray,
+    cohort_size: int,
+    peak: float,
+) -> None:
+    """AS-norm, given the cosine scores."""
+    cohort_CE = cohort_embeddings(
+        np.random.default_rng(1).standard_normal((cohort_size, DIMENSION), dtype=np.float32)
+    )
+    top, sides_SE = min(300, cohort_size), side_embeddings(resolved, embeddings_NE)
+    raw = scalar_products(resolved, sides_SE)
+    looped = min(50_000, len(raw))
+    names = [f"utt{n:06}" for n in range(len(sides_SE))]
+    number = {name: n for n, name in enumerate(names)}
+    lines = [
+        f"{names[a]} {names[b]} {score:.5f}\n"
+        for a, b, score in zip(
+            resolved.enrol_side[:looped], resolved.test_side[:looped], raw[:looped], strict=True
+        )
+    ]
+    unit_SE = sides_SE.astype(np.float32)
+
+    def wespeaker_statistics() -> tuple[np.ndarray, np.ndarray]:
+        scores_SC = unit_SE @ cohort_CE.T
+        nearest = np.sort(scores_SC, axis=1)[:, ::-1][:, :top]
+        return nearest.mean(1), nearest.std(1)
+
+    def wespeaker_loop(mean_S: np.ndarray, std_S: np.ndarray) -> None:
+        with open(folder / "normalised", "w") as out:
+            for line in lines:
+                words = line.strip().split()
+                enrol, test, score = number[words[0]], number[words[1]], float(words[2])
+                normed = 0.5 * ((score - mean_S[enrol]) / std_S[enrol] + (score - mean_S[test]) / std_S[test])
+                out.write(f"{words[0]} {words[1]} {normed:.5f}\n")
+
+    def ours() -> np.ndarray:
+        return normalise_scores(resolved, raw, cohort_scores(sides_SE, cohort_CE, top))
+
+    found, expected = cohort_scores(sides_SE, cohort_CE, top), wespeaker_statistics()
+    assert np.abs(found.mean_S - expected[0]).max() < 1e-5
+    mine, other = [], []
+    ours()
+    for _ in range(bench.repeats):
+        mine.append(bench.seconds(ours))
+        other.append(
+            bench.seconds(wespeaker_statistics)
+            + bench.seconds(lambda: wespeaker_loop(*expected)) * len(raw) / looped
+        )
+    bench.record(
+        "AS-norm, 5,000 x 20,000, top 300, 1 M trials",
+        mine,
+        other,
+        reference_is="WeSpeaker: a full sort, and a loop over the lines",
+        target=at_most(0.5),
+        published=6.8,
+        floor=2 * len(sides_SE) * cohort_size * DIMENSION / peak,
+        floor_is="51 GFLOP in float32",
+    )
+
+
+def long_list(bench: Bench, folder: Path, count: int) -> None:
+    """Ten million lines to row numbers."""
+    rng = np.random.default_rng(2)
+    utt_ids = [f"id{n // 40:05}-video{n % 40:02}-{n:08}" for n in range(count // 100)]
+    path = folder / "long"
+    write_list(path, utt_ids, rng.integers(len(utt_ids), size=(count, 2)), rng.integers(2, size=count))
+    looped = min(1_000_000, count)
+    share = looped / count
+
+    def loop() -> np.ndarray:
+        row_of_id = {utt_id: row for row, utt_id in enumerate(utt_ids)}
+        rows = np.empty((3, looped), np.int32)
+        with open(path) as lines:
+            for n, line in enumerate(lines):
+                if n == looped:
+                    break
+                label, enrol, test = line.split()
+                rows[0, n], rows[1, n], rows[2, n] = int(label), row_of_id[enrol], row_of_id[test]
+        return rows
+
+    resolved = read_trials(path).resolve(utt_ids)
+    expected = loop()
+    assert (resolved.side_rows[resolved.enrol_side[:looped]] == expected[1]).all()
+    assert (resolved.side_rows[resolved.test_side[:looped]] == expected[2]).all()
+    size = path.stat().st_size
+    bench.compare(
+        "10 M trial lines to row numbers",
+        ours=lambda: read_trials(path).resolve(utt_ids),
+        reference=loop,
+        reference_share=share,
+        reference_is="a loop over the lines, one dict",
+        target=at_most(2.0),
+        published=6.44,
+        floor=size / 2e9,
+        floor_is=f"{size / 1e6:.0f} MB at 2 GB/s",
+    )
+
+
+def detection(bench: Bench, count: int) -> None:
+    """EER and minDCF."""
+    rng = np.random.default_rng(3)
+    target = (rng.random(count) < 0.1).astype(np.int8)
+    scores = rng.standard_normal(count) + 3.3 * target
+
+    def baseline() -> tuple[float, float]:
+        """compute_eer of the FFSVC2022 baseline, statement by statement."""
+        targets, nontargets = scores[target == 1], scores[target == 0]
+        values = np.concatenate((targets, nontargets))
+        labels = np.concatenate((np.ones(targets.size), np.zeros(nontargets.size)))
+        indices = np.argsort(values, kind="mergesort")
+        labels = labels[indices]
+        target_sums = np.cumsum(labels)
+        nontarget_sums = nontargets.size - (np.arange(1, values.size + 1) - target_sums)
+        frr = np.concatenate((np.atleast_1d(0), target_sums / targets.size))
+        far = np.concatenate((np.atleast_1d(1), nontarget_sums / nontargets.size))
+        n = np.argmin(np.abs(frr - far))
+        least = float("inf")
+        for i in range(len(frr)):
+            cost = frr[i] * 0.01 + far[i] * (1 - 0.01)
+            if cost < least:
+                least = cost
+        return float(np.mean((frr[n], far[n]))), least / 0.01
+
+    found, expected = detection_error(scores, target), baseline()
+    assert (found.eer, round(found.min_dcf, 12)) == (expected[0], round(expected[1], 12))
+    bench.compare(
+        "EER and minDCF of 10 M scores, exact",
+        ours=lambda: detection_error(scores, target),
+        reference=baseline,
+        reference_is="FFSVC2022 baseline: a sort, and a loop over the thresholds",
+        target=at_most(0.6),
+        published=8.028,
+        floor=2 * 9 * count / 10e9,
+        floor_is="two passes over 90 MB at 10 GB/s",
+    )
+
+
+def write_list(path: Path, utt_ids: list[str], sides: np.ndarray, labels: np.ndarray) -> Path:
+    with open(path, "w") as out:
+        for first in range(0, len(sides), 1 << 18):
+            pairs = zip(
+                labels[first : first + (1 << 18)].tolist(),
+                sides[first : first + (1 << 18)].tolist(),
+                strict=True,
+            )
+            out.writelines(f"{key} {utt_ids[a]} {utt_ids[b]}\n" for key, (a, b) in pairs)
+    return path
 
 
 if __name__ == "__main__":

@@ -1,0 +1,180 @@
+"""Every benchmark one after the other, and one table of what they found.
+
+python benchmarks/run.py                      # all; the rows go to results/latest.json
+python benchmarks/run.py scoring features     # some
+python benchmarks/run.py --check              # fails on a ratio lost against results/base.json
+python benchmarks/run.py --base               # what was found becomes results/base.json and the table of the docs
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from _bench import LOST, Row, machine, row_of, told
+
+HERE = Path(__file__).parent
+BASE, LATEST = HERE / "results/base.json", HERE / "results/latest.json"
+PAGE = HERE.parent / "docs/performance.md"
+BEGIN, END = "<!-- figures: written by 'make bench-base' -->\n", "<!-- end of figures -->\n"
+
+
+def stages() -> list[str]:
+    """The scripts there are."""
+    return sorted(
+        path.stem for path in HERE.glob("*.py") if path.stem != "run" and not path.stem.startswith("_")
+    )
+
+
+def run_stage(stage: str, options: list[str]) -> list[Row]:
+    """The rows of one script, which prints what it does."""
+    print(f"== {stage}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder, "rows.json")
+        command = [sys.executable, str(HERE / f"{stage}.py"), "--json", str(found), *options]
+        if subprocess.run(command).returncode:
+            raise SystemExit(f"benchmarks/{stage}.py failed")
+        return [row_of(fields) for fields in json.loads(found.read_text())] if found.exists() else []
+
+
+def merged(rows: list[Row], more: list[Row]) -> list[Row]:
+    """The figures of another run put behind those of the same rows."""
+    known = {(row.stage, row.name): row for row in rows}
+    for row in more:
+        if (earlier := known.get((row.stage, row.name))) is None:
+            rows.append(row)
+        else:
+            earlier.ours += row.ours
+            earlier.reference += row.reference
+    return rows
+
+
+def table(rows: list[Row]) -> list[list[str]]:
+    """What is printed of each row."""
+    lines = [["stage", "what", "ours", "reference", "(published)", "ratio", "spread", "to reach", "floor"]]
+    for row in rows:
+        reference = sorted(row.reference)[len(row.reference) // 2]
+        goal = "-"
+        if row.target is not None:
+            sign = "x" if row.target.of.startswith("ratio") else row.unit
+            goal = f"{row.target.of.split()[-1]} {told(row.target.bound)} {sign}"
+            goal += ": yes" if row.reached else ": no"
+        lines.append(
+            [
+                row.stage,
+                row.name,
+                f"{told(row.figure)} {row.unit}",
+                told(reference),
+                f"({told(row.published)})" if row.published else "",
+                f"{row.ratio:.3g}",
+                f"{min(row.ratios):.3g} to {max(row.ratios):.3g}",
+                goal,
+                told(row.floor) if row.floor else "-",
+            ]
+        )
+    return lines
+
+
+def as_text(lines: list[list[str]]) -> str:
+    """Columns of equal width."""
+    widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def as_markdown(lines: list[list[str]]) -> str:
+    """The same for the docs."""
+    head, *body = [f"| {' | '.join(cell or '-' for cell in line)} |" for line in lines]
+    return "\n".join([head, "|" + "---|" * len(lines[0]), *body]) + "\n"
+
+
+def for_the_page(found: dict) -> str:
+    """What the docs say of a file of results, between the two marks."""
+    rows, on = [row_of(fields) for fields in found["rows"]], found["machine"]
+    said = f"{on['cores']} cores of {on['cpu']} ({on['flags']}), Python {on['python']}, numpy {on['numpy']}"
+    return f"{BEGIN}\n{said}:\n\n{as_markdown(table(rows))}\n{END}"
+
+
+def lost(base: list[Row], now: list[Row]) -> list[str]:
+    """The ratios that are lost: more than 20 % below the base, or no longer measured."""
+    measured, found = {(row.stage, row.name): row for row in now}, []
+    for row in base:
+        other = measured.get((row.stage, row.name))
+        if other is None:
+            found.append(f"{row.stage}: {row.name}: no longer measured")
+        elif other.ratio < LOST * row.ratio:
+            found.append(
+                f"{row.stage}: {row.name}: {other.ratio:.3g} x the reference, and {row.ratio:.3g} in the base"
+            )
+    return found
+
+
+def stages_of(faults: list[str]) -> list[str]:
+    return sorted({fault.split(":")[0] for fault in faults})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("stages", nargs="*", help=f"of {', '.join(stages())}; all unless given")
+    parser.add_argument(
+        "--runs", type=int, default=1, help="how often each script is run; figures are pooled"
+    )
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--base", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that the scripts work")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: on a busy machine")
+    options = parser.parse_args()
+    if unknown := set(options.stages) - set(stages()):
+        parser.error(f"no such stage: {', '.join(sorted(unknown))}")
+    chosen, more = options.stages or stages(), ["--clock", options.clock]
+    more += ["--quick"] if options.quick else []
+    rows: list[Row] = []
+    for _ in range(options.runs):
+        for stage in chosen:
+            rows = merged(rows, run_stage(stage, more))
+    found = {"machine": {**machine(), "clock": options.clock}, "rows": [asdict(row) for row in rows]}
+    print(f"\n{' '.join(f'{key}: {value};' for key, value in found['machine'].items())}")
+    print(as_text(table(rows)))
+    LATEST.parent.mkdir(exist_ok=True)
+    LATEST.write_text(json.dumps(found, indent=1) + "\n")
+    if options.base:
+        write_base(found)
+    return check(rows, chosen, more) if options.check else 0
+
+
+def write_base(found: dict) -> None:
+    """Make these the figures to keep; rows of stages that were not run stay."""
+    run = {fields["stage"] for fields in found["rows"]}
+    kept = json.loads(BASE.read_text())["rows"] if BASE.exists() else []
+    rows = found["rows"] + [fields for fields in kept if fields["stage"] not in run]
+    found = {**found, "rows": sorted(rows, key=lambda fields: fields["stage"])}
+    BASE.write_text(json.dumps(found, indent=1) + "\n")
+    if PAGE.exists():
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        PAGE.write_text(before + for_the_page(found) + rest.partition(END)[2])
+
+
+def check(rows: list[Row], chosen: list[str], more: list[str]) -> int:
+    """Say which ratios are lost; a stage that lost one is run once more before that is believed."""
+    base = [row_of(fields) for fields in json.loads(BASE.read_text())["rows"]]
+    base = [row for row in base if row.stage in chosen]
+    faults = lost(base, rows)
+    for stage in stages_of(faults):
+        again = run_stage(stage, more)
+        if not lost([row for row in base if row.stage == stage], again):
+            faults = [fault for fault in faults if not fault.startswith(f"{stage}:")]
+    print("\n" + ("\n".join(["lost:", *faults]) if faults else "no ratio is lost"))
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
