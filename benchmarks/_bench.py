@@ -18,8 +18,8 @@ A stage is a script of its own. It makes its data, and calls `Bench.compare` for
 
 Figures are seconds, less is better. With ``count=3200, unit="samples/s"`` they are ``count / seconds``, and
 more is better. Where a stage must time itself (workers, subprocesses), `Bench.record` takes the figures as
-lists, one a repeat, taken in turn. The reference is timed right after ours in every repeat, so that a ratio is
-of two neighbours in time: on a shared machine figures drift, ratios hold. A ratio is above 1 where ours is
+lists, one a repeat, taken in turn. The reference is timed right after ours in every repeat, so that a ratio
+is of two neighbours in time: on a shared machine figures drift, ratios hold. A ratio is above 1 where ours is
 faster. On a machine that is busy with other things, ``--clock cpu`` counts processor seconds, of all threads.
 
 `run.py` finds every script here whose name has no leading underscore, runs them one after the other, and

@@ -1,9 +1,9 @@
 """Every benchmark one after the other, and one table of what they found.
 
-python benchmarks/run.py                      # all; the rows go to results/latest.json
-python benchmarks/run.py scoring features     # some
-python benchmarks/run.py --check              # fails on a ratio lost against results/base.json
-python benchmarks/run.py --base               # what was found becomes results/base.json and the table of the docs
+python benchmarks/run.py                   # all; the rows go to results/latest.json
+python benchmarks/run.py scoring features  # some
+python benchmarks/run.py --check           # fails on a ratio lost against results/base.json
+python benchmarks/run.py --base            # what was found becomes results/base.json and the docs' table
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """From trials to figures, each step against the loop that its peer runs.
 
-Cosine and the detection figures against the FFSVC2022 baseline (scipy's cosine for every trial; every threshold
-in a Python loop), the normalisation against WeSpeaker's (a full sort of the cohort's scores, a loop over the
-trials), the trial list against a loop over its lines. Loops over trials are timed on a share of them.
+Cosine and the detection figures against the FFSVC2022 baseline (scipy's cosine for every trial; every
+threshold in a Python loop), the normalisation against WeSpeaker's (a full sort of the cohort's scores, a loop
+over the trials), the trial list against a loop over its lines. Loops over trials are timed on a share.
 """
 
 from __future__ import annotations

@@ -6,13 +6,13 @@ would; its best speaker must be the same.
 
 from __future__ import annotations
 
-import argparse
 import sqlite3
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from _bench import Bench
 from numpy.typing import NDArray
 
 from farvox.verifier.enrolment import Enrolment
@@ -44,10 +44,11 @@ def plain_loop(path: Path, probe_E: NDArray[np.float32]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--speakers", type=int, default=100_000)
-    parser.add_argument("--dim", type=int, default=192)
-    options = parser.parse_args()
+    bench = Bench(__doc__)
+    bench.parser.add_argument("--speakers", type=int, default=100_000)
+    bench.parser.add_argument("--dim", type=int, default=192)
+    options = bench.parse()
+    options.speakers //= 50 if options.quick else 1
     rng = np.random.default_rng(0)
     rows_NE = rng.standard_normal((options.speakers, options.dim), dtype=np.float32)
     probes_PE = rng.standard_normal((20, options.dim), dtype=np.float32)
@@ -59,9 +60,7 @@ def main() -> None:
         with SqliteStore(path) as store:
             store.add(*enrolments)
         figures.append(("enrolling all at once", time.perf_counter() - start))
-        start = time.perf_counter()
         expected = plain_loop(path, probes_PE[0])
-        loop = time.perf_counter() - start
         size = path.stat().st_size / 1e6
 
         with SqliteStore(path) as store, SqliteStore(path) as other:
@@ -69,13 +68,17 @@ def main() -> None:
             found = store.best(probes_PE[0], DIGEST)[0][0]
             figures.append(("opening, loading and the first search", time.perf_counter() - start))
             assert found == expected, f"{found} was found, and {expected} by the loop"
-            took = []
-            for probe_E in probes_PE:
-                start = time.perf_counter()
-                store.best(probe_E, DIGEST, top=5)
-                took.append(time.perf_counter() - start)
-            figures.append(("a search (median of 20)", float(np.median(took))))
-            figures.append(("the slowest of them", max(took)))
+            bench.compare(
+                "a search among 100,000 enrolled speakers",
+                ours=lambda: [store.best(probe_E, DIGEST, top=5) for probe_E in probes_PE],
+                reference=lambda: plain_loop(path, probes_PE[0]),
+                reference_share=1 / len(probes_PE),
+                count=len(probes_PE),
+                unit="searches/s",
+                reference_is="a loop over the rows of the file",
+                floor=20e9 / (4 * options.dim * options.speakers),
+                floor_is="one pass over the templates at 20 GB/s",
+            )
             for what, change in (
                 ("enrolling one more", lambda: other.add(enrolment("new", rows_NE[0]))),
                 ("removing one", lambda: other.remove("new")),
@@ -90,10 +93,9 @@ def main() -> None:
             store.listing()
             figures.append(("listing all", time.perf_counter() - start))
     print(f"{options.speakers:,} speakers of {options.dim} dimensions, a file of {size:.0f} MB")
-    print(f"  {'a plain loop over the file':<42} {1000 * loop:8.1f} ms")
     for what, seconds in figures:
         print(f"  {what:<42} {1000 * seconds:8.1f} ms")
-    print(f"  a search: {loop / float(np.median(took)):.0f} times as fast as the loop")
+    bench.finish()
 
 
 if __name__ == "__main__":

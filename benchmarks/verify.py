@@ -6,17 +6,15 @@ cold start is a process of its own, from its beginning to the first embedding; m
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from _bench import Bench
 
 from farvox.export import export_onnx
 from farvox.features.frontend import FrontEndConfig
@@ -38,10 +36,9 @@ print(status["VmHWM"].split()[0])  # ru_maxrss would be that of the process this
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, help="a model folder, instead of the cached one")
-    parser.add_argument("--repeats", type=int, default=10)
-    options = parser.parse_args()
+    bench = Bench(__doc__, repeats=10)
+    bench.parser.add_argument("--model", type=Path, help="a model folder, instead of the cached one")
+    options = bench.parse()
     with tempfile.TemporaryDirectory() as name:
         folder = options.model or cached_model() or random_model(Path(name, "random"))
         model, path = load_model(folder), Path(name, "campplus.onnx")
@@ -57,11 +54,12 @@ def main() -> None:
                 backends: dict[str, Embedder] = {
                     "torch": TorchEmbedder(model),
                     "onnxruntime": OnnxEmbedder(path, threads),
-                    "the same, optimised": OnnxEmbedder(path, threads, optimise=True),
+                    "onnxruntime, optimised": OnnxEmbedder(path, threads, optimise=True),
                 }
-                compare_utterance(backends, seconds, threads, options.repeats)
+                compare_utterance(bench, backends, seconds, threads)
         np.save(wav := Path(name, "wav.npy"), noise(3))
-        compare_cold_start({"torch": folder, "onnxruntime": path}, wav, options.repeats)
+        compare_cold_start(bench, {"torch": folder, "onnxruntime": path}, wav)
+    bench.finish()
 
 
 def cached_model() -> Path | None:
@@ -79,41 +77,38 @@ def noise(seconds: int) -> np.ndarray:
     return 0.1 * np.random.default_rng(0).standard_normal(16000 * seconds, dtype=np.float32)
 
 
-def compare_utterance(backends: dict[str, Embedder], seconds: int, threads: int, repeats: int) -> None:
-    """Best of several, the backends taking turns, so that a disturbance is nobody's alone."""
+def compare_utterance(bench: Bench, backends: dict[str, Embedder], seconds: int, threads: int) -> None:
+    """The backends in turn, so that a disturbance is nobody's alone."""
     wav_T = noise(seconds)
-    took = dict.fromkeys(backends, float("inf"))
-    for _ in range(repeats):
+    took: dict[str, list[float]] = {name: [] for name in backends}
+    for embedder in backends.values():
+        embedder.embed(wav_T)
+    for _ in range(bench.repeats):
         for name, embedder in backends.items():
-            took[name] = min(took[name], timed(lambda embedder=embedder: embedder.embed(wav_T)))
-    print(f"  an utterance of {seconds} s, {threads} thread{'s' * (threads > 1)}")
-    for name, best in took.items():
-        print(f"    {name:<20} {1000 * best:6.0f} ms, {took['torch'] / best:.1f} times torch's speed")
+            took[name].append(bench.seconds(lambda embedder=embedder: embedder.embed(wav_T)))
+    for name in list(backends)[1:]:
+        what = f"CAM++ by {name}, {seconds} s, {threads} thread{'s' * (threads > 1)}"
+        bench.record(what, took[name], took["torch"], reference_is="torch, eager")
 
 
-def timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def compare_cold_start(models: dict[str, Path], wav: Path, repeats: int) -> None:
-    took = dict.fromkeys(models, float("inf"))
+def compare_cold_start(bench: Bench, models: dict[str, Path], wav: Path) -> None:
+    """A process from its beginning to the embedding of 3 s."""
+    took: dict[str, list[float]] = {name: [] for name in models}
     memory = dict.fromkeys(models, 0)
-    for _ in range(repeats):
+    for _ in range(bench.repeats):
         for name, path in models.items():
-            start = time.perf_counter()
-            done = subprocess.run(
-                [sys.executable, "-c", COLD, str(path), str(wav)], capture_output=True, text=True, check=True
+            command = [sys.executable, "-c", COLD, str(path), str(wav)]
+            out = Path(wav.parent, "memory")
+            took[name].append(
+                bench.seconds(
+                    lambda command=command, out=out: out.write_bytes(subprocess.check_output(command))
+                )
             )
-            took[name] = min(took[name], time.perf_counter() - start)
-            memory[name] = int(done.stdout)
-    print("  cold start: from the process's beginning to the embedding of 3 s")
-    for name, best in took.items():
-        print(
-            f"    {name:<20} {best:6.2f} s, {took['torch'] / best:.1f} times torch's speed; "
-            f"{memory[name] / 1024:.0f} MB of memory"
-        )
+            memory[name] = int(out.read_text())
+    bench.record(
+        "cold start of CAM++ by onnxruntime", took["onnxruntime"], took["torch"], reference_is="torch"
+    )
+    print("; ".join(f"{name}: {used / 1024:.0f} MB of memory" for name, used in memory.items()))
 
 
 if __name__ == "__main__":
