@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farvox.errors import TrialError
+from farvox.metrics import detection, extremes
 from farvox.metrics.detection import (
+    DetCurve,
     det_curve,
     detection_error,
     equal_error_rate,
@@ -66,6 +68,66 @@ def test_grouped_figures_follow_the_definition(trials):
     assert found.min_dcf == pytest.approx(cost, abs=1e-12)
     near = [(frr + far) / 2 for frr, far in points if abs(frr - far) < nearest + 1e-12]
     assert any(found.eer == pytest.approx(eer, abs=1e-12) for eer in near)
+
+
+def plain_curve(scores, target, ties):
+    """The curve by a stable sort of all trials, the targets before the others."""
+    order = np.concatenate([np.flatnonzero(target), np.flatnonzero(np.asarray(target) == 0)])
+    order = order[np.argsort(scores[order], kind="stable")]
+    threshold, hits = scores[order], np.cumsum(target[order])
+    rejected = np.arange(1, len(scores) + 1)
+    if ties == "grouped":
+        last = np.append(threshold[1:] != threshold[:-1], True)
+        threshold, hits, rejected = threshold[last], hits[last], rejected[last]
+    num_target = int(target.sum())
+    num_nontarget = len(scores) - num_target
+    frr, far = hits / num_target, (num_nontarget - (rejected - hits)) / num_nontarget
+    return DetCurve(np.append(0.0, frr), np.append(1.0, far), np.append(threshold[0] - 0.001, threshold))
+
+
+@st.composite
+def scores_of_all_kinds(draw):
+    """Few and many, equal and far apart."""
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    count = draw(st.integers(2, 400))
+    target = (rng.random(count) < draw(st.sampled_from([0.02, 0.3, 0.9]))).astype(np.int8)
+    target[:2] = 0, 1
+    scores = rng.standard_normal(count) + draw(st.sampled_from([-0.5, 0.0, 1.0, 8.0])) * target
+    scores = np.round(scores, draw(st.sampled_from([0, 1, 3, 15])))
+    scores[rng.integers(count)] *= draw(st.sampled_from([1.0, 1e9, 1e300]))
+    return scores, target
+
+
+@pytest.mark.parametrize("num_bins", [2, 7, 1 << 14])
+@pytest.mark.parametrize("ties", ["baseline", "grouped"])
+@given(trials=scores_of_all_kinds(), p_target=st.sampled_from([0.001, 0.01, 0.5, 0.99]))
+def test_counting_first_changes_no_digit(ties, num_bins, trials, p_target):
+    scores, target = trials
+    curve = plain_curve(scores, target, ties)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extremes, "NUM_BINS", num_bins)
+        patch.setattr(extremes, "BLOCK", 97)
+        patch.setattr(detection, "FEWEST_TO_COUNT", 2)
+        found = detection_error(scores, target, p_target, ties)
+    assert (found.eer, found.threshold) == equal_error_rate(curve)
+    assert (found.min_dcf, found.min_dcf_threshold) == min_detection_cost(curve, p_target=p_target)
+
+
+@given(trials=scores_of_all_kinds(), ties=st.sampled_from(["baseline", "grouped"]))
+def test_the_curve_is_that_of_a_stable_sort(trials, ties):
+    for mine, plain in zip(det_curve(*trials, ties=ties), plain_curve(*trials, ties), strict=True):
+        assert np.array_equal(mine, plain)
+
+
+def test_few_of_many_trials_are_sorted(monkeypatch):
+    rng = np.random.default_rng(0)
+    target = (rng.random(200_000) < 0.1).astype(np.int8)
+    scores = rng.standard_normal(200_000) + 3 * target
+    kept = extremes.decisive_trials(scores, target == 1, lambda frr, far: 0.01 * frr + 0.99 * far)
+    assert kept is not None and len(kept.scores_M) < 20_000
+    counted = detection_error(scores, target)
+    monkeypatch.setattr(detection, "FEWEST_TO_COUNT", 10**9)
+    assert counted == detection_error(scores, target)
 
 
 @given(scored_trials(distinct=True))

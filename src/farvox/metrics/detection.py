@@ -22,6 +22,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farvox.errors import TrialError
+from farvox.metrics.extremes import Kept, decisive_trials
+
+FEWEST_TO_COUNT = 1 << 16
+"""From so many trials on, only those that decide a figure are sorted."""
 
 Ties = Literal["baseline", "grouped"]
 Floats = NDArray[np.float64]
@@ -70,7 +74,7 @@ def validate(scores: ArrayLike, target: ArrayLike) -> tuple[Floats, NDArray[np.b
         raise TrialError(f"scores of shape {scores.shape} do not fit labels of shape {labels.shape}")
     if len(scores) == 0:
         raise TrialError("there are no scores")
-    if not np.isin(labels, (0, 1)).all():
+    if labels.dtype != bool and not ((labels == 0) | (labels == 1)).all():
         raise TrialError("every label must be 0 (non-target) or 1 (target)")
     if not np.isfinite(scores).all():
         n = int(np.argmin(np.isfinite(scores)))
@@ -100,15 +104,35 @@ def det_curve(scores: ArrayLike, target: ArrayLike, *, ties: Ties = "baseline") 
         TrialError: see `validate`.
     """
     scores, is_target = validate(scores, target)
+    _refuse_unknown(ties)
+    return _curve(scores, is_target, ties)
+
+
+def _refuse_unknown(ties: str) -> None:
     if ties not in get_args(Ties):
         raise TrialError(f"ties='{ties}': must be one of {', '.join(get_args(Ties))}")
-    targets_first = np.concatenate([np.flatnonzero(is_target), np.flatnonzero(~is_target)])
-    order = targets_first[np.argsort(scores[targets_first], kind="stable")]
-    threshold, is_target = scores[order], is_target[order]
-    num_target = int(is_target.sum())
-    num_nontarget = len(scores) - num_target
+
+
+def _curve(scores: Floats, is_target: NDArray[np.bool_], ties: Ties, kept: Kept | None = None) -> DetCurve:
+    """The curve of all trials, or its first point and those of some trials.
+
+    The scores of each kind are sorted by themselves: as numbers, far faster than an order of positions.
+    """
+    num_target = int(np.count_nonzero(is_target))
+    num_nontarget, lowest = len(is_target) - num_target, scores.min()
+    if kept is not None:
+        scores, is_target = kept.scores_M, kept.is_target_M
+    targets, nontargets = np.sort(scores[is_target]), np.sort(scores[~is_target])
+    place = np.arange(len(targets)) + np.searchsorted(nontargets, targets, "left")  # before equal non-targets
+    is_target = np.zeros(len(scores), bool)
+    is_target[place] = True
+    threshold = np.empty(len(scores))
+    threshold[place], threshold[~is_target] = targets, nontargets
     rejected_targets = np.cumsum(is_target)
     rejected = np.arange(1, len(scores) + 1)
+    if kept is not None:
+        rejected_targets += kept.skipped_targets_M
+        rejected += kept.skipped_M
     if ties == "grouped":
         last_of_group = np.append(threshold[1:] != threshold[:-1], True)
         threshold, rejected_targets, rejected = (
@@ -116,7 +140,7 @@ def det_curve(scores: ArrayLike, target: ArrayLike, *, ties: Ties = "baseline") 
         )
     frr = rejected_targets / num_target
     far = (num_nontarget - (rejected - rejected_targets)) / num_nontarget
-    return DetCurve(np.append(0.0, frr), np.append(1.0, far), np.append(threshold[0] - 0.001, threshold))
+    return DetCurve(np.append(0.0, frr), np.append(1.0, far), np.append(lowest - 0.001, threshold))
 
 
 def equal_error_rate(curve: DetCurve) -> tuple[float, float]:
@@ -136,19 +160,25 @@ def min_detection_cost(
     Raises:
         TrialError: ``p_target`` is not between 0 and 1, or a cost is not positive.
     """
+    cost = _cost(curve.frr, curve.far, p_target, c_miss, c_fa)
+    n = int(np.argmin(cost))
+    return float(cost[n] / min(c_miss * p_target, c_fa * (1 - p_target))), float(curve.threshold[n])
+
+
+def _cost(frr: Floats, far: Floats, p_target: float, c_miss: float, c_fa: float) -> Floats:
     if not 0 < p_target < 1:
         raise TrialError(f"the prior of a target trial must be between 0 and 1, not {p_target}")
     if c_miss <= 0 or c_fa <= 0:
         raise TrialError(f"costs must be positive, not {c_miss} and {c_fa}")
-    cost = c_miss * curve.frr * p_target + c_fa * curve.far * (1 - p_target)
-    n = int(np.argmin(cost))
-    return float(cost[n] / min(c_miss * p_target, c_fa * (1 - p_target))), float(curve.threshold[n])
+    return c_miss * frr * p_target + c_fa * far * (1 - p_target)
 
 
 def detection_error(
     scores: ArrayLike, target: ArrayLike, p_target: float = 0.01, ties: Ties = "baseline"
 ) -> Detection:
     """All figures of one set of scores (the ``evaluate`` of this module).
+
+    They are those of the whole `det_curve`, to the last digit; with many trials most of it is never computed.
 
     Args:
         scores: higher means more alike, [num_trials].
@@ -159,16 +189,21 @@ def detection_error(
     Raises:
         TrialError: see `validate` and `min_detection_cost`.
     """
-    curve = det_curve(scores, target, ties=ties)
+    scores, is_target = validate(scores, target)
+    _refuse_unknown(ties)
+    kept = None
+    if len(scores) >= FEWEST_TO_COUNT:
+        kept = decisive_trials(scores, is_target, lambda frr, far: _cost(frr, far, p_target, 1.0, 1.0))
+    curve = _curve(scores, is_target, ties, kept)
     eer, threshold = equal_error_rate(curve)
     min_dcf, min_dcf_threshold = min_detection_cost(curve, p_target=p_target)
-    num_target = int(np.count_nonzero(target))
+    num_target = int(np.count_nonzero(is_target))
     return Detection(
         eer=eer,
         threshold=threshold,
         min_dcf=min_dcf,
         num_target=num_target,
-        num_nontarget=np.size(scores) - num_target,
+        num_nontarget=len(scores) - num_target,
         min_dcf_threshold=min_dcf_threshold,
         p_target=p_target,
     )
