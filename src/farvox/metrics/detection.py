@@ -128,11 +128,9 @@ def _curve(scores: Floats, is_target: NDArray[np.bool_], ties: Ties, kept: Kept 
     is_target[place] = True
     threshold = np.empty(len(scores))
     threshold[place], threshold[~is_target] = targets, nontargets
-    rejected_targets = np.cumsum(is_target)
-    rejected = np.arange(1, len(scores) + 1)
+    rejected_targets, rejected = np.cumsum(is_target, dtype=np.int64), np.arange(1, len(scores) + 1)
     if kept is not None:
-        rejected_targets += kept.skipped_targets_M
-        rejected += kept.skipped_M
+        rejected_targets, rejected = rejected_targets + kept.skipped_targets_M, rejected + kept.skipped_M
     if ties == "grouped":
         last_of_group = np.append(threshold[1:] != threshold[:-1], True)
         threshold, rejected_targets, rejected = (
