@@ -76,6 +76,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         speechocean762,
         an4,
         ffsvc,
+        homework,
         own_recordings,
     ):
         build(folder / "corpora")
@@ -192,25 +193,48 @@ def an4(root: Path) -> None:
                 voice(root / f"an4/wav/{part}/{speaker}/an{take}-{speaker}-b.wav")
 
 
+FFSVC_CELLS = ("I0.25M_1", "PCM1M_recorded2", "PCML3M_recorded6", "PAD5M_1")
+
+
 def ffsvc(root: Path) -> None:
     """FFSVC2020's supplement and development part; FFSVC2022's files with their names and trials."""
     for speaker in ("0344", "0345", "0346"):
         for take in range(1, 4):
             voice(root / f"FFSVC2020_supplement/{speaker}/T{speaker}_344I1M_1_{take:04}_normal.wav")
+    channels = [f"{array}_recorded{channel}" for array in ("PCM3M", "PCML3M") for channel in (2, 6, 10, 14)]
     for speaker in ("0549", "0550"):
-        for cell in ("I0.25M_1", "PCM3M_recorded2", "PCML3M_recorded2", "PCMR3M_recorded6"):
+        for cell in ("I0.25M_1", *channels):
             voice(root / f"FFSVC2020/wav/dev/T{speaker}/T{speaker}_{speaker[1:]}{cell}_0031_normal.wav")
-    names = [f"ffsvc22_dev_{number:06}.wav" for number in range(6)]
-    originals = [f"T{344 + number // 2:04}_344{'I0.25M' if number % 2 else 'PCM3M'}_1" for number in range(6)]
-    meta = [f"{name}_0307_normal {names[n].removesuffix('.wav')}\n" for n, name in enumerate(originals)]
-    for number, name in enumerate(names):
-        voice(root / f"FFSVC2022/dev/{number // 2}/{name}")
-        voice(root / f"FFSVC2022/eval/ffsvc22_eval_{number:06}.wav")
-    (root / "FFSVC2022/dev_meta_list").write_text("Original_Name FFSVC2022_Name\n" + "".join(meta))
-    (root / "FFSVC2022/trials_eval").write_text("ffsvc22_eval_000000.wav ffsvc22_eval_000001.wav\n")
-    pairs = itertools.combinations(enumerate(names), 2)
-    lines = [f"{int(i // 2 == j // 2)} {a} {b}\n" for (i, a), (j, b) in pairs]
-    (root / "FFSVC2022/trials_dev_keys").write_text("".join(lines))
+    lines = [
+        f"{one}I0.25M_1_0031_normal {other}PCM3M_recorded{{}}_0031_normal {'non' * (one != other)}target\n"
+        for one, other in itertools.product(("T0549_549", "T0550_550"), repeat=2)
+    ]
+    (root / "FFSVC2020/trials_dev").write_text("".join(lines))
+    ffsvc2022(root / "FFSVC2022")
+
+
+def ffsvc2022(root: Path) -> None:
+    """Enrolment is always the telephone at 0.25 m, the first of the cells; a speaker has a file in each."""
+    meta = ["Original_Name FFSVC2022_Name"]
+    for number, (speaker, cell) in enumerate(itertools.product(("0549", "0550", "0551"), FFSVC_CELLS)):
+        voice(root / f"dev/{speaker}/ffsvc22_dev_{number:06}.wav")
+        voice(root / f"eval/{speaker}/ffsvc22_eval_{number:06}.wav")
+        meta.append(f"F{speaker}_{speaker[1:]}{cell}_0001_normal ffsvc22_dev_{number:06}")
+    (root / "dev_meta_list").write_text("\n".join(meta) + "\n")
+    pairs = [(a, b) for a in range(0, 12, 4) for b in range(12) if b % 4]
+    keys = [f"{int(a // 4 == b // 4)} ffsvc22_dev_{a:06}.wav ffsvc22_dev_{b:06}.wav\n" for a, b in pairs]
+    blind = [f"ffsvc22_eval_{a:06}.wav ffsvc22_eval_{b:06}.wav\n" for a, b in pairs]
+    (root / "trials_dev_keys").write_text("".join(keys))
+    (root / "trials_eval").write_text("".join(blind))
+
+
+def homework(root: Path) -> None:
+    """The blind test of the HI-MIA homework: enrolments are files, tests eight channels; no labels."""
+    enrolled, tested = ("id06729", "id06730"), ("id01519", "id01520", "id01521")
+    for name in (*enrolled, *(f"{test}_{channel}" for test in tested for channel in range(8))):
+        voice(root / f"homework/wav/{name}.wav")
+    pairs = [f"{enrol} {test}\n" for test, enrol in itertools.product(tested, enrolled)]
+    (root / "homework/trials").write_text("".join(pairs))
 
 
 def own_recordings(root: Path) -> None:

@@ -54,6 +54,7 @@ def test_the_published_systems_are_there():
     assert set(PUBLISHED) == {
         "ffsvc2022/resnet34-pretrain", "ffsvc2022/resnet34-pretrain-dp", "ffsvc2022/resnet34-finetune",
         "ffsvc2022/ecapa-pretrain", "ffsvc2022/ecapa-pretrain-dp", "ffsvc2022/ecapa-finetune",
+        "ffsvc2022/reserved-pretrain", "ffsvc2022/reserved-finetune",
         "ffsvc2022/wavlm-ecapa", "ffsvc2022/task2-selftrain",
         "himia/ecapa-pretrain", "himia/ecapa-ftmix", "voxceleb/resnet34", "voxceleb/ecapa",
     }  # fmt: skip
@@ -100,6 +101,11 @@ def at_home(home, tmp_path, monkeypatch):
     return tmp_path
 
 
+def prepare_ffsvc():
+    assert main(["prepare", "ffsvc2020", "corpora/FFSVC2020_supplement", "data/ffsvc2020"]) == 0
+    assert main(["prepare", "ffsvc2022", "corpora/FFSVC2022", "data/ffsvc2022"]) == 0
+
+
 def figures_of(run_dir, trial_list):
     return (run_dir / "train/scores" / f"{trial_list}.txt").read_text().splitlines()
 
@@ -110,6 +116,8 @@ def figures_of(run_dir, trial_list):
 )
 def test_a_pretraining_goes_from_corpora_to_scores(at_home, capsys, name):
     recipe = load_recipe(name)
+    if recipe.data.reserve:
+        prepare_ffsvc()
     words = [
         *SMALL,
         *NARROW[recipe.model["name"]],
@@ -134,14 +142,31 @@ def test_a_published_checkpoint_is_fine_tuned_for_ffsvc2022(at_home, capsys, arc
     name = f"ffsvc2022/{arch}-finetune"
     recipe = load_recipe(name)
     assert main(["import", f"downloads/{arch}/model_37.pkl", "exp/published", "--arch", f"ffsvc-{arch}"]) == 0
-    assert main(["prepare", "ffsvc2020", "corpora/FFSVC2020_supplement", "data/ffsvc2020"]) == 0
-    assert main(["prepare", "ffsvc2022", "corpora/FFSVC2022", "data/ffsvc2022"]) == 0
+    prepare_ffsvc()
     first = recipe.schedule.first_epoch
     words = [*SMALL, "--paths.pretrained", "exp/published", "--schedule.epochs", str(first + 1)]
     assert main(["run", name, *words]) == 0
-    assert len(figures_of(default_run_dir(name), "FFSVC2022-dev")) == 15
+    assert len(figures_of(default_run_dir(name), "FFSVC2022-dev")) == 27
     folder = default_run_dir(name) / f"train/checkpoints/epoch_{first:03}"
     assert json.loads((folder / "config.json").read_text())["model"]["name"] == recipe.model["name"]
+
+
+@pytest.mark.slow
+def test_rows_reserved_while_pretraining_are_those_of_the_fine_tuning_and_its_large_margin(at_home):
+    prepare_ffsvc()
+    words = [*SMALL, "--data.epoch_size", "16", "--optim.batch_size", "8", "--schedule.epochs", "1"]
+    narrow = [*NARROW["resnet34"], "--schedule.margin_epochs", "[]", "--validate.trials", ""]
+    assert main(["run", "ffsvc2022/reserved-pretrain", *words, *narrow, "--to", "train"]) == 0
+    assert main(["run", "ffsvc2022/reserved-finetune", *words]) == 0
+    first, root = default_run_dir("ffsvc2022/reserved-pretrain"), default_run_dir("ffsvc2022/reserved-finetune")
+    folders = (first / "train", root / "train", root / "large-margin")
+    states = [next((folder / "checkpoints").glob("*0/state.json")) for folder in folders]
+    classes = [json.loads(state.read_text())["classes"] for state in states]
+    assert classes[0] == classes[1] == classes[2]
+    assert len(classes[0]) == 3 * (4 + 3)  # three speeds of VoxCeleb2's speakers and of the supplement's
+    for folder in folders[1:]:
+        assert len((folder / "scores/FFSVC2022-dev.txt").read_text().splitlines()) == 27
+    assert len(list((root / "large-margin/checkpoints").iterdir())) == 4
 
 
 @pytest.mark.slow
@@ -151,8 +176,7 @@ def test_task_2_clusters_the_supplement_and_trains_on_the_clusters(at_home):
     assert (
         main(["import", "downloads/resnet34/model_37.pkl", "exp/published", "--arch", "ffsvc-resnet34"]) == 0
     )
-    assert main(["prepare", "ffsvc2020", "corpora/FFSVC2020_supplement", "data/ffsvc2020"]) == 0
-    assert main(["prepare", "ffsvc2022", "corpora/FFSVC2022", "data/ffsvc2022"]) == 0
+    prepare_ffsvc()
     few = ["--selftrain.clusters", "2:6", "--selftrain.rounds", "1", "--selftrain.min_size", "1"]
     words = [*SMALL, *few, "--paths.pretrained", "exp/published", "--schedule.epochs", "39"]
     assert main(["selftrain", name, *words]) == 0
