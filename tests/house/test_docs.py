@@ -25,13 +25,14 @@ PAGES = [
     "CONTRIBUTING.md",
     *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
 ]
-SHELL = ("find", "awk", "head", "cat", "cp", "mkdir", "export")
-DRY = ("make", "pip", "torchrun", "python3.11", "source")
+SHELL = ("find", "awk", "head", "cat", "cp", "cut", "mkdir", "export")
+DRY = ("make", "pip", "torchrun", "python3.11", "source", "tar")
 
 SMALL = """
 --data.num_frames 40 --data.workers 0 --data.epoch_size 16 --optim.batch_size 8 --schedule.margin_epochs []
 --device cpu --threads 1
 """
+FEW = {"300": "2", "10:400:10": "2:6"}
 NARROW = {
     "ffsvc-resnet34": "--model.channels 16 --model.embedding_dim 32",
     "ffsvc-ecapa": "--model.channels 128 --model.embedding_dim 32 --model.bottleneck 16",
@@ -82,9 +83,12 @@ def uses_the_zoo(page: str) -> bool:
 def reduced(words: list[str]) -> list[str]:
     """A farvox command as it is run here: few and short examples, few channels, and only the last epoch.
 
-    A run that is asked to be longer than its recipe is so by an epoch.
+    A run that is asked to be longer than its recipe is so by an epoch. Cohorts and numbers of clusters are as
+    small as the corpora.
     """
-    if words[0] not in ("train", "run"):
+    if words[0] in ("score", "cluster"):
+        return [FEW.get(word, word) for word in words]
+    if words[0] not in ("train", "run", "selftrain"):
         return words
     recipe = load_recipe(words[1])
     small = shlex.split(SMALL)
@@ -95,6 +99,8 @@ def reduced(words: list[str]) -> list[str]:
     first = 0 if recipe.adapt else recipe.schedule.epochs - 1
     asked = int(words[words.index("--schedule.epochs") + 1]) if "--schedule.epochs" in words else 0
     last = first + 1 + (asked > recipe.schedule.epochs)
+    if words[0] == "selftrain":
+        small += ["--selftrain.clusters", "2:6", "--selftrain.rounds", "1", "--selftrain.min_size", "1"]
     return [*words, *small, "--schedule.first_epoch", str(first), "--schedule.epochs", str(last)]
 
 
@@ -126,6 +132,8 @@ def check_dry(command: Command) -> None:
         case ["torchrun", *words]:
             options, (name, *overrides) = words[: words.index("-m")], words[words.index("train") + 1 :]
             assert options and load_recipe(name, overrides)
+        case ["tar", "-xzf", archive, "-C", _]:
+            assert archive.startswith("downloads/"), str(command)
         case ["python3.11", "-m", "venv", ".venv"] | ["source", ".venv/bin/activate"]:
             pass
         case _:
