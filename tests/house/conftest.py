@@ -202,12 +202,12 @@ def ffsvc(root: Path) -> None:
         for take in range(1, 4):
             voice(root / f"FFSVC2020_supplement/{speaker}/T{speaker}_344I1M_1_{take:04}_normal.wav")
     channels = [f"{array}_recorded{channel}" for array in ("PCM3M", "PCML3M") for channel in (2, 6, 10, 14)]
-    for speaker in ("0549", "0550"):
-        for cell in ("I0.25M_1", *channels):
+    for speaker in ("0549", "0550", "0551"):
+        for cell in ("I0.25M_1", *channels, "PCMR3M_recorded6"):
             voice(root / f"FFSVC2020/wav/dev/T{speaker}/T{speaker}_{speaker[1:]}{cell}_0031_normal.wav")
     lines = [
         f"{one}I0.25M_1_0031_normal {other}PCM3M_recorded{{}}_0031_normal {'non' * (one != other)}target\n"
-        for one, other in itertools.product(("T0549_549", "T0550_550"), repeat=2)
+        for one, other in itertools.product(("T0549_549", "T0550_550", "T0551_551"), repeat=2)
     ]
     (root / "FFSVC2020/trials_dev").write_text("".join(lines))
     ffsvc2022(root / "FFSVC2022")
