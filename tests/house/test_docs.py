@@ -32,7 +32,7 @@ SMALL = """
 --data.num_frames 40 --data.workers 0 --data.epoch_size 16 --optim.batch_size 8 --schedule.margin_epochs []
 --device cpu --threads 1
 """
-FEW = {"300": "2", "10:400:10": "2:6"}
+FEW = {"300": "6", "10:400:10": "2:6"}
 NARROW = {
     "ffsvc-resnet34": "--model.channels 16 --model.embedding_dim 32",
     "ffsvc-ecapa": "--model.channels 128 --model.embedding_dim 32 --model.bottleneck 16",

@@ -158,7 +158,7 @@ def test_rows_reserved_while_pretraining_are_those_of_the_fine_tuning_and_its_la
     narrow = [*NARROW["resnet34"], "--schedule.margin_epochs", "[]", "--validate.trials", ""]
     assert main(["run", "ffsvc2022/reserved-pretrain", *words, *narrow, "--to", "train"]) == 0
     assert main(["run", "ffsvc2022/reserved-finetune", *words]) == 0
-    first, root = default_run_dir("ffsvc2022/reserved-pretrain"), default_run_dir("ffsvc2022/reserved-finetune")
+    first, root = (default_run_dir(f"ffsvc2022/reserved-{part}") for part in ("pretrain", "finetune"))
     folders = (first / "train", root / "train", root / "large-margin")
     states = [next((folder / "checkpoints").glob("*0/state.json")) for folder in folders]
     classes = [json.loads(state.read_text())["classes"] for state in states]
