@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farvox.score import columns
-from farvox.score.columns import IdTable, column_blocks, stem_of
+from farvox.score.columns import IdTable, column_blocks, encoded_columns, stem_of, stems_of
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_size=1, max_size=12)
 
@@ -39,6 +39,36 @@ def test_lines_are_the_same_in_blocks_of_any_size(
     assert read_all(path, block_bytes) == read_all(path, 1 << 20) == rows
 
 
+@given(
+    rows=st.lists(st.tuples(words, words, words), min_size=1, max_size=20),
+    separator=st.sampled_from([" ", "\t", "  "]),
+    line_end=st.sampled_from(["\n", "\r\n"]),
+)
+def test_ids_become_the_same_strings_whether_the_file_is_read_at_once_or_by_line(
+    tmp_path_factory, rows, separator, line_end
+):
+    path = tmp_path_factory.mktemp("columns") / "file"
+    path.write_bytes("".join(separator.join(row) + line_end for row in rows).encode())
+    codes, ids = encoded_columns(path, (3,))
+    assert sorted(ids) == sorted({word for row in rows for word in row})
+    assert [tuple(ids.gather(column)) for column in codes.T] == rows
+
+
+def test_a_regular_file_is_read_at_once_and_an_irregular_one_is_not(tmp_path):
+    for text, regular in (
+        ("a b 1\nc d 0\n", True),
+        ("a\tb\t1\nc\td\t0\n", True),
+        ("a b 1\nc  d 0\n", False),
+        ("a b 1\nc d\t0\n", False),
+        ("a b 1\nc \x0bd 0\n", False),
+        ("a b 1\n\nc d 0\n", False),
+        ("a b 1\nc d\n", False),
+        ("a b 1\nc d 0 e\n", False),
+    ):
+        (tmp_path / "file").write_text(text)
+        assert (columns._regular_file(tmp_path / "file", (3,), pl.Categorical) is not None) == regular, text
+
+
 def test_quotes_and_hashes_are_ordinary_characters(tmp_path):
     (tmp_path / "file").write_text('"a #b\n\'c d"\n')
     assert read_all(tmp_path / "file", 1 << 20) == [('"a', "#b"), ("'c", 'd"')]
@@ -62,3 +92,4 @@ def test_a_string_keeps_its_number_from_column_to_column():
 )
 def test_ids_are_matched_by_their_stem(utt_id, stem):
     assert stem_of(utt_id) == stem
+    assert stems_of(pl.Series([utt_id, "x.wav"])).to_list() == [stem, "x"]

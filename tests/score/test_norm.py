@@ -6,7 +6,14 @@ import pytest
 
 from farvox.errors import TrialError
 from farvox.score.cosine import cosine_scores, side_embeddings
-from farvox.score.norm import cohort_embeddings, cohort_scores, mean_embedding, normalise_scores
+from farvox.score.norm import (
+    SAMPLED,
+    _nearest,
+    cohort_embeddings,
+    cohort_scores,
+    mean_embedding,
+    normalise_scores,
+)
 from farvox.score.trials import TrialList
 
 
@@ -105,3 +112,16 @@ def test_an_unfit_cohort_is_refused(given):
         mean_embedding([[np.nan, 1.0]])
     with pytest.raises(TrialError, match="no embeddings"):
         mean_embedding(np.zeros((0, 3)))
+
+
+@pytest.mark.parametrize("cohort", ["mixed", "the sampled are the nearest", "the sampled are the farthest"])
+@pytest.mark.parametrize("top", [2, 40, 300])
+def test_the_nearest_of_a_large_cohort_are_those_of_a_full_sort(cohort, top):
+    rng = np.random.default_rng(7)
+    sides_SE = rng.standard_normal((30, 16)).astype(np.float32)
+    cohort_CE = rng.standard_normal((3000, 16)).astype(np.float32)
+    if cohort != "mixed":
+        cohort_CE[::SAMPLED] += (1 if "nearest" in cohort else -1) * 3 * sides_SE[0]
+    found = np.sort(_nearest(sides_SE, cohort_CE, top), axis=1)
+    expected = np.sort(sides_SE @ cohort_CE.T, axis=1)[:, -top:]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)

@@ -1,9 +1,11 @@
 """The rules by which an id stands for utterances, one before the other."""
 
+import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farvox.score.sides import SideFinder
+from farvox.score.columns import stem_of
+from farvox.score.sides import Side, SideFinder
 
 
 def found(utt_ids, spelled, as_channels=None):
@@ -47,3 +49,25 @@ def test_all_channels_are_found_in_whatever_order_they_are_listed(count, random)
     finder = SideFinder(shuffled, ["a.wav"])
     assert [shuffled[row] for row in finder.find("a.wav").rows] == channels
     assert finder.reading == f"1 id read as its channels ID_0, ID_1, ... ({count} each)"
+
+
+@given(
+    utt_ids=st.lists(
+        st.from_regex(r"[ab/]{1,2}(_[01])?(_\{\})?(\.wav|\.flac)?", fullmatch=True), unique=True
+    ),
+    spelled=st.lists(
+        st.from_regex(r"[ab/-]{1,2}(_[01])?(_\{\})?(\.wav|\.m4a)?", fullmatch=True), unique=True
+    ),
+)
+def test_ids_that_name_one_utterance_are_found_all_at_once(utt_ids, spelled):
+    finder = SideFinder(utt_ids, spelled)
+    rows = finder.plain_rows(pl.Series(spelled, dtype=pl.String)).tolist()
+    for name, row in zip(spelled, rows, strict=True):
+        if row >= 0:
+            assert finder.find(name) == Side((row,), (-1,))
+    no_twins = len({stem_of(utt_id) for utt_id in utt_ids}) == len(utt_ids)
+    if no_twins and not any("_0" in utt_id for utt_id in utt_ids):
+        alone = [finder.find(name) for name in spelled]
+        assert [row < 0 for row in rows] == [
+            isinstance(side, str) or side.channels != (-1,) for side in alone
+        ]

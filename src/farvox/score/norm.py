@@ -16,6 +16,7 @@ Shape suffixes: N utterance, C member of the cohort, S side of a trial, E embedd
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,8 @@ from farvox.errors import TrialError
 from farvox.score.trials import ResolvedTrials
 
 ROWS_PER_BLOCK = 8192
-BYTES_PER_BLOCK = 1 << 26  # of the scores of some sides against the cohort
+BYTES_PER_BLOCK = 1 << 24  # of the scores of some sides against the cohort
+SAMPLED = 16  # one in so many of the cohort tells which scores are high
 
 _Floats = NDArray[np.float64]
 
@@ -171,11 +173,34 @@ def _of_all(sides_SE: _Floats, cohort_CE: NDArray[np.float32]) -> CohortScores:
 def _of_nearest(sides_SE: _Floats, cohort_CE: NDArray[np.float32], top: int) -> CohortScores:
     mean_S, std_S = np.empty(len(sides_SE)), np.empty(len(sides_SE))
     for block in _blocks(len(sides_SE), max(1, BYTES_PER_BLOCK // (4 * len(cohort_CE)))):
-        scores_SC = sides_SE[block].astype(np.float32) @ cohort_CE.T
-        scores_SC.partition(len(cohort_CE) - top, axis=1)
-        nearest = scores_SC[:, len(cohort_CE) - top :].astype(np.float64)
+        nearest = _nearest(sides_SE[block].astype(np.float32), cohort_CE, top).astype(np.float64)
         mean_S[block], std_S[block] = nearest.mean(1), nearest.std(1)
     return CohortScores(mean_S, std_S)
+
+
+def _nearest(sides_SE: NDArray[np.float32], cohort_CE: NDArray[np.float32], top: int) -> NDArray[np.float32]:
+    """The ``top`` highest scores of each side, in no order, [S, top].
+
+    From a few of the cohort follows a score that hardly more than ``top`` exceed; only those are partitioned.
+    """
+    scores_SC = sides_SE @ cohort_CE.T
+    first = len(cohort_CE) - top
+    sample_SC = sides_SE @ cohort_CE[::SAMPLED].T
+    expected = top / SAMPLED
+    rank = math.ceil(expected + 4 * math.sqrt(expected))  # too high a score for one side in ten thousand
+    if 2 * rank > sample_SC.shape[1]:
+        scores_SC.partition(first, axis=1)
+        return scores_SC[:, first:]
+    sample_SC.partition(sample_SC.shape[1] - rank, axis=1)
+    enough_S = sample_SC[:, -rank]
+    nearest = np.empty((len(sides_SE), top), np.float32)
+    for scores_C, enough, out in zip(scores_SC, enough_S, nearest, strict=True):
+        kept = scores_C[scores_C >= enough]
+        if len(kept) < top:
+            kept = scores_C
+        kept.partition(len(kept) - top)
+        out[:] = kept[len(kept) - top :]
+    return nearest
 
 
 def _blocks(count: int, size: int = ROWS_PER_BLOCK) -> Iterator[slice]:

@@ -9,9 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
 from farvox.errors import TrialError
 from farvox.io.lines import read_lines
-from farvox.score.columns import stem_of
+from farvox.score.columns import stem_of, stems_of
 
 SideMap = Mapping[str, Sequence[str]]
 """Ids of a trial list that stand for several utterances: id -> what it stands for."""
@@ -97,16 +101,26 @@ class SideFinder:
         allow_missing: bool = False,
     ) -> None:
         self.utt_ids = list(utt_ids)
-        self._row_of_id = {utt_id: row for row, utt_id in enumerate(self.utt_ids)}
-        if len(self._row_of_id) < len(self.utt_ids):
+        self._ids = pl.Series("id", self.utt_ids, dtype=pl.String)
+        if self._ids.n_unique() < len(self.utt_ids):
             twice = next(utt_id for utt_id, count in Counter(self.utt_ids).items() if count > 1)
             raise TrialError(f"the utterance '{twice}' is there twice: its rows cannot be told apart")
-        self._stems = [stem_of(utt_id) for utt_id in self.utt_ids]
-        self._row_of_stem = {stem: row for row, stem in enumerate(self._stems)}
         self._templates = {stem_of(name) for name in spelled if "{}" in name}
         self._first_channel = first_channel
         self._allow_missing = allow_missing
         self._channel_sets: list[ChannelSet] = []
+
+    def plain_rows(self, spelled: pl.Series) -> NDArray[np.int64]:
+        """The rows of ids that name one utterance each, all at once; -1 where `find` must be asked."""
+        rows = _rows_of(spelled, self._ids)
+        stems, stem_ids = stems_of(spelled), stems_of(self._ids)
+        if stem_ids.n_unique() == len(stem_ids):
+            by_stem = _rows_of(stems, stem_ids)
+            rows = np.where((rows < 0) & ~stems.str.contains("{}", literal=True).to_numpy(), by_stem, rows)
+        with_channels = stem_ids.filter(stem_ids.str.ends_with("_0")).str.strip_suffix("_0")
+        if len(with_channels):
+            rows[stems.is_in(with_channels.to_list()).to_numpy()] = -1
+        return rows
 
     def find(
         self, spelled: str, as_channels: bool | None = None, side_map: SideMap | None = None
@@ -239,6 +253,18 @@ class SideFinder:
         return f" (they look like '{self.utt_ids[0]}')" if self.utt_ids else ""
 
     @cached_property
+    def _row_of_id(self) -> dict[str, int]:
+        return {utt_id: row for row, utt_id in enumerate(self.utt_ids)}
+
+    @cached_property
+    def _stems(self) -> list[str]:
+        return [stem_of(utt_id) for utt_id in self.utt_ids]
+
+    @cached_property
+    def _row_of_stem(self) -> dict[str, int]:
+        return {stem: row for row, stem in enumerate(self._stems)}
+
+    @cached_property
     def _twins(self) -> dict[str, list[str]]:
         """Ids that differ in their suffix only, by stem."""
         if len(self._row_of_stem) == len(self.utt_ids):
@@ -271,6 +297,13 @@ class SideFinder:
             if channel.isdecimal() and str(int(channel)) == channel:
                 found.setdefault(utt_id, []).append((int(channel), row))
         return found
+
+
+def _rows_of(names: pl.Series, known: pl.Series) -> NDArray[np.int64]:
+    """Where each name is in ``known``, whose values are unique; -1 where it is not."""
+    table = known.alias("name").to_frame().with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
+    found = names.alias("name").to_frame().join(table, on="name", how="left", maintain_order="left")
+    return found["row"].fill_null(-1).to_numpy(writable=True)
 
 
 def _span(sizes: Sequence[int]) -> str:

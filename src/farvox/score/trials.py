@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from farvox.errors import TrialError
 from farvox.io.atomic import atomic_file
-from farvox.score.columns import IdTable, column_blocks
+from farvox.score.columns import encoded_columns
 from farvox.score.sides import SideFinder, SideMap
 from farvox.types import Trial, TrialSide
 
@@ -95,8 +95,11 @@ class TrialList:
             test_key = test_key + np.int32(
                 len(self.ids)
             )  # read differently: an id on both sides is two sides
-        keys = np.unique(np.concatenate([enrol_key, test_key]))
-        spelled = self.ids.gather(keys % len(self.ids)).to_list()
+        is_used = np.zeros(2 * len(self.ids), bool)
+        is_used[enrol_key] = is_used[test_key] = True
+        keys = np.flatnonzero(is_used)
+        names = self.ids.gather(keys % len(self.ids))
+        spelled = names.to_list()
         members = (
             name
             for side_map in (enrol_map, test_map)
@@ -109,29 +112,42 @@ class TrialList:
             first_channel=first_channel,
             allow_missing=allow_missing_channels,
         )
-        found = [
-            finder.find(name, _as_channels(channel_ids, on_test), test_map if on_test else enrol_map)
-            for name, on_test in zip(spelled, (keys >= len(self.ids)).tolist(), strict=True)
-        ]
-        faults = {int(key): side for key, side in zip(keys, found, strict=True) if isinstance(side, str)}
-        sides = [side for side in found if not isinstance(side, str)]
+        row_of_key = np.full(len(keys), -1) if enrol_map or test_map else finder.plain_rows(names)
+        on_test = keys >= len(self.ids)
+        found = {
+            n: finder.find(
+                spelled[n],
+                _as_channels(channel_ids, bool(on_test[n])),
+                test_map if on_test[n] else enrol_map,
+            )
+            for n in np.flatnonzero(row_of_key < 0).tolist()
+        }
+        faults = {int(keys[n]): side for n, side in found.items() if isinstance(side, str)}
+        sides = {n: side for n, side in found.items() if not isinstance(side, str)}
         if not faults and not allow_missing_channels:
-            lacking = ((int(key), finder.lacks(side)) for key, side in zip(keys, sides, strict=True))
-            faults = {key: what for key, what in lacking if what}
+            faults = {int(keys[n]): what for n, side in sides.items() if (what := finder.lacks(side))}
         if faults:
             raise self._unresolved(faults, enrol_key, test_key)
         side_of_key = np.zeros(2 * len(self.ids), np.int64)
         side_of_key[keys] = np.arange(len(keys))
+        size_S = np.ones(len(keys), np.int64)
+        size_S[list(sides)] = [len(side.rows) for side in sides.values()]
+        rows, channels = np.repeat(row_of_key, size_S), np.full(size_S.sum(), -1, np.int32)
+        from_several = np.repeat(row_of_key < 0, size_S)
+        rows[from_several] = list(chain.from_iterable(side.rows for side in sides.values()))
+        channels[from_several] = list(chain.from_iterable(side.channels for side in sides.values()))
+        mapped = np.zeros(len(keys), bool)
+        mapped[list(sides)] = [side.mapped for side in sides.values()]
         return ResolvedTrials(
             trials=self,
             utt_ids=finder.utt_ids,
-            side_offsets=np.cumsum([0, *(len(side.rows) for side in sides)], dtype=np.int64),
-            side_rows=np.fromiter(chain.from_iterable(side.rows for side in sides), np.int64),
+            side_offsets=np.append(0, np.cumsum(size_S)),
+            side_rows=rows,
             enrol_side=side_of_key[enrol_key],
             test_side=side_of_key[test_key],
             reading=finder.reading,
-            side_mapped=np.array([side.mapped for side in sides], bool),
-            row_channel=np.fromiter(chain.from_iterable(side.channels for side in sides), np.int32),
+            side_mapped=mapped,
+            row_channel=channels,
         )
 
     def _unresolved(
@@ -218,21 +234,20 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
         TrialError: ``FILE:LINE: what`` for the first line that does not fit the form of the others.
     """
     path = Path(path)
-    table, blocks = IdTable(), []
-    for _, frame in column_blocks(path, widths=(2, 3)):
-        blocks.append(np.stack([table.encode(column) for column in frame]))
-    columns = np.concatenate(blocks, axis=1)
-    del blocks
+    columns, ids = encoded_columns(path, widths=(2, 3))
     count = f"{columns.shape[1]:,} trials"
     if len(columns) == 2:
         form = f"{count}: enrolment, test; no labels"
-        return TrialList(path, table.values, columns[0], columns[1], None, form)
-    labels = _label_column(path, columns, table.values)
-    target = np.array([labels.words.get(word, -1) for word in table.values], np.int8)[columns[labels.column]]
+        return TrialList(path, ids, columns[0], columns[1], None, form)
+    labels = _label_column(path, columns, ids)
+    target_of_id = np.full(len(ids), -1, np.int8)
+    for word, label in labels.words.items():
+        target_of_id[(ids == word).to_numpy()] = label
+    target = target_of_id[columns[labels.column]]
     enrol, test = np.delete(columns, labels.column, axis=0)
     order = ["enrolment", "test"]
     order.insert(labels.column, f"label ({labels.spelled})")
-    return TrialList(path, table.values, enrol, test, target, f"{count}: {', '.join(order)}")
+    return TrialList(path, ids, enrol, test, target, f"{count}: {', '.join(order)}")
 
 
 def _as_channels(channel_ids: ChannelIds | None, on_test: bool) -> bool | None:
@@ -261,7 +276,7 @@ def _label_column(path: Path, columns: NDArray[np.int32], ids: pl.Series) -> _La
     for column in (0, 2):
         lines_of_id = np.bincount(columns[column], minlength=len(ids))
         for words in LABEL_WORDS:
-            is_label = np.array([name in words for name in ids])
+            is_label = ids.is_in(list(words)).to_numpy()
             readings.append(_Labels(column, words, is_label, int(lines_of_id[is_label].sum())))
     fitting = [labels for labels in readings if labels.num_lines == num_lines]
     if len(fitting) == 1:
