@@ -5,12 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from farvox.acoustics.phones import draw_sentence
 from farvox.acoustics.voice import draw_voice, synthesise
 from farvox.io.audio import write_audio
 from farvox.io.kaldi import write_data_dir
 from farvox.types import Utterance
+
+settings.register_profile("farvox", deadline=None)  # a busy machine makes no test fail
+settings.load_profile("farvox")
 
 
 def buzz(rng, pitch, formant, num_samples):
