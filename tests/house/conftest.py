@@ -72,6 +72,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         voxceleb2,
         himia,
         musan,
+        noise_esc10,
         rirs_noises,
         speechocean762,
         an4,
@@ -165,6 +166,11 @@ def musan(root: Path) -> None:
     for part, source in (("noise", "free-sound"), ("music", "fma"), ("speech", "librivox")):
         for number in range(4):
             voice(root / f"musan/{part}/{source}/{part}-{source}-{number:04}.wav", 1.0)
+
+
+def noise_esc10(root: Path) -> None:
+    for kind in ("rain", "chainsaw"):
+        voice(root / f"noise_esc10/{kind}/1-{kind}.flac", 1.0)
 
 
 def rirs_noises(root: Path) -> None:
