@@ -129,7 +129,7 @@ def shift_of(centre_E: ArrayLike | None, dimension: int) -> NDArray[np.float64]:
     shift_E = np.asarray(centre_E, np.float64)
     if shift_E.shape != (dimension,):
         raise TrialError(
-            f"the centre has {shift_E.size} dimensions, the embeddings that it is subtracted from {dimension}:"
+            f"the centre has {shift_E.size} dimensions, the embeddings it is subtracted from {dimension}:"
             " they are of different models"
         )
     return shift_E
