@@ -116,7 +116,7 @@ def cluster(
         raise FarvoxError(f"{max(numbers)} clusters of {len(unit_NE)} utterances: ask for fewer")
     if iterations < 1 or per_cluster < 0:
         raise FarvoxError(
-            f"{iterations} iterations on {per_cluster} utterances a cluster: ask for at least 1, and for 0 (all"
+            f"{iterations} iterations on {per_cluster} utterances a cluster: at least 1, and at least 0 (all"
             " of them) or more"
         )
 
