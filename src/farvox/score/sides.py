@@ -168,7 +168,10 @@ class SideFinder:
             if row is not None and self._twins and stem in self._twins:
                 return f"'{spelled}' can be any of {', '.join(self._twins[stem])}"
         is_channel_set = f"{stem}_0" in self._row_of_stem
-        if row is None and not is_channel_set and stem not in self._channels_by_stem:
+        if row is None and not is_channel_set:
+            need_not_begin_at_0 = self._allow_missing or self._first_channel > 0
+            is_channel_set = need_not_begin_at_0 and stem in self._channels_by_stem
+        if row is None and not is_channel_set:
             return f"no utterance '{spelled}' among the {len(self.utt_ids):,} there are{self._example()}"
         if row is not None and is_channel_set and as_channels is None:
             return (
