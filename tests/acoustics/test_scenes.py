@@ -20,6 +20,12 @@ def test_sources_stand_at_the_distance_that_was_asked_for() -> None:
         assert first == pytest.approx(distance / 343 * 16000, abs=4)
 
 
+def test_microphones_about_the_room_are_at_different_distances() -> None:
+    scene = draw_scene(np.random.default_rng(3), sources=1, array="adhoc4", t60=(0.25, 0.3))
+    arrivals = [int(np.argmax(np.abs(rir_T) > 0.5 * np.abs(rir_T).max())) for rir_T in scene.rirs_CT[0]]
+    assert max(arrivals) - min(arrivals) > 16000 * 0.5 / 343
+
+
 def test_a_response_that_does_not_decay_has_no_t60() -> None:
     assert measured(np.ones(100, np.float32))[0] is None
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from farvox.acoustics.diffuse import diffuse_noise
 from farvox.errors import AudioError, MissingExtraError
 
 SPEED_OF_SOUND = 343.0  # m/s
 
 Samples = NDArray[np.float32]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,8 @@ def simulate_rirs(
     Images are summed up to ``max_order`` reflections (Allen & Berkley 1979, by pyroomacoustics; wall
     absorption by Sabine's formula). Where the room rings on after the last complete order, a Gaussian
     tail that decays at the room's T60 takes over: there the echoes are too dense to be told from noise,
-    and the sum over all images would take seconds instead of milliseconds.
+    and the sum over all images would take seconds instead of milliseconds. The tails of the microphones of
+    one call are coherent as a field from all around is: all but alike at low frequencies and short distances.
 
     Args:
         room: the shoebox.
@@ -71,7 +74,7 @@ def simulate_rirs(
         microphones: [C, 3], metres.
         sample_rate: Hz.
         max_order: reflections to follow.
-        tail_seed: fixes the noise of the tail.
+        tail_seed: fixes the noise of the tail. Microphones of one array belong in one call.
 
     Returns:
         rirs_CT, scaled so that the direct path has amplitude 1 at a distance of 1 m.
@@ -80,19 +83,26 @@ def simulate_rirs(
         AudioError: a position lies outside the room, or no wall can be absorbent enough for the T60.
         MissingExtraError: pyroomacoustics is not installed.
     """
-    source_3, microphones_C3 = np.asarray(source, np.float64), np.atleast_2d(np.asarray(microphones))
+    source_3, microphones_C3 = (
+        np.asarray(source, np.float64),
+        np.atleast_2d(np.asarray(microphones, np.float64)),
+    )
     for place in (source_3, *microphones_C3):
         if np.any(place <= 0) or np.any(place >= room.size):
             raise AudioError(f"position {place.round(2).tolist()} is outside the room {room.size} m")
     rirs_CT = _image_sources(room, source_3, microphones_C3, sample_rate, max_order)
     nearest_missing = max_order / np.sqrt(np.sum(1 / np.square(room.size)))  # metres, images of higher order
     complete = int(nearest_missing / SPEED_OF_SOUND * sample_rate)
-    return _with_tail(rirs_CT, complete, room.t60, sample_rate, np.random.default_rng(tail_seed))
+    num_samples = int(room.t60 * sample_rate)
+    if rirs_CT.shape[1] <= complete or num_samples <= complete:
+        return rirs_CT[:, : max(num_samples, complete)].astype(np.float32)
+    noise_CT = diffuse_noise(np.random.default_rng(tail_seed), microphones_C3, num_samples, sample_rate)
+    return _with_tail(rirs_CT, noise_CT, complete, room.t60 * sample_rate)
 
 
 def _image_sources(
-    room: Room, source_3: NDArray[np.float64], microphones_C3: ArrayLike, sample_rate: int, max_order: int
-) -> NDArray[np.float64]:
+    room: Room, source_3: Floats, microphones_C3: Floats, sample_rate: int, max_order: int
+) -> Floats:
     try:
         import pyroomacoustics as pra
     except ImportError:
@@ -108,7 +118,7 @@ def _image_sources(
         max_order=min(needed_order, max_order),
     )
     shoebox.add_source(source_3)
-    shoebox.add_microphone_array(np.asarray(microphones_C3).T)
+    shoebox.add_microphone_array(microphones_C3.T)
     shoebox.compute_rir()
     num_samples = max(len(row[0]) for row in shoebox.rir)
     rirs_CT = np.stack([np.pad(row[0], (0, num_samples - len(row[0]))) for row in shoebox.rir])
@@ -116,18 +126,14 @@ def _image_sources(
     return np.asarray(rirs_CT[:, early:], dtype=np.float64)
 
 
-def _with_tail(
-    rirs_CT: NDArray[np.float64], complete: int, t60: float, sample_rate: int, rng: np.random.Generator
-) -> Samples:
-    """Replace what follows sample ``complete`` by noise of the same level that decays by 60 dB in ``t60``."""
-    num_samples = int(t60 * sample_rate)
-    if rirs_CT.shape[1] <= complete or num_samples <= complete:
-        return rirs_CT[:, : max(num_samples, complete)].astype(np.float32)
+def _with_tail(rirs_CT: Floats, noise_CT: Floats, complete: int, t60: float) -> Samples:
+    """Replace what follows sample ``complete`` by noise of the same level, -60 dB after ``t60`` samples."""
+    num_samples = noise_CT.shape[1]
     window = complete // 4
-    decay_T = 10 ** (-3 * (np.arange(num_samples) - complete) / (t60 * sample_rate))
+    decay_T = 10 ** (-3 * (np.arange(num_samples) - complete) / t60)
     before_CT = rirs_CT[:, complete - window : complete] / decay_T[complete - window : complete]
     level_C1 = np.sqrt(np.mean(before_CT**2, axis=1, keepdims=True))
-    tail_CT = rng.standard_normal((len(rirs_CT), num_samples)) * decay_T * level_C1
+    tail_CT = noise_CT * decay_T * level_C1
     fade_T = np.clip((np.arange(num_samples) - (complete - window)) / window, 0, 1)
     body_CT = np.zeros_like(tail_CT)
     body_CT[:, : min(num_samples, rirs_CT.shape[1])] = rirs_CT[:, :num_samples]

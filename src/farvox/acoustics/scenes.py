@@ -16,8 +16,9 @@ from farvox.acoustics.arrays import circular_array, linear_array
 from farvox.acoustics.rooms import Room, Samples, draw_room, measure_drr, measure_t60, simulate_rirs
 from farvox.errors import AudioError
 
-ARRAYS = {"single": 1, "circular16": 16, "circular4": 4, "linear4": 4}
-"""Array -> microphones. The circles have a radius of 5 cm, the line a spacing of 5 cm."""
+ARRAYS = {"single": 1, "circular16": 16, "circular4": 4, "linear4": 4, "adhoc4": 4}
+"""Array -> microphones. The circles have a radius of 5 cm, the line a spacing of 5 cm; those of ``adhoc4``
+stand about the room, and its middle is its first one."""
 
 FARTHEST = 5.0  # metres, what fits into every room that is drawn
 
@@ -67,7 +68,10 @@ def draw_scene(
     refuse_scene(array, channels, t60, distance)
     room = draw_room(rng, t60=t60)
     centre_3 = np.array([rng.uniform(0.5, 1.0), rng.uniform(0.5, room.size[1] - 0.5), rng.uniform(0.7, 1.5)])
-    array_C3 = _array(array, centre_3, rng.uniform(0, 2 * np.pi))
+    if array.startswith("adhoc"):
+        array_C3 = _scattered(rng, room, centre_3, ARRAYS[array])
+    else:
+        array_C3 = _array(array, centre_3, rng.uniform(0, 2 * np.pi))
     if channels is not None:
         array_C3 = array_C3[list(channels)]
     places = [_place(rng, room, centre_3, rng.uniform(*distance)) for _ in range(sources)]
@@ -123,6 +127,13 @@ def _array(name: str, centre_3: Floats, turn: float) -> Floats:
     if name.startswith("circular"):
         return circular_array(centre_3, num=ARRAYS[name], turn=turn)
     return linear_array(centre_3, num=ARRAYS[name], turn=turn)
+
+
+def _scattered(rng: np.random.Generator, room: Room, first_3: Floats, num: int) -> Floats:
+    """Microphones on tables anywhere in the room, half a metre and more from its walls."""
+    size_3 = np.array(room.size)
+    least_3, most_3 = np.array([0.5, 0.5, 0.7]), np.array([size_3[0] - 0.5, size_3[1] - 0.5, 1.5])
+    return np.concatenate([first_3[None], rng.uniform(least_3, most_3, (num - 1, 3))])
 
 
 def _place(rng: np.random.Generator, room: Room, centre_3: Floats, distance: float) -> Floats:

@@ -31,7 +31,7 @@ def enhance(
     allow_missing_channels: Flag = False,
     tolerance: float = 0.1,
     max_delay: float = 3.0,
-    taps: int | None = None,
+    taps: int = 10,
     format: Literal["flac", "wav"] = "flac",
     jobs: int | None = None,
 ) -> None:
@@ -53,7 +53,7 @@ def enhance(
         allow_missing_channels: take what channels a take has.
         tolerance: seconds by which the channels of a take may differ in length; all are cut to the shortest.
         max_delay: greatest delay between two channels, milliseconds; 3 is one metre.
-        taps: frames of 8 ms that WPE looks back over; by default what suits the number of channels.
+        taps: frames of 8 ms that WPE looks back over.
         format: of the audio.
         jobs: processes; by default one per core.
     """
@@ -69,11 +69,7 @@ def enhance(
     takes = _find_takes(source, group, by, jobs)
     if not allow_missing_channels:
         refuse_incomplete(takes, source)
-    renamed = (
-        None
-        if trials is None
-        else _renamed(trials, source, takes, beamform != "none", allow_missing_channels)
-    )
+    renamed = None if trials is None else _renamed(trials, source, takes, beamform != "none")
     _note(takes.description)
     how = Enhancement(beamform, wpe, taps, max_delay, tolerance)
     made = enhance_data_dir(source, out, takes, how, note=_note, jobs=jobs, suffix=format)
@@ -98,14 +94,12 @@ def _find_takes(source: DataDir, group: str | None, by: str | None, jobs: int | 
     return takes_by_file(source, count_channels(source, jobs))
 
 
-def _renamed(
-    trials: Path, source: DataDir, takes: Takes, beamformed: bool, allow_missing: bool
-) -> pl.DataFrame:
+def _renamed(trials: Path, source: DataDir, takes: Takes, beamformed: bool) -> pl.DataFrame:
     from farvox.score.rename import rename_sides
     from farvox.score.trials import read_trials
 
     utt_ids = source.utt_ids
-    resolved = read_trials(trials).resolve(utt_ids, allow_missing_channels=allow_missing)
+    resolved = read_trials(trials).resolve(utt_ids)
     new_ids = takes.new_ids(utt_ids) if beamformed else utt_ids
     return rename_sides(resolved, new_ids)
 

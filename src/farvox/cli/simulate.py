@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-Array = Literal["single", "circular16", "circular4", "linear4"]
+Array = Literal["single", "circular16", "circular4", "linear4", "adhoc4"]
 
 
 def simulate(

@@ -47,14 +47,14 @@ class Enhancement:
     Attributes:
         beamform: ``none`` leaves the channels as they are.
         wpe: whether late reverberation is removed.
-        taps: of WPE; None for what suits the number of channels.
+        taps: frames of 8 ms that WPE looks back over.
         max_delay_ms: greatest delay between two channels that the beamformer looks for.
         tolerance: seconds that the channels of a take may differ in length; the shortest counts.
     """
 
     beamform: Beamformer = "mvdr"
     wpe: bool = False
-    taps: int | None = None
+    taps: int = 10
     max_delay_ms: float = 3.0
     tolerance: float = 0.1
 
