@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from farvox.errors import UsageError
+
 
 def rng_for(seed: int, epoch: int, position: int, stream: int = 0) -> np.random.Generator:
     """Random stream of one training example.
@@ -16,5 +18,10 @@ def rng_for(seed: int, epoch: int, position: int, stream: int = 0) -> np.random.
         epoch: epoch number.
         position: place of the example in the epoch (global, over all ranks).
         stream: tells apart independent uses of one position (0: the example itself).
+
+    Raises:
+        UsageError: ``seed`` is negative.
     """
+    if seed < 0:
+        raise UsageError(f"seed {seed}: a seed is not negative")
     return np.random.Generator(np.random.Philox(key=seed, counter=[0, stream, epoch, position]))

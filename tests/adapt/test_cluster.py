@@ -79,6 +79,11 @@ def test_a_share_of_each_cluster_is_kept_nearest_first(clustering):
     assert np.flatnonzero(trusted(clustering, Trust(keep=0.5))).tolist() == [0, 1, 4, 5, 7]
 
 
+def test_a_share_of_a_round_number_of_utterances_is_exact():
+    many = by_size(np.zeros(100, int), np.linspace(0, 1, 100, dtype=np.float32), np.eye(1, dtype=np.float32))
+    assert trusted(many, Trust(keep=0.07)).sum() == 7
+
+
 def test_utterances_that_changed_company_are_dropped(clustering):
     earlier = np.array([7, 1, 7, 1, 7, 1, 1, 1], np.int32)
     assert np.flatnonzero(trusted(clustering, Trust(), earlier)).tolist() == [0, 1, 2, 3, 4, 7]

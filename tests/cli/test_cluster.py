@@ -84,12 +84,30 @@ def test_filters_drop_labels_but_not_the_record_of_where_everyone_was(here):
         (("--clusters", "2:4"), "at least three ascending numbers"),
         (("--clusters", "8", "--min-size", "50"), "no pseudo-label meets the conditions"),
         (("--clusters", "8", "--keep", "2"), "a share above 0 and at most 1"),
+        (("--clusters", "2:20:0"), "a step of at least 1"),
+        (("--clusters", "8", "--iterations", "0"), "0 iterations"),
+        (("--clusters", "8", "--per-cluster", "-1"), "on -1 utterances a cluster"),
     ],
 )
 def test_faults_are_named(words, message, here, capsys):
     assert farvox("cluster", here / "emb", here / "out", *words) == 1
     assert message in capsys.readouterr().err
     assert not (here / "out").exists()
+
+
+def test_any_seed_that_is_not_negative_will_do(here, capsys):
+    words = ("cluster", here / "emb", here / "out", "--clusters", "8", "--seed")
+    assert farvox(*words, "3000000000") == 0
+    assert farvox(*words, "-1") == 2
+    assert "a seed is not negative" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["kmeans", "ahc", "spectral"])
+def test_copies_of_one_embedding_are_one_cluster(here, method):
+    EmbeddingSet([f"u{n}" for n in range(20)], np.ones((20, 8), np.float32)).save(here / "copies")
+    words = ("cluster", here / "copies", here / "out", "--clusters", "3", "--method", method)
+    assert farvox(*words) == 0
+    assert json.loads((here / "out/clusters.json").read_text())["clusters"] == 1
 
 
 def test_a_truth_that_lacks_an_utterance_is_refused(here, capsys):

@@ -70,7 +70,9 @@ def test_a_missing_channel_is_an_error_unless_it_is_allowed(himia, capsys):
     assert main([*words, "--jobs", "1"]) == 1
     assert "'SV0333_2_00_N0124' has no channel 02" in capsys.readouterr().err
     assert not (himia / "out").exists()
-    assert main([*words, "--jobs", "1", "--allow-missing-channels"]) == 0
+    words += ["--jobs", "1", "--trials", str(himia / "trials_mic"), "--allow-missing-channels"]
+    assert main(words) == 0
+    assert "SV0333_2_00_N0124" in (himia / "out/trials_mic").read_text()
 
 
 def test_nothing_to_do_and_two_ways_to_group_are_wrong_usage(himia, capsys):

@@ -152,6 +152,45 @@ def test_conditions_have_figures_of_their_own_in_text_json_and_report(folder, ca
     )
 
 
+def test_a_condition_may_be_named_twice_and_called_anything(folder, capsys):
+    names = [f"{speaker}-{take}" for speaker in ("anna", "ben", "cleo", "dan") for take in range(4)]
+    lines = [f"{name}\t{int(name[-1]) % 2}\n" for name in names]
+    (folder / "utt2cond").write_text("utt_id\tnumber\n" + "".join(lines))
+    words = ("evaluate", folder / "trials", folder / "scores", "--conditions", folder / "utt2cond")
+    assert run(*words, "--by", "number", "--by", "number", "--json") == 0
+    cells = json.loads(capsys.readouterr().out)["conditions"]
+    assert [cell["condition"] for cell in cells] == [{"number": "0"}, {"number": "1"}]
+
+
+def test_sides_that_were_scored_with_channels_missing_have_speakers_and_conditions(tmp_path, capsys):
+    far = [f"{name}-far_{mic}" for name in ("ann", "ben", "cleo") for mic in range(3)]
+    far.remove("ben-far_1")
+    names = sorted([*far, "ann", "ben", "cleo"])
+    (tmp_path / "utt2spk").write_text("".join(f"{name} {name.split('-')[0]}\n" for name in names))
+    lines = [f"{name}\t{name[-1] if '_' in name else ''}\n" for name in names]
+    (tmp_path / "utt2cond").write_text("utt_id\tchannel\n" + "".join(lines))
+    pairs = [(e, t) for e in ("ann", "ben", "cleo") for t in ("ann", "ben", "cleo")]
+    (tmp_path / "trials").write_text("".join(f"{int(e == t)} {e} {t}-far\n" for e, t in pairs))
+    (tmp_path / "scores").write_text("".join(f"{e} {t}-far {n % 4}\n" for n, (e, t) in enumerate(pairs)))
+    words = ("evaluate", tmp_path / "trials", tmp_path / "scores", "--intervals", "--bootstrap", "5")
+    words += (
+        "--trial-speakers",
+        tmp_path / "utt2spk",
+        "--by",
+        "channel",
+        "--conditions",
+        tmp_path / "utt2cond",
+    )
+    assert run(*words) == 0
+    assert "0+2" in capsys.readouterr().out
+
+
+def test_a_seed_below_zero_is_wrong_usage(folder, capsys):
+    words = ("evaluate", folder / "trials", folder / "scores", "--intervals", "--speaker-before", "-")
+    assert run(*words, "--seed", "-1") == 2
+    assert "a seed is not negative" in capsys.readouterr().err
+
+
 HALF_SAID = {
     "no speakers": (["--intervals"], "an interval needs the speakers"),
     "no speakers for a comparison": (["--against", "scores"], "an interval needs the speakers"),

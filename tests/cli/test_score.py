@@ -151,6 +151,38 @@ def test_missing_channels_stop_the_scoring_or_are_counted(array, capsys):
     assert "1 missing channel of 1 id, the first 'cleo_{}_far' (3)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("gone", [0, 3])
+def test_any_channel_may_be_missing_if_that_is_allowed(folder, capsys, gone):
+    ids = [f"{name}_{mic}" for name in ("anna-far", "ben-far") for mic in range(4)]
+    ids.remove(f"ben-far_{gone}")
+    EmbeddingSet(ids, np.random.default_rng(2).standard_normal((7, 16)).astype(np.float32)).save(folder / "e")
+    (folder / "list").write_text("anna-0 anna-far\nanna-0 ben-far\n")
+    words = ("score", folder / "list", folder / "emb", folder / "e", "--out", folder / "s")
+    assert run(*words) == 1
+    assert "list:2: " in (said := capsys.readouterr().err) and "'ben-far'" in said
+    assert run(*words, "--allow-missing-channels") == 0
+    assert f"1 missing channel of 1 id, the first 'ben-far' ({gone})" in capsys.readouterr().err
+
+
+def test_a_channel_that_is_left_out_need_not_be_there(folder):
+    ids = [f"{name}_{mic}" for name in ("anna-far", "ben-far") for mic in (1, 2, 3)]
+    EmbeddingSet(ids, np.random.default_rng(2).standard_normal((6, 16)).astype(np.float32)).save(folder / "e")
+    (folder / "list").write_text("anna-0 anna-far\nanna-0 ben-far\n")
+    words = ("score", folder / "list", folder / "emb", folder / "e", "--out", folder / "s")
+    assert run(*words, "--first-channel", 1) == 0
+
+
+@pytest.mark.parametrize(
+    "words", [("--centre", "other"), ("--norm", "s-norm", "--centre", "emb", "--cohort", "other")]
+)
+def test_a_centre_of_another_model_is_refused(folder, capsys, monkeypatch, words):
+    monkeypatch.chdir(folder)
+    EmbeddingSet(["x", "y"], np.eye(2, 5, dtype=np.float32)).save("other")
+    assert run("score", "trials", "emb", "--out", "s", *words) == 1
+    said = capsys.readouterr().err
+    assert "dimensions" in said and "are of different models" in said
+
+
 def test_a_map_says_which_takes_enrol_a_speaker(folder):
     (folder / "map").write_text("anna anna-0 anna-1\n")
     (folder / "list").write_text("anna ben-0\n")

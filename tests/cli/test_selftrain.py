@@ -86,6 +86,17 @@ def test_a_finished_run_repeats_nothing_and_a_longer_one_only_adds(recipe, tmp_p
     assert stamps(tmp_path / "exp") == second
 
 
+def test_a_trial_list_that_is_added_later_is_evaluated_in_every_round(recipe, tmp_path, corpus):
+    assert farvox("selftrain", recipe(), "--selftrain.rounds", 1) == 0
+    dev = {"data": str(corpus / "dev"), "trials": str(corpus / "dev/trials")}
+    lists = [{"name": "dev", **dev}, {"name": "again", **dev}]
+    assert farvox("selftrain", recipe(evaluate=lists), "--selftrain.rounds", 1) == 0
+    rows = [line.split("\t") for line in (tmp_path / "exp/rounds.tsv").read_text().splitlines()]
+    assert rows[0][-2:] == ["EER dev", "EER again"]
+    assert all(row[-1] == row[-2] != "-" for row in rows[1:]) and len(rows) == 3
+    assert (tmp_path / "exp/round-1/done.txt").read_text().split().count("evaluate") == 1
+
+
 @pytest.mark.parametrize("stage", ["farvox.cli.extract.extract_to", "farvox.cli.train.train_recipe"])
 def test_an_interruption_costs_only_the_stage_it_falls_into(stage, recipe, tmp_path, monkeypatch):
     """The second call of a stage is ended as Ctrl-C would."""
@@ -142,8 +153,14 @@ def test_another_recipe_is_refused_in_a_run_dir_that_was_begun(recipe, capsys):
         ({"selftrain": {"start": "middle"}}, "it must be first or last"),
         ({"selftrain": {"method": "guess"}}, "one of kmeans, ahc, spectral"),
         ({"selftrain": {"share": 1.0}}, "from 0 to below 1"),
+        ({"selftrain": {"stable": 0.0}}, "selftrain.stable = 0; it must be above 0"),
+        ({"selftrain": {"clusters": "many"}}, "'many' is neither a number of clusters nor a range"),
+        ({"selftrain": {"clusters": "3000"}}, "selftrain.clusters = '3000'"),
+        ({"selftrain": {"keep": 0.0}}, "a share above 0"),
+        ({"selftrain": {"truth": "nowhere"}}, "nowhere: no such file"),
     ],
 )
-def test_faults_of_a_recipe_are_named(changes, message, recipe, capsys):
+def test_faults_of_a_recipe_are_named_before_hours_of_work(changes, message, recipe, tmp_path, capsys):
     assert farvox("selftrain", recipe(**changes)) == 1
     assert message in capsys.readouterr().err
+    assert not list((tmp_path / "exp").glob("round-*"))

@@ -35,6 +35,14 @@ def test_channels_are_numbered_without_leading_zeros_from_zero():
     assert found(["a_1", "a_2"], "a").startswith("no utterance 'a'")
 
 
+def test_channel_0_may_be_missing_or_left_out_where_that_is_said():
+    utt_ids = ["a_1", "a_2", "a_2024"]
+    for how in ({"first_channel": 1}, {"allow_missing": True}):
+        side = SideFinder(utt_ids, ["a"], **how).find("a")
+        assert isinstance(side, Side) and side.channels == (1, 2)
+    assert "'a_1' is missing" in SideFinder(utt_ids[1:], ["a"], first_channel=1).find("a")
+
+
 def test_where_both_are_there_the_reader_is_asked():
     utt_ids = ["a", "a_0", "a_1"]
     assert "say which side means channels" in found(utt_ids, "a")

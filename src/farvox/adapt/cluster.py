@@ -70,17 +70,21 @@ def numbers_of_clusters(text: str) -> tuple[int, ...]:
     """``120``, or ``10:2000:10``: from 10 in steps of 10 to before 2000, as Python's range.
 
     Raises:
-        FarvoxError: it is neither, or the range is empty.
+        FarvoxError: it is neither, or the range is empty or of two numbers, which have no elbow.
     """
     found = re.fullmatch(r"(\d+)(?::(\d+)(?::(\d+))?)?", text.strip())
     if found is None:
         raise FarvoxError(f"'{text}' is neither a number of clusters nor a range such as 10:2000:10")
     first, end, step = found.groups()
-    numbers = (int(first),) if end is None else tuple(range(int(first), int(end), max(int(step or 1), 1)))
+    if step is not None and int(step) == 0:
+        raise FarvoxError(f"'{text}': a range of numbers of clusters has a step of at least 1")
+    numbers = (int(first),) if end is None else tuple(range(int(first), int(end), int(step or 1)))
     if not numbers or numbers[0] < 1:
         raise FarvoxError(
             f"'{text}' holds no number of clusters: FIRST:END:STEP leaves END out, FIRST is at least 1"
         )
+    if len(numbers) == 2:
+        raise FarvoxError(f"'{text}': an elbow needs at least three ascending numbers; widen it, or give one")
     return numbers
 
 
@@ -110,6 +114,11 @@ def cluster(
     """
     if max(numbers) > len(unit_NE):
         raise FarvoxError(f"{max(numbers)} clusters of {len(unit_NE)} utterances: ask for fewer")
+    if iterations < 1 or per_cluster < 0:
+        raise FarvoxError(
+            f"{iterations} iterations on {per_cluster} utterances a cluster: at least 1, and at least 0 (all"
+            " of them) or more"
+        )
 
     def clusterings(these: Sequence[int], restarts: int = 1) -> Iterator[Clustering]:
         if method == "ahc":
@@ -150,7 +159,7 @@ def trusted(
         first_K = np.concatenate([[0], np.cumsum(sizes_K)[:-1]])
         place_N = np.empty(len(labels_N), np.int64)
         place_N[order] = np.arange(len(labels_N)) - first_K[labels_N[order]]
-        kept_N &= place_N < np.ceil(trust.keep * sizes_K)[labels_N]
+        kept_N &= place_N < np.ceil(np.round(trust.keep * sizes_K, 6))[labels_N]
     if earlier_N is not None:
         kept_N &= mutual_agreement(labels_N, earlier_N)
     left_K = np.bincount(labels_N, weights=kept_N, minlength=len(clustering.centres_KE))

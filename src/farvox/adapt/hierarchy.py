@@ -36,7 +36,8 @@ def merged_clusters(
     """
     wanted = max(most, min(4 * most, len(unit_NE) // 3, SMALL_CLUSTERS))
     small = kmeans(unit_NE, wanted, seed=seed, iterations=iterations)
-    tree = linkage(small.centres_KE.astype(np.float64), method="ward") if wanted > 1 else None
+    several = len(small.centres_KE) > 1  # copies of one embedding are one cluster
+    tree = linkage(small.centres_KE.astype(np.float64), method="ward") if several else None
     for number in numbers:
         group_M = (
             fcluster(tree, number, criterion="maxclust") - 1 if tree is not None else np.zeros(1, np.int64)

@@ -115,7 +115,7 @@ def kmeans(
     best: tuple[NDArray[np.int64], Floats, Floats] | None = None
     for attempt in range(restarts):
         solver = faiss.Kmeans(
-            unit_NE.shape[1], num_clusters, niter=iterations, spherical=True, seed=seed + 1,
+            unit_NE.shape[1], num_clusters, niter=iterations, spherical=True, seed=(seed + 1) % 2**31,
             max_points_per_centroid=per_cluster or len(unit_NE), min_points_per_centroid=1,
         )  # fmt: skip
         solver.train(unit_NE, init_centroids=_first_centres(unit_NE, num_clusters, seed, attempt))

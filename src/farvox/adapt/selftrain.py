@@ -54,7 +54,7 @@ class Round:
         """Note that a stage is finished, and what it came to."""
         if facts:
             write_json(self.path / "round.json", self.facts() | facts)
-        write_text(self.path / "done.txt", "\n".join([*self._done(), stage]) + "\n")
+        write_text(self.path / "done.txt", "\n".join(dict.fromkeys([*self._done(), stage])) + "\n")
 
     def facts(self) -> dict[str, Any]:
         """What the finished stages came to."""

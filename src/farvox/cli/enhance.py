@@ -69,7 +69,11 @@ def enhance(
     takes = _find_takes(source, group, by, jobs)
     if not allow_missing_channels:
         refuse_incomplete(takes, source)
-    renamed = None if trials is None else _renamed(trials, source, takes, beamform != "none")
+    renamed = (
+        None
+        if trials is None
+        else _renamed(trials, source, takes, beamform != "none", allow_missing_channels)
+    )
     _note(takes.description)
     how = Enhancement(beamform, wpe, taps, max_delay, tolerance)
     made = enhance_data_dir(source, out, takes, how, note=_note, jobs=jobs, suffix=format)
@@ -94,12 +98,14 @@ def _find_takes(source: DataDir, group: str | None, by: str | None, jobs: int | 
     return takes_by_file(source, count_channels(source, jobs))
 
 
-def _renamed(trials: Path, source: DataDir, takes: Takes, beamformed: bool) -> pl.DataFrame:
+def _renamed(
+    trials: Path, source: DataDir, takes: Takes, beamformed: bool, allow_missing: bool
+) -> pl.DataFrame:
     from farvox.score.rename import rename_sides
     from farvox.score.trials import read_trials
 
     utt_ids = source.utt_ids
-    resolved = read_trials(trials).resolve(utt_ids)
+    resolved = read_trials(trials).resolve(utt_ids, allow_missing_channels=allow_missing)
     new_ids = takes.new_ids(utt_ids) if beamformed else utt_ids
     return rename_sides(resolved, new_ids)
 

@@ -170,10 +170,11 @@ def _kinds(
     """The number of each trial's condition, and what each number stands for."""
     from farvox.score.conditions import trial_conditions
 
-    named = trial_conditions(trials, sources, by)
-    kinds = named.unique().sort(by)
-    numbered = named.join(kinds.with_row_index("number"), on=list(by), how="left", maintain_order="left")
-    return numbered["number"].to_numpy(), kinds.to_dicts()
+    named = trial_conditions(trials, sources, tuple(dict.fromkeys(by)))
+    kinds = named.unique().sort(named.columns)
+    numbered = kinds.with_row_index("=")  # no condition is called so
+    number = named.join(numbered, on=named.columns, how="left", maintain_order="left")["="]
+    return number.to_numpy(), kinds.to_dicts()
 
 
 def _cell(cell: Cell, kinds: list[dict[str, str]]) -> Table:

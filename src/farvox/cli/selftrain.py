@@ -74,6 +74,7 @@ def selftrain(words: Sequence[str]) -> int:
     plan = Plan(recipe, root)
     _claim(run)
     prepare_stage(plan)
+    _refuse_what_shows_late(recipe)
     evaluate_stage(run, plan, 0)
     last = 0
     for number in range(1, recipe.selftrain.rounds + 1):
@@ -161,7 +162,9 @@ def train_stage(run: Selftraining, number: int) -> None:
 def evaluate_stage(run: Selftraining, plan: Plan, number: int) -> None:
     """EER on the recipe's trial lists, if it has any."""
     here = run.round(number)
-    if not run.recipe.evaluate or _already(here, "evaluate"):
+    known = here.facts().get("eer", {})
+    whole = all(each.name in known for each in run.recipe.evaluate)
+    if not run.recipe.evaluate or _already(here, "evaluate", whole):
         return
     from farvox.cli.extract import extract_to
     from farvox.cli.run import score_set
@@ -184,8 +187,8 @@ def evaluate_stage(run: Selftraining, plan: Plan, number: int) -> None:
     here.mark_done("evaluate", {"eer": eer})
 
 
-def _already(here: Round, stage: str) -> bool:
-    if here.is_done(stage):
+def _already(here: Round, stage: str, whole: bool = True) -> bool:
+    if whole and here.is_done(stage):
         print(f"already done (listed in {here.path / 'done.txt'}): {stage}")
         return True
     print(f"-- {stage}", flush=True)
@@ -214,6 +217,8 @@ def _refuse_unusable(recipe: Recipe) -> None:
         (not here.data, "selftrain.data is missing: name the data dir whose speakers are to be found"),
         (not recipe.init.model, "init.model is missing: self-training begins with a trained model"),
         (here.rounds < 1, f"selftrain.rounds = {here.rounds}; it must be at least 1"),
+        (not here.stable > 0, f"selftrain.stable = {here.stable:g}; it must be above 0"),
+        (here.iterations < 1, f"selftrain.iterations = {here.iterations}; it must be at least 1"),
         (here.start not in ("first", "last"), f"selftrain.start = '{here.start}'; it must be first or last"),
         (
             here.method not in METHODS,
@@ -228,6 +233,24 @@ def _refuse_unusable(recipe: Recipe) -> None:
     ):
         if wrong:
             raise RecipeError(what)
+
+
+def _refuse_what_shows_late(recipe: Recipe) -> None:
+    """Refuse now what the first clustering would, hours from now."""
+    from farvox.adapt.cluster import Trust, numbers_of_clusters
+    from farvox.adapt.labels import true_labels
+    from farvox.io.kaldi import DataDir
+
+    here = recipe.selftrain
+    numbers = numbers_of_clusters(here.clusters)
+    Trust(here.min_size, here.min_cosine, here.keep)
+    unlabelled = DataDir.open(here.data)
+    if max(numbers) > len(unlabelled):
+        raise RecipeError(
+            f"selftrain.clusters = '{here.clusters}': {here.data} has {len(unlabelled):,} utterances"
+        )
+    if here.truth:
+        true_labels(here.truth, unlabelled.utt_ids.to_list())
 
 
 def _claim(run: Selftraining) -> None:

@@ -119,7 +119,7 @@ def _values_of_side(trials: TrialList, side: str, utt_ids: pl.Series, values: pl
     """The distinct values of the utterances of one side of every trial: a list of strings each."""
     codes = trials.test_code if side == "test" else trials.enrol_code
     alone = dataclasses.replace(trials, enrol_code=codes, test_code=codes)
-    resolved = alone.resolve(utt_ids)
+    resolved = alone.resolve(utt_ids, allow_missing_channels=True)  # who made the scores has judged them
     sizes = np.diff(resolved.side_offsets)
     rows = pl.DataFrame({"utt_id": resolved.utt_ids}).join(
         pl.DataFrame({"utt_id": utt_ids, "value": values}), on="utt_id", how="left", maintain_order="left"

@@ -41,18 +41,19 @@ def side_embeddings(
         float64 [num_sides, E], every row of length 1, but for ``score-mean`` at most 1.
 
     Raises:
-        TrialError: the rows do not fit ``resolved``, the rule needs a quality that is not known, or the
-            embedding of a needed utterance is zero or not finite, or those of a side cancel out.
+        TrialError: the rows do not fit ``resolved``, the centre is of another dimension, the rule needs a
+            quality that is not known, or the embedding of a needed utterance is zero or not finite, or those
+            of a side cancel out.
     """
     if rule not in FUSION:
         raise TrialError(f"no rule '{rule}' for sides of several utterances; there are: {', '.join(FUSION)}")
     fusion, embeddings_NE = FUSION[rule], np.asanyarray(embeddings_NE)
-    shift_E = np.zeros(()) if centre_E is None else np.asarray(centre_E, np.float64)
     if embeddings_NE.ndim != 2 or len(embeddings_NE) != len(resolved.utt_ids):
         raise TrialError(
             f"embeddings of shape {embeddings_NE.shape} do not fit the {len(resolved.utt_ids):,} utterances"
             " that the trials were resolved against"
         )
+    shift_E = shift_of(centre_E, embeddings_NE.shape[1])
     quality_R = _quality(resolved, rule, quality_N) if fusion.by_quality else None
     offsets, block_rows = resolved.side_offsets, _rows_per_block(embeddings_NE.shape[1])
     sides_SE = np.empty((len(offsets) - 1, embeddings_NE.shape[1]))
@@ -115,6 +116,23 @@ def scalar_products(resolved: ResolvedTrials, sides_SE: NDArray[np.float64]) -> 
     """
     scores = products_of_pairs(sides_SE, resolved.enrol_side, resolved.test_side)
     return np.clip(scores, -1.0, 1.0, out=scores)
+
+
+def shift_of(centre_E: ArrayLike | None, dimension: int) -> NDArray[np.float64]:
+    """What centring subtracts from embeddings of this dimension: nothing where there is no centre.
+
+    Raises:
+        TrialError: the centre is of another dimension.
+    """
+    if centre_E is None:
+        return np.zeros(dimension)
+    shift_E = np.asarray(centre_E, np.float64)
+    if shift_E.shape != (dimension,):
+        raise TrialError(
+            f"the centre has {shift_E.size} dimensions, the embeddings it is subtracted from {dimension}:"
+            " they are of different models"
+        )
+    return shift_E
 
 
 def _rows_per_block(dimension: int) -> int:

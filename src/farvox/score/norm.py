@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farvox.errors import TrialError
+from farvox.score.cosine import shift_of
 from farvox.score.trials import ResolvedTrials
 
 ROWS_PER_BLOCK = 8192
@@ -87,10 +88,11 @@ def cohort_embeddings(
         float32 [C, E].
 
     Raises:
-        TrialError: an embedding is zero or not finite, or those of a speaker cancel out.
+        TrialError: the centre is of another dimension, an embedding is zero or not finite, or those of a
+            speaker cancel out.
     """
     embeddings_NE = np.asanyarray(embeddings_NE)
-    shift_E = np.zeros(()) if centre_E is None else np.asarray(centre_E, np.float64)
+    shift_E = shift_of(centre_E, embeddings_NE.shape[1])
     if speaker_ids is None:
         cohort_CE = np.empty(embeddings_NE.shape, np.float32)
         for block in _blocks(len(embeddings_NE)):

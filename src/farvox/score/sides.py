@@ -77,7 +77,8 @@ class SideFinder:
     1. the id itself, spelled exactly so;
     2. the same without or with its audio suffix, VoxCeleb's ``id/video/file.wav`` as ``id-video-file``;
     3. ``{}`` stands for the number of a microphone: every utterance with a number in its place;
-    4. an id that names no utterance stands for its channels ``ID_0, ID_1, ... ID_n``, none missing.
+    4. an id that names no utterance stands for its channels ``ID_0, ID_1, ... ID_n``, none missing; there are
+       fewer than a thousand.
 
     Ids with ``{}`` should all have the same microphones, those that any of them has; the others all channels
     from 0 to the highest that any of them has. What is missing is known when all ids have been asked for.
@@ -168,6 +169,9 @@ class SideFinder:
                 return f"'{spelled}' can be any of {', '.join(self._twins[stem])}"
         is_channel_set = f"{stem}_0" in self._row_of_stem
         if row is None and not is_channel_set:
+            need_not_begin_at_0 = self._allow_missing or self._first_channel > 0
+            is_channel_set = need_not_begin_at_0 and stem in self._channels_by_stem
+        if row is None and not is_channel_set:
             return f"no utterance '{spelled}' among the {len(self.utt_ids):,} there are{self._example()}"
         if row is not None and is_channel_set and as_channels is None:
             return (
@@ -234,7 +238,9 @@ class SideFinder:
     def _channels(self, spelled: str, stem: str) -> Side | str:
         channels = sorted(self._channels_by_stem[stem])
         numbers = {number for number, _ in channels}
-        if not self._allow_missing and (missing := set(range(len(numbers))) - numbers):
+        wanted = sum(number >= self._first_channel for number in numbers)
+        missing = set(range(self._first_channel, self._first_channel + wanted)) - numbers
+        if missing and not self._allow_missing:
             return (
                 f"'{spelled}' stands for its channels, but '{spelled}_{min(missing)}' is missing among them"
             )
@@ -294,7 +300,7 @@ class SideFinder:
         found: dict[str, list[tuple[int, int]]] = {}
         for row, stem in enumerate(self._stems):
             utt_id, _, channel = stem.rpartition("_")
-            if channel.isdecimal() and str(int(channel)) == channel:
+            if channel.isdecimal() and len(channel) < 4 and str(int(channel)) == channel:
                 found.setdefault(utt_id, []).append((int(channel), row))
         return found
 
