@@ -9,7 +9,7 @@ from farvox.acoustics.mixing import power
 from farvox.augment import build_augmenter
 from farvox.errors import DataDirError, RecipeError
 from farvox.io.audio import write_audio
-from farvox.io.kaldi import write_data_dir
+from farvox.io.kaldi import DataDir, write_data_dir
 from farvox.rng import rng_for
 from farvox.types import Utterance
 
@@ -163,3 +163,24 @@ def test_ranges_of_rirs_are_checked(made_banks):
         build_augmenter("farvox", rirs=made_banks["rirs"], rir_t60=(0.8, 0.3))
     with pytest.raises(RecipeError, match="rir_drr chooses among RIRs, and none are used"):
         build_augmenter("farvox", noise=made_banks["noise"], rir_drr=(-5, 5))
+
+
+@pytest.mark.parametrize("kind", ["ffsvc", "homework"])
+def test_the_kinds_with_laws_of_their_own_choose_their_rirs_too(kind, made_banks, tmp_path, speech):
+    """One RIR of three is in range: it is as if the others were not there."""
+    source = DataDir.open(made_banks["rirs"][0])
+    lines = "utt_id\tt60\n" + "".join(f"{name}\t0.{n}\n" for n, name in enumerate(source.utt_ids))
+    known = write_data_dir(tmp_path / "known", source.table, files={"utt2cond": lines}).path
+    only = write_data_dir(tmp_path / "only", source.table[1:2]).path
+    chosen = build_augmenter(kind, **(made_banks | {"rirs": [known]}), rir_t60=(0.05, 0.15))
+    alone = build_augmenter(kind, **(made_banks | {"rirs": [only]}))
+    for position in range(30):
+        rng, same = rng_for(0, 0, position), rng_for(0, 0, position)
+        np.testing.assert_array_equal(chosen(speech, rng), alone(speech, same))
+
+
+@pytest.mark.parametrize("kind", ["ffsvc", "homework"])
+def test_an_option_that_a_kind_has_no_use_for_is_refused(kind, made_banks):
+    for option in ({"noise_snr_db": [5.0, 20.0]}, {"clean_probability": 0.2}, {"reverb_probability": 0.5}):
+        with pytest.raises(RecipeError, match=f"has no use for {next(iter(option))}"):
+            build_augmenter(kind, **made_banks, **option)

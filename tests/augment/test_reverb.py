@@ -141,3 +141,10 @@ def test_a_choice_that_leaves_no_rir_is_refused(tmp_path):
     (folder / "utt2cond").unlink()
     with pytest.raises(DataDirError, match="has no utt2cond"):
         RirBank.open([folder], within={"t60": (0.4, 0.7)})
+
+
+def test_banks_whose_rirs_are_called_alike_are_all_drawn_from(tmp_path):
+    folders = [conditioned(tmp_path / name, ["0.30", "0.50"]) for name in ("one", "other")]
+    assert len(set(RirBank.open(folders).paths)) == 4
+    kept = RirBank.open(folders, within={"t60": (0.4, 0.6)}).paths
+    assert kept == tuple(str(folder / "1.wav") for folder in folders)

@@ -142,6 +142,22 @@ def test_measured_responses_become_a_bank(bank: Path, close: Path, tmp_path: Pat
     assert len(made) == 4
 
 
+def test_two_banks_whose_rooms_are_called_alike_stay_apart(close: Path, bank: Path, tmp_path: Path) -> None:
+    simulate_bank(tmp_path / "other", rooms=2, per_room=2, what=SMALL, note=quiet, seed=1, jobs=1)
+    rirs = open_banks([bank, tmp_path / "other"])
+    assert len({rir.name for rir in rirs}) == 8 and len({rir.path for rir in rirs}) == 8
+    assert {rir.conditions["room"] for rir in rirs} == {
+        f"{name}-room0000{room}" for name in ("rirs", "other") for room in (0, 1)
+    }
+    options = {"note": quiet, "rirs": [bank, tmp_path / "other"], "noise": [close / "noise"], "jobs": 1}
+    table = read_conditions(simulate(close / "data", tmp_path / "far", copies=4, **options).path)
+    assert table["rir"].str.starts_with("other-").any() and table["rir"].str.starts_with("rirs-").any()
+    room, noise_room = (table[name].str.replace(r"_\d+$", "") for name in ("rir", "noise_rir"))
+    assert (room == noise_room).all()
+    measure_bank(tmp_path / "both", [bank, tmp_path / "other"], quiet)
+    assert len(DataDir.open(tmp_path / "both")) == 8
+
+
 def test_what_cannot_be_copied_is_named(close: Path, bank: Path, tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="no array is called 'round'"):
         simulate(close / "data", tmp_path / "a", note=quiet, rooms=Rooms(array="round"))
@@ -150,6 +166,10 @@ def test_what_cannot_be_copied_is_named(close: Path, bank: Path, tmp_path: Path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataDirError, match=r"neither a wav\.scp nor files"):
         open_banks([tmp_path / "empty"])
+    for folder in ("one", "two"):
+        write_audio(tmp_path / "twice" / folder / "r.wav", np.eye(1, 100)[0])
+    with pytest.raises(CorpusError, match="two responses have one name"):
+        open_banks([tmp_path / "twice"])
     write_audio(tmp_path / "zeros.wav", np.zeros(4000))
     write_data_dir(tmp_path / "silent", [Utterance("S-1", str(tmp_path / "zeros.wav"), "S", 4000)])
     with pytest.raises(AudioError, match="utterance 'S-1': it is silent"):

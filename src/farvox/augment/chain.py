@@ -6,11 +6,12 @@ Shape suffixes: T sample.
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -65,8 +66,9 @@ def build_augmenter(
         music: data dirs of music.
         speech: data dirs of speech, for babble.
         rirs: data dirs of room impulse responses.
-        clean_probability: of "farvox", as are all options that follow: share of the chunks that are left
-            entirely as they are; the other chances are those of the rest.
+        clean_probability: of "farvox" alone, as are all options that follow up to ``num_talkers`` (the other
+            kinds have laws of their own): share of the chunks that are left entirely as they are; the other
+            chances are those of the rest.
         reverb_probability: chance of reverberation. A probability left None takes its default where its data
             dirs are given (reverberation 0.5, noise 0.4, music 0.2, babble 0.2), and is 0 where they are not.
         noise_probability: chance of noise.
@@ -76,7 +78,8 @@ def build_augmenter(
         music_snr_db: range of the speech-to-music power ratio.
         babble_snr_db: range of the speech-to-babble power ratio.
         num_talkers: fewest and most talkers in babble.
-        rir_t60: least and greatest T60 in seconds of the RIRs that are drawn, by their ``utt2cond``.
+        rir_t60: least and greatest T60 in seconds of the RIRs that are drawn, by their ``utt2cond``; of
+            every kind.
         rir_drr: the same of the direct-to-reverberant ratio, dB.
         rir_distance: the same of the distance, metres.
         sample_rate: of the chunks, in Hz.
@@ -85,18 +88,22 @@ def build_augmenter(
         a callable: (wav_T float32, generator) -> wav_T.
 
     Raises:
-        RecipeError: the kind is unknown, it needs data dirs that are not given, or an option is out of range.
+        RecipeError: the kind is unknown, needs data dirs that are not given or has no use for an option, or an
+            option is out of range.
         DataDirError: a data dir cannot be read or has no files, or no RIR is in the ranges asked for.
         AudioError: the first file of a data dir cannot be opened.
     """
+    options = dict(locals())
     if kind not in KINDS:
         nearest = difflib.get_close_matches(kind, KINDS, n=1)
         hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
         raise RecipeError(f"unknown augmentation {kind!r}{hint}; choose from {', '.join(KINDS)}")
     if kind == "none":
         return Unchanged()
+    within = _ranges(rir_t60, rir_drr, rir_distance)
     if kind in ("ffsvc", "homework"):
-        return _build_baseline(kind, noise, music, rirs, sample_rate)
+        _refuse_unused(kind, options)
+        return _build_baseline(kind, noise, music, rirs, within, sample_rate)
     reverb = _probability("reverb", reverb_probability, 0.5, rirs, "rirs")
     noises = _probability("noise", noise_probability, 0.4, noise, "noise")
     musics = _probability("music", music_probability, 0.2, music, "music")
@@ -117,7 +124,6 @@ def build_augmenter(
         )
         if chance > 0
     ]
-    within = _ranges(rir_t60, rir_drr, rir_distance)
     if within and reverb == 0:
         raise RecipeError(f"rir_{next(iter(within))} chooses among RIRs, and none are used; give rirs")
     rir_bank = RirBank.open(rirs, sample_rate=sample_rate, within=within) if reverb > 0 else None
@@ -208,7 +214,22 @@ class FarvoxChain:
         return wav_T
 
 
-def _build_baseline(kind: str, noise: Dirs, music: Dirs, rirs: Dirs, sample_rate: int) -> Augmenter:
+def _refuse_unused(kind: str, options: Mapping[str, Any]) -> None:
+    """An option that only "farvox" heeds must not be set in vain."""
+    for name, parameter in inspect.signature(build_augmenter).parameters.items():
+        if name.startswith("rir") or name in ("kind", "noise", "music", "speech", "sample_rate"):
+            continue
+        value = options[name]
+        if (tuple(value) if isinstance(value, list) else value) != parameter.default:
+            raise RecipeError(
+                f"augmentation {kind!r} goes by its own laws and has no use for {name} = {value!r}; leave it "
+                "out, or take 'farvox'"
+            )
+
+
+def _build_baseline(
+    kind: str, noise: Dirs, music: Dirs, rirs: Dirs, within: Mapping[str, Range], sample_rate: int
+) -> Augmenter:
     for name, dirs in (("noise", noise), ("music", music), ("rirs", rirs)):
         if not dirs:
             raise RecipeError(
@@ -216,7 +237,7 @@ def _build_baseline(kind: str, noise: Dirs, music: Dirs, rirs: Dirs, sample_rate
             )
     noise_bank = NoiseBank.open(noise, sample_rate=sample_rate)
     music_bank = NoiseBank.open(music, sample_rate=sample_rate)
-    rir_bank = RirBank.open(rirs, sample_rate=sample_rate)
+    rir_bank = RirBank.open(rirs, sample_rate=sample_rate, within=within)
     if kind == "ffsvc":
         return BaselineMixture(noise_bank, music_bank, rir_bank)
     return HomeworkMixture(noise_bank, music_bank, rir_bank, sample_rate)

@@ -118,7 +118,7 @@ def measure_bank(out: str | Path, sources: Sequence[str | Path], note: Note) -> 
         AudioError: a file cannot be read.
     """
     out = Path(out).absolute()
-    rirs = [rir for source in sources for rir in _listed(source)]
+    rirs = [rir for found in _distinct(sources) for rir in found]
     claim(out, {"kind": "measured", "files": [rir.path for rir in rirs]})
     table = in_batches(out, _measure, rirs, "responses measured", note, size=64, jobs=1)
     return finish(out, table)
@@ -128,19 +128,41 @@ def open_banks(sources: Iterable[str | Path]) -> list[Rir]:
     """All responses of some banks; those of folders without `utt2cond` are measured on the spot.
 
     Raises:
-        CorpusError: no responses there, or two of one name.
+        CorpusError: two responses of a folder have one name.
+        DataDirError: no responses there.
         AudioError: a file cannot be read.
     """
-    rirs: list[Rir] = []
-    for source in sources:
-        found = _listed(source)
+    sources, rirs = list(sources), []
+    for source, found in zip(sources, _distinct(sources), strict=True):
         if not (Path(source) / CONDITIONS).exists():
             found = [replace(rir, conditions=_measure(rir)[0]) for rir in found]
         rirs += found
-    names = {rir.name for rir in rirs}
-    if len(names) < len(rirs):
-        raise CorpusError("two responses have one name; prepare the banks with other names")
     return rirs
+
+
+def _distinct(sources: Sequence[str | Path]) -> list[list[Rir]]:
+    """The responses of each source. Rooms of two banks are not one, whatever they are called.
+
+    Simulated banks all call their responses alike: where names clash, each begins with its bank's.
+    """
+    listed = [_listed(source) for source in sources]
+    for source, found in zip(sources, listed, strict=True):
+        if len({rir.name for rir in found}) < len(found):
+            raise CorpusError(f"{source}: two responses have one name; give one of the files another")
+    if len(listed) == 1:
+        return listed
+    folders = [Path(source).absolute().name for source in sources]
+    if len(set(folders)) < len(folders):
+        folders = [f"{folder}{number}" for number, folder in enumerate(folders, 1)]
+    names = [rir.name for found in listed for rir in found]
+    clash = len(set(names)) < len(names)
+
+    def of_bank(folder: str, rir: Rir) -> Rir:
+        room = rir.conditions.get("room")
+        conditions = rir.conditions | ({"room": f"{folder}-{room}"} if room else {})
+        return replace(rir, name=f"{folder}-{rir.name}" if clash else rir.name, conditions=conditions)
+
+    return [[of_bank(folder, rir) for rir in found] for folder, found in zip(folders, listed, strict=True)]
 
 
 def _listed(source: str | Path) -> list[Rir]:
