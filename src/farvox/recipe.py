@@ -24,6 +24,7 @@ from typing import Any
 import tomli_w
 
 from farvox.errors import RecipeError
+from farvox.recipe_evaluate import CHOICES, EvaluateRecipe
 from farvox.recipe_selftrain import SelftrainRecipe
 
 Table = dict[str, Any]
@@ -158,15 +159,6 @@ class AdaptRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateRecipe:
-    """One trial list on one data dir: a column of the table that ``farvox run`` prints."""
-
-    name: str = ""
-    data: str = ""
-    trials: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything one run needs."""
 
@@ -240,9 +232,15 @@ def parse_recipe(table: Mapping[str, Any], source: str = "recipe") -> Recipe:
         ("optim.precision", recipe.optim.precision, ("fp32", "bf16", "fp16")),
         ("schedule.kind", recipe.schedule.kind, ("multistep", "linear", "cosine", "exponential", "constant")),
         ("device", recipe.device, ("auto", "cpu", "cuda", "mps")),
+        *(
+            (f"[[evaluate]] '{each.name}': {name}", getattr(each, name), allowed)
+            for each in recipe.evaluate
+            for name, allowed in CHOICES.items()
+        ),
     ):
         if value not in allowed:
-            raise RecipeError(f"{source}: {name} = '{value}'; it must be one of {', '.join(allowed)}")
+            choices = ", ".join(filter(None, allowed))
+            raise RecipeError(f"{source}: {name} = '{value}'; it must be one of {choices}")
     for name, least in _LEAST.items():
         if not (number := operator.attrgetter(name)(recipe)) >= least:
             raise RecipeError(f"{source}: {name} = {number}; it must be at least {least}")

@@ -27,6 +27,12 @@ class SelftrainRecipe:
     """A number of clusters, or FIRST:END:STEP, of which the elbow is taken."""
     iterations: int = 25
     """Lloyd iterations of k-means."""
+    per_cluster: int = 256
+    """Utterances a cluster that k-means iterates on, drawn at random; 0: all."""
+    wccs: str = "clusters"
+    """The intra-class cosine is the mean over ``clusters`` or over ``samples``."""
+    elbow: str = "log"
+    """Axis of the number of clusters when the elbow is looked for: ``log`` or ``linear``."""
     min_size: int = 2
     """Least utterances of a cluster."""
     min_cosine: float = -1.0

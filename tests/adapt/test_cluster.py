@@ -39,6 +39,19 @@ def test_progress_is_told_for_each_number(blobs):
     assert told == [(1, 2), (2, 4), (3, 6)]
 
 
+@pytest.mark.parametrize("method", ["kmeans", "ahc", "spectral"])
+def test_a_sweep_goes_on_from_what_is_known_to_the_same_end(method, blobs):
+    unit, _ = blobs(10, 20, spread=1.5)
+    whole, found = cluster(unit, range(4, 20, 2), method=method), []
+    known = {number: float(whole.wccs_C[n]) for n, number in enumerate((4, 6, 8))}
+    rest = cluster(
+        unit, range(4, 20, 2), method=method, known=known, progress=lambda *each: found.append(each[:2])
+    )
+    assert found == [(4, 10), (5, 12), (6, 14), (7, 16), (8, 18)]
+    np.testing.assert_array_equal(rest.wccs_C, whole.wccs_C)
+    np.testing.assert_array_equal(rest.clustering.labels_N, whole.clustering.labels_N)
+
+
 def test_more_clusters_than_utterances_are_refused_before_anything_is_done(blobs):
     with pytest.raises(FarvoxError, match="60 clusters of 50 utterances"):
         cluster(blobs(5, 10)[0], range(10, 70, 10))

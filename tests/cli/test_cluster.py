@@ -120,3 +120,30 @@ def test_a_folder_of_other_things_is_not_replaced(here, capsys):
     assert farvox("cluster", here / "emb", here / "data", "--clusters", "8") == 1
     assert "holds other things" in capsys.readouterr().err
     assert len(DataDir.open(here / "data")) == 96
+
+
+def test_an_interrupted_sweep_goes_on_to_the_same_bytes(here, monkeypatch, capsys):
+    """The fourth clustering is ended as Ctrl-C would."""
+    from farvox.adapt import cluster
+
+    words = ("--clusters", "2:20:2", "--data", here / "data")
+    assert farvox("cluster", here / "emb", here / "whole", *words) == 0
+    original, numbers = cluster.kmeans, []
+
+    def interrupted(unit_NE, number, **settings):
+        numbers.append(number)
+        if len(numbers) == 4:
+            raise KeyboardInterrupt
+        return original(unit_NE, number, **settings)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cluster, "kmeans", interrupted)
+        assert farvox("cluster", here / "emb", here / "out", *words) == 130
+        assert not (here / "out").exists() and (here / "out.sweep").exists()
+        capsys.readouterr()
+        assert farvox("cluster", here / "emb", here / "out", *words) == 0
+    assert numbers == [2, 4, 6, 8, 8, 10, 12, 14, 16, 18, 8]  # the last is the elbow
+    assert "goes on after 3 of 9 numbers" in capsys.readouterr().err
+    assert not (here / "out.sweep").exists()
+    for file in ("clusters.tsv", "clusters.json", "utt2cluster", "utt2spk", "wav.scp"):
+        assert (here / "out" / file).read_bytes() == (here / "whole" / file).read_bytes()

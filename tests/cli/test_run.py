@@ -3,11 +3,13 @@
 import re
 import time
 
+import polars as pl
 import pytest
 import tomli_w
 
 from farvox.cli.main import main
 from farvox.io.embeddings import EmbeddingSet
+from farvox.io.kaldi import DataDir, write_data_dir
 from farvox.recipe import merge
 from farvox.train.checkpoint import finished_epochs
 
@@ -126,6 +128,82 @@ def test_faults_of_a_recipe_are_named(changes, message, recipe, capsys):
     assert farvox("run", recipe(**changes)) == 1
     err = capsys.readouterr().err
     assert message in err and "Traceback" not in err
+
+
+@pytest.fixture(scope="module")
+def far(corpus):
+    """The takes of ``dev`` as channels: each speaker's first is the enrolment, the others are an array."""
+    table = DataDir.open(corpus / "dev").table
+    names = [name if name.endswith("_0") else f"{name[:2]}_far_{name[-1]}" for name in table["utt_id"]]
+    distance = ["near" if name.endswith("_0") else "far" for name in names]
+    lines = [f"{name}\t{where}\t{name[-1]}\n" for name, where in zip(names, distance, strict=True)]
+    speakers = ("d0", "d1", "d2")
+    pairs = [f"{e}_0 {t}_far_{{}} {('nontarget', 'target')[e == t]}\n" for e in speakers for t in speakers]
+    files = {"utt2cond": "utt_id\tdistance\tchannel\n" + "".join(lines), "trials": "".join(pairs)}
+    write_data_dir(corpus / "far", table.with_columns(utt_id=pl.Series(names)), files=files)
+    return corpus / "far"
+
+
+NORMALISED = {
+    "name": "normalised", "data": "$corpus/far", "trials": "$corpus/far/trials", "channels": "weighted",
+    "centre": "$corpus/train", "norm": "as-norm", "cohort": "$corpus/train", "top": 2,
+    "cohort_speakers": "$corpus/train", "by": ["distance"],
+}  # fmt: skip
+EXPANDED = {
+    "name": "expanded", "data": "$corpus/far", "trials": "$corpus/far/trials", "channels": "expand",
+    "by": ["channel", "enrol.distance"],
+}  # fmt: skip
+
+
+def test_a_recipe_scores_as_the_verbs_do(recipe, far, corpus, tmp_path, capsys):
+    """The whole far-field back-end in one recipe, and the same by hand."""
+    file = recipe(evaluate=[NORMALISED, EXPANDED], adapt=[], prepare=[])
+    assert farvox("run", file) == 0
+    out, model = capsys.readouterr().out, tmp_path / "exp/train"
+    assert farvox("extract", model, far, tmp_path / "far", "--quality", "--device", "cpu") == 0
+    assert farvox("extract", model, corpus / "train", tmp_path / "cohort", "--device", "cpu") == 0
+    words = ("score", far / "trials", tmp_path / "far", "--out")
+    cohort = ("--cohort", tmp_path / "cohort", "--cohort-speakers", corpus / "train", "--top", 2)
+    rules = ("--channels", "weighted", "--centre", tmp_path / "cohort", "--norm", "as-norm")
+    assert farvox(*words, tmp_path / "a", *rules, *cohort) == 0
+    assert (model / "scores/normalised.txt").read_bytes() == (tmp_path / "a").read_bytes()
+    expanded = ("--channels", "expand", "--out-trials", tmp_path / "b-trials")
+    assert farvox(*words, tmp_path / "b", *expanded) == 0
+    assert (model / "scores/expanded.txt").read_bytes() == (tmp_path / "b").read_bytes()
+    assert (model / "scores/expanded.trials").read_bytes() == (tmp_path / "b-trials").read_bytes()
+
+    lines = [line.split() for line in out.splitlines()]
+    by_hand = ("evaluate", tmp_path / "b-trials", tmp_path / "b", "--conditions", far)
+    capsys.readouterr()
+    assert farvox(*by_hand, "--by", "channel", "--by", "enrol.distance") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()][-3:]
+    start = lines.index(["expanded", "by", "channel,", "enrol.distance"])
+    assert lines[start + 1] == ["system", *rows[0]] and rows[0][0] == "channel"
+    assert lines[start + 2 : start + 4] == [["pre-trained", *row] for row in rows[1:]]
+    assert ["normalised", "by", "distance"] in lines
+    assert "expanded by channel, enrol.distance" in (tmp_path / "exp/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"norm": "s-norm"}, "[[evaluate]] far: norm s-norm needs a cohort"),
+        (
+            {"channels": "median"},
+            "[[evaluate]] 'far': channels = 'median'; it must be one of mean-norm,",
+        ),
+        ({"norm": "z-norm"}, "norm = 'z-norm'; it must be one of s-norm, as-norm"),
+        ({"norm": "as-norm", "cohort": "$corpus/nobody"}, "corpus0/nobody/wav.scp is not there"),
+        ({"enrol_map": "$corpus/nomap"}, "corpus0/nomap is not there"),
+        ({"top": 5}, "[[evaluate]] far: top goes with norm as-norm"),
+        ({"conditions": ["$corpus/far"]}, "[[evaluate]] far: conditions are for by"),
+    ],
+)
+def test_faults_of_a_back_end_are_named_before_training(changes, message, recipe, far, tmp_path, capsys):
+    table = {"name": "far", "data": "$corpus/far", "trials": "$corpus/far/trials", **changes}
+    assert farvox("run", recipe(evaluate=[table], adapt=[], prepare=[])) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "exp/train").exists()
 
 
 def test_a_recipe_without_trial_lists_ends_after_training(recipe, capsys):

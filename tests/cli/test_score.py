@@ -236,10 +236,10 @@ def test_a_cohort_that_is_in_the_trials_is_warned_of(folder, capsys):
     ("words", "message"),
     [
         (("--out-trials", "x"), "--out-trials goes with --channels expand"),
-        (("--norm", "s-norm"), "--norm s-norm needs --cohort"),
-        (("--cohort", "x"), "--cohort goes with --norm"),
-        (("--cohort-speakers", "x"), "--cohort-speakers goes with --cohort"),
-        (("--norm", "s-norm", "--cohort", "x", "--top", "9"), "--top goes with --norm as-norm"),
+        (("--norm", "s-norm"), "norm s-norm needs a cohort"),
+        (("--cohort", "x"), "a cohort goes with norm s-norm or as-norm"),
+        (("--cohort-speakers", "x"), "cohort-speakers goes with a cohort"),
+        (("--norm", "s-norm", "--cohort", "x", "--top", "9"), "top goes with norm as-norm"),
     ],
 )
 def test_options_that_mean_nothing_alone_are_refused(folder, capsys, words, message):

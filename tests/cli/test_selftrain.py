@@ -122,6 +122,35 @@ def test_an_interruption_costs_only_the_stage_it_falls_into(stage, recipe, tmp_p
     assert len(after) > len(before)
 
 
+def test_a_sweep_is_that_of_the_verb_and_goes_on_where_it_was_interrupted(recipe, tmp_path, monkeypatch):
+    """The same options give the labels that "farvox cluster" gives, with or without an interruption."""
+    from farvox.adapt import cluster
+
+    words = ("--selftrain.rounds", 1, "--selftrain.wccs", "samples", "--selftrain.elbow", "linear")
+    words = (*words, "--selftrain.per_cluster", 3)
+    original, numbers = cluster.kmeans, []
+
+    def interrupted(unit_NE, number, **settings):
+        numbers.append(number)
+        if len(numbers) == 3:
+            raise KeyboardInterrupt
+        return original(unit_NE, number, **settings)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cluster, "kmeans", interrupted)
+        assert farvox("selftrain", recipe(), *words) == 130
+        assert (tmp_path / "exp/round-1/sweep.jsonl").exists()
+        assert farvox("selftrain", recipe(), *words) == 0
+    assert numbers[:8] == [3, 4, 5, 5, 6, 7, 8, numbers[7]]
+    assert not (tmp_path / "exp/round-1/sweep.jsonl").exists()
+    options = ("--wccs", "samples", "--elbow", "linear", "--per-cluster", 3, "--seed", 3007)
+    here = tmp_path / "exp/round-1"
+    assert farvox("cluster", here / "embeddings", tmp_path / "out", "--clusters", "3:9", *options) == 0
+    assert (here / "labels/clusters.tsv").read_bytes() == (tmp_path / "out/clusters.tsv").read_bytes()
+    by_verb = (tmp_path / "out/utt2cluster").read_text().replace(" c0", " round1-0")
+    assert (here / "labels/utt2cluster").read_text() == by_verb
+
+
 def test_stable_labels_end_the_rounds(recipe, tmp_path, capsys):
     assert farvox("selftrain", recipe(), "--selftrain.stable", 0.0001) == 0
     assert "the labels are those of round 1" in capsys.readouterr().out
@@ -158,6 +187,9 @@ def test_another_recipe_is_refused_in_a_run_dir_that_was_begun(recipe, capsys):
         ({"selftrain": {"clusters": "3000"}}, "selftrain.clusters = '3000'"),
         ({"selftrain": {"keep": 0.0}}, "a share above 0"),
         ({"selftrain": {"truth": "nowhere"}}, "nowhere: no such file"),
+        ({"selftrain": {"wccs": "speakers"}}, "one of clusters, samples"),
+        ({"selftrain": {"elbow": "square"}}, "one of log, linear"),
+        ({"selftrain": {"per_cluster": -1}}, "selftrain.per_cluster = -1"),
     ],
 )
 def test_faults_of_a_recipe_are_named_before_hours_of_work(changes, message, recipe, tmp_path, capsys):

@@ -12,11 +12,12 @@ FLOORS = (
     ("corpora", "features", "augment", "models", "metrics"),
     ("acoustics",),
     ("io",),
-    ("recipe", "recipe_selftrain", "types", "errors", "rng", "progress", "__init__"),
+    ("recipe", "recipe_evaluate", "recipe_selftrain", "types", "errors", "rng", "progress", "__init__"),
 )
 APART = {"corpora", "features", "augment", "models", "metrics"}
 WITHOUT_TORCH = {
-    "__init__", "__main__", "types", "errors", "rng", "progress", "recipe", "recipe_selftrain",
+    "__init__", "__main__", "types", "errors", "rng", "progress", "recipe", "recipe_evaluate",
+    "recipe_selftrain",
     "io", "acoustics", "corpora", "augment", "score", "metrics", "report", "extract", "verifier",
 }  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

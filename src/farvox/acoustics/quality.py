@@ -33,13 +33,18 @@ def energy_snr(wav_T: NDArray[np.float32], sample_rate: int) -> float:
     Returns:
         Between -20 and 100; -20 for what has no louder frames, or is shorter than two.
     """
-    size = max(1, round(FRAME_SECONDS * sample_rate))
-    num_frames = len(wav_T) // size
-    if num_frames < 2:
+    power_F, _ = frame_powers(wav_T, sample_rate)
+    if len(power_F) < 2:
         return RANGE_DB[0]
-    wav_FT = wav_T[: num_frames * size].reshape(num_frames, size).astype(np.float64)
-    wav_FT -= wav_FT.mean(axis=1, keepdims=True)  # an offset of the microphone is neither
-    power_F = np.maximum(np.einsum("ft,ft->f", wav_FT, wav_FT) / size, FLOOR)
     loud, quiet = np.percentile(power_F, [LOUD, QUIET])
     ratio = (loud - quiet) / quiet
     return float(np.clip(10 * np.log10(ratio), *RANGE_DB)) if ratio > 0 else RANGE_DB[0]
+
+
+def frame_powers(wav_T: NDArray[np.float32], sample_rate: int) -> tuple[NDArray[np.float64], int]:
+    """Power of each frame of 20 ms, its mean taken off, at least `FLOOR`; and the samples of a frame."""
+    size = max(1, round(FRAME_SECONDS * sample_rate))
+    num_frames = len(wav_T) // size
+    wav_FT = wav_T[: num_frames * size].reshape(num_frames, size).astype(np.float64)
+    wav_FT -= wav_FT.mean(axis=1, keepdims=True)  # an offset of the microphone is neither
+    return np.maximum(np.einsum("ft,ft->f", wav_FT, wav_FT) / size, FLOOR), size

@@ -6,7 +6,7 @@ Shape suffixes: N utterance, E embedding dimension, K cluster, C number of clust
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +21,8 @@ from farvox.metrics.clustering import mutual_agreement
 
 Method = Literal["kmeans", "ahc", "spectral"]
 METHODS: dict[str, Method] = {"kmeans": "kmeans", "ahc": "ahc", "spectral": "spectral"}
+WCCS = ("clusters", "samples")
+"""What the intra-class cosine is the mean over."""
 Progress = Callable[[int, int, float], None]
 
 RESTARTS = 3
@@ -42,6 +44,18 @@ class Sweep:
     numbers: tuple[int, ...]
     wccs_C: NDArray[np.float64]
     elbow: Elbow | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a sweep is made by, beside the embeddings and the numbers of clusters; see `cluster`."""
+
+    method: Method = "kmeans"
+    seed: int = 0
+    iterations: int = 25
+    per_cluster: int = 256
+    over_samples: bool = False
+    axis: Axis = "log"
 
 
 @dataclass(frozen=True)
@@ -91,7 +105,7 @@ def numbers_of_clusters(text: str) -> tuple[int, ...]:
 def cluster(
     unit_NE: Floats, numbers: Sequence[int], *, method: Method = "kmeans", seed: int = 0,
     iterations: int = 25, per_cluster: int = 256, over_samples: bool = False, axis: Axis = "log",
-    progress: Progress | None = None,
+    known: Mapping[int, float] | None = None, progress: Progress | None = None,
 ) -> Sweep:  # fmt: skip
     """Cluster at each of ``numbers``, and keep the clustering at the elbow of the intra-class cosine.
 
@@ -106,7 +120,9 @@ def cluster(
         per_cluster: utterances a cluster that k-means looks at; 0: all.
         over_samples: how the curve is computed, see `Clustering.wccs`.
         axis: of the elbow, see `find_elbow`.
-        progress: called with how many are done, the number of clusters and its intra-class cosine.
+        known: points of the curve that an interrupted sweep has found; they are not found again.
+        progress: called with how many are done, the number of clusters and its intra-class cosine; not for
+            points that were known.
 
     Raises:
         FarvoxError: more clusters than utterances, or numbers among which there is no elbow.
@@ -121,21 +137,23 @@ def cluster(
         )
 
     def clusterings(these: Sequence[int], restarts: int = 1) -> Iterator[Clustering]:
+        settings = {"seed": seed, "iterations": iterations, "per_cluster": per_cluster}
         if method == "ahc":
-            return merged_clusters(unit_NE, these, most=max(numbers), seed=seed, iterations=iterations)
+            return merged_clusters(unit_NE, these, most=max(numbers), **settings)
         if method == "spectral":
-            return spectral_clusters(unit_NE, these, most=max(numbers), seed=seed, iterations=iterations)
-        settings = {"iterations": iterations, "per_cluster": per_cluster, "restarts": restarts}
-        return (kmeans(unit_NE, number, seed=seed, **settings) for number in these)
+            return spectral_clusters(unit_NE, these, most=max(numbers), **settings)
+        return (kmeans(unit_NE, number, restarts=restarts, **settings) for number in these)
 
     if len(numbers) == 1:
         only = next(clusterings(numbers, RESTARTS))
         return Sweep(only, tuple(numbers), np.array([only.wccs(over_samples=over_samples)]), None)
-    curve = []
-    for found in clusterings(numbers):
-        curve.append(found.wccs(over_samples=over_samples))
+    wccs_of = {number: known[number] for number in numbers if number in known} if known else {}
+    missing = [number for number in numbers if number not in wccs_of]
+    for number, found in zip(missing, clusterings(missing) if missing else (), strict=True):
+        wccs_of[number] = found.wccs(over_samples=over_samples)
         if progress:
-            progress(len(curve), numbers[len(curve) - 1], curve[-1])
+            progress(len(wccs_of), number, wccs_of[number])
+    curve = [wccs_of[number] for number in numbers]
     elbow = find_elbow(numbers, curve, axis=axis)
     return Sweep(next(clusterings([elbow.num_clusters], RESTARTS)), tuple(numbers), np.array(curve), elbow)
 

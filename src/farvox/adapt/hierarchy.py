@@ -27,15 +27,16 @@ NEIGHBOURS = 12
 
 
 def merged_clusters(
-    unit_NE: Floats, numbers: Sequence[int], *, most: int, seed: int = 0, iterations: int = 25
-) -> Iterator[Clustering]:
+    unit_NE: Floats, numbers: Sequence[int], *, most: int, seed: int = 0, iterations: int = 25,
+    per_cluster: int = 256,
+) -> Iterator[Clustering]:  # fmt: skip
     """Agglomerative clustering of k-means centres by Ward's criterion, cut at each of ``numbers``.
 
     There are four times as many small clusters as ``most``, the largest number there may be (at most a
     third of the utterances, and `SMALL_CLUSTERS`); one k-means serves all cuts.
     """
     wanted = max(most, min(4 * most, len(unit_NE) // 3, SMALL_CLUSTERS))
-    small = kmeans(unit_NE, wanted, seed=seed, iterations=iterations)
+    small = kmeans(unit_NE, wanted, seed=seed, iterations=iterations, per_cluster=per_cluster)
     several = len(small.centres_KE) > 1  # copies of one embedding are one cluster
     tree = linkage(small.centres_KE.astype(np.float64), method="ward") if several else None
     for number in numbers:
@@ -46,8 +47,9 @@ def merged_clusters(
 
 
 def spectral_clusters(
-    unit_NE: Floats, numbers: Sequence[int], *, most: int, seed: int = 0, iterations: int = 25
-) -> Iterator[Clustering]:
+    unit_NE: Floats, numbers: Sequence[int], *, most: int, seed: int = 0, iterations: int = 25,
+    per_cluster: int = 256,
+) -> Iterator[Clustering]:  # fmt: skip
     """Spectral clustering of a sample; everyone else joins the nearest of the clusters' mean directions.
 
     Cosines are cut to each utterance's nearest neighbours and made symmetric; the eigenvectors of the
@@ -65,8 +67,9 @@ def spectral_clusters(
         few_SV = vectors_SV[:, : min(number, most)]
         few_SV = few_SV / np.maximum(np.linalg.norm(few_SV, axis=1, keepdims=True), 1e-12)
         found = kmeans(
-            np.ascontiguousarray(few_SV, np.float32), min(number, most), seed=seed, iterations=iterations
-        )
+            np.ascontiguousarray(few_SV, np.float32), min(number, most),
+            seed=seed, iterations=iterations, per_cluster=per_cluster,
+        )  # fmt: skip
         centres_KE = mean_directions(sample_SE, found.labels_N, len(found.centres_KE))
         yield by_size(*nearest(unit_NE, centres_KE), centres_KE)
 

@@ -37,6 +37,11 @@ class Round:
         return self.path / "embeddings"
 
     @property
+    def sweep(self) -> Path:
+        """The curve over numbers of clusters, while it is being found."""
+        return self.path / "sweep.jsonl"
+
+    @property
     def labels(self) -> Path:
         """The pseudo-labelled data dir."""
         return self.path / "labels"

@@ -88,8 +88,8 @@ def build_augmenter(
         a callable: (wav_T float32, generator) -> wav_T.
 
     Raises:
-        RecipeError: the kind is unknown, needs data dirs that are not given or has no use for an option, or an
-            option is out of range.
+        RecipeError: the kind is unknown, needs data dirs that are not given or has no use for an option; or
+            an option is out of range.
         DataDirError: a data dir cannot be read or has no files, or no RIR is in the ranges asked for.
         AudioError: the first file of a data dir cannot be opened.
     """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
-    from farvox.adapt.cluster import Sweep
+    from farvox.adapt.cluster import Settings, Sweep
     from farvox.adapt.labels import Figures
+    from farvox.io.embeddings import EmbeddingSet
 
 
 def cluster(
@@ -33,7 +36,8 @@ def cluster(
 ) -> int:
     """Cluster embeddings and write pseudo-labels: OUT_DIR/{utt2spk,utt2cluster,clusters.tsv,clusters.json}.
 
-    With --data, OUT_DIR is a whole data dir, ready to train on.
+    With --data, OUT_DIR is a whole data dir, ready to train on. A sweep that was interrupted goes on with the
+    next number of clusters; OUT_DIR.sweep holds what is known until OUT_DIR is there.
 
     Args:
         embeddings: a folder made by "farvox extract".
@@ -56,14 +60,11 @@ def cluster(
     if plot is not None and plot.suffix not in (".png", ".svg"):
         print(f"farvox cluster: --plot {plot}: a plot is a .png or an .svg file", file=sys.stderr)
         return 2
-    from farvox.adapt.cluster import Trust, numbers_of_clusters, trusted
-    from farvox.adapt.cluster import cluster as run_clustering
-    from farvox.adapt.kmeans import unit_rows
+    from farvox.adapt.cluster import Settings, Trust, numbers_of_clusters, trusted
     from farvox.adapt.labels import figures_by_truth, true_labels, write_labels
     from farvox.io.atomic import refuse_to_replace_foreign
     from farvox.io.embeddings import EmbeddingSet
     from farvox.io.kaldi import DataDir
-    from farvox.progress import ProgressLine
 
     refuse_to_replace_foreign(out, ("clusters.json",))
     trust = Trust(min_size, min_cosine, keep)
@@ -71,12 +72,9 @@ def cluster(
     data_dir = None if data is None else DataDir.open(data)
     embedding_set = EmbeddingSet.load(embeddings)
     truth_N = None if truth is None else true_labels(truth, embedding_set.utt_ids)
-    with ProgressLine("cluster", len(numbers)) as line:
-        sweep = run_clustering(
-            unit_rows(embedding_set), numbers, method=method, seed=seed, iterations=iterations,
-            per_cluster=per_cluster, over_samples=wccs == "samples", axis=elbow,
-            progress=lambda done, number, value: line.show(done, f"{number} clusters: {value:.4f}"),
-        )  # fmt: skip
+    settings = Settings(method, seed, iterations, per_cluster, wccs == "samples", elbow)
+    saved = Path(f"{os.path.realpath(out)}.sweep")
+    sweep = swept(embedding_set, numbers, settings, saved)
     kept_N = trusted(sweep.clustering, trust)
     figures = None if truth_N is None else figures_by_truth(sweep.clustering.labels_N, kept_N, truth_N)
     facts = facts_of(sweep, kept_N.sum(), figures) | {
@@ -84,10 +82,35 @@ def cluster(
         "iterations": iterations, "per_cluster": per_cluster, "wccs_over": wccs, **asdict(trust),
     }  # fmt: skip
     write_labels(out, data_dir, embedding_set.utt_ids, sweep, kept_N, facts)
+    saved.unlink(missing_ok=True)
     if plot:
         draw_elbow(plot, sweep, figures)
     print("\n".join(summary(facts)))
     return 0
+
+
+def swept(embeddings: EmbeddingSet, numbers: Sequence[int], settings: Settings, saved: Path) -> Sweep:
+    """Cluster with visible progress; every point of the curve is kept in ``saved`` as it is found."""
+    from farvox.adapt.cluster import cluster as run_clustering
+    from farvox.adapt.curve import SavedCurve
+    from farvox.adapt.kmeans import unit_rows
+    from farvox.progress import ProgressLine
+
+    unit_NE = unit_rows(embeddings)
+    curve = SavedCurve.open(saved, unit_NE, {"numbers": list(numbers), **asdict(settings)})
+    if curve.values:
+        print(
+            f"{len(curve.values)} of {len(numbers)} numbers of clusters are known: {saved}", file=sys.stderr
+        )
+    with ProgressLine("cluster", len(numbers)) as line:
+
+        def progress(done: int, number: int, wccs: float) -> None:
+            curve.add(number, wccs)
+            line.show(done, f"{number} clusters: {wccs:.4f}")
+
+        return run_clustering(
+            unit_NE, numbers, **asdict(settings), known=dict(curve.values), progress=progress
+        )
 
 
 def facts_of(sweep: Sweep, kept: Any, figures: Figures | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from farvox.metrics.bootstrap import Resampled
     from farvox.metrics.conditions import Cell
-    from farvox.metrics.detection import Detection
+    from farvox.metrics.detection import Detection, Ties
     from farvox.score.calibrate import Operating
     from farvox.score.conditions import Speakers
     from farvox.score.trials import TrialList
@@ -71,8 +71,6 @@ def evaluate(
     _refuse_half_said(
         intervals or against is not None, trial_speakers, speaker_before, bootstrap, by, conditions
     )
-    from farvox.metrics.bootstrap import speaker_bootstrap
-    from farvox.metrics.conditions import per_condition
     from farvox.metrics.detection import detection_error
     from farvox.score.calibrate import operating_point
     from farvox.score.scores import read_scores
@@ -82,56 +80,83 @@ def evaluate(
     if trial_list.target is None:
         raise TrialError(f"{trials}: no labels, so there is nothing to evaluate by ({trial_list.form})")
     values = read_scores(scores, trial_list)
-    figures = detection_error(values, trial_list.target, p_target, ties)
-    table: Table = asdict(figures)
+    terms = Terms(p_target, ties, bootstrap, seed)
+    table: Table = asdict(detection_error(values, trial_list.target, p_target, ties))
     if threshold is not None:
         table["at"] = _at(operating_point(values, trial_list.target, threshold))
     speakers = None
     if intervals or against:
-        systems = [values] if against is None else [values, read_scores(against, trial_list)]
         speakers = _speakers(trial_list, trial_speakers, speaker_before)
-        resampled = speaker_bootstrap(
-            systems,
-            trial_list.target,
-            *speakers,
-            p_target=p_target,
-            ties=ties,
-            replicates=bootstrap,
-            seed=seed,
-        )
-        table["intervals"] = _intervals(resampled)
-        if against:
-            other = detection_error(systems[1], trial_list.target, p_target, ties)
-            table["against"] = _against(against, figures, other, resampled)
+        table |= _how_sure(trial_list, values, against, speakers, terms)
     if by:
-        number, kinds = _kinds(trial_list, conditions, by)
-        cells = per_condition(
-            values,
-            trial_list.target,
-            number,
-            speakers=speakers,
-            p_target=p_target,
-            ties=ties,
-            replicates=bootstrap,
-            seed=seed,
-        )
-        table["conditions"] = [_cell(cell, kinds) for cell in cells]
+        table["conditions"] = condition_cells(trial_list, values, conditions, by, speakers, terms)
     print(_as_json(table) if json else _as_text(table, trial_list.form))
     if plot or report:
-        from farvox.report.det import ScoreSet, det_figure, save_figure
-        from farvox.report.html import write_report
-
-        found = [ScoreSet(scores.stem, values, trial_list.target)]
-        if plot:
-            save_figure(det_figure(found, p_target=p_target, ties=ties), plot)
-        if report:
-            title = f"Evaluation of {scores.name}"
-            notes = _interval_lines(table) if "intervals" in table else []
-            tables = {f"By {', '.join(by)}": _condition_rows(table)} if by else {}
-            write_report(
-                report, title, {trials.name: found}, notes=notes, tables=tables, p_target=p_target, ties=ties
-            )
+        _show(trials, scores, values, trial_list.target, table, by, plot, report, terms)
     return 0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What figures are computed by; see the options of these names."""
+
+    p_target: float = 0.01
+    ties: Ties = "baseline"
+    bootstrap: int = 1000
+    seed: int = 0
+
+
+def condition_cells(
+    trials: TrialList,
+    values: NDArray[np.float64],
+    sources: tuple[Path, ...],
+    by: tuple[str, ...],
+    speakers: Speakers | None = None,
+    terms: Terms | None = None,
+) -> list[Table]:
+    """The figures of each condition of a trial list with labels.
+
+    Args:
+        trials: the list.
+        values: its scores.
+        sources: data dirs with a `utt2cond`, or such files.
+        by: conditions, see `farvox.score.conditions.trial_conditions`.
+        speakers: of both sides of every trial: intervals are made, too.
+        terms: what is computed by.
+    """
+    from farvox.metrics.conditions import per_condition
+
+    terms = terms or Terms()
+    number, kinds = _kinds(trials, sources, by)
+    assert trials.target is not None
+    cells = per_condition(
+        values, trials.target, number,
+        speakers=speakers, p_target=terms.p_target, ties=terms.ties, replicates=terms.bootstrap,
+        seed=terms.seed,
+    )  # fmt: skip
+    return [_cell(cell, kinds) for cell in cells]
+
+
+def condition_rows(cells: list[Table]) -> list[list[str]]:
+    """What `condition_cells` gives as rows of text, of which the first is the head."""
+    unsure = any(cell["intervals"] for cell in cells)
+    sure_head = ["95 %"] if unsure else []
+    head = [*cells[0]["condition"], "EER", *sure_head, "minDCF", *sure_head]
+    rows = [[*head, "target", "non-target"]]
+    for cell in cells:
+        row = [value or "unknown" for value in cell["condition"].values()]
+        for key, form in (("eer", ".2%"), ("min_dcf", ".4f")):
+            row.append("-" if cell[key] is None else f"{cell[key]:{form}}")
+            if unsure:
+                row.append(_span(cell["intervals"][key], form) if cell["intervals"] else "-")
+        rows.append([*row, f"{cell['num_target']:,}", f"{cell['num_nontarget']:,}"])
+    return rows
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Rows of text as lines whose columns are flush."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _refuse_half_said(
@@ -162,6 +187,54 @@ def _speakers(trials: TrialList, sources: tuple[Path, ...], separator: str | Non
     from farvox.score.conditions import speakers_from_dirs, speakers_from_ids
 
     return speakers_from_ids(trials, separator) if separator else speakers_from_dirs(trials, sources)
+
+
+def _how_sure(
+    trials: TrialList, values: NDArray[np.float64], against: Path | None, speakers: Speakers, terms: Terms
+) -> Table:
+    """Intervals, and the comparison with another system if there is one."""
+    from farvox.metrics.bootstrap import speaker_bootstrap
+    from farvox.metrics.detection import detection_error
+    from farvox.score.scores import read_scores
+
+    assert trials.target is not None
+    systems = [values] if against is None else [values, read_scores(against, trials)]
+    resampled = speaker_bootstrap(
+        systems, trials.target, *speakers,
+        p_target=terms.p_target, ties=terms.ties, replicates=terms.bootstrap, seed=terms.seed,
+    )  # fmt: skip
+    table: Table = {"intervals": _intervals(resampled)}
+    if against:
+        ours, theirs = (detection_error(s, trials.target, terms.p_target, terms.ties) for s in systems)
+        table["against"] = _against(against, ours, theirs, resampled)
+    return table
+
+
+def _show(
+    trials: Path,
+    scores: Path,
+    values: NDArray[np.float64],
+    target: NDArray[np.int8],
+    table: Table,
+    by: tuple[str, ...],
+    plot: Path | None,
+    report: Path | None,
+    terms: Terms,
+) -> None:
+    """The DET curve and the report."""
+    from farvox.report.det import ScoreSet, det_figure, save_figure
+    from farvox.report.html import write_report
+
+    found = [ScoreSet(scores.stem, values, target)]
+    if plot:
+        save_figure(det_figure(found, p_target=terms.p_target, ties=terms.ties), plot)
+    if report:
+        write_report(
+            report, f"Evaluation of {scores.name}", {trials.name: found},
+            notes=_interval_lines(table) if "intervals" in table else [],
+            tables={f"By {', '.join(by)}": condition_rows(table["conditions"])} if by else {},
+            p_target=terms.p_target, ties=terms.ties,
+        )  # fmt: skip
 
 
 def _kinds(
@@ -238,9 +311,7 @@ def _as_text(table: Table, form: str) -> str:
     if "intervals" in table:
         lines += ["", *_interval_lines(table)]
     if "conditions" in table:
-        rows = _condition_rows(table)
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += ["", *("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)]
+        lines += ["", *aligned(condition_rows(table["conditions"]))]
     return "\n".join(lines)
 
 
@@ -261,27 +332,6 @@ def _interval_lines(table: Table) -> list[str]:
                 f" {found['difference']:+{form}}, {_span(found['interval'], '+' + form)}, which {verdict}"
             )
     return lines
-
-
-def _condition_rows(table: Table) -> list[list[str]]:
-    cells = table["conditions"]
-    unsure = any(cell["intervals"] for cell in cells)
-    head = [
-        *cells[0]["condition"],
-        "EER",
-        *(["95 %"] if unsure else []),
-        "minDCF",
-        *(["95 %"] if unsure else []),
-    ]
-    rows = [[*head, "target", "non-target"]]
-    for cell in cells:
-        row = [value or "unknown" for value in cell["condition"].values()]
-        for key, form in (("eer", ".2%"), ("min_dcf", ".4f")):
-            row.append("-" if cell[key] is None else f"{cell[key]:{form}}")
-            if unsure:
-                row.append(_span(cell["intervals"][key], form) if cell["intervals"] else "-")
-        rows.append([*row, f"{cell['num_target']:,}", f"{cell['num_nontarget']:,}"])
-    return rows
 
 
 def _span(found: tuple[float, float], form: str) -> str:

@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "trials": ("farvox.cli.data:trials", "draw a trial list from a data dir"),
     "enhance": ("farvox.cli.enhance:enhance", "beamform or dereverberate the channels of every take"),
     "rirs": ("farvox.cli.simulate:rirs", "make a bank of room impulse responses"),
+    "noises": ("farvox.cli.simulate:noises", "make noise from the pauses of recordings"),
     "simulate": ("farvox.cli.simulate:simulate", "make far-field copies of a data dir"),
     "train": ("farvox.cli.train:train", "train or fine-tune a model from a recipe"),
     "average": ("farvox.cli.average:average", "average the weights of several models"),

@@ -12,16 +12,20 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from farvox.cli.evaluate import aligned, condition_cells, condition_rows
 from farvox.cli.recipes import default_run_dir, find_recipe, load_recipe
-from farvox.errors import RecipeError
-from farvox.recipe import EvaluateRecipe, Recipe, merge, parse_recipe, recipe_to_table
+from farvox.cli.score import BackEnd, score_by
+from farvox.errors import RecipeError, UsageError
+from farvox.recipe import Recipe, merge, parse_recipe, recipe_to_table
+from farvox.recipe_evaluate import QUALITY_RULES, ChannelIds, EvaluateRecipe
 
 if TYPE_CHECKING:
     from farvox.report.det import ScoreSet
+    from farvox.zoo import Embedder
 
-DATA_VERBS = ("prepare", "check", "combine", "subset", "trials")
+DATA_VERBS = ("prepare", "check", "combine", "subset", "trials", "enhance", "rirs", "noises", "simulate")
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Plan:
     """What a recipe comes to: its systems, its trial lists, and where everything goes.
 
     Raises:
-        RecipeError: names of ``[[adapt]]`` or ``[[evaluate]]``, which become folders and files, clash.
+        RecipeError: names of ``[[adapt]]`` or ``[[evaluate]]``, which become folders and files, clash; or the
+            fields of an ``[[evaluate]]`` contradict each other.
     """
 
     recipe: Recipe
@@ -54,6 +59,13 @@ class Plan:
                     raise RecipeError(
                         f"[[{table}]] name = '{name}': give each a name of its own, without '/'"
                     )
+        for evaluate in self.recipe.evaluate:
+            try:
+                self.back_end(self.systems[0], evaluate)
+            except UsageError as error:
+                raise RecipeError(f"[[evaluate]] {evaluate.name}: {error}") from None
+            if evaluate.conditions and not evaluate.by:
+                raise RecipeError(f"[[evaluate]] {evaluate.name}: conditions are for by, which names none")
 
     @property
     def systems(self) -> list[System]:
@@ -67,16 +79,43 @@ class Plan:
         table = merge({**table, "adapt": [], "features": {}}, adapt.set)
         return System(adapt.name, parse_recipe(table, f"[[adapt]] {adapt.name}"), self.root / adapt.name)
 
-    def embeddings(self, system: System, evaluate: EvaluateRecipe) -> Path:
+    @property
+    def dirs(self) -> dict[str, bool]:
+        """Every data dir that is extracted, and whether the quality of its recordings is asked for."""
+        evaluate = self.recipe.evaluate
+        names = [e.data for e in evaluate] + [data for e in evaluate for data in e.dirs]
+        return dict.fromkeys(names, False) | {e.data: True for e in evaluate if e.channels in QUALITY_RULES}
+
+    def embeddings(self, system: System, data: str) -> Path:
         """Where the embeddings of a data dir by a system are; dirs of one name are numbered."""
-        dirs = dict.fromkeys(e.data for e in self.recipe.evaluate)
-        same = [data for data in dirs if Path(data).name == Path(evaluate.data).name]
-        number = f"-{same.index(evaluate.data) + 1}" if len(same) > 1 else ""
-        return system.run_dir / "embeddings" / f"{Path(evaluate.data).name}{number}"
+        same = [each for each in self.dirs if Path(each).name == Path(data).name]
+        number = f"-{same.index(data) + 1}" if len(same) > 1 else ""
+        return system.run_dir / "embeddings" / f"{Path(data).name}{number}"
+
+    def back_end(self, system: System, evaluate: EvaluateRecipe) -> BackEnd:
+        """How a trial list is scored by a system."""
+        return BackEnd(
+            channels=evaluate.channels,
+            channel_ids=cast(ChannelIds, evaluate.channel_ids) if evaluate.channel_ids else None,
+            first_channel=evaluate.first_channel,
+            allow_missing_channels=evaluate.allow_missing_channels,
+            enrol_map=Path(evaluate.enrol_map) if evaluate.enrol_map else None,
+            test_map=Path(evaluate.test_map) if evaluate.test_map else None,
+            centre=self.embeddings(system, evaluate.centre) if evaluate.centre else None,
+            norm=evaluate.norm or None,
+            cohort=self.embeddings(system, evaluate.cohort) if evaluate.cohort else None,
+            cohort_speakers=Path(evaluate.cohort_speakers) if evaluate.cohort_speakers else None,
+            top=evaluate.top or None,
+        )
 
     def scores(self, system: System, evaluate: EvaluateRecipe) -> Path:
         """Where the scores of a trial list by a system are."""
         return system.run_dir / "scores" / f"{evaluate.name}.txt"
+
+    def trials(self, system: System, evaluate: EvaluateRecipe) -> Path:
+        """The list that these scores are of: with ``expand`` one of single channels, beside them."""
+        expanded = system.run_dir / "scores" / f"{evaluate.name}.trials"
+        return expanded if evaluate.channels == "expand" else Path(evaluate.trials)
 
 
 def run(words: Sequence[str]) -> int:
@@ -125,7 +164,8 @@ def prepare_stage(plan: Plan) -> None:
 def train_stage(plan: Plan) -> None:
     """Train the first system, if there is something to evaluate it on in the end."""
     for evaluate in plan.recipe.evaluate:
-        for path in (Path(evaluate.data) / "wav.scp", Path(evaluate.trials)):
+        maps = [Path(each) for each in (evaluate.enrol_map, evaluate.test_map) if each]
+        for path in (*(Path(each) / "wav.scp" for each in evaluate.dirs), Path(evaluate.trials), *maps):
             if not path.is_file():
                 raise RecipeError(f"[[evaluate]] {evaluate.name}: {path} is not there")
     _train(plan.systems[0])
@@ -139,31 +179,43 @@ def adapt_stage(plan: Plan) -> None:
 
 
 def extract_stage(plan: Plan) -> None:
-    """Embeddings of every evaluated data dir by every system."""
-    from farvox.cli.extract import extract_to
-    from farvox.io.kaldi import DataDir
+    """Embeddings of every data dir that is evaluated on, centred or normalised by, by every system."""
     from farvox.zoo import open_embedder
 
     for system in plan.systems:
-        embedder = open_embedder(system.run_dir, system.recipe.device)
-        for data, out in {e.data: plan.embeddings(system, e) for e in plan.recipe.evaluate}.items():
-            print(f"{system.name}: {data}", flush=True)
-            extract_to(embedder, DataDir.open(Path(data)), out)
+        extract_for(plan, system, open_embedder(system.run_dir, system.recipe.device))
+
+
+def extract_for(plan: Plan, system: System, embedder: Embedder) -> None:
+    """The embeddings that one system is evaluated by."""
+    from farvox.cli.extract import extract_to
+    from farvox.io.kaldi import DataDir
+
+    for data, quality in plan.dirs.items():
+        print(f"{system.name}: {data}", flush=True)
+        extract_to(embedder, DataDir.open(Path(data)), plan.embeddings(system, data), quality=quality)
 
 
 def score_stage(plan: Plan) -> None:
     """Score every trial list by every system."""
-    from farvox.cli.score import score
-
     for system in plan.systems:
-        for evaluate in plan.recipe.evaluate:
-            out = plan.scores(system, evaluate)
-            out.parent.mkdir(parents=True, exist_ok=True)
-            score(Path(evaluate.trials), (plan.embeddings(system, evaluate),), out=out)
+        score_for(plan, system)
+
+
+def score_for(plan: Plan, system: System) -> None:
+    """Score every trial list by one system."""
+    for evaluate in plan.recipe.evaluate:
+        out, scored = plan.scores(system, evaluate), plan.trials(system, evaluate)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        embeddings = plan.embeddings(system, evaluate.data)
+        score_by(
+            plan.back_end(system, evaluate), Path(evaluate.trials), (embeddings,), out,
+            scored if evaluate.channels == "expand" else None,
+        )  # fmt: skip
 
 
 def evaluate_stage(plan: Plan) -> None:
-    """One table of figures, and the report."""
+    """One table of figures, one for each list that is looked at by conditions, and the report."""
     from farvox.report.html import write_report
 
     if not plan.recipe.evaluate:
@@ -173,9 +225,17 @@ def evaluate_stage(plan: Plan) -> None:
         e.name: [score_set(plan, system, e) for system in plan.systems] for e in plan.recipe.evaluate
     }
     print(_table(trial_lists))
+    by_condition = {
+        f"{e.name} by {', '.join(e.by)}": _by_condition(plan, e, trial_lists[e.name])
+        for e in plan.recipe.evaluate
+        if e.by
+    }
+    for heading, rows in by_condition.items():
+        print("\n".join(["", heading, *aligned(rows)]))
     path = write_report(
-        plan.root / "report.html", plan.recipe.title or "farvox", trial_lists, notes=plan.recipe.notes
-    )
+        plan.root / "report.html", plan.recipe.title or "farvox", trial_lists,
+        notes=plan.recipe.notes, tables=by_condition,
+    )  # fmt: skip
     for note in plan.recipe.notes:
         print(note)
     print(f"report: {path}")
@@ -191,12 +251,26 @@ def score_set(plan: Plan, system: System, evaluate: EvaluateRecipe) -> ScoreSet:
     from farvox.score.scores import read_scores
     from farvox.score.trials import read_trials
 
-    trials = read_trials(evaluate.trials)
+    trials = read_trials(plan.trials(system, evaluate))
     if trials.target is None:
         raise RecipeError(
             f"{evaluate.trials} has no labels: '{evaluate.name}' can be scored, but not evaluated"
         )
     return ScoreSet(system.name, read_scores(plan.scores(system, evaluate), trials), trials.target)
+
+
+def _by_condition(plan: Plan, evaluate: EvaluateRecipe, found: list[ScoreSet]) -> list[list[str]]:
+    """Every system's figures in every condition, as rows of text below a head."""
+    from farvox.score.trials import read_trials
+
+    sources = tuple(map(Path, evaluate.conditions or (evaluate.data,)))
+    rows: list[list[str]] = []
+    for system, scores in zip(plan.systems, found, strict=True):
+        trials = read_trials(plan.trials(system, evaluate))
+        head, *cells = condition_rows(condition_cells(trials, scores.scores, sources, evaluate.by))
+        rows += [] if rows else [["system", *head]]
+        rows += [[system.name, *cell] for cell in cells]
+    return rows
 
 
 def _table(trial_lists: dict[str, list[ScoreSet]]) -> str:

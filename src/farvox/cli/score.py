@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from farvox.errors import TrialError, UsageError
+from farvox.recipe_evaluate import ChannelIds, Channels, Norm
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,8 +20,47 @@ if TYPE_CHECKING:
     from farvox.io.embeddings import EmbeddingSet
     from farvox.score.trials import ResolvedTrials
 
-Channels = Literal["mean-norm", "mean", "sum", "score-mean", "best", "weighted", "expand"]
-NORMS = {"s-norm": None, "as-norm": 300}
+NEAREST = 300
+"""How many of the cohort AS-norm takes unless told otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackEnd:
+    """How embeddings become scores: what ``farvox score`` says of its options of these names.
+
+    Raises:
+        UsageError: options that contradict each other.
+    """
+
+    channels: str = "mean-norm"
+    channel_ids: ChannelIds | None = None
+    first_channel: int = 0
+    allow_missing_channels: bool = False
+    enrol_map: Path | None = None
+    test_map: Path | None = None
+    centre: Path | None = None
+    norm: str | None = None
+    cohort: Path | None = None
+    cohort_speakers: Path | None = None
+    top: int | None = None
+
+    def __post_init__(self) -> None:
+        for wrong, what in (
+            (
+                self.norm and not self.cohort,
+                f"norm {self.norm} needs a cohort: embeddings of speakers who are in no trial",
+            ),
+            (self.cohort and not self.norm, "a cohort goes with norm s-norm or as-norm"),
+            (self.cohort_speakers and not self.cohort, "cohort-speakers goes with a cohort"),
+            (self.top is not None and self.norm != "as-norm", "top goes with norm as-norm"),
+        ):
+            if wrong:
+                raise UsageError(what)
+
+    @property
+    def nearest(self) -> int | None:
+        """How many of the cohort count for a side; None: all."""
+        return (NEAREST if self.top is None else self.top) if self.norm == "as-norm" else None
 
 
 def score(
@@ -24,14 +68,14 @@ def score(
     embeddings: Annotated[Positional[tuple[Path, ...]], arg(metavar="EMBEDDINGS...")],
     out: Annotated[Path, arg(metavar="SCORES")],
     channels: Channels = "mean-norm",
-    channel_ids: Literal["enrol", "test", "both", "neither"] | None = None,
+    channel_ids: ChannelIds | None = None,
     first_channel: int = 0,
     allow_missing_channels: FlagCreatePairsOff[bool] = False,
     out_trials: Annotated[Path | None, arg(metavar="TRIALS")] = None,
     enrol_map: Annotated[Path | None, arg(metavar="FILE")] = None,
     test_map: Annotated[Path | None, arg(metavar="FILE")] = None,
     centre: Annotated[Path | None, arg(metavar="EMBEDDINGS")] = None,
-    norm: Literal["s-norm", "as-norm"] | None = None,
+    norm: Norm | None = None,
     cohort: Annotated[Path | None, arg(metavar="EMBEDDINGS")] = None,
     cohort_speakers: Annotated[Path | None, arg(metavar="DIR|FILE")] = None,
     top: int | None = None,
@@ -61,7 +105,29 @@ def score(
     if not embeddings:
         print("farvox score: EMBEDDINGS is missing: name at least one folder of embeddings", file=sys.stderr)
         return 2
-    _refuse_contradictions(channels, out_trials, norm, cohort, cohort_speakers, top)
+    if out_trials and channels != "expand":
+        raise UsageError("--out-trials goes with --channels expand: other rules keep the trials as they are")
+    back_end = BackEnd(
+        channels=channels, channel_ids=channel_ids, first_channel=first_channel,
+        allow_missing_channels=allow_missing_channels, enrol_map=enrol_map, test_map=test_map,
+        centre=centre, norm=norm, cohort=cohort, cohort_speakers=cohort_speakers, top=top,
+    )  # fmt: skip
+    score_by(back_end, trials, embeddings, out, out_trials)
+    return 0
+
+
+def score_by(
+    back_end: BackEnd, trials: Path, embeddings: Sequence[Path], out: Path, out_trials: Path | None = None
+) -> None:
+    """Score a trial list and write the scores; says on stderr how everything was read.
+
+    Args:
+        back_end: how.
+        trials: the list.
+        embeddings: folders that together hold its utterances.
+        out: score file to write.
+        out_trials: also write the list that the scores are of, which ``expand`` changes.
+    """
     from farvox.score.channels import expand
     from farvox.score.cosine import scalar_products, side_embeddings
     from farvox.score.norm import mean_embedding
@@ -74,68 +140,45 @@ def score(
     embedding_set = _load(embeddings)
     resolved = trial_list.resolve(
         embedding_set.utt_ids,
-        channel_ids,
-        enrol_map=read_side_map(enrol_map) if enrol_map else None,
-        test_map=read_side_map(test_map) if test_map else None,
-        first_channel=first_channel,
-        allow_missing_channels=allow_missing_channels,
+        back_end.channel_ids,
+        enrol_map=read_side_map(back_end.enrol_map) if back_end.enrol_map else None,
+        test_map=read_side_map(back_end.test_map) if back_end.test_map else None,
+        first_channel=back_end.first_channel,
+        allow_missing_channels=back_end.allow_missing_channels,
     )
+    for path, of_side in ((back_end.enrol_map, resolved.enrol_side), (back_end.test_map, resolved.test_side)):
+        if path and not resolved.side_mapped[of_side].any():
+            raise TrialError(f"{path}: names no id of that side of {trials}, so it would change nothing")
     if resolved.reading:
         print(resolved.reading, file=sys.stderr)
-    if channels == "expand":
-        resolved = expand(resolved)
+    rule = back_end.channels
+    if rule == "expand":
+        resolved, rule = expand(resolved), "mean-norm"
         print(resolved.reading, file=sys.stderr)
-    rule = "mean-norm" if channels == "expand" else channels
-    centre_E = None if centre is None else mean_embedding(_load((centre,)).embeddings)
+    centre_E = None if back_end.centre is None else mean_embedding(_load((back_end.centre,)).embeddings)
     sides_SE = side_embeddings(
         resolved, embedding_set.embeddings, rule, centre_E=centre_E, quality_N=embedding_set.quality
     )
     scores = scalar_products(resolved, sides_SE)
-    if norm and cohort:
-        speakers = _speakers(cohort_speakers) if cohort_speakers else None
-        top = NORMS[norm] if top is None else top
-        scores = _normalised(resolved, sides_SE, scores, cohort, speakers, centre_E, top)
+    if back_end.norm:
+        scores = _normalised(back_end, resolved, sides_SE, scores, centre_E)
     write_scores(out, resolved.trials, scores)
     if out_trials:
         write_trials(out_trials, resolved.trials)
     print(f"{len(scores):,} scores: {out}", file=sys.stderr)
-    return 0
-
-
-def _refuse_contradictions(
-    channels: Channels,
-    out_trials: Path | None,
-    norm: str | None,
-    cohort: Path | None,
-    cohort_speakers: Path | None,
-    top: int | None,
-) -> None:
-    from farvox.errors import UsageError
-
-    if out_trials and channels != "expand":
-        raise UsageError("--out-trials goes with --channels expand: other rules keep the trials as they are")
-    if norm and not cohort:
-        raise UsageError(f"--norm {norm} needs --cohort: embeddings of speakers who are in no trial")
-    if cohort and not norm:
-        raise UsageError("--cohort goes with --norm s-norm or --norm as-norm")
-    if cohort_speakers and not cohort:
-        raise UsageError("--cohort-speakers goes with --cohort")
-    if top is not None and norm != "as-norm":
-        raise UsageError("--top goes with --norm as-norm")
 
 
 def _normalised(
+    back_end: BackEnd,
     resolved: ResolvedTrials,
     sides_SE: NDArray[np.float64],
     scores: NDArray[np.float64],
-    cohort: Path,
-    speaker_of: dict[str, str] | None,
     centre_E: NDArray[np.float64] | None,
-    top: int | None,
 ) -> NDArray[np.float64]:
-    from farvox.errors import TrialError
     from farvox.score.norm import cohort_embeddings, cohort_scores, normalise_scores
 
+    assert back_end.cohort is not None
+    cohort, top = back_end.cohort, back_end.nearest
     members = _load((cohort,))
     if shared := set(members.utt_ids) & set(resolved.needed_ids):
         print(
@@ -144,7 +187,8 @@ def _normalised(
             file=sys.stderr,
         )
     speaker_ids = None
-    if speaker_of is not None:
+    if back_end.cohort_speakers:
+        speaker_of = _speakers(back_end.cohort_speakers)
         if unknown := next((utt_id for utt_id in members.utt_ids if utt_id not in speaker_of), None):
             raise TrialError(f"--cohort-speakers does not say who speaks in '{unknown}' of {cohort}")
         speaker_ids = [speaker_of[utt_id] for utt_id in members.utt_ids]
@@ -162,10 +206,9 @@ def _speakers(path: Path) -> dict[str, str]:
     return dict(table.iter_rows())
 
 
-def _load(folders: tuple[Path, ...]) -> EmbeddingSet:
+def _load(folders: Sequence[Path]) -> EmbeddingSet:
     import numpy as np
 
-    from farvox.errors import TrialError
     from farvox.io.embeddings import EmbeddingSet
 
     sets = [EmbeddingSet.load(folder) for folder in folders]

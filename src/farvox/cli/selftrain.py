@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from farvox.adapt.cluster import METHODS
+from farvox.adapt.cluster import METHODS, WCCS
+from farvox.adapt.elbow import AXES
 from farvox.adapt.selftrain import Round, labels_of, table_of_rounds
 from farvox.cli.recipes import default_run_dir, find_recipe, load_recipe
-from farvox.cli.run import Plan, System, prepare_stage
+from farvox.cli.run import Plan, System, extract_for, prepare_stage, score_for, score_set
 from farvox.errors import RecipeError
 from farvox.recipe import Recipe, merge, parse_recipe, recipe_to_table, recipe_to_toml
 
@@ -113,23 +114,19 @@ def cluster_stage(run: Selftraining, number: int) -> None:
     here, settings = run.round(number), run.recipe.selftrain
     if _already(here, "cluster"):
         return
-    from farvox.adapt.cluster import Trust, cluster, numbers_of_clusters, trusted
-    from farvox.adapt.kmeans import unit_rows
+    from farvox.adapt.cluster import Settings, Trust, numbers_of_clusters, trusted
     from farvox.adapt.labels import figures_by_truth, true_labels, write_labels
-    from farvox.cli.cluster import draw_elbow, facts_of, summary
+    from farvox.cli.cluster import draw_elbow, facts_of, summary, swept
     from farvox.io.embeddings import EmbeddingSet
     from farvox.io.kaldi import DataDir
     from farvox.metrics.clustering import normalised_mutual_information
-    from farvox.progress import ProgressLine
 
     found = EmbeddingSet.load(here.embeddings)
-    numbers = numbers_of_clusters(settings.clusters)
-    with ProgressLine("cluster", len(numbers)) as line:
-        sweep = cluster(
-            unit_rows(found), numbers, method=METHODS[settings.method], seed=run.recipe.seed,
-            iterations=settings.iterations,
-            progress=lambda done, number, wccs: line.show(done, f"{number} clusters: {wccs:.4f}"),
-        )  # fmt: skip
+    how = Settings(
+        METHODS[settings.method], run.recipe.seed, settings.iterations, settings.per_cluster,
+        settings.wccs == "samples", AXES[settings.elbow],
+    )  # fmt: skip
+    sweep = swept(found, numbers_of_clusters(settings.clusters), how, here.sweep)
     labels_N = sweep.clustering.labels_N
     earlier = None if number == 1 else labels_of(run.round(number - 1).labels, found.utt_ids)
     earlier_N = None if earlier is None else earlier.rank("dense").to_numpy().astype("int32")
@@ -146,6 +143,7 @@ def cluster_stage(run: Selftraining, number: int) -> None:
     print("\n".join(summary(facts)), flush=True)
     kept_facts = ("clusters", "wccs", "kept", "utterances", "truth", "nmi_to_last")
     here.mark_done("cluster", {name: facts[name] for name in kept_facts})
+    here.sweep.unlink(missing_ok=True)
 
 
 def train_stage(run: Selftraining, number: int) -> None:
@@ -166,22 +164,14 @@ def evaluate_stage(run: Selftraining, plan: Plan, number: int) -> None:
     whole = all(each.name in known for each in run.recipe.evaluate)
     if not run.recipe.evaluate or _already(here, "evaluate", whole):
         return
-    from farvox.cli.extract import extract_to
-    from farvox.cli.run import score_set
-    from farvox.cli.score import score
-    from farvox.io.kaldi import DataDir
     from farvox.metrics.detection import detection_error
     from farvox.zoo import open_embedder
 
     system = System(f"round {number}", run.recipe, here.path / "evaluation")
-    embedder = open_embedder(run.model_before(number + 1), run.recipe.device)
-    for data, out in {e.data: plan.embeddings(system, e) for e in run.recipe.evaluate}.items():
-        extract_to(embedder, DataDir.open(Path(data)), out)
+    extract_for(plan, system, open_embedder(run.model_before(number + 1), run.recipe.device))
+    score_for(plan, system)
     eer = {}
     for each in run.recipe.evaluate:
-        out = plan.scores(system, each)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        score(Path(each.trials), (plan.embeddings(system, each),), out=out)
         found = score_set(plan, system, each)
         eer[each.name] = detection_error(found.scores, found.target).eer
     here.mark_done("evaluate", {"eer": eer})
@@ -224,6 +214,9 @@ def _refuse_unusable(recipe: Recipe) -> None:
             here.method not in METHODS,
             f"selftrain.method = '{here.method}'; it must be one of {', '.join(METHODS)}",
         ),
+        (here.wccs not in WCCS, f"selftrain.wccs = '{here.wccs}'; it must be one of {', '.join(WCCS)}"),
+        (here.elbow not in AXES, f"selftrain.elbow = '{here.elbow}'; it must be one of {', '.join(AXES)}"),
+        (here.per_cluster < 0, f"selftrain.per_cluster = {here.per_cluster}; it must be at least 0"),
         (not 0 <= here.share < 1, f"selftrain.share = {here.share:g}; it must be from 0 to below 1"),
         (
             bool(here.share and not recipe.data.domain_weights and len(recipe.data.train) > 1),

@@ -1,4 +1,4 @@
-"""``farvox simulate`` and ``farvox rirs``: far-field copies of close-talk speech, and rooms for them."""
+"""``farvox simulate``, ``rirs`` and ``noises``: far-field copies of speech, and rooms and noise for them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def simulate(
 ) -> None:
     """Make far-field copies of a data dir: utterances UTT_COPY_MICROPHONE, conditions in OUT/utt2cond.
 
-    An interrupted run goes on where it stopped.
+    OUT/enrol_map names each utterance with its copies, for "farvox score --enrol-map". An interrupted run
+    goes on where it stopped.
 
     Args:
         dir: the data dir of close-talk speech.
@@ -89,6 +90,35 @@ def rirs(
         what = Rooms(t60, distance, array, channels or None)
         made = simulate_bank(out, rooms=rooms, per_room=per_room, what=what, note=_note, seed=seed, jobs=jobs)
     print(f"{made.path}: {len(made):,} responses")
+
+
+def noises(
+    dir: Annotated[Positional[Path], arg(metavar="DIR")],
+    out: Annotated[Positional[Path], arg(metavar="OUT")],
+    least: float = 0.5,
+    format: Literal["flac", "wav"] = "flac",
+    jobs: int | None = None,
+) -> None:
+    """Make a data dir of noise from the pauses of recordings: what is heard where nobody speaks.
+
+    The speech-to-noise ratio of each recording is in OUT/utt2cond. An interrupted run goes on where it
+    stopped.
+
+    Args:
+        dir: the data dir of speech.
+        out: the data dir to write.
+        least: seconds of background that a recording must have to be used.
+        format: of the audio.
+        jobs: processes; by default as many as the machine has processors.
+    """
+    from farvox.corpora.backgrounds import cut_backgrounds
+
+    made, ratios_db, num_recordings = cut_backgrounds(
+        dir, out, note=_note, least=least, suffix=format, jobs=jobs
+    )
+    low, middle, high = ratios_db
+    print(f"{made.path}: background of {len(made):,} of {num_recordings:,} recordings")
+    print(f"speech over noise: half of them between {low:.0f} and {high:.0f} dB, median {middle:.0f} dB")
 
 
 def _note(line: str) -> None:

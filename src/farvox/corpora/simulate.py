@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from farvox.acoustics.mixing import convolve_array, is_silent, power, set_level
 from farvox.acoustics.rooms import Samples
 from farvox.acoustics.scenes import draw_scene, measured, refuse_scene
 from farvox.corpora.parts import Note
 from farvox.corpora.simulate_rirs import SUFFIXES, Rir, Rooms, open_banks
-from farvox.corpora.simulate_work import AUDIO, Row, claim, finish, in_batches, shown
+from farvox.corpora.simulate_work import AUDIO, Row, claim, digest, finish, in_batches, shown
 from farvox.errors import AudioError, CorpusError, DataDirError
 from farvox.io.audio import read_audio, read_channels, write_audio
 from farvox.io.kaldi import DataDir
@@ -28,6 +28,7 @@ from farvox.types import Utterance
 BATCH = 16  # copies between two marks of an interrupted run
 LEVEL_DB = -26.0  # of the mean over the channels, dB of full scale
 TRIES = 20
+ENROL_MAP = "enrol_map"  # each utterance with its copies, as score takes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ def simulate(
 ) -> DataDir:
     """Make far-field copies of a data dir: ``<utterance>_<copy>_<microphone>`` in ``out``.
 
+    ``enrol_map`` in it names each utterance together with its copies, so that all of them can be one enrolment.
+
     Noise comes from a place of its own in the room: with a bank, that of another response of the room.
     Where a response has no such partner (measured ones), one microphone hears the noise dry, and several
     hear a cut each, which is noise from all around.
@@ -122,15 +125,17 @@ def simulate(
     bank = tuple(open_banks(rirs))
     noises = tuple(path for folder in noise for path in _files(folder))
     claim(out, {
-        "kind": "copies", "source": _digest(f"{u.utt_id} {u.wav_path}" for u in utterances),
-        "rirs": _digest(f"{rir.name} {rir.path}" for rir in bank), "noise": _digest(noises), "snr": snr,
+        "kind": "copies", "source": digest(f"{u.utt_id} {u.wav_path}" for u in utterances),
+        "rirs": digest(f"{rir.name} {rir.path}" for rir in bank), "noise": digest(noises), "snr": snr,
         "copies": copies, "suffix": suffix, "seed": seed, "channels": rooms.channels,
         "rooms": None if bank else [rooms.t60, rooms.distance, rooms.array],
     })  # fmt: skip
     recipe = Recipe(out / AUDIO, bank, _by_room(bank), rooms, noises, snr, copies, suffix, seed)
     items = [(n * copies + copy, copy, utt) for n, utt in enumerate(utterances) for copy in range(copies)]
     table = in_batches(out, partial(_copy, recipe), items, "copies made", note, size=BATCH, jobs=jobs)
-    return finish(out, table)
+    together = table.group_by("source").agg(pl.col("utt_id").sort()).sort("source")
+    lines = (f"{name} {' '.join([name, *copies])}\n" for name, copies in together.iter_rows())
+    return finish(out, table, {ENROL_MAP: "".join(lines)})
 
 
 def _copy(recipe: Recipe, item: tuple[int, int, Utterance]) -> list[Row]:
@@ -250,10 +255,3 @@ def _files(source: str | Path) -> list[str]:
     if not paths:
         raise DataDirError(f"{folder}: has neither a wav.scp nor files in {' or '.join(SUFFIXES)}")
     return paths
-
-
-def _digest(lines: Iterable[str]) -> str:
-    digest = sha256()
-    for line in lines:
-        digest.update(f"{line}\n".encode())
-    return digest.hexdigest()

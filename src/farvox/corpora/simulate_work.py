@@ -7,10 +7,11 @@ again. The cut into batches does not depend on the number of processes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
@@ -55,6 +56,14 @@ def claim(out: Path, settings: Mapping[str, object]) -> None:
             f"{out}: was begun with other settings ({', '.join(other)}); "
             "choose another name, or remove the folder to begin again"
         )
+
+
+def digest(lines: Iterable[str]) -> str:
+    """What stands for many lines in a claim."""
+    found = sha256()
+    for line in lines:
+        found.update(f"{line}\n".encode())
+    return found.hexdigest()
 
 
 def in_batches(
@@ -102,10 +111,10 @@ def in_batches(
     return pl.concat([read_conditions(path) for path, _ in batches])
 
 
-def finish(out: Path, table: pl.DataFrame) -> DataDir:
+def finish(out: Path, table: pl.DataFrame, files: Mapping[str, str] | None = None) -> DataDir:
     """Write the data dir of a table whose columns ``file``, ``speaker`` and ``num_samples`` become its lines.
 
-    The audio lies below ``out``; the tables of the batches stay, so that a second run finds all done.
+    ``files`` are more files, name to text. The audio lies below ``out``; the tables of the batches stay, so that a second run finds all done.
     """
     utterances = [
         Utterance(utt_id, str(out / AUDIO / file), speaker or None, int(num_samples))
@@ -114,7 +123,7 @@ def finish(out: Path, table: pl.DataFrame) -> DataDir:
         ).iter_rows()
     ]
     conditions = table.drop("file", "speaker", "num_samples")
-    return write_data_dir(out, utterances, files={CONDITIONS: conditions_text(conditions)})
+    return write_data_dir(out, utterances, files={CONDITIONS: conditions_text(conditions), **(files or {})})
 
 
 def _do_batch(function: Callable[[Item], list[Row]], batch: tuple[Path, Sequence[Item]]) -> int:

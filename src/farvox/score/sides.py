@@ -131,11 +131,13 @@ class SideFinder:
         Args:
             spelled: the id as the trial list has it.
             as_channels: see `find_one`.
-            side_map: ids that stand for several others; those that it does not name stand for themselves.
+            side_map: ids, with or without their audio suffix, that stand for several others; those that it does
+                not name stand for themselves.
         """
-        if side_map is None or spelled not in side_map:
+        model = next((name for name in (spelled, stem_of(spelled)) if side_map and name in side_map), None)
+        if side_map is None or model is None:
             return self.find_one(spelled, as_channels)
-        members = [self.find_one(name, as_channels) for name in side_map[spelled]]
+        members = [self.find_one(name, as_channels) for name in side_map[model]]
         for member in members:
             if isinstance(member, str):
                 return f"in the model '{spelled}': {member}"

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from farvox.errors import TrialError
 from farvox.io.atomic import atomic_file
+from farvox.recipe_evaluate import ChannelIds
 from farvox.score.columns import encoded_columns
 from farvox.score.sides import SideFinder, SideMap
 from farvox.types import Trial, TrialSide
 
 LINES_PER_BLOCK = 1_000_000
-ChannelIds = Literal["enrol", "test", "both", "neither"]
 
 LABEL_WORDS = ({"1": 1, "0": 0}, {"target": 1, "nontarget": 0}, {"tgt": 1, "imp": 0})
 
