@@ -29,8 +29,8 @@ def cut_backgrounds(
 ) -> tuple[DataDir, tuple[float, float, float], int]:  # fmt: skip
     """Make a data dir of the backgrounds of recordings, by `farvox.acoustics.background`.
 
-    Utterances keep their names and have no speaker; their `utt2cond` has ``snr``, the speech-to-noise ratio of
-    the recording by `farvox.acoustics.quality`, dB. All are brought to one level.
+    Utterances keep their names and have no speaker; their `utt2cond` has ``snr``, the speech-to-noise ratio
+    of the recording by `farvox.acoustics.quality`, dB. All are brought to one level.
 
     Args:
         source: the data dir.
@@ -41,7 +41,7 @@ def cut_backgrounds(
         jobs: processes; as many as there are processors by default.
 
     Returns:
-        The data dir, the quartiles of the speech-to-noise ratios (dB), and how many recordings were looked at.
+        The data dir, the quartiles of the speech-to-noise ratios (dB), and how many recordings there were.
 
     Raises:
         CorpusError: options that make no sense, or a folder that was begun with others.

@@ -84,7 +84,7 @@ def simulate(
 ) -> DataDir:
     """Make far-field copies of a data dir: ``<utterance>_<copy>_<microphone>`` in ``out``.
 
-    ``enrol_map`` in it names each utterance together with its copies, so that all of them can be one enrolment.
+    ``enrol_map`` in it names each utterance with its copies, so that all of them can be one enrolment.
 
     Noise comes from a place of its own in the room: with a bank, that of another response of the room.
     Where a response has no such partner (measured ones), one microphone hears the noise dry, and several

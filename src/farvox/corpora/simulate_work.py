@@ -114,7 +114,8 @@ def in_batches(
 def finish(out: Path, table: pl.DataFrame, files: Mapping[str, str] | None = None) -> DataDir:
     """Write the data dir of a table whose columns ``file``, ``speaker`` and ``num_samples`` become its lines.
 
-    ``files`` are more files, name to text. The audio lies below ``out``; the tables of the batches stay, so that a second run finds all done.
+    ``files`` are more files, name to text. The audio lies below ``out``; the tables of the batches stay, so
+    that a second run finds all done.
     """
     utterances = [
         Utterance(utt_id, str(out / AUDIO / file), speaker or None, int(num_samples))

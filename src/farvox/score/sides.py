@@ -131,8 +131,8 @@ class SideFinder:
         Args:
             spelled: the id as the trial list has it.
             as_channels: see `find_one`.
-            side_map: ids, with or without their audio suffix, that stand for several others; those that it does
-                not name stand for themselves.
+            side_map: ids, with or without their audio suffix, that stand for several others; those that it
+                does not name stand for themselves.
         """
         model = next((name for name in (spelled, stem_of(spelled)) if side_map and name in side_map), None)
         if side_map is None or model is None:
