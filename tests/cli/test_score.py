@@ -255,3 +255,15 @@ def test_score_does_not_import_torch(folder):
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_map_names_ids_with_or_without_their_suffix_and_one_that_names_none_is_refused(folder, capsys):
+    (folder / "list").write_text("anna-0.wav ben-0.wav\n")
+    words = ("score", folder / "list", folder / "emb", "--enrol-map", folder / "map", "--out")
+    for number, name in enumerate(("anna-0.wav", "anna-0")):
+        (folder / "map").write_text(f"{name} anna-0 anna-1\n")
+        assert run(*words, folder / f"s{number}") == 0
+    assert (folder / "s0").read_bytes() == (folder / "s1").read_bytes()
+    (folder / "map").write_text("anna anna-0 anna-1\n")
+    assert run(*words, folder / "s2") == 1
+    assert "names no id of that side of" in capsys.readouterr().err and not (folder / "s2").exists()
