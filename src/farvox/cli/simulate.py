@@ -27,8 +27,8 @@ def simulate(
 ) -> None:
     """Make far-field copies of a data dir: utterances UTT_COPY_MICROPHONE, conditions in OUT/utt2cond.
 
-    OUT/enrol_map names each utterance with its copies, for "farvox score --enrol-map". An interrupted run
-    goes on where it stopped.
+    OUT/enrol_map names each utterance with its copies: an enrolment map for "farvox score". An interrupted
+    run goes on where it stopped.
 
     Args:
         dir: the data dir of close-talk speech.
