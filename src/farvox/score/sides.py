@@ -134,8 +134,10 @@ class SideFinder:
             side_map: ids, with or without their audio suffix, that stand for several others; those that it
                 does not name stand for themselves.
         """
-        model = next((name for name in (spelled, stem_of(spelled)) if side_map and name in side_map), None)
-        if side_map is None or model is None:
+        if side_map is None:
+            return self.find_one(spelled, as_channels)
+        model = spelled if spelled in side_map else stem_of(spelled)
+        if model not in side_map:
             return self.find_one(spelled, as_channels)
         members = [self.find_one(name, as_channels) for name in side_map[model]]
         for member in members:
