@@ -5,9 +5,7 @@ from __future__ import annotations
 import typing
 from dataclasses import dataclass
 
-Channels = typing.Literal["mean-norm", "mean", "sum", "score-mean", "best", "weighted", "expand"]
-ChannelIds = typing.Literal["enrol", "test", "both", "neither"]
-Norm = typing.Literal["s-norm", "as-norm"]
+from farvox.types import ChannelIds, Channels, Norm
 
 QUALITY_RULES = ("best", "weighted")
 """Rules that ask how good each recording is."""

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Channels = Literal["mean-norm", "mean", "sum", "score-mean", "best", "weighted", "expand"]
+"""How the utterances of a side become one."""
+ChannelIds = Literal["enrol", "test", "both", "neither"]
+"""Whose ids mean their channels where an utterance of that id is there too."""
+Norm = Literal["s-norm", "as-norm"]
+"""How scores are normalised by a cohort."""
 
 
 @dataclass(frozen=True, slots=True)

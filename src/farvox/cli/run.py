@@ -19,7 +19,8 @@ from farvox.cli.recipes import default_run_dir, find_recipe, load_recipe
 from farvox.cli.score import BackEnd, score_by
 from farvox.errors import RecipeError, UsageError
 from farvox.recipe import Recipe, merge, parse_recipe, recipe_to_table
-from farvox.recipe_evaluate import QUALITY_RULES, ChannelIds, EvaluateRecipe
+from farvox.recipe_evaluate import QUALITY_RULES, EvaluateRecipe
+from farvox.types import ChannelIds
 
 if TYPE_CHECKING:
     from farvox.report.det import ScoreSet

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from farvox.errors import TrialError, UsageError
-from farvox.recipe_evaluate import ChannelIds, Channels, Norm
+from farvox.types import ChannelIds, Channels, Norm
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 
 from farvox.errors import TrialError
 from farvox.io.atomic import atomic_file
-from farvox.recipe_evaluate import ChannelIds
 from farvox.score.columns import encoded_columns
 from farvox.score.sides import SideFinder, SideMap
-from farvox.types import Trial, TrialSide
+from farvox.types import ChannelIds, Trial, TrialSide
 
 LINES_PER_BLOCK = 1_000_000
 
