@@ -28,6 +28,18 @@ def test_t60_is_refused_for_silence_and_for_a_response_that_is_cut_off():
         measure_t60(np.ones(16))
 
 
+def test_noise_and_the_end_of_a_recording_are_not_taken_for_the_room():
+    noise = np.random.default_rng(1).standard_normal(32000)
+    decay = noise * 10 ** (-3 * np.arange(32000) / (0.5 * 16000))
+    recorded = decay + 0.01 * np.random.default_rng(2).standard_normal(32000)  # noise at -40 dB
+    assert measure_t60(recorded, decay_db=20) == pytest.approx(0.5, rel=0.05)
+    with pytest.raises(AudioError, match="35 dB before it ends or noise covers it"):
+        measure_t60(recorded)
+    for cut_off in (decaying_noise(1.0)[:4000], np.pad(decaying_noise(1.0)[:4000], (0, 16000))):
+        with pytest.raises(AudioError, match="before it ends"):
+            measure_t60(cut_off, decay_db=20)
+
+
 def test_drr_is_the_ratio_of_the_first_arrival_to_the_rest():
     rir = np.zeros(8000)
     rir[100], rir[1000], rir[1001] = 1.0, 1.5, 0.5

@@ -143,6 +143,10 @@ def _with_tail(rirs_CT: Floats, noise_CT: Floats, complete: int, t60: float) -> 
 def measure_t60(rir_T: ArrayLike, sample_rate: int = 16000, *, decay_db: float = 30.0) -> float:
     """Reverberation time from the slope of the backward-integrated energy (Schroeder 1965).
 
+    A recorded response ends here where it has come down to its noise (the mean of its last tenth, and 3 dB).
+    What would have followed that end must matter little where the fit ends; otherwise noise, or a recording
+    cut short, would be taken for the room.
+
     Args:
         rir_T: one impulse response.
         sample_rate: Hz.
@@ -152,25 +156,47 @@ def measure_t60(rir_T: ArrayLike, sample_rate: int = 16000, *, decay_db: float =
         Seconds for a decay of 60 dB.
 
     Raises:
-        AudioError: the response is silent or does not decay that far.
+        AudioError: the response is silent, or does not decay that far before it ends or noise covers it.
     """
     energy_T = np.asarray(rir_T, np.float64) ** 2
     if not energy_T.any():
         raise AudioError("a silent impulse response has no reverberation time")
+    energy_T, last = _before_noise(energy_T, max(1, int(0.02 * sample_rate)))
     left_T = np.cumsum(energy_T[::-1])[::-1]
     curve_T = 10 * np.log10(np.maximum(left_T / left_T[0], 1e-30))
     fitted = np.flatnonzero((curve_T <= -5) & (curve_T >= -5 - decay_db))
+    too_short = AudioError(
+        f"the impulse response does not decay by {5 + decay_db:g} dB before it ends or noise covers it"
+    )
     if len(fitted) < 2 or curve_T[-1] > -5 - decay_db:
-        raise AudioError(f"the impulse response does not decay by {5 + decay_db:g} dB")
-    slope = np.polyfit(fitted / sample_rate, curve_T[fitted], 1)[0]
-    return float(-60 / slope)
+        raise too_short
+    t60 = float(-60 / np.polyfit(fitted / sample_rate, curve_T[fitted], 1)[0])
+    missing = last * t60 * sample_rate / np.log(1e6)  # of an exponential decay from here on
+    if missing > left_T[fitted[-1]] / 3:
+        raise too_short
+    return t60
+
+
+def _before_noise(energy_T: NDArray[np.float64], frame: int) -> tuple[NDArray[np.float64], float]:
+    """A response's energy until noise covers it, and the mean energy of a sample at that end."""
+    frame = min(frame, len(energy_T))
+    level_F = energy_T[: len(energy_T) // frame * frame].reshape(-1, frame).mean(axis=1)
+    noise = float(energy_T[-max(1, len(energy_T) // 10) :].mean())
+    peak = int(np.argmax(level_F))
+    covered = np.flatnonzero(level_F[peak + 1 :] <= 2 * noise)
+    if not len(covered):
+        return energy_T, float(level_F[-1])
+    end = peak + 1 + int(covered[0])
+    return energy_T[: end * frame], float(level_F[end - 1])
 
 
 def measure_drr(rir_T: ArrayLike, sample_rate: int = 16000, *, direct_ms: float = 2.5) -> float:
     """Direct-to-reverberant ratio in dB.
 
-    The direct path begins with the first sample within 12 dB of the peak (an echo that sums several
-    images can be the peak) and lasts ``direct_ms``.
+    The direct path begins with the first sample within 12 dB of the peak and lasts ``direct_ms``. It is not
+    the peak where echoes are louder, several images that add up or those of a talker who faces away: in nine
+    of the ten measured GTU responses the first sound arrives 7 to 34 ms before the peak. A window that starts
+    at the peak counts all before it, early echoes too, as direct: -6 to -14 dB there, -7 to -17 dB here.
 
     Raises:
         AudioError: nothing follows the direct path, so that no ratio exists.
