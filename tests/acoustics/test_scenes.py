@@ -36,6 +36,8 @@ def test_a_response_that_does_not_decay_has_no_t60() -> None:
         ({"array": "round"}, "no array is called 'round'"),
         ({"array": "linear4", "channels": (4,)}, "linear4 has no channel 4"),
         ({"t60": (0.5, 0.3)}, "T60 goes from the least"),
+        ({"t60": (0.1, 0.3)}, "T60 goes from the least"),
+        ({"t60": (0.3, np.inf)}, "T60 goes from the least"),
         ({"distance": (1.0, 9.0)}, "distance goes from the least"),
     ],
 )

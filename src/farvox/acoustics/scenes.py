@@ -21,6 +21,7 @@ ARRAYS = {"single": 1, "circular16": 16, "circular4": 4, "linear4": 4, "adhoc4":
 stand about the room, and its middle is its first one."""
 
 FARTHEST = 5.0  # metres, what fits into every room that is drawn
+LEAST_T60 = 0.15  # seconds; by Sabine's formula the largest room that is drawn has 0.146 s without any echo
 
 Floats = NDArray[np.float64]
 
@@ -98,8 +99,11 @@ def refuse_scene(
     for channel in channels or ():
         if not 0 <= channel < ARRAYS[array]:
             raise AudioError(f"{array} has no channel {channel}; it has {ARRAYS[array]}, counted from 0")
-    if not 0 < t60[0] <= t60[1]:
-        raise AudioError(f"a T60 goes from the least to the greatest, in seconds, not {t60[0]} to {t60[1]}")
+    if not LEAST_T60 <= t60[0] <= t60[1] < np.inf:
+        raise AudioError(
+            f"a T60 goes from the least ({LEAST_T60:g} s, what walls can do in the largest room) to the "
+            f"greatest, not {t60[0]} to {t60[1]}"
+        )
     if not 0.5 <= distance[0] <= distance[1] <= FARTHEST:
         raise AudioError(
             f"a distance goes from the least (0.5 m) to the greatest ({FARTHEST:g} m), "
