@@ -89,6 +89,13 @@ def test_conditions_tell_takes_apart(data_dir):
         takes_by_condition(source, ["room"])
 
 
+@pytest.mark.parametrize("name", ["channel", "microphone"])
+def test_the_column_of_channels_tells_no_takes_apart(data_dir, name):
+    source = data_dir("a_0", "a_1", conditions=f"utt_id\t{name}\na_0\t0\na_1\t1\n")
+    with pytest.raises(DataDirError, match=f"--by {name}: tells the channels of a take apart"):
+        takes_by_condition(source, [name])
+
+
 def test_conditions_that_are_not_there_are_said_to_be_missing(data_dir):
     with pytest.raises(DataDirError, match="utt2cond: no such file"):
         takes_by_condition(data_dir("a_0"), ["utterance"])

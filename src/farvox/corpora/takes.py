@@ -111,6 +111,8 @@ def takes_by_condition(data_dir: DataDir, columns: Sequence[str]) -> Takes:
     if channel is None or missing:
         lacks = f"column '{missing[0]}'" if missing else f"column of channels ({', '.join(CHANNEL_COLUMNS)})"
         raise DataDirError(f"{path}:1: no {lacks}; there are: {', '.join(there)}")
+    if channel in columns:
+        raise DataDirError(f"--by {channel}: tells the channels of a take apart, not takes; leave it out")
     keys = pl.concat_str([*columns, pl.col("speaker_id").fill_null("")], separator="\0")
     table = data_dir.table.join(
         conditions.rename({channel: "channel"}), on="utt_id", how="left", maintain_order="left"
