@@ -91,6 +91,12 @@ def test_channels_are_read_one_by_one_or_together(tmp_path: Path) -> None:
         read_audio(tmp_path / "array.wav", channel=4)
 
 
+def test_more_channels_than_flac_holds_are_refused(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.flac", np.zeros((8, 100)))
+    with pytest.raises(AudioError, match=r"a\.flac: flac holds 8 channels at most, not 9"):
+        write_audio(tmp_path / "a.flac", np.zeros((9, 100)))
+
+
 @pytest.mark.parametrize("name", ["mono.wav", "mono.flac"])
 @settings(deadline=None)
 @given(start=st.integers(0, 5500), num_samples=st.none() | st.integers(0, 5500))

@@ -40,6 +40,7 @@ _UNKNOWN_FORMAT = (1, 7)  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT, and what is
 _TRUSTED_SUFFIXES = (".mp3", ".raw")  # libsndfile goes by these names whatever the file holds
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's SF_COUNT_MAX: a flac file written by a pipe
 _SHORTFALL_SECONDS = 0.25  # what codecs may leave out at the ends of a file that is whole
+_MOST_FLAC_CHANNELS = 8
 _EDGE_SECONDS = 0.1  # context that soxr is given on either side of a part, longer than its filter
 
 
@@ -190,11 +191,13 @@ def write_audio(path: str | Path, wav_T: npt.NDArray[np.floating], sample_rate: 
         sample_rate: Hz.
 
     Raises:
-        AudioError: another suffix, no samples, or samples that are not finite.
+        AudioError: another suffix, no samples, samples that are not finite, or more channels than flac holds.
     """
     if Path(path).suffix.lower() not in (".wav", ".flac"):
         raise AudioError(f"{path}: audio is written as .wav or .flac; choose one of these suffixes")
     wav_T = _checked(_Source(str(path)), np.asarray(wav_T))
+    if wav_T.ndim == 2 and len(wav_T) > _MOST_FLAC_CHANNELS and Path(path).suffix.lower() == ".flac":
+        raise AudioError(f"{path}: flac holds 8 channels at most, not {len(wav_T)}; write .wav")
     pcm_T = np.clip(np.rint(wav_T * 32768.0), -32768, 32767).astype(np.int16)
     with atomic_file(path) as temporary:
         soundfile.write(temporary, pcm_T.T, sample_rate, subtype="PCM_16")
