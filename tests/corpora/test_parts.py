@@ -103,3 +103,11 @@ def test_nothing_is_written_when_one_part_cannot_be(tmp_path, record, notes):
     with pytest.raises(CorpusError, match="out/dev: none of its audio files can be used"):
         write_parts(tmp_path / "out", parts, note=notes.append)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_rate_of_a_task_gone_on_with_is_that_of_what_is_done_now() -> None:
+    said: list[str] = []
+    progress = Progress("copies made", 1000, said.append, every=0, done=900)
+    progress.start -= 100  # seconds ago
+    progress.advance(50)
+    assert said == ["copies made: 950 of 1,000, 0 a second, 2 min left"]

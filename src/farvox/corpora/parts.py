@@ -21,11 +21,11 @@ Rejected = dict[str, str]  # path of an audio file -> why it is of no use
 
 
 class Progress:
-    """Says how far a long task has come, at most once every few seconds."""
+    """Says how far a long task has come, at most once every few seconds; ``done`` of it was done before."""
 
-    def __init__(self, what: str, total: int, note: Note, *, every: float = 5.0) -> None:
+    def __init__(self, what: str, total: int, note: Note, *, every: float = 5.0, done: int = 0) -> None:
         self.what, self.total, self.note, self.every = what, total, note, every
-        self.done = 0
+        self.done = self.before = done
         self.start = self.last = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
@@ -34,7 +34,7 @@ class Progress:
         now = time.monotonic()
         if now - self.last >= self.every:
             self.last = now
-            rate = self.done / (now - self.start)
+            rate = (self.done - self.before) / (now - self.start)
             minutes = (self.total - self.done) / rate / 60
             self.note(
                 f"{self.what}: {self.done:,} of {self.total:,}, {rate:,.0f} a second, {minutes:.0f} min left"

@@ -89,8 +89,7 @@ def in_batches(
         for start in range(0, len(items), size)
     ]
     todo = [batch for batch in batches if not batch[0].exists()]
-    progress = Progress(what, len(items), note)
-    progress.advance(len(items) - sum(len(batch[1]) for batch in todo))
+    progress = Progress(what, len(items), note, done=len(items) - sum(len(batch[1]) for batch in todo))
     jobs = min(jobs or os.cpu_count() or 1, len(todo))
     work = partial(_do_batch, function)
     if jobs <= 1:
