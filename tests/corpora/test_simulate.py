@@ -163,6 +163,12 @@ def test_what_cannot_be_copied_is_named(close: Path, bank: Path, tmp_path: Path)
         simulate(close / "data", tmp_path / "a", note=quiet, rooms=Rooms(array="round"))
     with pytest.raises(AudioError, match="has no channel 7"):
         simulate(close / "data", tmp_path / "b", note=quiet, rirs=[bank], rooms=Rooms(channels=(7,)), jobs=1)
+    for snr in ((20, 5), (np.nan, np.nan), (0, np.inf)):
+        with pytest.raises(CorpusError, match="an SNR from the lowest"):
+            simulate(close / "data", tmp_path / "snr", note=quiet, rirs=[bank], snr=snr)
+    write_audio(tmp_path / "half" / "dead.wav", np.stack([np.eye(1, 800)[0], np.zeros(800)]))
+    with pytest.raises(AudioError, match="response 'dead': channel 1 is silent"):
+        simulate(close / "data", tmp_path / "d", note=quiet, rirs=[tmp_path / "half"], jobs=1)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataDirError, match=r"neither a wav\.scp nor files"):
         open_banks([tmp_path / "empty"])
@@ -174,3 +180,14 @@ def test_what_cannot_be_copied_is_named(close: Path, bank: Path, tmp_path: Path)
     write_data_dir(tmp_path / "silent", [Utterance("S-1", str(tmp_path / "zeros.wav"), "S", 4000)])
     with pytest.raises(AudioError, match="utterance 'S-1': it is silent"):
         simulate(tmp_path / "silent", tmp_path / "c", note=quiet, rirs=[bank], jobs=1)
+
+
+def test_measured_responses_are_named_by_their_files(bank: Path, tmp_path: Path) -> None:
+    response = next((bank / "audio").glob("*.wav"))
+    for place in ("hall/one two.wav", "room/one_two.wav"):
+        (tmp_path / "files" / place).parent.mkdir(parents=True)
+        shutil.copy(response, tmp_path / "files" / place)
+    with pytest.raises(CorpusError, match="files: two responses have one name"):
+        measure_bank(tmp_path / "out", [tmp_path / "files"], quiet)
+    (tmp_path / "files" / "room" / "one_two.wav").unlink()
+    assert measure_bank(tmp_path / "out", [tmp_path / "files"], quiet).utt_ids.to_list() == ["one_two"]

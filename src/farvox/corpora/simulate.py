@@ -110,7 +110,7 @@ def simulate(
         MissingExtraError: rooms are to be drawn, and pyroomacoustics is not installed.
     """
     out, rooms = Path(out).absolute(), rooms or Rooms()
-    if copies < 1 or seed < 0 or snr[0] > snr[1] or suffix not in ("flac", "wav"):
+    if copies < 1 or seed < 0 or not -np.inf < snr[0] <= snr[1] < np.inf or suffix not in ("flac", "wav"):
         raise CorpusError(
             f"{copies} copies, seed {seed}, SNR {snr[0]} to {snr[1]} dB, .{suffix}: give at least 1 copy, a "
             "seed from 0, an SNR from the lowest to the highest, and flac or wav"
@@ -199,8 +199,12 @@ def _from_bank(recipe: Recipe, rng: np.random.Generator) -> _Place:
     wanted = channels if recipe.rooms.channels is None else recipe.rooms.channels
     missing = [str(channel) for channel in wanted if channel not in channels]
     if missing:
-        raise AudioError(f"response '{rir.name}' has no channel {', '.join(missing)}; it has {numbers}")
+        there = ", ".join(map(str, channels))
+        raise AudioError(f"response '{rir.name}' has no channel {', '.join(missing)}; it has {there}")
     kept = [channels.index(channel) for channel in wanted]
+    for channel, rir_R in zip(wanted, rirs_CR[kept], strict=True):
+        if not rir_R.any():
+            raise AudioError(f"response '{rir.name}': channel {channel} is silent; leave it out")
     conditions = {
         "distance": rir.conditions.get("distance", ""), "rir": rir.name,
         "noise_rir": partner.name if partner else "", "array": rir.conditions.get("array", ""),

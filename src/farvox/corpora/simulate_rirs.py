@@ -178,7 +178,7 @@ def _listed(source: str | Path) -> list[Rir]:
         ]
     else:
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-        rirs = [Rir(path.stem, str(path.absolute()), {}) for path in files]
+        rirs = [Rir("_".join(path.stem.split()), str(path.absolute()), {}) for path in files]
     if not rirs:
         raise DataDirError(f"{folder}: has neither a wav.scp nor files in {' or '.join(SUFFIXES)}")
     return rirs
