@@ -191,3 +191,15 @@ def test_measured_responses_are_named_by_their_files(bank: Path, tmp_path: Path)
         measure_bank(tmp_path / "out", [tmp_path / "files"], quiet)
     (tmp_path / "files" / "room" / "one_two.wav").unlink()
     assert measure_bank(tmp_path / "out", [tmp_path / "files"], quiet).utt_ids.to_list() == ["one_two"]
+
+
+def test_speakers_that_were_corrected_meanwhile_are_those_of_a_run_gone_on_with(
+    close: Path, bank: Path, tmp_path: Path
+) -> None:
+    spoken = [
+        Utterance(each.utt_id, each.wav_path, "X") for each in DataDir.open(close / "data").utterances()
+    ]
+    for utterances in (list(DataDir.open(close / "data").utterances()), spoken):
+        write_data_dir(tmp_path / "data", utterances)
+        made = simulate(tmp_path / "data", tmp_path / "far", note=quiet, rirs=[bank], jobs=1)
+    assert set(made.speaker_ids) == {"X"}

@@ -133,6 +133,9 @@ def simulate(
     recipe = Recipe(out / AUDIO, bank, _by_room(bank), rooms, noises, snr, copies, suffix, seed)
     items = [(n * copies + copy, copy, utt) for n, utt in enumerate(utterances) for copy in range(copies)]
     table = in_batches(out, partial(_copy, recipe), items, "copies made", note, size=BATCH, jobs=jobs)
+    # of now: utt2spk may have been corrected since an interrupted run
+    speakers = {each.utt_id: each.speaker_id or "" for each in utterances}
+    table = table.with_columns(speaker=pl.col("source").replace_strict(speakers))
     together = table.group_by("source").agg(pl.col("utt_id").sort()).sort("source")
     lines = (f"{name} {' '.join([name, *copies])}\n" for name, copies in together.iter_rows())
     return finish(out, table, {ENROL_MAP: "".join(lines)})
