@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from farvox.errors import DataDirError
 from farvox.io.kaldi import DataDir, read_table, write_data_dir
+from farvox.io.lines import read_lines, regular_pairs, split_lines
 from farvox.types import Utterance
 
 # Anything but what ends a field or a line for Python, Kaldi or polars.
@@ -47,6 +48,29 @@ def test_what_is_written_is_read_back_sorted(
     opened = DataDir.open(folder)
     assert list(opened.utterances()) == sorted(utterances, key=lambda u: u.utt_id.encode())
     assert opened.table.equals(written.table)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    text=st.lists(st.sampled_from(["a", "b/c", "é", '"', " ", "  ", "\t", "\n", "\r\n", "\r"]), max_size=12),
+    tail=st.sampled_from(["", "\n", "\n\n"]),
+)
+def test_a_table_read_at_once_is_the_one_read_line_by_line(
+    tmp_path_factory: pytest.TempPathFactory, text: list[str], tail: str
+) -> None:
+    path = tmp_path_factory.mktemp("data") / "table"
+    path.write_text("a b\n" + "".join(text) + tail, newline="")
+    found = regular_pairs(path, ("key", "value"))
+    if found is not None:
+        assert found.equals(split_lines(read_lines(path), ("key", "value")))
+        assert found.equals(read_table(path, ("key", "value")))
+
+
+def test_regular_tables_are_read_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    for text, regular in (("a b\nc d\n", True), ("a b\nc d", True), ("a b\nc d e\n", False), ("", False)):
+        path.write_text(text)
+        assert (regular_pairs(path, ("key", "value")) is not None) == regular
 
 
 @settings(deadline=None, max_examples=50)

@@ -18,7 +18,7 @@ import polars as pl
 
 from farvox.errors import DataDirError
 from farvox.io.atomic import atomic_dir
-from farvox.io.lines import read_lines, split_lines
+from farvox.io.lines import read_lines, regular_pairs, split_lines
 from farvox.types import Utterance
 
 SCHEMA = {"utt_id": pl.String, "wav_path": pl.String, "speaker_id": pl.String, "num_samples": pl.Int64}
@@ -101,6 +101,8 @@ def read_table(path: str | Path, columns: tuple[str, str] = ("utt_id", "value"))
         DataDirError: no such file, not UTF-8, or (with its line number) a line that is empty or has
             no second field.
     """
+    if (regular := regular_pairs(path, columns)) is not None:
+        return regular
     key, value = columns
     table = split_lines(read_lines(path), columns)
     bad = (table[value].is_null() | (table[key] == "")).arg_true()

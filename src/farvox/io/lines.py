@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 
 import polars as pl
@@ -29,6 +30,30 @@ def read_lines(path: str | Path, *, strip: str = " \t\r") -> pl.Series:
     except OSError as error:
         raise DataDirError(f"{path}: cannot be read: {error.strerror or error}") from None
     return lines.fill_null("").str.strip_chars(strip)
+
+
+def regular_pairs(path: str | Path, columns: tuple[str, str]) -> pl.DataFrame | None:
+    """The two columns of a file whose lines all hold two fields and one space between them, else None.
+
+    What `read_lines` and `split_lines` give, in less than half the time; None also where they would raise.
+    """
+    file = Path(path)
+    try:
+        if not file.is_file() or _holds(file, b"\t", b"\r"):
+            return None
+        table = pl.read_csv(
+            file, has_header=False, separator=" ", quote_char=None, schema=dict.fromkeys(columns, pl.String),
+            glob=False,
+        )  # fmt: skip
+    except (OSError, ValueError, pl.exceptions.PolarsError):  # among others, a path with blanks in it
+        return None
+    return None if any(column.has_nulls() for column in table) else table
+
+
+def _holds(file: Path, *characters: bytes) -> bool:
+    """Whether any of the characters is in the file, which is not empty."""
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return any(content.find(character) >= 0 for character in characters)
 
 
 def split_lines(lines: pl.Series, columns: tuple[str, str]) -> pl.DataFrame:
