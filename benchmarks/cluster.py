@@ -47,16 +47,17 @@ def main() -> None:
         sweep(options)
         return
     scale = 20 if options.quick else 1
-    against_plain_lloyd(bench, 100_000 // scale, 1_000 // scale, options.dimension)
+    for spread in (0.8, 6.0):  # clusters with hardly anyone between them, and clusters that overlap
+        against_plain_lloyd(bench, 100_000 // scale, 1_000 // scale, options.dimension, spread)
     bench.finish()
 
 
-def against_plain_lloyd(bench: Bench, count: int, number: int, dimension: int) -> None:
+def against_plain_lloyd(bench: Bench, count: int, number: int, dimension: int, spread: float) -> None:
     """20 iterations on all, against greedy k-means++ and Lloyd in numpy, as scikit-learn has them."""
     rng = np.random.default_rng(0)
     speakers = rng.standard_normal((number, dimension), dtype=np.float32)
     unit_NE = speakers[rng.integers(number, size=count)]
-    unit_NE += 0.8 * rng.standard_normal(unit_NE.shape, dtype=np.float32)
+    unit_NE += spread * rng.standard_normal(unit_NE.shape, dtype=np.float32)
     unit_NE /= np.linalg.norm(unit_NE, axis=1, keepdims=True)
     part, steps = number // 10, 2  # a tenth of the first centres, and of the 20 iterations
 
@@ -84,22 +85,21 @@ def against_plain_lloyd(bench: Bench, count: int, number: int, dimension: int) -
         return kmeans(unit_NE, number, iterations=20, per_cluster=0)
 
     found = ours()
-    mine, best = (
-        inertia(unit_NE, found.labels_N, means(unit_NE, found.labels_N, len(found.centres_KE))),
-        plain(number, 20),
-    )
+    mine = inertia(unit_NE, found.labels_N, means(unit_NE, found.labels_N, len(found.centres_KE)))
+    best = plain(number, 20)
     print(f"  inertia {mine:,.1f}, and {best:,.1f} of scikit-learn's algorithm: {mine / best - 1:+.2%}")
-    assert mine < 1.01 * best
+    if mine > 1.01 * best:
+        raise SystemExit("the inertia is not within 1 %")
     bench.compare(
-        "k-means of 100,000 x 256, k = 1,000, 20 iterations",
+        f"k-means of 100,000 x 256, k = 1,000, 20 iterations, spread {spread}",
         ours=ours,
         reference=plain,
         reference_share=0.1,
         reference_is="greedy k-means++ on all and Lloyd, scikit-learn's default, in numpy",
-        target=at_most(4.0),
+        target=at_most(4.0) if spread < 1 else None,
         published=46.64,
-        floor=2 * count * number * dimension * 20 / 210e9,
-        floor_is="1,024 GFLOP in float32",
+        floor=2 * count * number * dimension * 3 / 210e9,
+        floor_is="three iterations' products, 154 GFLOP in float32",
         note=f"inertia {mine / best - 1:+.2%}",
     )
 

@@ -165,6 +165,9 @@ def write_base(found: dict) -> None:
 
 def check(rows: list[Row], chosen: list[str], more: list[str]) -> int:
     """Say which ratios are lost; a stage that lost one is run once more before that is believed."""
+    if not BASE.exists():
+        print(f"{BASE} is missing: 'make bench-base' makes it")
+        return 1
     base = [row_of(fields) for fields in json.loads(BASE.read_text())["rows"]]
     base = [row for row in base if row.stage in chosen]
     faults = lost(base, rows)
