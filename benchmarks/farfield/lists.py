@@ -5,6 +5,7 @@
 Of each speaker of speechocean762 (SPEAKERS counts the sorted ones, "101-125" unless given) the first 10
 sorted utterances are close-talk enrolments and the last 10 are tests, all pairs. OUT gets:
 
+    speechocean762  the corpus as data dirs
     enrol, near     the recordings themselves
     far-a           the tests through the 10 measured GTU responses, every speaker in all of them
     far-b           the tests through shoebox rooms of their own (T60 0.3 to 0.8 s, 1 to 5 m)
@@ -26,8 +27,9 @@ import numpy as np
 
 from farvox.acoustics.mixing import Array, add_noise, convolve_rir, is_silent, set_level
 from farvox.acoustics.rooms import draw_room, simulate_rirs
+from farvox.corpora.speechocean762 import prepare_speechocean762
 from farvox.io.audio import read_audio, write_audio
-from farvox.io.kaldi import read_table, write_data_dir
+from farvox.io.kaldi import DataDir, write_data_dir
 from farvox.rng import rng_for
 from farvox.types import Utterance
 
@@ -38,7 +40,8 @@ Rir = Callable[[int, np.random.Generator], Array]
 def main(corpora: str, out: str, speakers: str = TEST_SPEAKERS, seed: str = "1") -> None:
     """Write the data dirs and trial lists."""
     root, folder, is_test = Path(corpora), Path(out), speakers == TEST_SPEAKERS
-    enrol, near = split_speakers(root / "speechocean762", speakers)
+    corpus = prepare_speechocean762(root, folder / "speechocean762", note=lambda text: None)
+    enrol, near = split_speakers(corpus[0], speakers)
     noises = noise_clips(root / "noise_esc10", slice(-4, None) if is_test else slice(-6, -4))
     rooms: dict[str, Rir] = {"far-b": simulated_room}
     if is_test:
@@ -57,19 +60,17 @@ def main(corpora: str, out: str, speakers: str = TEST_SPEAKERS, seed: str = "1")
         print(f"{folder / name}: {len(far)} tests, {len(far) * len(enrol):,} trials")
 
 
-def split_speakers(corpus: Path, speakers: str) -> tuple[list[Utterance], list[Utterance]]:
+def split_speakers(train: DataDir, speakers: str) -> tuple[list[Utterance], list[Utterance]]:
     """The first and the last 10 sorted utterances of each speaker."""
     first, last = map(int, speakers.split("-"))
-    paths = dict(read_table(corpus / "train" / "wav.scp").iter_rows())
-    chosen = sorted(read_table(corpus / "train" / "spk2utt").iter_rows())[first - 1 : last]
-    enrol, near = [], []
-    for speaker, words in chosen:
-        utt_ids = sorted(words.split())
-        for side, part in ((enrol, utt_ids[:10]), (near, utt_ids[-10:])):
-            for utt_id in part:
-                path = (corpus / paths[utt_id]).with_suffix(".flac")
-                side.append(Utterance(f"so{speaker}-{utt_id}", str(path), f"so{speaker}"))
-    return enrol, near
+    spoken: dict[str, list[Utterance]] = {}
+    for each in sorted(train.utterances(), key=lambda each: each.utt_id):
+        utt_id, speaker_id = f"so{each.speaker_id}-{each.utt_id}", f"so{each.speaker_id}"
+        spoken.setdefault(speaker_id, []).append(Utterance(utt_id, each.wav_path, speaker_id))
+    chosen = [spoken[speaker_id] for speaker_id in sorted(spoken)[first - 1 : last]]
+    if few := [each[0].speaker_id for each in chosen if len(each) < 20]:
+        sys.exit(f"{few[0]} and {len(few) - 1} more have fewer than 20 utterances, 10 for each side")
+    return [u for each in chosen for u in each[:10]], [u for each in chosen for u in each[-10:]]
 
 
 def noise_files(folder: Path, part: slice) -> list[Path]:
