@@ -35,6 +35,7 @@ def recipe(tmp_path, tiny_recipe, corpus):
             "prepare": [
                 "combine $work/both $corpus/train $corpus/more_renamed",
                 "combine $work/dev $corpus/train",
+                "rirs $work/rooms --rooms 1 --per-room 1 --jobs 1",
                 "trials $work/dev $work/dev/trials --all-pairs",
             ],
             "adapt": [ADAPT],

@@ -73,6 +73,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         himia,
         musan,
         noise_esc10,
+        rirs_gtu,
         rirs_noises,
         speechocean762,
         an4,
@@ -169,22 +170,30 @@ def musan(root: Path) -> None:
 
 
 def noise_esc10(root: Path) -> None:
-    for kind in ("rain", "chainsaw"):
-        voice(root / f"noise_esc10/{kind}/1-{kind}.flac", 1.0)
+    for kind, take in itertools.product(("rain", "chainsaw"), range(1, 8)):
+        voice(root / f"noise_esc10/{kind}/{take}-{kind}.flac", 1.0)
+
+
+def rirs_gtu(root: Path) -> None:
+    write_rir(root / "rirs_gtu/room.wav")
 
 
 def rirs_noises(root: Path) -> None:
     for room in ("smallroom", "mediumroom", "largeroom"):
-        path = root / f"RIRS_NOISES/simulated_rirs/{room}/Room001/Room001-00001.wav"
-        path.parent.mkdir(parents=True)
-        tail_T = np.exp(-np.arange(1600) / 200) * np.random.default_rng(0).standard_normal(1600)
-        soundfile.write(path, 0.5 * tail_T / abs(tail_T).max(), 16000)
+        write_rir(root / f"RIRS_NOISES/simulated_rirs/{room}/Room001/Room001-00001.wav")
+
+
+def write_rir(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    tail_T = np.exp(-np.arange(1600) / 200) * np.random.default_rng(0).standard_normal(1600)
+    soundfile.write(path, 0.5 * tail_T / abs(tail_T).max(), 16000)
 
 
 def speechocean762(root: Path) -> None:
     root = root / "speechocean762"
     (root / "train").mkdir(parents=True)
-    rows = [(f"{speaker:05}{take:04}", f"{speaker:04}") for speaker in range(1, 126) for take in (11, 12)]
+    takes = {speaker: 2 if speaker < 101 else 20 for speaker in range(1, 126)}
+    rows = [(f"{speaker:05}{take:04}", f"{speaker:04}") for speaker in takes for take in range(takes[speaker])]
     for utt_id, speaker in rows:
         voice(root / f"WAVE/SPEAKER{speaker}/{utt_id}.WAV", 0.5)
     wavs = [f"{utt_id}\tWAVE/SPEAKER{speaker}/{utt_id}.WAV\n" for utt_id, speaker in rows]
