@@ -24,7 +24,7 @@ from farvox.score.trials import TrialList, read_trials
 
 LISTS = ("near", "far-a", "far-b")
 BACK_ENDS = {"cosine": [], "centred": ["--centre"], "as-norm": ["--cohort"], "both": ["--centre", "--cohort"]}
-TOP = "300"
+TOP = "100"
 
 
 def main(lists: str, cohort: str, out: str, before: str, *after: str) -> None:
