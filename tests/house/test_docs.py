@@ -94,6 +94,8 @@ def reduced(words: list[str]) -> list[str]:
     small = shlex.split(SMALL)
     if words[1] == "demo" and "--paths.data" not in words:
         small += ["--paths.spec", "tiny"]
+    if recipe.init.classifier == "means":
+        small += ["--init.mean_utterances", "1"]
     if not recipe.init.model:
         small += shlex.split(NARROW[recipe.model["name"]])
     first = 0 if recipe.adapt else recipe.schedule.epochs - 1
