@@ -193,7 +193,9 @@ def speechocean762(root: Path) -> None:
     root = root / "speechocean762"
     (root / "train").mkdir(parents=True)
     takes = {speaker: 2 if speaker < 76 else 20 for speaker in range(1, 126)}
-    rows = [(f"{speaker:05}{take:04}", f"{speaker:04}") for speaker in takes for take in range(takes[speaker])]
+    rows = [
+        (f"{speaker:05}{take:04}", f"{speaker:04}") for speaker in takes for take in range(takes[speaker])
+    ]
     for utt_id, speaker in rows:
         voice(root / f"WAVE/SPEAKER{speaker}/{utt_id}.WAV", 0.5)
     wavs = [f"{utt_id}\tWAVE/SPEAKER{speaker}/{utt_id}.WAV\n" for utt_id, speaker in rows]

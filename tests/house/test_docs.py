@@ -136,7 +136,11 @@ def check_dry(command: Command) -> None:
             assert options and load_recipe(name, overrides)
         case ["tar", "-xzf", archive, "-C", _]:
             assert archive.startswith("downloads/"), str(command)
-        case ["python", "benchmarks/farfield/gain.py", *words]:  # needs minutes; lists and models are real below
+        case [
+            "python",
+            "benchmarks/farfield/gain.py",
+            *words,
+        ]:  # needs minutes; lists and models are real below
             assert (ROOT / "benchmarks/farfield/gain.py").is_file() and len(words) >= 5, str(command)
         case ["python3.11", "-m", "venv", ".venv"] | ["source", ".venv/bin/activate"]:
             pass
