@@ -1,7 +1,6 @@
 """``farvox run``: all stages of a recipe."""
 
 import re
-import time
 
 import polars as pl
 import pytest
@@ -76,12 +75,10 @@ def test_a_second_run_repeats_no_training_and_no_preparation(recipe, tmp_path, c
     assert farvox("run", recipe()) == 0
     first = capsys.readouterr().out
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    start = time.monotonic()
     assert farvox("run", recipe()) == 0
-    assert time.monotonic() - start < 10
     second = capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == before
-    assert second.count("already done") == 3 and "Epoch" not in second
+    assert second.count("already done") == 4 and "Epoch" not in second
     assert first[first.index("== evaluate") :] == second[second.index("== evaluate") :]
 
 
