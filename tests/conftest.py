@@ -17,6 +17,20 @@ settings.register_profile("farvox", deadline=None)  # a busy machine makes no te
 settings.load_profile("farvox")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """A cache of the session's own; the models that were pulled are those of the user's."""
+    from farvox.io.cache import cache_path
+
+    folder = tmp_path_factory.mktemp("cache")
+    models = cache_path() / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    (folder / "models").symlink_to(models.resolve(), target_is_directory=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FARVOX_CACHE", str(folder))
+        yield folder
+
+
 def buzz(rng, pitch, formant, num_samples):
     """A voice-like sound: harmonics of a pitch around a formant, with a little noise."""
     t = np.arange(num_samples) / 16000

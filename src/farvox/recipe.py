@@ -50,6 +50,8 @@ class DataRecipe:
     """Speed factors; each factor other than 1 makes a new speaker of every speaker."""
     workers: int = 2
     """Processes that read and augment."""
+    features: str = "device"
+    """Where features are computed: ``device`` (where the network is) or ``workers``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +229,7 @@ def parse_recipe(table: Mapping[str, Any], source: str = "recipe") -> Recipe:
     recipe: Recipe = _build(Recipe, table, source)
     for name, value, allowed in (
         ("data.sampling", recipe.data.sampling, ("utterance", "speaker")),
+        ("data.features", recipe.data.features, ("device", "workers")),
         ("init.classifier", recipe.init.classifier, ("new", "means", "keep", "extend")),
         ("optim.name", recipe.optim.name, ("sgd", "adam", "adamw")),
         ("optim.precision", recipe.optim.precision, ("fp32", "bf16", "fp16")),

@@ -55,12 +55,12 @@ def test_signals_of_different_lengths_are_an_error(speech):
         add_noise(speech, speech[1:], 10.0)
 
 
-def test_a_crop_from_memory_is_the_crop_from_disk(real_banks):
-    in_memory = NoiseBank.open(real_banks["music"])
-    on_disk = NoiseBank.open(real_banks["music"], max_cached=0)
-    assert in_memory.cached and not on_disk.cached
+def test_a_crop_of_a_pack_is_the_crop_of_the_file(real_banks):
+    packed = NoiseBank.open(real_banks["music"])
+    on_disk = NoiseBank.open(real_banks["music"], pack=False)
+    assert packed.packed is not None and on_disk.packed is None
     for position in range(30):
-        crops = [bank.draw(rng_for(1, 0, position), 30000) for bank in (in_memory, on_disk)]
+        crops = [bank.draw(rng_for(1, 0, position), 30000) for bank in (packed, on_disk)]
         np.testing.assert_array_equal(*crops)
 
 
@@ -79,14 +79,6 @@ def test_a_short_file_is_repeated(made_banks):
     crop_T = bank.draw(rng_for(0, 0, 0), 12000, index=0)
     assert len(crop_T) == 12000
     np.testing.assert_array_equal(crop_T[:5000], crop_T[5000:10000])
-
-
-def test_a_bank_without_lengths_is_read_from_disk(tmp_path, speech):
-    write_audio(tmp_path / "a.wav", speech)
-    write_data_dir(tmp_path / "bank", [Utterance("a", str(tmp_path / "a.wav"))])
-    bank = NoiseBank.open([tmp_path / "bank"])
-    assert not bank.cached
-    assert len(bank.draw(rng_for(0, 0, 0), 3000)) == 3000
 
 
 def test_a_file_at_another_rate_is_cropped_at_the_banks_rate(tmp_path):

@@ -99,7 +99,7 @@ def test_an_rir_file_of_zeros_is_an_error_with_its_name(tmp_path, speech):
 
 def test_what_is_remembered_does_not_change_the_result(made_banks, speech):
     bank = RirBank.open(made_banks["rirs"])
-    forgetful = RirBank(bank.paths, max_cached=0)
+    forgetful = RirBank(bank.paths)
     for length in (8000, 5000, 8000):
         for index in (2, 0, 1, 2):
             wet_T = bank.reverberate(speech[:length], index)
@@ -113,6 +113,16 @@ def test_a_bank_travels_without_its_memory(made_banks, speech):
     travelled = pickle.loads(pickle.dumps(bank))
     assert len(pickle.dumps(bank)) < 2000
     np.testing.assert_array_equal(travelled.reverberate(speech, 1), wet_T)
+
+
+def test_a_packed_bank_gives_what_its_files_give(made_banks, real_banks, speech):
+    for dirs in (made_banks["rirs"], real_banks["rirs"]):
+        packed, on_disk = RirBank.open(dirs), RirBank.open(dirs, pack=False)
+        assert packed.packed is not None and on_disk.packed is None
+        for index in range(len(packed)):
+            np.testing.assert_array_equal(
+                packed.reverberate(speech, index), on_disk.reverberate(speech, index)
+            )
 
 
 def conditioned(folder, t60s):

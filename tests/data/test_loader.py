@@ -2,12 +2,14 @@ import multiprocessing
 
 import numpy as np
 import pytest
+import torch
 
 from farvox.data.dataset import ChunkDataset
 from farvox.data.loader import collate, load_batches
 from farvox.data.plan import EpochPlan, StepBatches
 from farvox.data.table import TrainingTable
 from farvox.errors import AudioError
+from farvox.features.frontend import FrontEndConfig, build_frontend
 from farvox.features.specaugment import draw_masks
 from farvox.io.kaldi import write_data_dir
 from farvox.types import Utterance
@@ -35,6 +37,19 @@ def test_batches_do_not_depend_on_the_number_of_workers(corpus):
     ]
     assert walks[0] == walks[1] == walks[2] and len(walks[0]) == 6
     assert len({positions for positions, *_ in walks[0]}) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_features_are_the_same_wherever_they_are_computed(workers, corpus):
+    frontend = build_frontend(FrontEndConfig(num_mels=24))
+    dataset, batches = dataset_and_batches(corpus / "train", epochs=1)
+    dataset.keep_clean = True
+    here = list(load_batches(dataset, batches, workers=0))
+    there = list(load_batches(dataset, batches, workers=workers, frontend=frontend))
+    for left, computed in zip(here, there, strict=True):
+        assert computed.positions == left.positions
+        torch.testing.assert_close(computed.wav_BT, frontend(left.wav_BT), atol=2e-5, rtol=0)
+        torch.testing.assert_close(computed.clean_BT, frontend(left.clean_BT), atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

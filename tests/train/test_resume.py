@@ -108,7 +108,10 @@ def test_a_run_dir_of_another_recipe_is_refused_with_what_differs(tmp_path, trai
 
 def test_what_leaves_the_weights_alone_may_change(tmp_path, train_here):
     train_here(tmp_path, {"schedule": {"epochs": 1}})
-    train_here(tmp_path, {"data": {"workers": 1}, "log": {"every": 5, "keep": 1}, "title": "new"})
+    train_here(
+        tmp_path,
+        {"data": {"workers": 1, "features": "workers"}, "log": {"every": 5, "keep": 1}, "title": "new"},
+    )
     assert finished_epochs(tmp_path) == [1]
 
 

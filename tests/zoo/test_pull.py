@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from farvox.errors import CheckpointError, ModelError
+from farvox.io.cache import cache_path
 from farvox.zoo import (
     Card,
     find_model,
@@ -23,7 +24,7 @@ from farvox.zoo import (
 )
 from farvox.zoo.fetch import FetchError, fetch, sha256_of, url_of
 from farvox.zoo.pull import parse_address, pull_model
-from farvox.zoo.table import Source, ZooModel, cache_path
+from farvox.zoo.table import Source, ZooModel
 
 HUGGINGFACE = Source("huggingface", "owner/small", "weights/small.pt", "v1")
 MODELSCOPE = Source("modelscope", "owner/small", "small.pt", "master")

@@ -54,6 +54,7 @@ def build_augmenter(
     rir_t60: Range | None = None,
     rir_drr: Range | None = None,
     rir_distance: Range | None = None,
+    pack: bool = True,
     sample_rate: int = 16000,
 ) -> Augmenter:
     """Open the banks and build an augmenter.
@@ -82,6 +83,8 @@ def build_augmenter(
             every kind.
         rir_drr: the same of the direct-to-reverberant ratio, dB.
         rir_distance: the same of the distance, metres.
+        pack: of every kind: keep the recordings and RIRs in files in the cache that all processes share, each
+            written once, so that a draw opens no file.
         sample_rate: of the chunks, in Hz.
 
     Returns:
@@ -91,7 +94,7 @@ def build_augmenter(
         RecipeError: the kind is unknown, needs data dirs that are not given or has no use for an option; or
             an option is out of range.
         DataDirError: a data dir cannot be read or has no files, or no RIR is in the ranges asked for.
-        AudioError: the first file of a data dir cannot be opened.
+        AudioError: a file cannot be read (without ``pack``: the first of a data dir).
     """
     options = dict(locals())
     if kind not in KINDS:
@@ -103,7 +106,7 @@ def build_augmenter(
     within = _ranges(rir_t60, rir_drr, rir_distance)
     if kind in ("ffsvc", "homework"):
         _refuse_unused(kind, options)
-        return _build_baseline(kind, noise, music, rirs, within, sample_rate)
+        return _build_baseline(kind, noise, music, rirs, within, sample_rate, pack)
     reverb = _probability("reverb", reverb_probability, 0.5, rirs, "rirs")
     noises = _probability("noise", noise_probability, 0.4, noise, "noise")
     musics = _probability("music", music_probability, 0.2, music, "music")
@@ -116,7 +119,7 @@ def build_augmenter(
             "or take 'none'"
         )
     additions = [
-        Addition(NoiseBank.open(dirs, sample_rate=sample_rate), chance, snr_db, talkers)
+        Addition(NoiseBank.open(dirs, sample_rate=sample_rate, pack=pack), chance, snr_db, talkers)
         for dirs, chance, snr_db, talkers in (
             (noise, noises, noise_snr_db, None),
             (music, musics, music_snr_db, None),
@@ -126,7 +129,9 @@ def build_augmenter(
     ]
     if within and reverb == 0:
         raise RecipeError(f"rir_{next(iter(within))} chooses among RIRs, and none are used; give rirs")
-    rir_bank = RirBank.open(rirs, sample_rate=sample_rate, within=within) if reverb > 0 else None
+    rir_bank = None
+    if reverb > 0:
+        rir_bank = RirBank.open(rirs, sample_rate=sample_rate, within=within, pack=pack)
     return FarvoxChain(rir_bank, reverb, tuple(additions), clean_probability)
 
 
@@ -217,7 +222,7 @@ class FarvoxChain:
 def _refuse_unused(kind: str, options: Mapping[str, Any]) -> None:
     """An option that only "farvox" heeds must not be set in vain."""
     for name, parameter in inspect.signature(build_augmenter).parameters.items():
-        if name.startswith("rir") or name in ("kind", "noise", "music", "speech", "sample_rate"):
+        if name.startswith("rir") or name in ("kind", "noise", "music", "speech", "pack", "sample_rate"):
             continue
         value = options[name]
         if (tuple(value) if isinstance(value, list) else value) != parameter.default:
@@ -228,16 +233,16 @@ def _refuse_unused(kind: str, options: Mapping[str, Any]) -> None:
 
 
 def _build_baseline(
-    kind: str, noise: Dirs, music: Dirs, rirs: Dirs, within: Mapping[str, Range], sample_rate: int
+    kind: str, noise: Dirs, music: Dirs, rirs: Dirs, within: Mapping[str, Range], sample_rate: int, pack: bool
 ) -> Augmenter:
     for name, dirs in (("noise", noise), ("music", music), ("rirs", rirs)):
         if not dirs:
             raise RecipeError(
                 f"augmentation {kind!r} needs data dirs of noise, music and rirs; {name} has none"
             )
-    noise_bank = NoiseBank.open(noise, sample_rate=sample_rate)
-    music_bank = NoiseBank.open(music, sample_rate=sample_rate)
-    rir_bank = RirBank.open(rirs, sample_rate=sample_rate, within=within)
+    noise_bank = NoiseBank.open(noise, sample_rate=sample_rate, pack=pack)
+    music_bank = NoiseBank.open(music, sample_rate=sample_rate, pack=pack)
+    rir_bank = RirBank.open(rirs, sample_rate=sample_rate, within=within, pack=pack)
     if kind == "ffsvc":
         return BaselineMixture(noise_bank, music_bank, rir_bank)
     return HomeworkMixture(noise_bank, music_bank, rir_bank, sample_rate)

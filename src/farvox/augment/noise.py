@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from farvox.acoustics.mixing import Array, is_silent, power
 from farvox.errors import DataDirError
-from farvox.io.audio import audio_info, read_audio
+from farvox.io.audio import audio_info, open_audio
 from farvox.io.kaldi import DataDir
+from farvox.io.packed import PackedAudio, pack_audio
 
 _TRIES = 5
 
@@ -25,48 +24,36 @@ _TRIES = 5
 class NoiseBank:
     """Recordings to take crops from: MUSAN's noise, music or speech, or any other data dirs.
 
-    Only the samples of a crop are read. A small bank is kept in memory (16 bits a sample) once read; each
-    data-loader worker fills its own, and a pickled bank travels empty.
+    Only the samples of a crop are read, from one memory-mapped file of 16-bit samples or from the files.
 
     Attributes:
         paths: the audio files.
         sample_rate: rate of the crops in Hz.
-        cached: whether files are kept in memory.
+        packed: the same recordings in one memory-mapped file; None to read the files.
     """
 
     paths: tuple[str, ...]
     sample_rate: int = 16000
-    cached: bool = False
-    _memory: dict[int, NDArray[np.int16]] = field(default_factory=dict, repr=False, compare=False)
+    packed: PackedAudio | None = field(default=None, compare=False)
 
     @classmethod
-    def open(
-        cls, dirs: Iterable[str | Path], *, sample_rate: int = 16000, max_cached: int = 64_000_000
-    ) -> NoiseBank:
+    def open(cls, dirs: Iterable[str | Path], *, sample_rate: int = 16000, pack: bool = True) -> NoiseBank:
         """Bank of every file of some data dirs.
 
         Args:
-            dirs: data dirs; ``wav.scp`` is enough, and ``utt2num_samples`` lets a small bank be cached.
+            dirs: data dirs; ``wav.scp`` is enough.
             sample_rate: rate of the crops in Hz.
-            max_cached: keep the bank in memory if it has no more samples than this.
+            pack: keep the recordings in one file in the cache, so that a crop opens no file.
 
         Raises:
             DataDirError: a data dir cannot be read or has no files.
-            AudioError: the first file of a data dir cannot be opened.
+            AudioError: a file cannot be read (without ``pack``: the first of a data dir).
         """
-        dirs = list(dirs)
-        lengths = [n for folder in dirs for n in DataDir.open(folder).num_samples]
-        small = None not in lengths and sum(lengths) <= max_cached
-        return cls(read_paths(dirs), sample_rate, cached=small)
+        paths = read_paths(dirs)
+        return cls(paths, sample_rate, pack_audio(paths, sample_rate=sample_rate) if pack else None)
 
     def __len__(self) -> int:
         return len(self.paths)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_memory": {}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
 
     def draw(self, rng: np.random.Generator, num_samples: int, index: int | None = None) -> Array:
         """A random crop, one that is not silent if a few tries find any.
@@ -81,33 +68,20 @@ class NoiseBank:
         """
         for _ in range(_TRIES):
             chosen = int(rng.integers(len(self.paths))) if index is None else index
-            length = self._length(chosen)
-            start = int(rng.integers(max(0, length - num_samples) + 1))
-            crop_T = self._crop(chosen, start, min(num_samples, length))
+            crop_T = self._random_crop(rng, chosen, num_samples)
             if not is_silent(crop_T):
                 break
         return crop_T if len(crop_T) == num_samples else np.resize(crop_T, num_samples)
 
-    def _length(self, index: int) -> int:
-        """Samples of a file at the bank's rate, as far as its header tells."""
-        if self.cached:
-            return len(self._whole(index))
-        info = audio_info(self.paths[index])
-        return max(1, info.num_samples * self.sample_rate // info.sample_rate)
-
-    def _crop(self, index: int, start: int, num_samples: int) -> Array:
-        if self.cached:
-            crop_T = self._whole(index)[start : start + num_samples]
-            return crop_T.astype(np.float32) / np.float32(32768)
-        return read_audio(
-            self.paths[index], start=start, num_samples=num_samples, sample_rate=self.sample_rate
-        )
-
-    def _whole(self, index: int) -> NDArray[np.int16]:
-        if index not in self._memory:
-            wav_T = read_audio(self.paths[index], sample_rate=self.sample_rate)
-            self._memory[index] = np.clip(np.rint(wav_T * 32768), -32768, 32767).astype(np.int16)
-        return self._memory[index]
+    def _random_crop(self, rng: np.random.Generator, index: int, num_samples: int) -> Array:
+        """Fewer samples where the file has no more."""
+        if self.packed is not None:
+            start = int(rng.integers(max(0, self.packed.length(index) - num_samples) + 1))
+            return self.packed.crop(index, start, num_samples)
+        with open_audio(self.paths[index]) as file:
+            length = max(1, file.info.num_samples * self.sample_rate // file.info.sample_rate)
+            start = int(rng.integers(max(0, length - num_samples) + 1))
+            return file.read(start=start, num_samples=min(num_samples, length), sample_rate=self.sample_rate)
 
 
 def draw_babble(

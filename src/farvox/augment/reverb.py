@@ -13,35 +13,34 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.fft import rfft
 
-from farvox.acoustics.mixing import Array, Spectrum, convolve_rir, fft_size
+from farvox.acoustics.mixing import Array, Spectrum, convolve_rir, spectrum_of_rir
 from farvox.augment.noise import read_paths
 from farvox.errors import AudioError, DataDirError
 from farvox.io.audio import read_audio
 from farvox.io.conditions import CONDITIONS, read_conditions
 from farvox.io.kaldi import DataDir
+from farvox.io.packed import PackedAudio, pack_audio
 
-_MAX_SPECTRA = 256
+_SPECTRA_BYTES = 32_000_000
 
 
 @dataclass(frozen=True)
 class RirBank:
     """Room impulse responses to draw from.
 
-    RIRs of a bank of at most ``max_cached`` samples stay in memory once read, and so do the spectra last
-    used, since chunks of one length need the same ones again and again. A pickled bank travels empty.
+    The spectra last used are remembered, at most 32 MB of them, since chunks of one length need those of a
+    small bank again and again. A pickled bank travels without its memory.
 
     Attributes:
         paths: the RIR files; the first channel is used.
         sample_rate: rate the RIRs are read at, in Hz.
-        max_cached: samples kept in memory.
+        packed: the same RIRs in one memory-mapped file; None to read the files.
     """
 
     paths: tuple[str, ...]
     sample_rate: int = 16000
-    max_cached: int = 16_000_000
-    _rirs: dict[int, Array] = field(default_factory=dict, repr=False, compare=False)
+    packed: PackedAudio | None = field(default=None, compare=False)
     _spectra: OrderedDict[tuple[int, int], Spectrum] = field(
         default_factory=OrderedDict, repr=False, compare=False
     )
@@ -53,6 +52,7 @@ class RirBank:
         *,
         sample_rate: int = 16000,
         within: Mapping[str, tuple[float, float]] | None = None,
+        pack: bool = True,
     ) -> RirBank:
         """Bank of the files of some data dirs (``wav.scp`` is enough).
 
@@ -61,21 +61,25 @@ class RirBank:
             sample_rate: rate the RIRs are read at, in Hz.
             within: condition of ``utt2cond`` -> least and greatest value; an RIR is kept if all are known of
                 it and in range.
+            pack: keep the RIRs in one file in the cache, so that drawing one opens no file.
 
         Raises:
             DataDirError: a data dir cannot be read or has no files; it has no such condition, or no RIR
                 of any of them is in range.
-            AudioError: the first file of a data dir cannot be opened.
+            AudioError: a file cannot be read.
         """
         dirs = list(dirs)
         paths = read_paths(dirs)
-        return cls(_within(dirs, within) if within else paths, sample_rate)
+        if within:
+            paths = _within(dirs, within)
+        packed = pack_audio(paths, sample_rate=sample_rate, kind="float32") if pack else None
+        return cls(paths, sample_rate, packed)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_rirs": {}, "_spectra": OrderedDict()}
+        return self.__dict__ | {"_spectra": OrderedDict()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -86,30 +90,30 @@ class RirBank:
         Raises:
             AudioError: the file cannot be read, or holds only zeros or something not finite.
         """
-        if index in self._rirs:
-            return self._rirs[index]
-        rir_R = read_audio(self.paths[index], sample_rate=self.sample_rate)
+        if self.packed is not None:
+            rir_R = self.packed.crop(index)
+        else:
+            rir_R = read_audio(self.paths[index], sample_rate=self.sample_rate)
         if not np.isfinite(rir_R).all() or not rir_R.any():
             raise AudioError(f"{self.paths[index]}: not an impulse response (all zeros, or not finite)")
-        if sum(map(len, self._rirs.values())) + len(rir_R) <= self.max_cached:
-            self._rirs[index] = rir_R
         return rir_R
 
     def reverberate(self, speech_T: Array, index: int, *, aligned: bool = True) -> Array:
         """`convolve_rir` with one RIR of the bank."""
         rir_R = self.rir(index)
-        spectrum = self._spectrum(index, rir_R, fft_size(len(speech_T), len(rir_R)))
+        spectrum = self._spectrum(index, rir_R, len(speech_T))
         return convolve_rir(speech_T, rir_R, aligned=aligned, rir_spectrum=spectrum)
 
     def draw(self, rng: np.random.Generator) -> int:
         """Index of a random RIR."""
         return int(rng.integers(len(self.paths)))
 
-    def _spectrum(self, index: int, rir_R: Array, size: int) -> Spectrum:
-        key = (index, size)
+    def _spectrum(self, index: int, rir_R: Array, num_samples: int) -> Spectrum:
+        key = (index, num_samples)
         if key not in self._spectra:
-            self._spectra[key] = rfft(rir_R, size)
-            if len(self._spectra) > _MAX_SPECTRA:
+            spectrum = spectrum_of_rir(rir_R, num_samples)
+            self._spectra[key] = spectrum
+            if len(self._spectra) * spectrum.nbytes > _SPECTRA_BYTES:
                 self._spectra.popitem(last=False)
         self._spectra.move_to_end(key)
         return self._spectra[key]

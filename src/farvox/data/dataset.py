@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from farvox.augment.speed import change_speed, num_samples_before_speed
 from farvox.data.table import TrainingTable
 from farvox.errors import AudioError
-from farvox.io.audio import audio_info, read_audio
+from farvox.io.audio import open_audio
 from farvox.rng import rng_for
 
 Wav = npt.NDArray[np.float32]
@@ -105,15 +105,13 @@ def draw_chunk(path: str, num_samples: int, sample_rate: int, rng: np.random.Gen
     Raises:
         AudioError: the file cannot be read or is empty.
     """
-    info = audio_info(path)
-    available = int(info.num_samples * sample_rate / info.sample_rate)
-    if available == 0:
-        raise AudioError(f"{path}: the file has no samples")
-    start = int(rng.random() * (available - num_samples)) if available > num_samples else 0
-    return fit_length(
-        read_audio(path, start=start, num_samples=min(num_samples, available), sample_rate=sample_rate),
-        num_samples,
-    )
+    with open_audio(path) as file:
+        available = int(file.info.num_samples * sample_rate / file.info.sample_rate)
+        if available == 0:
+            raise AudioError(f"{path}: the file has no samples")
+        start = int(rng.random() * (available - num_samples)) if available > num_samples else 0
+        wav_T = file.read(start=start, num_samples=min(num_samples, available), sample_rate=sample_rate)
+    return fit_length(wav_T, num_samples)
 
 
 def fit_length(wav_T: Wav, num_samples: int) -> Wav:

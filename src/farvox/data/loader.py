@@ -6,11 +6,11 @@ Shape suffixes: B utterance, T sample, K mask.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from farvox.data.dataset import ChunkDataset, Example
@@ -23,11 +23,11 @@ class Batch:
     """What one forward-backward pass takes.
 
     Attributes:
-        wav_BT: chunks, augmented.
+        wav_BT: chunks, augmented; their features (feats_BFM) where the workers compute these.
         labels_B: their classes.
         masks_BK4: their SpecAugment masks.
         positions: where they stand in the epoch.
-        clean_BT: the chunks before augmentation, where a teacher is to hear them.
+        clean_BT: the same before augmentation, where a teacher is to hear them.
     """
 
     wav_BT: Tensor
@@ -71,11 +71,23 @@ def collate(examples: Sequence[Example]) -> Batch:
 
 
 def load_batches(
-    dataset: ChunkDataset, batches: StepBatches, *, workers: int, pin_memory: bool = False
+    dataset: ChunkDataset,
+    batches: StepBatches,
+    *,
+    workers: int,
+    pin_memory: bool = False,
+    frontend: nn.Module | None = None,
 ) -> Generator[Batch]:
     """The batches, in order; their order and content do not depend on ``workers``.
 
     The worker processes end with the iterator: exhaust it or close it.
+
+    Args:
+        dataset: the examples.
+        batches: which of them make a batch.
+        workers: processes that read and augment; 0: this one.
+        pin_memory: deliver in page-locked memory.
+        frontend: computes features where the examples are made; None leaves that to the receiver.
 
     Raises:
         FarvoxError: what ``dataset`` raised, also where a worker met it.
@@ -84,7 +96,7 @@ def load_batches(
         _FaultsAsValues(dataset),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_collate_unless_fault,
+        collate_fn=_Collate(frontend),
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
     )
@@ -107,6 +119,17 @@ class _FaultsAsValues(Dataset[Example | FarvoxError]):
             return error
 
 
-def _collate_unless_fault(examples: Sequence[Example | FarvoxError]) -> Batch | FarvoxError:
-    fault = next((example for example in examples if isinstance(example, FarvoxError)), None)
-    return fault or collate([example for example in examples if isinstance(example, Example)])
+@dataclass(frozen=True)
+class _Collate:
+    frontend: nn.Module | None
+
+    def __call__(self, examples: Sequence[Example | FarvoxError]) -> Batch | FarvoxError:
+        fault = next((example for example in examples if isinstance(example, FarvoxError)), None)
+        if fault is not None:
+            return fault
+        batch = collate([example for example in examples if isinstance(example, Example)])
+        if self.frontend is None:
+            return batch
+        with torch.no_grad():
+            clean = None if batch.clean_BT is None else self.frontend(batch.clean_BT)
+            return replace(batch, wav_BT=self.frontend(batch.wav_BT), clean_BT=clean)

@@ -1,6 +1,7 @@
 """Audio in and out: float32 samples in [-1, 1].
 
-libsndfile (through soundfile) reads wav, flac, ogg, mp3 and NIST sphere; FFmpeg (through PyAV) reads
+Plain 16-bit wav files, which most corpora are, are read by their header alone; libsndfile (through
+soundfile) reads other wav files, flac, ogg, mp3 and NIST sphere; FFmpeg (through PyAV) reads
 what libsndfile does not know, such as the m4a files of VoxCeleb2. Resampling is soxr's.
 
 What is read is a path or a binary file object. Of a file object the whole content is read into memory,
@@ -16,8 +17,10 @@ import io
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
@@ -29,6 +32,7 @@ import soxr
 from farvox.errors import AudioError
 from farvox.io.atomic import atomic_file
 from farvox.io.truncation import refuse_truncated
+from farvox.io.wav import HEAD_BYTES, PcmHeader, pcm_header
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -65,13 +69,8 @@ def audio_info(audio: AudioSource) -> AudioInfo:
     Raises:
         AudioError: no such file, no audio, or shorter than its header says.
     """
-    source = _as_source(audio)
-    try:
-        with _open(source) as file:
-            return AudioInfo(file.frames, file.samplerate, file.channels)
-    except _ForeignFormatError:
-        wav_CT, sample_rate = _decode(source)
-        return AudioInfo(wav_CT.shape[1], sample_rate, wav_CT.shape[0])
+    with open_audio(audio) as file:
+        return file.info
 
 
 def read_audio(
@@ -102,19 +101,62 @@ def read_audio(
         AudioError: no such file, not audio, damaged, shorter than its header says, empty, or with
             samples that are not finite.
     """
-    if start < 0 or (num_samples is not None and num_samples < 0):
-        raise ValueError(f"start {start} and num_samples {num_samples} count from 0")
+    with open_audio(audio) as file:
+        return file.read(start=start, num_samples=num_samples, sample_rate=sample_rate, channel=channel)
+
+
+@contextmanager
+def open_audio(audio: AudioSource) -> Iterator[OpenAudio]:
+    """An audio file to be looked at and read from in one go.
+
+    Args:
+        audio: a path or a binary file object.
+
+    Raises:
+        AudioError: as `audio_info`.
+    """
     source = _as_source(audio)
-    try:
-        with _open(source) as file:
-            _refuse_channel(source, channel, file.channels)
-            wav_T = _read_part(source, file, channel, start, num_samples, sample_rate)
-    except _ForeignFormatError:
-        wav_CT, own_rate = _decode(source)
-        _refuse_channel(source, channel, len(wav_CT))
+    with ExitStack() as stack:
+        yield _opened(source, stack)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAudio:
+    """What `open_audio` gives.
+
+    Attributes:
+        info: what the header says.
+        source: what it is read from.
+        frames_of: (start, count) -> frames [T, C] at the file's own rate; fewer where the file ends.
+    """
+
+    info: AudioInfo
+    source: _Source
+    frames_of: Callable[[int, int], Wave]
+
+    def read(
+        self, *, start: int = 0, num_samples: int | None = None, sample_rate: int = 16000, channel: int = 0
+    ) -> Wave:
+        """Samples of one channel, as `read_audio` describes."""
+        if start < 0 or (num_samples is not None and num_samples < 0):
+            raise ValueError(f"start {start} and num_samples {num_samples} count from 0")
+        _refuse_channel(self.source, channel, self.info.num_channels)
+        return _checked(self.source, self._part(channel, start, num_samples, sample_rate))
+
+    def _part(self, channel: int, start: int, num_samples: int | None, sample_rate: int) -> Wave:
+        own_rate = self.info.sample_rate
+        if own_rate == sample_rate:
+            count = self.info.num_samples if num_samples is None else num_samples
+            return self.frames_of(start, count)[:, channel]
+        # Whole periods of both rates, so that the part falls on the same grid as the whole.
+        period = math.gcd(sample_rate, own_rate)
+        up, down = sample_rate // period, own_rate // period
+        edge = int(_EDGE_SECONDS * sample_rate)
+        first = max(0, (start - edge) // up)
         stop = None if num_samples is None else start + num_samples
-        wav_T = resample(wav_CT[channel], own_rate, sample_rate)[start:stop]
-    return _checked(source, wav_T)
+        count = self.info.num_samples if stop is None else -(-(stop + edge) // up) * down - first * down
+        wav_T = resample(self.frames_of(first * down, count)[:, channel], own_rate, sample_rate)
+        return wav_T[start - first * up : None if stop is None else stop - first * up]
 
 
 def read_channels(audio: AudioSource, *, sample_rate: int = 16000) -> Wave:
@@ -146,14 +188,9 @@ def read_recording(audio: AudioSource) -> tuple[Wave, int]:
     Raises:
         AudioError: as `read_audio`.
     """
-    source = _as_source(audio)
-    try:
-        with _open(source) as file:
-            wav_CT = _read_frames(source, file, 0, file.frames).T
-            own_rate = file.samplerate
-    except _ForeignFormatError:
-        wav_CT, own_rate = _decode(source)
-    return _checked(source, wav_CT), own_rate
+    with open_audio(audio) as file:
+        wav_CT = file.frames_of(0, file.info.num_samples).T
+        return _checked(file.source, wav_CT), file.info.sample_rate
 
 
 def resample(wav: Wave, own_rate: int, sample_rate: int) -> Wave:
@@ -253,6 +290,58 @@ def _from_file_object(audio: BinaryIO) -> _Source:
     return _Source(name, content)
 
 
+def _opened(source: _Source, stack: ExitStack) -> OpenAudio:
+    """Open by the quickest way that reads it: 16-bit wav by its header, libsndfile, FFmpeg."""
+    if source.content is None and (wav := _open_wav(source.name, stack)):
+        header, handle = wav
+        info = AudioInfo(header.num_frames, header.sample_rate, header.num_channels)
+        return OpenAudio(info, source, partial(_read_wav, source, header, handle))
+    try:
+        file = stack.enter_context(_open(source))
+    except _ForeignFormatError:
+        wav_CT, rate = _decode(source)
+        info = AudioInfo(wav_CT.shape[1], rate, wav_CT.shape[0])
+        return OpenAudio(info, source, lambda start, count: wav_CT.T[start : start + count])
+    info = AudioInfo(file.frames, file.samplerate, file.channels)
+    return OpenAudio(info, source, partial(_read_frames, source, file))
+
+
+def _open_wav(path: str, stack: ExitStack) -> tuple[PcmHeader, int] | None:
+    """Header and descriptor of a plain 16-bit wav file that is whole; None for anything else."""
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except OSError:
+        return None
+    stack.callback(os.close, handle)
+    header = pcm_header(os.read(handle, HEAD_BYTES), os.fstat(handle).st_size)
+    return None if header is None else (header, handle)
+
+
+def _read_wav(source: _Source, header: PcmHeader, handle: int, start: int, count: int) -> Wave:
+    """Frames [T, C] of a plain 16-bit wav file, with no library between."""
+    start = min(start, header.num_frames)
+    count = min(count, header.num_frames - start)
+    frame_bytes = 2 * header.num_channels
+    try:
+        content = _read_bytes(handle, header.data_start + start * frame_bytes, count * frame_bytes)
+    except OSError as error:
+        raise AudioError(f"{source}: cannot be read: {error.strerror or error}") from None
+    if len(content) < count * frame_bytes:
+        ends = start + len(content) // frame_bytes
+        raise AudioError(f"{source}: truncated: ends at sample {ends} of {header.num_frames}; copy it again")
+    frames_TC = np.frombuffer(content, "<i2").astype(np.float32)
+    frames_TC *= np.float32(1 / 32768)
+    return frames_TC.reshape(count, header.num_channels)
+
+
+def _read_bytes(handle: int, start: int, count: int) -> bytes:
+    os.lseek(handle, start, os.SEEK_SET)
+    content = os.read(handle, count)
+    while len(content) < count and (more := os.read(handle, count - len(content))):
+        content += more
+    return content
+
+
 def _open(source: _Source) -> soundfile.SoundFile:
     """Open with libsndfile a file that is as long as it says."""
     try:
@@ -274,29 +363,6 @@ def _open(source: _Source) -> soundfile.SoundFile:
 def _native(path: str) -> str | bytes:
     """A path as libsndfile is to be given it: its bytes where names are bytes, whatever they spell."""
     return os.fsencode(path) if os.name == "posix" else path
-
-
-def _read_part(
-    source: _Source,
-    file: soundfile.SoundFile,
-    channel: int,
-    start: int,
-    num_samples: int | None,
-    sample_rate: int,
-) -> Wave:
-    if file.samplerate == sample_rate:
-        count = file.frames if num_samples is None else num_samples
-        return _read_frames(source, file, start, count)[:, channel]
-    # Whole periods of both rates, so that the part falls on the same grid as the whole.
-    period = math.gcd(sample_rate, file.samplerate)
-    up, down = sample_rate // period, file.samplerate // period
-    edge = int(_EDGE_SECONDS * sample_rate)
-    first = max(0, (start - edge) // up)
-    stop = None if num_samples is None else start + num_samples
-    count = file.frames if stop is None else -(-(stop + edge) // up) * down - first * down
-    part_T = _read_frames(source, file, first * down, count)[:, channel]
-    wav_T = resample(part_T, file.samplerate, sample_rate)
-    return wav_T[start - first * up : None if stop is None else stop - first * up]
 
 
 def _read_frames(source: _Source, file: soundfile.SoundFile, start: int, count: int) -> Wave:

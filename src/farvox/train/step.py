@@ -37,7 +37,7 @@ class Stepper:
 
     Args:
         model: a `TrainingModel`, or DDP around one.
-        frontend: waveform to features, without parameters.
+        frontend: what batches hold to features, without parameters; `nn.Identity` where they hold features.
         optimizer: over the model's parameters.
         device: where to compute.
         precision: ``fp32``, ``bf16`` or ``fp16``.

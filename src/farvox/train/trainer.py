@@ -119,8 +119,13 @@ class Run:
             self.plan, first_epoch, 0, self.recipe.schedule.epochs,
             self.world.rank, self.world.size, self.recipe.optim.accumulate,
         )  # fmt: skip
-        pin_memory = self.world.device.type == "cuda"
-        return load_batches(self.dataset, batches, workers=self.recipe.data.workers, pin_memory=pin_memory)
+        return load_batches(
+            self.dataset,
+            batches,
+            workers=self.recipe.data.workers,
+            pin_memory=self.world.device.type == "cuda",
+            frontend=build_frontend(self.frontend_config) if self.recipe.data.features == "workers" else None,
+        )
 
     def as_model(self) -> Model:
         """The network as it stands, with its front-end, for extraction."""
@@ -206,7 +211,7 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
         model, find_unused_parameters=frozen.is_released_later
     )  # fmt: skip
     stepper = Stepper(
-        wrapped, frontend, optimizer,
+        wrapped, nn.Identity() if data.features == "workers" else frontend, optimizer,
         device=world.device, precision=optim.precision, clip_norm=optim.clip_norm,
         teacher=teacher, anchor=anchor,
     )  # fmt: skip

@@ -9,10 +9,11 @@ import tempfile
 from pathlib import Path
 
 from farvox.errors import CheckpointError, FarvoxError, ModelError
+from farvox.io.cache import cache_path
 from farvox.zoo.fetch import FetchError, fetch, sha256_of
 from farvox.zoo.foreign import import_checkpoint
 from farvox.zoo.model import CONFIG, WEIGHTS, are_whole, require_torch
-from farvox.zoo.table import Source, ZooModel, cache_path, zoo_model
+from farvox.zoo.table import Source, ZooModel, zoo_model
 
 _ADDRESS = re.compile(r"(huggingface|modelscope):([^/:@]+/[^/:@]+)(?:@([^:]+))?:(.+)")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -11,9 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from platformdirs import user_cache_path
-
 from farvox.errors import ModelError
+from farvox.io.cache import cache_path
 from farvox.zoo.card import Card
 
 DEFAULT_MODEL = "campplus-zh-en"
@@ -92,8 +90,3 @@ def zoo_model(name: str) -> ZooModel:
         hint = f" (did you mean '{near[0]}'?)" if near else ""
         raise ModelError(f"no model '{name}' in the zoo{hint}; there are {', '.join(zoo_models())}")
     return zoo_models()[name]
-
-
-def cache_path() -> Path:
-    """The folder for what can be fetched again: ``FARVOX_CACHE``, or the user's cache folder."""
-    return Path(os.environ.get("FARVOX_CACHE") or user_cache_path("farvox")).expanduser()

@@ -1,0 +1,78 @@
+"""What can be made again is kept in one folder of the user's; several processes may ask for it at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from farvox.io.atomic import atomic_dir
+
+DONE = "files.txt"
+"""The file of a kept folder that says what it was made of; it is written last."""
+
+
+def cache_path() -> Path:
+    """The folder for what can be fetched or made again: ``FARVOX_CACHE``, or the user's cache folder."""
+    return Path(os.environ.get("FARVOX_CACHE") or user_cache_path("farvox")).expanduser()
+
+
+def kept_folder(room: str, name: str, files: Iterable[str | Path], build: Callable[[Path], None]) -> Path:
+    """A folder below `cache_path` made of some files; it is made again when one of them has changed.
+
+    A file is known by its path, size and time of change. One process makes the folder while others wait.
+
+    Args:
+        room: the folder of its kind.
+        name: what is made of the files, with what settings; folders of one name and other states of the same
+            files are removed.
+        files: what it is made of.
+        build: writes into the folder it is given.
+
+    Raises:
+        FarvoxError: it cannot be written.
+        OSError: one of the files is not there.
+    """
+    paths = [os.fspath(path) for path in files]
+    stats = [os.stat(path) for path in paths]
+    states = [
+        f"{path}\t{stat.st_size}\t{stat.st_mtime_ns}\n" for path, stat in zip(paths, stats, strict=True)
+    ]
+    which = _digest([name, *paths])
+    folder = cache_path() / room / f"{which}-{_digest(states)}"
+    if not (folder / DONE).is_file():
+        with _alone(folder.with_name(f".lock-{which}")):
+            if not (folder / DONE).is_file():
+                for stale in folder.parent.glob(f"{which}-*"):
+                    shutil.rmtree(stale, ignore_errors=True)
+                with atomic_dir(folder, own_files=(DONE,)) as temporary:
+                    build(temporary)
+                    (temporary / DONE).write_text(f"{name}\n{''.join(states[:100])}", encoding="utf-8")
+    return folder
+
+
+def _digest(parts: Iterable[str]) -> str:
+    digest = hashlib.blake2b(digest_size=10)
+    for part in parts:
+        digest.update(part.encode(errors="surrogateescape") + b"\0")
+    return digest.hexdigest()
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process is in a block of the same lock, where the system can tell.
+
+    Where it cannot (Windows, some network disks) both do the work, and the folder of the second stays.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        with suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
