@@ -40,6 +40,12 @@ def test_power_is_kaldi_native_fbanks_to_the_last_bit(size):
     np.testing.assert_array_equal(kiss_power(frames(size)), real_SK * real_SK + imag_SK * imag_SK)
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_numpy_and_torch_agree_to_the_last_bit(size):
+    frames_NS = frames(size, count=150).T
+    np.testing.assert_array_equal(KissPower(size).of_array(frames_NS), kiss_power(frames_NS.T).T)
+
+
 def test_a_frame_does_not_depend_on_its_neighbours():
     frames_SN = frames(512, count=37)
     together, alone = kiss_power(frames_SN), [kiss_power(frame_1N) for frame_1N in frames_SN[:, None]]

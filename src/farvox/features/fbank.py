@@ -9,7 +9,9 @@ Shape suffixes: B utterance, T sample, F frame, N sample of a frame, K frequency
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +23,8 @@ from farvox.features.frontend import FrontEndConfig
 _EPSILON = float(np.finfo(np.float32).eps)
 _FAINT = math.log(1e7)  # so far below the loudest filter of its frame
 _CACHED_FRAMES = 256  # a CPU is twice as fast when what it works on stays in its cache
+_KISS_FRAMES = 64  # likewise
+_BANDS = 4  # the mel filters in groups, each multiplied with the frequencies it hears only
 
 
 class _LogMel(nn.Module):
@@ -34,6 +38,7 @@ class _LogMel(nn.Module):
         self.config = config
         self.register_buffer("window_N", torch.from_numpy(window_N.astype(np.float32)), persistent=False)
         self.register_buffer("mel_KM", torch.from_numpy(mel_KM.astype(np.float32)), persistent=False)
+        self.bands = _bands(mel_KM)
 
     def forward(self, wav_BT: Tensor) -> Tensor:
         """Features of a batch of waveforms of one length.
@@ -50,11 +55,7 @@ class _LogMel(nn.Module):
         self.config.refuse_too_short(wav_BT.shape[-1])
         with torch.autocast(wav_BT.device.type, enabled=False):
             raw_BFN = self.cut(wav_BT.float())
-            num_utts, num_frames, _ = raw_BFN.shape
-            at_once = max(1, _CACHED_FRAMES // max(1, num_utts)) if raw_BFN.is_cpu else num_frames
-            log_mel_BFM = torch.cat(
-                [self.log_mel(part_BFN) for part_BFN in torch.split(raw_BFN, at_once, dim=1)], dim=1
-            )
+            log_mel_BFM = self._in_cache(raw_BFN) if _is_plain(raw_BFN) else self.log_mel(raw_BFN)
             return self.levelled(self.refined(log_mel_BFM, raw_BFN))
 
     def cut(self, wav_BT: Tensor) -> Tensor:
@@ -64,6 +65,33 @@ class _LogMel(nn.Module):
     def windowed(self, raw_BFN: Tensor) -> Tensor:
         """What the FFT is taken of, each frame by itself: raw_BFN -> frames_BFN."""
         raise TypeError(f"{type(self).__name__} does not say how a frame is prepared")
+
+    def prepare_(self, raw_FN: Tensor, frames_FN: Tensor, scratch_FN: Tensor) -> None:
+        """`windowed` of one utterance's frames into ``frames_FN``, with the same roundings."""
+        raise TypeError(f"{type(self).__name__} does not say how a frame is prepared")
+
+    def _in_cache(self, raw_BFN: Tensor) -> Tensor:
+        """`log_mel` on a CPU: one utterance at a time, in memory that is used again and again."""
+        num_utts, num_frames, num_samples = raw_BFN.shape
+        at_once, n_fft = min(num_frames, _CACHED_FRAMES), _fft_size(self.config)
+        frames_FN, scratch_FN = raw_BFN.new_zeros(at_once, n_fft), raw_BFN.new_empty(at_once, num_samples)
+        squares_FK2 = raw_BFN.new_empty(at_once, n_fft // 2 + 1, 2)
+        power_FK = raw_BFN.new_empty(at_once, n_fft // 2 + 1)
+        out_BFM = raw_BFN.new_empty(num_utts, num_frames, self.config.num_mels)
+        for raw_FN, out_FM in zip(raw_BFN, out_BFM, strict=True):
+            for start in range(0, num_frames, at_once):
+                count = min(at_once, num_frames - start)
+                part_FN = frames_FN[:count]
+                self.prepare_(raw_FN[start : start + count], part_FN[:, :num_samples], scratch_FN[:count])
+                spectrum_FK = torch.fft.rfft(part_FN)
+                torch.square(torch.view_as_real(spectrum_FK), out=squares_FK2[:count])
+                torch.add(squares_FK2[:count, :, 0], squares_FK2[:count, :, 1], out=power_FK[:count])
+                for first, last, low, high in self.bands:
+                    torch.mm(
+                        power_FK[:count, low:high], self.mel_KM[low:high, first:last],
+                        out=out_FM[start : start + count, first:last],
+                    )  # fmt: skip
+        return self.log(out_BFM)
 
     def log(self, power: Tensor) -> Tensor:
         """Logarithm of the power in mel filters."""
@@ -121,6 +149,14 @@ class KaldiFbank(_LogMel):
         frames_BFN[..., :1] -= previous_BFN[..., :1]
         return frames_BFN.mul_(self.window_N)
 
+    def prepare_(self, raw_FN: Tensor, frames_FN: Tensor, scratch_FN: Tensor) -> None:
+        """`windowed`, step for step."""
+        torch.sub(raw_FN, _exact_sum(raw_FN) / self.config.frame_length, out=frames_FN)
+        torch.mul(frames_FN, self.config.preemphasis, out=scratch_FN)
+        frames_FN[:, 1:] -= scratch_FN[:, :-1]
+        frames_FN[:, :1] -= scratch_FN[:, :1]
+        frames_FN *= self.window_N
+
     def log(self, power: Tensor) -> Tensor:
         """Natural logarithm, not below that of float32 epsilon."""
         return power.clamp_min(_EPSILON).log()
@@ -132,7 +168,11 @@ class KaldiFbank(_LogMel):
         if len(frames_SN) == 0:
             return log_mel_BFM
         padding = _fft_size(self.config) - self.config.frame_length
-        power_KS = self.kiss_power(nn.functional.pad(frames_SN.T, (0, 0, 0, padding)))
+        padded_NS = nn.functional.pad(frames_SN.T, (0, 0, 0, padding))
+        if _is_plain(raw_BFN):
+            power_KS = torch.from_numpy(self.kiss_power.of_array(padded_NS.numpy()))
+        else:
+            power_KS = self.kiss_power(padded_NS)
         return log_mel_BFM.index_put((faint_BF,), self.log(torch.matmul(power_KS.T, self.mel_KM[:-1])))
 
     def _dithered(self, wav_BT: Tensor) -> Tensor:
@@ -170,6 +210,10 @@ class FfsvcMel(_LogMel):
         """Frames times window."""
         return raw_BFN * self.window_N
 
+    def prepare_(self, raw_FN: Tensor, frames_FN: Tensor, scratch_FN: Tensor) -> None:
+        """Frames times window."""
+        torch.mul(raw_FN, self.window_N, out=frames_FN)
+
     def log(self, power: Tensor) -> Tensor:
         """Logarithm of power + 1e-6."""
         return (power + 1e-6).log()
@@ -198,6 +242,10 @@ class SpeechBrainFbank(_LogMel):
     def windowed(self, raw_BFN: Tensor) -> Tensor:
         """Frames times window."""
         return raw_BFN * self.window_N
+
+    def prepare_(self, raw_FN: Tensor, frames_FN: Tensor, scratch_FN: Tensor) -> None:
+        """Frames times window."""
+        torch.mul(raw_FN, self.window_N, out=frames_FN)
 
     def log(self, power: Tensor) -> Tensor:
         """Decibels, not below -100."""
@@ -249,36 +297,54 @@ class KissPower(nn.Module):
         Returns:
             power_KS float32, without the Nyquist bin.
         """
-        z_CRS = frames_NS.reshape(self.num_pairs, 2, -1).transpose(0, 1)
-        z_CKRS = z_CRS.unsqueeze(1)
-        if self.starts_with_two:
-            a_CRS, b_CRS = z_CRS.chunk(2, dim=1)
-            z_CKRS = torch.stack([a_CRS + b_CRS, a_CRS - b_CRS], dim=1)
-        for twiddles_CKQ11 in torch.split(self.twiddles_CKQ11, self.joined, dim=1):
-            z_CKRS = _join_four(z_CKRS, twiddles_CKQ11)
-        return self._power(z_CKRS.squeeze(2))
+        power_KS: Tensor = self._power_by(torch, frames_NS, self.twiddles_CKQ11, self.split_CK1)
+        return power_KS
 
-    def _power(self, z_CKS: Tensor) -> Tensor:
+    def of_array(self, frames_NS: np.ndarray) -> np.ndarray:
+        """The same by numpy, to the last bit; of a few frames several times as fast as by torch."""
+        twiddles, split = self.twiddles_CKQ11.numpy(), self.split_CK1.numpy()
+        parts = []
+        for start in range(0, frames_NS.shape[1], _KISS_FRAMES):
+            part_NS = np.ascontiguousarray(frames_NS[:, start : start + _KISS_FRAMES])
+            parts.append(self._power_by(np, part_NS, twiddles, split))
+        return np.concatenate(parts, axis=1)
+
+    def _power_by(self, lib: Any, frames_NS: Any, twiddles_CKQ11: Any, split_CK1: Any) -> Any:
+        """`forward` with the arrays of ``lib``, torch or numpy."""
+        z_CRS = frames_NS.reshape(self.num_pairs, 2, -1).swapaxes(0, 1)
+        z_CKRS = z_CRS[:, None]
+        if self.starts_with_two:
+            half = self.num_pairs // 2
+            a_CRS, b_CRS = z_CRS[:, :half], z_CRS[:, half:]
+            z_CKRS = lib.stack([a_CRS + b_CRS, a_CRS - b_CRS], 1)
+        first = 0
+        for joined in self.joined:
+            z_CKRS = _join_four(lib, z_CKRS, twiddles_CKQ11[:, first : first + joined])
+            first += joined
+        return self._power(lib, z_CKRS[:, :, 0], split_CK1)
+
+    def _power(self, lib: Any, z_CKS: Any, split_CK1: Any) -> Any:
         """Power of a real signal from the spectrum of the complex one (even samples, odd samples)."""
         middle = self.num_pairs // 2
-        (a_r, a_i), (b_r, b_i) = z_CKS[:, 1 : middle + 1], z_CKS[:, middle:].flip(1)
-        cos_K1, sin_K1 = self.split_CK1
+        (a_r, a_i), (b_r, b_i) = z_CKS[:, 1 : middle + 1], lib.flip(z_CKS[:, middle:], (1,))
+        cos_K1, sin_K1 = split_CK1
         even_r, even_i, gap_r, gap_i = a_r + b_r, a_i - b_i, a_r - b_r, a_i + b_i
         odd_rr, odd_ii, odd_i = gap_r * cos_K1, gap_i * sin_K1, gap_i * cos_K1 + gap_r * sin_K1
-        lower_KS = _squared_half((even_r + odd_rr) - odd_ii, even_i + odd_i)
-        upper_KS = _squared_half((even_r + odd_ii) - odd_rr, odd_i - even_i)
-        lowest_1S = (z_CKS[0, :1] + z_CKS[1, :1]).square()
-        return torch.cat([lowest_1S, lower_KS[:-1], upper_KS.flip(0)])
+        lower_KS = _squared_half(lib, (even_r + odd_rr) - odd_ii, even_i + odd_i)
+        upper_KS = _squared_half(lib, (even_r + odd_ii) - odd_rr, odd_i - even_i)
+        lowest_1S = lib.square(z_CKS[0, :1] + z_CKS[1, :1])
+        return lib.concatenate([lowest_1S, lower_KS[:-1], lib.flip(upper_KS, (0,))])
 
 
-def _join_four(z_CKRS: Tensor, twiddles_CKQ11: Tensor) -> Tensor:
+def _join_four(lib: Any, z_CKRS: Any, twiddles_CKQ11: Any) -> Any:
     """Four transforms of length K become one of length 4 K: [2, K, R, S] -> [2, 4 K, R / 4, S]."""
     _, num_bins, rest, num_frames = z_CKRS.shape
     z_CKQRS = z_CKRS.reshape(2, num_bins, 4, rest // 4, num_frames)
     a_r, a_i = z_CKQRS[:, :, 0]
-    by_cos, by_sin = twiddles_CKQ11.unsqueeze(1) * z_CKQRS[:, :, 1:]
-    (b_rr, c_rr, d_rr), (b_ii, c_ii, d_ii) = by_cos[0].unbind(1), by_sin[1].unbind(1)
-    b_i, c_i, d_i = (by_cos[1] + by_sin[0]).unbind(1)
+    by_cos, by_sin = twiddles_CKQ11[:, None] * z_CKQRS[:, :, 1:]
+    b_rr, c_rr, d_rr = by_cos[0].swapaxes(0, 1)
+    b_ii, c_ii, d_ii = by_sin[1].swapaxes(0, 1)
+    b_i, c_i, d_i = (by_cos[1] + by_sin[0]).swapaxes(0, 1)
     b_r = b_rr - b_ii
 
     a_plus_c_r, a_plus_c_i = (a_r + c_rr) - c_ii, a_i + c_i
@@ -291,17 +357,23 @@ def _join_four(z_CKRS: Tensor, twiddles_CKQ11: Tensor) -> Tensor:
         *(a_plus_c_i + b_plus_d_i, a_less_c_i - b_less_d_r),
         *(a_plus_c_i - b_plus_d_i, a_less_c_i + b_less_d_r),
     ]
-    return torch.stack(joined).view(2, 4 * num_bins, rest // 4, num_frames)
+    return lib.stack(joined).reshape(2, 4 * num_bins, rest // 4, num_frames)
 
 
-def _squared_half(real: Tensor, imag: Tensor) -> Tensor:
-    return (0.5 * real).square() + (0.5 * imag).square()
+def _squared_half(lib: Any, real: Any, imag: Any) -> Any:
+    return lib.square(0.5 * real) + lib.square(0.5 * imag)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it lies in this computer's memory and nobody asks for its gradient."""
+    return tensor.is_cpu and not (torch.is_grad_enabled() and tensor.requires_grad)
 
 
 def _exact_sum(raw_BFN: Tensor) -> Tensor:
     """Sum of each frame [B, F, 1], rounded once, so that no order of additions shows in faint filters."""
-    wide_BFN = raw_BFN if raw_BFN.device.type == "mps" else raw_BFN.double()  # which has no float64
-    return wide_BFN.sum(dim=-1, keepdim=True).float()
+    if raw_BFN.device.type == "mps":  # which has no float64
+        return raw_BFN.sum(dim=-1, keepdim=True)
+    return raw_BFN.sum(dim=-1, keepdim=True, dtype=torch.float64).float()
 
 
 def _clockwise(turns: np.ndarray) -> Tensor:
@@ -315,6 +387,16 @@ def _fft_size(config: FrontEndConfig) -> int:
     if config.kind == "speechbrain-fbank":
         return config.frame_length
     return 1 << (config.frame_length - 1).bit_length()
+
+
+def _bands(mel_KM: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """Groups of filters: first and last filter, and of the frequencies that any of them hears."""
+    edges = np.linspace(0, mel_KM.shape[1], min(_BANDS, mel_KM.shape[1]) + 1).astype(int)
+    bands = []
+    for first, last in itertools.pairwise(edges.tolist()):
+        heard = np.flatnonzero(mel_KM[:, first:last].any(axis=1))
+        bands.append((first, last, int(heard[0]), int(heard[-1]) + 1) if len(heard) else (first, last, 0, 1))
+    return bands
 
 
 def _kaldi_window(config: FrontEndConfig) -> np.ndarray:
