@@ -41,6 +41,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+LESS_IS_BETTER = ("s", "GB")
 LOST = 0.8
 """A ratio below this share of the one in the base is lost."""
 
@@ -74,7 +75,7 @@ class Row:
     Attributes:
         stage: the script.
         name: what was measured; unique within the stage.
-        unit: "s", less is better; anything else is a rate, more is better.
+        unit: "s" or "GB", less is better; anything else is a rate, more is better.
         ours: our figures.
         reference: those of the reference, each measured next to ours.
         reference_is: what the reference is.
@@ -101,7 +102,7 @@ class Row:
     def ratios(self) -> list[float]:
         """How many times as fast as the reference, by repeat."""
         pairs = zip(self.ours, self.reference, strict=True)
-        return [other / mine if self.unit == "s" else mine / other for mine, other in pairs]
+        return [other / mine if self.unit in LESS_IS_BETTER else mine / other for mine, other in pairs]
 
     @property
     def ratio(self) -> float:

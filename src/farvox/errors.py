@@ -43,6 +43,10 @@ class CheckpointError(FarvoxError):
     """A checkpoint or weight file is damaged, foreign, or does not fit the model."""
 
 
+class CacheError(FarvoxError):
+    """The cache cannot hold something; what was to be kept there can be had without it, at a price."""
+
+
 class NonFiniteLossError(FarvoxError):
     """The training loss became NaN or infinite; the weights were left as they were before the step."""
 

@@ -73,4 +73,11 @@ def test_a_file_that_cannot_be_read_is_named(paths, tmp_path):
 def test_without_room_there_is_no_pack(paths, monkeypatch, capsys):
     monkeypatch.setattr(farvox.io.packed, "_SPARE_BYTES", 1 << 62)
     assert pack_audio(paths, sample_rate=16000) is None
-    assert "no room for packed audio" in capsys.readouterr().err
+    assert "not packed: " in capsys.readouterr().err
+
+
+def test_without_a_cache_there_is_no_pack(paths, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("FARVOX_CACHE", str(tmp_path / "file"))
+    assert pack_audio(paths, sample_rate=16000) is None
+    assert "cannot be written" in capsys.readouterr().err

@@ -1,25 +1,30 @@
 """The training table: all that a data-loading process needs to know, in flat arrays.
 
-A million utterances are a few arrays that forked workers share, not a million Python objects that
-each of them copies.
+A million utterances are a few memory-mapped arrays that all workers and ranks share, not a million Python
+objects that each of them copies.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from farvox.errors import DataDirError
-from farvox.io.kaldi import DataDir
+from farvox.errors import CacheError, DataDirError
+from farvox.io.cache import kept_folder
+from farvox.io.kaldi import DataDir, wav_scp_of
 
 UNLABELLED = "unlabelled"
 """Name of the speaker of utterances that say no speaker, where none is needed."""
+
+_ARRAYS = ("utt_ids", "utt_id_ends", "wav_paths", "wav_path_ends", "speakers", "domains")
+_SPEAKERS = "speakers.txt"
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class TrainingTable:
         speakers_N: speaker number of every row, an index into ``speaker_names``.
         domains_N: which data dir every row comes from.
         speaker_names: all speakers, C-sorted.
+        folder: of the cache, where the arrays lie; None where they are in memory only.
     """
 
     utt_ids: StringTable
@@ -61,6 +67,7 @@ class TrainingTable:
     speakers_N: npt.NDArray[np.int64]
     domains_N: npt.NDArray[np.int64]
     speaker_names: tuple[str, ...]
+    folder: Path | None = field(default=None, compare=False)
 
     @classmethod
     def open(cls, paths: Sequence[str | Path], *, labelled: bool = True) -> TrainingTable:
@@ -76,6 +83,21 @@ class TrainingTable:
         """
         if not paths:
             raise DataDirError("no data dir to train on: set data.train")
+        files = [wav_scp_of(Path(path)) for path in paths]
+        files += [Path(path, name) for path in paths for name in ("utt2spk", "spk2utt")]
+        present = [file for file in files if file.is_file()]
+
+        def build(folder: Path) -> None:
+            cls.read(paths, labelled).write(folder)
+
+        try:
+            return cls.mapped(kept_folder("tables", f"labelled: {labelled}", present, build))
+        except CacheError:
+            return cls.read(paths, labelled)
+
+    @classmethod
+    def read(cls, paths: Sequence[str | Path], labelled: bool) -> TrainingTable:
+        """The table in memory; see `open`."""
         tables = [_open_dir(Path(path), labelled) for path in paths]
         table = pl.concat(tables)
         names = table["speaker_id"].unique().sort()
@@ -88,6 +110,34 @@ class TrainingTable:
             domains_N=np.repeat(np.arange(len(tables)), [len(one) for one in tables]),
             speaker_names=tuple(names.to_list()),
         )
+
+    @classmethod
+    def mapped(cls, folder: Path) -> TrainingTable:
+        """The table that `write` left in ``folder``, memory-mapped."""
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        id_text, id_ends, path_text, path_ends, speakers, domains = map(np.asarray, arrays.values())
+        names = (folder / _SPEAKERS).read_bytes().decode().split("\n")
+        return cls(
+            StringTable(id_text, id_ends), StringTable(path_text, path_ends), speakers, domains, tuple(names),
+            folder,
+        )  # fmt: skip
+
+    def write(self, folder: Path) -> None:
+        """Put the arrays into files of ``folder``."""
+        arrays = (
+            self.utt_ids.text, self.utt_ids.ends_N, self.wav_paths.text, self.wav_paths.ends_N,
+            self.speakers_N, self.domains_N,
+        )  # fmt: skip
+        for name, array in zip(_ARRAYS, arrays, strict=True):
+            np.save(folder / f"{name}.npy", array)
+        (folder / _SPEAKERS).write_bytes("\n".join(self.speaker_names).encode())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A mapped table travels by its name."""
+        if self.folder is not None:
+            return TrainingTable.mapped, (self.folder,)
+        values = (self.utt_ids, self.wav_paths, self.speakers_N, self.domains_N, self.speaker_names)
+        return TrainingTable, values
 
     def __len__(self) -> int:
         return len(self.utt_ids)

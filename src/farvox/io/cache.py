@@ -11,6 +11,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from farvox.errors import CacheError, FarvoxError
 from farvox.io.atomic import atomic_dir
 
 DONE = "files.txt"
@@ -35,7 +36,7 @@ def kept_folder(room: str, name: str, files: Iterable[str | Path], build: Callab
         build: writes into the folder it is given.
 
     Raises:
-        FarvoxError: it cannot be written.
+        CacheError: the cache cannot be written to, or has no room.
         OSError: one of the files is not there.
     """
     paths = [os.fspath(path) for path in files]
@@ -45,14 +46,23 @@ def kept_folder(room: str, name: str, files: Iterable[str | Path], build: Callab
     ]
     which = _digest([name, *paths])
     folder = cache_path() / room / f"{which}-{_digest(states)}"
-    if not (folder / DONE).is_file():
+    if (folder / DONE).is_file():
+        return folder
+    try:
         with _alone(folder.with_name(f".lock-{which}")):
             if not (folder / DONE).is_file():
                 for stale in folder.parent.glob(f"{which}-*"):
                     shutil.rmtree(stale, ignore_errors=True)
                 with atomic_dir(folder, own_files=(DONE,)) as temporary:
                     build(temporary)
-                    (temporary / DONE).write_text(f"{name}\n{''.join(states[:100])}", encoding="utf-8")
+                    said = f"{name}\n{''.join(states[:100])}"
+                    (temporary / DONE).write_bytes(said.encode(errors="surrogateescape"))
+    except OSError as error:
+        raise CacheError(f"{folder.parent}: cannot be written: {error}") from error
+    except FarvoxError as error:
+        if type(error) is FarvoxError:  # of `atomic_dir`; what the builder says of its files has a kind
+            raise CacheError(str(error)) from error
+        raise
     return folder
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from farvox.errors import AudioError
+from farvox.errors import AudioError, CacheError
 from farvox.io.audio import Wave, open_audio
-from farvox.io.cache import cache_path, kept_folder
+from farvox.io.cache import kept_folder
 from farvox.progress import ProgressLine
 
 _SAMPLES, _ENDS = "samples.raw", "ends.npy"
@@ -81,11 +81,10 @@ def pack_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") -
         kind: "int16" (clipped to [-1, 1]) or "float32" (as they are).
 
     Returns:
-        the pack; None where the disk of the cache has no room for it.
+        the pack; None where the cache cannot be written to or has no room for it, which is said on stderr.
 
     Raises:
         AudioError: a file cannot be read.
-        FarvoxError: the cache cannot be written to.
     """
 
     def build(folder: Path) -> None:
@@ -107,16 +106,12 @@ def pack_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") -
         folder = kept_folder("banks", f"{kind} at {sample_rate} Hz", paths, build)
     except FileNotFoundError as error:
         raise AudioError(f"{error.filename}: no such file; a bank was made of it") from None
-    except _NoRoomError:
-        print(f"no room for packed audio in {cache_path()}: it is read from its files", file=sys.stderr)
+    except CacheError as error:
+        print(f"noise and RIRs are read from their files, not packed: {error}", file=sys.stderr)
         return None
     return PackedAudio.open(folder, kind)
 
 
-class _NoRoomError(Exception):
-    """The disk of the cache would be full."""
-
-
 def _refuse_full_disk(folder: Path, num_samples: int) -> None:
     if shutil.disk_usage(folder).free < 4 * num_samples + _SPARE_BYTES:
-        raise _NoRoomError
+        raise CacheError(f"{folder.parent}: has no room; FARVOX_CACHE names another place")
