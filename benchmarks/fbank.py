@@ -1,12 +1,12 @@
 """The features, one core: how many seconds of audio a second.
 
 Ours against the way that most toolkits write it, and torchaudio's ``kaldi.fbank`` does: strided frames, mean
-removed, pre-emphasised, windowed and padded by one operation each over all frames, |rfft| ** 2, a product with all
-filters, a logarithm. torchaudio itself does not load beside a CPU torch. Ours must besides be within 1e-3 of
-kaldi-native-fbank wherever that is installed.
+removed, pre-emphasised, windowed and padded by one operation each over all frames, |rfft| ** 2, a product with
+all filters, a logarithm. torchaudio itself does not load beside a CPU torch. Ours must besides be within 1e-3
+of kaldi-native-fbank wherever that is installed.
 
-Made-up audio has no faint filters. Real speech has some in one frame of twenty, which ours computes a second time
-with the roundings of Kaldi; give a folder of recordings to measure that.
+Made-up audio has no faint filters. Real speech has some in one frame of twenty, which ours computes a second
+time with the roundings of Kaldi; give a folder of recordings to measure that.
 """
 
 from __future__ import annotations
@@ -41,9 +41,8 @@ def chunks(folder: Path | None, count: int) -> torch.Tensor:
         wav_BT = 0.1 * np.random.default_rng(0).standard_normal((count, length))
     else:
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".wav", ".flac"))
-        wav_BT = np.stack(
-            [np.resize(read_audio(path), length) for path in paths[:: len(paths) // count][:count]]
-        )
+        chosen = paths[:: max(1, len(paths) // count)][:count]
+        wav_BT = np.stack([np.resize(read_audio(path), length) for path in chosen])
     return torch.from_numpy(np.rint(wav_BT * 32768).astype(np.float32) / 32768)
 
 

@@ -1,9 +1,9 @@
 """Memory of training on a data dir of a million utterances: of the main process, and of each worker besides.
 
 The utterances are links to few files, so that the disk does not matter. A process of its own opens the table,
-plans an epoch and reads batches with two workers; measured is the memory that belongs to each process alone or in
-shares (PSS of /proc), after as many batches as a worker needs to fill its caches. The reference is the list of
-tuples that the baseline's data set holds, read and indexed by workers in the same way.
+plans an epoch and reads batches with two workers; measured is the memory that belongs to each process alone or
+in shares (PSS of /proc), after as many batches as a worker needs to fill its caches. The reference holds its
+utterances in a list and dicts of strings, as the baseline does, and reads them by workers in the same way.
 """
 
 from __future__ import annotations
@@ -31,14 +31,8 @@ def write_dir(folder: Path, utterances: int) -> None:
     (folder / "wav").mkdir(parents=True)
     for number in range(FILES):
         write_audio(folder / f"wav/{number}.wav", 0.1 * np.random.default_rng(number).standard_normal(64000))
-    width = len(str(utterances))
-    names = [
-        (
-            f"id{n * SPEAKERS // utterances:05}",
-            f"id{n * SPEAKERS // utterances:05}-{n:0{width}}-x6uYqmx31kE-00001",
-        )
-        for n in range(utterances)
-    ]
+    speakers = [f"id{n * SPEAKERS // utterances:05}" for n in range(utterances)]
+    names = [(speaker, f"{speaker}-x6uYqmx31kE-{n:08}") for n, speaker in enumerate(speakers)]
     paths = (f"{folder}/wav/../wav/../wav/{n % FILES}.wav" for n in range(utterances))
     lines = (f"{name} {path}\n" for (_, name), path in zip(names, paths, strict=True))
     (folder / "wav.scp").write_text("".join(lines))
@@ -57,14 +51,9 @@ def measured(batches: object, count: int) -> dict[str, float]:
     time.sleep(1)
     workers = [child.pid for child in multiprocessing.active_children()]
     peak = max(int(line.split()[1]) for line in status() if line.startswith("VmHWM")) / 1024
-    alone = [megabytes(worker, "Private_") for worker in workers]
-    shared = [megabytes(worker, "Pss:") for worker in workers]
-    return {
-        "peak": peak,
-        "main": megabytes(os.getpid(), "Pss:"),
-        "private": max(alone),
-        "worker": max(shared),
-    }
+    alone = max(megabytes(worker, "Private_") for worker in workers)
+    shared = max(megabytes(worker, "Pss:") for worker in workers)
+    return {"peak": peak, "private": alone, "worker": shared}
 
 
 def status() -> list[str]:
@@ -122,7 +111,7 @@ def main() -> None:
         options = parser.parse_args(sys.argv[2:])
         found = {"ours": ours, "baseline": baseline}[options.which](options.folder, options.count)
         print(json.dumps(found), flush=True)
-        os._exit(0)  # the workers are daemons, and end with it
+        return
     bench = Bench(__doc__, repeats=1)
     bench.parser.add_argument("--utterances", type=int, default=1_000_000)
     options = bench.parse()
@@ -136,16 +125,18 @@ def main() -> None:
             for _ in range(bench.repeats)
         ]
     for what, key, bound in (
-        ("main process, peak", "peak", 1500.0),
-        ("each worker, its own pages", "private", 150.0),
+        ("main process, peak", "peak", 1.5),
+        ("each worker, its own pages", "private", 0.15),
         ("each worker, with its share of the common ones", "worker", None),
     ):
         bench.record(
             f"memory at {utterances:,} utterances: {what}",
-            [run["ours"][key] / 1000 for run in runs], [run["baseline"][key] / 1000 for run in runs], "s",
-            target=None if bound is None else at_most(bound / 1000), reference_is="lists and dicts of strings",
-            note="gigabytes, not seconds",
-        )  # fmt: skip
+            [run["ours"][key] / 1000 for run in runs],
+            [run["baseline"][key] / 1000 for run in runs],
+            "GB",
+            target=None if bound is None else at_most(bound),
+            reference_is="a list and dicts of strings",
+        )
     bench.finish()
 
 
