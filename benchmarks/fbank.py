@@ -1,9 +1,9 @@
 """The features, one core: how many seconds of audio a second.
 
 Ours against the way that most toolkits write it, and torchaudio's ``kaldi.fbank`` does: strided frames, mean
-removed, pre-emphasised, windowed and padded by one operation each over all frames, |rfft| ** 2, a product with
-all filters, a logarithm. torchaudio itself does not load beside a CPU torch. Ours must besides be within 1e-3
-of kaldi-native-fbank wherever that is installed.
+removed, pre-emphasised, windowed and padded by one operation each over all frames, |rfft| ** 2, a product
+with all filters, a logarithm. torchaudio itself does not load beside a CPU torch. Ours must besides be within
+1e-3 of kaldi-native-fbank wherever that is installed.
 
 Made-up audio has no faint filters. Real speech has some in one frame of twenty, which ours computes a second
 time with the roundings of Kaldi; give a folder of recordings to measure that.

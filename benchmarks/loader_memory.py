@@ -1,9 +1,9 @@
 """Memory of training on a data dir of a million utterances: of the main process, and of each worker besides.
 
 The utterances are links to few files, so that the disk does not matter. A process of its own opens the table,
-plans an epoch and reads batches with two workers; measured is the memory that belongs to each process alone or
-in shares (PSS of /proc), after as many batches as a worker needs to fill its caches. The reference holds its
-utterances in a list and dicts of strings, as the baseline does, and reads them by workers in the same way.
+plans an epoch and reads batches with two workers; measured is the memory that belongs to each process alone
+or in shares (PSS of /proc), after as many batches as a worker needs to fill its caches. The reference holds
+its utterances in a list and dicts of strings, as the baseline does, and reads them by workers in the same way.
 """
 
 from __future__ import annotations
