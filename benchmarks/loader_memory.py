@@ -3,7 +3,7 @@
 The utterances are links to few files, so that the disk does not matter. A process of its own opens the table,
 plans an epoch and reads batches with two workers; measured is the memory that belongs to each process alone
 or in shares (PSS of /proc), after as many batches as a worker needs to fill its caches. The reference holds
-its utterances in a list and dicts of strings, as the baseline does, and reads them by workers in the same way.
+its utterances in a list and dicts of strings, as the baseline does, and reads them by workers as ours does.
 """
 
 from __future__ import annotations

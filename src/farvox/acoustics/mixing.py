@@ -22,7 +22,7 @@ _LANES, _STEP = 4, 1024
 
 
 def power(wav_T: Array) -> float:
-    """Mean square of a waveform, to seven digits whatever its level."""
+    """Mean square of a waveform, to six digits whatever its level."""
     total = 0.0
     for start in range(0, len(wav_T), _BLOCK):  # so short that no BLAS uses its threads for it
         part_T = wav_T[start : start + _BLOCK]
