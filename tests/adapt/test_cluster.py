@@ -8,8 +8,6 @@ from farvox.adapt.kmeans import by_size
 from farvox.errors import FarvoxError
 from farvox.metrics.clustering import normalised_mutual_information
 
-pytest.importorskip("faiss", reason="needs faiss-cpu, of the extra cluster")
-
 
 @pytest.mark.parametrize("method", ["kmeans", "ahc", "spectral"])
 def test_the_elbow_recovers_the_number_of_speakers_within_a_tenth(method, blobs):

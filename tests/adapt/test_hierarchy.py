@@ -6,8 +6,6 @@ import pytest
 from farvox.adapt.hierarchy import merged_clusters, spectral_clusters
 from farvox.metrics.clustering import normalised_mutual_information
 
-pytest.importorskip("faiss", reason="needs faiss-cpu, of the extra cluster")
-
 
 @pytest.mark.parametrize("clusters", [merged_clusters, spectral_clusters])
 def test_separate_speakers_are_found_at_the_true_number(clusters, blobs):

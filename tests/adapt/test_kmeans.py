@@ -1,16 +1,13 @@
 """Spherical k-means and what it is made of."""
 
-import sys
-
 import numpy as np
 import pytest
 
-from farvox.adapt.kmeans import by_size, cosines_to, kmeans, mean_directions, nearest, unit_rows
-from farvox.errors import DataDirError, FarvoxError, MissingExtraError
+from farvox.adapt.kmeans import by_size, kmeans, nearest, unit_rows
+from farvox.adapt.lloyd import cosines_to, mean_directions
+from farvox.errors import DataDirError, FarvoxError
 from farvox.io.embeddings import EmbeddingSet
 from farvox.metrics.clustering import normalised_mutual_information
-
-pytest.importorskip("faiss", reason="needs faiss-cpu, of the extra cluster")
 
 
 def test_separate_speakers_are_found(blobs):
@@ -59,7 +56,8 @@ def test_the_intra_class_cosine_is_a_mean_of_clusters_or_of_samples():
 def test_blocks_are_put_together_as_if_there_were_none(blobs, monkeypatch):
     unit, truth = blobs(4, 25)
     whole = mean_directions(unit, truth, 4), nearest(unit, unit[:4]), cosines_to(unit, truth, unit[:4])
-    monkeypatch.setattr("farvox.adapt.kmeans.BLOCK", 7)
+    monkeypatch.setattr("farvox.adapt.lloyd.ROWS", 7)
+    monkeypatch.setattr("farvox.adapt.lloyd.CELLS", 9)
     np.testing.assert_allclose(mean_directions(unit, truth, 4), whole[0], atol=1e-6)
     np.testing.assert_array_equal(nearest(unit, unit[:4])[0], whole[1][0])
     np.testing.assert_allclose(cosines_to(unit, truth, unit[:4]), whole[2], atol=1e-6)
@@ -77,9 +75,3 @@ def test_embeddings_are_scaled_to_unit_length_and_bad_ones_are_named():
 def test_more_clusters_than_utterances_are_refused(number, blobs):
     with pytest.raises(FarvoxError, match=f"{number} clusters of 10 utterances"):
         kmeans(blobs(2, 5)[0], number)
-
-
-def test_without_faiss_the_extra_is_named(monkeypatch, blobs):
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(MissingExtraError, match=r"farvox\[cluster\]"):
-        kmeans(blobs(2, 5)[0], 2)

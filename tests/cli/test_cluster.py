@@ -10,8 +10,6 @@ from farvox.io.embeddings import EmbeddingSet
 from farvox.io.kaldi import DataDir, read_table, write_data_dir
 from farvox.types import Utterance
 
-pytest.importorskip("faiss", reason="needs faiss-cpu, of the extra cluster")
-
 
 @pytest.fixture
 def here(tmp_path):

@@ -8,8 +8,6 @@ from farvox.io.kaldi import DataDir
 from farvox.recipe import load_table, merge
 from farvox.train.checkpoint import finished_epochs
 
-pytest.importorskip("faiss", reason="needs faiss-cpu, of the extra cluster")
-
 
 def farvox(*words):
     return main([str(word) for word in words])

@@ -171,7 +171,6 @@ def test_rows_reserved_while_pretraining_are_those_of_the_fine_tuning_and_its_la
 
 @pytest.mark.slow
 def test_task_2_clusters_the_supplement_and_trains_on_the_clusters(at_home):
-    pytest.importorskip("faiss", reason="needs faiss-cpu, of the extra cluster")
     name = "ffsvc2022/task2-selftrain"
     assert (
         main(["import", "downloads/resnet34/model_37.pkl", "exp/published", "--arch", "ffsvc-resnet34"]) == 0

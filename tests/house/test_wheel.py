@@ -55,7 +55,7 @@ def test_a_wheel_carries_the_licence_and_says_that_it_is_typed(installed):
 def test_every_extra_is_pinned_and_all_is_all_but_dev(root):
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    assert extras["all"] == ["farvox[torch,train,onnx,export,vad,sim,cluster,ssl,wpe]"]
+    assert extras["all"] == ["farvox[torch,train,onnx,export,vad,sim,ssl,wpe]"]
     assert set(extras) == {
         "torch", "train", "onnx", "export", "vad", "sim", "cluster", "ssl", "wpe", "all", "dev",
     }  # fmt: skip

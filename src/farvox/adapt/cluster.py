@@ -126,7 +126,6 @@ def cluster(
 
     Raises:
         FarvoxError: more clusters than utterances, or numbers among which there is no elbow.
-        MissingExtraError: faiss is not installed.
     """
     if max(numbers) > len(unit_NE):
         raise FarvoxError(f"{max(numbers)} clusters of {len(unit_NE)} utterances: ask for fewer")

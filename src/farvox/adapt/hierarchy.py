@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.linalg import eigh
 
-from farvox.adapt.kmeans import Clustering, Floats, by_size, cosines_to, kmeans, mean_directions, nearest
+from farvox.adapt.kmeans import Clustering, Floats, by_size, kmeans, nearest
+from farvox.adapt.lloyd import cosines_to, mean_directions
 from farvox.rng import rng_for
 
 SMALL_CLUSTERS = 4000

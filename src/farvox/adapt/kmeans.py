@@ -1,4 +1,4 @@
-"""Spherical k-means on length-normalised embeddings, by faiss on the CPU.
+"""Spherical k-means on length-normalised embeddings.
 
 Shape suffixes: N utterance, E embedding dimension, K cluster, S sampled utterance.
 """
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from farvox.errors import DataDirError, FarvoxError, MissingExtraError
+from farvox.adapt.lloyd import Assignment, lloyd, row_blocks
+from farvox.errors import DataDirError, FarvoxError
 from farvox.io.embeddings import EmbeddingSet
 from farvox.rng import rng_for
 
@@ -104,40 +105,35 @@ def kmeans(
 
     Raises:
         FarvoxError: fewer utterances than clusters.
-        MissingExtraError: faiss is not installed.
     """
-    faiss = require_faiss()
     if not 1 <= num_clusters <= len(unit_NE):
         raise FarvoxError(
             f"{num_clusters} clusters of {len(unit_NE)} utterances: ask for at least 1, and at most as "
             "many as there are utterances"
         )
-    best: tuple[NDArray[np.int64], Floats, Floats] | None = None
+    best: Assignment | None = None
     for attempt in range(restarts):
-        solver = faiss.Kmeans(
-            unit_NE.shape[1], num_clusters, niter=iterations, spherical=True, seed=(seed + 1) % 2**31,
-            max_points_per_centroid=per_cluster or len(unit_NE), min_points_per_centroid=1,
-        )  # fmt: skip
-        solver.train(unit_NE, init_centroids=_first_centres(unit_NE, num_clusters, seed, attempt))
-        found = (*nearest(unit_NE, solver.centroids), solver.centroids)
-        if best is None or found[1].mean(dtype=np.float64) > best[1].mean(dtype=np.float64):
+        centres_KE = _first_centres(unit_NE, num_clusters, seed, attempt)
+        wanted = per_cluster * num_clusters or len(unit_NE)
+        if wanted < len(unit_NE):
+            chosen = rng_for(seed, 1, num_clusters, attempt).choice(len(unit_NE), wanted, replace=False)
+            centres_KE = lloyd(unit_NE[np.sort(chosen)], centres_KE, iterations).centres_KE
+            found = Assignment(*nearest(unit_NE, centres_KE), centres_KE)
+        else:
+            found = lloyd(unit_NE, centres_KE, iterations)
+        if best is None or found.cosine_N.mean(dtype=np.float64) > best.cosine_N.mean(dtype=np.float64):
             best = found
     assert best is not None
     return by_size(*best)
 
 
 def nearest(unit_NE: Floats, centres_KE: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """The nearest centre of each utterance, and the cosine to it.
-
-    Raises:
-        MissingExtraError: faiss is not installed.
-    """
-    index = require_faiss().IndexFlatIP(unit_NE.shape[1])
-    index.add(np.ascontiguousarray(centres_KE, np.float32))
+    """The nearest centre of each utterance, and the cosine to it."""
     labels_N, cosine_N = np.empty(len(unit_NE), np.int64), np.empty(len(unit_NE), np.float32)
-    for start in range(0, len(unit_NE), BLOCK):
-        found, label = index.search(unit_NE[start : start + BLOCK], 1)
-        labels_N[start : start + BLOCK], cosine_N[start : start + BLOCK] = label[:, 0], found[:, 0]
+    for part in row_blocks(len(unit_NE), len(centres_KE)):
+        scores_NK = unit_NE[part] @ centres_KE.T
+        labels_N[part] = scores_NK.argmax(axis=1)
+        cosine_N[part] = np.take_along_axis(scores_NK, labels_N[part, None], axis=1)[:, 0]
     return labels_N, cosine_N
 
 
@@ -148,44 +144,6 @@ def by_size(labels_N: NDArray[np.integer[Any]], cosine_N: Floats, centres_KE: Fl
     number = np.empty(len(centres_KE), np.int32)
     number[order] = np.arange(len(order), dtype=np.int32)
     return Clustering(number[labels_N], cosine_N, np.ascontiguousarray(centres_KE[order], np.float32))
-
-
-def mean_directions(unit_NE: Floats, labels_N: NDArray[np.integer[Any]], num_clusters: int) -> Floats:
-    """Sums of each cluster's embeddings, scaled to unit length: float32 [K, E]."""
-    from scipy.sparse import csr_array
-
-    sums_KE = np.zeros((num_clusters, unit_NE.shape[1]))
-    for start in range(0, len(unit_NE), BLOCK):
-        label = labels_N[start : start + BLOCK]
-        members = csr_array(
-            (np.ones(len(label), np.float32), (label, np.arange(len(label)))), (num_clusters, len(label))
-        )
-        sums_KE += members @ unit_NE[start : start + BLOCK]
-    length = np.maximum(np.linalg.norm(sums_KE, axis=1, keepdims=True), 1e-12)
-    directions_KE: Floats = (sums_KE / length).astype(np.float32)
-    return directions_KE
-
-
-def cosines_to(unit_NE: Floats, labels_N: NDArray[np.integer[Any]], centres_KE: Floats) -> Floats:
-    """Cosine of each utterance to the centre of the cluster it is in, float32 [N]."""
-    cosine_N = np.empty(len(unit_NE), np.float32)
-    for start in range(0, len(unit_NE), BLOCK):
-        part = slice(start, start + BLOCK)
-        np.einsum("ne,ne->n", unit_NE[part], centres_KE[labels_N[part]], out=cosine_N[part])
-    return cosine_N
-
-
-def require_faiss() -> Any:
-    """The faiss module.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingExtraError("clustering needs faiss: pip install 'farvox[cluster]'") from error
-    return faiss
 
 
 def _first_centres(unit_NE: Floats, num_clusters: int, seed: int, attempt: int) -> Floats:
