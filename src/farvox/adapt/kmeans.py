@@ -19,7 +19,7 @@ from farvox.rng import rng_for
 Floats = NDArray[np.float32]
 BLOCK = 65_536
 """Rows worked on at a time, which bounds what is held beside the embeddings."""
-SEEDING_SAMPLE = 16
+SEEDING_SAMPLE = 5
 """Utterances a cluster among which the first centres are looked for."""
 
 
@@ -153,12 +153,13 @@ def _first_centres(unit_NE: Floats, num_clusters: int, seed: int, attempt: int) 
     sample_SE = unit_NE[np.sort(rng.choice(len(unit_NE), size, replace=False))]
     draws = 2 + int(np.log(num_clusters))
     chosen = [int(rng.integers(size))]
-    distance_S = np.maximum(1 - sample_SE @ sample_SE[chosen[0]], 0)
+    near_S = sample_SE @ sample_SE[chosen[0]]  # the cosine to the nearest centre so far
     for _ in range(num_clusters - 1):
-        total = np.cumsum(distance_S, dtype=np.float64)
+        total = np.cumsum(np.maximum(1 - near_S, 0), dtype=np.float64)
         tried = np.minimum(np.searchsorted(total, rng.random(draws) * total[-1]), size - 1)
-        left = np.minimum(distance_S, np.maximum(1 - sample_SE[tried] @ sample_SE.T, 0))
-        best = int(np.argmin(left.sum(axis=1)))
+        nearer = sample_SE[tried] @ sample_SE.T
+        np.maximum(nearer, near_S, out=nearer)
+        best = int(np.argmax(nearer.sum(axis=1)))
         chosen.append(int(tried[best]))
-        distance_S = left[best]
+        near_S = nearer[best]
     return np.ascontiguousarray(sample_SE[chosen])

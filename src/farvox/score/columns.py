@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from farvox.errors import TrialError
 
 BLOCK_BYTES = 1 << 26
+NUMBERS_PER_BLOCK = 1 << 20
 AUDIO_SUFFIXES = (".wav", ".flac", ".m4a")
 _UTF8_BOM = b"\xef\xbb\xbf"
 
@@ -97,9 +98,11 @@ class IdTable:
     def _renumbered(self, column: pl.Series) -> NDArray[np.int32]:
         """A column whose strings have numbers already, but not those of this table."""
         given = column.to_physical().to_numpy()
-        first_line = np.full(int(given.max()) + 1, -1)
-        first_line[given[::-1]] = np.arange(len(given) - 1, -1, -1)
-        lines = np.sort(first_line[first_line >= 0])
+        first_line = np.full(int(given.max()) + 1, len(given))
+        for start in range(0, len(given), NUMBERS_PER_BLOCK):
+            block = given[start : start + NUMBERS_PER_BLOCK]
+            np.minimum.at(first_line, block, np.arange(start, start + len(block)))
+        lines = np.sort(first_line[first_line < len(given)])
         number_of = np.zeros(len(first_line), np.int32)
         number_of[given[lines]] = [
             self._codes.setdefault(value, len(self._codes))
