@@ -57,7 +57,7 @@ def test_every_extra_is_pinned_and_all_is_all_but_dev(root):
     extras = project["optional-dependencies"]
     assert extras["all"] == ["farvox[torch,train,onnx,export,vad,sim,ssl,wpe]"]
     assert set(extras) == {
-        "torch", "train", "onnx", "export", "vad", "sim", "cluster", "ssl", "wpe", "all", "dev",
+        "torch", "train", "onnx", "export", "vad", "sim", "ssl", "wpe", "all", "dev",
     }  # fmt: skip
     asked = [*project["dependencies"], *(each for extra in extras for each in extras[extra])]
     names = {each.split(">=")[0].lower() for each in asked if not each.startswith("farvox[")}

@@ -124,7 +124,7 @@ class TrainingTable:
 
     def write(self, folder: Path) -> None:
         """Put the arrays into files of ``folder``."""
-        arrays = (
+        arrays: tuple[npt.NDArray[Any], ...] = (
             self.utt_ids.text, self.utt_ids.ends_N, self.wav_paths.text, self.wav_paths.ends_N,
             self.speakers_N, self.domains_N,
         )  # fmt: skip
