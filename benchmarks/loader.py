@@ -160,7 +160,7 @@ def compare(bench: Bench, dirs: dict[str, Path], samples: int, clock: str) -> No
     table = TrainingTable.open([dirs["speech"]])
     config = FrontEndConfig()
     banks = {name: [dirs[name]] for name in ("noise", "music", "rirs")}
-    frontend = build_frontend(config)
+    frontend = build_frontend(config, exact=False)  # as the trainer has it
 
     def ours(kind: str, workers: int = 2, features: bool = True) -> float:
         plan = EpochPlan(0, table.speakers_N, BATCH, epoch_size=samples)

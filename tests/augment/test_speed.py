@@ -106,3 +106,7 @@ def test_an_absurd_factor_is_an_error(change, factor, speech):
 def test_volume_is_a_gain_in_db_that_clips():
     np.testing.assert_allclose(change_volume(np.float32([0.1, -0.2, 0.6]), 20.0), [1.0, -1.0, 1.0])
     np.testing.assert_allclose(change_volume(np.float32([0.1, -0.2]), -20.0), [0.01, -0.02], rtol=1e-6)
+
+
+def test_an_odd_factor_is_left_to_soxr():
+    assert len(change_speed(tone(1000), 0.97)) == round(len(tone(1000)) / 0.97)

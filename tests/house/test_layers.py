@@ -12,11 +12,21 @@ FLOORS = (
     ("corpora", "features", "augment", "models", "metrics"),
     ("acoustics",),
     ("io",),
-    ("recipe", "recipe_evaluate", "recipe_selftrain", "types", "errors", "rng", "progress", "__init__"),
+    (
+        "recipe",
+        "recipe_evaluate",
+        "recipe_selftrain",
+        "types",
+        "errors",
+        "rng",
+        "memory",
+        "progress",
+        "__init__",
+    ),
 )
 APART = {"corpora", "features", "augment", "models", "metrics"}
 WITHOUT_TORCH = {
-    "__init__", "__main__", "types", "errors", "rng", "progress", "recipe", "recipe_evaluate",
+    "__init__", "__main__", "types", "errors", "rng", "memory", "progress", "recipe", "recipe_evaluate",
     "recipe_selftrain",
     "io", "acoustics", "corpora", "augment", "score", "metrics", "report", "extract", "verifier",
 }  # fmt: skip

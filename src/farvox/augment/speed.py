@@ -6,11 +6,13 @@ Shape suffixes: T sample.
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 import soxr
 
 from farvox.acoustics.mixing import Array
+from farvox.augment.polyphase import LARGEST, resample
 from farvox.errors import AudioError
 
 
@@ -33,7 +35,10 @@ def change_speed(wav_T: Array, factor: float) -> Array:
     ratio = _ratio(factor)
     if ratio == 1 or len(wav_T) == 0:
         return wav_T
-    resampled_T = soxr.resample(wav_T, ratio.numerator, ratio.denominator, quality="HQ")
+    if max(ratio.numerator, ratio.denominator) <= LARGEST:
+        resampled_T = resample(wav_T, ratio)
+    else:
+        resampled_T = soxr.resample(wav_T, ratio.numerator, ratio.denominator, quality="HQ")
     return _fit(resampled_T.astype(np.float32, copy=False), round(len(wav_T) / ratio))
 
 
@@ -94,6 +99,7 @@ def change_volume(wav_T: Array, gain_db: float) -> Array:
     return louder_T
 
 
+@lru_cache(maxsize=256)
 def _ratio(factor: float) -> Fraction:
     if not 0.1 <= factor <= 10:
         raise AudioError(f"a speed or tempo factor must be in [0.1, 10], not {factor}")

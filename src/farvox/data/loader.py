@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from farvox.data.dataset import ChunkDataset, Example
 from farvox.data.plan import StepBatches
 from farvox.errors import FarvoxError
+from farvox.memory import keep_freed_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +100,16 @@ def load_batches(
         collate_fn=_Collate(frontend),
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_start_worker,
     )
     for batch in loader:
         if isinstance(batch, FarvoxError):
             raise batch
         yield batch
+
+
+def _start_worker(_number: int) -> None:
+    keep_freed_memory()
 
 
 class _FaultsAsValues(Dataset[Example | FarvoxError]):

@@ -127,13 +127,15 @@ class KaldiFbank(_LogMel):
 
     Args:
         config: a `FrontEndConfig` of kind "kaldi-fbank".
+        exact: compute frames with a faint filter again.
 
     Raises:
         ModelError: there are more filters than the frequencies can tell apart.
     """
 
-    def __init__(self, config: FrontEndConfig) -> None:
+    def __init__(self, config: FrontEndConfig, *, exact: bool = True) -> None:
         super().__init__(config, _kaldi_window(config), _kaldi_mel_filters(config))
+        self.exact = exact
         self.kiss_power = KissPower(_fft_size(config))
 
     def cut(self, wav_BT: Tensor) -> Tensor:
@@ -143,7 +145,7 @@ class KaldiFbank(_LogMel):
 
     def windowed(self, raw_BFN: Tensor) -> Tensor:
         """DC removed, pre-emphasised (the first sample by itself), windowed: in this order, like Kaldi."""
-        frames_BFN = raw_BFN - _exact_sum(raw_BFN) / self.config.frame_length
+        frames_BFN = raw_BFN - self._sum(raw_BFN) / self.config.frame_length
         previous_BFN = self.config.preemphasis * frames_BFN
         frames_BFN[..., 1:] -= previous_BFN[..., :-1]
         frames_BFN[..., :1] -= previous_BFN[..., :1]
@@ -151,7 +153,7 @@ class KaldiFbank(_LogMel):
 
     def prepare_(self, raw_FN: Tensor, frames_FN: Tensor, scratch_FN: Tensor) -> None:
         """`windowed`, step for step."""
-        torch.sub(raw_FN, _exact_sum(raw_FN) / self.config.frame_length, out=frames_FN)
+        torch.sub(raw_FN, self._sum(raw_FN) / self.config.frame_length, out=frames_FN)
         torch.mul(frames_FN, self.config.preemphasis, out=scratch_FN)
         frames_FN[:, 1:] -= scratch_FN[:, :-1]
         frames_FN[:, :1] -= scratch_FN[:, :1]
@@ -163,6 +165,8 @@ class KaldiFbank(_LogMel):
 
     def refined(self, log_mel_BFM: Tensor, raw_BFN: Tensor) -> Tensor:
         """Frames with a faint filter computed again by `KissPower`."""
+        if not self.exact:
+            return log_mel_BFM
         faint_BF = log_mel_BFM.amax(dim=-1) - log_mel_BFM.amin(dim=-1) > _FAINT
         frames_SN = self.windowed(raw_BFN[faint_BF])
         if len(frames_SN) == 0:
@@ -174,6 +178,9 @@ class KaldiFbank(_LogMel):
         else:
             power_KS = self.kiss_power(padded_NS)
         return log_mel_BFM.index_put((faint_BF,), self.log(torch.matmul(power_KS.T, self.mel_KM[:-1])))
+
+    def _sum(self, raw_BFN: Tensor) -> Tensor:
+        return _exact_sum(raw_BFN) if self.exact else raw_BFN.sum(dim=-1, keepdim=True)
 
     def _dithered(self, wav_BT: Tensor) -> Tensor:
         if self.config.dither == 0:

@@ -119,12 +119,13 @@ class Run:
             self.plan, first_epoch, 0, self.recipe.schedule.epochs,
             self.world.rank, self.world.size, self.recipe.optim.accumulate,
         )  # fmt: skip
+        in_workers = self.recipe.data.features == "workers"
         return load_batches(
             self.dataset,
             batches,
             workers=self.recipe.data.workers,
             pin_memory=self.world.device.type == "cuda",
-            frontend=build_frontend(self.frontend_config) if self.recipe.data.features == "workers" else None,
+            frontend=_training_frontend(self.frontend_config) if in_workers else None,
         )
 
     def as_model(self) -> Model:
@@ -210,8 +211,9 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
     wrapped = model if world.size == 1 else DistributedDataParallel(
         model, find_unused_parameters=frozen.is_released_later
     )  # fmt: skip
+    in_workers = data.features == "workers"
     stepper = Stepper(
-        wrapped, nn.Identity() if data.features == "workers" else frontend, optimizer,
+        wrapped, nn.Identity() if in_workers else _training_frontend(start.frontend).to(world.device), optimizer,
         device=world.device, precision=optim.precision, clip_norm=optim.clip_norm,
         teacher=teacher, anchor=anchor,
     )  # fmt: skip
@@ -224,6 +226,10 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
         recipe, world, table, plan, dataset, schedule, start.frontend, frontend, start.model_name,
         start.model_kwargs, network, head, classes, optimizer, stepper, frozen, validation,
     )  # fmt: skip
+
+
+def _training_frontend(config: FrontEndConfig) -> nn.Module:
+    return build_frontend(config, exact=False)
 
 
 def _refuse_without_model(recipe: Recipe) -> None:
