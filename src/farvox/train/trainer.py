@@ -212,8 +212,9 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
         model, find_unused_parameters=frozen.is_released_later
     )  # fmt: skip
     in_workers = data.features == "workers"
+    on_device = nn.Identity() if in_workers else _training_frontend(start.frontend).to(world.device)
     stepper = Stepper(
-        wrapped, nn.Identity() if in_workers else _training_frontend(start.frontend).to(world.device), optimizer,
+        wrapped, on_device, optimizer,
         device=world.device, precision=optim.precision, clip_norm=optim.clip_norm,
         teacher=teacher, anchor=anchor,
     )  # fmt: skip
