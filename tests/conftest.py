@@ -1,6 +1,13 @@
 """A small corpus for the tests of training and of the command line."""
 
 import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +169,43 @@ def exported(tmp_path_factory, model_folder):
     path = tmp_path_factory.mktemp("exported") / "small.onnx"
     export_onnx(load_model(model_folder), Card.load(model_folder), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """URL of a server that answers as S3 does, on this machine."""
+    pytest.importorskip("s3fs", reason="needs s3fs, of the extra s3")
+    pytest.importorskip("moto", reason="needs moto[server], of the extra dev")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while process.poll() is None:
+            with suppress(urllib.error.URLError, ConnectionError):
+                urllib.request.urlopen(url, timeout=5).close()
+                break
+            time.sleep(0.05)
+        assert process.poll() is None, "the server did not start"
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch, request):
+    """URL of a bucket of the test's own, with all that it takes to reach it in the environment."""
+    import fsspec
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    fsspec.filesystem("s3").clear_instance_cache()  # it knows the server of another test
+    name = f"bucket-{abs(hash(request.node.nodeid))}"
+    fsspec.filesystem("s3").mkdir(name)
+    yield f"s3://{name}"
+    fsspec.filesystem("s3").clear_instance_cache()

@@ -15,6 +15,10 @@ class AudioError(FarvoxError):
     """An audio file or signal cannot be used."""
 
 
+class UnreachableError(AudioError):
+    """Audio lies elsewhere, and what keeps it gives no answer or no access."""
+
+
 class DataDirError(FarvoxError):
     """A data dir is missing, inconsistent or damaged."""
 

@@ -142,3 +142,27 @@ def test_babble_of_a_small_bank_has_no_talker_twice(made_banks):
     bank = NoiseBank.open(made_banks["speech"])
     babble_T = draw_babble(rng_for(0, 0, 1), bank, 4000, (4, 7))
     assert abs(power(babble_T) - 4) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("codec", "rate", "banked"), [("wav", 16000, False), ("wav", 8000, True), ("flac", 16000, True)]
+)
+def test_a_packed_data_dir_gives_the_same_crops_and_is_banked_only_where_that_is_quicker(
+    tmp_path, codec, rate, banked
+):
+    from farvox.corpora.pack import pack
+
+    noise = 0.2 * np.random.default_rng(0).standard_normal((3, 9000))
+    for number, wav_T in enumerate(noise):
+        write_audio(tmp_path / f"{number}.wav", wav_T)
+    rows = [Utterance(str(number), str(tmp_path / f"{number}.wav")) for number in range(3)]
+    folder = write_data_dir(tmp_path / "noise", rows).path
+    packed = pack(folder, tmp_path / "packed", note=print, codec=codec, jobs=1).path
+    bank = NoiseBank.open([packed], sample_rate=rate)
+    assert (bank.packed is not None) == banked
+    for position in range(9):
+        crops = [
+            each.draw(rng_for(0, 0, position), 2000)
+            for each in (bank, NoiseBank.open([folder], sample_rate=rate))
+        ]
+        np.testing.assert_array_equal(*crops)

@@ -175,3 +175,29 @@ def test_a_trial_list_is_looked_for_in_a_data_dir_before_extraction(tmp_path, ca
     said = capsys.readouterr()
     assert "2 ids with {} read as their microphones (3 each); 7 of 7 utterances needed" in said.out
     assert "trials:2: 'b_{}' lacks channel 1, which others have" in said.err
+
+
+def test_pack_gives_a_data_dir_that_other_verbs_take(
+    train: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "packed"
+    assert main(["pack", str(train), str(out), "--codec", "flac", "--jobs", "1"]) == 0
+    assert capsys.readouterr().out == f"{out}: 12 utterances of 4 speakers\n"
+    assert main(["check", str(out), "--audio"]) == 0
+    assert main(["subset", str(out), str(tmp_path / "part"), "--speakers", "2-3"]) == 0
+    assert DataDir.open(tmp_path / "part").wav_paths[0] == DataDir.open(out).wav_paths[3]
+
+
+def test_check_with_audio_finds_what_cannot_be_decoded(
+    train: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "y.wav").write_bytes(b"no audio")
+    text = (train / "wav.scp").read_text()
+    (train / "wav.scp").write_text(text.replace(f"B-1 {tmp_path}/x.wav", f"B-1 {tmp_path}/y.wav"))
+    assert main(["check", str(train)]) == 0
+    assert main(["check", str(train), "--audio"]) == 1
+    assert f"{train}/wav.scp:5: 'B-1': {tmp_path}/y.wav: cannot be read as audio" in capsys.readouterr().out
+
+
+def test_pack_refuses_sizes_that_mean_nothing(train: Path, tmp_path: Path) -> None:
+    assert main(["pack", str(train), str(tmp_path / "packed"), "--shard-size", "0"]) == 2

@@ -108,3 +108,18 @@ def test_an_audio_fault_names_the_utterance_and_the_file(tmp_path):
     for row, name in enumerate(names):
         with pytest.raises(AudioError, match=rf"utterance 'utt-{name}': .*/{name}\.wav: "):
             dataset[0, 0, row]
+
+
+@pytest.mark.parametrize("codec", ["wav", "flac"])
+def test_examples_are_the_same_from_a_packed_data_dir(codec, corpus, tmp_path, table):
+    from farvox.corpora.pack import pack
+
+    pack(corpus / "train", tmp_path / "packed", note=print, codec=codec, shard_bytes=50_000, jobs=1)
+    packed = TrainingTable.open([tmp_path / "packed"])
+    assert packed.fingerprint() == table.fingerprint()
+    plain, other = (
+        ChunkDataset(each, seed=1, num_samples=9000, speeds=(1.0, 0.9)) for each in (table, packed)
+    )
+    for position in range(30):
+        where = (0, position, position % len(table))
+        assert np.array_equal(plain[where].wav_T, other[where].wav_T)

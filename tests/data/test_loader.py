@@ -75,3 +75,33 @@ def test_examples_with_fewer_masks_get_empty_ones(corpus):
     batch = collate([one, two])
     assert batch.masks_BK4.shape == (2, 2, 4) and (batch.masks_BK4[0, 1] == 0).all()
     assert batch.positions == (0, 1) and batch.wav_BT.shape == (2, 5000)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("codec", ["wav", "flac"])
+def test_batches_from_an_object_store_are_those_from_the_disk(codec, workers, corpus, tmp_path, bucket):
+    from farvox.corpora.pack import pack
+
+    out = tmp_path / "packed"
+    pack(corpus / "train", out, note=print, codec=codec, shard_bytes=100_000, at=f"{bucket}/train", jobs=1)
+    assert not list((out / "shards").glob("*.tar"))
+    tables = [TrainingTable.open([corpus / "train"]), TrainingTable.open([out])]
+    assert tables[1].wav_paths[0].startswith(f"{bucket}/train/")
+    found = []
+    for table in tables:
+        dataset = ChunkDataset(table, seed=0, num_samples=5000, speeds=(1.0, 0.9))
+        plan = EpochPlan(0, table.speakers_N, 8, epoch_size=32)
+        found.append(list(load_batches(dataset, StepBatches(plan, 0, 0, 1), workers=workers)))
+    assert len(found[0]) == 4
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one.wav_BT, other.wav_BT) and torch.equal(one.labels_B, other.labels_B)
+
+
+def test_an_utterance_that_is_not_in_the_store_is_named(corpus, tmp_path, bucket):
+    (tmp_path / "wav.scp").write_text(f"a {bucket}/x.tar:wav:0:1000:100:16000:1\n")
+    (tmp_path / "utt2spk").write_text("a s\n")
+    table = TrainingTable.open([tmp_path])
+    plan = EpochPlan(0, table.speakers_N, 1, epoch_size=1)
+    batches = load_batches(ChunkDataset(table, seed=0, num_samples=50), StepBatches(plan, 0, 0, 1), workers=1)
+    with pytest.raises(AudioError, match=r"utterance 'a': .*x\.tar: no such file"):
+        next(batches)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,9 @@ def at_home(home, tmp_path, monkeypatch):
 def test_the_commands_of_a_page_run(at_home, page, request):
     if uses_the_zoo(page):
         request.getfixturevalue("campplus")  # skips where it cannot be fetched
+    if any("s3://bucket" in command.text for command in commands(page)):
+        request.getfixturevalue("bucket")
+        import_module("fsspec").filesystem("s3").mkdir("bucket")
     for command in commands(page):
         check_runs(command)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -64,21 +64,24 @@ def check(
     /,
     trials: Path | None = None,
     channel_ids: Literal["enrol", "test", "both", "neither"] | None = None,
+    audio: Flag = False,
 ) -> int:
     """Validate a data dir: prints its faults as FILE:LINE: what (at most 100, then how many more).
 
     Checked are the order of the lines (C order), ids given twice, files that disagree with one
-    another, audio files that are not there, and malformed lines. No audio is read.
+    another, audio files that are not there, and malformed lines. No audio is read without --audio.
 
     Args:
         dir: the data dir.
         trials: also find every side of this trial list in it; missing utterances and channels are faults.
         channel_ids: of that list, as in "farvox score".
+        audio: read all audio as well: packed utterances are compared with their checksums, others decoded.
     """
     from farvox.io.check import check_data_dir
+    from farvox.io.check_audio import check_audio
     from farvox.io.kaldi import DataDir
 
-    faults = iter(check_data_dir(dir))
+    faults = chain(check_data_dir(dir), check_audio(dir) if audio else ())
     shown = list(islice(faults, MOST_FAULTS))
     if not shown:
         data_dir = DataDir.open(dir)
@@ -155,6 +158,44 @@ def subset(
     )
     print(_description(made))
     return None
+
+
+def pack(
+    dir: Dir,
+    out: Out,
+    /,
+    codec: Literal["wav", "flac"] = "wav",
+    shard_size: int = 1000,
+    exact: Flag = False,
+    skip_bad: Flag = False,
+    at: str | None = None,
+    jobs: int | None = None,
+) -> None:
+    """Write a data dir whose audio lies in a few large files, for network disks and object stores.
+
+    An interrupted run goes on where it stopped, and what is packed already is not packed again. Any command
+    that takes a data dir takes OUT. The files are tar files, in OUT/shards.
+
+    Args:
+        dir: the data dir to read.
+        out: the data dir to write.
+        codec: wav (16-bit), or flac for about half the bytes.
+        shard_size: megabytes of 16-bit samples in a shard.
+        exact: refuse recordings that 16 bits do not hold; by default they are rounded.
+        skip_bad: leave out recordings that cannot be read, and list them in OUT/rejected.tsv.
+        at: move the shards to the folder of this URL (s3://bucket/corpus), and name them there.
+        jobs: processes; by default as many as the machine has processors.
+    """
+    from farvox.corpora.pack import pack as pack_dir
+    from farvox.errors import UsageError
+
+    if shard_size < 1 or (jobs is not None and jobs < 1):
+        raise UsageError("--shard-size and --jobs are at least 1")
+    made = pack_dir(
+        dir, out, note=lambda line: print(line, file=sys.stderr, flush=True), codec=codec,
+        shard_bytes=shard_size * 1_000_000, exact=exact, skip_bad=skip_bad, at=at, jobs=jobs,
+    )  # fmt: skip
+    print(_description(made))
 
 
 def trials(

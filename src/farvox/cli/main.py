@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "check": ("farvox.cli.data:check", "validate a data dir"),
     "combine": ("farvox.cli.data:combine", "merge data dirs into one"),
     "subset": ("farvox.cli.data:subset", "keep some speakers of a data dir"),
+    "pack": ("farvox.cli.data:pack", "put the audio of a data dir into a few large files"),
     "trials": ("farvox.cli.data:trials", "draw a trial list from a data dir"),
     "enhance": ("farvox.cli.enhance:enhance", "beamform or dereverberate the channels of every take"),
     "rirs": ("farvox.cli.simulate:rirs", "make a bank of room impulse responses"),

@@ -97,13 +97,28 @@ def subset(
         table = _draw_per_speaker(table, per_speaker, seed)
     if table.is_empty():
         raise DataDirError(f"{path}: no utterance meets all conditions; nothing was written")
+    return write_data_dir(out, table, files=further_texts(source, table, conditions))
+
+
+def further_texts(
+    source: DataDir, table: pl.DataFrame, conditions: pl.DataFrame | None = None
+) -> dict[str, str]:
+    """Name -> text of the ``utt2*`` and ``spk2*`` files for the part of a data dir that stays.
+
+    Args:
+        source: the data dir.
+        table: the utterances that stay, with `utt_id` and `speaker_id`.
+        conditions: those of ``source``, where they were read already.
+    """
     further = {name: FurtherFile.read(source, name) for name in names_of_further_files(source)}
     files = {name: _cut_file(file, keys_of(table, name)).text() for name, file in further.items()}
+    if conditions is None and (source.path / CONDITIONS).is_file():
+        conditions = read_conditions(source.path)
     if conditions is not None:
         files[CONDITIONS] = conditions_text(
             conditions.filter(pl.col("utt_id").is_in(table["utt_id"].implode()))
         )
-    return write_data_dir(out, table, files=files)
+    return files
 
 
 def _merged_conditions(opened: Sequence[DataDir]) -> dict[str, str]:

@@ -6,19 +6,16 @@ again. The cut into batches does not depend on the number of processes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from hashlib import sha256
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
 
 from farvox.corpora.parts import Note, Progress
+from farvox.corpora.processes import in_processes
 from farvox.errors import CorpusError
 from farvox.io.atomic import refuse_to_replace_foreign, write_json, write_text
 from farvox.io.conditions import CONDITIONS, conditions_text, read_conditions
@@ -90,23 +87,8 @@ def in_batches(
     ]
     todo = [batch for batch in batches if not batch[0].exists()]
     progress = Progress(what, len(items), note, done=len(items) - sum(len(batch[1]) for batch in todo))
-    jobs = min(jobs or os.cpu_count() or 1, len(todo))
-    work = partial(_do_batch, function)
-    if jobs <= 1:
-        for batch in todo:
-            progress.advance(work(batch))
-    else:
-        pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
-        try:
-            for done in pool.map(work, todo):
-                progress.advance(done)
-        except BrokenProcessPool:
-            raise CorpusError(
-                f"{out}: a process was killed (out of memory?); start again, perhaps with fewer --jobs: "
-                "what is done is kept"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+    for done in in_processes(partial(_do_batch, function), todo, jobs, str(out)):
+        progress.advance(done)
     return pl.concat([read_conditions(path) for path, _ in batches])
 
 

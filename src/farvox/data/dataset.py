@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from farvox.augment.speed import change_speed, num_samples_before_speed
 from farvox.data.table import TrainingTable
 from farvox.errors import AudioError
 from farvox.io.audio import open_audio
+from farvox.io.remote import is_remote
 from farvox.rng import rng_for
 
 Wav = npt.NDArray[np.float32]
@@ -37,6 +39,16 @@ class Example:
     masks_K4: npt.NDArray[np.int64]
     position: int
     clean_T: Wav | None = None
+
+
+class Chunk(NamedTuple):
+    """A part of an utterance as it was read, and the random stream of all that is still to be done to it."""
+
+    wav_T: Wav
+    variant: int
+    position: int
+    row: int
+    rng: np.random.Generator
 
 
 class ChunkDataset(Dataset[Example]):
@@ -82,21 +94,33 @@ class ChunkDataset(Dataset[Example]):
         return len(self.table)
 
     def __getitem__(self, where: tuple[int, int, int]) -> Example:
+        return self.example(self.read(where))
+
+    def read(self, where: tuple[int, int, int]) -> Chunk:
+        """The first half of the work: what waits for a disk or a network; threads may do it at once."""
         epoch, position, row = where
         rng = rng_for(self.seed, epoch, position)
         variant = int(rng.integers(len(self.speeds))) if len(self.speeds) > 1 else 0
-        speed = self.speeds[variant]
-        length = num_samples_before_speed(self.num_samples, speed)
+        length = num_samples_before_speed(self.num_samples, self.speeds[variant])
         try:
             wav_T = draw_chunk(self.table.wav_paths[row], length, self.sample_rate, rng)
         except AudioError as error:
             raise AudioError(f"utterance '{self.table.utt_ids[row]}': {error}") from None
-        wav_T = clean_T = fit_length(change_speed(wav_T, speed), self.num_samples)
+        return Chunk(wav_T, variant, position, row, rng)
+
+    def example(self, chunk: Chunk) -> Example:
+        """The second half: speed and augmentation."""
+        speed = self.speeds[chunk.variant]
+        wav_T = clean_T = fit_length(change_speed(chunk.wav_T, speed), self.num_samples)
         if self.augment is not None:
-            wav_T = self.augment(wav_T, rng)
-        masks = self.draw_masks(rng) if self.draw_masks else np.zeros((0, 4), dtype=np.int64)
-        label = int(self.labels_VS[variant, self.table.speakers_N[row]])
-        return Example(wav_T, label, masks, position, clean_T if self.keep_clean else None)
+            wav_T = self.augment(wav_T, chunk.rng)
+        masks = self.draw_masks(chunk.rng) if self.draw_masks else np.zeros((0, 4), dtype=np.int64)
+        label = int(self.labels_VS[chunk.variant, self.table.speakers_N[chunk.row]])
+        return Example(wav_T, label, masks, chunk.position, clean_T if self.keep_clean else None)
+
+    def is_remote(self, row: int) -> bool:
+        """Whether an utterance has to come over a network."""
+        return is_remote(self.table.wav_paths[row])
 
 
 def draw_chunk(path: str, num_samples: int, sample_rate: int, rng: np.random.Generator) -> Wav:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from farvox.data.dataset import ChunkDataset, Example
+from farvox.data.dataset import Chunk, ChunkDataset, Example
 from farvox.data.plan import StepBatches
 from farvox.errors import FarvoxError
 from farvox.memory import keep_freed_memory
+
+_READS_AT_ONCE = 64  # over a network, by each worker
+_Place = tuple[int, int, int]  # epoch, position, row of the table
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +117,29 @@ def _start_worker(_number: int) -> None:
 
 
 class _FaultsAsValues(Dataset[Example | FarvoxError]):
-    """Hands errors over like examples: raised in a worker, torch would bury them in a traceback's text."""
+    """Hands errors over like examples: raised in a worker, torch would bury them in a traceback's text.
+
+    The chunks of a batch that come over a network are asked for all at once.
+    """
 
     def __init__(self, dataset: ChunkDataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, where: tuple[int, int, int]) -> Example | FarvoxError:
+    def __getitems__(self, places: Sequence[_Place]) -> list[Example | FarvoxError]:
+        if not any(self.dataset.is_remote(row) for _, _, row in places):
+            return [self._finished(self._read(place)) for place in places]
+        with ThreadPool(min(_READS_AT_ONCE, len(places))) as pool:
+            return list(map(self._finished, pool.map(self._read, places, chunksize=1)))
+
+    def _read(self, place: _Place) -> Chunk | FarvoxError:
         try:
-            return self.dataset[where]
+            return self.dataset.read(place)
+        except FarvoxError as error:
+            return error
+
+    def _finished(self, chunk: Chunk | FarvoxError) -> Example | FarvoxError:
+        try:
+            return chunk if isinstance(chunk, FarvoxError) else self.dataset.example(chunk)
         except FarvoxError as error:
             return error
 

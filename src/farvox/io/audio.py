@@ -2,11 +2,13 @@
 
 Plain 16-bit wav files, which most corpora are, are read by their header alone; libsndfile (through
 soundfile) reads other wav files, flac, ogg, mp3 and NIST sphere; FFmpeg (through PyAV) reads
-what libsndfile does not know, such as the m4a files of VoxCeleb2. Resampling is soxr's.
+what libsndfile does not know, such as the m4a files of VoxCeleb2; packed files are read where they lie in
+their shard (`farvox.io.shards`). Resampling is soxr's.
 
-What is read is a path or a binary file object. Of a file object the whole content is read into memory,
-from its beginning wherever it stands (from where it stands if it cannot seek), so the same object can be
-read twice; a named pipe is read whole in the same way. Messages call it by its ``name``, or "<file object>".
+What is read is a path, an entry of a packed `wav.scp`, a URL or a binary file object. Of a URL or a file
+object the whole content is read into memory, from its beginning wherever it stands (from where it stands if
+it cannot seek), so the same object can be read twice; a named pipe is read whole in the same way. Messages
+call it by its ``name``, or "<file object>".
 
 Shape suffixes: C channel, T sample.
 """
@@ -31,6 +33,8 @@ import soxr
 
 from farvox.errors import AudioError
 from farvox.io.atomic import atomic_file
+from farvox.io.remote import is_remote, read_whole
+from farvox.io.shards import PackedFile
 from farvox.io.truncation import refuse_truncated
 from farvox.io.wav import HEAD_BYTES, PcmHeader, pcm_header
 
@@ -246,10 +250,11 @@ class _ForeignFormatError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Something to read from: a path, or bytes that came out of a file object or a pipe."""
+    """Something to read from: a path, bytes that came from elsewhere, or a part of a shard."""
 
     name: str
     content: bytes | None = None
+    packed: PackedFile | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -262,6 +267,10 @@ def _as_source(audio: AudioSource) -> _Source:
     if not isinstance(audio, str | os.PathLike):
         return _from_file_object(audio)
     path = audio_name(audio)
+    if packed := PackedFile.parse(path):
+        return _Source(path, packed=packed)
+    if is_remote(path):
+        return _Source(path, read_whole(path))
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
@@ -291,7 +300,10 @@ def _from_file_object(audio: BinaryIO) -> _Source:
 
 
 def _opened(source: _Source, stack: ExitStack) -> OpenAudio:
-    """Open by the quickest way that reads it: 16-bit wav by its header, libsndfile, FFmpeg."""
+    """Open by the quickest way that reads it: packed, 16-bit wav by its header, libsndfile, FFmpeg."""
+    if packed := source.packed:
+        info = AudioInfo(packed.num_samples, packed.sample_rate, packed.num_channels)
+        return OpenAudio(info, source, packed.read)
     if source.content is None and (wav := _open_wav(source.name, stack)):
         header, handle = wav
         info = AudioInfo(header.num_frames, header.sample_rate, header.num_channels)

@@ -13,6 +13,7 @@ from platformdirs import user_cache_path
 
 from farvox.errors import CacheError, FarvoxError
 from farvox.io.atomic import atomic_dir
+from farvox.io.shards import state_of
 
 DONE = "files.txt"
 """The file of a kept folder that says what it was made of; it is written last."""
@@ -26,7 +27,8 @@ def cache_path() -> Path:
 def kept_folder(room: str, name: str, files: Iterable[str | Path], build: Callable[[Path], None]) -> Path:
     """A folder below `cache_path` made of some files; it is made again when one of them has changed.
 
-    A file is known by its path, size and time of change. One process makes the folder while others wait.
+    A file is known by its path, size and time of change, a packed one by its entry. One process makes the
+    folder while others wait.
 
     Args:
         room: the folder of its kind.
@@ -40,16 +42,13 @@ def kept_folder(room: str, name: str, files: Iterable[str | Path], build: Callab
         OSError: one of the files is not there.
     """
     paths = [os.fspath(path) for path in files]
-    stats = [os.stat(path) for path in paths]
-    states = [
-        f"{path}\t{stat.st_size}\t{stat.st_mtime_ns}\n" for path, stat in zip(paths, stats, strict=True)
-    ]
+    states = [f"{path}\t{state_of(path)}\n" for path in paths]
     which = _digest([name, *paths])
     folder = cache_path() / room / f"{which}-{_digest(states)}"
     if (folder / DONE).is_file():
         return folder
     try:
-        with _alone(folder.with_name(f".lock-{which}")):
+        with alone(folder.with_name(f".lock-{which}")):
             if not (folder / DONE).is_file():
                 for stale in folder.parent.glob(f"{which}-*"):
                     shutil.rmtree(stale, ignore_errors=True)
@@ -74,8 +73,8 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process is in a block of the same lock, where the system can tell.
+def alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process is in a block of the same file ``lock``, where the system can tell.
 
     Where it cannot (Windows, some network disks) both do the work, and the folder of the second stays.
     """

@@ -19,6 +19,8 @@ import polars as pl
 from farvox.io import kaldi
 from farvox.io.conditions import CONDITIONS, parse_conditions
 from farvox.io.lines import is_utf8, read_lines, split_lines
+from farvox.io.remote import is_remote
+from farvox.io.shards import ADDRESS, size_of_file
 
 _MOST_HINTS = 100  # they are looked for on the disk
 
@@ -168,15 +170,37 @@ def _pipes(wav_scp: _Lines, files: _Files) -> pl.DataFrame:
 
 def _missing_audio(wav_scp: _Lines, files: _Files) -> pl.DataFrame:
     table = wav_scp.table.filter(~pl.col("value").str.ends_with("|"))
-    missing = [path for path in table["value"].unique(maintain_order=True) if not os.path.isfile(path)]
+    packed = table["value"].str.contains(".tar:", literal=True)
+    plain = table.filter(~packed)
+    missing = [path for path in plain["value"].unique(maintain_order=True) if size_of_file(path) is None]
     hints = [_where_it_may_be(wav_scp.path.parent, path) for path in missing[:_MOST_HINTS]]
     whats = [f"no such audio file: {path}{hint}" for path, hint in zip_longest(missing, hints, fillvalue="")]
     lost = pl.DataFrame({"value": missing, "what": whats}, schema={"value": pl.String, "what": pl.String})
-    return table.join(lost, on="value", maintain_order="left").select("line", "what")
+    alone = table.join(lost, on="value", maintain_order="left").select("line", "what")
+    return pl.concat([alone, _missing_shards(wav_scp.path.parent, table.filter(packed))])
+
+
+def _missing_shards(folder: Path, table: pl.DataFrame) -> pl.DataFrame:
+    """A shard that is not there is named once, at its first line; one that is cut short, where it matters."""
+    places = table.with_columns(pl.col("value").str.extract_groups(ADDRESS).alias("place")).unnest("place")
+    places = places.with_columns(end=pl.col("start").cast(pl.Int64) + pl.col("bytes").cast(pl.Int64))
+    unlike = places["end"].is_null()
+    found = [_faults(places.filter(unlike), pl.format("no such audio file: {}", "value"))]
+    for (shard,), rows in places.filter(~unlike).group_by("shard", maintain_order=True):
+        if (size := size_of_file(str(shard))) is None:
+            what = (
+                f"no such shard: {shard}{_where_it_may_be(folder, str(shard))}; {len(rows):,} lines name it"
+            )
+            found.append(_faults(rows.head(1), pl.lit(what)))
+        else:
+            what = f"lies beyond the end of {shard}, which is cut short ({size:,} bytes); copy it again"
+            cut = rows.filter(pl.col("end") > size)
+            found.append(_faults(cut, pl.format("'{}' {}", "key", pl.lit(what))))
+    return pl.concat(found)
 
 
 def _where_it_may_be(folder: Path, path: str) -> str:
-    if os.path.isabs(path):
+    if os.path.isabs(path) or is_remote(path):
         return ""
     for base in (folder, *folder.absolute().parents):
         if os.path.isfile(base / path):

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from farvox.errors import AudioError, CacheError
 from farvox.io.audio import Wave, open_audio
 from farvox.io.cache import kept_folder
+from farvox.io.remote import is_remote
+from farvox.io.shards import PackedFile
 from farvox.progress import ProgressLine
 
 _SAMPLES, _ENDS = "samples.raw", "ends.npy"
@@ -81,11 +83,14 @@ def pack_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") -
         kind: "int16" (clipped to [-1, 1]) or "float32" (as they are).
 
     Returns:
-        the pack; None where the cache cannot be written to or has no room for it, which is said on stderr.
+        the pack; None where the files are read as quickly as it (int16 at this rate, in shards on this
+        machine), or the cache cannot be written to or has no room for it, which is said on stderr.
 
     Raises:
         AudioError: a file cannot be read.
     """
+    if kind == "int16" and all(_is_quick(PackedFile.parse(path), sample_rate) for path in paths):
+        return None
 
     def build(folder: Path) -> None:
         ends, end = [], 0
@@ -110,6 +115,12 @@ def pack_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") -
         print(f"noise and RIRs are read from their files, not packed: {error}", file=sys.stderr)
         return None
     return PackedAudio.open(folder, kind)
+
+
+def _is_quick(file: PackedFile | None, sample_rate: int) -> bool:
+    if file is None or is_remote(file.shard):
+        return False
+    return file.kind == "wav" and file.sample_rate == sample_rate
 
 
 def _refuse_full_disk(folder: Path, num_samples: int) -> None:

@@ -1,0 +1,141 @@
+"""Flac files that are read from the middle: a table of their frames stands at their beginning.
+
+They are plain flac files (the table is flac's own seek table, with a point for each frame), so that any
+program reads them. Each frame is decoded without those before it, and has a checksum that is heeded.
+
+Shape suffixes: C channel, P frame of the file, T sample.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from farvox.errors import AudioError
+
+_STREAMINFO = 34  # bytes, after 8 of "fLaC" and the head of the block
+_TABLE_AT = 8 + _STREAMINFO + 4  # in the file
+_POINT = np.dtype([("sample", ">u8"), ("byte", ">u8"), ("count", ">u2")])
+
+
+class DamagedFlacError(Exception):
+    """Frames cannot be decoded, or fail their checksums."""
+
+
+def encode_flac(pcm_TC: npt.NDArray[np.int16], sample_rate: int) -> bytes:
+    """A flac file of 16-bit samples: as libsndfile writes it, with the table in the place of its comments.
+
+    Raises:
+        AudioError: it has too many channels.
+    """
+    if pcm_TC.shape[1] > 8:
+        raise AudioError(f"flac holds 8 channels at most, not {pcm_TC.shape[1]}; use wav")
+    written = io.BytesIO()
+    soundfile.write(written, pcm_TC, sample_rate, format="FLAC", subtype="PCM_16")
+    content = written.getvalue()
+    block = int.from_bytes(content[8:10])
+    starts = _frame_starts(content, -(-len(pcm_TC) // block))
+    points_P = np.zeros(len(starts), _POINT)
+    points_P["sample"] = np.arange(len(starts)) * block
+    points_P["byte"] = np.array(starts) - starts[0]
+    points_P["count"] = np.minimum(block, len(pcm_TC) - np.arange(len(starts)) * block)
+    info = b"fLaC" + struct.pack(">I", _STREAMINFO) + content[8 : 8 + _STREAMINFO]
+    table = struct.pack(">I", 0x83 << 24 | points_P.nbytes) + points_P.tobytes()  # 3: a table, 0x80: the last
+    return info + table + content[starts[0] :]
+
+
+def read_frames(
+    bytes_of: Callable[[int, int], bytes], num_bytes: int, num_samples: int, start: int, count: int
+) -> npt.NDArray[np.float32]:
+    """Samples ``start`` to ``start + count`` of a file that `encode_flac` made; shape [T, C], in [-1, 1].
+
+    Args:
+        bytes_of: (start, length) -> that part of the file.
+        num_bytes: of the file.
+        num_samples: of the file, per channel.
+        start: first sample.
+        count: how many; at least one, and all in the file.
+
+    Raises:
+        DamagedFlacError: they cannot be decoded.
+    """
+    head = bytes_of(0, _TABLE_AT)
+    block = int.from_bytes(head[8:10])
+    if head[:4] != b"fLaC" or not block:
+        raise DamagedFlacError
+    num_frames = -(-num_samples // block)
+    first, last = start // block, (start + count - 1) // block
+    points = bytes_of(
+        _TABLE_AT + first * _POINT.itemsize, (min(last + 2, num_frames) - first) * _POINT.itemsize
+    )
+    bytes_P = np.frombuffer(points, _POINT)["byte"] + np.uint64(_TABLE_AT + num_frames * _POINT.itemsize)
+    begin, end = int(bytes_P[0]), num_bytes if last + 1 == num_frames else int(bytes_P[-1])
+    if not begin < end <= num_bytes:
+        raise DamagedFlacError
+    held = min((last + 1) * block, num_samples) - first * block
+    decoded_TC = _decoded(head, bytes_of(begin, end - begin), held)
+    return decoded_TC[start - first * block :][:count]
+
+
+def _decoded(head: bytes, frames: bytes, num_samples: int) -> npt.NDArray[np.float32]:
+    """Decode some frames of a file as if they were all there is."""
+    rates = int.from_bytes(head[18:26]) >> 36 << 36  # the last 36 bits are the number of samples
+    info = head[8:18] + (rates | num_samples).to_bytes(8) + bytes(16)  # in the place of a digest: none
+    content = io.BytesIO(b"fLaC" + struct.pack(">I", 0x80 << 24 | _STREAMINFO) + info + frames)
+    try:
+        with soundfile.SoundFile(content) as file:
+            decoded_TC: npt.NDArray[np.float32] = file.read(dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError:
+        raise DamagedFlacError from None
+    if len(decoded_TC) != num_samples:
+        raise DamagedFlacError
+    return decoded_TC
+
+
+def _frame_starts(content: bytes, num_frames: int) -> list[int]:
+    """Where the frames of a flac file begin, all of one length but the last; by their numbers."""
+    at, last = 4, False
+    while not last:  # over the blocks before the frames
+        last, at = bool(content[at] & 0x80), at + 4 + int.from_bytes(content[at + 1 : at + 4])
+    starts: list[int] = []
+    for number in range(num_frames):
+        coded = _as_utf8(number)
+        while content[at + 4 : at + 4 + len(coded)] != coded or not _is_head(content, at, len(coded)):
+            at = content.find(b"\xff\xf8", at + 1)
+            if at < 0:
+                raise AudioError(f"the flac encoder left out frame {number}; use wav")
+        starts.append(at)
+    return starts
+
+
+def _is_head(content: bytes, at: int, coded: int) -> bool:
+    """Whether a frame's head is here: its checksum says so."""
+    size, rate = content[at + 2] >> 4, content[at + 2] & 15
+    end = at + 4 + coded + {6: 1, 7: 2}.get(size, 0) + {12: 1, 13: 2, 14: 2}.get(rate, 0)
+    return content[end : end + 1] == bytes([_crc8(content[at:end])])
+
+
+def _crc8(content: bytes) -> int:
+    found = 0
+    for byte in content:
+        found ^= byte
+        for _ in range(8):
+            found = found << 1 ^ 0x107 if found & 0x80 else found << 1
+    return found
+
+
+def _as_utf8(number: int) -> bytes:
+    """Numbers of frames are coded as characters are in UTF-8, surrogates or not, up to 36 bits."""
+    if number < 0x80:
+        return bytes([number])
+    tail: list[int] = []
+    while number >= 0x40 >> len(tail):
+        tail.append(0x80 | number & 0x3F)
+        number >>= 6
+    lead = 0xFF00 >> (len(tail) + 1) & 0xFF
+    return bytes([lead | number, *reversed(tail)])
