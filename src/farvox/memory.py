@@ -6,11 +6,11 @@ import ctypes
 import sys
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-_KEPT = 1 << 30
+_KEPT = 64 << 20
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees, up to a gigabyte, for what it allocates next.
+    """Let this process keep what it frees, up to 64 MB, for what it allocates next.
 
     glibc hands large blocks back to the system and asks for them anew, and the system clears every page on
     first touch: for arrays of a few hundred kB, used once and freed, as a loader makes them, that takes
