@@ -174,18 +174,22 @@ def _of_all(sides_SE: _Floats, cohort_CE: NDArray[np.float32]) -> CohortScores:
 
 def _of_nearest(sides_SE: _Floats, cohort_CE: NDArray[np.float32], top: int) -> CohortScores:
     mean_S, std_S = np.empty(len(sides_SE)), np.empty(len(sides_SE))
-    for block in _blocks(len(sides_SE), max(1, BYTES_PER_BLOCK // (4 * len(cohort_CE)))):
-        nearest = _nearest(sides_SE[block].astype(np.float32), cohort_CE, top).astype(np.float64)
+    num_rows = min(len(sides_SE), max(1, BYTES_PER_BLOCK // (4 * len(cohort_CE))))
+    scratch_SC = np.empty((num_rows, len(cohort_CE)), np.float32)  # once: memory new to the process costs time
+    for block in _blocks(len(sides_SE), num_rows):
+        nearest = _nearest(sides_SE[block].astype(np.float32), cohort_CE, top, scratch_SC).astype(np.float64)
         mean_S[block], std_S[block] = nearest.mean(1), nearest.std(1)
     return CohortScores(mean_S, std_S)
 
 
-def _nearest(sides_SE: NDArray[np.float32], cohort_CE: NDArray[np.float32], top: int) -> NDArray[np.float32]:
+def _nearest(
+    sides_SE: NDArray[np.float32], cohort_CE: NDArray[np.float32], top: int, scratch_SC: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """The ``top`` highest scores of each side, in no order, [S, top].
 
     From a few of the cohort follows a score that hardly more than ``top`` exceed; only those are partitioned.
     """
-    scores_SC = sides_SE @ cohort_CE.T
+    scores_SC = np.matmul(sides_SE, cohort_CE.T, out=scratch_SC[: len(sides_SE)])
     first = len(cohort_CE) - top
     sample_SC = sides_SE @ cohort_CE[::SAMPLED].T
     expected = top / SAMPLED

@@ -109,6 +109,7 @@ class _Grid:
         ends_T = np.cumsum(self.count(tile_P))
         starts_T = np.append(0, ends_T[:-1])
         sorted_P = np.empty(len(products_P))
+        scratch = np.empty(TILE * TILE)  # memory that is new to the process costs as much as the products
         for tile in np.flatnonzero(ends_T > starts_T).tolist():
             pairs = slice(int(starts_T[tile]), int(ends_T[tile]))
             if not dense_T[tile]:
@@ -118,7 +119,9 @@ class _Grid:
             left_RE, right_RE = (self.rows_RE[TILE * n : TILE * (n + 1)] for n in divmod(tile, self.width))
             cells = cell_P[pairs]
             cells -= cells // TILE * (TILE - len(right_RE))  # the last tile is narrower
-            np.take(left_RE @ right_RE.T, cells, out=sorted_P[pairs], mode="clip")
+            product_RR = scratch[: len(left_RE) * len(right_RE)].reshape(len(left_RE), -1)
+            np.matmul(left_RE, right_RE.T, out=product_RR)
+            np.take(product_RR, cells, out=sorted_P[pairs], mode="clip")
         products_P[order_P] = sorted_P
 
 
