@@ -122,6 +122,7 @@ def test_the_nearest_of_a_large_cohort_are_those_of_a_full_sort(cohort, top):
     cohort_CE = rng.standard_normal((3000, 16)).astype(np.float32)
     if cohort != "mixed":
         cohort_CE[::SAMPLED] += (1 if "nearest" in cohort else -1) * 3 * sides_SE[0]
-    found = np.sort(_nearest(sides_SE, cohort_CE, top), axis=1)
+    scratch_SC = np.empty((len(sides_SE), len(cohort_CE)), np.float32)
+    found = np.sort(_nearest(sides_SE, cohort_CE, top, scratch_SC), axis=1)
     expected = np.sort(sides_SE @ cohort_CE.T, axis=1)[:, -top:]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
