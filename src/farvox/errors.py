@@ -52,7 +52,15 @@ class CacheError(FarvoxError):
 
 
 class NonFiniteLossError(FarvoxError):
-    """The training loss became NaN or infinite; the weights were left as they were before the step."""
+    """The training loss became NaN or infinite; the weights were left as they were before the step.
+
+    Attributes:
+        steps_ago: how many steps after that one were tried, and left out, before someone looked.
+    """
+
+    def __init__(self, message: str, *, steps_ago: int = 0) -> None:
+        super().__init__(message)
+        self.steps_ago = steps_ago
 
 
 class MissingExtraError(FarvoxError):

@@ -108,6 +108,10 @@ class OptimRecipe:
     """The first epoch in which the frozen parts are trained too; 0: none."""
     channels_last: bool = False
     """Memory order of two-dimensional convolutions; faster on some machines, above all with ``bf16``."""
+    checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
+    compile: bool = False
+    """Run the network through torch.compile; the first step then takes a minute or more."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from farvox.train.step import Stepper, build_optimizer
 CPU = torch.device("cpu")
 
 
-def make_stepper(*, frozen=False, lr=0.01, **options):
+def make_stepper(*, frozen=False, lr=0.01, name="sgd", momentum=0.0, **options):
     torch.manual_seed(0)
     network = build_model("ecapa", num_mels=24, channels=32, embedding_dim=16, bottleneck=16)
     model = TrainingModel(network, build_head("aam", 16, 6)).train()
@@ -22,7 +22,7 @@ def make_stepper(*, frozen=False, lr=0.01, **options):
         if frozen and isinstance(module, _BatchNorm):
             module.eval()
     optimizer = build_optimizer(
-        "sgd", list(model.parameters()), lr=lr, weight_decay=0.0, momentum=0.0, nesterov=False
+        name, list(model.parameters()), lr=lr, weight_decay=0.0, momentum=momentum, nesterov=False
     )
     return Stepper(model, build_frontend(FrontEndConfig(num_mels=24)), optimizer, device=CPU, **options)
 
@@ -120,3 +120,42 @@ def test_adam_decays_as_in_the_baseline_and_adamw_apart_from_the_gradient(name):
     optimizer.step()
     expected = 1 - 0.1 if name == "adam" else 1 - 0.1 * 0.5
     torch.testing.assert_close(weight.detach(), torch.full((3,), expected))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_whoever_looks_late_finds_all_as_it_was_before_the_first_fault(name, precision):
+    stepper = make_stepper(name=name, momentum=0.9, precision=precision)
+    good, bad = make_batch(), make_batch()
+    bad.wav_BT[3, 100] = float("nan")
+    stepper.step([good])
+    before, statistics = parameters(stepper), buffers(stepper)
+    state = copy.deepcopy(stepper.optimizer.state_dict())
+    look, stepper.guard.look = stepper.guard.look, lambda: None  # a CPU looks at every step
+    for batch in (bad, good, bad, good):
+        stepper.step([batch])
+    stepper.guard.look = look
+    assert equal(parameters(stepper), before)
+    with pytest.raises(NonFiniteLossError, match="loss nan, gradient norm nan") as caught:
+        stepper.guard.look()
+    assert caught.value.steps_ago == 3
+    assert equal(buffers(stepper), statistics)
+    now = stepper.optimizer.state_dict()["state"]
+    assert all(equal(now[key], state["state"][key]) for key in state["state"])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_a_fused_step_is_the_step(name):
+    torch.manual_seed(0)
+    start, gradients = torch.randn(3, 1000), torch.randn(5, 3, 1000)
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    options = {"lr": 0.1, "weight_decay": 0.01}
+    fused = build_optimizer(name, [ours], momentum=0.9, nesterov=name == "sgd", **options)
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
+    more = {"momentum": 0.9, "nesterov": True} if name == "sgd" else {}
+    plain = kind([theirs], foreach=False, **options, **more)
+    for gradient in gradients:
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        fused.step()
+        plain.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)

@@ -126,6 +126,7 @@ def test_half_precision_runs_and_goes_on(precision, tmp_path, train_here, same_w
         ({"optim": {"l2_sp": 1e-3}}, r"optim\.l2_sp needs a model"),
         ({"init": {"classifier": "means"}}, "'means' needs a model"),
         ({"distill": {"classify": 0.0}}, "nothing to minimise"),
+        ({"optim": {"compile": True, "checkpointing": True}}, "exclude each other"),
         (
             {"distill": {"weight": 1.0, "classify": 0.0}, "optim": {"freeze": ["network"]}},
             "network is frozen",
@@ -174,3 +175,19 @@ def test_a_student_needs_no_labels(tmp_path, train_here, corpus, model_folder, l
     distances = [epoch["distance"] for epoch in logged(tmp_path / "run", "epoch")]
     assert distances[-1] < 0.8 * distances[0]
     assert json.loads((folder / "state.json").read_text())["classes"] == ["unlabelled"]
+
+
+def test_a_run_with_checkpointing_is_the_run_without(tmp_path, train_here, same_weights):
+    for name, on in (("kept", False), ("again", True)):
+        train_here(tmp_path / name, {"optim": {"checkpointing": on}})
+    assert same_weights(tmp_path / "kept", tmp_path / "again", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, of torch
+def test_a_compiled_run_is_the_run_but_for_rounding(tmp_path, train_here, logged, weights):
+    for name, on in (("eager", False), ("compiled", True)):
+        train_here(tmp_path / name, {"optim": {"compile": on}})
+    one, two = ([step["loss"] for step in logged(tmp_path / name)] for name in ("eager", "compiled"))
+    assert two == pytest.approx(one, rel=1e-4)
+    assert weights(tmp_path / "eager", 1).keys() == weights(tmp_path / "compiled", 1).keys()

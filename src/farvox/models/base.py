@@ -50,6 +50,18 @@ class EmbeddingNetwork(nn.Module):
             )
         return feats_BFM.transpose(1, 2)
 
+    def stages(self) -> list[nn.Module]:
+        """The repeated parts, in order: what a list or sequence of modules holds, the outermost counting."""
+
+        def below(module: nn.Module) -> list[nn.Module]:
+            found: list[nn.Module] = []
+            for child in module.children():
+                is_list = isinstance(child, nn.Sequential | nn.ModuleList)
+                found += child.children() if is_list else below(child)
+            return found
+
+        return below(self)
+
     def kwargs_to_save(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The keyword arguments that build this network again, anywhere.
 

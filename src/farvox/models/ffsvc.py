@@ -192,6 +192,10 @@ class FfsvcEcapaTdnn(EmbeddingNetwork):
         emb_BE: Tensor = self.drop(self.bn3(self.fc(self.bn2(self.ASP(y_BCF)))))
         return emb_BE
 
+    def stages(self) -> list[nn.Module]:
+        """The three blocks."""
+        return [self.block1, self.block2, self.block3]
+
 
 def resnet34_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The keyword arguments of `FfsvcResNet34` that a baseline checkpoint's weights were made with.

@@ -120,8 +120,10 @@ def unpack_optimizer(
     for key, value in [*tensors.items(), *packed["numbers"].items()]:
         parameter, name = key.split(".", 1)
         state.setdefault(int(parameter), {})[name] = value
+    is_fused = optimizer.defaults.get("fused")  # runs of before had none
+    groups = [{**group, "foreach": None, "fused": is_fused} for group in packed["groups"]]
     try:
-        optimizer.load_state_dict({"state": state, "param_groups": packed["groups"]})
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
     except ValueError as error:
         raise CheckpointError(f"the optimiser state does not fit this model: {error}") from None
     for weight, entries in optimizer.state.items():  # in the weight's memory order, as if never saved

@@ -35,21 +35,30 @@ class TrainingModel(nn.Module):
         head: emb_BE, labels_B -> logits_BC. With ``classify`` 0 it is not called and not trained.
         classify: weight of the cross-entropy.
         distill: weight of the distance to the teacher.
+        compiled: run the network through torch.compile, for one shape of batch.
     """
 
     def __init__(
-        self, network: nn.Module, head: nn.Module, *, classify: float = 1.0, distill: float = 0.0
+        self,
+        network: nn.Module,
+        head: nn.Module,
+        *,
+        classify: float = 1.0,
+        distill: float = 0.0,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self.head = head
+        # A function, so that the names of the weights stay; the head's margin changes from step to step.
+        self._embed = torch.compile(network.__call__, dynamic=False) if compiled else network.__call__
         self.classify, self.distill = classify, distill
         if not classify:
             head.requires_grad_(False)
 
     def forward(self, feats_BFM: Tensor, labels_B: Tensor, target_BE: Tensor | None = None) -> Losses:
         """The losses of a batch; ``target_BE`` are the teacher's embeddings."""
-        emb_BE = self.network(feats_BFM)
+        emb_BE = self._embed(feats_BFM)
         loss = num_right = distance = torch.zeros((), device=emb_BE.device)
         if self.classify:
             logits_BC = self.head(emb_BE, labels_B)

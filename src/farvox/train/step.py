@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from farvox.data.loader import Batch
-from farvox.errors import NonFiniteLossError
 from farvox.features.specaugment import apply_masks
+from farvox.train.guard import Guard
 from farvox.train.objective import Anchor, Losses, Teacher
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -68,15 +68,21 @@ class Stepper:
         self.anchor = anchor
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.guard = Guard(model, device)
 
-    def step(self, micro_batches: Sequence[Batch]) -> StepResult:
+    def step(self, micro_batches: Sequence[Batch], *, look: bool = True) -> StepResult:
         """One update from one global batch (this rank's micro-batches).
+
+        Args:
+            micro_batches: of this rank.
+            look: wait for the device to see whether the gradient was finite. Without it a faulty step and
+                those after it leave all as it was, and the next look raises. A CPU always looks.
 
         Raises:
             NonFiniteLossError: the gradient is not finite; weights and BatchNorm's statistics are as they
                 were.
         """
-        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        self.guard.remember()
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum, num_right, distance = torch.zeros(3, device=self.device)
         for number, batch in enumerate(micro_batches, 1):
@@ -89,18 +95,22 @@ class Stepper:
         self.scaler.unscale_(self.optimizer)
         if self.anchor:
             self.anchor.pull()
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm or float("inf"))
-        overflow = self.scaler.is_enabled() and bool(torch.isfinite(loss_sum))  # a smaller scale will mend it
-        if not bool(torch.isfinite(grad_norm)) and not overflow:
-            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
-                buffer.copy_(before)
-            raise NonFiniteLossError(
-                f"loss {float(loss_sum):.4g}, gradient norm {float(grad_norm):.4g}; the weights were not "
-                "touched. Lower optim.lr, set optim.clip_norm, or look for damaged audio with 'farvox check'"
-            )
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        grad_norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if self.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, grad_norm)
+        # An overflow of a finite loss is mended by a smaller scale.
+        forgiven = torch.isfinite(loss_sum) if self.scaler.is_enabled() else None
+        self._update(unless=self.guard.watch(loss_sum, grad_norm, forgiven=forgiven))
+        if look or self.device.type == "cpu":
+            self.guard.look()
         return StepResult(loss_sum, num_right, distance, grad_norm)
+
+    def _update(self, *, unless: Tensor) -> None:
+        """The optimiser's step, left out on the device where ``unless`` is 1."""
+        self.optimizer.found_inf = unless  # type: ignore[attr-defined]
+        self.optimizer.step()
+        del self.optimizer.found_inf  # type: ignore[attr-defined]
+        self.scaler.update()
 
     def _forward(self, batch: Batch) -> Losses:
         with torch.no_grad():
@@ -129,11 +139,15 @@ def build_optimizer(
     nesterov: bool,
 ) -> torch.optim.Optimizer:
     """SGD, Adam or AdamW over parameters, or groups of them; Adam's decay is L2 in the gradient, as in the
-    baseline.
+    baseline. Fused: one pass over weights, gradients and moments, which can leave a step out on the device.
     """
     if name == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
+        sgd = torch.optim.SGD(
+            parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True
         )
+        for weight in (p for group in sgd.param_groups for p in group["params"] if momentum):
+            # torch would not fill them in where the first step is left out.
+            sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        return sgd
     kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=lr, weight_decay=weight_decay)
+    return kind(parameters, lr=lr, weight_decay=weight_decay, fused=True)

@@ -22,6 +22,7 @@ from farvox.data.plan import EpochPlan, StepBatches
 from farvox.data.table import TrainingTable
 from farvox.errors import CheckpointError, NonFiniteLossError, RecipeError
 from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.memory import keep_freed_memory
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.margin import Head
 from farvox.models.registry import build_head, build_model
@@ -35,6 +36,7 @@ from farvox.train.freeze import EVERYTHING, Frozen, find_frozen
 from farvox.train.log import RunLog
 from farvox.train.means import start_at_means
 from farvox.train.objective import Anchor, Teacher, TrainingModel
+from farvox.train.recompute import recompute_stages
 from farvox.train.schedule import Schedule
 from farvox.train.start import StartingPoint, class_names, idle_names, reserved_speakers, starting_point
 from farvox.train.step import Stepper, build_optimizer
@@ -60,6 +62,8 @@ def train(recipe: Recipe, run_dir: Path, world: World, *, resume: bool = True) -
     torch.manual_seed(recipe.seed)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    if world.device.type == "cpu":
+        keep_freed_memory(all_of_it=True)
     run = _build(recipe, run_dir, world)
     if not finished and recipe.init.classifier == "means":
         start_at_means(
@@ -166,6 +170,8 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
         raise RecipeError("distill.weight and distill.classify are both 0: there is nothing to minimise")
     if EVERYTHING in optim.freeze and not distill.classify:
         raise RecipeError("the network is frozen and the head is not trained (distill.classify = 0)")
+    if optim.compile and optim.checkpointing:
+        raise RecipeError("optim.compile and optim.checkpointing exclude each other; set one of them")
     _refuse_without_model(recipe)
     table = TrainingTable.open(data.train, labelled=distill.classify > 0)
     plan = EpochPlan(
@@ -199,7 +205,11 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
     if optim.sync_batchnorm:
         synchronise_batchnorm(network)
         synchronise_batchnorm(head)
-    model = TrainingModel(network, head, classify=distill.classify, distill=distill.weight).to(world.device)
+    if optim.checkpointing:
+        recompute_stages(network)
+    model = TrainingModel(
+        network, head, classify=distill.classify, distill=distill.weight, compiled=optim.compile
+    ).to(world.device)
     anchor = Anchor(network.parameters(), optim.l2_sp) if optim.l2_sp else None
     optimizer = build_optimizer(
         optim.name, _parameter_groups(model, anchor), lr=optim.lr, weight_decay=optim.weight_decay,
@@ -303,13 +313,15 @@ def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> d
         micro_batches = [next(batches) for _ in range(run.recipe.optim.accumulate)]
         # After the batches are drawn: a data loader takes a number from this generator when it starts.
         torch.manual_seed(_step_seed(run.recipe.seed, epoch, step, run.world.rank))
+        is_logged = (step + 1) % run.recipe.log.every == 0
         try:
-            result = run.stepper.step(micro_batches)
+            result = run.stepper.step(micro_batches, look=is_logged or step + 1 == run.plan.steps_per_epoch)
         except NonFiniteLossError as error:
-            raise NonFiniteLossError(f"epoch {epoch}, step {step + 1}: {error}") from None
+            faulty = step + 1 - error.steps_ago
+            raise NonFiniteLossError(f"epoch {epoch}, step {faulty}: {error}") from None
         share = run.plan.batch_size / run.world.size
         totals += torch.stack([result.loss, result.num_right / share, result.distance])
-        if (step + 1) % run.recipe.log.every == 0:
+        if is_logged:
             local = torch.stack([result.loss, *(totals / (step + 1)), result.grad_norm])
             loss, mean_loss, accuracy, distance, grad_norm = run.world.mean(local).tolist()
             log.step(
