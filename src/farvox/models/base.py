@@ -51,7 +51,7 @@ class EmbeddingNetwork(nn.Module):
         return feats_BFM.transpose(1, 2)
 
     def stages(self) -> list[nn.Module]:
-        """The repeated parts, in order: what a list or sequence of modules holds, the outermost counting."""
+        """The repeated parts, in order: what the outermost lists and sequences of modules hold."""
 
         def below(module: nn.Module) -> list[nn.Module]:
             found: list[nn.Module] = []

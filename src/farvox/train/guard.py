@@ -1,4 +1,4 @@
-"""What keeps a run's weights when a gradient is not finite, without waiting for the device at every step."""
+"""What keeps the weights when a gradient is not finite, without waiting for the device every step."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from farvox.errors import NonFiniteLossError
 class Guard:
     """Holds weights and BatchNorm's statistics still from the first fault on, until someone looks.
 
-    All of it is arithmetic on the device. A step whose gradient is not finite is not taken, and neither is
-    any after it: `look` puts the statistics back to what they were before the faulty step, and says so.
+    All is arithmetic on the device. A step whose gradient is not finite is not taken, nor is any after
+    it: `look` puts the statistics back to what they were before the faulty step, and says so.
 
     Args:
         model: whose buffers are kept.
@@ -22,7 +22,7 @@ class Guard:
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self.model = model
         self._steps = 0
-        self._found = torch.zeros(4, device=device)  # fault (0 or 1), its loss, its gradient norm, its step
+        self._found = torch.zeros(4, device=device)  # fault (0 or 1), its loss, gradient norm, step
         self._kept: list[Tensor] = []
 
     def remember(self) -> None:
@@ -51,7 +51,7 @@ class Guard:
         """Wait for the device, and see whether all is well.
 
         Raises:
-            NonFiniteLossError: a gradient was not finite; weights and statistics are as before that step.
+            NonFiniteLossError: a gradient was not finite; all is as before that step.
         """
         fault, loss, grad_norm, step = self._found.tolist()
         if not fault:

@@ -19,7 +19,7 @@ from farvox.models.base import EmbeddingNetwork
 def recompute_stages(network: EmbeddingNetwork) -> None:
     """From now on, the inside of every stage of ``network`` is computed again in the backward pass.
 
-    Gradients are those without it: dropout draws the same masks again, and BatchNorm counts a batch once.
+    Gradients are the same: dropout draws its masks again, and BatchNorm counts a batch once.
     Without gradients, nothing changes.
     """
     for stage in network.stages():

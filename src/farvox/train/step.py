@@ -75,7 +75,7 @@ class Stepper:
 
         Args:
             micro_batches: of this rank.
-            look: wait for the device to see whether the gradient was finite. Without it a faulty step and
+            look: wait for the device to see whether the gradient was finite. Else a faulty step and
                 those after it leave all as it was, and the next look raises. A CPU always looks.
 
         Raises:
@@ -95,7 +95,8 @@ class Stepper:
         self.scaler.unscale_(self.optimizer)
         if self.anchor:
             self.anchor.pull()
-        grad_norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        grad_norm = torch.nn.utils.get_total_norm(gradients)
         if self.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, grad_norm)
         # An overflow of a finite loss is mended by a smaller scale.
@@ -139,12 +140,13 @@ def build_optimizer(
     nesterov: bool,
 ) -> torch.optim.Optimizer:
     """SGD, Adam or AdamW over parameters, or groups of them; Adam's decay is L2 in the gradient, as in the
-    baseline. Fused: one pass over weights, gradients and moments, which can leave a step out on the device.
+    baseline. Fused: one pass over weights, gradients and moments, left out on the device if need be.
     """
     if name == "sgd":
         sgd = torch.optim.SGD(
-            parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True
-        )
+            parameters, lr=lr, momentum=momentum, weight_decay=weight_decay,
+            nesterov=nesterov, fused=True,
+        )  # fmt: skip
         for weight in (p for group in sgd.param_groups for p in group["params"] if momentum):
             # torch would not fill them in where the first step is left out.
             sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)

@@ -314,8 +314,9 @@ def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> d
         # After the batches are drawn: a data loader takes a number from this generator when it starts.
         torch.manual_seed(_step_seed(run.recipe.seed, epoch, step, run.world.rank))
         is_logged = (step + 1) % run.recipe.log.every == 0
+        is_last = step + 1 == run.plan.steps_per_epoch
         try:
-            result = run.stepper.step(micro_batches, look=is_logged or step + 1 == run.plan.steps_per_epoch)
+            result = run.stepper.step(micro_batches, look=is_logged or is_last)
         except NonFiniteLossError as error:
             faulty = step + 1 - error.steps_ago
             raise NonFiniteLossError(f"epoch {epoch}, step {faulty}: {error}") from None
