@@ -3,6 +3,7 @@ import os
 import platform
 import runpy
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,20 @@ def test_features_do_not_depend_on_the_batch(kind):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "waveform"])
+def test_features_are_the_same_in_any_thread_and_mode(kind):
+    frontend, wav_BT = build_frontend(FrontEndConfig(kind=kind)), 0.1 * torch.randn(2, 60_000)
+
+    def in_inference_mode():
+        with torch.inference_mode():
+            return frontend(wav_BT).numpy()
+
+    with ThreadPoolExecutor(3) as pool:
+        found = [job.result() for job in [pool.submit(in_inference_mode) for _ in range(12)]]
+    for feats_BFM in found:
+        np.testing.assert_array_equal(feats_BFM, frontend(wav_BT).numpy())
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_mean_over_time_is_gone(kind):
     feats_FM = features(WAVEFORMS["chirps"], kind=kind)
     np.testing.assert_allclose(feats_FM.mean(axis=0), 0, atol=1e-5)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -73,22 +75,17 @@ class _LogMel(nn.Module):
     def _in_cache(self, raw_BFN: Tensor) -> Tensor:
         """`log_mel` on a CPU: one utterance at a time, in memory that is used again and again."""
         num_utts, num_frames, num_samples = raw_BFN.shape
-        at_once, n_fft = min(num_frames, _CACHED_FRAMES), _fft_size(self.config)
-        frames_FN, scratch_FN = raw_BFN.new_zeros(at_once, n_fft), raw_BFN.new_empty(at_once, num_samples)
-        squares_FK2 = raw_BFN.new_empty(at_once, n_fft // 2 + 1, 2)
-        power_FK = raw_BFN.new_empty(at_once, n_fft // 2 + 1)
+        scratch = _Scratch.of_this_thread(num_samples, _fft_size(self.config))
         out_BFM = raw_BFN.new_empty(num_utts, num_frames, self.config.num_mels)
         for raw_FN, out_FM in zip(raw_BFN, out_BFM, strict=True):
-            for start in range(0, num_frames, at_once):
-                count = min(at_once, num_frames - start)
-                part_FN = frames_FN[:count]
-                self.prepare_(raw_FN[start : start + count], part_FN[:, :num_samples], scratch_FN[:count])
-                spectrum_FK = torch.fft.rfft(part_FN)
-                torch.square(torch.view_as_real(spectrum_FK), out=squares_FK2[:count])
-                torch.add(squares_FK2[:count, :, 0], squares_FK2[:count, :, 1], out=power_FK[:count])
+            for start in range(0, num_frames, _CACHED_FRAMES):
+                part_FN = raw_FN[start : start + _CACHED_FRAMES]
+                count = len(part_FN)
+                self.prepare_(part_FN, scratch.padded_FN[:count, :num_samples], scratch.frames_FN[:count])
+                power_FK = scratch.power(count)
                 for first, last, low, high in self.bands:
                     torch.mm(
-                        power_FK[:count, low:high], self.mel_KM[low:high, first:last],
+                        power_FK[:, low:high], self.mel_KM[low:high, first:last],
                         out=out_FM[start : start + count, first:last],
                     )  # fmt: skip
         return self.log(out_BFM)
@@ -112,6 +109,37 @@ class _LogMel(nn.Module):
         if self.config.mean == "none":
             return log_mel_BFM
         return log_mel_BFM - log_mel_BFM.mean(dim=1, keepdim=True)
+
+
+class _Scratch(threading.local):
+    """Memory of one thread for frames on their way to power: new memory would cost as much as the FFT.
+
+    Attributes:
+        padded_FN: frames, followed by zeros up to the size of the FFT.
+        frames_FN: room for a second copy.
+    """
+
+    def __init__(self, num_samples: int, n_fft: int) -> None:  # runs again in every thread
+        num_bins = n_fft // 2 + 1
+        with torch.inference_mode(False):  # tensors made in it could not be written to outside
+            self.padded_FN = torch.zeros(_CACHED_FRAMES, n_fft)
+            self.frames_FN = torch.empty(_CACHED_FRAMES, num_samples)
+            self.spectrum_FK = torch.empty(_CACHED_FRAMES, num_bins, dtype=torch.complex64)
+            self.squares_FK2 = torch.empty(_CACHED_FRAMES, num_bins, 2)
+            self.power_FK = torch.empty(_CACHED_FRAMES, num_bins)
+
+    @staticmethod
+    @cache
+    def of_this_thread(num_samples: int, n_fft: int) -> _Scratch:
+        """The one for frames of this length."""
+        return _Scratch(num_samples, n_fft)
+
+    def power(self, count: int) -> Tensor:
+        """Power spectrum of the first ``count`` rows of `padded_FN`."""
+        spectrum_FK, squares_FK2 = self.spectrum_FK[:count], self.squares_FK2[:count]
+        torch.fft.rfft(self.padded_FN[:count], out=spectrum_FK)
+        torch.square(torch.view_as_real(spectrum_FK), out=squares_FK2)
+        return torch.add(squares_FK2[..., 0], squares_FK2[..., 1], out=self.power_FK[:count])
 
 
 class KaldiFbank(_LogMel):
@@ -153,7 +181,8 @@ class KaldiFbank(_LogMel):
 
     def prepare_(self, raw_FN: Tensor, frames_FN: Tensor, scratch_FN: Tensor) -> None:
         """`windowed`, step for step."""
-        torch.sub(raw_FN, self._sum(raw_FN) / self.config.frame_length, out=frames_FN)
+        sum_F1 = _sum_of_overlapping(raw_FN) if self.exact else raw_FN.sum(dim=-1, keepdim=True)
+        torch.sub(raw_FN, sum_F1 / self.config.frame_length, out=frames_FN)
         torch.mul(frames_FN, self.config.preemphasis, out=scratch_FN)
         frames_FN[:, 1:] -= scratch_FN[:, :-1]
         frames_FN[:, :1] -= scratch_FN[:, :1]
@@ -381,6 +410,17 @@ def _exact_sum(raw_BFN: Tensor) -> Tensor:
     if raw_BFN.device.type == "mps":  # which has no float64
         return raw_BFN.sum(dim=-1, keepdim=True)
     return raw_BFN.sum(dim=-1, keepdim=True, dtype=torch.float64).float()
+
+
+def _sum_of_overlapping(raw_FN: Tensor) -> Tensor:
+    """`_exact_sum` of frames that overlap: what they share is summed once."""
+    num_frames, length = raw_FN.shape
+    shift, part = raw_FN.stride(0), math.gcd(length, raw_FN.stride(0))
+    if raw_FN.stride(1) != 1 or part < 16:
+        return _exact_sum(raw_FN)
+    num_parts = ((num_frames - 1) * shift + length) // part
+    sum_P = raw_FN.as_strided((num_parts, part), (part, 1)).sum(dim=-1, dtype=torch.float64)
+    return sum_P.unfold(0, length // part, shift // part).sum(dim=-1, keepdim=True).float()
 
 
 def _clockwise(turns: np.ndarray) -> Tensor:
