@@ -169,7 +169,7 @@ def test_features_do_not_depend_on_the_batch(kind):
     torch.testing.assert_close(frontend(wav_BT), alone, atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "waveform"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_features_are_the_same_in_any_thread_and_mode(kind):
     frontend, wav_BT = build_frontend(FrontEndConfig(kind=kind)), 0.1 * torch.randn(2, 60_000)
 
@@ -183,7 +183,7 @@ def test_features_are_the_same_in_any_thread_and_mode(kind):
         np.testing.assert_array_equal(feats_BFM, frontend(wav_BT).numpy())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "waveform"])
 def test_a_mean_over_time_is_gone(kind):
     feats_FM = features(WAVEFORMS["chirps"], kind=kind)
     np.testing.assert_allclose(feats_FM.mean(axis=0), 0, atol=1e-5)
