@@ -86,3 +86,8 @@ def test_what_is_no_flac_file_is_damaged(head):
 def test_nine_channels_are_too_many():
     with pytest.raises(AudioError, match="8 channels at most, not 9"):
         encode_flac(noise(100, 9), 16000)
+
+
+def test_a_rate_that_flac_does_not_know_is_refused():
+    with pytest.raises(AudioError, match=r"cannot be flac .*; use wav"):
+        encode_flac(noise(100), 3_000_000)

@@ -31,12 +31,15 @@ def encode_flac(pcm_TC: npt.NDArray[np.int16], sample_rate: int) -> bytes:
     """A flac file of 16-bit samples: as libsndfile writes it, with the table in the place of its comments.
 
     Raises:
-        AudioError: it has too many channels.
+        AudioError: it has too many channels, or a rate that flac does not know.
     """
     if pcm_TC.shape[1] > 8:
         raise AudioError(f"flac holds 8 channels at most, not {pcm_TC.shape[1]}; use wav")
     written = io.BytesIO()
-    soundfile.write(written, pcm_TC, sample_rate, format="FLAC", subtype="PCM_16")
+    try:
+        soundfile.write(written, pcm_TC, sample_rate, format="FLAC", subtype="PCM_16")
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"cannot be flac ({error.error_string}); use wav") from None
     content = written.getvalue()
     block = int.from_bytes(content[8:10])
     starts = _frame_starts(content, -(-len(pcm_TC) // block))
