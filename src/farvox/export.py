@@ -30,7 +30,8 @@ import farvox
 from farvox.acoustics.phones import draw_sentence
 from farvox.acoustics.voice import SAMPLE_RATE, draw_voice, synthesise
 from farvox.errors import MissingExtraError, ModelError
-from farvox.features.fbank import FfsvcMel, KaldiFbank, KissPower, SpeechBrainFbank
+from farvox.features.fbank import FfsvcMel, KaldiFbank, SpeechBrainFbank
+from farvox.features.kiss import KissPower
 from farvox.io.atomic import atomic_file
 from farvox.io.audio import resample
 from farvox.rng import rng_for

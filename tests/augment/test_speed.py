@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -109,4 +110,4 @@ def test_volume_is_a_gain_in_db_that_clips():
 
 
 def test_an_odd_factor_is_left_to_soxr():
-    assert len(change_speed(tone(1000), 0.97)) == round(len(tone(1000)) / 0.97)
+    np.testing.assert_array_equal(change_speed(tone(1000), 0.97), soxr.resample(tone(1000), 97, 100, "HQ"))

@@ -226,9 +226,9 @@ def test_flac_takes_eight_channels_and_says_so(tmp_path):
 
 def test_a_flipped_bit_is_found_and_the_utterance_named(own):
     made = packed_own(own)
-    place = PackedFile.parse(made.wav_paths[10])
-    with open(place.shard, "r+b") as file:
-        file.seek(place.start + 3000)
+    packed = PackedFile.parse(made.wav_paths[10])
+    with open(packed.shard, "r+b") as file:
+        file.seek(packed.place.start + 3000)
         byte = file.read(1)[0]
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte ^ 4]))
@@ -241,7 +241,7 @@ def test_a_flipped_bit_is_found_and_the_utterance_named(own):
 def test_a_shard_that_is_cut_or_gone_is_named_and_made_again(own):
     made = packed_own(own)
     first, last = (PackedFile.parse(made.wav_paths[row]) for row in (0, 15))
-    os.truncate(last.shard, last.start + 100)
+    os.truncate(last.shard, last.place.start + 100)
     os.unlink(first.shard)
     faults = [str(fault) for fault in check_data_dir(made.path)]
     assert len(faults) == 2

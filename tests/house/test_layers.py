@@ -13,17 +13,10 @@ FLOORS = (
     ("acoustics",),
     ("io",),
     (
-        "recipe",
-        "recipe_evaluate",
-        "recipe_selftrain",
-        "types",
-        "errors",
-        "rng",
-        "memory",
-        "progress",
+        "recipe", "recipe_evaluate", "recipe_selftrain", "types", "errors", "rng", "memory", "progress",
         "__init__",
     ),
-)
+)  # fmt: skip
 APART = {"corpora", "features", "augment", "models", "metrics"}
 WITHOUT_TORCH = {
     "__init__", "__main__", "types", "errors", "rng", "memory", "progress", "recipe", "recipe_evaluate",

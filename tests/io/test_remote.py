@@ -15,7 +15,7 @@ from farvox.errors import AudioError, UnreachableError
 from farvox.io import remote
 from farvox.io.audio import audio_info, read_audio, write_audio
 from farvox.io.remote import put_file, read_range, read_whole, size_of
-from farvox.io.shards import PackedFile, encode
+from farvox.io.shards import PackedFile, Place, encode
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 100_000).astype(np.uint8).tobytes()
 
@@ -65,7 +65,7 @@ def test_a_chunk_is_few_requests_of_few_bytes(kind, seconds, requests, bucket, t
         return read_range(url, start, count)
 
     monkeypatch.setattr("farvox.io.shards.read_range", counted)
-    packed = PackedFile(f"{bucket}/x.tar", kind, 512, len(content), len(pcm_TC), 16000, 1)
+    packed = PackedFile(f"{bucket}/x.tar", Place(kind, 512, len(content), len(pcm_TC), 16000, 1))
     chunk_T = read_audio(str(packed), start=30_000, num_samples=32_000)
     np.testing.assert_array_equal(chunk_T * 32768, pcm_TC[30_000:62_000, 0])
     assert len(asked) == requests

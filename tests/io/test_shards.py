@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from farvox.errors import AudioError
 from farvox.io.audio import audio_info, read_audio, read_channels
-from farvox.io.shards import Entry, PackedFile, ShardTable, encode, state_of, table_of
+from farvox.io.shards import Entry, PackedFile, Place, ShardTable, encode, state_of, table_of
 
 
 @given(
@@ -16,7 +16,7 @@ from farvox.io.shards import Entry, PackedFile, ShardTable, encode, state_of, ta
     numbers=st.lists(st.integers(0, 10**12), min_size=5, max_size=5),
 )
 def test_an_entry_of_wav_scp_is_read_as_it_was_written(shard, kind, numbers):
-    packed = PackedFile(shard, kind, *numbers)
+    packed = PackedFile(shard, Place(kind, *numbers))
     assert PackedFile.parse(str(packed)) == packed
 
 
@@ -36,7 +36,7 @@ def placed(tmp_path):
         number = len(os.listdir(tmp_path))
         shard = tmp_path / f"{number}.tar"
         shard.write_bytes(bytes(512) + content + bytes(1000))
-        return PackedFile(str(shard), kind, 512, len(content), len(pcm_TC), rate, pcm_TC.shape[1])
+        return PackedFile(str(shard), Place(kind, 512, len(content), len(pcm_TC), rate, pcm_TC.shape[1]))
 
     return place
 
@@ -65,7 +65,7 @@ def test_another_rate_is_resampled(placed):
 @pytest.mark.parametrize("kind", ["wav", "flac"])
 def test_a_shard_that_is_cut_short_is_named(placed, kind):
     packed = placed(np.random.default_rng(0).integers(-9000, 9000, (10_000, 1)).astype(np.int16), kind)
-    os.truncate(packed.shard, packed.num_bytes // 2)
+    os.truncate(packed.shard, packed.place.num_bytes // 2)
     with pytest.raises(AudioError, match=r"0\.tar:.*cut short"):
         packed.read(9000, 1000)
 
@@ -92,10 +92,10 @@ def test_more_shards_than_are_kept_open(placed, monkeypatch):
 def test_a_table_is_read_as_it_was_written(tmp_path):
     shard = str(tmp_path / "x.tar")
     assert ShardTable.read(shard) is None
-    table = ShardTable(2048, [Entry("ä", "wav", 512, 100, 28, 16000, 1, 123, 0, 0)], {"b": 'is "bad"'})
+    place = Place("wav", 512, 100, 28, 16000, 1)
+    table = ShardTable(2048, [Entry("ä", place, 123, 0, 0)], {"b": 'is "bad"'})
     (tmp_path / "x.json").write_text(table.text(), "utf-8")
     assert ShardTable.read(shard) == table
-    assert table.entries[0].in_shard(shard) == PackedFile(shard, "wav", 512, 100, 28, 16000, 1)
     (tmp_path / "x.json").write_text(table.text()[:-10], "utf-8")
     assert ShardTable.read(shard) is None
     assert table_of("s3://b/x.tar") == "s3://b/x.json"

@@ -14,8 +14,8 @@ import numpy as np
 from farvox.acoustics.mixing import Array, is_silent, power
 from farvox.errors import DataDirError
 from farvox.io.audio import audio_info, open_audio
+from farvox.io.banks import AudioBank, bank_audio
 from farvox.io.kaldi import DataDir
-from farvox.io.packed import PackedAudio, pack_audio
 
 _TRIES = 5
 
@@ -34,7 +34,7 @@ class NoiseBank:
 
     paths: tuple[str, ...]
     sample_rate: int = 16000
-    packed: PackedAudio | None = field(default=None, compare=False)
+    packed: AudioBank | None = field(default=None, compare=False)
 
     @classmethod
     def open(cls, dirs: Iterable[str | Path], *, sample_rate: int = 16000, pack: bool = True) -> NoiseBank:
@@ -50,7 +50,7 @@ class NoiseBank:
             AudioError: a file cannot be read (without ``pack``: the first of a data dir).
         """
         paths = read_paths(dirs)
-        return cls(paths, sample_rate, pack_audio(paths, sample_rate=sample_rate) if pack else None)
+        return cls(paths, sample_rate, bank_audio(paths, sample_rate=sample_rate) if pack else None)
 
     def __len__(self) -> int:
         return len(self.paths)

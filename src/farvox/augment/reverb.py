@@ -18,9 +18,9 @@ from farvox.acoustics.mixing import Array, Spectrum, convolve_rir, spectrum_of_r
 from farvox.augment.noise import read_paths
 from farvox.errors import AudioError, DataDirError
 from farvox.io.audio import read_audio
+from farvox.io.banks import AudioBank, bank_audio
 from farvox.io.conditions import CONDITIONS, read_conditions
 from farvox.io.kaldi import DataDir
-from farvox.io.packed import PackedAudio, pack_audio
 
 _SPECTRA_BYTES = 32_000_000
 
@@ -40,7 +40,7 @@ class RirBank:
 
     paths: tuple[str, ...]
     sample_rate: int = 16000
-    packed: PackedAudio | None = field(default=None, compare=False)
+    packed: AudioBank | None = field(default=None, compare=False)
     _spectra: OrderedDict[tuple[int, int], Spectrum] = field(
         default_factory=OrderedDict, repr=False, compare=False
     )
@@ -72,7 +72,7 @@ class RirBank:
         paths = read_paths(dirs)
         if within:
             paths = _within(dirs, within)
-        packed = pack_audio(paths, sample_rate=sample_rate, kind="float32") if pack else None
+        packed = bank_audio(paths, sample_rate=sample_rate, kind="float32") if pack else None
         return cls(paths, sample_rate, packed)
 
     def __len__(self) -> int:

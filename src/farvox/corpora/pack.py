@@ -34,7 +34,7 @@ from farvox.io.audio import audio_info, read_recording
 from farvox.io.cache import alone
 from farvox.io.kaldi import CORE_FILES, DataDir, write_data_dir
 from farvox.io.remote import put_file, size_of
-from farvox.io.shards import Entry, ShardTable, encode, size_of_file, state_of, table_of
+from farvox.io.shards import Entry, PackedFile, Place, ShardTable, encode, size_of_file, state_of, table_of
 
 SHARDS, REJECTED = "shards", "rejected.tsv"
 SHARD_BYTES = 10**9
@@ -130,7 +130,7 @@ class Packer:
             member = tarfile.TarInfo(f"{utt_id}.{self.codec}")
             member.size = len(content)
             file.write(member.tobuf())
-            entries.append(entry._replace(start=file.tell()))
+            entries.append(entry._replace(place=entry.place._replace(start=file.tell())))
             file.write(content + bytes(-len(content) % _BLOCK))
         file.write(bytes(2 * _BLOCK))
         return ShardTable(file.tell(), entries, rejected)
@@ -147,8 +147,8 @@ class Packer:
             content = encode(np.ascontiguousarray(pcm_CT.T.astype(np.int16)), sample_rate, self.codec)
         except AudioError as error:
             raise AudioError(f"{path}: {error}") from None
-        size = len(content), wav_CT.shape[1], sample_rate, len(wav_CT)
-        return Entry(utt_id, self.codec, 0, *size, zlib.crc32(content), int(rounded), clipped), content
+        place = Place(self.codec, 0, len(content), wav_CT.shape[1], sample_rate, len(wav_CT))
+        return Entry(utt_id, place, zlib.crc32(content), int(rounded), clipped), content
 
 
 class _RejectedError(Exception):
@@ -244,7 +244,7 @@ def _length(path: str) -> int:
 
 def _write_dir(out: Path, source: DataDir, shards: Sequence[Shard], at: str | None) -> DataDir:
     rows = [
-        (entry.utt_id, str(entry.in_shard(shard.address)), entry.num_samples)
+        (entry.utt_id, str(PackedFile(shard.address, entry.place)), entry.place.num_samples)
         for shard in shards
         for entry in shard.table.entries
     ]

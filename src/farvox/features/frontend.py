@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from farvox.errors import AudioError, ModelError
@@ -186,13 +187,12 @@ def build_frontend(config: FrontEndConfig, *, exact: bool = True) -> nn.Module:
     from farvox.features.fbank import FfsvcMel, KaldiFbank, SpeechBrainFbank
     from farvox.features.waveform import Waveform
 
-    kinds = {
+    kinds: dict[str, Callable[[FrontEndConfig], nn.Module]] = {
+        "kaldi-fbank": partial(KaldiFbank, exact=exact),
         "ffsvc-mel": FfsvcMel,
         "speechbrain-fbank": SpeechBrainFbank,
         "waveform": Waveform,
     }
-    if config.kind == "kaldi-fbank":
-        return KaldiFbank(config, exact=exact)
     return kinds[config.kind](config)
 
 

@@ -302,7 +302,7 @@ def _from_file_object(audio: BinaryIO) -> _Source:
 def _opened(source: _Source, stack: ExitStack) -> OpenAudio:
     """Open by the quickest way that reads it: packed, 16-bit wav by its header, libsndfile, FFmpeg."""
     if packed := source.packed:
-        info = AudioInfo(packed.num_samples, packed.sample_rate, packed.num_channels)
+        info = AudioInfo(packed.place.num_samples, packed.place.sample_rate, packed.place.num_channels)
         return OpenAudio(info, source, packed.read)
     if source.content is None and (wav := _open_wav(source.name, stack)):
         header, handle = wav

@@ -47,7 +47,7 @@ def _fault_of_audio(path: str) -> str:
         if packed is None:
             read_recording(path)
             return ""
-        checksum = _checksums(packed.shard).get(packed.start)
+        checksum = _checksums(packed.shard).get(packed.place.start)
         if checksum is None:
             return f"no checksum of it in {table_of(packed.shard)}; copy that file again"
         if zlib.crc32(packed.content()) != checksum:
@@ -61,4 +61,4 @@ def _fault_of_audio(path: str) -> str:
 def _checksums(shard: str) -> dict[int, int]:
     """Where a file of a shard begins -> its checksum."""
     table = ShardTable.read(shard)
-    return {} if table is None else {entry.start: entry.crc32 for entry in table.entries}
+    return {} if table is None else {entry.place.start: entry.crc32 for entry in table.entries}

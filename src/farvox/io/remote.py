@@ -74,11 +74,14 @@ def _asked(url: str, ask: Callable[[Any], Answer]) -> Answer:
             raise AudioError(f"{url}: no such file, or no such bucket") from None
         except _FINAL as error:
             raise UnreachableError(
-                f"{url}: access is refused: {error}; which credentials are in use?"
+                f"{url}: access is refused: {error}; check the credentials (docs/training.md says where they "
+                "are looked for) and what they allow"
             ) from None
         except Exception as error:  # each store has errors of its own
             if not remaining:
-                raise UnreachableError(f"{url}: no answer after {TRIES} tries: {error}") from error
+                raise UnreachableError(
+                    f"{url}: no answer after {TRIES} tries: {error}; check the address and the network, and start again"
+                ) from error
         time.sleep(wait)
         wait *= 2
     raise AssertionError("the last try returns or raises")

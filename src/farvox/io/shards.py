@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
@@ -45,12 +46,10 @@ _SMALL = 1 << 20  # a remote flac file of fewer bytes is read in one request rat
 _MOST_OPEN = 256  # shards
 
 
-@dataclass(frozen=True, slots=True)
-class PackedFile:
-    """Where a recording lies in a shard, and what it is. ``str()`` gives its entry in `wav.scp`.
+class Place(NamedTuple):
+    """Where a file begins in its shard, and what it is.
 
     Attributes:
-        shard: path or URL of the tar file.
         kind: "wav" or "flac".
         start: byte of the shard at which the file begins.
         num_bytes: of the file.
@@ -59,7 +58,6 @@ class PackedFile:
         num_channels: interleaved.
     """
 
-    shard: str
     kind: str
     start: int
     num_bytes: int
@@ -67,17 +65,29 @@ class PackedFile:
     sample_rate: int
     num_channels: int
 
+
+@dataclass(frozen=True, slots=True)
+class PackedFile:
+    """A recording in a shard. ``str()`` gives its entry in `wav.scp`.
+
+    Attributes:
+        shard: path or URL of the tar file.
+        place: where in it.
+    """
+
+    shard: str
+    place: Place
+
     @classmethod
     def parse(cls, path: str) -> PackedFile | None:
         """An entry of `wav.scp`; None where it is no packed file."""
         if ".tar:" not in path or (found := _ADDRESS.match(path)) is None:
             return None
         shard, kind, *numbers = found.groups()
-        return cls(shard, kind, *map(int, numbers))
+        return cls(shard, Place(kind, *map(int, numbers)))
 
     def __str__(self) -> str:
-        numbers = (self.start, self.num_bytes, self.num_samples, self.sample_rate, self.num_channels)
-        return ":".join((self.shard, self.kind, *map(str, numbers)))
+        return ":".join((self.shard, *map(str, self.place)))
 
     def read(self, start: int, count: int) -> npt.NDArray[np.float32]:
         """Frames [T, C] in [-1, 1] from ``start``, fewer where the recording ends.
@@ -85,38 +95,38 @@ class PackedFile:
         Raises:
             AudioError: the shard is not there, cannot be read, is cut short or is damaged.
         """
-        start = min(start, self.num_samples)
-        count = min(count, self.num_samples - start)
+        start = min(start, self.place.num_samples)
+        count = min(count, self.place.num_samples - start)
         if not count:
-            return np.zeros((0, self.num_channels), np.float32)
-        return self._read_wav(start, count) if self.kind == "wav" else self._read_flac(start, count)
+            return np.zeros((0, self.place.num_channels), np.float32)
+        return self._read_wav(start, count) if self.place.kind == "wav" else self._read_flac(start, count)
 
     def content(self) -> bytes:
         """The whole file, as it was packed. Errors as `read`."""
-        return self._bytes(0, self.num_bytes)
+        return self._bytes(0, self.place.num_bytes)
 
     def _read_wav(self, start: int, count: int) -> npt.NDArray[np.float32]:
-        frame_bytes = 2 * self.num_channels
+        frame_bytes = 2 * self.place.num_channels
         content = self._bytes(WAV_HEAD + start * frame_bytes, count * frame_bytes)
         frames_TC = np.frombuffer(content, "<i2").astype(np.float32)
         frames_TC *= _SCALE
-        return frames_TC.reshape(count, self.num_channels)
+        return frames_TC.reshape(count, self.place.num_channels)
 
     def _read_flac(self, start: int, count: int) -> npt.NDArray[np.float32]:
-        whole = self.content() if is_remote(self.shard) and self.num_bytes < _SMALL else None
+        whole = self.content() if is_remote(self.shard) and self.place.num_bytes < _SMALL else None
 
         def bytes_of(at: int, length: int) -> bytes:
             return self._bytes(at, length) if whole is None else whole[at : at + length]
 
         try:
-            return read_frames(bytes_of, self.num_bytes, self.num_samples, start, count)
+            return read_frames(bytes_of, self.place.num_bytes, self.place.num_samples, start, count)
         except DamagedFlacError:
             raise AudioError(
                 f"{self}: damaged audio; 'farvox check --audio' finds all that is: copy the shard again"
             ) from None
 
     def _bytes(self, start: int, count: int) -> bytes:
-        content = _read(self.shard, self.start + start, count)
+        content = _read(self.shard, self.place.start + start, count)
         if len(content) < count:
             raise AudioError(f"{self}: the shard is cut short: it ends before this utterance; copy it again")
         return content
@@ -127,26 +137,17 @@ class Entry(NamedTuple):
 
     Attributes:
         utt_id: its name when it was packed.
-        kind: as the fields up to ``num_channels``, see `PackedFile`.
+        place: where it lies.
         crc32: of the file's bytes.
         rounded: 1 where the recording was not 16-bit, and was rounded to it.
         clipped: samples that lay outside [-1, 1].
     """
 
     utt_id: str
-    kind: str
-    start: int
-    num_bytes: int
-    num_samples: int
-    sample_rate: int
-    num_channels: int
+    place: Place
     crc32: int
     rounded: int
     clipped: int
-
-    def in_shard(self, shard: str) -> PackedFile:
-        """Where it lies."""
-        return PackedFile(shard, *self[1:7])
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,11 @@ class ShardTable:
         path = table_of(shard)
         try:
             fields = json.loads(read_whole(path) if is_remote(path) else Path(path).read_bytes())
-            return cls(fields["bytes"], [Entry(*row) for row in fields["utterances"]], fields["rejected"])
+            return cls(
+                fields["bytes"],
+                [Entry(utt_id, Place(*place), *rest) for utt_id, place, *rest in fields["utterances"]],
+                fields["rejected"],
+            )
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
@@ -193,7 +198,11 @@ def size_of_file(location: str) -> int | None:
     """Bytes of the file of a path or URL; None where there is none. Errors as `farvox.io.remote.size_of`."""
     if is_remote(location):
         return size_of(location)
-    return os.path.getsize(location) if os.path.isfile(location) else None
+    try:
+        found = os.stat(location)
+    except (OSError, ValueError):  # as os.path.isfile
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def state_of(path: str) -> str:

@@ -175,9 +175,7 @@ def _of_all(sides_SE: _Floats, cohort_CE: NDArray[np.float32]) -> CohortScores:
 def _of_nearest(sides_SE: _Floats, cohort_CE: NDArray[np.float32], top: int) -> CohortScores:
     mean_S, std_S = np.empty(len(sides_SE)), np.empty(len(sides_SE))
     num_rows = min(len(sides_SE), max(1, BYTES_PER_BLOCK // (4 * len(cohort_CE))))
-    scratch_SC = np.empty(
-        (num_rows, len(cohort_CE)), np.float32
-    )  # once: memory new to the process costs time
+    scratch_SC = np.empty((num_rows, len(cohort_CE)), np.float32)  # new memory costs time, block by block
     for block in _blocks(len(sides_SE), num_rows):
         nearest = _nearest(sides_SE[block].astype(np.float32), cohort_CE, top, scratch_SC).astype(np.float64)
         mean_S[block], std_S[block] = nearest.mean(1), nearest.std(1)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from farvox.features.fbank import KissPower
+from farvox.features.kiss import KissPower
 
 SIZES = [8, 16, 32, 64, 128, 256, 512, 1024, 2048]
 

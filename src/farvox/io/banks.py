@@ -31,7 +31,7 @@ _SPARE_BYTES = 1 << 30  # left free on the disk of the cache
 
 
 @dataclass(frozen=True)
-class PackedAudio:
+class AudioBank:
     """The samples of many files behind one another.
 
     Attributes:
@@ -47,13 +47,13 @@ class PackedAudio:
     ends_N: NDArray[np.int64]
 
     @classmethod
-    def open(cls, folder: Path, kind: str) -> PackedAudio:
-        """Map what `pack_audio` wrote."""
+    def open(cls, folder: Path, kind: str) -> AudioBank:
+        """Map what `bank_audio` wrote."""
         samples_T = np.memmap(folder / _SAMPLES, _KINDS[kind], "r")
         return cls(folder, kind, np.asarray(samples_T), np.load(folder / _ENDS))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return PackedAudio.open, (self.folder, self.kind)
+        return AudioBank.open, (self.folder, self.kind)
 
     def length(self, index: int) -> int:
         """Samples of a file."""
@@ -74,7 +74,7 @@ class PackedAudio:
         return int(self.ends_N[index - 1]) if index else 0
 
 
-def pack_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") -> PackedAudio | None:
+def bank_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") -> AudioBank | None:
     """The first channels of some files, packed in the cache; quick where they are there already.
 
     Args:
@@ -114,13 +114,13 @@ def pack_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") -
     except CacheError as error:
         print(f"noise and RIRs are read from their files, not packed: {error}", file=sys.stderr)
         return None
-    return PackedAudio.open(folder, kind)
+    return AudioBank.open(folder, kind)
 
 
 def _is_quick(file: PackedFile | None, sample_rate: int) -> bool:
     if file is None or is_remote(file.shard):
         return False
-    return file.kind == "wav" and file.sample_rate == sample_rate
+    return file.place.kind == "wav" and file.place.sample_rate == sample_rate
 
 
 def _refuse_full_disk(folder: Path, num_samples: int) -> None:
