@@ -2,7 +2,7 @@
 
 At a ratio of small numbers L / M, output n takes the same weights as output n + L, of samples M further on.
 So a matrix holds the weights of a few periods of outputs, and the signal is cut into overlapping rows. For a
-chunk of two seconds that takes a quarter of the time of soxr's HQ.
+chunk of two seconds that takes a third of the time of soxr's HQ.
 
 Shape suffixes: T sample, R row, W sample of a row, P output of a row.
 """

@@ -80,7 +80,8 @@ def _asked(url: str, ask: Callable[[Any], Answer]) -> Answer:
         except Exception as error:  # each store has errors of its own
             if not remaining:
                 raise UnreachableError(
-                    f"{url}: no answer after {TRIES} tries: {error}; check the address and the network, and start again"
+                    f"{url}: no answer after {TRIES} tries: {error}; check the address and the network, "
+                    "and start again"
                 ) from error
         time.sleep(wait)
         wait *= 2
