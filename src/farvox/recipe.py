@@ -112,6 +112,10 @@ class OptimRecipe:
     """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
     compile: bool = False
     """Run the network through torch.compile; the first step then takes a minute or more."""
+    shard_head: bool = False
+    """Each rank holds the classifier rows of a part of the classes; the same training, for very many classes."""
+    sample_classes: float = 1.0
+    """Share of a shard's classes that a step sees, besides those of its batch; needs ``shard_head``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,13 @@ def save(run_dir, epoch, write_model=lambda folder: (folder / "config.json").wri
     layer, optimizer = trained("sgd", steps=1)
     state = TrainingState(epoch, 10, ["a", "b"], "print", figures={"loss": 1.0})
     folder = checkpoint_folder(run_dir, epoch)
-    save_checkpoint(folder, write_model=write_model, head=layer, optimizer=optimizer, state=state)
+    save_checkpoint(
+        folder,
+        write_model=write_model,
+        head=layer.state_dict(),
+        optimizer=pack_optimizer(optimizer),
+        state=state,
+    )
     return folder
 
 

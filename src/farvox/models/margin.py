@@ -83,14 +83,19 @@ class CosineHead(nn.Module, ABC):
         """The cosine of the true class, made harder."""
 
     def forward(self, emb_BE: Tensor, labels_B: Tensor | None = None) -> Tensor:
-        """Logits [B, C]: scaled cosines, with the margin at the labels where labels are given."""
+        """Logits [B, C]: scaled cosines, with the margin at the labels where labels are given.
+
+        A negative label is of a class that is not among these, so that no cosine has the margin.
+        """
         with torch.autocast(emb_BE.device.type, enabled=False):
             cosine_BC = fn.linear(fn.normalize(widen(emb_BE)), fn.normalize(widen(self.weight)))
             if self.num_subcentres > 1:
                 cosine_BC = cosine_BC.view(-1, self.num_classes, self.num_subcentres).amax(dim=2)
             if labels_B is not None:
-                at_label = labels_B.long().unsqueeze(1)
-                harder_B1 = self.with_margin(cosine_BC.gather(1, at_label))
+                labels_B1 = labels_B.long().unsqueeze(1)
+                at_label = labels_B1.clamp(min=0)
+                cosine_B1 = cosine_BC.gather(1, at_label)
+                harder_B1 = torch.where(labels_B1 < 0, cosine_B1, self.with_margin(cosine_B1))
                 cosine_BC = cosine_BC.scatter(1, at_label, harder_B1)
             return self.scale * cosine_BC
 

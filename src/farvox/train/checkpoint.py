@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from farvox.errors import CheckpointError
 from farvox.io.atomic import atomic_dir, write_json
@@ -66,22 +66,22 @@ def save_checkpoint(
     folder: Path,
     *,
     write_model: Callable[[Path], None],
-    head: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    head: dict[str, Tensor],
+    optimizer: tuple[dict[str, Tensor], dict[str, Any]],
     state: TrainingState,
 ) -> None:
     """Write one checkpoint folder, whole or not at all.
 
     Args:
         write_model: called with a folder; writes config.json and model.safetensors there.
-        head: the classifier.
-        optimizer: its tensors go to safetensors, its numbers into ``state``.
+        head: state of the classifier.
+        optimizer: as `pack_optimizer` gives it: tensors for safetensors, numbers for ``state``.
         state: where the run stands.
     """
-    tensors, numbers = pack_optimizer(optimizer)
+    tensors, numbers = optimizer
     with atomic_dir(folder) as temporary:
         write_model(temporary)
-        write_weights(temporary / "classifier.safetensors", head.state_dict())
+        write_weights(temporary / "classifier.safetensors", head)
         write_weights(temporary / "optimizer.safetensors", tensors)
         write_json(temporary / "state.json", {**asdict(state), "optimizer": numbers})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +44,28 @@ class World:
             values = values / self.size
         return values
 
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over the ranks, without gradient."""
+        values = values.detach().clone()
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def max(self, values: Tensor) -> Tensor:
+        """Largest value of any rank, without gradient."""
+        values = values.detach().clone()
+        if self.size > 1:
+            dist.all_reduce(values, dist.ReduceOp.MAX)
+        return values
+
+    def concat(self, local: Tensor) -> Tensor:
+        """The ranks' tensors, of one shape, one after the other; without gradient."""
+        if self.size == 1:
+            return local
+        parts = [torch.empty_like(local) for _ in range(self.size)]
+        dist.all_gather(parts, local.detach().contiguous())
+        return torch.cat(parts)
+
     def share_buffers(self, module: nn.Module) -> None:
         """Give every rank rank 0's buffers (BatchNorm's running statistics differ between ranks)."""
         if self.size > 1:
@@ -68,6 +90,20 @@ class World:
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(parts, padded)
         return torch.stack(parts, dim=1).reshape(share * self.size, -1)[:total]
+
+    def gather_parts(self, local: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Put together, in the CPU's memory of rank 0, parts of several lengths; the others get none of it.
+
+        Args:
+            local: this rank's part [lengths[rank], ...] on its device.
+            lengths: of the parts of all ranks.
+        """
+        padded = local.new_zeros((max(lengths), *local.shape[1:]))
+        padded[: len(local)] = local
+        parts = [torch.empty_like(padded) for _ in lengths] if self.is_main else None
+        dist.gather(padded, parts, dst=0)
+        whole = [part[:length].cpu() for part, length in zip(parts or [], lengths, strict=False)]
+        return torch.cat(whole) if whole else local.new_zeros(0)
 
 
 @contextmanager
@@ -119,6 +155,20 @@ class _SumOverRanks(torch.autograd.Function):
         return gradient
 
 
+class _ConcatOverRanks(torch.autograd.Function):
+    """All-gather that the gradient passes back through: each rank gets the sum of all ranks' for its rows."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor, world: World) -> Tensor:
+        context.world = world
+        return world.concat(values)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        world: World = context.world
+        return world.sum(gradients[0]).chunk(world.size)[world.rank], None
+
+
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation with statistics over all ranks, on any device (torch's own refuses the CPU).
 
@@ -136,10 +186,10 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         axes = [axis for axis in range(x.dim()) if axis != 1]
         shape = [1, -1] + [1] * (x.dim() - 2)
         count = x.new_full((1,), x.numel() / x.shape[1])
-        total = _sum_over_ranks(torch.cat([x.sum(axes), count]))
+        total = _summed(torch.cat([x.sum(axes), count]))
         mean, count = total[:-1] / total[-1], total[-1]
         centred = x - mean.view(shape)
-        var = _sum_over_ranks((centred * centred).sum(axes)) / count
+        var = _summed((centred * centred).sum(axes)) / count
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             assert self.num_batches_tracked is not None
             self.num_batches_tracked.add_(1)
@@ -153,7 +203,20 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         return y.to(input.dtype)
 
 
-def _sum_over_ranks(values: Tensor) -> Tensor:
+def sum_over_ranks(values: Tensor, world: World) -> Tensor:
+    """Sum over the ranks; the gradient is that of the sum of what the ranks make of it."""
+    return values if world.size == 1 else _summed(values)
+
+
+def concat_over_ranks(values: Tensor, world: World) -> Tensor:
+    """The ranks' tensors, of one shape, one after the other; the gradient comes back to where each is from."""
+    if world.size == 1:
+        return values
+    whole: Tensor = _ConcatOverRanks.apply(values, world)  # type: ignore[no-untyped-call]
+    return whole
+
+
+def _summed(values: Tensor) -> Tensor:
     summed: Tensor = _SumOverRanks.apply(values)  # type: ignore[no-untyped-call]
     return summed
 

@@ -40,6 +40,7 @@ def start_at_means(
     utterances: int,
     seed: int,
     world: World,
+    first_class: int = 0,
 ) -> None:
     """Set the rows of ``head`` to the length-normalised means of its speakers' length-normalised embeddings.
 
@@ -55,6 +56,7 @@ def start_at_means(
         utterances: at most so many of each speaker are heard, at each speed.
         seed: of the run; draws them.
         world: the ranks.
+        first_class: the class of the head's first row, where it holds a part of them.
 
     Raises:
         RecipeError: the head has no cosines.
@@ -70,7 +72,11 @@ def start_at_means(
     local = torch.from_numpy(_embed(model, table, mine, speeds)).to(world.device)
     emb_NE = torch.nn.functional.normalize(world.gather_rows(local, len(heard)))
     classes_N = np.array([labels_VS[variant, table.speakers_N[row]] for row, variant in heard])
-    centres_NE = _centres(emb_NE, classes_N, head.num_classes, head.num_subcentres)
+    classes_N -= first_class
+    here_N = (classes_N >= 0) & (classes_N < head.num_classes)
+    centres_NE = _centres(
+        emb_NE[torch.from_numpy(here_N)], classes_N[here_N], head.num_classes, head.num_subcentres
+    )
     present_N = centres_NE.norm(dim=1) > 0
     with torch.no_grad():
         head.weight[present_N] = torch.nn.functional.normalize(centres_NE[present_N]).to(head.weight)

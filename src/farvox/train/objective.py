@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from farvox.models.pooling import widen
+from farvox.train.sharded import ShardedHead
+
 
 class Losses(NamedTuple):
     """What one forward pass finds; scalars."""
@@ -32,7 +35,8 @@ class TrainingModel(nn.Module):
 
     Args:
         network: feats_BFM -> emb_BE.
-        head: emb_BE, labels_B -> logits_BC. With ``classify`` 0 it is not called and not trained.
+        head: emb_BE, labels_B -> logits_BC, or a `ShardedHead`. With ``classify`` 0 it is not called and not
+            trained.
         classify: weight of the cross-entropy.
         distill: weight of the distance to the teacher.
         compiled: run the network through torch.compile, for one shape of batch.
@@ -61,14 +65,22 @@ class TrainingModel(nn.Module):
         emb_BE = self._embed(feats_BFM)
         loss = num_right = distance = torch.zeros((), device=emb_BE.device)
         if self.classify:
-            logits_BC = self.head(emb_BE, labels_B)
-            loss = self.classify * F.cross_entropy(logits_BC.float(), labels_B)
-            with torch.no_grad():
-                num_right = (logits_BC.argmax(dim=1) == labels_B).sum()
+            entropy, num_right = self._classify(emb_BE, labels_B)
+            loss = self.classify * entropy
         if target_BE is not None:
             distance = 1.0 - F.cosine_similarity(emb_BE.float(), target_BE.float()).mean()
             loss = loss + self.distill * distance
         return Losses(loss, num_right, distance.detach())
+
+    def _classify(self, emb_BE: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy, and utterances whose class was guessed."""
+        if isinstance(self.head, ShardedHead):
+            entropy, num_right = self.head(emb_BE, labels_B)
+            return entropy, num_right
+        logits_BC = widen(self.head(emb_BE, labels_B))
+        with torch.no_grad():
+            num_right = (logits_BC.argmax(dim=1) == labels_B).sum()
+        return F.cross_entropy(logits_BC, labels_B), num_right
 
 
 class Teacher:

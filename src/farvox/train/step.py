@@ -18,6 +18,7 @@ from farvox.data.loader import Batch
 from farvox.features.specaugment import apply_masks
 from farvox.train.guard import Guard
 from farvox.train.objective import Anchor, Losses, Teacher
+from farvox.train.sharded import ShardedHead
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -44,6 +45,7 @@ class Stepper:
         clip_norm: largest gradient norm; 0: not clipped.
         teacher: embeds the clean chunks, or None.
         anchor: keeps the weights near where they started, or None.
+        shard: the model's head, where it is a part of one; the gradient's norm is over all parts.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Stepper:
         clip_norm: float = 0.0,
         teacher: Teacher | None = None,
         anchor: Anchor | None = None,
+        shard: ShardedHead | None = None,
     ) -> None:
         self.model = model
         self.frontend = frontend
@@ -66,6 +69,7 @@ class Stepper:
         self.clip_norm = clip_norm
         self.teacher = teacher
         self.anchor = anchor
+        self.shard = shard
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.guard = Guard(model, device)
@@ -95,8 +99,7 @@ class Stepper:
         self.scaler.unscale_(self.optimizer)
         if self.anchor:
             self.anchor.pull()
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        grad_norm = torch.nn.utils.get_total_norm(gradients)
+        grad_norm = self._grad_norm()
         if self.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, grad_norm)
         # An overflow of a finite loss is mended by a smaller scale.
@@ -105,6 +108,16 @@ class Stepper:
         if look or self.device.type == "cpu":
             self.guard.look()
         return StepResult(loss_sum, num_right, distance, grad_norm)
+
+    def _grad_norm(self) -> Tensor:
+        """Of all weights, also those of a head's other shards: the same on every rank."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if self.shard is None:
+            return torch.nn.utils.get_total_norm(gradients)
+        shard = {id(p.grad) for p in self.shard.parameters()}
+        ours = torch.nn.utils.get_total_norm([g for g in gradients if id(g) in shard]).to(self.device)
+        rest = torch.nn.utils.get_total_norm([g for g in gradients if id(g) not in shard]).to(self.device)
+        return (self.shard.world.sum(ours.square()) + rest.square()).sqrt()
 
     def _update(self, *, unless: Tensor) -> None:
         """The optimiser's step, left out on the device where ``unless`` is 1."""

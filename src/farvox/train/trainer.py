@@ -38,6 +38,7 @@ from farvox.train.means import start_at_means
 from farvox.train.objective import Anchor, Teacher, TrainingModel
 from farvox.train.recompute import recompute_stages
 from farvox.train.schedule import Schedule
+from farvox.train.sharded import Packed, ShardedHead
 from farvox.train.start import StartingPoint, class_names, idle_names, reserved_speakers, starting_point
 from farvox.train.step import Stepper, build_optimizer
 from farvox.train.validate import Validation
@@ -69,6 +70,7 @@ def train(recipe: Recipe, run_dir: Path, world: World, *, resume: bool = True) -
         start_at_means(
             run.head, run.as_model(), run.table, run.dataset.labels_VS, speeds=recipe.data.speeds,
             utterances=recipe.init.mean_utterances, seed=recipe.seed, world=world,
+            first_class=run.shard.classes.start if run.shard else 0,
         )  # fmt: skip
     first_epoch = _restore(run, run_dir, finished) if finished else recipe.schedule.first_epoch
     total = (recipe.schedule.epochs - recipe.schedule.first_epoch) * run.plan.steps_per_epoch
@@ -82,6 +84,7 @@ def train(recipe: Recipe, run_dir: Path, world: World, *, resume: bool = True) -
             figures = _run_epoch(run, epoch, batches, log)
             done = (epoch + 1 - recipe.schedule.first_epoch) * run.plan.steps_per_epoch
             world.share_buffers(run.network)
+            packed = _pack(run)  # by all ranks together, before one of them can fail
             try:
                 if run.validation and _is_due(recipe, epoch):
                     figures |= run.validation.run(run.as_model(), world)
@@ -89,7 +92,7 @@ def train(recipe: Recipe, run_dir: Path, world: World, *, resume: bool = True) -
                 log.epoch(done, epoch=epoch, lr=lr, **figures)
             finally:  # a damaged file of the validation's does not cost the epoch
                 if world.is_main:
-                    _save(run, run_dir, epoch, done, figures)
+                    _save(run, run_dir, epoch, done, figures, packed)
                     checkpoint.prune_checkpoints(run_dir, recipe.log.keep)
             world.barrier()
     return checkpoint.checkpoint_folder(run_dir, recipe.schedule.epochs - 1)
@@ -111,6 +114,7 @@ class Run:
     model_kwargs: dict[str, Any]
     network: EmbeddingNetwork
     head: Head
+    shard: ShardedHead | None
     classes: list[str]
     optimizer: torch.optim.Optimizer
     stepper: Stepper
@@ -145,6 +149,7 @@ class Run:
             f"{len(self.classes)} classes; "
             f"{self.plan.steps_per_epoch} steps of {self.plan.batch_size} an epoch\n"
             f"{self.model_name}: {count:,} parameters; {self.world.size} process(es) on {self.world.device}"
+            + (f"\n{self.shard.describe()}" if self.shard else "")
             + ("\noptim.channels_last is left out: torch crashes on it in several CPU processes" * ignored)
         )
 
@@ -172,6 +177,7 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
         raise RecipeError("the network is frozen and the head is not trained (distill.classify = 0)")
     if optim.compile and optim.checkpointing:
         raise RecipeError("optim.compile and optim.checkpointing exclude each other; set one of them")
+    _refuse_shards(recipe)
     _refuse_without_model(recipe)
     table = TrainingTable.open(data.train, labelled=distill.classify > 0)
     plan = EpochPlan(
@@ -207,8 +213,12 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
         synchronise_batchnorm(head)
     if optim.checkpointing:
         recompute_stages(network)
+    head.to(world.device)
+    shard = (
+        ShardedHead(head, world, share=optim.sample_classes, seed=recipe.seed) if optim.shard_head else None
+    )
     model = TrainingModel(
-        network, head, classify=distill.classify, distill=distill.weight, compiled=optim.compile
+        network, shard or head, classify=distill.classify, distill=distill.weight, compiled=optim.compile
     ).to(world.device)
     anchor = Anchor(network.parameters(), optim.l2_sp) if optim.l2_sp else None
     optimizer = build_optimizer(
@@ -218,15 +228,13 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
     frozen = find_frozen(network, optim.freeze, optim.release_epoch)
     if not frozen.is_released_later:
         frozen.apply(recipe.schedule.first_epoch)  # before DDP asks which gradients to wait for
-    wrapped = model if world.size == 1 else DistributedDataParallel(
-        model, find_unused_parameters=frozen.is_released_later
-    )  # fmt: skip
+    wrapped = _reduced(model, shard, unused=frozen.is_released_later) if world.size > 1 else model
     in_workers = data.features == "workers"
     on_device = nn.Identity() if in_workers else _training_frontend(start.frontend).to(world.device)
     stepper = Stepper(
         wrapped, on_device, optimizer,
         device=world.device, precision=optim.precision, clip_norm=optim.clip_norm,
-        teacher=teacher, anchor=anchor,
+        teacher=teacher, anchor=anchor, shard=shard,
     )  # fmt: skip
     validation = (
         Validation(Path(recipe.validate.data), Path(recipe.validate.trials))
@@ -235,12 +243,35 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
     )
     return Run(
         recipe, world, table, plan, dataset, schedule, start.frontend, frontend, start.model_name,
-        start.model_kwargs, network, head, classes, optimizer, stepper, frozen, validation,
+        start.model_kwargs, network, head, shard, classes, optimizer, stepper, frozen, validation,
     )  # fmt: skip
 
 
 def _training_frontend(config: FrontEndConfig) -> nn.Module:
     return build_frontend(config, exact=False)
+
+
+def _reduced(model: TrainingModel, shard: ShardedHead | None, *, unused: bool) -> nn.Module:
+    """The model with gradients that are means over the ranks, but for those of a shard."""
+    if shard is not None:
+        names = [f"head.{name}" for name, _ in shard.named_parameters()]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
+        if not any(weight.requires_grad for weight in model.network.parameters()):
+            return model  # DDP wants something to do
+    return DistributedDataParallel(model, find_unused_parameters=unused)
+
+
+def _refuse_shards(recipe: Recipe) -> None:
+    """What a head in shards cannot be combined with."""
+    optim = recipe.optim
+    if not 0.0 < optim.sample_classes <= 1.0:
+        raise RecipeError(f"optim.sample_classes = {optim.sample_classes}: give a share, above 0 and up to 1")
+    if optim.sample_classes < 1.0 and not optim.shard_head:
+        raise RecipeError("optim.sample_classes draws from the shards of the head: set optim.shard_head = true")
+    if optim.shard_head and not recipe.distill.classify:
+        raise RecipeError("optim.shard_head: the head is not trained (distill.classify = 0); leave it out")
+    if optim.shard_head and optim.precision == "fp16":
+        raise RecipeError("optim.shard_head and optim.precision = 'fp16' exclude each other; use 'bf16'")
 
 
 def _refuse_without_model(recipe: Recipe) -> None:
@@ -311,6 +342,8 @@ def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> d
             group["lr"] = lr
         run.head.margin = run.schedule.margin_at(epoch, step)
         micro_batches = [next(batches) for _ in range(run.recipe.optim.accumulate)]
+        if run.shard:
+            run.shard.draw(torch.cat([b.labels_B for b in micro_batches]), run.optimizer, epoch, step)
         # After the batches are drawn: a data loader takes a number from this generator when it starts.
         torch.manual_seed(_step_seed(run.recipe.seed, epoch, step, run.world.rank))
         is_logged = (step + 1) % run.recipe.log.every == 0
@@ -350,7 +383,17 @@ def _is_due(recipe: Recipe, epoch: int) -> bool:
     return number % max(1, recipe.validate.every) == 0 or epoch == recipe.schedule.epochs - 1
 
 
-def _save(run: Run, run_dir: Path, epoch: int, step: int, figures: dict[str, float]) -> None:
+def _pack(run: Run) -> tuple[dict[str, torch.Tensor], Packed]:
+    """State of head and optimiser, of all shards; on rank 0."""
+    if run.shard:
+        return run.shard.whole_state(run.optimizer)
+    return run.head.state_dict(), checkpoint.pack_optimizer(run.optimizer)
+
+
+def _save(
+    run: Run, run_dir: Path, epoch: int, step: int, figures: dict[str, float],
+    packed: tuple[dict[str, torch.Tensor], Packed],
+) -> None:  # fmt: skip
     state = TrainingState(
         epoch, step, run.classes, run.table.fingerprint(),
         scaler=run.stepper.scaler.state_dict(), figures=figures,
@@ -363,8 +406,8 @@ def _save(run: Run, run_dir: Path, epoch: int, step: int, figures: dict[str, flo
     checkpoint.save_checkpoint(
         checkpoint.checkpoint_folder(run_dir, epoch),
         write_model=write_model,
-        head=run.head,
-        optimizer=run.optimizer,
+        head=packed[0],
+        optimizer=packed[1],
         state=state,
     )
 
@@ -379,9 +422,12 @@ def _restore(run: Run, run_dir: Path, finished: list[int]) -> int:
             "the data dirs were changed since the run began; put them back, or start another --run-dir"
         )
     fill(run.network, read_weights(folder / "model.safetensors"), folder)
-    fill(run.head, read_weights(folder / "classifier.safetensors"), folder)
-    checkpoint.unpack_optimizer(
-        run.optimizer, read_weights(folder / "optimizer.safetensors"), state.optimizer
-    )
+    classifier = read_weights(folder / "classifier.safetensors")
+    moments = read_weights(folder / "optimizer.safetensors")
+    if run.shard:
+        classifier = run.shard.own_state(classifier)
+        moments = run.shard.own_moments(run.optimizer, moments)
+    fill(run.head, classifier, folder)
+    checkpoint.unpack_optimizer(run.optimizer, moments, state.optimizer)
     run.stepper.scaler.load_state_dict(state.scaler)
     return state.epoch + 1
