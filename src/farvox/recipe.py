@@ -113,7 +113,7 @@ class OptimRecipe:
     compile: bool = False
     """Run the network through torch.compile; the first step then takes a minute or more."""
     shard_head: bool = False
-    """Each rank holds the classifier rows of a part of the classes; the same training, for very many classes."""
+    """Each rank holds the classifier's rows of a part of the classes: the same training, less memory."""
     sample_classes: float = 1.0
     """Share of a shard's classes that a step sees, besides those of its batch; needs ``shard_head``."""
 

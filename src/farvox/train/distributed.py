@@ -209,7 +209,7 @@ def sum_over_ranks(values: Tensor, world: World) -> Tensor:
 
 
 def concat_over_ranks(values: Tensor, world: World) -> Tensor:
-    """The ranks' tensors, of one shape, one after the other; the gradient comes back to where each is from."""
+    """The ranks' tensors, of one shape, one after the other; each gets the gradient of its own."""
     if world.size == 1:
         return values
     whole: Tensor = _ConcatOverRanks.apply(values, world)  # type: ignore[no-untyped-call]

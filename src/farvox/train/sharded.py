@@ -59,8 +59,8 @@ class ShardedHead(nn.Module):
         self.part = head
         for weight in head.parameters():
             weight.data = self.own(weight.data).clone()
-            if world.size > 1:  # of the sum of the ranks' losses; DDP takes the mean of all others' likewise
-                weight.register_hook(lambda gradient: gradient / world.size)
+            if world.size > 1:  # it is of the sum of the ranks' losses; DDP makes a mean of all others
+                weight.register_hook(lambda gradient: gradient / world.size)  # type: ignore[no-untyped-call]
         head.num_classes = len(self.classes)
         self._drawn: Tensor | None = None
         self._shard: dict[str, dict[str, Tensor]] = {}
@@ -148,9 +148,7 @@ class ShardedHead(nn.Module):
         """This rank's part of the whole head's state."""
         return {name: self.own(value) for name, value in whole.items()}
 
-    def own_moments(
-        self, optimizer: torch.optim.Optimizer, whole: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def own_moments(self, optimizer: torch.optim.Optimizer, whole: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The optimiser's tensors with this rank's part of the whole head's moments."""
         ours = self._moment_keys(optimizer, whole)
         return {key: self.own(value) if key in ours else value for key, value in whole.items()}
@@ -163,10 +161,12 @@ class ShardedHead(nn.Module):
             own_A = torch.searchsorted(self._drawn, own_A)
         return own_A.masked_fill(is_other_A, -1)
 
-    def _rows(self, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, nn.Parameter, dict[str, Tensor]]]:
+    def _rows(
+        self, optimizer: torch.optim.Optimizer
+    ) -> Iterator[tuple[str, nn.Parameter, dict[str, Tensor]]]:
         """Name, weight and moments (what the optimiser keeps of each row) of the head's parameters."""
         for name, weight in self.part.named_parameters():
-            state = optimizer.state[weight] if weight in optimizer.state else {}
+            state = optimizer.state.get(weight, {})
             moments = {k: v for k, v in state.items() if isinstance(v, Tensor) and v.shape == weight.shape}
             yield name, weight, moments
 

@@ -255,7 +255,8 @@ def _reduced(model: TrainingModel, shard: ShardedHead | None, *, unused: bool) -
     """The model with gradients that are means over the ranks, but for those of a shard."""
     if shard is not None:
         names = [f"head.{name}" for name, _ in shard.named_parameters()]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
+        ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+        ignore(model, names)  # type: ignore[no-untyped-call]
         if not any(weight.requires_grad for weight in model.network.parameters()):
             return model  # DDP wants something to do
     return DistributedDataParallel(model, find_unused_parameters=unused)
@@ -267,7 +268,7 @@ def _refuse_shards(recipe: Recipe) -> None:
     if not 0.0 < optim.sample_classes <= 1.0:
         raise RecipeError(f"optim.sample_classes = {optim.sample_classes}: give a share, above 0 and up to 1")
     if optim.sample_classes < 1.0 and not optim.shard_head:
-        raise RecipeError("optim.sample_classes draws from the shards of the head: set optim.shard_head = true")
+        raise RecipeError("optim.sample_classes draws from shards of the head: set optim.shard_head = true")
     if optim.shard_head and not recipe.distill.classify:
         raise RecipeError("optim.shard_head: the head is not trained (distill.classify = 0); leave it out")
     if optim.shard_head and optim.precision == "fp16":
