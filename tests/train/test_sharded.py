@@ -40,6 +40,7 @@ BASE = {
     "optim": {"batch_size": 8, "lr": 1e-3, "accumulate": 2, "freeze_batchnorm": True},
 }
 SHARDED = {**BASE, "optim": {**BASE["optim"], "shard_head": True}}
+RELEASED = {"freeze": ["network"], "release_epoch": 1, "lr": 1e-2}
 SAMPLED = {**BASE, "optim": {**SHARDED["optim"], "sample_classes": 0.5, "name": "adam"}}
 
 
@@ -151,6 +152,8 @@ def on_two(tmp_path_factory, changed, taught_means):
     jobs["sharded"] = ("train", (changed(SHARDED), folder / "sharded"), {})
     jobs["first"] = ("train", (changed({**SHARDED, "schedule": {"epochs": 1}}), folder / "first"), {})
     jobs["sampled"] = ("train_and_resume", (changed(SAMPLED), folder / "sampled"), {})
+    released = {**SHARDED, "optim": {**SHARDED["optim"], **RELEASED}}
+    jobs["released"] = ("train", (changed(released), folder / "released"), {})
     means = {**taught_means, "optim": {**taught_means["optim"], "shard_head": True}}
     jobs["means"] = ("train", (means, folder / "means"), {})
     (folder / "jobs").write_bytes(pickle.dumps(jobs))
@@ -300,6 +303,16 @@ def test_shards_start_at_the_means_and_a_frozen_network_needs_no_ddp(on_two, tmp
     one, two = losses(logged, tmp_path), losses(logged, on_two[0] / "means")
     assert np.ptp(one) > 1e-3
     np.testing.assert_allclose(two, one, rtol=1e-4, atol=0)
+
+
+@pytest.mark.slow
+def test_a_network_is_released_behind_shards(on_two, tmp_path, train_here, logged, weights):
+    train_here(tmp_path, {**BASE, "optim": {**BASE["optim"], **RELEASED}})
+    one, two = losses(logged, tmp_path), losses(logged, on_two[0] / "released")
+    np.testing.assert_allclose(two, one, rtol=0, atol=1e-4)
+    first, last = (weights(on_two[0] / "released", epoch) for epoch in (0, 1))
+    moved = {name for name in first if not torch.equal(first[name], last[name])}
+    assert any(name.startswith("model.") for name in moved) and "classifier.weight" in moved
 
 
 def test_a_shard_takes_its_rows_of_a_whole_state():

@@ -72,6 +72,8 @@ class Stepper:
         self.shard = shard
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        own = {id(p) for p in shard.parameters()} if shard else set()
+        self.shared = [p for p in self.parameters if id(p) not in own]
         self.guard = Guard(model, device)
 
     def step(self, micro_batches: Sequence[Batch], *, look: bool = True) -> StepResult:
@@ -111,13 +113,12 @@ class Stepper:
 
     def _grad_norm(self) -> Tensor:
         """Of all weights, also those of a head's other shards: the same on every rank."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        shared = torch.nn.utils.get_total_norm([p.grad for p in self.shared if p.grad is not None])
         if self.shard is None:
-            return torch.nn.utils.get_total_norm(gradients)
-        shard = {id(p.grad) for p in self.shard.parameters()}
-        ours = torch.nn.utils.get_total_norm([g for g in gradients if id(g) in shard]).to(self.device)
-        rest = torch.nn.utils.get_total_norm([g for g in gradients if id(g) not in shard]).to(self.device)
-        return (self.shard.world.sum(ours.square()) + rest.square()).sqrt()
+            return shared
+        own = torch.nn.utils.get_total_norm([p.grad for p in self.shard.parameters() if p.grad is not None])
+        squares = self.shard.world.sum(own.to(self.device).square())
+        return (squares + shared.to(self.device).square()).sqrt()
 
     def _update(self, *, unless: Tensor) -> None:
         """The optimiser's step, left out on the device where ``unless`` is 1."""
@@ -134,8 +135,15 @@ class Stepper:
             self.device.type, AUTOCAST.get(self.precision), enabled=self.precision in AUTOCAST
         ):
             target_BE = self.teacher.embed(clean_BFM) if self.teacher and clean_BFM is not None else None
-            losses: Losses = self.model(feats_BFM, batch.labels_B, target_BE)
+            losses: Losses = self._model_now()(feats_BFM, batch.labels_B, target_BE)
         return losses
+
+    def _model_now(self) -> nn.Module:
+        """The model, without DDP where only a shard is trained: DDP would wait for a gradient of its own."""
+        if self.shard is None or any(p.requires_grad for p in self.shared):
+            return self.model
+        model: nn.Module = getattr(self.model, "module", self.model)
+        return model
 
     def _no_sync(self, *, last: bool) -> AbstractContextManager[None]:
         if isinstance(self.model, DistributedDataParallel) and not last:
