@@ -141,7 +141,23 @@ def taught_means(changed, model_folder):
 
 
 @pytest.fixture(scope="module")
-def on_two(tmp_path_factory, changed, taught_means):
+def extended(corpus):
+    """A function of a run dir: changes that give its classifier rows for more speeds and reserved speakers."""
+
+    def after(run_dir):
+        return {
+            **SHARDED,
+            "init": {"model": str(run_dir), "classifier": "extend"},
+            "data": {**BASE["data"], "reserve": [str(corpus / "more")], "speeds": [1.0, 0.9]},
+            "optim": {**SHARDED["optim"], "precision": "bf16", "l2_sp": 0.1},
+            "schedule": {"epochs": 1},
+        }
+
+    return after
+
+
+@pytest.fixture(scope="module")
+def on_two(tmp_path_factory, changed, taught_means, extended):
     """What two processes found: a folder of runs, and a dict for each rank."""
     folder = tmp_path_factory.mktemp("two")
     jobs = {
@@ -154,6 +170,7 @@ def on_two(tmp_path_factory, changed, taught_means):
     jobs["sampled"] = ("train_and_resume", (changed(SAMPLED), folder / "sampled"), {})
     released = {**SHARDED, "optim": {**SHARDED["optim"], **RELEASED}}
     jobs["released"] = ("train", (changed(released), folder / "released"), {})
+    jobs["extended"] = ("train", (changed(extended(folder / "first")), folder / "extended"), {})
     means = {**taught_means, "optim": {**taught_means["optim"], "shard_head": True}}
     jobs["means"] = ("train", (means, folder / "means"), {})
     (folder / "jobs").write_bytes(pickle.dumps(jobs))
@@ -306,6 +323,17 @@ def test_shards_start_at_the_means_and_a_frozen_network_needs_no_ddp(on_two, tmp
 
 
 @pytest.mark.slow
+def test_shards_of_an_extended_classifier_in_bf16(on_two, tmp_path, train_here, extended, logged, weights):
+    changes = extended(on_two[0] / "first")
+    train_here(tmp_path, {**changes, "optim": {**changes["optim"], "shard_head": False}})
+    one, two = losses(logged, tmp_path), losses(logged, on_two[0] / "extended")
+    np.testing.assert_allclose(two, one, rtol=0.01)
+    rows = [weights(run, 0)["classifier.weight"] for run in (tmp_path, on_two[0] / "extended")]
+    assert rows[0].shape[0] == 3 * (9 + 6 + 2 * 2) == rows[1].shape[0]
+    torch.testing.assert_close(rows[1], rows[0], rtol=0, atol=2e-3)
+
+
+@pytest.mark.slow
 def test_a_network_is_released_behind_shards(on_two, tmp_path, train_here, logged, weights):
     train_here(tmp_path, {**BASE, "optim": {**BASE["optim"], **RELEASED}})
     one, two = losses(logged, tmp_path), losses(logged, on_two[0] / "released")
@@ -336,10 +364,10 @@ def test_a_shard_takes_its_rows_of_a_whole_state():
     ("changes", "message"),
     [
         ({"optim": {"sample_classes": 0.5}}, "set optim.shard_head = true"),
-        ({"optim": {"shard_head": True, "sample_classes": 0.0}}, "above 0 and up to 1"),
-        ({"optim": {"shard_head": True, "sample_classes": 1.5}}, "above 0 and up to 1"),
+        ({"optim": {"shard_head": True, "sample_classes": 0.0}}, "above 0, up to 1"),
+        ({"optim": {"shard_head": True, "sample_classes": 1.5}}, "above 0, up to 1"),
         ({"optim": {"shard_head": True, "precision": "fp16"}}, "use 'bf16'"),
-        ({"optim": {"shard_head": True}, "distill": {"classify": 0.0, "weight": 1.0}}, "is not trained"),
+        ({"optim": {"shard_head": True}, "distill": {"classify": 0.0, "weight": 1.0}}, "no head to train"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes, message, tmp_path, train_here):

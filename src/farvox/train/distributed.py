@@ -92,7 +92,7 @@ class World:
         return torch.stack(parts, dim=1).reshape(share * self.size, -1)[:total]
 
     def gather_parts(self, local: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Put together, in the CPU's memory of rank 0, parts of several lengths; the others get none of it.
+        """Put together parts of several lengths in rank 0's CPU memory; the others get nothing.
 
         Args:
             local: this rank's part [lengths[rank], ...] on its device.
@@ -156,7 +156,7 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 class _ConcatOverRanks(torch.autograd.Function):
-    """All-gather that the gradient passes back through: each rank gets the sum of all ranks' for its rows."""
+    """All-gather that the gradient passes back through: summed over the ranks, rows to their owners."""
 
     @staticmethod
     def forward(context: Any, values: Tensor, world: World) -> Tensor:

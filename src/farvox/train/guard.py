@@ -43,7 +43,8 @@ class Guard:
         """
         is_finite = torch.isfinite(grad_norm)
         is_fault = ~is_finite if forgiven is None else ~is_finite & ~forgiven
-        fault = torch.stack([is_fault.float(), loss, grad_norm, torch.full_like(loss, self._steps)]).float()
+        step = torch.full_like(loss, self._steps)
+        fault = torch.stack([is_fault.float(), loss, grad_norm, step]).float()
         self._found = torch.where((self._found[0] == 0) & is_fault, fault, self._found)
         return torch.maximum(self._found[0], (~is_finite).float())
 

@@ -35,8 +35,8 @@ class TrainingModel(nn.Module):
 
     Args:
         network: feats_BFM -> emb_BE.
-        head: emb_BE, labels_B -> logits_BC, or a `ShardedHead`. With ``classify`` 0 it is not called and not
-            trained.
+        head: emb_BE, labels_B -> logits_BC, or a `ShardedHead`. With ``classify`` 0 it is not called
+            and not trained.
         classify: weight of the cross-entropy.
         distill: weight of the distance to the teacher.
         compiled: run the network through torch.compile, for one shape of batch.

@@ -1,4 +1,4 @@
-"""A classifier head whose rows are shared out among the ranks, and of whose classes a share can be drawn.
+"""A classifier head whose rows are shared out among the ranks; a step can draw a share of its classes.
 
 Shape suffixes: B utterance of this rank, A utterance of any rank, C class of this rank, E embedding.
 """
@@ -32,11 +32,12 @@ class ShardedHead(nn.Module):
     The softmax is over the classes of all ranks, so that loss and gradients are those of the whole head.
     With ``share`` below 1 a step sees the classes of the global batch and, of each shard, random others
     (An et al., "Killing two birds with one stone: efficient and robust training of face recognition CNNs
-    by Partial FC", 2022). For rows that are not drawn the step does not take place: no gradient, no weight
-    decay, and their momentum waits until they are drawn again.
+    by Partial FC", 2022). For rows that are not drawn the step does not take place: no gradient, no
+    weight decay, and their momentum waits until they are drawn again.
 
     Args:
-        head: the whole head, the same on every rank, on the device; it is cut down to this rank's classes.
+        head: the whole head, the same on every rank; it is cut down to this rank's classes. Only then is
+            it moved to a device, so that the whole never need fit there.
         world: the ranks; all call `forward`, `draw` and `whole_state` together.
         share: of a shard's classes that a step sees; more where the batch has more.
         seed: of the run; draws the classes.
@@ -60,7 +61,7 @@ class ShardedHead(nn.Module):
         for weight in head.parameters():
             weight.data = self.own(weight.data).clone()
             if world.size > 1:  # it is of the sum of the ranks' losses; DDP makes a mean of all others
-                weight.register_hook(lambda gradient: gradient / world.size)  # type: ignore[no-untyped-call]
+                weight.register_hook(lambda of_sum: of_sum / world.size)  # type: ignore[no-untyped-call]
         head.num_classes = len(self.classes)
         self._drawn: Tensor | None = None
         self._shard: dict[str, dict[str, Tensor]] = {}
@@ -101,14 +102,14 @@ class ShardedHead(nn.Module):
         if self.share == 1.0:
             return
         self.put_back(optimizer)
-        labels_A = self.world.concat(labels_B.to(self.part.weight.device)).cpu().numpy() - self.classes.start
-        present = np.unique(labels_A[(labels_A >= 0) & (labels_A < len(self.classes))])
+        labels_A = self.world.concat(labels_B.to(self.world.device)).cpu().numpy()
+        present = np.unique(labels_A[np.isin(labels_A, self.classes)]) - self.classes.start
         rng = rng_for(self.seed, epoch, step * self.world.size + self.world.rank, SAMPLE_STREAM)
         rank_C = rng.random(len(self.classes), dtype=np.float32)
         rank_C[present] = -1.0
         wanted = max(math.ceil(self.share * len(self.classes)), len(present))
         drawn = np.sort(np.argpartition(rank_C, wanted - 1)[:wanted])
-        self._drawn = torch.from_numpy(drawn).to(self.part.weight.device)
+        self._drawn = torch.from_numpy(drawn).to(self.world.device)
         for name, weight, moments in self._rows(optimizer):
             rows = self._row_numbers(len(weight))
             self._shard[name] = {"weight": weight.data, **moments}
@@ -136,7 +137,7 @@ class ShardedHead(nn.Module):
         return whole[self.classes.start * each : self.classes.stop * each]
 
     def whole_state(self, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Packed]:
-        """State of the whole head and of the optimiser, packed, as without shards; whole on rank 0 only."""
+        """State of head and optimiser, packed, as without shards; whole on rank 0 only."""
         self.put_back(optimizer)
         head = {name: self._gather(value) for name, value in self.part.state_dict().items()}
         tensors, numbers = pack_optimizer(optimizer)
@@ -148,7 +149,9 @@ class ShardedHead(nn.Module):
         """This rank's part of the whole head's state."""
         return {name: self.own(value) for name, value in whole.items()}
 
-    def own_moments(self, optimizer: torch.optim.Optimizer, whole: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def own_moments(
+        self, optimizer: torch.optim.Optimizer, whole: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:  # fmt: skip
         """The optimiser's tensors with this rank's part of the whole head's moments."""
         ours = self._moment_keys(optimizer, whole)
         return {key: self.own(value) if key in ours else value for key, value in whole.items()}
@@ -167,8 +170,8 @@ class ShardedHead(nn.Module):
         """Name, weight and moments (what the optimiser keeps of each row) of the head's parameters."""
         for name, weight in self.part.named_parameters():
             state = optimizer.state.get(weight, {})
-            moments = {k: v for k, v in state.items() if isinstance(v, Tensor) and v.shape == weight.shape}
-            yield name, weight, moments
+            tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+            yield name, weight, {k: v for k, v in tensors.items() if v.shape == weight.shape}
 
     def _row_numbers(self, num_rows: int) -> Tensor:
         """Rows of the drawn classes in a tensor with so many rows for the shard."""

@@ -116,7 +116,8 @@ class Stepper:
         shared = torch.nn.utils.get_total_norm([p.grad for p in self.shared if p.grad is not None])
         if self.shard is None:
             return shared
-        own = torch.nn.utils.get_total_norm([p.grad for p in self.shard.parameters() if p.grad is not None])
+        gradients = [p.grad for p in self.shard.parameters() if p.grad is not None]
+        own = torch.nn.utils.get_total_norm(gradients)
         squares = self.shard.world.sum(own.to(self.device).square())
         return (squares + shared.to(self.device).square()).sqrt()
 
@@ -139,7 +140,7 @@ class Stepper:
         return losses
 
     def _model_now(self) -> nn.Module:
-        """The model, without DDP where only a shard is trained: DDP would wait for a gradient of its own."""
+        """The model, without DDP where only a shard is trained: DDP would wait for its own gradients."""
         if self.shard is None or any(p.requires_grad for p in self.shared):
             return self.model
         model: nn.Module = getattr(self.model, "module", self.model)

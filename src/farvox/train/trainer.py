@@ -213,10 +213,9 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
         synchronise_batchnorm(head)
     if optim.checkpointing:
         recompute_stages(network)
-    head.to(world.device)
-    shard = (
-        ShardedHead(head, world, share=optim.sample_classes, seed=recipe.seed) if optim.shard_head else None
-    )
+    shard = None
+    if optim.shard_head:
+        shard = ShardedHead(head, world, share=optim.sample_classes, seed=recipe.seed)
     model = TrainingModel(
         network, shard or head, classify=distill.classify, distill=distill.weight, compiled=optim.compile
     ).to(world.device)
@@ -266,11 +265,11 @@ def _refuse_shards(recipe: Recipe) -> None:
     """What a head in shards cannot be combined with."""
     optim = recipe.optim
     if not 0.0 < optim.sample_classes <= 1.0:
-        raise RecipeError(f"optim.sample_classes = {optim.sample_classes}: give a share, above 0 and up to 1")
+        raise RecipeError(f"optim.sample_classes = {optim.sample_classes}: give a share above 0, up to 1")
     if optim.sample_classes < 1.0 and not optim.shard_head:
-        raise RecipeError("optim.sample_classes draws from shards of the head: set optim.shard_head = true")
+        raise RecipeError("optim.sample_classes draws from shards: set optim.shard_head = true")
     if optim.shard_head and not recipe.distill.classify:
-        raise RecipeError("optim.shard_head: the head is not trained (distill.classify = 0); leave it out")
+        raise RecipeError("optim.shard_head: distill.classify = 0 leaves no head to train; leave it out")
     if optim.shard_head and optim.precision == "fp16":
         raise RecipeError("optim.shard_head and optim.precision = 'fp16' exclude each other; use 'bf16'")
 
