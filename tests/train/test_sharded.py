@@ -142,7 +142,7 @@ def taught_means(changed, model_folder):
 
 @pytest.fixture(scope="module")
 def extended(corpus):
-    """A function of a run dir: changes that give its classifier rows for more speeds and reserved speakers."""
+    """A function of a run dir: changes that give its classifier more rows, some of them reserved."""
 
     def after(run_dir):
         return {

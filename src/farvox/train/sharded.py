@@ -94,7 +94,7 @@ class ShardedHead(nn.Module):
         """Draw the classes of one step; until the next draw only their rows, and moments, are in sight.
 
         Args:
-            labels_B: of all utterances of this rank in the step.
+            labels_B: of all utterances of this rank in the step; all that `forward` sees until the next draw.
             optimizer: of the head.
             epoch: with ``step`` and the rank, what the draw depends on.
             step: number of the step in the epoch.
@@ -102,8 +102,8 @@ class ShardedHead(nn.Module):
         if self.share == 1.0:
             return
         self.put_back(optimizer)
-        labels_A = self.world.concat(labels_B.to(self.world.device)).cpu().numpy()
-        present = np.unique(labels_A[np.isin(labels_A, self.classes)]) - self.classes.start
+        own_A = self.world.concat(labels_B.to(self.world.device)).cpu().numpy() - self.classes.start
+        present = np.unique(own_A[(own_A >= 0) & (own_A < len(self.classes))])
         rng = rng_for(self.seed, epoch, step * self.world.size + self.world.rank, SAMPLE_STREAM)
         rank_C = rng.random(len(self.classes), dtype=np.float32)
         rank_C[present] = -1.0
