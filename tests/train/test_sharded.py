@@ -390,3 +390,15 @@ def test_the_classifier_of_a_sampled_run_has_the_names_and_rows_of_any_other(tmp
     )
     assert {k: v.shape for k, v in one.items()} == {k: v.shape for k, v in other.items()}
     assert one["weight"].shape[0] == 3 * (6 + 3)
+
+
+def test_a_label_that_was_not_given_to_the_draw_is_refused():
+    whole = build_head("softmax", embedding_dim=EMBEDDING_DIM, num_classes=40)
+    head = ShardedHead(whole, ALONE, share=0.1)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
+    head.draw(torch.tensor([3, 3]), optimizer, 0, 0)
+    drawn = head._drawn.tolist()
+    head(torch.ones(1, EMBEDDING_DIM), torch.tensor([3]))
+    for absent in sorted({0, 20, 39} - set(drawn)):
+        with pytest.raises(RuntimeError, match="a label was not given to `draw`"):
+            head(torch.ones(1, EMBEDDING_DIM), torch.tensor([absent]))

@@ -94,7 +94,8 @@ class ShardedHead(nn.Module):
         """Draw the classes of one step; until the next draw only their rows, and moments, are in sight.
 
         Args:
-            labels_B: of all utterances of this rank in the step; all that `forward` sees until the next draw.
+            labels_B: of all utterances of this rank in the step. Until the next draw `forward` takes no other
+                labels.
             optimizer: of the head.
             epoch: with ``step`` and the rank, what the draw depends on.
             step: number of the step in the epoch.
@@ -157,11 +158,14 @@ class ShardedHead(nn.Module):
         return {key: self.own(value) if key in ours else value for key, value in whole.items()}
 
     def _own_labels(self, labels_A: Tensor) -> Tensor:
-        """Place among the classes in sight; -1: of another rank."""
+        """Place among the classes in sight; -1: of another rank. Labels must have been given to `draw`."""
         own_A = labels_A - self.classes.start
         is_other_A = (own_A < 0) | (own_A >= len(self.classes))
         if self._drawn is not None:
-            own_A = torch.searchsorted(self._drawn, own_A)
+            place_A = torch.searchsorted(self._drawn, own_A).clamp(max=len(self._drawn) - 1)
+            is_drawn_A = self._drawn[place_A] == own_A
+            torch._assert_async((is_drawn_A | is_other_A).all(), "a label was not given to `draw`")
+            own_A = place_A
         return own_A.masked_fill(is_other_A, -1)
 
     def _rows(
