@@ -9,7 +9,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,8 +25,10 @@ from farvox.io.kaldi import DataDir
 from farvox.zoo import Embedder
 
 Embedding = npt.NDArray[np.float32]
-LOOK_AHEAD = 16
-"""Utterances under way per thread, so that a million do not wait in memory."""
+LOOK_AHEAD = 8
+"""Utterances under way per thread, some of them as samples: a million do not wait in memory."""
+READERS = 2
+"""Files read at a time per thread that embeds, so that no model waits for a disk that is far away."""
 
 
 class _Embedded(NamedTuple):
@@ -78,7 +80,7 @@ def extract(
         "data_dir": str(data_dir.path),
         "model": embedder.config.get("model"),
         "frontend": embedder.config.get("frontend"),
-        "precision": "fp32",
+        "precision": embedder.precision,
         "backend": embedder.backend,
     }
     return EmbeddingSet(utt_ids, embeddings, meta, quality_N)
@@ -110,27 +112,34 @@ def embed_files(
 def _embed_in_order(
     embedder: Embedder, utt_ids: Sequence[str], wav_paths: Sequence[str], threads: int, measured: bool
 ) -> Iterator[_Embedded]:
-    """What comes of every file, in order, several under way at a time.
+    """What comes of every file, in order, several under way at a time, read ahead by threads of their own.
 
     Whole utterances side by side, each on one thread, beat one utterance on several threads: short
     operations do not wait for each other.
     """
     waiting: deque[Future[_Embedded]] = deque()
     look_ahead = LOOK_AHEAD * (threads or os.cpu_count() or 1)
-    with embedder.side_by_side(threads) as pool:
-        for utt_id, wav_path in zip(utt_ids, wav_paths, strict=True):
-            waiting.append(pool.submit(_embed_file, embedder, utt_id, wav_path, measured))
-            if len(waiting) > look_ahead:
+    readers = ThreadPoolExecutor(READERS * (threads or os.cpu_count() or 1))
+    try:
+        with embedder.side_by_side(threads) as pool:
+            for utt_id, wav_path in zip(utt_ids, wav_paths, strict=True):
+                wav = readers.submit(read_audio, wav_path, sample_rate=embedder.sample_rate)
+                waiting.append(pool.submit(_embed_file, embedder, utt_id, wav_path, wav, measured))
+                if len(waiting) > look_ahead:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    finally:
+        readers.shutdown(cancel_futures=True)
 
 
-def _embed_file(embedder: Embedder, utt_id: str, wav_path: str, measured: bool) -> _Embedded:
+def _embed_file(
+    embedder: Embedder, utt_id: str, wav_path: str, wav: Future[npt.NDArray[np.float32]], measured: bool
+) -> _Embedded:
     """Embedding of one file, and its quality if that is ``measured``."""
     where = f"utterance '{utt_id}' ({wav_path})"
     try:
-        wav_T = read_audio(wav_path, sample_rate=embedder.sample_rate)
+        wav_T = wav.result()
     except AudioError as error:
         raise AudioError(f"utterance '{utt_id}': {error}") from None
     if len(wav_T) < embedder.min_samples:

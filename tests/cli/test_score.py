@@ -48,6 +48,20 @@ def test_embeddings_may_be_spread_over_several_folders(folder):
     assert (folder / "a").read_bytes() == (folder / "b").read_bytes()
 
 
+def test_embeddings_of_several_precisions_are_told(folder, capsys):
+    whole = EmbeddingSet.load(folder / "emb")
+    for name, rows, precision in (("one", slice(0, 7), "fp32"), ("two", slice(7, 16), "bf16")):
+        meta = {"precision": precision}
+        EmbeddingSet(whole.utt_ids[rows], np.array(whole.embeddings[rows]), meta).save(folder / name)
+    assert run("score", folder / "trials", folder / "one", folder / "two", "--out", folder / "a") == 0
+    said = capsys.readouterr().err
+    assert (
+        f"note: embeddings of several precisions: {folder / 'one'} in fp32, {folder / 'two'} in bf16" in said
+    )
+    assert run("score", folder / "trials", folder / "emb", "--out", folder / "b") == 0
+    assert "precisions" not in capsys.readouterr().err
+
+
 def test_channels_are_said_and_chosen(folder, capsys):
     emb_NE = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)
     EmbeddingSet(["id1", "id2", "id2_0", "id2_1"], emb_NE).save(folder / "blind")

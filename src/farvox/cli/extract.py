@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
@@ -20,6 +20,8 @@ def extract(
     device: str = "auto",
     threads: int = 0,
     quality: FlagCreatePairsOff[bool] = False,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    backend: Literal["auto", "torch", "onnx", "openvino"] = "auto",
 ) -> int:
     """Turn a data dir into embeddings: OUT/{embeddings.npy,utt_ids.txt,meta.json}.
 
@@ -31,11 +33,14 @@ def extract(
         threads: utterances read and embedded at a time; 0: one per core.
         quality: also estimate each recording's signal-to-noise ratio (OUT/utt2quality), which
             "farvox score --channels best" and "weighted" need.
+        precision: what the network multiplies in: fp32, or bf16, which torch and openvino have.
+        backend: what computes: torch (auto), or for an .onnx file onnx (auto) or openvino.
     """
     from farvox.io.kaldi import DataDir
     from farvox.zoo import open_embedder
 
-    extract_to(open_embedder(model, device), DataDir.open(data_dir), out, threads=threads, quality=quality)
+    embedder = open_embedder(model, device, precision=precision, backend=backend)
+    extract_to(embedder, DataDir.open(data_dir), out, threads=threads, quality=quality)
     return 0
 
 

@@ -220,6 +220,7 @@ def _load(folders: Sequence[Path]) -> EmbeddingSet:
                 f"{folder}: embeddings of {other.embeddings.shape[1]} dimensions, and of"
                 f" {sets[0].embeddings.shape[1]} in {folders[0]}: they are of different models"
             )
+    _note_precisions(folders, sets)
     utt_ids = [utt_id for other in sets for utt_id in other.utt_ids]
     known = any(other.quality is not None for other in sets)
     qualities = [np.full(len(s), np.nan, np.float32) if s.quality is None else s.quality for s in sets]
@@ -228,3 +229,10 @@ def _load(folders: Sequence[Path]) -> EmbeddingSet:
         np.concatenate([other.embeddings for other in sets]),
         quality=np.concatenate(qualities) if known else None,
     )
+
+
+def _note_precisions(folders: Sequence[Path], sets: Sequence[EmbeddingSet]) -> None:
+    found = [str(each.meta.get("precision", "fp32")) for each in sets]
+    if len(set(found)) > 1:
+        told = ", ".join(f"{folder} in {precision}" for folder, precision in zip(folders, found, strict=True))
+        print(f"farvox score: note: embeddings of several precisions: {told}", file=sys.stderr)

@@ -62,12 +62,20 @@ class ContextMask(nn.Module):
         A context is the same all along its segment, so the two layers run once a segment.
         """
         x = widen(x_BCF)
-        # The mean of every segment, the last of which may be shorter.
-        means_BCS = fn.avg_pool1d(x, SEGMENT_FRAMES, ceil_mode=True, count_include_pad=False)
-        context_BCS = x.mean(dim=-1, keepdim=True) + means_BCS
+        context_BCS = x.mean(dim=-1, keepdim=True) + _segment_means(x)
         mask_BCS = torch.sigmoid(self.excite(fn.relu(self.squeeze(context_BCS))))
         segment_F = torch.arange(x_BCF.shape[-1], device=x_BCF.device) // SEGMENT_FRAMES
         return mask_BCS[..., segment_F]
+
+
+def _segment_means(x_BCF: Tensor) -> Tensor:
+    """The mean of every segment, the last of which may be shorter."""
+    if not torch.compiler.is_exporting():
+        return fn.avg_pool1d(x_BCF, SEGMENT_FRAMES, ceil_mode=True, count_include_pad=False)
+    # OpenVINO refuses a window that is longer than the utterance.
+    sums_BCS = fn.avg_pool1d(fn.pad(x_BCF, (0, SEGMENT_FRAMES - 1)), SEGMENT_FRAMES)
+    ones_11F = torch.ones_like(x_BCF[:1, :1])
+    return sums_BCS / fn.avg_pool1d(fn.pad(ones_11F, (0, SEGMENT_FRAMES - 1)), SEGMENT_FRAMES)
 
 
 class DenseLayer(nn.Module):

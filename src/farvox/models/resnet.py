@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as fn
+from torch.nn.utils import fuse_conv_bn_eval
 
 from farvox.errors import ModelError
 from farvox.models.base import EmbeddingNetwork
@@ -70,6 +71,26 @@ class ResNetTrunk(nn.Module):
 def _group(in_channels: int, out_channels: int, num_blocks: int, stride: int) -> nn.Sequential:
     first = BasicBlock(in_channels, out_channels, stride)
     return nn.Sequential(first, *(BasicBlock(out_channels, out_channels, 1) for _ in range(num_blocks - 1)))
+
+
+def fold_batch_norms(network: nn.Module) -> int:
+    """Make one convolution of each two-dimensional one and the batch norm behind it, in place; how many.
+
+    For evaluation only, and equal up to rounding. Pairs are told by their names, ``conv1`` and ``bn1``, or by
+    standing one behind the other in a short cut.
+    """
+    folded = 0
+    for block in list(network.modules()):
+        names = [(f"conv{n}", f"bn{n}") for n in (1, 2)]
+        if isinstance(block, nn.Sequential) and len(block) == 2:
+            names = [("0", "1")]
+        for conv_name, norm_name in names:
+            conv, norm = getattr(block, conv_name, None), getattr(block, norm_name, None)
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(block, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(block, norm_name, nn.Identity())
+                folded += 1
+    return folded
 
 
 class ResNet34(EmbeddingNetwork):

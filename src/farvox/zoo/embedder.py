@@ -1,5 +1,5 @@
 """What turns a waveform into an embedding, whatever computes it: the one thing that extraction and the
-verifier know of a model. `farvox.zoo.torch` and `farvox.zoo.onnx` are the two that there are.
+verifier know of a model. There are three: `farvox.zoo.torch`, `farvox.zoo.onnx` and `farvox.zoo.openvino`.
 
 Shape suffixes: T sample, E embedding.
 """
@@ -18,6 +18,7 @@ from farvox.zoo.card import Card
 
 Wave = npt.NDArray[np.float32]
 Embedding = npt.NDArray[np.float32]
+PRECISIONS = ("fp32", "bf16")
 
 
 class Embedder(Protocol):
@@ -25,7 +26,11 @@ class Embedder(Protocol):
 
     @property
     def backend(self) -> str:
-        """What computes: ``torch`` or ``onnxruntime``, with its version."""
+        """What computes: ``torch``, ``onnxruntime`` or ``openvino``, with its version."""
+
+    @property
+    def precision(self) -> str:
+        """Of the multiplications: ``fp32`` or ``bf16``."""
 
     @property
     def config(self) -> dict[str, Any]:

@@ -32,25 +32,50 @@ def load_model(spec: str | Path, device: str = "cpu") -> Model:
     return load_folder(find_model(spec), device)
 
 
-def open_embedder(spec: str | Path, device: str = "cpu") -> Embedder:
+def open_embedder(
+    spec: str | Path, device: str = "cpu", *, precision: str = "fp32", backend: str = "auto"
+) -> Embedder:
     """Open any MODEL: a model folder, a run dir, ``RUN_DIR@37``, a name of the zoo, or an exported ``.onnx``.
 
     Args:
-        spec: the model. An ``.onnx`` file needs onnxruntime, everything else torch.
-        device: where torch computes; onnxruntime computes on the CPU.
+        spec: the model. An ``.onnx`` file needs onnxruntime or OpenVINO, everything else torch.
+        device: where torch computes; the others compute on the CPU.
+        precision: ``fp32``, or ``bf16`` for torch and OpenVINO.
+        backend: ``torch``, ``onnx`` or ``openvino``; ``auto``: torch, or onnx for an ``.onnx`` file.
 
     Raises:
-        ModelError: there is no such model, or its description is not usable.
+        ModelError: there is no such model, its description is not usable, or the backend cannot run it so.
         CheckpointError: the weights are damaged or do not fit the network.
-        MissingExtraError: torch or onnxruntime is not installed.
+        MissingExtraError: what computes is not installed.
     """
     if Path(spec).suffix == ONNX_SUFFIX:
-        from farvox.zoo.onnx import OnnxEmbedder
-
-        return OnnxEmbedder(spec)
+        return _open_exported(spec, precision, backend)
+    if backend not in ("auto", "torch"):
+        raise ModelError(
+            f"--backend {backend} runs exported models: 'farvox export {spec} OUT{ONNX_SUFFIX}', then give "
+            f"OUT{ONNX_SUFFIX} as MODEL"
+        )
     require_torch(spec)
     folder = find_model(spec)
-    return TorchEmbedder(load_folder(folder, device), read_card(spec))
+    return TorchEmbedder(load_folder(folder, device), read_card(spec), precision)
+
+
+def _open_exported(path: str | Path, precision: str, backend: str) -> Embedder:
+    if backend == "torch":
+        raise ModelError(
+            f"{path}: an exported model, which torch does not run: name what it was exported from"
+        )
+    if backend == "openvino":
+        from farvox.zoo.openvino import OpenvinoEmbedder
+
+        return OpenvinoEmbedder(path, precision)
+    if precision != "fp32":
+        raise ModelError(
+            f"onnxruntime has no {precision} on a CPU: add --backend openvino, or leave --precision out"
+        )
+    from farvox.zoo.onnx import OnnxEmbedder
+
+    return OnnxEmbedder(path)
 
 
 def read_card(spec: str | Path) -> Card:

@@ -34,24 +34,19 @@ _GRAPH, _METADATA = 7, 14  # numbers of the fields ``graph`` and ``metadata_prop
 _NEEDED = ("config", "card", "digest", "min_samples", "farvox_version", SEAL)
 
 
-class OnnxEmbedder:
-    """An ``.onnx`` file as an `farvox.zoo.embedder.Embedder`; several threads may use it at once.
+class ExportedModel:
+    """An ``.onnx`` file, and all of `farvox.zoo.embedder.Embedder` that its metadata tell.
 
     Args:
         path: what ``farvox export`` wrote.
-        threads: CPU threads that one `embed` takes; 0 for one a core.
-        optimise: let onnxruntime rearrange the graph for this CPU. CAM++ is then a seventh faster and takes
-            twice as long to load (0.14 s instead of 0.08 s), which pays from about ten utterances on.
 
     Raises:
         ModelError: there is no such file, it is none of farvox's, or it is damaged.
-        MissingExtraError: onnxruntime is not installed.
     """
 
-    def __init__(self, path: str | Path, threads: int = 0, *, optimise: bool = False) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._optimise = optimise
-        content = _read(self.path)
+        self._first_content: bytes | None = (content := _read(self.path))
         metadata = _checked(self.path, content)
         self._seal = metadata[SEAL]
         self.config = _config(self.path, metadata)
@@ -60,7 +55,42 @@ class OnnxEmbedder:
         self.min_samples = _whole_number(self.path, metadata, "min_samples")
         self.sample_rate = FrontEndConfig.from_dict(self.config["frontend"]).sample_rate
         self.embedding_dim: int = self.config["embedding_dim"]
-        self._session = _session(self.path, content, threads or _num_cores(), optimise)
+
+    def content(self) -> bytes:
+        """The file's, which is read again from the second time on, so that it does not stay in memory.
+
+        Raises:
+            ModelError: it is no longer the same.
+        """
+        if self._first_content is not None:
+            content, self._first_content = self._first_content, None
+            return content
+        content = _read(self.path)
+        if _checked(self.path, content)[SEAL] != self._seal:
+            raise ModelError(f"{self.path}: was replaced by another model while this one is used")
+        return content
+
+
+class OnnxEmbedder(ExportedModel):
+    """An ``.onnx`` file as an `farvox.zoo.embedder.Embedder`; several threads may use it at once.
+
+    Args:
+        path: what ``farvox export`` wrote.
+        threads: CPU threads that one `embed` takes; 0 for one a core.
+        optimise: let onnxruntime rearrange the graph for this CPU. CAM++ is then a seventh faster and takes
+            twice as long to load (0.14 s instead of 0.08 s), which pays from about ten utterances on. Threads
+            that work `side_by_side` always do.
+
+    Raises:
+        ModelError: there is no such file, it is none of farvox's, or it is damaged.
+        MissingExtraError: onnxruntime is not installed.
+    """
+
+    precision = "fp32"
+
+    def __init__(self, path: str | Path, threads: int = 0, *, optimise: bool = False) -> None:
+        super().__init__(path)
+        self._session = _session(self.path, self.content(), threads or num_cores(), optimise)
         self._alone = threading.local()  # set in threads that work side by side
 
     @property
@@ -83,10 +113,10 @@ class OnnxEmbedder:
     @contextmanager
     def side_by_side(self, workers: int = 0) -> Iterator[ThreadPoolExecutor]:
         """See `Embedder`."""
-        workers = workers or _num_cores()
-        pool = ThreadPoolExecutor(workers, initializer=setattr, initargs=(self._alone, "yes", True))
-        if workers > 1:
-            _ = self._one_thread  # made here, once, not by whichever worker is first
+        _ = self._one_thread  # made here, once, not by whichever worker is first
+        pool = ThreadPoolExecutor(
+            workers or num_cores(), initializer=setattr, initargs=(self._alone, "yes", True)
+        )
         try:
             yield pool
         finally:
@@ -94,10 +124,7 @@ class OnnxEmbedder:
 
     @cached_property
     def _one_thread(self) -> Any:
-        content = _read(self.path)
-        if _checked(self.path, content)[SEAL] != self._seal:
-            raise ModelError(f"{self.path}: was replaced by another model while this one is used")
-        return _session(self.path, content, 1, self._optimise)
+        return _session(self.path, self.content(), 1, optimise=True)
 
 
 def with_metadata(graph: bytes, metadata: Mapping[str, str]) -> bytes:
@@ -248,7 +275,7 @@ def _session(path: Path, content: bytes, threads: int, optimise: bool) -> Any:
     return session
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
     """Cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -1,27 +1,51 @@
 """A model folder, run by torch.
 
+For evaluation the batch norms of two-dimensional convolutions are folded into their weights. In bf16 the
+network (never the front-end) multiplies in bfloat16 and adds in float32, with channels innermost.
+
 Shape suffixes: T sample, E embedding.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
+from typing import TYPE_CHECKING
 
+from farvox.errors import ModelError
 from farvox.zoo.card import Card
-from farvox.zoo.embedder import Embedding, Wave, refuse_short
+from farvox.zoo.embedder import PRECISIONS, Embedding, Wave, refuse_short
 from farvox.zoo.model import Model
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from farvox.models.base import EmbeddingNetwork
 
 
 class TorchEmbedder:
-    """A `Model` as an `Embedder`."""
+    """A `Model` as an `Embedder`.
 
-    def __init__(self, model: Model, card: Card | None = None) -> None:
+    Args:
+        model: stays as it is, but for being put into evaluation mode.
+        card: what is known of it.
+        precision: ``fp32`` or ``bf16``.
+
+    Raises:
+        ModelError: the device has no bf16, or the precision is unknown.
+    """
+
+    def __init__(self, model: Model, card: Card | None = None, precision: str = "fp32") -> None:
+        refuse_precision(precision, model.device)
         self._model = model
+        self.precision = precision
+        self._network = _for_evaluation(model.network, precision)
         self.card = card or Card()
         self.config = model.config
         self.sample_rate = model.frontend_config.sample_rate
@@ -45,7 +69,12 @@ class TorchEmbedder:
         import torch
 
         refuse_short(len(wav_T), self.min_samples)
-        emb_E: Embedding = self._model.embed(torch.from_numpy(wav_T)[None])[0].float().cpu().numpy()
+        device = self._model.device
+        with torch.no_grad():
+            feats_BFM = self._model.frontend(torch.from_numpy(wav_T)[None].to(device))
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                emb_BE: Tensor = self._network(feats_BFM)
+        emb_E: Embedding = emb_BE[0].float().cpu().numpy()
         return emb_E
 
     @contextmanager
@@ -60,6 +89,36 @@ class TorchEmbedder:
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(own_threads)
+
+
+def refuse_precision(precision: str, device: torch.device) -> None:
+    """Refuse what torch cannot compute in on a device.
+
+    Raises:
+        ModelError: neither fp32 nor bf16, or bf16 on a GPU that has none.
+    """
+    import torch
+
+    if precision not in PRECISIONS:
+        raise ModelError(f"precision '{precision}' is unknown: {' or '.join(PRECISIONS)}")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ModelError(f"{device} has no bf16: leave --precision out, or take --device cpu")
+
+
+def _for_evaluation(network: EmbeddingNetwork, precision: str) -> nn.Module:
+    """What gives the network's embeddings sooner: itself, or a copy with batch norms folded into weights."""
+    from torch import channels_last, nn
+
+    from farvox.models.resnet import fold_batch_norms
+
+    network.eval()
+    if not any(isinstance(module, nn.Conv2d) for module in network.modules()):
+        return network
+    network = copy.deepcopy(network)
+    fold_batch_norms(network)
+    if precision == "bf16":
+        network.to(memory_format=channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def model_digest(model: Model) -> str:
