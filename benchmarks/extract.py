@@ -32,7 +32,7 @@ CAMPPLUS = "campplus-zh-en"
 def main() -> None:
     bench = Bench(__doc__)
     bench.parser.add_argument(
-        "--files", type=int, default=12, help="of five seconds; others are as long in all"
+        "--files", type=int, default=24, help="of five seconds; others are as long in all"
     )
     options = bench.parse()
     count = 4 if options.quick else options.files

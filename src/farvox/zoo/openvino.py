@@ -46,6 +46,7 @@ class OpenvinoEmbedder(ExportedModel):
         if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise ModelError("this CPU has no bf16 (avx512_bf16 or amx_bf16): leave --precision out")
         self._side = threading.local()
+        self._for_workers: dict[int, _Compiled] = {}
 
     @property
     def backend(self) -> str:
@@ -63,7 +64,9 @@ class OpenvinoEmbedder(ExportedModel):
     def side_by_side(self, workers: int = 0) -> Iterator[ThreadPoolExecutor]:
         """See `Embedder`."""
         workers = workers or num_cores()
-        compiled = self._compiled(workers, streams=workers)
+        if workers not in self._for_workers:  # compiling takes seconds
+            self._for_workers[workers] = self._compiled(workers, streams=workers)
+        compiled = self._for_workers[workers]
 
         def begin() -> None:
             self._side.run = compiled.begin()
