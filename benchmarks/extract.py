@@ -3,7 +3,7 @@
 The reference embeds one file after the other by eager torch in fp32, each on all cores, as the scripts of
 the FFSVC2022 baseline and of WeSpeaker do: read, features, network. The ResNet34 has random weights; CAM++
 those of campplus-zh-en, where they are in the cache. Ours are what ``farvox extract`` runs, reading ahead, an
-utterance on each core. OpenVINO's rows need the extra ``openvino``, and exports take a minute and a half.
+utterance on each core. OpenVINO's rows need the extra ``openvino``; exports take a minute and a half.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from farvox.zoo.table import zoo_model
 
 RATE = 16000
 CAMPPLUS = "campplus-zh-en"
+RESNET_GFLOP = 22.7
+"""Of one embedding of 5 s."""
 
 
 def main() -> None:
@@ -46,7 +48,6 @@ def main() -> None:
         compare(bench, "ResNet34", random_resnet(folder / "resnet34"), corpora, folder, options.quick)
         if is_pulled(zoo_model(CAMPPLUS)):
             compare(bench, "CAM++", CAMPPLUS, corpora, folder, options.quick)
-    peak(bench)
     bench.finish()
 
 
@@ -54,7 +55,7 @@ def compare(
     bench: Bench, name: str, spec: str | Path, corpora: dict[str, list[str]], folder: Path, quick: bool
 ) -> None:
     """Every way to run a model, on every corpus, in turn; all of them next to the reference."""
-    model = load_model(spec)
+    model, most = load_model(spec), {"fp32": peak(bench, torch.float32), "bf16": peak(bench, torch.bfloat16)}
     ways: dict[str, Embedder] = {
         "torch fp32": open_embedder(spec),
         "torch bf16": open_embedder(spec, precision="bf16"),
@@ -93,6 +94,8 @@ def compare(
                 reference_is="eager torch fp32, one file at a time",
                 target=times(2.5) if aimed else None,
                 published=11.7 if (name, which) == ("ResNet34", "5 s") else None,
+                floor=most[way[-4:]] / RESNET_GFLOP if (name, which) == ("ResNet34", "5 s") else None,
+                floor_is=f"{RESNET_GFLOP} GFLOP at {most[way[-4:]]:.0f} GFLOP/s",
             )
 
 
@@ -117,12 +120,10 @@ def check(name: str, way: str, found_NE: np.ndarray, expected_NE: np.ndarray) ->
     assert gap < 1e-4 if way.endswith("fp32") else cosine_N.min() > 0.99
 
 
-def peak(bench: Bench) -> None:
-    """What the cores multiply, for floors: the best of a few square products."""
-    for dtype in (torch.float32, torch.bfloat16):
-        a = torch.randn(2048, 2048, dtype=dtype)
-        best = min(bench.seconds(lambda a=a: a @ a) for _ in range(8))
-        print(f"  products of matrices in {dtype}: {2 * 2048**3 / best / 1e9:.0f} GFLOP/s at most")
+def peak(bench: Bench, dtype: torch.dtype) -> float:
+    """GFLOP/s that the cores multiply at most: the best of a few square products."""
+    a = torch.randn(2048, 2048).to(dtype)
+    return 2 * 2048**3 / min(bench.seconds(lambda: a @ a) for _ in range(8)) / 1e9
 
 
 def random_resnet(folder: Path) -> Path:
