@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,7 +136,7 @@ def cluster(
         )
 
     def clusterings(these: Sequence[int], restarts: int = 1) -> Iterator[Clustering]:
-        settings = {"seed": seed, "iterations": iterations, "per_cluster": per_cluster}
+        settings: dict[str, Any] = {"seed": seed, "iterations": iterations, "per_cluster": per_cluster}
         if method == "ahc":
             return merged_clusters(unit_NE, these, most=max(numbers), **settings)
         if method == "spectral":

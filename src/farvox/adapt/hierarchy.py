@@ -37,7 +37,9 @@ def merged_clusters(
     third of the utterances, and `SMALL_CLUSTERS`); one k-means serves all cuts.
     """
     wanted = max(most, min(4 * most, len(unit_NE) // 3, SMALL_CLUSTERS))
-    small = kmeans(unit_NE, wanted, seed=seed, iterations=iterations, per_cluster=per_cluster)
+    small = kmeans(  # what shares a speaker is merged anyway
+        unit_NE, wanted, seed=seed, iterations=iterations, per_cluster=per_cluster, relocate=False
+    )
     several = len(small.centres_KE) > 1  # copies of one embedding are one cluster
     tree = linkage(small.centres_KE.astype(np.float64), method="ward") if several else None
     for number in numbers:

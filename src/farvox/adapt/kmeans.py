@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farvox.adapt.lloyd import Assignment, lloyd, row_blocks
+from farvox.adapt.relocate import relocated
 from farvox.errors import DataDirError, FarvoxError
 from farvox.io.embeddings import EmbeddingSet
 from farvox.rng import rng_for
@@ -21,6 +22,8 @@ BLOCK = 65_536
 """Rows worked on at a time, which bounds what is held beside the embeddings."""
 SEEDING_SAMPLE = 5
 """Utterances a cluster among which the first centres are looked for."""
+BETWEEN = 2
+"""Lloyd iterations before centres are looked at that are needed more elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,13 @@ def kmeans(
     iterations: int = 25,
     per_cluster: int = 256,
     restarts: int = 1,
+    relocate: bool = True,
 ) -> Clustering:
     """Spherical k-means: Lloyd's iterations with centres of unit length.
 
     Centres begin as greedy k-means++ draws them from a sample, and are improved on at most
-    ``per_cluster * num_clusters`` utterances drawn at random; then every utterance goes to its nearest.
+    ``per_cluster * num_clusters`` utterances drawn at random, where centres that share a cluster are moved to
+    clusters that share a centre (`farvox.adapt.relocate`); then every utterance goes to its nearest.
     The same seed and number of threads give the same clusters.
 
     Reference:
@@ -101,6 +106,7 @@ def kmeans(
         seed: of the sample and the first centres.
         iterations: Lloyd iterations.
         per_cluster: utterances a cluster that the iterations look at; 0: all there are.
+        relocate: move centres that share a cluster; without it a little sooner.
         restarts: times it is done, from other centres; the one with the highest mean cosine is kept.
 
     Raises:
@@ -111,20 +117,32 @@ def kmeans(
             f"{num_clusters} clusters of {len(unit_NE)} utterances: ask for at least 1, and at most as "
             "many as there are utterances"
         )
+    improve = _improved if relocate else lloyd
     best: Assignment | None = None
     for attempt in range(restarts):
         centres_KE = _first_centres(unit_NE, num_clusters, seed, attempt)
         wanted = per_cluster * num_clusters or len(unit_NE)
         if wanted < len(unit_NE):
             chosen = rng_for(seed, 1, num_clusters, attempt).choice(len(unit_NE), wanted, replace=False)
-            centres_KE = lloyd(unit_NE[np.sort(chosen)], centres_KE, iterations).centres_KE
+            centres_KE = improve(unit_NE[np.sort(chosen)], centres_KE, iterations).centres_KE
             found = Assignment(*nearest(unit_NE, centres_KE), centres_KE)
         else:
-            found = lloyd(unit_NE, centres_KE, iterations)
+            found = improve(unit_NE, centres_KE, iterations)
         if best is None or found.cosine_N.mean(dtype=np.float64) > best.cosine_N.mean(dtype=np.float64):
             best = found
     assert best is not None
     return by_size(*best)
+
+
+def _improved(unit_NE: Floats, centres_KE: Floats, iterations: int) -> Assignment:
+    """Lloyd's iterations; after each few of them, centres go where they are needed more, until none does."""
+    found = lloyd(unit_NE, centres_KE, min(iterations, BETWEEN))
+    for left in range(iterations - BETWEEN, 0, -BETWEEN):
+        centres_KE, moved = relocated(unit_NE, found)
+        if not moved:
+            return lloyd(unit_NE, found.centres_KE, left)
+        found = lloyd(unit_NE, centres_KE, min(left, BETWEEN))
+    return found
 
 
 def nearest(unit_NE: Floats, centres_KE: Floats) -> tuple[NDArray[np.int64], Floats]:
