@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farvox.errors import TrialError
 from farvox.score import columns
 from farvox.score.columns import IdTable, column_blocks, encoded_columns, stem_of, stems_of
 
@@ -54,19 +55,40 @@ def test_ids_become_the_same_strings_whether_the_file_is_read_at_once_or_by_line
     assert [tuple(ids.gather(column)) for column in codes.T] == rows
 
 
-def test_a_regular_file_is_read_at_once_and_an_irregular_one_is_not(tmp_path):
+def test_lines_that_are_all_alike_are_parsed_at_once_and_others_are_not():
     for text, regular in (
         ("a b 1\nc d 0\n", True),
+        ("a b 1\nc d 0", True),
         ("a\tb\t1\nc\td\t0\n", True),
+        ("a b 1\r\nc d 0\r\n", True),
+        ("a b 1\r\nc d 0\n", True),
+        ("a b 1\nc d 0\r\n", False),
         ("a b 1\nc  d 0\n", False),
         ("a b 1\nc d\t0\n", False),
+        ("a\tb\t1\nc\td \t0\n", False),
         ("a b 1\nc \x0bd 0\n", False),
         ("a b 1\n\nc d 0\n", False),
+        ("a b 1\nc d 0 \n", False),
         ("a b 1\nc d\n", False),
         ("a b 1\nc d 0 e\n", False),
     ):
-        (tmp_path / "file").write_text(text)
-        assert (columns._regular_file(tmp_path / "file", (3,), pl.Categorical) is not None) == regular, text
+        schema = dict.fromkeys("xyz", pl.String)
+        assert (columns._parse_regular(text.encode(), schema) is not None) == regular, text
+
+
+@given(
+    blank_line=st.sampled_from(["", "   ", "\t"]),
+    before=st.integers(1, 5),
+    after=st.integers(1, 5),
+    block_bytes=st.integers(1, 30),
+)
+def test_a_blank_line_between_others_is_named_whatever_the_blocks(
+    tmp_path_factory, blank_line, before, after, block_bytes
+):
+    path = tmp_path_factory.mktemp("columns") / "file"
+    path.write_text("\n".join(["a b"] * before + [blank_line] + ["c d"] * after) + "\n")
+    with pytest.raises(TrialError, match=f"file:{before + 1}: blank line"):
+        read_all(path, block_bytes)
 
 
 def test_quotes_and_hashes_are_ordinary_characters(tmp_path):
@@ -79,6 +101,20 @@ def test_a_string_keeps_its_number_from_column_to_column():
     assert table.encode(pl.Series(["b", "a", "b"])).tolist() == [0, 1, 0]
     assert table.encode(pl.Series(["c", "a"])).tolist() == [2, 1]
     assert table.values.to_list() == ["b", "a", "c"]
+
+
+@given(st.lists(st.lists(st.integers(0, 3000), max_size=400), max_size=8), st.integers(1, 100))
+def test_strings_are_numbered_as_by_a_dict(columns_of_numbers, rows_in_cache):
+    number_of: dict[str, int] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "ROWS_IN_CACHE", rows_in_cache)
+        patch.setattr(columns, "FEWEST_SLOTS", 2)
+        table = IdTable()
+        for numbers in columns_of_numbers:
+            strings = [f"utt-{n}" for n in numbers]
+            expected = [number_of.setdefault(string, len(number_of)) for string in strings]
+            assert table.encode(pl.Series(strings, dtype=pl.String)).tolist() == expected
+    assert table.values.to_list() == list(number_of)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,16 @@
 """White-space separated columns of a text file: what trial lists and score files are made of.
 
-A file whose lines are all alike is parsed at once as CSV, its ids straight into numbers: ten million lines
-in a second or two, and little more memory than the numbers. Any other (runs of spaces, tabs between spaces,
-a fault) is read block by block, and a block that turns out irregular line by line, to be put right or to
-name the line at fault.
+A file is read block by block, a thread reading the next block while strings of this one become numbers: ten
+million lines in two seconds, and little more memory than the numbers. A block whose lines are all alike is
+parsed at once as CSV; any other (runs of spaces, tabs between spaces, a fault) line by line, to be put right
+or to name the line at fault.
 """
 
 from __future__ import annotations
 
-import itertools
+import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 
 from farvox.errors import TrialError
 
-BLOCK_BYTES = 1 << 26
-NUMBERS_PER_BLOCK = 1 << 20
+BLOCK_BYTES = 1 << 24
+ROWS_IN_CACHE = 1 << 16
+FEWEST_SLOTS, SLOTS_PER_STRING = 1 << 10, 4
 AUDIO_SUFFIXES = (".wav", ".flac", ".m4a")
 _UTF8_BOM = b"\xef\xbb\xbf"
 
@@ -35,21 +37,12 @@ def column_blocks(path: Path, widths: tuple[int, ...]) -> Iterator[tuple[int, pl
         TrialError: the file is missing or empty, or a line, named ``FILE:LINE``, is blank, is not
             UTF-8 or has another number of columns.
     """
-    first_line, width, blank_line = 1, None, None
-    for block in _blocks_of_lines(path):
-        text = block.rstrip()
-        num_lines = block.count(b"\n") + (not block.endswith(b"\n"))
-        if text:
-            if blank_line is not None:
-                raise TrialError(f"{path}:{blank_line}: blank line")
-            width = width or _width_of_first_line(path, first_line, text, widths)
-            yield first_line, _parse(path, first_line, text, width)
-        end_of_text = first_line + text.count(b"\n") + bool(text)
-        first_line += num_lines
-        if blank_line is None and end_of_text < first_line:
-            blank_line = end_of_text
-    if width is None:
-        raise TrialError(f"{path}: the file is empty")
+    blocks = _parsed_blocks(path, widths)
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = thread.submit(next, blocks, None)
+            yield block
 
 
 def encoded_columns(path: Path, widths: tuple[int, ...]) -> tuple[NDArray[np.int32], pl.Series]:
@@ -58,63 +51,80 @@ def encoded_columns(path: Path, widths: tuple[int, ...]) -> tuple[NDArray[np.int
     Arguments and errors are those of `column_blocks`.
     """
     table = IdTable()
-    frame = _regular_file(path, widths, pl.Categorical)
-    if frame is not None:
-        return np.stack([table.encode(column) for column in frame]), table.values
     blocks = [
         np.stack([table.encode(column) for column in block]) for _, block in column_blocks(path, widths)
     ]
     return np.concatenate(blocks, axis=1), table.values
 
 
-def encoded_pairs_and_scores(path: Path) -> tuple[NDArray[np.int32], pl.Series, NDArray[np.float64]] | None:
-    """Of lines ``id id number``: the ids as numbers [2, num_lines], their strings, and the numbers.
-
-    None where that cannot be had at once: a line is irregular, or a number is none.
-    """
-    frame = _regular_file(path, (3,), pl.Float64)
-    if frame is None:
-        return None
-    table = IdTable()
-    *ids, numbers = frame
-    return np.stack([table.encode(column) for column in ids]), table.values, numbers.to_numpy()
-
-
 class IdTable:
-    """Numbers strings in the order in which they first appear, whole columns at a time."""
+    """Numbers strings in the order in which they first appear, whole columns at a time.
+
+    A string is known by its hash of 64 bits, looked up in a table with open addressing that numpy walks for
+    a whole column at once. Two of n strings share a hash, and would be taken for one, with a chance of
+    n² / 2⁶⁵: three in a million for ten million strings. No file can be made to: the seed is drawn anew.
+    """
 
     def __init__(self) -> None:
-        self._codes: dict[str, int] = {}
-
-    def encode(self, column: pl.Series) -> NDArray[np.int32]:
-        """The number of every value of ``column``; values not met before get the next numbers."""
-        if column.dtype == pl.Categorical:
-            return self._renumbered(column)
-        unique = column.unique(maintain_order=True)
-        codes = [self._codes.setdefault(value, len(self._codes)) for value in unique]
-        numbers = pl.Series(codes, dtype=pl.Int32)
-        return column.replace_strict(unique, numbers, return_dtype=pl.Int32).to_numpy()
-
-    def _renumbered(self, column: pl.Series) -> NDArray[np.int32]:
-        """A column whose strings have numbers already, but not those of this table."""
-        given = column.to_physical().to_numpy()
-        first_line = np.full(int(given.max()) + 1, len(given))
-        for start in range(0, len(given), NUMBERS_PER_BLOCK):
-            block = given[start : start + NUMBERS_PER_BLOCK]
-            np.minimum.at(first_line, block, np.arange(start, start + len(block)))
-        lines = np.sort(first_line[first_line < len(given)])
-        number_of = np.zeros(len(first_line), np.int32)
-        number_of[given[lines]] = [
-            self._codes.setdefault(value, len(self._codes))
-            for value in column.gather(lines).cast(pl.String).to_list()
-        ]
-        numbers: NDArray[np.int32] = number_of[given]
-        return numbers
+        self._seed = secrets.randbits(63)
+        self._strings: list[str] = []
+        self._hash_of_code = np.empty(0, np.int64)
+        self._code_in_slot = np.full(FEWEST_SLOTS, -1, np.int32)
 
     @property
     def values(self) -> pl.Series:
         """The strings in the order of their numbers."""
-        return pl.Series(list(self._codes), dtype=pl.String)
+        return pl.Series(self._strings, dtype=pl.String)
+
+    def encode(self, column: pl.Series) -> NDArray[np.int32]:
+        """The number of every value of ``column``; values not met before get the next numbers."""
+        hashes: NDArray[np.int64] = column.hash(self._seed).to_numpy().view(np.int64)
+        codes = self._look_up(hashes)
+        new = np.flatnonzero(codes < 0)
+        if len(new):
+            new_hashes, firsts = np.unique(hashes[new], return_index=True)
+            order = np.argsort(firsts)
+            self._add(column.gather(new[firsts[order]]).to_list(), new_hashes[order])
+            codes[new] = self._look_up(hashes[new])
+        return codes
+
+    def _look_up(self, hashes: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The number of the string with each hash, -1 where there is none."""
+        codes = np.full(len(hashes), -1, np.int32)
+        if self._strings:
+            for start in range(0, len(hashes), ROWS_IN_CACHE):
+                part = slice(start, start + ROWS_IN_CACHE)
+                codes[part] = self._walk(hashes[part])
+        return codes
+
+    def _walk(self, hashes: NDArray[np.int64]) -> NDArray[np.int32]:
+        """From the slot of each hash to the next, until the string is found or a slot is free."""
+        last = len(self._code_in_slot) - 1
+        slots = hashes & last
+        codes = self._code_in_slot.take(slots)
+        others = np.flatnonzero(self._hash_of_code.take(codes, mode="wrap") != hashes)
+        others = others[codes[others] >= 0]
+        while len(others):
+            slots[others] = (slots[others] + 1) & last
+            codes[others] = found = self._code_in_slot[slots[others]]
+            others = others[(found >= 0) & (self._hash_of_code[found] != hashes[others])]
+        return codes
+
+    def _add(self, strings: list[str], hashes: NDArray[np.int64]) -> None:
+        first, last = len(self._strings), len(self._code_in_slot) - 1
+        self._strings += strings
+        self._hash_of_code = np.append(self._hash_of_code, hashes)
+        if SLOTS_PER_STRING * len(self._strings) > last:
+            last = (1 << (SLOTS_PER_STRING * len(self._strings)).bit_length()) - 1
+            self._code_in_slot = np.full(last + 1, -1, np.int32)
+            first = 0
+        codes = np.arange(first, len(self._strings), dtype=np.int32)
+        slots = self._hash_of_code[codes] & last
+        while len(codes):
+            free = self._code_in_slot[slots] < 0
+            self._code_in_slot[slots[free]] = codes[free]  # of several for one slot the last stays
+            without = self._code_in_slot[slots] != codes
+            codes, slots = codes[without], (slots[without] + 1) & last
 
 
 def stem_of(utt_id: str) -> str:
@@ -131,30 +141,21 @@ def stems_of(utt_ids: pl.Series) -> pl.Series:
     return utt_ids.str.replace_all("/", "-", literal=True)
 
 
-def _regular_file(path: Path, widths: tuple[int, ...], last: type[pl.DataType]) -> pl.DataFrame | None:
-    """The columns of a file whose lines are all alike, the ids as categories, else None."""
-    try:
-        if not path.is_file():
-            return None
-        with open(path, "rb") as file:
-            first = file.readline()
-        width = len(first.split())
-        if width not in widths:
-            return None
-        kinds = [pl.Categorical] * (width - 1) + [last]
-        frame = pl.read_csv(
-            path, separator="\t" if b"\t" in first else " ", has_header=False, quote_char=None, glob=False,
-            schema={f"column_{n + 1}": kind for n, kind in enumerate(kinds)},
-        )  # fmt: skip
-    except (OSError, pl.exceptions.PolarsError):  # unreadable, not UTF-8, or lines of different widths
-        return None
-    blanks = r"[ \t\r\x0b\x0c]"  # inside a field: the separator is not the same everywhere
-    for column in frame:
-        if column.has_nulls() or (column.dtype == pl.Float64 and not column.is_finite().all()):
-            return None
-        if column.dtype == pl.Categorical and column.unique().cast(pl.String).str.contains(blanks).any():
-            return None
-    return frame
+def _parsed_blocks(path: Path, widths: tuple[int, ...]) -> Iterator[tuple[int, pl.DataFrame]]:
+    """`column_blocks`, each block when it is asked for."""
+    first_line, width, ended = 1, None, False
+    for block in _blocks_of_lines(path):
+        text = block if block[-2:].strip() else block.rstrip()
+        if text:
+            if ended:
+                raise TrialError(f"{path}:{first_line}: blank line")
+            width = width or _width_of_first_line(path, text, widths)
+            columns = _parse(path, first_line, text, width)
+            yield first_line, columns
+            first_line += len(columns)
+        ended = ended or not text or block[len(text) :].partition(b"\n")[2] != b""
+    if width is None:
+        raise TrialError(f"{path}: the file is empty")
 
 
 def _blocks_of_lines(path: Path) -> Iterator[bytes]:
@@ -168,40 +169,43 @@ def _blocks_of_lines(path: Path) -> Iterator[bytes]:
         raise TrialError(f"{path}: {error.strerror}") from None
 
 
-def _width_of_first_line(path: Path, line: int, text: bytes, widths: tuple[int, ...]) -> int:
+def _width_of_first_line(path: Path, text: bytes, widths: tuple[int, ...]) -> int:
     first = text.partition(b"\n")[0]
     if not first.strip():
-        raise TrialError(f"{path}:{line}: blank line")
+        raise TrialError(f"{path}:1: blank line")
     if (width := len(first.split())) not in widths:
         allowed = " or ".join(map(str, widths))
-        raise TrialError(f"{path}:{line}: {_columns(width)}, where {allowed} are expected")
+        raise TrialError(f"{path}:1: {_columns(width)}, where {allowed} are expected")
     return width
 
 
 def _parse(path: Path, first_line: int, text: bytes, width: int) -> pl.DataFrame:
-    names = [f"column_{n + 1}" for n in range(width)]
-    frame = _parse_regular(text)
-    if frame is not None and frame.width == width:
-        return frame.rename(dict(zip(frame.columns, names, strict=True)))
-    rows = _rows(path, first_line, text, width)
-    return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
+    schema = {f"column_{n + 1}": pl.String for n in range(width)}
+    frame = _parse_regular(text, schema)
+    return (
+        pl.DataFrame(_rows(path, first_line, text, width), schema, orient="row") if frame is None else frame
+    )
 
 
-def _parse_regular(text: bytes) -> pl.DataFrame | None:
+def _parse_regular(text: bytes, schema: dict[str, type[pl.String]]) -> pl.DataFrame | None:
     """The columns of lines that are all alike and separated by single spaces or single tabs, else None."""
-    separator = "\t" if b"\t" in text else " "
-    if separator == "\t" and b" " in text:
-        return None
+    first = text.partition(b"\n")[0]
+    if first.endswith(b"\r"):
+        text = text.replace(b"\r\n", b"\n")
     try:
-        frame = pl.read_csv(text, separator=separator, has_header=False, quote_char=None, infer_schema=False)
+        frame = pl.read_csv(
+            text, separator="\t" if b"\t" in first else " ", has_header=False, quote_char=None, schema=schema
+        )
     except pl.exceptions.PolarsError:  # lines of different widths, or not UTF-8
         return None
-    return None if any(column.has_nulls() for column in frame) else frame
+    num_blanks = np.count_nonzero(np.frombuffer(text, np.uint8) <= ord(" "))
+    between = len(frame) * frame.width - (not text.endswith(b"\n"))  # of columns and of lines
+    return None if num_blanks != between or any(column.has_nulls() for column in frame) else frame
 
 
 def _rows(path: Path, first_line: int, text: bytes, width: int) -> list[list[str]]:
     rows = []
-    for number, line in zip(itertools.count(first_line), text.split(b"\n"), strict=False):
+    for number, line in enumerate(text.removesuffix(b"\n").split(b"\n"), first_line):
         try:
             row = [word.decode() for word in line.split()]
         except UnicodeDecodeError:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from farvox.errors import TrialError
 from farvox.io.atomic import atomic_file
-from farvox.score.columns import IdTable, column_blocks, encoded_pairs_and_scores, stem_of
+from farvox.score.columns import IdTable, column_blocks, stem_of
 from farvox.score.trials import TrialList
 
 LINES_PER_BLOCK = 1_000_000
@@ -65,14 +65,15 @@ def read_scores(path: str | os.PathLike[str], trials: TrialList) -> NDArray[np.f
             list or that has two different scores; or a trial without a score.
     """
     path = Path(path)
-    codes, ids, scores = encoded_pairs_and_scores(path) or _block_by_block(path)
+    codes, ids, scores = _encoded(path)
     pair_of_line, pair_of_trial = _pairs(codes, ids, trials)
     if np.array_equal(pair_of_line, pair_of_trial):
         return scores
     return _in_trial_order(path, trials, pair_of_line, pair_of_trial, scores)
 
 
-def _block_by_block(path: Path) -> tuple[NDArray[np.int32], pl.Series, NDArray[np.float64]]:
+def _encoded(path: Path) -> tuple[NDArray[np.int32], pl.Series, NDArray[np.float64]]:
+    """The ids of every line as numbers [2, num_lines], their strings, and the scores."""
     table, code_blocks, score_blocks = IdTable(), [], []
     for first_line, frame in column_blocks(path, widths=(3,)):
         enrol, test, score = frame

@@ -243,7 +243,7 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
     for word, label in labels.words.items():
         target_of_id[(ids == word).to_numpy()] = label
     target = target_of_id[columns[labels.column]]
-    enrol, test = np.delete(columns, labels.column, axis=0)
+    enrol, test = columns[1:] if labels.column == 0 else columns[:2]
     order = ["enrolment", "test"]
     order.insert(labels.column, f"label ({labels.spelled})")
     return TrialList(path, ids, enrol, test, target, f"{count}: {', '.join(order)}")
