@@ -23,7 +23,8 @@ is of two neighbours in time: on a shared machine figures drift, ratios hold. A 
 faster. On a machine that is busy with other things, ``--clock cpu`` counts processor seconds, of all threads.
 
 `run.py` finds every script here whose name has no leading underscore, runs them one after the other, and
-prints one table; with ``--check`` it fails on a ratio below 0.8 of that in ``results/base.json``.
+prints one table; with ``--check`` it fails on a ratio below 0.8 of that in ``results/base.json``, which
+holds the figures of each kind of machine.
 """
 
 from __future__ import annotations

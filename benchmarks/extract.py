@@ -3,7 +3,7 @@
 The reference embeds one file after the other by eager torch in fp32, each on all cores, as the scripts of
 the FFSVC2022 baseline and of WeSpeaker do: read, features, network. The ResNet34 has random weights; CAM++
 those of campplus-zh-en, where they are in the cache. Ours are what ``farvox extract`` runs, reading ahead, an
-utterance on each core. OpenVINO's rows need the extra ``openvino``; exports take a minute and a half.
+utterance on each core. A CPU without bf16 has no rows of it. OpenVINO's need the extra ``openvino``; exports take a minute and a half.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from farvox.extract import embed_files
 from farvox.features.frontend import FrontEndConfig
 from farvox.io.audio import read_audio, write_audio
 from farvox.models.registry import build_model
+from farvox.precision import has_bf16
 from farvox.zoo import Card, Embedder, Model, load_model, open_embedder, save_model
 from farvox.zoo.pull import is_pulled
 from farvox.zoo.table import zoo_model
@@ -55,17 +56,17 @@ def compare(
     bench: Bench, name: str, spec: str | Path, corpora: dict[str, list[str]], folder: Path, quick: bool
 ) -> None:
     """Every way to run a model, on every corpus, in turn; all of them next to the reference."""
-    model, most = load_model(spec), {"fp32": peak(bench, torch.float32), "bf16": peak(bench, torch.bfloat16)}
-    ways: dict[str, Embedder] = {
-        "torch fp32": open_embedder(spec),
-        "torch bf16": open_embedder(spec, precision="bf16"),
-    }
+    precisions = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    if not has_bf16(torch.device("cpu")):
+        del precisions["bf16"]
+    model, most = load_model(spec), {name: peak(bench, dtype) for name, dtype in precisions.items()}
+    ways: dict[str, Embedder] = {f"torch {name}": open_embedder(spec, precision=name) for name in precisions}
     if not quick:
         exported = folder / f"{name}.onnx"
         export_onnx(model, Card(), exported)
         ways["onnxruntime fp32"] = open_embedder(exported)
         if importlib.util.find_spec("openvino"):
-            for precision in ("fp32", "bf16"):
+            for precision in precisions:
                 ways[f"openvino {precision}"] = open_embedder(
                     exported, backend="openvino", precision=precision
                 )

@@ -4,6 +4,8 @@ python benchmarks/run.py                   # all; the rows go to results/latest.
 python benchmarks/run.py scoring features  # some
 python benchmarks/run.py --check           # fails on a ratio lost against results/base.json
 python benchmarks/run.py --base            # what was found becomes results/base.json and the docs' table
+
+The base holds the figures of each kind of machine (processor, cores, instructions): ratios, too, are of one.
 """
 
 from __future__ import annotations
@@ -95,11 +97,29 @@ def as_markdown(lines: list[list[str]]) -> str:
     return "\n".join([head, "|" + "---|" * len(lines[0]), *body]) + "\n"
 
 
-def for_the_page(found: dict) -> str:
-    """What the docs say of a file of results, between the two marks."""
-    rows, on = [row_of(fields) for fields in found["rows"]], found["machine"]
-    said = f"{on['cores']} cores of {on['cpu']} ({on['flags']}), Python {on['python']}, numpy {on['numpy']}"
-    return f"{BEGIN}\n{said}:\n\n{as_markdown(table(rows))}\n{END}"
+def for_the_page(base: list[dict]) -> str:
+    """What the docs say of the base, between the two marks."""
+    parts = []
+    for found in base:
+        rows, on = [row_of(fields) for fields in found["rows"]], found["machine"]
+        said = f"{kind_of(on)}, Python {on['python']}, numpy {on['numpy']}"
+        parts.append(f"{said}:\n\n{as_markdown(table(rows))}\n")
+    return f"{BEGIN}\n{''.join(parts)}{END}"
+
+
+def kind_of(on: dict) -> str:
+    """The kind of machine, in words."""
+    return f"{on['cores']} cores of {on['cpu']} ({on['flags']})"
+
+
+def read_base() -> list[dict]:
+    """The figures to keep, of each kind of machine."""
+    return json.loads(BASE.read_text()) if BASE.exists() else []
+
+
+def of_this_kind(base: list[dict], on: dict) -> dict | None:
+    """What the base holds of a kind of machine."""
+    return next((found for found in base if kind_of(found["machine"]) == kind_of(on)), None)
 
 
 def lost(base: list[Row], now: list[Row]) -> list[str]:
@@ -148,28 +168,30 @@ def main() -> int:
     LATEST.write_text(json.dumps(found, indent=1) + "\n")
     if options.base:
         write_base(found)
-    return check(rows, chosen, more) if options.check else 0
+    return check(found["machine"], rows, chosen, more) if options.check else 0
 
 
 def write_base(found: dict) -> None:
-    """Make these the figures to keep; rows of stages that were not run stay."""
+    """Make these the figures to keep of this kind of machine; rows of stages that were not run stay."""
+    base = read_base()
+    earlier = of_this_kind(base, found["machine"])
     run = {fields["stage"] for fields in found["rows"]}
-    kept = json.loads(BASE.read_text())["rows"] if BASE.exists() else []
-    rows = found["rows"] + [fields for fields in kept if fields["stage"] not in run]
-    found = {**found, "rows": sorted(rows, key=lambda fields: fields["stage"])}
-    BASE.write_text(json.dumps(found, indent=1) + "\n")
+    kept = [fields for fields in (earlier or {"rows": []})["rows"] if fields["stage"] not in run]
+    found = {**found, "rows": sorted(found["rows"] + kept, key=lambda fields: fields["stage"])}
+    base = [found if each is earlier else each for each in base] + [found] * (earlier is None)
+    BASE.write_text(json.dumps(base, indent=1) + "\n")
     if PAGE.exists():
         before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(before + for_the_page(found) + rest.partition(END)[2])
+        PAGE.write_text(before + for_the_page(base) + rest.partition(END)[2])
 
 
-def check(rows: list[Row], chosen: list[str], more: list[str]) -> int:
+def check(on: dict, rows: list[Row], chosen: list[str], more: list[str]) -> int:
     """Say which ratios are lost; a stage that lost one is run once more before that is believed."""
-    if not BASE.exists():
-        print(f"{BASE} is missing: 'make bench-base' makes it")
+    kept = of_this_kind(read_base(), on)
+    if kept is None:
+        print(f"{BASE} has no figures of {kind_of(on)}: 'make bench-base' adds them")
         return 1
-    base = [row_of(fields) for fields in json.loads(BASE.read_text())["rows"]]
-    base = [row for row in base if row.stage in chosen]
+    base = [row for row in map(row_of, kept["rows"]) if row.stage in chosen]
     faults = lost(base, rows)
     for stage in stages_of(faults):
         again = run_stage(stage, more)

@@ -97,7 +97,7 @@ class OptimRecipe:
     clip_norm: float = 0.0
     """Largest gradient norm; 0: not clipped."""
     precision: str = "fp32"
-    """``fp32``, ``bf16`` or ``fp16`` autocast."""
+    """``fp32``, or autocast to ``bf16`` or ``fp16``; ``auto``: bf16 where the device has it, else fp32."""
     sync_batchnorm: bool = False
     """BatchNorm statistics over all ranks; default: per rank, as in the baseline."""
     freeze_batchnorm: bool = False
@@ -240,7 +240,7 @@ def parse_recipe(table: Mapping[str, Any], source: str = "recipe") -> Recipe:
         ("data.features", recipe.data.features, ("device", "workers")),
         ("init.classifier", recipe.init.classifier, ("new", "means", "keep", "extend")),
         ("optim.name", recipe.optim.name, ("sgd", "adam", "adamw")),
-        ("optim.precision", recipe.optim.precision, ("fp32", "bf16", "fp16")),
+        ("optim.precision", recipe.optim.precision, ("auto", "fp32", "bf16", "fp16")),
         ("schedule.kind", recipe.schedule.kind, ("multistep", "linear", "cosine", "exponential", "constant")),
         ("device", recipe.device, ("auto", "cpu", "cuda", "mps")),
         *(

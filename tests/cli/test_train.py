@@ -125,7 +125,7 @@ def test_two_processes_are_one_run(recipe_file, tmp_path, capfd):
     one = capfd.readouterr().out
     assert farvox("train", recipe_file, "--run-dir", tmp_path / "two", "--gpus", "2", *words) == 0
     two = capfd.readouterr().out
-    assert "2 process(es) on cpu" in two and two.count("model: ") == 1
+    assert "2 process(es) on cpu, fp32" in two and two.count("model: ") == 1
     assert re.findall("^Epoch.*", one, re.MULTILINE) == re.findall("^Epoch.*", two, re.MULTILINE)
     losses = []
     for name in ("one", "two"):

@@ -54,8 +54,37 @@ def test_runs_of_the_same_rows_are_pooled(harness):
     assert [each.ratios for each in pooled] == [[8.0, 4.0]]
 
 
+def test_each_kind_of_machine_has_its_own_base(harness, monkeypatch, tmp_path, capsys):
+    names = harness["write_base"].__globals__
+    monkeypatch.setitem(names, "BASE", tmp_path / "base.json")
+    monkeypatch.setitem(names, "PAGE", tmp_path / "page.md")
+    (tmp_path / "page.md").write_text(f"head\n{harness['BEGIN']}old{harness['END']}tail\n")
+    one = {**harness["machine"](), "flags": "avx2"}
+    other = {**one, "flags": "avx2 avx512f"}
+
+    def found(on, stage, ours):
+        return {
+            "machine": on,
+            "rows": [{"stage": stage, "name": "a", "unit": "s", "ours": [ours], "reference": [8.0]}],
+        }
+
+    for each in (found(one, "x", 1.0), found(other, "x", 4.0), found(one, "y", 1.0), found(one, "x", 2.0)):
+        harness["write_base"](each)
+    kept = [[(row["stage"], row["ours"]) for row in each["rows"]] for each in harness["read_base"]()]
+    assert kept == [[("x", [2.0]), ("y", [1.0])], [("x", [4.0])]]
+    page = (tmp_path / "page.md").read_text()
+    assert page.startswith("head\n") and page.endswith("tail\n") and "old" not in page
+    assert page.count("(avx2), ") == page.count("(avx2 avx512f), ") == 1
+    now = [row(harness, "a", [2.2], (8.0,), stage="x")]
+    assert harness["check"](one, now, ["x"], []) == 0
+    assert harness["check"]({**one, "cores": 99}, now, ["x"], []) == 1
+    assert "has no figures of 99 cores" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(not (BENCHMARKS / "results/base.json").exists(), reason="no base yet")
 def test_the_base_knows_only_stages_that_there_are_and_the_docs_show_it(harness):
-    found = json.loads((BENCHMARKS / "results/base.json").read_text())
-    assert {fields["stage"] for fields in found["rows"]} <= set(harness["stages"]())
-    assert harness["for_the_page"](found) in (BENCHMARKS.parent / "docs/performance.md").read_text()
+    base = json.loads((BENCHMARKS / "results/base.json").read_text())
+    kinds = [harness["kind_of"](found["machine"]) for found in base]
+    assert len(set(kinds)) == len(kinds)
+    assert {fields["stage"] for found in base for fields in found["rows"]} <= set(harness["stages"]())
+    assert harness["for_the_page"](base) in (BENCHMARKS.parent / "docs/performance.md").read_text()

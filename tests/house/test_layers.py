@@ -13,8 +13,8 @@ FLOORS = (
     ("acoustics",),
     ("io",),
     (
-        "recipe", "recipe_evaluate", "recipe_selftrain", "types", "errors", "rng", "memory", "progress",
-        "__init__",
+        "recipe", "recipe_evaluate", "recipe_selftrain", "types", "errors", "rng", "memory", "precision",
+        "progress", "__init__",
     ),
 )  # fmt: skip
 APART = {"corpora", "features", "augment", "models", "metrics"}

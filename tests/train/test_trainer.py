@@ -99,6 +99,21 @@ def test_half_precision_runs_and_goes_on(precision, tmp_path, train_here, same_w
     assert all(math.isfinite(step["loss"]) for step in logged(tmp_path / "once"))
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_auto_is_bf16_where_the_device_has_it_and_a_run_says_what_it_computes_in(
+    there, tmp_path, train_here, same_weights, monkeypatch, capsys
+):
+    for module in ("farvox.precision", "farvox.train.trainer"):
+        monkeypatch.setattr(f"{module}.has_bf16", lambda device: there)
+    changes = {"schedule": {"epochs": 1}}
+    for name in ("auto", "bf16", "fp32"):
+        train_here(tmp_path / name, changes | {"optim": {"precision": name}})
+        said = capsys.readouterr().out
+        assert ("has no bf16 and imitates it" in said) == (name == "bf16" and not there)
+    assert same_weights(tmp_path / "auto", tmp_path / ("bf16" if there else "fp32"), 0)
+    assert not same_weights(tmp_path / "auto", tmp_path / ("fp32" if there else "bf16"), 0)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

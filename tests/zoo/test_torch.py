@@ -8,8 +8,10 @@ from farvox.errors import ModelError
 from farvox.features.frontend import FrontEndConfig, build_frontend
 from farvox.models.registry import build_model
 from farvox.models.resnet import fold_batch_norms
+from farvox.precision import has_bf16
 from farvox.zoo import Model, TorchEmbedder, open_embedder
 
+needs_bf16 = pytest.mark.skipif(not has_bf16(torch.device("cpu")), reason="this CPU has no bf16")
 SIZES = {
     "resnet34": {"channels": 16, "blocks": [1, 2, 1, 1], "embedding_dim": 24},
     "ffsvc-resnet34": {"channels": 16, "blocks": [2, 1, 1, 1], "embedding_dim": 24},
@@ -64,6 +66,7 @@ def test_every_two_dimensional_batch_norm_is_folded(name):
     assert count_2d(network) == 0
 
 
+@needs_bf16
 @pytest.mark.parametrize("name", SIZES)
 def test_bf16_is_near(name):
     model = made(name)
@@ -75,6 +78,7 @@ def test_bf16_is_near(name):
         assert found_E.dtype == np.float32 and cosine > 0.999 and not np.array_equal(found_E, expected_E)
 
 
+@needs_bf16
 def test_features_stay_in_fp32(monkeypatch):
     model, seen = made("xvector"), []
     monkeypatch.setattr(model.network, "forward", lambda feats_BFM: seen.append(feats_BFM) or feats_BFM[:, 0])
@@ -83,7 +87,7 @@ def test_features_stay_in_fp32(monkeypatch):
     assert torch.equal(seen[0], model.frontend(torch.from_numpy(wav_T)[None]))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
 def test_embeddings_are_the_same_side_by_side(precision):
     embedder = TorchEmbedder(made("resnet34"), precision=precision)
     threads = torch.get_num_threads()
@@ -94,6 +98,12 @@ def test_embeddings_are_the_same_side_by_side(precision):
         together = list(pool.map(embedder.embed, waves()))
     for found_E, expected_E in zip(together, alone, strict=True):
         np.testing.assert_allclose(found_E, expected_E, atol=1e-5 * np.abs(expected_E).max())
+
+
+def test_bf16_is_refused_on_a_cpu_that_would_imitate_it(monkeypatch):
+    monkeypatch.setattr("farvox.zoo.torch.has_bf16", lambda device: False)
+    with pytest.raises(ModelError, match="this CPU has no bf16, and imitating it is slow: leave --precision"):
+        TorchEmbedder(made("xvector"), precision="bf16")
 
 
 def test_a_precision_that_is_none_is_refused():

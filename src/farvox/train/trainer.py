@@ -26,6 +26,7 @@ from farvox.memory import keep_freed_memory
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.margin import Head
 from farvox.models.registry import build_head, build_model
+from farvox.precision import has_bf16, resolve_precision
 from farvox.recipe import Recipe, recipe_to_table
 from farvox.train import checkpoint
 from farvox.train.checkpoint import TrainingState
@@ -144,11 +145,14 @@ class Run:
         """Lines on what is being trained on what."""
         count = sum(p.numel() for p in self.network.parameters())
         ignored = self.recipe.optim.channels_last and _is_on_many_cpus(self.world)
+        imitated = self.stepper.precision == "bf16" and not has_bf16(self.world.device)
         return (
             f"{len(self.table)} utterances, {len(self.table.speaker_names)} speakers, "
             f"{len(self.classes)} classes; "
             f"{self.plan.steps_per_epoch} steps of {self.plan.batch_size} an epoch\n"
-            f"{self.model_name}: {count:,} parameters; {self.world.size} process(es) on {self.world.device}"
+            f"{self.model_name}: {count:,} parameters; {self.world.size} process(es) on {self.world.device}, "
+            f"{self.stepper.precision}"
+            + ("\noptim.precision: this device has no bf16 and imitates it, which is slow" * imitated)
             + (f"\n{self.shard.describe()}" if self.shard else "")
             + ("\noptim.channels_last is left out: torch crashes on it in several CPU processes" * ignored)
         )
@@ -232,7 +236,8 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
     on_device = nn.Identity() if in_workers else _training_frontend(start.frontend).to(world.device)
     stepper = Stepper(
         wrapped, on_device, optimizer,
-        device=world.device, precision=optim.precision, clip_norm=optim.clip_norm,
+        device=world.device, precision=resolve_precision(optim.precision, world.device),
+        clip_norm=optim.clip_norm,
         teacher=teacher, anchor=anchor, shard=shard,
     )  # fmt: skip
     validation = (

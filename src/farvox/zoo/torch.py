@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from farvox.errors import ModelError
+from farvox.precision import has_bf16
 from farvox.zoo.card import Card
 from farvox.zoo.embedder import PRECISIONS, Embedding, Wave, refuse_short
 from farvox.zoo.model import Model
@@ -95,14 +96,13 @@ def refuse_precision(precision: str, device: torch.device) -> None:
     """Refuse what torch cannot compute in on a device.
 
     Raises:
-        ModelError: neither fp32 nor bf16, or bf16 on a GPU that has none.
+        ModelError: neither fp32 nor bf16, or bf16 on a device that has none.
     """
-    import torch
-
     if precision not in PRECISIONS:
         raise ModelError(f"precision '{precision}' is unknown: {' or '.join(PRECISIONS)}")
-    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ModelError(f"{device} has no bf16: leave --precision out, or take --device cpu")
+    if precision == "bf16" and not has_bf16(device):
+        which = "this CPU" if device.type == "cpu" else str(device)
+        raise ModelError(f"{which} has no bf16, and imitating it is slow: leave --precision out")
 
 
 def _for_evaluation(network: EmbeddingNetwork, precision: str) -> nn.Module:

@@ -1,0 +1,44 @@
+"""What "auto" comes to on the devices there are."""
+
+import pytest
+import torch
+
+from farvox.precision import has_bf16, resolve_precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("instructions", "expected"),
+    [
+        ({"avx2"}, "fp32"),
+        ({"avx512_f"}, "fp32"),
+        ({"avx512_bf16"}, "bf16"),
+        ({"amx_bf16"}, "bf16"),
+        ({"bf16"}, "bf16"),
+    ],
+)
+def test_a_cpu_takes_bf16_only_where_it_has_instructions_for_it(instructions, expected, monkeypatch):
+    there = dict.fromkeys(("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "bf16"), False)
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: there | dict.fromkeys(instructions, True), raising=False
+    )
+    assert resolve_precision("auto", CPU) == expected
+
+
+def test_a_torch_too_old_to_tell_stays_with_fp32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not has_bf16(CPU) and resolve_precision("auto", CPU) == "fp32"
+
+
+def test_a_gpu_that_only_imitates_bf16_does_not_count(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **how: asked.append(how) or False)
+    assert resolve_precision("auto", torch.device("cuda")) == "fp32" and asked == [
+        {"including_emulation": False}
+    ]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_what_is_asked_for_by_name_is_taken(precision):
+    assert resolve_precision(precision, CPU) == precision
