@@ -3,7 +3,8 @@
 The reference embeds one file after the other by eager torch in fp32, each on all cores, as the scripts of
 the FFSVC2022 baseline and of WeSpeaker do: read, features, network. The ResNet34 has random weights; CAM++
 those of campplus-zh-en, where they are in the cache. Ours are what ``farvox extract`` runs, reading ahead, an
-utterance on each core. A CPU without bf16 has no rows of it. OpenVINO's need the extra ``openvino``; exports take a minute and a half.
+utterance on each core. A CPU without bf16 has no rows of it. OpenVINO's need the extra ``openvino``; exports
+take a minute and a half.
 """
 
 from __future__ import annotations
