@@ -31,9 +31,10 @@ from farvox.recipe import Recipe, recipe_to_table
 from farvox.train import checkpoint
 from farvox.train.checkpoint import TrainingState
 from farvox.train.claim import claim_run_dir
+from farvox.train.contradictions import refuse_contradictions
 from farvox.train.distributed import World, synchronise_batchnorm
 from farvox.train.example import mask_law, open_augmenter
-from farvox.train.freeze import EVERYTHING, Frozen, find_frozen
+from farvox.train.freeze import Frozen, find_frozen
 from farvox.train.log import RunLog
 from farvox.train.means import start_at_means
 from farvox.train.objective import Anchor, Teacher, TrainingModel
@@ -159,30 +160,8 @@ class Run:
 
 
 def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
-    optim, data = recipe.optim, recipe.data
-    if recipe.schedule.epochs <= recipe.schedule.first_epoch:
-        raise RecipeError(
-            f"schedule.epochs = {recipe.schedule.epochs}: training ends before its first epoch, "
-            f"{recipe.schedule.first_epoch}; epochs are numbered through, so give the number after the last"
-        )
-    if optim.batch_size % (world.size * optim.accumulate):
-        raise RecipeError(
-            f"optim.batch_size {optim.batch_size} does not divide into {world.size} process(es) "
-            f"x {optim.accumulate} accumulation steps"
-        )
-    if data.domain_weights and len(data.domain_weights) != len(data.train):
-        raise RecipeError(
-            f"data.domain_weights has {len(data.domain_weights)} entries, data.train {len(data.train)} dirs"
-        )
-    distill = recipe.distill
-    if not distill.weight and not distill.classify:
-        raise RecipeError("distill.weight and distill.classify are both 0: there is nothing to minimise")
-    if EVERYTHING in optim.freeze and not distill.classify:
-        raise RecipeError("the network is frozen and the head is not trained (distill.classify = 0)")
-    if optim.compile and optim.checkpointing:
-        raise RecipeError("optim.compile and optim.checkpointing exclude each other; set one of them")
-    _refuse_shards(recipe)
-    _refuse_without_model(recipe)
+    refuse_contradictions(recipe, world.size)
+    optim, data, distill = recipe.optim, recipe.data, recipe.distill
     table = TrainingTable.open(data.train, labelled=distill.classify > 0)
     plan = EpochPlan(
         recipe.seed, table.speakers_N, optim.batch_size, data.sampling,
@@ -237,8 +216,7 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
     stepper = Stepper(
         wrapped, on_device, optimizer,
         device=world.device, precision=resolve_precision(optim.precision, world.device),
-        clip_norm=optim.clip_norm,
-        teacher=teacher, anchor=anchor, shard=shard,
+        clip_norm=optim.clip_norm, teacher=teacher, anchor=anchor, shard=shard,
     )  # fmt: skip
     validation = (
         Validation(Path(recipe.validate.data), Path(recipe.validate.trials))
@@ -264,30 +242,6 @@ def _reduced(model: TrainingModel, shard: ShardedHead | None, *, unused: bool) -
         if not any(weight.requires_grad for weight in model.network.parameters()):
             return model  # DDP wants something to do
     return DistributedDataParallel(model, find_unused_parameters=unused)
-
-
-def _refuse_shards(recipe: Recipe) -> None:
-    """What a head in shards cannot be combined with."""
-    optim = recipe.optim
-    if not 0.0 < optim.sample_classes <= 1.0:
-        raise RecipeError(f"optim.sample_classes = {optim.sample_classes}: give a share above 0, up to 1")
-    if optim.sample_classes < 1.0 and not optim.shard_head:
-        raise RecipeError("optim.sample_classes draws from shards: set optim.shard_head = true")
-    if optim.shard_head and not recipe.distill.classify:
-        raise RecipeError("optim.shard_head: distill.classify = 0 leaves no head to train; leave it out")
-    if optim.shard_head and optim.precision == "fp16":
-        raise RecipeError("optim.shard_head and optim.precision = 'fp16' exclude each other; use 'bf16'")
-
-
-def _refuse_without_model(recipe: Recipe) -> None:
-    """Whatever holds on to the starting model needs one."""
-    for name, is_on in (
-        ("distill.weight", recipe.distill.weight > 0),
-        ("optim.l2_sp", recipe.optim.l2_sp > 0),
-        ("init.classifier = 'means'", recipe.init.classifier == "means"),
-    ):
-        if is_on and not recipe.init.model:
-            raise RecipeError(f"{name} needs a model to start from: set init.model")
 
 
 def _is_on_many_cpus(world: World) -> bool:
