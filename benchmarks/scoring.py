@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from _bench import Bench, at_most
+from _bench import Bench, at_most, peak_of_products
 from scipy.spatial.distance import cosine
 
 from farvox.metrics.detection import detection_error
@@ -25,12 +25,9 @@ DIMENSION = 256
 
 def main() -> None:
     bench = Bench(__doc__)
-    bench.parser.add_argument(
-        "--speed", type=float, default=105.0, help="float32 GFLOP/s of a core, for floors"
-    )
     options = bench.parse()
     scale = 0.02 if options.quick else 1.0
-    peak = options.speed * 1e9 * 2
+    peak = peak_of_products()
     with tempfile.TemporaryDirectory() as name:
         trials_of_embeddings(bench, Path(name), int(1_000_000 * scale), int(5_000 * scale), peak)
         long_list(bench, Path(name), int(10_000_000 * scale))
