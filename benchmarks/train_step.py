@@ -38,10 +38,8 @@ def main() -> None:
     )
     quickest = resolve_precision("auto", torch.device("cpu"))
     precisions = ["fp32"] if quickest == "fp32" else ["fp32", "bf16"]
-    variants, best = (
-        [precision + order for precision in precisions for order in ORDERS],
-        f"{quickest} channels_last",
-    )
+    variants = [precision + order for precision in precisions for order in ORDERS]
+    best = f"{quickest} channels_last"
     bench.parser.add_argument("--variants", nargs="*", default=[best], help=f"of {', '.join(variants)}")
     bench.parser.add_argument(
         "--all", action="store_true", help="all variants (compiling takes a minute each)"

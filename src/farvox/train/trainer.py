@@ -153,7 +153,10 @@ class Run:
             f"{self.plan.steps_per_epoch} steps of {self.plan.batch_size} an epoch\n"
             f"{self.model_name}: {count:,} parameters; {self.world.size} process(es) on {self.world.device}, "
             f"{self.stepper.precision}"
-            + ("\noptim.precision: this device has no bf16 and imitates it, which is slow" * imitated)
+            + (
+                "\noptim.precision: this device has no bf16 and imitates it, which is slow: take auto"
+                * imitated
+            )
             + (f"\n{self.shard.describe()}" if self.shard else "")
             + ("\noptim.channels_last is left out: torch crashes on it in several CPU processes" * ignored)
         )
