@@ -78,6 +78,8 @@ def test_a_file_that_was_cut_off_is_refused_without_noise(
 @pytest.mark.parametrize("suffix", ["wav", "wavex", "rf64", "au", "sph", "w64"])
 def test_bytes_after_the_end_of_the_audio_are_no_harm(whole: dict[str, bytes], suffix: str) -> None:
     refuse_truncated("a", io.BytesIO(whole[suffix] + bytes(1000)))
+    with pytest.raises(AudioError, match="a: truncated"):  # so the length was found
+        refuse_truncated("a", io.BytesIO(whole[suffix][:-1000]))
 
 
 def test_a_tag_before_the_frames_of_an_mp3_is_passed_over(whole: dict[str, bytes]) -> None:
@@ -89,6 +91,8 @@ def test_a_tag_before_the_frames_of_an_mp3_is_passed_over(whole: dict[str, bytes
 
 def test_a_webm_stream_of_open_length_promises_nothing(whole: dict[str, bytes]) -> None:
     content = bytearray(whole["webm"])
+    with pytest.raises(AudioError, match=r"a\.webm: truncated"):
+        refuse_truncated("a.webm", io.BytesIO(content[:-1000]))
     at = content.index(b"\x18\x53\x80\x67") + 4
     content[at : at + 8] = b"\x01" + b"\xff" * 7
     refuse_truncated("a.webm", io.BytesIO(content))

@@ -243,7 +243,7 @@ def test_a_changed_bit_is_noticed_anywhere(exported, tmp_path):
     content = bytearray(exported.read_bytes())
     for position in np.linspace(0, len(content) - 1, 60).astype(int):
         content[position] ^= 4
-        refused(tmp_path / "m.onnx", bytes(content))
+        assert refused(tmp_path / "m.onnx", bytes(content)), position
         content[position] ^= 4
 
 
