@@ -120,7 +120,7 @@ def our_step(model, words, feats_BFM, labels_B):
     keep_freed_memory(all_of_it=True)
     network = build_model(model)
     if "channels_last" in words:
-        network.to(memory_format=torch.channels_last)
+        network.use_channels_last()
     head = build_head("aam", 256, CLASSES)
     training = TrainingModel(network, head, compiled="compile" in words).train()
     optimizer = build_optimizer(

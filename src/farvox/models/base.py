@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from farvox.errors import AudioError, ModelError
@@ -20,7 +21,10 @@ class EmbeddingNetwork(nn.Module):
         num_mels: features per frame that it takes.
         embedding_dim: numbers per embedding that it gives.
         min_frames: the shortest utterance, in frames, that it can embed.
+        channels_last: see `use_channels_last`.
     """
+
+    channels_last = False
 
     def __init__(self, *, num_mels: int, embedding_dim: int, min_frames: int = 1) -> None:
         super().__init__()
@@ -32,7 +36,7 @@ class EmbeddingNetwork(nn.Module):
         self.min_frames = min_frames
 
     def mels_first(self, feats_BFM: Tensor) -> Tensor:
-        """Check features and give them as a convolution wants them: [B, M, F].
+        """Check features and give them as a convolution wants them: [B, M, F], in the network's memory order.
 
         Raises:
             ModelError: another number of mels than the network was built for.
@@ -48,7 +52,13 @@ class EmbeddingNetwork(nn.Module):
                 f"an utterance of {feats_BFM.shape[1]} frames is too short: "
                 f"the network needs at least {self.min_frames}"
             )
-        return feats_BFM.transpose(1, 2)
+        mels_BMF = feats_BFM.transpose(1, 2)
+        return mels_BMF if self.channels_last else mels_BMF.contiguous()
+
+    def use_channels_last(self) -> None:
+        """Keep all channels of a place side by side in memory: the quicker order in bf16."""
+        self.channels_last = True
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def stages(self) -> list[nn.Module]:
         """The repeated parts, in order: what the outermost lists and sequences of modules hold."""

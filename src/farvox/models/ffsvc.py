@@ -19,7 +19,8 @@ from torch.nn import functional as fn
 
 from farvox.errors import ModelError
 from farvox.models.base import EmbeddingNetwork
-from farvox.models.pooling import VARIANCE_FLOOR, GlobalStatistics, widen
+from farvox.models.frames import FrameConv, FrameNorm, cat_channels, chunk_channels
+from farvox.models.pooling import VARIANCE_FLOOR, GlobalStatistics, mean_over_frames, widen
 from farvox.models.resnet import ResNetTrunk
 
 
@@ -85,8 +86,8 @@ class FfsvcAttentiveStatistics(nn.Module):
 
     def forward(self, x_BCF: Tensor) -> Tensor:
         """Pool [B, C, F] to [B, 2C]."""
-        x_BFC = widen(x_BCF).transpose(1, 2)
-        weighted_BFC = self.attention(x_BFC) * x_BFC
+        weight_BF1, x_BFC = self.attention(x_BCF.transpose(1, 2)), widen(x_BCF).transpose(1, 2)
+        weighted_BFC = weight_BF1 * x_BFC
         mean_BC = weighted_BFC.sum(dim=1) if self.mended else weighted_BFC.mean(dim=1)
         variance_BC = (x_BFC * weighted_BFC).sum(dim=1) - mean_BC.square()
         spread_BC = variance_BC.clamp(min=VARIANCE_FLOOR).sqrt() if self.mended else variance_BC
@@ -104,19 +105,19 @@ class FfsvcBlock(nn.Module):
         width = channels // scale
         # The branch of chunk 0 exists in the baseline but is never run.
         branches = [str(i) for i in range(0 if unused_branch else 1, scale)]
-        self.conv1 = nn.Conv1d(channels, channels, 1)
-        self.bn1 = nn.BatchNorm1d(channels)
+        self.conv1 = FrameConv(channels, channels, 1)
+        self.bn1 = FrameNorm(channels)
         self.convs = nn.ModuleDict(
             {
-                i: nn.Conv1d(
+                i: FrameConv(
                     width, width, 3, dilation=dilation, padding=dilation, bias=False, padding_mode="reflect"
                 )
                 for i in branches
             }
         )
-        self.bns = nn.ModuleDict({i: nn.BatchNorm1d(width) for i in branches})
-        self.conv3 = nn.Conv1d(channels, channels, 1)
-        self.bn3 = nn.BatchNorm1d(channels)
+        self.bns = nn.ModuleDict({i: FrameNorm(width) for i in branches})
+        self.conv3 = FrameConv(channels, channels, 1)
+        self.bn3 = FrameNorm(channels)
         self.fc1 = nn.Linear(channels, bottleneck)
         self.fc2 = nn.Linear(bottleneck, channels)
         if unused_branch:
@@ -126,13 +127,13 @@ class FfsvcBlock(nn.Module):
 
     def forward(self, x_BCF: Tensor) -> Tensor:
         """[B, C, F] to the same shape."""
-        untouched, *chunks = fn.relu(self.bn1(self.conv1(x_BCF))).chunk(self.scale, dim=1)
+        untouched, *chunks = chunk_channels(fn.relu(self.bn1(self.conv1(x_BCF))), self.scale)
         outs: list[Tensor] = []
         for i, chunk in enumerate(chunks, start=1):
             branch_input = chunk + outs[-1] if outs else chunk
             outs.append(fn.relu(self.bns[str(i)](self.convs[str(i)](branch_input))))
-        y_BCF = fn.relu(self.bn3(self.conv3(torch.cat([*outs, untouched], dim=1))))
-        gate_BC = torch.sigmoid(self.fc2(fn.relu(self.fc1(widen(y_BCF).mean(dim=2)))))
+        y_BCF = fn.relu(self.bn3(self.conv3(cat_channels([*outs, untouched]))))
+        gate_BC = torch.sigmoid(self.fc2(fn.relu(self.fc1(mean_over_frames(y_BCF)))))
         return y_BCF * gate_BC.unsqueeze(-1) + x_BCF
 
 
@@ -170,12 +171,12 @@ class FfsvcEcapaTdnn(EmbeddingNetwork):
             )
         if pooling not in ("ffsvc", "mended"):
             raise ModelError(f"unknown pooling '{pooling}': ffsvc or mended")
-        self.conv1 = nn.Conv1d(num_mels, channels, 5)
-        self.bn1 = nn.BatchNorm1d(channels)
+        self.conv1 = FrameConv(num_mels, channels, 5)
+        self.bn1 = FrameNorm(channels)
         self.block1 = FfsvcBlock(channels, 2, scale, bottleneck, unused_branch)
         self.block2 = FfsvcBlock(channels, 3, scale, bottleneck, unused_branch)
         self.block3 = FfsvcBlock(channels, 4, scale, bottleneck, unused_branch)
-        self.conv2 = nn.Conv1d(3 * channels, 3 * channels, 1)
+        self.conv2 = FrameConv(3 * channels, 3 * channels, 1)
         self.ASP = FfsvcAttentiveStatistics(3 * channels, bottleneck, mended=pooling == "mended")
         self.bn2 = nn.BatchNorm1d(6 * channels)
         self.fc = nn.Linear(6 * channels, embedding_dim)
@@ -188,7 +189,7 @@ class FfsvcEcapaTdnn(EmbeddingNetwork):
         y1_BCF = self.block1(x_BCF)
         y2_BCF = self.block2(y1_BCF)
         y3_BCF = self.block3(y2_BCF)
-        y_BCF = fn.relu(self.conv2(torch.cat([y1_BCF, y2_BCF, y3_BCF], dim=1)))
+        y_BCF = fn.relu(self.conv2(cat_channels([y1_BCF, y2_BCF, y3_BCF])))
         emb_BE: Tensor = self.drop(self.bn3(self.fc(self.bn2(self.ASP(y_BCF)))))
         return emb_BE
 

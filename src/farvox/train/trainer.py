@@ -192,7 +192,7 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
     schedule = _schedule(recipe, plan, head)
     network.to(world.device)
     if optim.channels_last and not _is_on_many_cpus(world):
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.use_channels_last()
     teacher = Teacher(network) if distill.weight else None
     if optim.sync_batchnorm:
         synchronise_batchnorm(network)
