@@ -245,9 +245,8 @@ def machine() -> dict[str, str | int]:
         )
         found = {key.strip(): value.strip() for key, value in lines.items()}
         model = found.get("model name", model)
-        if "cpu family" in found:  # a virtual machine often tells no more of it than who made it
-            model += f", family {found['cpu family']}"
-        wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+        # The last but one tells Zen 5 from Zen 4, where the model says no more than who made it.
+        wanted = ("avx2", "avx512f", "avx512_bf16", "avx512_vp2intersect", "amx_bf16")
         flags = " ".join(flag for flag in wanted if flag in found.get("flags", "").split())
     import numpy
 

@@ -146,7 +146,7 @@ def main() -> None:
     bench = Bench(__doc__)
     for name in ("speech", "noise", "music", "rirs"):
         bench.parser.add_argument(f"--{name}", type=Path, help="a data dir, not made on the spot")
-    bench.parser.add_argument("--samples", type=int, default=6400)
+    bench.parser.add_argument("--samples", type=int, default=25_600)
     options = bench.parse()
     samples = 640 if options.quick else options.samples
     with tempfile.TemporaryDirectory() as name:

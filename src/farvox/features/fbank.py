@@ -39,7 +39,7 @@ class _LogMel(nn.Module):
         self.config = config
         self.register_buffer("window_N", torch.from_numpy(window_N.astype(np.float32)), persistent=False)
         self.register_buffer("mel_KM", torch.from_numpy(mel_KM.astype(np.float32)), persistent=False)
-        self.bands = _bands(mel_KM)
+        self.bands = _bands(self.mel_KM)
 
     def forward(self, wav_BT: Tensor) -> Tensor:
         """Features of a batch of waveforms of one length.
@@ -82,11 +82,8 @@ class _LogMel(nn.Module):
                 count = len(part_FN)
                 self.prepare_(part_FN, scratch.padded_FN[:count, :num_samples], scratch.frames_FN[:count])
                 power_FK = scratch.power(count)
-                for first, last, low, high in self.bands:
-                    torch.mm(
-                        power_FK[:, low:high], self.mel_KM[low:high, first:last],
-                        out=out_FM[start : start + count, first:last],
-                    )  # fmt: skip
+                for mels, bins, filters_KM in self.bands:
+                    torch.mm(power_FK[:, bins], filters_KM, out=out_FM[start : start + count, mels])
         return self.log(out_BFM)
 
     def log(self, power: Tensor) -> Tensor:
@@ -124,8 +121,9 @@ class _Scratch(threading.local):
             self.padded_FN = torch.zeros(_CACHED_FRAMES, n_fft)
             self.frames_FN = torch.empty(_CACHED_FRAMES, num_samples)
             self.spectrum_FK = torch.empty(_CACHED_FRAMES, num_bins, dtype=torch.complex64)
-            self.squares_FK2 = torch.empty(_CACHED_FRAMES, num_bins, 2)
             self.power_FK = torch.empty(_CACHED_FRAMES, num_bins)
+        # numpy squares parts of complex numbers faster than torch does.
+        self.squares_FK = np.empty((_CACHED_FRAMES, num_bins), np.float32)
 
     @staticmethod
     @cache
@@ -135,10 +133,13 @@ class _Scratch(threading.local):
 
     def power(self, count: int) -> Tensor:
         """Power spectrum of the first ``count`` rows of `padded_FN`."""
-        spectrum_FK, squares_FK2 = self.spectrum_FK[:count], self.squares_FK2[:count]
+        spectrum_FK, power_FK = self.spectrum_FK[:count], self.power_FK[:count]
         torch.fft.rfft(self.padded_FN[:count], out=spectrum_FK)
-        torch.square(torch.view_as_real(spectrum_FK), out=squares_FK2)
-        return torch.add(squares_FK2[..., 0], squares_FK2[..., 1], out=self.power_FK[:count])
+        complex_FK, squares_FK, out_FK = spectrum_FK.numpy(), self.squares_FK[:count], power_FK.numpy()
+        np.square(complex_FK.real, out=out_FK)
+        np.square(complex_FK.imag, out=squares_FK)
+        np.add(out_FK, squares_FK, out=out_FK)
+        return power_FK
 
 
 class KaldiFbank(_LogMel):
@@ -180,12 +181,27 @@ class KaldiFbank(_LogMel):
         return frames_BFN.mul_(self.window_N)
 
     def prepare_(self, raw_FN: Tensor, frames_FN: Tensor, scratch_FN: Tensor) -> None:
-        """`windowed`, step for step."""
-        sum_F1 = _sum_of_overlapping(raw_FN) if self.exact else raw_FN.sum(dim=-1, keepdim=True)
-        torch.sub(raw_FN, sum_F1 / self.config.frame_length, out=frames_FN)
+        """`windowed`, step for step if exact."""
+        if not self.exact and raw_FN.stride(1) == 1:
+            self._prepare_quickly_(raw_FN, frames_FN)
+            return
+        torch.sub(raw_FN, _sum_of_overlapping(raw_FN) / self.config.frame_length, out=frames_FN)
         torch.mul(frames_FN, self.config.preemphasis, out=scratch_FN)
         frames_FN[:, 1:] -= scratch_FN[:, :-1]
         frames_FN[:, :1] -= scratch_FN[:, :1]
+        frames_FN *= self.window_N
+
+    def _prepare_quickly_(self, raw_FN: Tensor, frames_FN: Tensor) -> None:
+        """`windowed` in half the passes: pre-emphasis comes first, and then goes what it left of the DC."""
+        (num_frames, length), (shift, _) = raw_FN.shape, raw_FN.stride()
+        left = 1 - self.config.preemphasis
+        wav_T = raw_FN.as_strided(((num_frames - 1) * shift + length,), (1,))
+        emphasised_T = torch.sub(wav_T[1:], wav_T[:-1], alpha=self.config.preemphasis)
+        level_F1 = raw_FN.mean(dim=-1, keepdim=True) * left
+        torch.sub(
+            emphasised_T.as_strided((num_frames, length - 1), (shift, 1)), level_F1, out=frames_FN[:, 1:]
+        )
+        torch.sub(left * raw_FN[:, :1], level_F1, out=frames_FN[:, :1])
         frames_FN *= self.window_N
 
     def log(self, power: Tensor) -> Tensor:
@@ -320,13 +336,14 @@ def _fft_size(config: FrontEndConfig) -> int:
     return 1 << (config.frame_length - 1).bit_length()
 
 
-def _bands(mel_KM: np.ndarray) -> list[tuple[int, int, int, int]]:
-    """Groups of filters: first and last filter, and of the frequencies that any of them hears."""
+def _bands(mel_KM: Tensor) -> list[tuple[slice, slice, Tensor]]:
+    """Groups of filters: which, the frequencies that any of them hears, and their part of ``mel_KM``."""
     edges = np.linspace(0, mel_KM.shape[1], min(_BANDS, mel_KM.shape[1]) + 1).astype(int)
     bands = []
     for first, last in itertools.pairwise(edges.tolist()):
-        heard = np.flatnonzero(mel_KM[:, first:last].any(axis=1))
-        bands.append((first, last, int(heard[0]), int(heard[-1]) + 1) if len(heard) else (first, last, 0, 1))
+        heard = torch.nonzero(mel_KM[:, first:last].any(dim=1)).flatten().tolist() or [0]
+        low, high = heard[0], heard[-1] + 1
+        bands.append((slice(first, last), slice(low, high), mel_KM[low:high, first:last].contiguous()))
     return bands
 
 
