@@ -20,7 +20,8 @@ from farvox.train.objective import TrainingModel
 RESNET = {"name": "resnet34", "num_mels": 24, "channels": 16, "blocks": [1, 1, 1, 1], "embedding_dim": 16}
 ECAPA = {"name": "ecapa", "num_mels": 24, "channels": 32, "embedding_dim": 16, "bottleneck": 16}
 
-# Small steps: with larger ones, on one process too, weights that differ by 1e-7 soon part by 1e-3.
+# Small steps: with larger ones, on one process too, weights that differ by 1e-7 soon part by 1e-3. With these a
+# learning rate larger by a millionth moves the losses of ECAPA by 1e-4 within the twenty steps.
 TWENTY_STEPS = {
     "data": {"epoch_size": 320, "num_frames": 60},
     "head": {"scale": 8.0},
@@ -160,7 +161,8 @@ def test_two_processes_have_the_losses_of_one(changes, on_two, tmp_path, train_h
     )
     assert len(one) == len(two) == 20 and np.ptp(one) > 0.1
     print(f"largest difference {np.abs(one - two).max():.1e}")
-    np.testing.assert_allclose(two, one, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(two[:10], one[:10], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(two, one, rtol=0, atol=5e-4)
 
 
 @pytest.mark.slow

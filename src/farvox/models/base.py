@@ -36,7 +36,7 @@ class EmbeddingNetwork(nn.Module):
         self.min_frames = min_frames
 
     def mels_first(self, feats_BFM: Tensor) -> Tensor:
-        """Check features and give them as a convolution wants them: [B, M, F], in the network's memory order.
+        """Check features and give them as a convolution wants them: [B, M, F], a view.
 
         Raises:
             ModelError: another number of mels than the network was built for.
@@ -52,8 +52,7 @@ class EmbeddingNetwork(nn.Module):
                 f"an utterance of {feats_BFM.shape[1]} frames is too short: "
                 f"the network needs at least {self.min_frames}"
             )
-        mels_BMF = feats_BFM.transpose(1, 2)
-        return mels_BMF if self.channels_last else mels_BMF.contiguous()
+        return feats_BFM.transpose(1, 2)
 
     def use_channels_last(self) -> None:
         """Keep all channels of a place side by side in memory: the quicker order in bf16."""

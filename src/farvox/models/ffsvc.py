@@ -185,7 +185,10 @@ class FfsvcEcapaTdnn(EmbeddingNetwork):
 
     def forward(self, feats_BFM: Tensor) -> Tensor:
         """Embed features: [B, F, M] to [B, E]."""
-        x_BCF = fn.relu(self.bn1(self.conv1(self.mels_first(feats_BFM))))
+        mels_BMF = self.mels_first(feats_BFM)  # in channels-last order, which all layers keep
+        if not self.channels_last:
+            mels_BMF = mels_BMF.contiguous()
+        x_BCF = fn.relu(self.bn1(self.conv1(mels_BMF)))
         y1_BCF = self.block1(x_BCF)
         y2_BCF = self.block2(y1_BCF)
         y3_BCF = self.block3(y2_BCF)
