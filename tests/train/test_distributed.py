@@ -20,8 +20,8 @@ from farvox.train.objective import TrainingModel
 RESNET = {"name": "resnet34", "num_mels": 24, "channels": 16, "blocks": [1, 1, 1, 1], "embedding_dim": 16}
 ECAPA = {"name": "ecapa", "num_mels": 24, "channels": 32, "embedding_dim": 16, "bottleneck": 16}
 
-# Small steps: with larger ones, on one process too, weights that differ by 1e-7 soon part by 1e-3. With these a
-# learning rate larger by a millionth moves the losses of ECAPA by 1e-4 within the twenty steps.
+# Small steps: with larger ones, on one process too, weights that differ by 1e-7 soon part by 1e-3. With
+# these a learning rate larger by a millionth moves the losses of ECAPA by 1e-4 within the twenty steps.
 TWENTY_STEPS = {
     "data": {"epoch_size": 320, "num_frames": 60},
     "head": {"scale": 8.0},
