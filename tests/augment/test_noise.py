@@ -101,6 +101,15 @@ def test_silent_crops_are_drawn_again(tmp_path):
     assert 0 < silent < 400 * 0.5**5 * 2.5
 
 
+@pytest.mark.parametrize("amplitude, silent", [(0.9e-5, True), (1.1e-5, False), (0.1, False)])
+@pytest.mark.parametrize("sounding", [slice(None), slice(0, 10_000), slice(20_000, None)])
+def test_silence_is_below_100_db_wherever_the_sound_is(amplitude, silent, sounding):
+    wav_T = np.zeros(30_000, dtype=np.float32)
+    wav_T[sounding] = 1
+    wav_T *= amplitude * np.sqrt(len(wav_T) / wav_T.sum())
+    assert is_silent(wav_T) == silent and is_silent(wav_T[:0])
+
+
 def test_a_bank_of_no_data_dirs_is_an_error():
     with pytest.raises(DataDirError, match="at least one data dir"):
         NoiseBank.open([])

@@ -88,6 +88,20 @@ def test_training_features_differ_only_where_filters_hold_nothing():
     assert (quick - exact)[~heard].abs().max() > 1e-2
 
 
+# One frame, three, and more than go into one block; without and with DC.
+@pytest.mark.parametrize("num_samples", [400, 720, 80_000])
+@pytest.mark.parametrize("level", [0.0, 0.3])
+def test_training_features_of_noise_are_the_exact_ones(num_samples, level):
+    noise_BT = level + 0.1 * torch.randn(2, num_samples, generator=torch.Generator().manual_seed(0))
+    exact, quick = (build_frontend(FrontEndConfig(mean="none"), exact=exact) for exact in (True, False))
+    wanted_BFM = exact(noise_BT)
+    heard = wanted_BFM.amax(dim=-1, keepdim=True) - wanted_BFM < 12
+    assert heard.float().mean() > 0.95
+    in_steps_of_two_BT = noise_BT.repeat_interleave(2, dim=1)[:, ::2]
+    for wav_BT in (noise_BT, in_steps_of_two_BT):
+        torch.testing.assert_close(quick(wav_BT)[heard], wanted_BFM[heard], atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("window", list(KALDI_WINDOWS))
 @pytest.mark.parametrize("scale", [32768.0, 1.0])
 def test_fbank_is_kaldis_with_every_window(window, scale):

@@ -56,9 +56,10 @@ def test_a_batch_norm_is_torch_s_and_keeps_the_order(ordered):
 def test_channels_are_cut_and_joined_in_order_and_so_are_their_gradients(ordered):
     x_BCF = ordered(torch.randn(2, 4, 15)).requires_grad_()
     strides = []
-    first, second = chunk_channels(x_BCF * 1, 2)
+    whole_BCF = x_BCF * 1
+    whole_BCF.register_hook(lambda grad: strides.append(grad.stride()))
+    first, second = chunk_channels(whole_BCF, 2)
     joined = cat_channels([second, first])
-    joined.register_hook(lambda grad: strides.append(grad.stride()))
     assert joined.stride() == x_BCF.stride()
     torch.testing.assert_close(joined, torch.cat([x_BCF[:, 2:], x_BCF[:, :2]], dim=1))
     (joined * x_BCF).sum().backward()

@@ -8,6 +8,7 @@ from farvox.models.pooling import (
     GlobalStatistics,
     TemporalStatistics,
     build_pooling,
+    unbiased_variance,
 )
 
 torch.manual_seed(0)
@@ -27,6 +28,15 @@ def test_global_statistics_are_mean_and_unbiased_deviation_of_each_channel():
     stats = GlobalStatistics(6)(MAPS_BCMF)
     torch.testing.assert_close(stats[:, :6], MAPS_BCMF.mean(dim=(2, 3)))
     torch.testing.assert_close(stats[:, 6:], MAPS_BCMF.std(dim=(2, 3)))
+
+
+def test_the_variance_and_its_gradient_are_torch_s():
+    x_BCF = torch.randn(2, 3, 50, dtype=torch.float64, requires_grad=True)
+    ours, theirs = unbiased_variance(x_BCF), x_BCF.var(dim=-1)
+    torch.testing.assert_close(ours, theirs)
+    gradients = (torch.autograd.grad(out.square().sum(), x_BCF)[0] for out in (ours, theirs))
+    torch.testing.assert_close(*gradients)
+    assert not unbiased_variance(x_BCF[..., :1]).any()
 
 
 def test_temporal_statistics_keep_the_frequencies_apart():

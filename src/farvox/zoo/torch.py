@@ -107,7 +107,7 @@ def refuse_precision(precision: str, device: torch.device) -> None:
 
 def _for_evaluation(network: EmbeddingNetwork, precision: str) -> nn.Module:
     """What gives the network's embeddings sooner: itself, or a copy with batch norms folded into weights."""
-    from torch import channels_last, nn
+    from torch import nn
 
     from farvox.models.resnet import fold_batch_norms
 
@@ -117,7 +117,7 @@ def _for_evaluation(network: EmbeddingNetwork, precision: str) -> nn.Module:
     network = copy.deepcopy(network)
     fold_batch_norms(network)
     if precision == "bf16":
-        network.to(memory_format=channels_last)  # type: ignore[call-overload]
+        network.use_channels_last()
     return network
 
 
