@@ -38,7 +38,7 @@ check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict
-	$(BIN)/python -m pytest -q -m "not slow" tests/house
+	$(BIN)/python -m pytest -q -m "not slow" tests/project
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py $(STAGES)

@@ -14,7 +14,7 @@ import time
 import numpy as np
 from _bench import Bench, at_most, peak_of_products
 
-from farvox.adapt.kmeans import Clustering, kmeans, nearest
+from farvox.clustering.kmeans import Clustering, kmeans, nearest
 
 ITERATIONS, PER_CLUSTER = 25, 256
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from _bench import Bench, at_most
 
-from farvox.data.table import TrainingTable
-from farvox.io.check import check_data_dir
-from farvox.io.kaldi import DataDir, read_table
+from farvox.datadir.check import check_data_dir
+from farvox.datadir.kaldi import DataDir, read_table
+from farvox.training.table import TrainingTable
 
 
 def write_dir(folder: Path, num_utterances: int) -> None:

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from _bench import Bench, times
 
-from farvox.export import export_onnx
-from farvox.extract import embed_files
+from farvox.audio.files import read_audio, write_audio
 from farvox.features.frontend import FrontEndConfig
-from farvox.io.audio import read_audio, write_audio
 from farvox.models.registry import build_model
+from farvox.pipelines.extract import embed_files
 from farvox.precision import has_bf16
 from farvox.zoo import Card, Embedder, Model, load_model, open_embedder, save_model
+from farvox.zoo.export import export_onnx
 from farvox.zoo.pull import is_pulled
 from farvox.zoo.table import zoo_model
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from _bench import Bench, at_least
 
+from farvox.audio.files import read_audio
 from farvox.features.frontend import FrontEndConfig, build_frontend
-from farvox.io.audio import read_audio
 
 SECONDS = 2.015  # 200 frames
 

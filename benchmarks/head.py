@@ -58,9 +58,9 @@ def measure(bench: Bench, share: float, classes: int, steps: int) -> dict[str, f
     import torch
 
     from farvox.models.registry import build_head
-    from farvox.train.distributed import World
-    from farvox.train.sharded import ShardedHead
-    from farvox.train.step import build_optimizer
+    from farvox.training.distributed import World
+    from farvox.training.sharded import ShardedHead
+    from farvox.training.step import build_optimizer
 
     torch.manual_seed(0)
     whole = build_head("aam", embedding_dim=DIMENSION, num_classes=classes)

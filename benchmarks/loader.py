@@ -25,15 +25,15 @@ import torch
 from _bench import Bench, processor_seconds, times
 from torch.utils.data import DataLoader, Dataset
 
+from farvox.audio.files import write_audio
 from farvox.augment.chain import build_augmenter
-from farvox.data.dataset import ChunkDataset
-from farvox.data.loader import load_batches
-from farvox.data.plan import EpochPlan, StepBatches
-from farvox.data.table import TrainingTable
+from farvox.datadir.kaldi import DataDir, write_data_dir
 from farvox.features.frontend import FrontEndConfig, build_frontend
 from farvox.features.specaugment import draw_masks
-from farvox.io.audio import write_audio
-from farvox.io.kaldi import DataDir, write_data_dir
+from farvox.training.dataset import ChunkDataset
+from farvox.training.loader import load_batches
+from farvox.training.plan import EpochPlan, StepBatches
+from farvox.training.table import TrainingTable
 from farvox.types import Utterance
 
 RATE, FRAMES, BATCH = 16000, 200, 64

@@ -26,7 +26,7 @@ SPEAKERS, FILES = 5000, 20
 
 def write_dir(folder: Path, utterances: int) -> None:
     """A data dir of names like VoxCeleb's; built as text, since nothing here is about writing it."""
-    from farvox.io.audio import write_audio
+    from farvox.audio.files import write_audio
 
     (folder / "wav").mkdir(parents=True)
     for number in range(FILES):
@@ -61,10 +61,10 @@ def status() -> list[str]:
 
 
 def ours(folder: Path, count: int) -> dict[str, float]:
-    from farvox.data.dataset import ChunkDataset
-    from farvox.data.loader import load_batches
-    from farvox.data.plan import EpochPlan, StepBatches
-    from farvox.data.table import TrainingTable
+    from farvox.training.dataset import ChunkDataset
+    from farvox.training.loader import load_batches
+    from farvox.training.plan import EpochPlan, StepBatches
+    from farvox.training.table import TrainingTable
 
     table = TrainingTable.open([folder])
     dataset = ChunkDataset(table, seed=0, num_samples=32240)

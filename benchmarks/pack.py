@@ -30,13 +30,13 @@ import soundfile
 from _bench import Bench, at_least
 from loader import make_dir, walk
 
-from farvox.corpora.pack import pack
-from farvox.data.dataset import ChunkDataset
-from farvox.data.loader import load_batches
-from farvox.data.plan import EpochPlan, StepBatches
-from farvox.data.table import TrainingTable
-from farvox.io.audio import read_audio
-from farvox.io.kaldi import DataDir, write_data_dir
+from farvox.audio.files import read_audio
+from farvox.datadir.kaldi import DataDir, write_data_dir
+from farvox.datadir.pack import pack
+from farvox.training.dataset import ChunkDataset
+from farvox.training.loader import load_batches
+from farvox.training.plan import EpochPlan, StepBatches
+from farvox.training.table import TrainingTable
 
 RATE, SECONDS, CHUNK = 16000, 8, 32000
 WORKERS = 2

@@ -15,7 +15,7 @@ import numpy as np
 from _bench import Bench
 
 from farvox.cli.score import score
-from farvox.io.embeddings import EmbeddingSet
+from farvox.datadir.embeddings import EmbeddingSet
 from farvox.score.channels import FUSION
 
 DIMENSION = 256

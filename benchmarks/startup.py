@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from _bench import Bench, at_most
 
-from farvox.io.audio import write_audio
-from farvox.io.embeddings import EmbeddingSet
+from farvox.audio.files import write_audio
+from farvox.datadir.embeddings import EmbeddingSet
 from farvox.zoo.pull import is_pulled
 from farvox.zoo.table import zoo_model
 

@@ -16,12 +16,12 @@ import sys
 import torch
 from _bench import Bench, times
 
-from farvox.data.loader import Batch
 from farvox.memory import keep_freed_memory
 from farvox.models.registry import build_head, build_model
 from farvox.precision import resolve_precision
-from farvox.train.objective import TrainingModel
-from farvox.train.step import Stepper, build_optimizer
+from farvox.training.loader import Batch
+from farvox.training.objective import TrainingModel
+from farvox.training.step import Stepper, build_optimizer
 
 FRAMES, MELS, CLASSES = 200, 80, 6000
 GFLOP = {"ffsvc-resnet34": 27.15, "ffsvc-ecapa": 20.51}  # forward and backward of a chunk

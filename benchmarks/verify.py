@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from _bench import Bench
 
-from farvox.export import export_onnx
 from farvox.features.frontend import FrontEndConfig
 from farvox.models.registry import build_model
 from farvox.zoo import Card, Embedder, TorchEmbedder, load_model, save_model
-from farvox.zoo.onnx import OnnxEmbedder
+from farvox.zoo.export import export_onnx
+from farvox.zoo.onnx_backend import OnnxEmbedder
 from farvox.zoo.pull import is_pulled
 from farvox.zoo.table import zoo_model
 

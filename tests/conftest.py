@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from farvox.acoustics.phones import draw_sentence
-from farvox.acoustics.voice import draw_voice, synthesise
-from farvox.io.audio import write_audio
-from farvox.io.kaldi import write_data_dir
+from farvox.audio.files import write_audio
+from farvox.datadir.kaldi import write_data_dir
+from farvox.synthetic.phones import draw_sentence
+from farvox.synthetic.voice import draw_voice, synthesise
 from farvox.types import Utterance
 
 settings.register_profile("farvox", deadline=None)  # a busy machine makes no test fail
@@ -27,7 +27,7 @@ settings.load_profile("farvox")
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """A cache of the session's own; the models that were pulled are those of the user's."""
-    from farvox.io.cache import cache_path
+    from farvox.datadir.cache import cache_path
 
     folder = tmp_path_factory.mktemp("cache")
     models = cache_path() / "models"
@@ -163,8 +163,8 @@ def model_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory, model_folder):
     """The model of ``model_folder`` as an ONNX file. An export takes long: tests that use it are slow."""
-    from farvox.export import export_onnx
     from farvox.zoo import Card, load_model
+    from farvox.zoo.export import export_onnx
 
     path = tmp_path_factory.mktemp("exported") / "small.onnx"
     export_onnx(load_model(model_folder), Card.load(model_folder), path)

@@ -28,7 +28,7 @@ from typing import Any
 from lists import TEST_SPEAKERS, noise_dir, split_speakers
 
 from farvox.corpora.speechocean762 import prepare_speechocean762
-from farvox.io.kaldi import DataDir, write_data_dir
+from farvox.datadir.kaldi import DataDir, write_data_dir
 from farvox.types import Utterance
 
 CHOOSE_SPEAKERS = "76-100"

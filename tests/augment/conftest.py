@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from farvox.io.audio import audio_info, write_audio
-from farvox.io.kaldi import write_data_dir
+from farvox.audio.files import audio_info, write_audio
+from farvox.datadir.kaldi import write_data_dir
 from farvox.types import Utterance
 
 

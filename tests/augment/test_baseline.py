@@ -3,7 +3,6 @@ import math
 import numpy as np
 import pytest
 
-from farvox.acoustics.mixing import power
 from farvox.augment.baseline import (
     TEMPO_FACTORS,
     BaselineMixture,
@@ -13,6 +12,7 @@ from farvox.augment.baseline import (
 from farvox.augment.noise import NoiseBank
 from farvox.augment.reverb import RirBank
 from farvox.augment.speed import change_tempo
+from farvox.farfield.mixing import power
 from farvox.rng import rng_for
 
 RATE = 16000

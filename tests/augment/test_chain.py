@@ -5,11 +5,11 @@ import sys
 import numpy as np
 import pytest
 
-from farvox.acoustics.mixing import power
+from farvox.audio.files import write_audio
 from farvox.augment import build_augmenter
+from farvox.datadir.kaldi import DataDir, write_data_dir
 from farvox.errors import DataDirError, RecipeError
-from farvox.io.audio import write_audio
-from farvox.io.kaldi import DataDir, write_data_dir
+from farvox.farfield.mixing import power
 from farvox.rng import rng_for
 from farvox.types import Utterance
 

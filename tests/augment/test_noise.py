@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farvox.acoustics.mixing import add_noise, is_silent, power
+from farvox.audio.files import write_audio
 from farvox.augment.noise import NoiseBank, draw_babble
+from farvox.datadir.kaldi import write_data_dir
 from farvox.errors import AudioError, DataDirError
-from farvox.io.audio import write_audio
-from farvox.io.kaldi import write_data_dir
+from farvox.farfield.mixing import add_noise, is_silent, power
 from farvox.rng import rng_for
 from farvox.types import Utterance
 
@@ -65,7 +65,7 @@ def test_a_crop_of_a_pack_is_the_crop_of_the_file(real_banks):
 
 
 def test_a_crop_is_a_piece_of_a_file(made_banks):
-    from farvox.io.audio import read_audio
+    from farvox.audio.files import read_audio
 
     bank = NoiseBank.open(made_banks["noise"])
     crop_T = bank.draw(rng_for(0, 0, 0), 15000, index=2)
@@ -159,7 +159,7 @@ def test_babble_of_a_small_bank_has_no_talker_twice(made_banks):
 def test_a_packed_data_dir_gives_the_same_crops_and_is_banked_only_where_that_is_quicker(
     tmp_path, codec, rate, banked
 ):
-    from farvox.corpora.pack import pack
+    from farvox.datadir.pack import pack
 
     noise = 0.2 * np.random.default_rng(0).standard_normal((3, 9000))
     for number, wav_T in enumerate(noise):

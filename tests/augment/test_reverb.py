@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farvox.acoustics.mixing import convolve_rir, direct_path, power
+from farvox.audio.files import write_audio
 from farvox.augment.reverb import RirBank
+from farvox.datadir.kaldi import write_data_dir
 from farvox.errors import AudioError, DataDirError
-from farvox.io.audio import write_audio
-from farvox.io.kaldi import write_data_dir
+from farvox.farfield.mixing import convolve_rir, direct_path, power
 from farvox.types import Utterance
 
 

@@ -4,10 +4,10 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farvox.acoustics.mixing import power
 from farvox.augment.baseline import TEMPO_FACTORS
 from farvox.augment.speed import change_speed, change_tempo, change_volume, num_samples_before_speed
 from farvox.errors import AudioError
+from farvox.farfield.mixing import power
 
 FACTORS = st.sampled_from([0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3])
 

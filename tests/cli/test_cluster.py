@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from farvox.cli.main import main
-from farvox.io.embeddings import EmbeddingSet
-from farvox.io.kaldi import DataDir, read_table, write_data_dir
+from farvox.datadir.embeddings import EmbeddingSet
+from farvox.datadir.kaldi import DataDir, read_table, write_data_dir
 from farvox.types import Utterance
 
 
@@ -122,7 +122,7 @@ def test_a_folder_of_other_things_is_not_replaced(here, capsys):
 
 def test_an_interrupted_sweep_goes_on_to_the_same_bytes(here, monkeypatch, capsys):
     """The fourth clustering is ended as Ctrl-C would."""
-    from farvox.adapt import cluster
+    from farvox.clustering import cluster
 
     words = ("--clusters", "2:20:2", "--data", here / "data")
     assert farvox("cluster", here / "emb", here / "whole", *words) == 0

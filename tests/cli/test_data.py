@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from farvox.audio.files import write_audio
 from farvox.cli import data
 from farvox.cli.main import main
 from farvox.corpora.registry import PREPARERS
-from farvox.io.audio import write_audio
-from farvox.io.kaldi import DataDir, write_data_dir
+from farvox.datadir.kaldi import DataDir, write_data_dir
 from farvox.types import Utterance
 
 

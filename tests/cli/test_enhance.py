@@ -3,7 +3,7 @@ import pytest
 import soundfile
 
 from farvox.cli.main import main
-from farvox.io.kaldi import DataDir, write_data_dir
+from farvox.datadir.kaldi import DataDir, write_data_dir
 from farvox.types import Utterance
 
 GROUP = r"SV\d+_[256]_(?P<channel>\d+)_.*"

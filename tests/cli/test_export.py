@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from farvox.cli.main import main
+from farvox.datadir.embeddings import EmbeddingSet
 from farvox.features.frontend import FrontEndConfig
-from farvox.io.embeddings import EmbeddingSet
 from farvox.models.registry import build_model
 from farvox.zoo import Card, open_embedder, save_model
 

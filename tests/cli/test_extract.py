@@ -1,6 +1,6 @@
 from farvox.cli.main import main
+from farvox.datadir.kaldi import write_data_dir
 from farvox.features.frontend import FrontEndConfig
-from farvox.io.kaldi import write_data_dir
 from farvox.models.registry import build_model
 from farvox.types import Utterance
 from farvox.zoo import save_model

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from farvox.audio.files import write_audio
 from farvox.cli.main import main
-from farvox.io.audio import write_audio
-from farvox.io.kaldi import write_data_dir
+from farvox.datadir.kaldi import write_data_dir
 from farvox.types import Utterance
 
 FARVOX = [sys.executable, "-m", "farvox"]

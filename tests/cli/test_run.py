@@ -7,10 +7,10 @@ import pytest
 import tomli_w
 
 from farvox.cli.main import main
-from farvox.io.embeddings import EmbeddingSet
-from farvox.io.kaldi import DataDir, write_data_dir
+from farvox.datadir.embeddings import EmbeddingSet
+from farvox.datadir.kaldi import DataDir, write_data_dir
 from farvox.recipe import merge
-from farvox.train.checkpoint import finished_epochs
+from farvox.training.checkpoint import finished_epochs
 
 EVALUATE = [
     {"name": "all pairs", "data": "$corpus/dev", "trials": "$corpus/dev/trials"},

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from farvox.cli.main import main
-from farvox.io.embeddings import EmbeddingSet
+from farvox.datadir.embeddings import EmbeddingSet
 
 SPEAKERS = ("anna", "ben", "cleo", "dan")
 

@@ -4,9 +4,9 @@ import pytest
 import tomli_w
 
 from farvox.cli.main import main
-from farvox.io.kaldi import DataDir
+from farvox.datadir.kaldi import DataDir
 from farvox.recipe import load_table, merge
-from farvox.train.checkpoint import finished_epochs
+from farvox.training.checkpoint import finished_epochs
 
 
 def farvox(*words):
@@ -122,7 +122,7 @@ def test_an_interruption_costs_only_the_stage_it_falls_into(stage, recipe, tmp_p
 
 def test_a_sweep_is_that_of_the_verb_and_goes_on_where_it_was_interrupted(recipe, tmp_path, monkeypatch):
     """The same options give the labels that "farvox cluster" gives, with or without an interruption."""
-    from farvox.adapt import cluster
+    from farvox.clustering import cluster
 
     words = ("--selftrain.rounds", 1, "--selftrain.wccs", "samples", "--selftrain.elbow", "linear")
     words = (*words, "--selftrain.per_cluster", 3)

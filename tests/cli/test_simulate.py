@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from farvox.audio.files import write_audio
 from farvox.cli.main import main
-from farvox.io.audio import write_audio
-from farvox.io.conditions import read_conditions
-from farvox.io.embeddings import EmbeddingSet
-from farvox.io.kaldi import write_data_dir
+from farvox.datadir.conditions import read_conditions
+from farvox.datadir.embeddings import EmbeddingSet
+from farvox.datadir.kaldi import write_data_dir
 from farvox.types import Utterance
 
 

@@ -13,7 +13,7 @@ import pytest
 import tomli_w
 
 from farvox.cli.main import main
-from farvox.io.embeddings import EmbeddingSet
+from farvox.datadir.embeddings import EmbeddingSet
 from farvox.recipe import merge
 
 

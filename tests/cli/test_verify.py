@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from farvox.audio.files import read_audio, write_audio
 from farvox.cli.main import main
-from farvox.io.audio import read_audio, write_audio
 
 
 @pytest.fixture(autouse=True)

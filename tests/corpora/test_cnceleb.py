@@ -1,9 +1,9 @@
 import pytest
 
 from farvox.corpora.cnceleb import prepare_cnceleb
+from farvox.datadir.check import check_data_dir
+from farvox.datadir.conditions import read_conditions
 from farvox.errors import CorpusError
-from farvox.io.check import check_data_dir
-from farvox.io.conditions import read_conditions
 from farvox.score.trials import read_trials
 
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from farvox.corpora.ffsvc2022 import prepare_ffsvc2022
+from farvox.datadir.check import check_data_dir
+from farvox.datadir.conditions import read_conditions
 from farvox.errors import CorpusError
-from farvox.io.check import check_data_dir
-from farvox.io.conditions import read_conditions
 from farvox.score.trials import read_trials
 
 ORIGINALS = (

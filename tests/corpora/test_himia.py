@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from farvox.corpora.himia import prepare_himia
+from farvox.datadir.check import check_data_dir
+from farvox.datadir.conditions import read_conditions
+from farvox.datadir.kaldi import DataDir
 from farvox.errors import CorpusError
-from farvox.io.check import check_data_dir
-from farvox.io.conditions import read_conditions
-from farvox.io.kaldi import DataDir
 
 TRIALS = (
     "SV0299_7_01_S0096.wav SV0333_2_{}_N0124.wav nontarget\n"

@@ -1,8 +1,8 @@
 import pytest
 
 from farvox.corpora.parts import Progress, recordings, unique, write_parts
+from farvox.datadir.kaldi import DataDir
 from farvox.errors import CorpusError
-from farvox.io.kaldi import DataDir
 from farvox.types import Utterance
 
 

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from farvox.audio.files import audio_info, read_audio
 from farvox.corpora.voxceleb import prepare_voxceleb1, prepare_voxceleb2
+from farvox.datadir.kaldi import DataDir
 from farvox.errors import CorpusError
-from farvox.io.audio import audio_info, read_audio
-from farvox.io.kaldi import DataDir
 
 O_LINES = (
     "1 id10270/x6uYqmx31kE/00001.wav id10270/8jEAjG6SegY/00008.wav\n"

@@ -5,11 +5,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as fn
 
+from farvox.audio.files import read_audio
 from farvox.cli.main import main
+from farvox.datadir.embeddings import EmbeddingSet
 from farvox.errors import CheckpointError, MissingExtraError, ModelError
 from farvox.features.frontend import FrontEndConfig
-from farvox.io.audio import read_audio
-from farvox.io.embeddings import EmbeddingSet
 from farvox.models import wavlm
 from farvox.models.registry import build_head, build_model
 from farvox.models.wavlm import FIELDS, hidden_layers, samples_for

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from farvox.acoustics.phones import draw_sentence
-from farvox.acoustics.voice import draw_voice, synthesise
+from farvox.audio.files import Wave, read_channels, resample
 from farvox.errors import AudioError, FarvoxError, NoSpeechError, TooShortError
-from farvox.io.audio import Wave, read_channels, resample
+from farvox.synthetic.phones import draw_sentence
+from farvox.synthetic.voice import draw_voice, synthesise
 from farvox.verifier.signal import Signal, clipped_share, read_signal
 
 RATE = 16000

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farvox.acoustics.mixing import add_noise, convolve_rir
-from farvox.acoustics.phones import draw_sentence
-from farvox.acoustics.voice import draw_voice, synthesise
-from farvox.io.audio import Wave, read_audio, resample
+from farvox.audio.files import Wave, read_audio, resample
+from farvox.farfield.mixing import add_noise, convolve_rir
+from farvox.synthetic.phones import draw_sentence
+from farvox.synthetic.voice import draw_voice, synthesise
 from farvox.verifier import speech as detectors
 from farvox.verifier.speech import (
     ENOUGH_SECONDS,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from farvox import Verdict, Verifier
+from farvox.audio.files import read_audio, write_audio
 from farvox.errors import AudioError, ModelError, NoSpeechError, StoreError, TooShortError, UsageError
-from farvox.io.audio import read_audio, write_audio
 from farvox.verifier import Signal, SqliteStore, read_signal
 from farvox.zoo import Calibration, Card, TorchEmbedder, load_model, open_embedder
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from farvox.datadir.embeddings import EmbeddingSet
 from farvox.errors import CheckpointError, ModelError
 from farvox.features.frontend import FrontEndConfig, build_frontend
-from farvox.io.embeddings import EmbeddingSet
 from farvox.models.registry import build_model
 from farvox.zoo import LAYOUTS, import_checkpoint, import_embeddings, load_model
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from farvox.datadir.cache import cache_path
 from farvox.errors import CheckpointError, ModelError
-from farvox.io.cache import cache_path
 from farvox.zoo import (
     Card,
     find_model,
@@ -261,7 +261,7 @@ def test_the_default_model_is_that_of_3d_speaker_on_20_real_utterances(campplus,
     """Its publisher's own code gave the frozen embeddings: tests/golden/make_campplus.py."""
     frozen = np.load(golden / "campplus.npz")
     embedder = open_embedder(campplus)
-    from farvox.io.audio import read_audio
+    from farvox.audio.files import read_audio
 
     for path, expected_E in zip(frozen["paths"], frozen["embeddings"], strict=True):
         found_E = embedder.embed(read_audio(corpora / str(path)))

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from farvox.acoustics.mixing import Array, is_silent, power
 from farvox.augment.noise import NoiseBank
 from farvox.augment.reverb import RirBank
 from farvox.augment.speed import change_tempo, change_volume
+from farvox.farfield.mixing import Array, is_silent, power
 
 TEMPO_FACTORS = (0.7, 0.8, 0.9, 1.1, 1.2, 1.3)
 

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from farvox.acoustics.mixing import Array, add_noise, is_silent
 from farvox.augment.baseline import BaselineMixture, HomeworkMixture
 from farvox.augment.noise import NoiseBank, draw_babble
 from farvox.augment.reverb import RirBank
 from farvox.errors import RecipeError
+from farvox.farfield.mixing import Array, add_noise, is_silent
 
 KINDS = ("none", "farvox", "ffsvc", "homework")
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from farvox.acoustics.mixing import Array, is_silent, power
+from farvox.audio.files import audio_info, open_audio
+from farvox.datadir.banks import AudioBank, bank_audio
+from farvox.datadir.kaldi import DataDir
 from farvox.errors import DataDirError
-from farvox.io.audio import audio_info, open_audio
-from farvox.io.banks import AudioBank, bank_audio
-from farvox.io.kaldi import DataDir
+from farvox.farfield.mixing import Array, is_silent, power
 
 _TRIES = 5
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from farvox.acoustics.mixing import Array, Spectrum, convolve_rir, spectrum_of_rir
+from farvox.audio.files import read_audio
 from farvox.augment.noise import read_paths
+from farvox.datadir.banks import AudioBank, bank_audio
+from farvox.datadir.conditions import CONDITIONS, read_conditions
+from farvox.datadir.kaldi import DataDir
 from farvox.errors import AudioError, DataDirError
-from farvox.io.audio import read_audio
-from farvox.io.banks import AudioBank, bank_audio
-from farvox.io.conditions import CONDITIONS, read_conditions
-from farvox.io.kaldi import DataDir
+from farvox.farfield.mixing import Array, Spectrum, convolve_rir, spectrum_of_rir
 
 _SPECTRA_BYTES = 32_000_000
 

@@ -11,9 +11,9 @@ from functools import lru_cache
 import numpy as np
 import soxr
 
-from farvox.acoustics.mixing import Array
 from farvox.augment.polyphase import LARGEST, resample
 from farvox.errors import AudioError
+from farvox.farfield.mixing import Array
 
 
 def change_speed(wav_T: Array, factor: float) -> Array:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
-    from farvox.adapt.cluster import Settings, Sweep
-    from farvox.adapt.labels import Figures
-    from farvox.io.embeddings import EmbeddingSet
+    from farvox.clustering.cluster import Settings, Sweep
+    from farvox.clustering.labels import Figures
+    from farvox.datadir.embeddings import EmbeddingSet
 
 
 def cluster(
@@ -60,11 +60,11 @@ def cluster(
     if plot is not None and plot.suffix not in (".png", ".svg"):
         print(f"farvox cluster: --plot {plot}: a plot is a .png or an .svg file", file=sys.stderr)
         return 2
-    from farvox.adapt.cluster import Settings, Trust, numbers_of_clusters, trusted
-    from farvox.adapt.labels import figures_by_truth, true_labels, write_labels
-    from farvox.io.atomic import refuse_to_replace_foreign
-    from farvox.io.embeddings import EmbeddingSet
-    from farvox.io.kaldi import DataDir
+    from farvox.atomic import refuse_to_replace_foreign
+    from farvox.clustering.cluster import Settings, Trust, numbers_of_clusters, trusted
+    from farvox.clustering.labels import figures_by_truth, true_labels, write_labels
+    from farvox.datadir.embeddings import EmbeddingSet
+    from farvox.datadir.kaldi import DataDir
 
     refuse_to_replace_foreign(out, ("clusters.json",))
     trust = Trust(min_size, min_cosine, keep)
@@ -91,9 +91,9 @@ def cluster(
 
 def swept(embeddings: EmbeddingSet, numbers: Sequence[int], settings: Settings, saved: Path) -> Sweep:
     """Cluster with visible progress; every point of the curve is kept in ``saved`` as it is found."""
-    from farvox.adapt.cluster import cluster as run_clustering
-    from farvox.adapt.curve import SavedCurve
-    from farvox.adapt.kmeans import unit_rows
+    from farvox.clustering.cluster import cluster as run_clustering
+    from farvox.clustering.curve import SavedCurve
+    from farvox.clustering.kmeans import unit_rows
     from farvox.progress import ProgressLine
 
     unit_NE = unit_rows(embeddings)

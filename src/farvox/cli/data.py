@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from farvox.io.kaldi import DataDir
+    from farvox.datadir.kaldi import DataDir
 
 MOST_FAULTS = 100
 MOST_PAIRS_UNASKED = 100_000_000
@@ -77,9 +77,9 @@ def check(
         channel_ids: of that list, as in "farvox score".
         audio: read all audio as well: packed utterances are compared with their checksums, others decoded.
     """
-    from farvox.io.check import check_data_dir
-    from farvox.io.check_audio import check_audio
-    from farvox.io.kaldi import DataDir
+    from farvox.datadir.check import check_data_dir
+    from farvox.datadir.check_audio import check_audio
+    from farvox.datadir.kaldi import DataDir
 
     faults = chain(check_data_dir(dir), check_audio(dir) if audio else ())
     shown = list(islice(faults, MOST_FAULTS))
@@ -109,7 +109,7 @@ def combine(out: Out, dirs: Dirs, /) -> int | None:
         out: the data dir to write.
         dirs: the data dirs to merge.
     """
-    from farvox.corpora import derive
+    from farvox.datadir import derive
 
     if not dirs:
         print("farvox combine: name at least one data dir after OUT", file=sys.stderr)
@@ -141,8 +141,8 @@ def subset(
         per_speaker: keep that many utterances of each speaker, drawn at random.
         seed: of that draw.
     """
-    from farvox.corpora import derive
-    from farvox.io.conditions import parse_where
+    from farvox.datadir import derive
+    from farvox.datadir.conditions import parse_where
 
     if speakers is None and utterances is None and not where and per_speaker is None:
         print("farvox subset: give --speakers, --utterances, --where or --per-speaker", file=sys.stderr)
@@ -186,7 +186,7 @@ def pack(
         at: move the shards to the folder of this URL (s3://bucket/corpus), and name them there.
         jobs: processes; by default as many as the machine has processors.
     """
-    from farvox.corpora.pack import pack as pack_dir
+    from farvox.datadir.pack import pack as pack_dir
     from farvox.errors import UsageError
 
     if shard_size < 1 or (jobs is not None and jobs < 1):
@@ -223,8 +223,8 @@ def trials(
         test: pattern of the test utterances.
         seed: of the draw.
     """
+    from farvox.datadir.kaldi import DataDir
     from farvox.errors import TrialError
-    from farvox.io.kaldi import DataDir
     from farvox.score.draw import Pairs, write_all_pairs, write_drawn_pairs
 
     if all_pairs and num_nontarget is not None:

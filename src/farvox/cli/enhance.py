@@ -11,8 +11,8 @@ import tyro
 if TYPE_CHECKING:
     import polars as pl
 
-    from farvox.corpora.takes import Takes
-    from farvox.io.kaldi import DataDir
+    from farvox.datadir.kaldi import DataDir
+    from farvox.farfield.takes import Takes
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 Dir = Annotated[Path, tyro.conf.arg(metavar="DIR")]
@@ -57,11 +57,11 @@ def enhance(
         format: of the audio.
         jobs: processes; by default one per core.
     """
-    from farvox.corpora.enhance import Enhancement
-    from farvox.corpora.enhance import enhance as enhance_data_dir
-    from farvox.corpora.takes import refuse_incomplete
+    from farvox.datadir.kaldi import DataDir
     from farvox.errors import UsageError
-    from farvox.io.kaldi import DataDir
+    from farvox.farfield.enhance import Enhancement
+    from farvox.farfield.enhance import enhance as enhance_data_dir
+    from farvox.farfield.takes import refuse_incomplete
 
     if beamform == "none" and not wpe:
         raise UsageError("nothing to do: choose a --beamform, or --wpe, or both")
@@ -86,8 +86,8 @@ def enhance(
 
 
 def _find_takes(source: DataDir, group: str | None, by: str | None, jobs: int | None) -> Takes:
-    from farvox.corpora.takes import count_channels, takes_by_condition, takes_by_file, takes_by_name
     from farvox.errors import UsageError
+    from farvox.farfield.takes import count_channels, takes_by_condition, takes_by_file, takes_by_name
 
     if group is not None and by is not None:
         raise UsageError("--group and --by are two ways to say the same; give one of them")

@@ -24,7 +24,7 @@ def export(
     from farvox.zoo import Card, find_model, load_model, require_torch
 
     require_torch()
-    from farvox.export import export_onnx, refuse_name, require_export
+    from farvox.zoo.export import export_onnx, refuse_name, require_export
 
     require_export()
     refuse_name(out)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 if TYPE_CHECKING:
-    from farvox.io.kaldi import DataDir
+    from farvox.datadir.kaldi import DataDir
     from farvox.zoo import Embedder
 
 
@@ -36,7 +36,7 @@ def extract(
         precision: what the network multiplies in: fp32, or bf16, which torch and openvino have.
         backend: what computes: torch (auto), or for an .onnx file onnx (auto) or openvino.
     """
-    from farvox.io.kaldi import DataDir
+    from farvox.datadir.kaldi import DataDir
     from farvox.zoo import open_embedder
 
     embedder = open_embedder(model, device, precision=precision, backend=backend)
@@ -48,9 +48,9 @@ def extract_to(
     embedder: Embedder, data_dir: DataDir, out: Path, *, threads: int = 0, quality: bool = False
 ) -> None:
     """Extract with visible progress and write ``out``."""
-    from farvox.extract import extract as run_extraction
-    from farvox.io.atomic import refuse_to_replace_foreign
-    from farvox.io.embeddings import OWN_FILES
+    from farvox.atomic import refuse_to_replace_foreign
+    from farvox.datadir.embeddings import OWN_FILES
+    from farvox.pipelines.extract import extract as run_extraction
     from farvox.progress import ProgressLine
 
     refuse_to_replace_foreign(out, OWN_FILES)  # now, not after hours of work

@@ -143,8 +143,8 @@ run.parses_its_own_words = True  # type: ignore[attr-defined]
 
 def prepare_stage(plan: Plan) -> None:
     """Run the recipe's data verbs; a line that was run before in this run dir is not run again."""
+    from farvox.atomic import write_text
     from farvox.cli.main import main
-    from farvox.io.atomic import write_text
 
     record = plan.root / "prepared.txt"
     done = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
@@ -190,7 +190,7 @@ def extract_stage(plan: Plan) -> None:
 def extract_for(plan: Plan, system: System, embedder: Embedder) -> None:
     """The embeddings that one system is evaluated by."""
     from farvox.cli.extract import extract_to
-    from farvox.io.kaldi import DataDir
+    from farvox.datadir.kaldi import DataDir
 
     for data, quality in plan.dirs.items():
         print(f"{system.name}: {data}", flush=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from farvox.io.embeddings import EmbeddingSet
+    from farvox.datadir.embeddings import EmbeddingSet
     from farvox.score.trials import ResolvedTrials
 
 NEAREST = 300
@@ -200,7 +200,7 @@ def _normalised(
 
 
 def _speakers(path: Path) -> dict[str, str]:
-    from farvox.io.kaldi import read_table
+    from farvox.datadir.kaldi import read_table
 
     table = read_table(path / "utt2spk" if path.is_dir() else path, ("utt_id", "speaker_id"))
     return dict(table.iter_rows())
@@ -209,7 +209,7 @@ def _speakers(path: Path) -> dict[str, str]:
 def _load(folders: Sequence[Path]) -> EmbeddingSet:
     import numpy as np
 
-    from farvox.io.embeddings import EmbeddingSet
+    from farvox.datadir.embeddings import EmbeddingSet
 
     sets = [EmbeddingSet.load(folder) for folder in folders]
     if len(sets) == 1:

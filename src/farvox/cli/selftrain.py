@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from farvox.adapt.cluster import METHODS, WCCS
-from farvox.adapt.elbow import AXES
-from farvox.adapt.selftrain import Round, labels_of, table_of_rounds
 from farvox.cli.recipes import default_run_dir, find_recipe, load_recipe
 from farvox.cli.run import Plan, System, extract_for, prepare_stage, score_for, score_set
+from farvox.clustering.cluster import METHODS, WCCS
+from farvox.clustering.elbow import AXES
 from farvox.errors import RecipeError
+from farvox.pipelines.rounds import Round, labels_of, table_of_rounds
 from farvox.recipe import Recipe, merge, parse_recipe, recipe_to_table, recipe_to_toml
 
 FREE = (
@@ -101,7 +101,7 @@ def extract_stage(run: Selftraining, number: int) -> None:
     if _already(here, "extract"):
         return
     from farvox.cli.extract import extract_to
-    from farvox.io.kaldi import DataDir
+    from farvox.datadir.kaldi import DataDir
     from farvox.zoo import open_embedder
 
     embedder = open_embedder(run.model_before(number), run.recipe.device)
@@ -114,11 +114,11 @@ def cluster_stage(run: Selftraining, number: int) -> None:
     here, settings = run.round(number), run.recipe.selftrain
     if _already(here, "cluster"):
         return
-    from farvox.adapt.cluster import Settings, Trust, numbers_of_clusters, trusted
-    from farvox.adapt.labels import figures_by_truth, true_labels, write_labels
     from farvox.cli.cluster import draw_elbow, facts_of, summary, swept
-    from farvox.io.embeddings import EmbeddingSet
-    from farvox.io.kaldi import DataDir
+    from farvox.clustering.cluster import Settings, Trust, numbers_of_clusters, trusted
+    from farvox.clustering.labels import figures_by_truth, true_labels, write_labels
+    from farvox.datadir.embeddings import EmbeddingSet
+    from farvox.datadir.kaldi import DataDir
     from farvox.metrics.clustering import normalised_mutual_information
 
     found = EmbeddingSet.load(here.embeddings)
@@ -187,7 +187,7 @@ def _already(here: Round, stage: str, whole: bool = True) -> bool:
 
 def _show(run: Selftraining, last: int) -> None:
     """The table of rounds, on stdout and in ``rounds.tsv``."""
-    from farvox.io.atomic import write_text
+    from farvox.atomic import write_text
 
     facts = [run.round(0).facts()]
     while (here := run.round(len(facts))).is_done("cluster") and len(facts) <= run.recipe.selftrain.rounds:
@@ -230,9 +230,9 @@ def _refuse_unusable(recipe: Recipe) -> None:
 
 def _refuse_what_shows_late(recipe: Recipe) -> None:
     """Refuse now what the first clustering would, hours from now."""
-    from farvox.adapt.cluster import Trust, numbers_of_clusters
-    from farvox.adapt.labels import true_labels
-    from farvox.io.kaldi import DataDir
+    from farvox.clustering.cluster import Trust, numbers_of_clusters
+    from farvox.clustering.labels import true_labels
+    from farvox.datadir.kaldi import DataDir
 
     here = recipe.selftrain
     numbers = numbers_of_clusters(here.clusters)
@@ -248,7 +248,7 @@ def _refuse_what_shows_late(recipe: Recipe) -> None:
 
 def _claim(run: Selftraining) -> None:
     """Write ``recipe.toml``, or refuse to go on with another recipe than the one that is there."""
-    from farvox.io.atomic import write_text
+    from farvox.atomic import write_text
 
     saved = run.root / "recipe.toml"
     now = _fixed(recipe_to_table(run.recipe))

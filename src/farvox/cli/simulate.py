@@ -46,8 +46,8 @@ def simulate(
         seed: what is drawn at random follows from it.
         jobs: processes; by default as many as the machine has processors.
     """
-    from farvox.corpora.simulate import simulate as make_copies
-    from farvox.corpora.simulate_rirs import Rooms
+    from farvox.farfield.rirs import Rooms
+    from farvox.farfield.simulate import simulate as make_copies
 
     made = make_copies(
         dir, out, note=_note, rirs=rirs, rooms=Rooms(t60, distance, array, channels or None), noise=noise,
@@ -82,7 +82,7 @@ def rirs(
         seed: what is drawn at random follows from it.
         jobs: processes; by default as many as the machine has processors.
     """
-    from farvox.corpora.simulate_rirs import Rooms, measure_bank, simulate_bank
+    from farvox.farfield.rirs import Rooms, measure_bank, simulate_bank
 
     if measured:
         made = measure_bank(out, measured, _note)
@@ -111,7 +111,7 @@ def noises(
         format: of the audio.
         jobs: processes; by default as many as the machine has processors.
     """
-    from farvox.corpora.backgrounds import cut_backgrounds
+    from farvox.farfield.backgrounds import cut_backgrounds
 
     made, ratios_db, num_recordings = cut_backgrounds(
         dir, out, note=_note, least=least, suffix=format, jobs=jobs

@@ -12,7 +12,7 @@ from typing import Any
 
 from farvox.cli.recipes import default_run_dir, find_recipe, load_recipe, recipe_names
 from farvox.recipe import Recipe, load_table
-from farvox.train.launch import launch_ranks
+from farvox.training.launch import launch_ranks
 
 
 def train(words: Sequence[str]) -> int:
@@ -38,8 +38,8 @@ train.parses_its_own_words = True  # type: ignore[attr-defined]
 
 def train_recipe(recipe: Recipe, run_dir: Path, *, resume: bool = True) -> Path:
     """Join the other ranks, if there are any, and train; returns the last checkpoint's folder."""
-    from farvox.train.distributed import join_world
-    from farvox.train.trainer import train as run_training
+    from farvox.training.distributed import join_world
+    from farvox.training.trainer import train as run_training
 
     with join_world(recipe.device) as world:
         return run_training(recipe, run_dir, world, resume=resume)

@@ -10,9 +10,9 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
+from farvox.audio.files import audio_info, read_audio, write_audio
 from farvox.corpora.parts import Note, Progress, Rejected
 from farvox.errors import AudioError, CorpusError
-from farvox.io.audio import audio_info, read_audio, write_audio
 from farvox.types import Utterance
 
 SAMPLE_RATE = 16000

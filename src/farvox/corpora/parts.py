@@ -9,11 +9,11 @@ from dataclasses import replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+from farvox.atomic import write_text
+from farvox.audio.files import audio_info
 from farvox.corpora.tree import read_text, stem, walk
+from farvox.datadir.kaldi import CORE_FILES, DataDir, write_data_dir
 from farvox.errors import AudioError, CorpusError
-from farvox.io.atomic import write_text
-from farvox.io.audio import audio_info
-from farvox.io.kaldi import CORE_FILES, DataDir, write_data_dir
 from farvox.types import Utterance
 
 Note = Callable[[str], None]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from farvox.errors import CorpusError
 
 if TYPE_CHECKING:
-    from farvox.io.kaldi import DataDir
+    from farvox.datadir.kaldi import DataDir
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,89 +40,89 @@ class Preparer:
 
 
 PREPARERS: dict[str, Preparer] = {
-    name: Preparer(name, f"farvox.corpora.{function}", summary, layout)
+    name: Preparer(name, f"farvox.{function}", summary, layout)
     for name, function, summary, layout in (
         (
             "voxceleb1",
-            "voxceleb:prepare_voxceleb1",
+            "corpora.voxceleb:prepare_voxceleb1",
             "1,251 celebrities, with the official trial lists O, E and H",
             "wav/id10001/VIDEO/00001.wav at any depth",
         ),
         (
             "voxceleb2",
-            "voxceleb:prepare_voxceleb2",
+            "corpora.voxceleb:prepare_voxceleb2",
             "6,112 celebrities, m4a (use --convert flac)",
             "dev/aac/id00012/VIDEO/00001.m4a at any depth",
         ),
         (
             "himia",
-            "himia:prepare_himia",
+            "corpora.himia:prepare_himia",
             "340 speakers of one wake-up phrase, close-talk and arrays at 1, 3 and 5 m",
             "train/, dev/ or test_v2/ with SV0001_2_00_N0001.wav files at any depth",
         ),
         (
             "ffsvc2020",
-            "ffsvc2020:prepare_ffsvc2020",
+            "corpora.ffsvc2020:prepare_ffsvc2020",
             "close-talk, phones and arrays in a smart home, and the supplement of 120 speakers",
             "train/, dev/, eval/ or supplement/ with T0344_344I1M_1_0307_normal.wav files at any depth",
         ),
         (
             "ffsvc2022",
-            "ffsvc2022:prepare_ffsvc2022",
+            "corpora.ffsvc2022:prepare_ffsvc2022",
             "development and evaluation files of FFSVC2022, with their trials",
             "ffsvc22_dev_000000.wav files at any depth, dev_meta_list and the trial lists",
         ),
         (
             "3dspeaker",
-            "threedspeaker:prepare_3dspeaker",
+            "corpora.threedspeaker:prepare_3dspeaker",
             "10,000 speakers by several devices, at several distances, in dialects",
             "train/ or test/ with 3D_SPK_06154_001_Device03_Distance00_Dialect00.wav files at any depth",
         ),
         (
             "cnceleb",
-            "cnceleb:prepare_cnceleb",
+            "corpora.cnceleb:prepare_cnceleb",
             "CN-Celeb 1 and 2: Chinese celebrities in eleven genres, with the official trials",
             "data/id00000/singing-01-001.flac at any depth, and eval/",
         ),
         (
             "voices",
-            "voices:prepare_voices",
+            "corpora.voices:prepare_voices",
             "VOiCES: read speech played in rooms, and heard by far microphones",
             "source-16k/ and distant-16k/ with Lab41-SRI-VOiCES-*.wav files at any depth",
         ),
         (
             "musan",
-            "musan:prepare_musan",
+            "corpora.musan:prepare_musan",
             "noise, music and speech to mix in",
             "noise/, music/, speech/, or noise_wav_list, music_wav_list, speech_wav_list",
         ),
         (
             "rirs_noises",
-            "rirs_noises:prepare_rirs_noises",
+            "corpora.rirs_noises:prepare_rirs_noises",
             "simulated and real room impulse responses",
             "simulated_rirs/ or real_rirs_isotropic_noises/, or a rir_list",
         ),
         (
             "speechocean762",
-            "speechocean762:prepare_speechocean762",
+            "corpora.speechocean762:prepare_speechocean762",
             "250 readers of English, children and adults",
             "train/ and test/ (wav.scp, utt2spk) beside WAVE/",
         ),
         (
             "an4",
-            "an4:prepare_an4",
+            "corpora.an4:prepare_an4",
             "84 speakers spelling and counting",
             "wav/an4_clstk/SPEAKER/*.wav",
         ),
         (
             "folder",
-            "folder:prepare_folder",
+            "corpora.folder:prepare_folder",
             "your own recordings",
             "SPEAKER/*.wav, any depth, any audio format",
         ),
         (
             "synthetic",
-            "synthetic:prepare_synthetic",
+            "synthetic.corpus:prepare_synthetic",
             "voices made by a source-filter model in simulated rooms, laid out like HI-MIA",
             "demo, tiny, or one with changes: tiny,train_speakers=20 (nothing on disk)",
         ),

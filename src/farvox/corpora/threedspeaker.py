@@ -8,9 +8,9 @@ import polars as pl
 
 from farvox.corpora.parts import Note, texts_by_name, unique, write_parts
 from farvox.corpora.tree import audio_files, open_source, stem, walk
+from farvox.datadir.conditions import CONDITIONS, conditions_text
+from farvox.datadir.kaldi import DataDir
 from farvox.errors import CorpusError
-from farvox.io.conditions import CONDITIONS, conditions_text
-from farvox.io.kaldi import DataDir
 from farvox.types import Utterance
 
 LAYOUT = (

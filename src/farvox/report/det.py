@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from farvox.atomic import atomic_file
 from farvox.errors import FarvoxError
-from farvox.io.atomic import atomic_file
 from farvox.metrics.detection import DetCurve, Ties, det_curve, equal_error_rate, min_detection_cost
 
 COLOURS = ("#2f7de1", "#e8590c", "#2b9a66", "#a05fd0", "#c79200", "#d6336c", "#0c8599", "#868e96")

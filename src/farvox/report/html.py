@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from farvox.io.atomic import write_text
+from farvox.atomic import write_text
 from farvox.metrics.detection import Detection, Ties, detection_error
 from farvox.report.det import ScoreSet, det_figure, histogram_figure, inline_svg, save_figure
 

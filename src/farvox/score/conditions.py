@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from farvox.datadir.conditions import merge_conditions, read_conditions
+from farvox.datadir.kaldi import DataDir, read_table
 from farvox.errors import TrialError, UsageError
-from farvox.io.conditions import merge_conditions, read_conditions
-from farvox.io.kaldi import DataDir, read_table
 from farvox.score.trials import TrialList
 
 PathLike = str | os.PathLike[str]

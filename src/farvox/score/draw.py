@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from farvox.atomic import atomic_file
 from farvox.errors import TrialError
-from farvox.io.atomic import atomic_file
 from farvox.rng import rng_for
 
 Rows = npt.NDArray[np.int64]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from farvox.atomic import atomic_file
 from farvox.errors import TrialError
-from farvox.io.atomic import atomic_file
 from farvox.score.trials import ResolvedTrials
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from farvox.atomic import atomic_file
 from farvox.errors import TrialError
-from farvox.io.atomic import atomic_file
 from farvox.score.columns import IdTable, column_blocks, stem_of
 from farvox.score.trials import TrialList
 

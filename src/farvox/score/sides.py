@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from farvox.datadir.lines import read_lines
 from farvox.errors import TrialError
-from farvox.io.lines import read_lines
 from farvox.score.columns import stem_of, stems_of
 
 SideMap = Mapping[str, Sequence[str]]

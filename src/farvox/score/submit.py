@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
+from farvox.atomic import atomic_file, write_text
 from farvox.errors import TrialError, UsageError
-from farvox.io.atomic import atomic_file, write_text
 from farvox.score.trials import TrialList
 
 INSIDE_ZIP = "scores.txt"

@@ -19,8 +19,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from farvox.atomic import atomic_file
 from farvox.errors import TrialError
-from farvox.io.atomic import atomic_file
 from farvox.score.columns import encoded_columns
 from farvox.score.sides import SideFinder, SideMap
 from farvox.types import ChannelIds, Trial, TrialSide

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from farvox.audio.files import audio_name, read_recording, resample
 from farvox.errors import AudioError, NoSpeechError, TooShortError
-from farvox.io.audio import audio_name, read_recording, resample
 from farvox.verifier.speech import (
     ENOUGH_SECONDS,
     SILENCE_DB,

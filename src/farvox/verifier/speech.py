@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from farvox.audio.files import resample
 from farvox.errors import MissingExtraError
-from farvox.io.audio import resample
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

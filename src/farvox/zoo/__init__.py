@@ -18,7 +18,7 @@ from farvox.zoo.model import (
 from farvox.zoo.pull import is_address, is_pulled, pull, pull_address
 from farvox.zoo.soup import average_models
 from farvox.zoo.table import DEFAULT_MODEL, zoo_models
-from farvox.zoo.torch import TorchEmbedder
+from farvox.zoo.torch_backend import TorchEmbedder
 
 __all__ = [
     "DEFAULT_MODEL",

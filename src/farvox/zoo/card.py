@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from farvox.atomic import write_json
 from farvox.errors import ModelError
-from farvox.io.atomic import write_json
 
 CARD = "card.json"
 _T = TypeVar("_T")

@@ -1,5 +1,6 @@
-"""What turns a waveform into an embedding, whatever computes it: the one thing that extraction and the
-verifier know of a model. There are three: `farvox.zoo.torch`, `farvox.zoo.onnx` and `farvox.zoo.openvino`.
+"""Waveform in, embedding out: the one thing that extraction and the verifier know of a model.
+
+There are three, by what computes: `torch_backend`, `onnx_backend` and `openvino_backend`.
 
 Shape suffixes: T sample, E embedding.
 """

@@ -12,7 +12,7 @@ from farvox.zoo.embedder import Embedder
 from farvox.zoo.model import CONFIG, WEIGHTS, Model, load_folder, require_torch
 from farvox.zoo.pull import pull
 from farvox.zoo.table import zoo_models
-from farvox.zoo.torch import TorchEmbedder
+from farvox.zoo.torch_backend import TorchEmbedder
 
 ONNX_SUFFIX = ".onnx"
 
@@ -66,14 +66,14 @@ def _open_exported(path: str | Path, precision: str, backend: str) -> Embedder:
             f"{path}: an exported model, which torch does not run: name what it was exported from"
         )
     if backend == "openvino":
-        from farvox.zoo.openvino import OpenvinoEmbedder
+        from farvox.zoo.openvino_backend import OpenvinoEmbedder
 
         return OpenvinoEmbedder(path, precision)
     if precision != "fp32":
         raise ModelError(
             f"onnxruntime has no {precision} on a CPU: add --backend openvino, or leave --precision out"
         )
-    from farvox.zoo.onnx import OnnxEmbedder
+    from farvox.zoo.onnx_backend import OnnxEmbedder
 
     return OnnxEmbedder(path)
 

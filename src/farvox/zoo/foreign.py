@@ -26,7 +26,7 @@ from farvox.zoo.model import Model, fill, load_folder, read_weights, require_tor
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from farvox.io.embeddings import EmbeddingSet
+    from farvox.datadir.embeddings import EmbeddingSet
 
 CLASSIFIER = "classifier.safetensors"
 BARE = ""  # the entry for weights that are all a file holds
@@ -171,7 +171,7 @@ def import_embeddings(path: str | Path, out: str | Path) -> EmbeddingSet:
     Raises:
         CheckpointError: the file is damaged, holds code, or is no such dict.
     """
-    from farvox.io.embeddings import EmbeddingSet  # with polars, which a device need not have
+    from farvox.datadir.embeddings import EmbeddingSet  # with polars, which a device need not have
 
     path = Path(path)
     try:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import farvox
+from farvox.atomic import atomic_file, write_json
 from farvox.errors import CheckpointError, MissingExtraError, ModelError
 from farvox.features.frontend import FrontEndConfig, build_frontend
-from farvox.io.atomic import atomic_file, write_json
 from farvox.zoo.card import CARD
 
 if TYPE_CHECKING:

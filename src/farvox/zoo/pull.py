@@ -8,8 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from farvox.datadir.cache import cache_path
 from farvox.errors import CheckpointError, FarvoxError, ModelError
-from farvox.io.cache import cache_path
 from farvox.zoo.fetch import FetchError, fetch, sha256_of
 from farvox.zoo.foreign import import_checkpoint
 from farvox.zoo.model import CONFIG, WEIGHTS, are_whole, require_torch

@@ -10,8 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
+from farvox.datadir.cache import cache_path
 from farvox.errors import ModelError
-from farvox.io.cache import cache_path
 from farvox.zoo.card import Card
 
 DEFAULT_MODEL = "campplus-zh-en"

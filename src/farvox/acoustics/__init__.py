@@ -1,1 +1,0 @@
-"""Rooms, arrays and noise: numpy, no torch."""

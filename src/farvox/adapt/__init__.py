@@ -1,1 +1,0 @@
-"""Taking a model to another domain: clustering of unlabelled speech, confidence in pseudo-labels."""

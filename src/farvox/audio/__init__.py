@@ -1,0 +1,1 @@
+"""Sound in and out: any file, any part of it, any rate."""

@@ -1,0 +1,1 @@
+"""Clustering of embeddings: k-means, hierarchy, and the number of clusters."""

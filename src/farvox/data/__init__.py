@@ -1,1 +1,0 @@
-"""From data dirs to batches: the epoch plan, the data set, the loader."""

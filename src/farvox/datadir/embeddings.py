@@ -1,0 +1,135 @@
+"""Embeddings on disk: a folder with `embeddings.npy` [N, E], `utt_ids.txt` and `meta.json`.
+
+Shape suffixes: N utterance, E embedding dimension.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from farvox.atomic import atomic_dir
+from farvox.errors import DataDirError
+
+OWN_FILES = ("embeddings.npy",)
+"""A folder that holds this may be replaced by other embeddings."""
+QUALITY_FILE = "utt2quality"
+
+
+@dataclass(frozen=True)
+class EmbeddingSet:
+    """The embeddings of some utterances, as the network gave them (not length-normalised).
+
+    Attributes:
+        utt_ids: names of the utterances, in the order of the rows; unique.
+        embeddings: float32 [N, E].
+        meta: where they come from (model, data dir, ...), free of form.
+        quality: how good each recording is, in dB (float32 [N]), see `farvox.farfield.quality`; None where
+            nobody asked.
+
+    Raises:
+        DataDirError: the numbers of ids and rows differ, or an id is there twice.
+    """
+
+    utt_ids: list[str]
+    embeddings: npt.NDArray[np.float32]
+    meta: dict[str, Any] = field(default_factory=dict)
+    quality: npt.NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        if self.embeddings.ndim != 2 or self.embeddings.dtype != np.float32:
+            found = f"{self.embeddings.dtype} {list(self.embeddings.shape)}"
+            raise DataDirError(f"embeddings are float32 [utterance, dimension], not {found}")
+        if len(self.utt_ids) != len(self.embeddings):
+            raise DataDirError(
+                f"{len(self.utt_ids)} utterance ids for {len(self.embeddings)} embeddings; extract them again"
+            )
+        if self.quality is not None and self.quality.shape != (len(self.utt_ids),):
+            raise DataDirError(
+                f"{len(self.quality)} qualities for {len(self.utt_ids)} utterances; extract them again"
+            )
+        if self._index.height < len(self.utt_ids):
+            twice = pl.Series(self.utt_ids, dtype=pl.String)
+            raise DataDirError(
+                f"the embedding of '{twice.filter(~twice.is_first_distinct())[0]}' is there twice"
+            )
+
+    def __len__(self) -> int:
+        return len(self.utt_ids)
+
+    def rows(self, ids: Sequence[str] | pl.Series) -> npt.NDArray[np.int64]:
+        """Row numbers of many utterances, in the order of ``ids``.
+
+        Raises:
+            DataDirError: an id has no embedding; the first one is named.
+        """
+        wanted = pl.DataFrame({"utt_id": pl.Series(ids, dtype=pl.String)})
+        found = wanted.join(self._index, on="utt_id", how="left", maintain_order="left")["row"]
+        if found.null_count():
+            missing = wanted["utt_id"].filter(found.is_null())
+            raise DataDirError(
+                f"'{missing[0]}' has no embedding ({missing.n_unique()} such utterances); "
+                "extract the data dir that holds it"
+            )
+        return found.to_numpy()
+
+    def save(self, path: str | Path) -> None:
+        """Write the folder ``path``, whole or not at all; an earlier set of embeddings is replaced."""
+        with atomic_dir(path, own_files=OWN_FILES) as folder:
+            np.save(folder / "embeddings.npy", self.embeddings)
+            (folder / "utt_ids.txt").write_bytes("".join(f"{utt_id}\n" for utt_id in self.utt_ids).encode())
+            (folder / "meta.json").write_text(
+                json.dumps(self.meta, indent=2, ensure_ascii=False) + "\n", "utf-8"
+            )
+            if self.quality is not None:
+                pairs = zip(self.utt_ids, self.quality.tolist(), strict=True)
+                lines = "".join(f"{utt_id} {quality:.2f}\n" for utt_id, quality in pairs)
+                (folder / QUALITY_FILE).write_bytes(lines.encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> EmbeddingSet:
+        """Open the folder ``path``; the embeddings are memory-mapped, read when they are touched.
+
+        Raises:
+            DataDirError: a file is missing or damaged, or they do not fit one another.
+        """
+        folder = Path(path)
+        try:
+            embeddings = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
+            utt_ids = (folder / "utt_ids.txt").read_text("utf-8").split("\n")[:-1]
+            meta = json.loads((folder / "meta.json").read_text("utf-8"))
+            quality = _read_quality(folder / QUALITY_FILE, utt_ids)
+        except FileNotFoundError as error:
+            missing = Path(error.filename).name
+            raise DataDirError(
+                f"{folder}: not a folder of embeddings (no {missing}); 'farvox extract' makes one"
+            ) from None
+        except (ValueError, EOFError, OSError) as error:
+            raise DataDirError(f"{folder}: damaged embeddings ({error}); extract them again") from None
+        try:
+            return cls(utt_ids, embeddings, meta, quality)
+        except DataDirError as error:
+            raise DataDirError(f"{folder}: {error}") from None
+
+    @cached_property
+    def _index(self) -> pl.DataFrame:
+        ids = pl.DataFrame({"utt_id": pl.Series(self.utt_ids, dtype=pl.String)})
+        return ids.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64)).unique("utt_id")
+
+
+def _read_quality(path: Path, utt_ids: list[str]) -> npt.NDArray[np.float32] | None:
+    if not path.is_file():
+        return None
+    lines = path.read_text("utf-8").split("\n")[:-1]
+    ids, _, values = zip(*(line.rpartition(" ") for line in lines), strict=True) if lines else ((), (), ())
+    if list(ids) != utt_ids:
+        raise ValueError(f"{path.name} is not of these utterances")
+    return np.array(values, np.float32)

@@ -1,0 +1,286 @@
+"""Kaldi-style data dirs: a few sorted text files that say which file is which utterance of whom.
+
+`wav.scp` (utterance, audio file) is all that is needed; `utt2spk` (utterance, speaker), `spk2utt`
+(speaker, utterances) and `utt2num_samples` (utterance, length at the file's own rate) are used when
+they are there. Every line is a key, blanks, and a value; audio paths may hold blanks, and relative
+ones are relative to the current directory, as in Kaldi. Files are sorted in C order (by bytes).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from farvox.atomic import atomic_dir
+from farvox.datadir.lines import read_lines, regular_pairs, split_lines
+from farvox.errors import DataDirError
+from farvox.types import Utterance
+
+SCHEMA = {"utt_id": pl.String, "wav_path": pl.String, "speaker_id": pl.String, "num_samples": pl.Int64}
+CORE_FILES = ("wav.scp", "utt2spk", "spk2utt", "utt2num_samples")
+PIPE_HINT = (
+    "is a command (it ends in '|'), and farvox runs none; write its output to a file, "
+    "for example with 'farvox prepare ... --convert flac', and name that file"
+)
+
+
+@dataclass(frozen=True)
+class DataDir:
+    """A data dir in memory.
+
+    Attributes:
+        path: the folder.
+        table: one row an utterance, in the order of `wav.scp`: `utt_id`, `wav_path`, `speaker_id`
+            (null where nobody said), `num_samples` (null where unknown).
+    """
+
+    path: Path
+    table: pl.DataFrame
+
+    @classmethod
+    def open(cls, path: str | Path) -> DataDir:
+        """Read the data dir at ``path``; no audio file is touched.
+
+        Raises:
+            DataDirError: there is no `wav.scp`, a line is malformed, an utterance is there twice, or
+                `utt2spk` / `spk2utt` exists and leaves an utterance without speaker.
+        """
+        folder = Path(path)
+        table = read_table(wav_scp_of(folder), ("utt_id", "wav_path"))
+        if table.is_empty():
+            raise DataDirError(f"{folder / 'wav.scp'}: is empty; a data dir needs at least one utterance")
+        _refuse_pipes(folder / "wav.scp", table)
+        _refuse_duplicates(folder / "wav.scp", table)
+        table = table.with_columns(_speakers(folder, table), _lengths(folder, table))
+        return cls(folder, table)
+
+    @property
+    def utt_ids(self) -> pl.Series:
+        """Names of the utterances."""
+        return self.table["utt_id"]
+
+    @property
+    def wav_paths(self) -> pl.Series:
+        """Audio files."""
+        return self.table["wav_path"]
+
+    @property
+    def speaker_ids(self) -> pl.Series:
+        """Speakers, null where nobody said."""
+        return self.table["speaker_id"]
+
+    @property
+    def num_samples(self) -> pl.Series:
+        """Lengths at the files' own rates, null where unknown."""
+        return self.table["num_samples"]
+
+    def __len__(self) -> int:
+        return self.table.height
+
+    def utterances(self) -> Iterator[Utterance]:
+        """The rows as `Utterance`, in order."""
+        return (Utterance(*row) for row in self.table.iter_rows())
+
+
+def read_table(path: str | Path, columns: tuple[str, str] = ("utt_id", "value")) -> pl.DataFrame:
+    """Read a text file of ``key value`` lines, split at the first run of blanks.
+
+    Windows line ends, tabs, and blanks at either end of a line are taken as intended. Row i is line
+    i + 1 of the file.
+
+    Args:
+        path: the file.
+        columns: names of the two columns.
+
+    Raises:
+        DataDirError: no such file, not UTF-8, or (with its line number) a line that is empty or has
+            no second field.
+    """
+    if (regular := regular_pairs(path, columns)) is not None:
+        return regular
+    key, value = columns
+    table = split_lines(read_lines(path), columns)
+    bad = (table[value].is_null() | (table[key] == "")).arg_true()
+    if len(bad):
+        line = int(bad[0])
+        what = f"'{table[key][line]}' has no second field" if table[key][line] else "empty line"
+        raise DataDirError(f"{path}:{line + 1}: {what}; every line is '{key} {value}'")
+    return table
+
+
+def write_data_dir(
+    path: str | Path,
+    utterances: Iterable[Utterance] | pl.DataFrame,
+    *,
+    files: Mapping[str, str] | None = None,
+) -> DataDir:
+    """Write a data dir: `wav.scp`, and what is known for every utterance of the others, in C order.
+
+    The files are written aside and put in place together, `wav.scp` last. What an existing folder says
+    about its utterances and speakers (`utt2*`, `spk2*`) goes; its other files (audio, say) stay.
+
+    Args:
+        path: the folder; made if needed.
+        utterances: in any order; a table has the columns of `DataDir.table`, of which `speaker_id`
+            and `num_samples` may be absent.
+        files: more files, name to text (trial lists, conditions).
+
+    Raises:
+        DataDirError: no utterance, an id with blanks, an id given twice, a path that no line can
+            hold, or speakers known for some utterances only.
+    """
+    folder = Path(path)
+    table = _as_table(utterances).sort("utt_id")
+    _refuse_unwritable(folder, table)
+    texts = {"wav.scp": _lines(table["utt_id"], table["wav_path"])}
+    if table["speaker_id"].null_count() == 0:
+        texts["utt2spk"] = _lines(table["utt_id"], table["speaker_id"])
+        by_speaker = table.group_by("speaker_id").agg(pl.col("utt_id").sort()).sort("speaker_id")
+        texts["spk2utt"] = _lines(by_speaker["speaker_id"], by_speaker["utt_id"].list.join(" "))
+    if table["num_samples"].null_count() == 0:
+        texts["utt2num_samples"] = _lines(table["utt_id"], table["num_samples"].cast(pl.String))
+    for name, text in (files or {}).items():
+        if name in CORE_FILES or Path(name).name != name:
+            raise DataDirError(f"{folder}: '{name}' is not the name of a further file")
+        texts[name] = text
+    _put_in_place(folder, texts)
+    return DataDir(folder, table)
+
+
+def wav_scp_of(folder: Path) -> Path:
+    """The wav.scp of a data dir.
+
+    Raises:
+        DataDirError: no such folder, or no `wav.scp` in it.
+    """
+    if not folder.is_dir():
+        raise DataDirError(f"{folder}: no such data dir")
+    if not (folder / "wav.scp").is_file():
+        inner = sorted(file.parent.name for file in folder.glob("*/wav.scp"))
+        hint = f"; did you mean {folder / inner[0]}?" if inner else "; 'farvox prepare' makes data dirs"
+        raise DataDirError(f"{folder}: has no wav.scp{hint}")
+    return folder / "wav.scp"
+
+
+def _refuse_pipes(path: Path, table: pl.DataFrame) -> None:
+    pipes = table["wav_path"].str.ends_with("|").arg_true()
+    if len(pipes):
+        line = int(pipes[0])
+        raise DataDirError(f"{path}:{line + 1}: the audio of '{table['utt_id'][line]}' {PIPE_HINT}")
+
+
+def _refuse_duplicates(path: Path, table: pl.DataFrame) -> None:
+    ids = table["utt_id"]
+    if (ids[1:] > ids[:-1]).all():  # sorted: the usual case, and much the faster test
+        return
+    if ids.n_unique() < len(ids):
+        row = int((~ids.is_first_distinct()).arg_true()[0])
+        line = table["line"][row] if "line" in table.columns else row + 1
+        raise DataDirError(f"{path}:{line}: '{ids[row]}' is there twice; utterance ids are unique")
+
+
+def _speakers(folder: Path, table: pl.DataFrame) -> pl.Series:
+    """The speaker of each row of ``table``: of utt2spk, else of spk2utt, else unknown."""
+    if (folder / "utt2spk").is_file():
+        source = folder / "utt2spk"
+        known = read_table(source, ("utt_id", "speaker_id"))
+    elif (folder / "spk2utt").is_file():
+        source = folder / "spk2utt"
+        known = invert_spk2utt(read_table(source, ("speaker_id", "utt_ids")))
+    else:
+        return pl.Series("speaker_id", [None] * len(table), dtype=pl.String)
+    speakers = _looked_up(source, table, known)
+    without = speakers.is_null().arg_true()
+    if len(without):
+        line = int(without[0])
+        utt_id = table["utt_id"][line]
+        raise DataDirError(
+            f"{folder / 'wav.scp'}:{line + 1}: '{utt_id}' has no speaker in {source.name}; "
+            f"'farvox check {folder}' lists every fault"
+        )
+    return speakers
+
+
+def invert_spk2utt(spk2utt: pl.DataFrame) -> pl.DataFrame:
+    """Turn rows (`speaker_id`, `utt_ids` in one string) into rows (`utt_id`, `speaker_id`, `line` from 1)."""
+    utt_ids = pl.col("utt_ids").str.replace_all("[ \t]+", " ").str.split(" ")
+    numbered = spk2utt.with_row_index("line", 1)
+    return numbered.select(utt_id=utt_ids, speaker_id="speaker_id", line="line").explode("utt_id")
+
+
+def _lengths(folder: Path, table: pl.DataFrame) -> pl.Series:
+    """The length of each row of ``table``, null where `utt2num_samples` does not say."""
+    path = folder / "utt2num_samples"
+    if not path.is_file():
+        return pl.Series("num_samples", [None] * len(table), dtype=pl.Int64)
+    known = read_table(path, ("utt_id", "num_samples"))
+    numbers = known["num_samples"].cast(pl.Int64, strict=False)
+    bad = (numbers.is_null() | (numbers < 0)).arg_true()
+    if len(bad):
+        line = int(bad[0])
+        raise DataDirError(f"{path}:{line + 1}: '{known['num_samples'][line]}' is not a number of samples")
+    return _looked_up(path, table, known.with_columns(numbers))
+
+
+def _looked_up(source: Path, table: pl.DataFrame, known: pl.DataFrame) -> pl.Series:
+    """The second column of ``known`` for each utterance of ``table``."""
+    column = next(name for name in known.columns if name != "utt_id")
+    if len(known) == len(table) and (known["utt_id"] == table["utt_id"]).all():
+        return known[column]
+    _refuse_duplicates(source, known)
+    return table.select("utt_id").join(known, on="utt_id", how="left", maintain_order="left")[column]
+
+
+def _as_table(utterances: Iterable[Utterance] | pl.DataFrame) -> pl.DataFrame:
+    if not isinstance(utterances, pl.DataFrame):
+        rows = [(u.utt_id, u.wav_path, u.speaker_id, u.num_samples) for u in utterances]
+        return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    absent = [
+        pl.lit(None, dtype).alias(name) for name, dtype in SCHEMA.items() if name not in utterances.columns
+    ]
+    return utterances.with_columns(absent).select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
+
+
+def _refuse_unwritable(folder: Path, table: pl.DataFrame) -> None:
+    if table.is_empty():
+        raise DataDirError(f"{folder}: there is no utterance to write")
+    for column in ("utt_id", "speaker_id"):
+        bad = table[column].drop_nulls().str.contains(r"^$|\s").arg_true()
+        if len(bad):
+            value = table[column].drop_nulls()[int(bad[0])]
+            raise DataDirError(f"{folder}: '{value}' cannot be a {column}: it is empty or holds blanks")
+    bad = table["wav_path"].str.contains(r"^$|^[ \t]|[ \t]$|[\r\n]|\|$").arg_true()
+    if len(bad):
+        utt_id, wav_path = table.row(int(bad[0]))[:2]
+        raise DataDirError(f"{folder}: the audio path '{wav_path}' of '{utt_id}' cannot stand in a wav.scp")
+    twice = (table["utt_id"][1:] == table["utt_id"][:-1]).arg_true()
+    if len(twice):
+        raise DataDirError(
+            f"{folder}: '{table['utt_id'][int(twice[0])]}' is there twice; utterance ids are unique"
+        )
+    unknown = table["speaker_id"].is_null()
+    if unknown.any() and not unknown.all():
+        utt_id = table["utt_id"][int(unknown.arg_true()[0])]
+        raise DataDirError(f"{folder}: '{utt_id}' has no speaker, others have; name all speakers or none")
+
+
+def _lines(keys: pl.Series, values: pl.Series) -> str:
+    joined = pl.select(pl.concat_str(keys, values, separator=" ")).to_series()
+    return str(joined.str.join("\n").item()) + "\n"
+
+
+def _put_in_place(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write all texts aside, then move them in; the old `wav.scp` goes first, the new one comes last."""
+    with atomic_dir(folder / ".incoming", own_files=("wav.scp", *texts)) as incoming:
+        for name, text in texts.items():
+            (incoming / name).write_bytes(text.encode())
+    for stale in (folder / "wav.scp", *folder.glob("utt2*"), *folder.glob("spk2*")):
+        stale.unlink(missing_ok=True)
+    for name in sorted(texts, key=lambda name: name == "wav.scp"):
+        os.replace(folder / ".incoming" / name, folder / name)
+    shutil.rmtree(folder / ".incoming")

@@ -1,0 +1,1 @@
+"""Rooms, microphone arrays, noise fields, mixing, beamforming and dereverberation; numpy only."""

@@ -1,0 +1,260 @@
+"""Beamforming: the channels of an array become one signal that listens towards the talker.
+
+Nothing is known of the array's geometry. Where the talker is follows from time delays between channels
+(Knapp & Carter 1976), as in BeamformIt (Anguera et al. 2007), or, for MVDR, from covariances of what is
+speech and what is not (Souden et al. 2010). A take is short and its talker stands still: one direction a
+take.
+
+Shape suffixes: C channel, F frame, K frequency bin, L lag, T sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+
+from farvox.errors import AudioError
+from farvox.farfield.stft import Floats, Spectra, istft, stft
+
+SIZE, HOP = 1024, 256  # samples of a frame, and from frame to frame; 64 and 16 ms at 16 kHz
+FINER = 8  # lags looked at per sample, before the parabola
+NOISE_MARGIN = 4.0  # how far a bin must rise above its quiet frames to tell of the talker
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delays:
+    """When the talker reaches each channel.
+
+    Attributes:
+        delay_C: samples after the reference channel; 0 for the reference itself.
+        coherence_C: mean height of a channel's correlation with the others, 1 for copies of one signal.
+        used_C: which channels agree enough with the others to be used.
+        reference: the channel that agrees best with the others.
+    """
+
+    delay_C: Floats
+    coherence_C: Floats
+    used_C: NDArray[np.bool_]
+    reference: int
+
+
+def estimate_delays(wav_CT: NDArray[np.floating], *, max_delay: float = 48, agreement: float = 0.5) -> Delays:
+    """Time delays between the channels by GCC-PHAT, in what rises above the noise.
+
+    Every frame's cross-spectrum is reduced to its phase (Knapp & Carter 1976, the PHAT weighting), and the
+    frames are summed. PHAT makes a steady noise as important as speech and would find the noise, so what is
+    less than four times as strong as the quiet frames of its frequency counts next to nothing. The peak
+    is found on lags eight times finer than samples and refined by a parabola. All pairs of channels are
+    measured: the reference is the channel that correlates best with the others (Anguera et al. 2007), a
+    delay is the median over the ways to it through any one channel, and a channel whose correlation with
+    the others is below ``agreement`` times the median is left out (dead, or of another clock).
+
+    Args:
+        wav_CT: the channels, at least two.
+        max_delay: greatest delay between two channels, samples; 48 is 1 m at 16 kHz.
+        agreement: see above.
+
+    Raises:
+        AudioError: one channel only, or fewer than two that are not silent.
+    """
+    if len(wav_CT) < 2:
+        raise AudioError("one channel has no time delays; a beamformer needs at least two")
+    if np.count_nonzero(np.any(wav_CT, axis=1)) < 2:
+        raise AudioError("fewer than two channels hold any sound; there is nothing to beamform")
+    lag_CC, peak_CC = _peaks(_steady_phases(wav_CT), max_delay)
+    num_others = len(wav_CT) - 1
+    coherence_C = (peak_CC.sum(axis=1) - np.diag(peak_CC)) / num_others
+    reference = int(np.argmax(coherence_C))
+    used_C = coherence_C >= agreement * np.median(coherence_C[coherence_C > 0])
+    # lag_CC[c, d] is how much later the talker reaches c than d: c -> through -> reference.
+    ways_CC = lag_CC + lag_CC[:, reference]
+    delay_C = np.median(ways_CC[:, used_C], axis=1)
+    delay_C = np.where(used_C, delay_C, 0.0)
+    return Delays(delay_C - delay_C[reference], coherence_C, used_C, reference)
+
+
+def delay_and_sum(wav_CT: NDArray[np.floating], delays: Delays | None = None) -> Floats:
+    """The mean of the channels after each has been moved to the time of the reference channel.
+
+    Whole samples are moved in time, the rest of a delay by the phase of the STFT. Noise that differs from
+    channel to channel falls by 10 log10(C) dB.
+
+    Args:
+        wav_CT: the channels.
+        delays: as `estimate_delays` finds them (the default).
+
+    Returns:
+        wav_T, the talker as the reference channel has him.
+
+    Raises:
+        AudioError: as `estimate_delays`.
+    """
+    delays, spectra_CFK = _aligned(wav_CT, delays)
+    sum_FK = _summed(spectra_CFK, delays)
+    return np.asarray(istft(sum_FK[None], wav_CT.shape[1], SIZE, HOP)[0], dtype=np.float64)
+
+
+def mvdr(wav_CT: NDArray[np.floating], delays: Delays | None = None, *, loading: float = 0.01) -> Floats:
+    """Least noise with the talker unchanged: w = R^-1 d / (d^H R^-1 d) in every frequency bin.
+
+    The output of `delay_and_sum` tells speech from noise by energy (`energy_masks`). R is the covariance of
+    the noise, with ``loading`` times its mean channel power added to its diagonal; d, the steering vector, is
+    the principal eigenvector of the covariance of speech after whitening by R, brought back and scaled to 1
+    at the reference channel. For one talker this is the beamformer of Souden et al. 2010. In a bin where
+    speech is less than four times as strong as noise its eigenvector would be the noise's; there d
+    follows from the delays.
+
+    Args:
+        wav_CT: the channels.
+        delays: as `estimate_delays` finds them (the default).
+        loading: more is safer, less suppresses more.
+
+    Returns:
+        wav_T, the talker as the reference channel has him.
+
+    Raises:
+        AudioError: as `estimate_delays`.
+    """
+    delays, spectra_CFK = _aligned(wav_CT, delays)
+    speech_FK, noise_FK = energy_masks(np.abs(_summed(spectra_CFK, delays)) ** 2)
+    used = np.flatnonzero(delays.used_C)
+    observed_KCF = spectra_CFK[used].transpose(2, 0, 1)
+    weights_KC = _mvdr_weights(
+        _covariance(observed_KCF, speech_FK),
+        _covariance(observed_KCF, noise_FK),
+        _turns(delays).conj()[used].T,
+        int(np.searchsorted(used, delays.reference)),
+        loading,
+    )
+    enhanced_FK = np.matmul(weights_KC.conj()[:, None], observed_KCF)[:, 0].T
+    return np.asarray(istft(enhanced_FK[None], wav_CT.shape[1], SIZE, HOP)[0], dtype=np.float64)
+
+
+def energy_masks(power_FK: Floats, *, quiet: float = 0.3, loud: float = 0.3) -> tuple[Floats, Floats]:
+    """Which frames of a frequency bin are speech, and which are noise: its loudest and its quietest ones.
+
+    Power is first averaged over 5 frames and 3 bins: a single one is loud or quiet by chance. Frames of
+    digital silence count as neither.
+
+    Args:
+        power_FK: power of every frame and bin.
+        quiet: share of a bin's frames that is noise.
+        loud: share that is speech.
+
+    Returns:
+        speech_FK, noise_FK: 1 or 0.
+    """
+    heard_F = power_FK.sum(axis=1) > 1e-12 * power_FK.sum(axis=1).max()
+    power_FK = _smooth(power_FK)
+    low_K, high_K = np.quantile(power_FK[heard_F], [quiet, 1 - loud], axis=0)
+    speech_FK = (power_FK >= high_K) & heard_F[:, None]
+    noise_FK = (power_FK <= low_K) & heard_F[:, None]
+    return speech_FK.astype(np.float64), noise_FK.astype(np.float64)
+
+
+def _steady_phases(wav_CT: NDArray[np.floating]) -> Spectra:
+    """[K, C, C] the phases of the cross-spectra, a weighted sum over frames; without phases it would be 1."""
+    spectra_CFK = stft(wav_CT, SIZE, HOP)
+    magnitude_CFK = np.abs(spectra_CFK)
+    power_FK = _smooth(np.square(magnitude_CFK).mean(axis=0))
+    phase_CFK = spectra_CFK / np.maximum(magnitude_CFK, np.finfo(np.float64).tiny)
+    phase_KCF = np.ascontiguousarray(phase_CFK.transpose(2, 0, 1))
+    floor_K = np.quantile(power_FK, 0.3, axis=0)
+    loudest = max(float(power_FK.max()), np.finfo(np.float64).tiny)
+    above_FK = 1 - NOISE_MARGIN * floor_K / np.maximum(power_FK, 1e-12 * loudest)
+    above_FK = np.maximum(above_FK, 1e-3)  # a sound that never pauses has a direction, too
+    weight_KF = (above_FK * (power_FK >= 1e-12 * loudest)).T
+    weight_KF = weight_KF * (len(weight_KF) / weight_KF.sum())
+    phases_KCC = (phase_KCF * weight_KF[:, None]) @ phase_KCF.conj().transpose(0, 2, 1)
+    return np.asarray(phases_KCC, dtype=np.complex128)
+
+
+def _smooth(power_FK: Floats) -> Floats:
+    """Mean over 5 frames and 3 bins: a single one is loud or quiet by chance."""
+    return np.asarray(uniform_filter(power_FK, (5, 3), mode="nearest"), dtype=np.float64)
+
+
+def _peaks(phases_KCC: Spectra, max_delay: float) -> tuple[Floats, Floats]:
+    """Lag (samples) and height of the highest correlation of every pair of channels."""
+    correlation_LCC = np.fft.irfft(phases_KCC, SIZE * FINER, axis=0) * FINER
+    reach = min(int(np.ceil(max_delay * FINER)), SIZE * FINER // 2 - 2)
+    near_LCC = np.concatenate([correlation_LCC[-reach - 1 :], correlation_LCC[: reach + 2]])
+    top_CC = np.argmax(near_LCC[1:-1], axis=0) + 1
+    before, peak, after = (
+        np.take_along_axis(near_LCC, top_CC[None] + step, axis=0)[0] for step in (-1, 0, 1)
+    )
+    bend = before - 2 * peak + after
+    offset = np.where(bend < 0, 0.5 * (before - after) / np.where(bend < 0, bend, 1.0), 0.0)
+    return (top_CC - (reach + 1) + np.clip(offset, -0.5, 0.5)) / FINER, np.maximum(peak, 0.0)
+
+
+def _aligned(wav_CT: NDArray[np.floating], delays: Delays | None) -> tuple[Delays, Spectra]:
+    """The delays, found where none are given, and the spectra of the channels moved by whole samples."""
+    delays = delays or estimate_delays(wav_CT)
+    return delays, stft(_moved(wav_CT, delays), SIZE, HOP)
+
+
+def _moved(wav_CT: NDArray[np.floating], delays: Delays) -> Floats:
+    """The channels, each earlier by its delay in whole samples."""
+    moved_CT = np.zeros(wav_CT.shape)
+    for channel, delay in enumerate(np.rint(delays.delay_C).astype(int)):
+        later, earlier = max(0, -delay), max(0, delay)
+        kept = max(0, wav_CT.shape[1] - abs(int(delay)))
+        moved_CT[channel, later : later + kept] = wav_CT[channel, earlier : earlier + kept]
+    return moved_CT
+
+
+def _summed(spectra_CFK: Spectra, delays: Delays) -> Spectra:
+    """Mean of the used channels, after the part of their delays that is less than a sample."""
+    turn_CK = _turns(delays)[delays.used_C]
+    return np.asarray(
+        np.einsum("cfk,ck->fk", spectra_CFK[delays.used_C], turn_CK) / len(turn_CK), dtype=np.complex128
+    )
+
+
+def _turns(delays: Delays) -> Spectra:
+    """[C, K] what undoes the part of each delay that is less than a sample."""
+    rest_C = delays.delay_C - np.rint(delays.delay_C)
+    cycles_K = np.arange(SIZE // 2 + 1) / SIZE  # a sample
+    return np.asarray(np.exp(2j * np.pi * np.outer(rest_C, cycles_K)), dtype=np.complex128)
+
+
+def _covariance(observed_KCF: Spectra, mask_FK: Floats) -> Spectra:
+    weight_KF = (mask_FK / np.maximum(mask_FK.sum(axis=0), 1)).T
+    return np.asarray(
+        (observed_KCF * weight_KF[:, None]) @ observed_KCF.conj().transpose(0, 2, 1), dtype=np.complex128
+    )
+
+
+def _mvdr_weights(
+    speech_KCC: Spectra, noise_KCC: Spectra, delayed_KC: Spectra, reference: int, loading: float
+) -> Spectra:
+    speech_power_K, noise_power_K = _mean_power(speech_KCC), _mean_power(noise_KCC)
+    floor = 1e-10 * max(float(speech_power_K.max()), np.finfo(np.float64).tiny)
+    diagonal_K = loading * noise_power_K + floor
+    noise_KCC = noise_KCC + diagonal_K[:, None, None] * np.eye(noise_KCC.shape[1])
+    heard_K = speech_power_K > NOISE_MARGIN * noise_power_K
+    steering_KC = np.where(heard_K[:, None], _steering(speech_KCC, noise_KCC, reference), delayed_KC)
+    solved_KC = np.linalg.solve(noise_KCC, steering_KC[:, :, None])[:, :, 0]
+    response_K = np.sum(steering_KC.conj() * solved_KC, axis=1).real
+    return np.asarray(solved_KC / response_K[:, None], dtype=np.complex128)
+
+
+def _steering(speech_KCC: Spectra, noise_KCC: Spectra, reference: int) -> Spectra:
+    """[K, C] principal eigenvector of speech whitened by the noise, brought back; 1 at the reference."""
+    root_KCC = np.linalg.cholesky(noise_KCC)
+    half_KCC = np.linalg.solve(root_KCC, speech_KCC)
+    white_KCC = np.linalg.solve(root_KCC, half_KCC.conj().transpose(0, 2, 1))
+    principal_KC = np.linalg.eigh((white_KCC + white_KCC.conj().transpose(0, 2, 1)) / 2)[1][:, :, -1]
+    steering_KC = np.matmul(root_KCC, principal_KC[:, :, None])[:, :, 0]
+    at_reference_K = steering_KC[:, reference]
+    least_K = 1e-6 * np.linalg.norm(steering_KC, axis=1)
+    at_reference_K = np.where(np.abs(at_reference_K) > least_K, at_reference_K, least_K)
+    return np.asarray(steering_KC / at_reference_K[:, None], dtype=np.complex128)
+
+
+def _mean_power(covariance_KCC: Spectra) -> Floats:
+    return np.asarray(np.trace(covariance_KCC, axis1=1, axis2=2).real / covariance_KCC.shape[1], np.float64)

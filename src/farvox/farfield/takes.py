@@ -1,0 +1,199 @@
+"""Which utterances of a data dir are the channels of one take."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
+
+import polars as pl
+
+from farvox.audio.files import audio_info
+from farvox.datadir.conditions import CONDITIONS, read_conditions
+from farvox.datadir.kaldi import DataDir
+from farvox.errors import DataDirError, UsageError
+
+CHANNEL_COLUMNS = ("channel", "microphone", "mic")
+Name = tuple[str, str | None]  # a channel, and the utterance that is it
+
+
+@dataclass(frozen=True)
+class Takes:
+    """The takes of a data dir.
+
+    Attributes:
+        table: a row an utterance that is a channel, in the order of take and channel: `take`, `channel`
+            (as it is spelled), `utt_id`, `wav_path`, `speaker_id`. A take's name is an utterance id that
+            a trial list can use: that of its first channel.
+        single: the rows of the data dir that are no channel of a take.
+    """
+
+    table: pl.DataFrame
+    single: pl.DataFrame
+
+    def __len__(self) -> int:
+        return self.table["take"].n_unique()
+
+    @property
+    def description(self) -> str:
+        """What was found, in a sentence."""
+        sizes = self.table.group_by("take").len()["len"]
+        low, high = min(sizes.to_list()), max(sizes.to_list())
+        span = f"{low}" if low == high else f"{low} to {high}"
+        rest = (
+            f"; {len(self.single):,} utterances are of none and stay as they are" if len(self.single) else ""
+        )
+        return f"{len(self):,} takes of {span} utterances each{rest}"
+
+    def new_ids(self, utt_ids: pl.Series) -> pl.Series:
+        """What each utterance is part of once takes are one utterance each: its take, or itself."""
+        named = (
+            utt_ids.alias("utt_id")
+            .to_frame()
+            .join(self.table.select("utt_id", "take"), on="utt_id", how="left", maintain_order="left")
+        )
+        return named.select(pl.coalesce("take", "utt_id")).to_series()
+
+
+def takes_by_name(data_dir: DataDir, pattern: str) -> Takes:
+    r"""Takes told from utterance ids, such as ``SV\d+_[256]_(?P<channel>\d+)_\w+`` for HI-MIA.
+
+    The pattern is one for the whole id. Utterances whose ids are alike but for the group ``channel`` are
+    one take; those that the pattern does not fit are none's. A take bears the id of its first channel, so
+    that ``SV0333_2_{}_N0124`` and, with channels ``ID_0 ... ID_7``, ``ID`` in a trial list mean it.
+
+    Raises:
+        UsageError: not a regular expression, or without a group ``channel``.
+        DataDirError: no utterance fits.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"--group '{pattern}': not a regular expression: {error}") from None
+    if list(compiled.groupindex) != ["channel"]:
+        raise UsageError(f"--group '{pattern}': needs one named group, (?P<channel>...), around the channel")
+    spans = [
+        (found.start("channel"), found.end("channel")) if (found := compiled.fullmatch(utt_id)) else None
+        for utt_id in data_dir.utt_ids
+    ]
+    ids = data_dir.utt_ids.to_list()
+    pieces = [
+        (None, None) if span is None else (f"{utt_id[: span[0]]}\0{utt_id[span[1] :]}", utt_id[slice(*span)])
+        for utt_id, span in zip(ids, spans, strict=True)
+    ]
+    key, channel = zip(*pieces, strict=True)
+    table = data_dir.table.with_columns(
+        key=pl.Series(key, dtype=pl.String), channel=pl.Series(channel, dtype=pl.String)
+    )
+    if table["key"].null_count() == len(table):
+        raise DataDirError(f"{data_dir.path}: --group '{pattern}' fits no utterance; the first is '{ids[0]}'")
+    return _named(table)
+
+
+def takes_by_condition(data_dir: DataDir, columns: Sequence[str]) -> Takes:
+    """Takes told from ``utt2cond``: utterances of one speaker that are alike in ``columns``.
+
+    Their channels are its column ``channel`` (or ``microphone``, ``mic``); an utterance with nothing
+    there is no take's. A take bears the id of its first channel.
+
+    Raises:
+        DataDirError: no ``utt2cond``, or one without these columns.
+    """
+    path = data_dir.path / CONDITIONS
+    if not path.is_file():
+        raise DataDirError(f"{path}: no such file, and --by names columns of it; use --group instead")
+    conditions = read_conditions(path)
+    there = conditions.columns[1:]
+    channel = next((name for name in CHANNEL_COLUMNS if name in there), None)
+    missing = [name for name in columns if name not in there]
+    if channel is None or missing:
+        lacks = f"column '{missing[0]}'" if missing else f"column of channels ({', '.join(CHANNEL_COLUMNS)})"
+        raise DataDirError(f"{path}:1: no {lacks}; there are: {', '.join(there)}")
+    if channel in columns:
+        raise DataDirError(f"--by {channel}: tells the channels of a take apart, not takes; leave it out")
+    keys = pl.concat_str([*columns, pl.col("speaker_id").fill_null("")], separator="\0")
+    table = data_dir.table.join(
+        conditions.rename({channel: "channel"}), on="utt_id", how="left", maintain_order="left"
+    ).with_columns(key=pl.when(pl.col("channel").fill_null("") != "").then(keys))
+    return _named(table)
+
+
+def takes_by_file(data_dir: DataDir, num_channels: Sequence[int]) -> Takes:
+    """Takes that are files of several channels; a file of one channel is no take.
+
+    Args:
+        data_dir: the data dir.
+        num_channels: channels of each of its files.
+    """
+    several = pl.Series([count > 1 for count in num_channels], dtype=pl.Boolean)
+    if not several.any():
+        raise DataDirError(
+            f"{data_dir.path}: no file has several channels; --group or --by say which utterances are a take"
+        )
+    table = data_dir.table.with_columns(
+        key=pl.when(several).then("utt_id"), channel=pl.lit("all"), speaker_id="speaker_id"
+    )
+    return _named(table)
+
+
+def count_channels(data_dir: DataDir, jobs: int | None = None) -> list[int]:
+    """Channels of each file of a data dir, by its header.
+
+    Raises:
+        AudioError: a file cannot be read.
+    """
+    with ThreadPool(jobs or min(16, 4 * (os.cpu_count() or 1))) as pool:
+        infos = pool.map(audio_info, data_dir.wav_paths.to_list(), chunksize=64)
+    return [info.num_channels for info in infos]
+
+
+def refuse_incomplete(takes: Takes, data_dir: DataDir) -> None:
+    """Raise unless every take has the channels that most takes have.
+
+    Raises:
+        DataDirError: a take lacks channels, has others, or has one twice.
+    """
+    sets = takes.table.group_by("take", maintain_order=True).agg("channel")
+    usual = sets["channel"].value_counts(sort=True)["channel"][0].to_list()
+    odd = sets.filter(pl.col("channel") != pl.lit(pl.Series([usual])).first())
+    if len(odd):
+        name, channels = odd.row(0)
+        lacks = [channel for channel in usual if channel not in channels]
+        what = f"has no channel {', '.join(lacks)}" if lacks else f"has the channels {', '.join(channels)}"
+        raise DataDirError(
+            f"{data_dir.path}: the take '{name}' {what}; most takes have {', '.join(usual)}"
+            f" ({len(odd):,} of {len(sets):,} differ); complete the data dir,"
+            " or take what there is with --allow-missing-channels"
+        )
+
+
+def _order() -> list[pl.Expr]:
+    """Channels in the order of their numbers, and what is no number by its letters."""
+    return [pl.col("channel").cast(pl.Int64, strict=False).fill_null(2**62), pl.col("channel")]
+
+
+def _named(table: pl.DataFrame) -> Takes:
+    columns = ["utt_id", "wav_path", "speaker_id", "num_samples"]
+    rows = table.filter(pl.col("key").is_not_null()).sort("key", *_order(), maintain_order=True)
+    rows = rows.with_columns(take=pl.col("utt_id").first().over("key"))
+    twice = rows.filter(pl.struct("key", "channel").is_duplicated())
+    if len(twice):
+        one, other = twice["utt_id"][:2]
+        raise DataDirError(
+            f"'{one}' and '{other}' are both channel '{twice['channel'][0]}' of one take;"
+            " more must tell takes apart (--by, --group)"
+        )
+    split = rows.group_by("key", maintain_order=True).agg(
+        pl.col("speaker_id").n_unique(), pl.col("utt_id").first()
+    )
+    torn = split.filter(pl.col("speaker_id") > 1)
+    if len(torn):
+        raise DataDirError(
+            f"the channels of the take '{torn['utt_id'][0]}' are of several speakers; see utt2spk"
+        )
+    return Takes(
+        rows.select("take", "channel", *columns, "key"),
+        table.filter(pl.col("key").is_null()).select(columns),
+    )

@@ -1,1 +1,0 @@
-"""Bytes in, bytes out: atomic files, audio, Kaldi-style data dirs, embedding sets."""

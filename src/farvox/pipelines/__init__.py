@@ -1,0 +1,1 @@
+"""One module a stage: its options and the function that runs it."""

@@ -1,0 +1,1 @@
+"""The synthetic voices of the demo."""

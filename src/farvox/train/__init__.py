@@ -1,1 +1,0 @@
-"""The trainer and what it stands on."""

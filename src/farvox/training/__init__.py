@@ -1,0 +1,1 @@
+"""Training: the examples that are drawn, and the trainer."""

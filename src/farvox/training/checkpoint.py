@@ -1,0 +1,138 @@
+"""Checkpoints: a folder per epoch, weights in safetensors, everything else in readable JSON.
+
+``checkpoints/epoch_037/`` is itself a MODEL (config.json + model.safetensors) and carries besides
+what resuming needs: ``classifier.safetensors``, ``optimizer.safetensors``, ``state.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from farvox.atomic import atomic_dir, write_json
+from farvox.errors import CheckpointError
+from farvox.zoo import write_weights
+
+EPOCH_FOLDER = re.compile(r"epoch_(\d+)$")
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where a run stands: the epoch just finished, what it is trained on, and the optimiser's plain numbers.
+
+    Attributes:
+        epoch: number of the epoch just finished.
+        step: optimiser steps so far.
+        classes: names of the classifier's rows.
+        data: fingerprint of the training table.
+        optimizer: its numbers; its tensors are in ``optimizer.safetensors``.
+        scaler: the loss scaler of fp16.
+        figures: of the epoch.
+    """
+
+    epoch: int
+    step: int
+    classes: list[str]
+    data: str = ""
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def checkpoint_folder(run_dir: Path, epoch: int) -> Path:
+    """Where the checkpoint of ``epoch`` lives."""
+    return run_dir / "checkpoints" / f"epoch_{epoch:03d}"
+
+
+def finished_epochs(run_dir: Path) -> list[int]:
+    """Numbers of the epochs that have a whole checkpoint, in order."""
+    folders = (run_dir / "checkpoints").glob("epoch_*")
+    return sorted(
+        int(match[1])
+        for f in folders
+        if (match := EPOCH_FOLDER.search(f.name)) and (f / "state.json").exists()
+    )
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    write_model: Callable[[Path], None],
+    head: dict[str, Tensor],
+    optimizer: tuple[dict[str, Tensor], dict[str, Any]],
+    state: TrainingState,
+) -> None:
+    """Write one checkpoint folder, whole or not at all.
+
+    Args:
+        write_model: called with a folder; writes config.json and model.safetensors there.
+        head: state of the classifier.
+        optimizer: as `pack_optimizer` gives it: tensors for safetensors, numbers for ``state``.
+        state: where the run stands.
+    """
+    tensors, numbers = optimizer
+    with atomic_dir(folder) as temporary:
+        write_model(temporary)
+        write_weights(temporary / "classifier.safetensors", head)
+        write_weights(temporary / "optimizer.safetensors", tensors)
+        write_json(temporary / "state.json", {**asdict(state), "optimizer": numbers})
+
+
+def load_state(folder: Path) -> TrainingState:
+    """Read ``state.json``.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    try:
+        return TrainingState(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder}: not a training checkpoint: {error}") from None
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split an optimiser's state into tensors (``<parameter>.<name>``) and JSON-able numbers."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, Any] = {}
+    for parameter, entries in state["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{parameter}.{name}"] = value
+            else:
+                numbers[f"{parameter}.{name}"] = value
+    return tensors, {"numbers": numbers, "groups": state["param_groups"]}
+
+
+def unpack_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], packed: Mapping[str, Any]
+) -> None:
+    """Put the state that `pack_optimizer` took apart back into ``optimizer``."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in [*tensors.items(), *packed["numbers"].items()]:
+        parameter, name = key.split(".", 1)
+        state.setdefault(int(parameter), {})[name] = value
+    is_fused = optimizer.defaults.get("fused")  # runs of before had none
+    groups = [{**group, "foreach": None, "fused": is_fused} for group in packed["groups"]]
+    try:
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    except ValueError as error:
+        raise CheckpointError(f"the optimiser state does not fit this model: {error}") from None
+    for weight, entries in optimizer.state.items():  # in the weight's memory order, as if never saved
+        for name, value in entries.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                entries[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value).detach()
+
+
+def prune_checkpoints(run_dir: Path, keep: int) -> None:
+    """Delete all but the last ``keep`` checkpoints; 0 keeps all."""
+    for epoch in finished_epochs(run_dir)[:-keep] if keep else []:
+        shutil.rmtree(checkpoint_folder(run_dir, epoch))

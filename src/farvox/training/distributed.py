@@ -1,0 +1,237 @@
+"""One process or many: the ranks of a run, and what they do together."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from farvox.errors import RecipeError
+from farvox.models.pooling import widen
+from farvox.training.launch import LOST_STATUS
+from farvox.zoo import pick_device
+
+
+@dataclass(frozen=True)
+class World:
+    """Who this process is among the ranks, and where it computes."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Rank 0 writes files and talks."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.size > 1:
+            dist.barrier()
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over the ranks."""
+        if self.size > 1:
+            dist.all_reduce(values)
+            values = values / self.size
+        return values
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over the ranks, without gradient."""
+        values = values.detach().clone()
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def max(self, values: Tensor) -> Tensor:
+        """Largest value of any rank, without gradient."""
+        values = values.detach().clone()
+        if self.size > 1:
+            dist.all_reduce(values, dist.ReduceOp.MAX)
+        return values
+
+    def concat(self, local: Tensor) -> Tensor:
+        """The ranks' tensors, of one shape, one after the other; without gradient."""
+        if self.size == 1:
+            return local
+        parts = [torch.empty_like(local) for _ in range(self.size)]
+        dist.all_gather(parts, local.detach().contiguous())
+        return torch.cat(parts)
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give every rank rank 0's buffers (BatchNorm's running statistics differ between ranks)."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def gather_rows(self, local: Tensor, total: int) -> Tensor:
+        """Put together rows that were dealt out as ``rows[rank::size]``.
+
+        Args:
+            local: this rank's rows [n, E] on its device.
+            total: number of rows over all ranks.
+
+        Returns:
+            All rows in order [total, E], on every rank.
+        """
+        if self.size == 1:
+            return local
+        share = -(-total // self.size)
+        padded = local.new_zeros((share, local.shape[1]))
+        padded[: len(local)] = local
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(parts, padded)
+        return torch.stack(parts, dim=1).reshape(share * self.size, -1)[:total]
+
+    def gather_parts(self, local: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Put together parts of several lengths in rank 0's CPU memory; the others get nothing.
+
+        Args:
+            local: this rank's part [lengths[rank], ...] on its device.
+            lengths: of the parts of all ranks.
+        """
+        padded = local.new_zeros((max(lengths), *local.shape[1:]))
+        padded[: len(local)] = local
+        parts = [torch.empty_like(padded) for _ in lengths] if self.is_main else None
+        dist.gather(padded, parts, dst=0)
+        whole = [part[:length].cpu() for part, length in zip(parts or [], lengths, strict=False)]
+        return torch.cat(whole) if whole else local.new_zeros(0)
+
+
+@contextmanager
+def join_world(device: str = "auto") -> Iterator[World]:
+    """Take this process's place among the ranks that `launch_ranks` or ``torchrun`` started (or be alone).
+
+    A rank that loses the others leaves with status `LOST_STATUS`: the fault is not its own.
+
+    Raises:
+        RecipeError: the device asked for is not there.
+    """
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    kind = pick_device(device)
+    place = torch.device(kind)
+    if kind == "cuda":
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        if local_rank >= torch.cuda.device_count():
+            raise RecipeError(f"{local_rank + 1} or more processes, but {torch.cuda.device_count()} GPU(s)")
+        place = torch.device("cuda", local_rank)
+        torch.cuda.set_device(place)
+    if size == 1:
+        yield World(0, 1, place)
+        return
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    try:
+        yield World(rank, size, place)
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        print(f"rank {rank} stops: it has lost the other processes of the run", file=sys.stderr)
+        raise SystemExit(LOST_STATUS) from error
+    finally:
+        dist.destroy_process_group()
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """All-reduce that the gradient passes back through (the adjoint of a sum is a sum)."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        values = values.clone()
+        dist.all_reduce(values)
+        return values
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+class _ConcatOverRanks(torch.autograd.Function):
+    """All-gather that the gradient passes back through: summed over the ranks, rows to their owners."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor, world: World) -> Tensor:
+        context.world = world
+        return world.concat(values)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        world: World = context.world
+        return world.sum(gradients[0]).chunk(world.size)[world.rank], None
+
+
+class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation with statistics over all ranks, on any device (torch's own refuses the CPU).
+
+    Same parameters, buffers and state-dict keys as the BatchNorm it takes the place of.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        return
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise over all axes but the second, over all ranks."""
+        if not self.training or not dist.is_initialized():
+            return super().forward(input)
+        x = widen(input)
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        count = x.new_full((1,), x.numel() / x.shape[1])
+        total = _summed(torch.cat([x.sum(axes), count]))
+        mean, count = total[:-1] / total[-1], total[-1]
+        centred = x - mean.view(shape)
+        var = _summed((centred * centred).sum(axes)) / count
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked.add_(1)
+            rate = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, rate)
+                self.running_var.lerp_(var * count / (count - 1), rate)
+        y = centred * torch.rsqrt(var + self.eps).view(shape)
+        if self.weight is not None:
+            y = y * self.weight.view(shape) + self.bias.view(shape)
+        return y.to(input.dtype)
+
+
+def sum_over_ranks(values: Tensor, world: World) -> Tensor:
+    """Sum over the ranks; the gradient is that of the sum of what the ranks make of it."""
+    return values if world.size == 1 else _summed(values)
+
+
+def concat_over_ranks(values: Tensor, world: World) -> Tensor:
+    """The ranks' tensors, of one shape, one after the other; each gets the gradient of its own."""
+    if world.size == 1:
+        return values
+    whole: Tensor = _ConcatOverRanks.apply(values, world)  # type: ignore[no-untyped-call]
+    return whole
+
+
+def _summed(values: Tensor) -> Tensor:
+    summed: Tensor = _SumOverRanks.apply(values)  # type: ignore[no-untyped-call]
+    return summed
+
+
+def synchronise_batchnorm(module: nn.Module) -> nn.Module:
+    """Replace every BatchNorm below ``module`` by `SyncBatchNorm`, keeping parameters and buffers."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, SyncBatchNorm):
+            synced = SyncBatchNorm(
+                child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+            )
+            synced.load_state_dict(child.state_dict())
+            for own, old in zip(synced.parameters(), child.parameters(), strict=True):
+                own.requires_grad_(old.requires_grad)
+            setattr(module, name, synced)
+        else:
+            synchronise_batchnorm(child)
+    return module

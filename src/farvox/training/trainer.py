@@ -1,0 +1,395 @@
+"""The trainer: a recipe and a run dir become checkpoints and a log.
+
+Read `train` first: it is the whole run from top to bottom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from farvox.errors import CheckpointError, NonFiniteLossError, RecipeError
+from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.memory import keep_freed_memory
+from farvox.models.base import EmbeddingNetwork
+from farvox.models.margin import Head
+from farvox.models.registry import build_head, build_model
+from farvox.precision import has_bf16, resolve_precision
+from farvox.recipe import Recipe, recipe_to_table
+from farvox.training import checkpoint
+from farvox.training.checkpoint import TrainingState
+from farvox.training.claim import claim_run_dir
+from farvox.training.contradictions import refuse_contradictions
+from farvox.training.dataset import ChunkDataset
+from farvox.training.distributed import World, synchronise_batchnorm
+from farvox.training.example import mask_law, open_augmenter
+from farvox.training.freeze import Frozen, find_frozen
+from farvox.training.loader import Batch, load_batches
+from farvox.training.log import RunLog
+from farvox.training.means import start_at_means
+from farvox.training.objective import Anchor, Teacher, TrainingModel
+from farvox.training.plan import EpochPlan, StepBatches
+from farvox.training.recompute import recompute_stages
+from farvox.training.schedule import Schedule
+from farvox.training.sharded import Packed, ShardedHead
+from farvox.training.start import StartingPoint, class_names, idle_names, reserved_speakers, starting_point
+from farvox.training.step import Stepper, build_optimizer
+from farvox.training.table import TrainingTable
+from farvox.training.validate import Validation
+from farvox.zoo import Model, fill, read_weights, save_model
+
+
+def train(recipe: Recipe, run_dir: Path, world: World, *, resume: bool = True) -> Path:
+    """Train as ``recipe`` says; returns the folder of the last checkpoint.
+
+    All ranks call this together. With ``resume`` a run dir that already holds checkpoints of the same
+    recipe is continued after its last whole one.
+
+    Raises:
+        RecipeError: settings exclude each other, or the run dir belongs to another recipe.
+        NonFiniteLossError: the gradient became NaN or infinite.
+    """
+    finished = claim_run_dir(recipe_to_table(recipe), run_dir, world, resume=resume)
+    if finished and finished[-1] + 1 >= recipe.schedule.epochs:
+        if world.is_main:
+            print(f"{run_dir} has all epochs already, up to {finished[-1]}")
+        return checkpoint.checkpoint_folder(run_dir, finished[-1])
+    torch.manual_seed(recipe.seed)
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    if world.device.type == "cpu":
+        keep_freed_memory(all_of_it=True)
+    run = _build(recipe, run_dir, world)
+    if not finished and recipe.init.classifier == "means":
+        start_at_means(
+            run.head, run.as_model(), run.table, run.dataset.labels_VS, speeds=recipe.data.speeds,
+            utterances=recipe.init.mean_utterances, seed=recipe.seed, world=world,
+            first_class=run.shard.classes.start if run.shard else 0,
+        )  # fmt: skip
+    first_epoch = _restore(run, run_dir, finished) if finished else recipe.schedule.first_epoch
+    total = (recipe.schedule.epochs - recipe.schedule.first_epoch) * run.plan.steps_per_epoch
+    with (
+        RunLog(run_dir, active=world.is_main, total_steps=total, tensorboard=recipe.log.tensorboard) as log,
+        closing(run.batches(first_epoch)) as batches,
+    ):
+        if not finished:
+            log.say(run.describe())
+        for epoch in range(first_epoch, recipe.schedule.epochs):
+            figures = _run_epoch(run, epoch, batches, log)
+            done = (epoch + 1 - recipe.schedule.first_epoch) * run.plan.steps_per_epoch
+            world.share_buffers(run.network)
+            packed = _pack(run)  # by all ranks together, before one of them can fail
+            try:
+                if run.validation and _is_due(recipe, epoch):
+                    figures |= run.validation.run(run.as_model(), world)
+                lr = run.schedule.lr_at(epoch, run.plan.steps_per_epoch - 1)
+                log.epoch(done, epoch=epoch, lr=lr, **figures)
+            finally:  # a damaged file of the validation's does not cost the epoch
+                if world.is_main:
+                    _save(run, run_dir, epoch, done, figures, packed)
+                    checkpoint.prune_checkpoints(run_dir, recipe.log.keep)
+            world.barrier()
+    return checkpoint.checkpoint_folder(run_dir, recipe.schedule.epochs - 1)
+
+
+@dataclass
+class Run:
+    """The parts of one training run, put together from a recipe."""
+
+    recipe: Recipe
+    world: World
+    table: TrainingTable
+    plan: EpochPlan
+    dataset: ChunkDataset
+    schedule: Schedule
+    frontend_config: FrontEndConfig
+    frontend: nn.Module
+    model_name: str
+    model_kwargs: dict[str, Any]
+    network: EmbeddingNetwork
+    head: Head
+    shard: ShardedHead | None
+    classes: list[str]
+    optimizer: torch.optim.Optimizer
+    stepper: Stepper
+    frozen: Frozen
+    validation: Validation | None
+
+    def batches(self, first_epoch: int) -> Generator[Batch]:
+        """This rank's batches from ``first_epoch`` to the end of the run."""
+        batches = StepBatches(
+            self.plan, first_epoch, 0, self.recipe.schedule.epochs,
+            self.world.rank, self.world.size, self.recipe.optim.accumulate,
+        )  # fmt: skip
+        in_workers = self.recipe.data.features == "workers"
+        return load_batches(
+            self.dataset,
+            batches,
+            workers=self.recipe.data.workers,
+            pin_memory=self.world.device.type == "cuda",
+            frontend=_training_frontend(self.frontend_config) if in_workers else None,
+        )
+
+    def as_model(self) -> Model:
+        """The network as it stands, with its front-end, for extraction."""
+        return Model(self.network, self.frontend, {"frontend": self.frontend_config.to_dict()})
+
+    def describe(self) -> str:
+        """Lines on what is being trained on what."""
+        count = sum(p.numel() for p in self.network.parameters())
+        ignored = self.recipe.optim.channels_last and _is_on_many_cpus(self.world)
+        imitated = self.stepper.precision == "bf16" and not has_bf16(self.world.device)
+        return (
+            f"{len(self.table)} utterances, {len(self.table.speaker_names)} speakers, "
+            f"{len(self.classes)} classes; "
+            f"{self.plan.steps_per_epoch} steps of {self.plan.batch_size} an epoch\n"
+            f"{self.model_name}: {count:,} parameters; {self.world.size} process(es) on {self.world.device}, "
+            f"{self.stepper.precision}"
+            + (
+                "\noptim.precision: this device has no bf16 and imitates it, which is slow: take auto"
+                * imitated
+            )
+            + (f"\n{self.shard.describe()}" if self.shard else "")
+            + ("\noptim.channels_last is left out: torch crashes on it in several CPU processes" * ignored)
+        )
+
+
+def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
+    refuse_contradictions(recipe, world.size)
+    optim, data, distill = recipe.optim, recipe.data, recipe.distill
+    table = TrainingTable.open(data.train, labelled=distill.classify > 0)
+    plan = EpochPlan(
+        recipe.seed, table.speakers_N, optim.batch_size, data.sampling,
+        table.domains_N, data.domain_weights, data.epoch_size,
+    )  # fmt: skip
+    start = starting_point(recipe.init.model, recipe.features, recipe.model)
+    frontend = build_frontend(start.frontend).to(world.device)
+    names = class_names(table.speaker_names, data.speeds)
+    reserved = class_names(reserved_speakers(data.reserve, table.speaker_names), data.speeds)
+    network, head, classes = _network_and_head(recipe, start, names + reserved)
+    number_of = {name: number for number, name in enumerate(classes)}
+    dataset = ChunkDataset(
+        table,
+        seed=recipe.seed,
+        num_samples=start.frontend.num_samples_for(data.num_frames),
+        sample_rate=start.frontend.sample_rate,
+        speeds=data.speeds,
+        labels_VS=np.array([number_of[name] for name in names]).reshape(len(data.speeds), -1),
+        augment=open_augmenter(recipe.augment, start.frontend.sample_rate),
+        draw_masks=mask_law(
+            recipe.specaugment, data.num_frames, start.frontend.num_mels, start.frontend.kind
+        ),
+        keep_clean=distill.weight > 0,
+    )
+    schedule = _schedule(recipe, plan, head)
+    network.to(world.device)
+    if optim.channels_last and not _is_on_many_cpus(world):
+        network.use_channels_last()
+    teacher = Teacher(network) if distill.weight else None
+    if optim.sync_batchnorm:
+        synchronise_batchnorm(network)
+        synchronise_batchnorm(head)
+    if optim.checkpointing:
+        recompute_stages(network)
+    shard = None
+    if optim.shard_head:
+        shard = ShardedHead(head, world, share=optim.sample_classes, seed=recipe.seed)
+    model = TrainingModel(
+        network, shard or head, classify=distill.classify, distill=distill.weight, compiled=optim.compile
+    ).to(world.device)
+    anchor = Anchor(network.parameters(), optim.l2_sp) if optim.l2_sp else None
+    optimizer = build_optimizer(
+        optim.name, _parameter_groups(model, anchor), lr=optim.lr, weight_decay=optim.weight_decay,
+        momentum=optim.momentum, nesterov=optim.nesterov,
+    )  # fmt: skip
+    frozen = find_frozen(network, optim.freeze, optim.release_epoch)
+    if not frozen.is_released_later:
+        frozen.apply(recipe.schedule.first_epoch)  # before DDP asks which gradients to wait for
+    wrapped = _reduced(model, shard, unused=frozen.is_released_later) if world.size > 1 else model
+    in_workers = data.features == "workers"
+    on_device = nn.Identity() if in_workers else _training_frontend(start.frontend).to(world.device)
+    stepper = Stepper(
+        wrapped, on_device, optimizer,
+        device=world.device, precision=resolve_precision(optim.precision, world.device),
+        clip_norm=optim.clip_norm, teacher=teacher, anchor=anchor, shard=shard,
+    )  # fmt: skip
+    validation = (
+        Validation(Path(recipe.validate.data), Path(recipe.validate.trials))
+        if recipe.validate.trials
+        else None
+    )
+    return Run(
+        recipe, world, table, plan, dataset, schedule, start.frontend, frontend, start.model_name,
+        start.model_kwargs, network, head, shard, classes, optimizer, stepper, frozen, validation,
+    )  # fmt: skip
+
+
+def _training_frontend(config: FrontEndConfig) -> nn.Module:
+    return build_frontend(config, exact=False)
+
+
+def _reduced(model: TrainingModel, shard: ShardedHead | None, *, unused: bool) -> nn.Module:
+    """The model with gradients that are means over the ranks, but for those of a shard."""
+    if shard is not None:
+        names = [f"head.{name}" for name, _ in shard.named_parameters()]
+        ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+        ignore(model, names)  # type: ignore[no-untyped-call]
+        if not any(weight.requires_grad for weight in model.network.parameters()):
+            return model  # DDP wants something to do
+    return DistributedDataParallel(model, find_unused_parameters=unused)
+
+
+def _is_on_many_cpus(world: World) -> bool:
+    """Where torch 2.13 crashes on channels_last under DDP."""
+    return world.size > 1 and world.device.type == "cpu"
+
+
+def _parameter_groups(model: TrainingModel, anchor: Anchor | None) -> list[dict[str, Any]]:
+    """What is trained; weights that are pulled to where they started are not pulled to 0 as well."""
+    network = [p for p in model.network.parameters() if p.requires_grad]
+    head = [p for p in model.head.parameters() if p.requires_grad]
+    if anchor is None:
+        return [{"params": network + head}]
+    return [{"params": network, "weight_decay": 0.0}, *([{"params": head}] if head else [])]
+
+
+def _network_and_head(
+    recipe: Recipe, start: StartingPoint, names: list[str]
+) -> tuple[EmbeddingNetwork, Head, list[str]]:
+    """Network and classifier with the weights the recipe starts from, and the names of its classes."""
+    if {"embedding_dim", "num_classes"} & recipe.head.keys():
+        raise RecipeError("[head] of the recipe: the model gives embedding_dim, the data dirs num_classes")
+    network = build_model(start.model_name, **start.model_kwargs)
+    start.load_network(network)
+    head_kwargs = {"name": "aam", **recipe.head}
+    idle = idle_names(head_kwargs.pop("idle_classes", 0))
+    classes = start.classes_for(recipe.init.classifier, names + idle)
+    old = len(start.old_classes) if recipe.init.classifier in ("keep", "extend") else 0
+    head = build_head(embedding_dim=network.embedding_dim, num_classes=old or len(classes), **head_kwargs)
+    if old:
+        start.load_head(head, len(classes))
+    return network, head, classes
+
+
+def _schedule(recipe: Recipe, plan: EpochPlan, head: Head) -> Schedule:
+    schedule = recipe.schedule
+    return Schedule(
+        kind=schedule.kind, lr=recipe.optim.lr, steps_per_epoch=plan.steps_per_epoch,
+        epochs=schedule.epochs, first_epoch=schedule.first_epoch, milestones=schedule.milestones,
+        gamma=schedule.gamma, final_lr=schedule.final_lr, warmup_epochs=schedule.warmup_epochs,
+        margin=head.margin, margin_epochs=schedule.margin_epochs,
+    )  # fmt: skip
+
+
+def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> dict[str, float]:
+    """All optimiser steps of one epoch; returns its mean figures over all ranks."""
+    run.network.train()
+    run.head.train()
+    if run.recipe.optim.freeze_batchnorm:
+        _freeze_batchnorm(run.network)
+    run.frozen.apply(epoch)
+    first = (epoch - run.recipe.schedule.first_epoch) * run.plan.steps_per_epoch
+    totals = torch.zeros(3, device=run.world.device)
+    for step in range(run.plan.steps_per_epoch):
+        lr = run.schedule.lr_at(epoch, step)
+        for group in run.optimizer.param_groups:
+            group["lr"] = lr
+        run.head.margin = run.schedule.margin_at(epoch, step)
+        micro_batches = [next(batches) for _ in range(run.recipe.optim.accumulate)]
+        if run.shard:
+            run.shard.draw(torch.cat([b.labels_B for b in micro_batches]), run.optimizer, epoch, step)
+        # After the batches are drawn: a data loader takes a number from this generator when it starts.
+        torch.manual_seed(_step_seed(run.recipe.seed, epoch, step, run.world.rank))
+        is_logged = (step + 1) % run.recipe.log.every == 0
+        is_last = step + 1 == run.plan.steps_per_epoch
+        try:
+            result = run.stepper.step(micro_batches, look=is_logged or is_last)
+        except NonFiniteLossError as error:
+            faulty = step + 1 - error.steps_ago
+            raise NonFiniteLossError(f"epoch {epoch}, step {faulty}: {error}") from None
+        share = run.plan.batch_size / run.world.size
+        totals += torch.stack([result.loss, result.num_right / share, result.distance])
+        if is_logged:
+            local = torch.stack([result.loss, *(totals / (step + 1)), result.grad_norm])
+            loss, mean_loss, accuracy, distance, grad_norm = run.world.mean(local).tolist()
+            log.step(
+                first + step + 1, epoch=epoch, loss=loss, mean_loss=mean_loss, accuracy=accuracy, lr=lr,
+                grad_norm=grad_norm, **({"distance": distance} if run.stepper.teacher else {}),
+            )  # fmt: skip
+    loss, accuracy, distance = (run.world.mean(totals) / run.plan.steps_per_epoch).tolist()
+    teachers = {"distance": distance} if run.stepper.teacher else {}
+    return {"loss": loss, "accuracy": accuracy, **teachers}
+
+
+def _step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+    """Seed of torch's generator for one step: dropout is the same after a resume."""
+    return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _freeze_batchnorm(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def _is_due(recipe: Recipe, epoch: int) -> bool:
+    number = epoch - recipe.schedule.first_epoch + 1
+    return number % max(1, recipe.validate.every) == 0 or epoch == recipe.schedule.epochs - 1
+
+
+def _pack(run: Run) -> tuple[dict[str, torch.Tensor], Packed]:
+    """State of head and optimiser, of all shards; on rank 0."""
+    if run.shard:
+        return run.shard.whole_state(run.optimizer)
+    return run.head.state_dict(), checkpoint.pack_optimizer(run.optimizer)
+
+
+def _save(
+    run: Run, run_dir: Path, epoch: int, step: int, figures: dict[str, float],
+    packed: tuple[dict[str, torch.Tensor], Packed],
+) -> None:  # fmt: skip
+    state = TrainingState(
+        epoch, step, run.classes, run.table.fingerprint(),
+        scaler=run.stepper.scaler.state_dict(), figures=figures,
+    )  # fmt: skip
+    extra = {"classes": len(run.classes), "epoch": epoch, "head": {"name": "aam", **run.recipe.head}}
+
+    def write_model(folder: Path) -> None:
+        save_model(folder, run.network, run.frontend_config, run.model_name, run.model_kwargs, extra=extra)
+
+    checkpoint.save_checkpoint(
+        checkpoint.checkpoint_folder(run_dir, epoch),
+        write_model=write_model,
+        head=packed[0],
+        optimizer=packed[1],
+        state=state,
+    )
+
+
+def _restore(run: Run, run_dir: Path, finished: list[int]) -> int:
+    """Load the last whole checkpoint into ``run``; returns the epoch to go on with."""
+    folder = checkpoint.checkpoint_folder(run_dir, finished[-1])
+    state = checkpoint.load_state(folder)
+    if (state.classes, state.data) != (run.classes, run.table.fingerprint()):
+        raise CheckpointError(
+            f"{folder}: trained on other data ({len(state.classes)} classes there, {len(run.classes)} now): "
+            "the data dirs were changed since the run began; put them back, or start another --run-dir"
+        )
+    fill(run.network, read_weights(folder / "model.safetensors"), folder)
+    classifier = read_weights(folder / "classifier.safetensors")
+    moments = read_weights(folder / "optimizer.safetensors")
+    if run.shard:
+        classifier = run.shard.own_state(classifier)
+        moments = run.shard.own_moments(run.optimizer, moments)
+    fill(run.head, classifier, folder)
+    checkpoint.unpack_optimizer(run.optimizer, moments, state.optimizer)
+    run.stepper.scaler.load_state_dict(state.scaler)
+    return state.epoch + 1

@@ -1,0 +1,134 @@
+"""An exported model (``farvox export``), run by OpenVINO: on CPUs with bf16 the fastest of all.
+
+OpenVINO's bf16 is of a whole graph, and a front-end in bf16 is deaf to faint filters. So the graph is cut in
+front of its first convolution, and only what is behind it multiplies in bf16.
+
+Shape suffixes: B utterance, T sample, E embedding.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from farvox.errors import MissingExtraError, ModelError
+from farvox.zoo.embedder import PRECISIONS, Embedding, Wave, refuse_short
+from farvox.zoo.onnx_backend import ExportedModel, num_cores
+
+
+class OpenvinoEmbedder(ExportedModel):
+    """An ``.onnx`` file as an `farvox.zoo.embedder.Embedder`; several threads may use it at once.
+
+    Args:
+        path: what ``farvox export`` wrote.
+        precision: ``fp32`` or ``bf16``; in the latter the network multiplies in bfloat16, and the front-end
+            stays in float32.
+
+    Raises:
+        ModelError: there is no such file, it is none of farvox's, it is damaged, or the CPU has no bf16.
+        MissingExtraError: openvino is not installed.
+    """
+
+    def __init__(self, path: str | Path, precision: str = "fp32") -> None:
+        super().__init__(path)
+        if precision not in PRECISIONS:
+            raise ModelError(f"precision '{precision}' is unknown: {' or '.join(PRECISIONS)}")
+        self.precision = precision
+        self._openvino = _openvino()
+        self._core = self._openvino.Core()
+        if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise ModelError("this CPU has no bf16 (avx512_bf16 or amx_bf16): leave --precision out")
+        self._side = threading.local()
+        self._for_workers: dict[int, _Compiled] = {}
+
+    @property
+    def backend(self) -> str:
+        """OpenVINO with its version."""
+        return f"openvino {self._openvino.__version__}"
+
+    def embed(self, wav_T: Wave) -> Embedding:
+        """See `Embedder`."""
+        refuse_short(len(wav_T), self.min_samples)
+        run = getattr(self._side, "run", None) or self._on_all_cores.begin()
+        emb_E: Embedding = np.array(run(np.ascontiguousarray(wav_T[None], dtype=np.float32))[0], np.float32)
+        return emb_E
+
+    @contextmanager
+    def side_by_side(self, workers: int = 0) -> Iterator[ThreadPoolExecutor]:
+        """See `Embedder`."""
+        workers = workers or num_cores()
+        if workers not in self._for_workers:  # compiling takes seconds
+            self._for_workers[workers] = self._compiled(workers, streams=workers)
+        compiled = self._for_workers[workers]
+
+        def begin() -> None:
+            self._side.run = compiled.begin()
+
+        pool = ThreadPoolExecutor(workers, initializer=begin)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    @cached_property
+    def _on_all_cores(self) -> _Compiled:
+        return self._compiled(num_cores(), streams=1)
+
+    def _compiled(self, threads: int, streams: int) -> _Compiled:
+        settings = {"NUM_STREAMS": str(streams), "INFERENCE_NUM_THREADS": str(threads)}
+        in_fp32, in_bf16 = ({**settings, "INFERENCE_PRECISION_HINT": name} for name in ("f32", "bf16"))
+        content = self.content()
+        try:
+            if self.precision == "fp32":
+                return _Compiled(self._core.compile_model(self._core.read_model(content), "CPU", in_fp32))
+            frontend, network = self._cut(content)
+            return _Compiled(
+                self._core.compile_model(frontend, "CPU", in_fp32),
+                self._core.compile_model(network, "CPU", in_bf16),
+            )
+        except (RuntimeError, StopIteration) as error:
+            raise ModelError(f"{self.path}: {self.backend} cannot run it: {error}") from error
+
+    def _cut(self, content: bytes) -> tuple[Any, Any]:
+        """Waveform to features, and waveform (whose length it wants to know) and features to embedding."""
+        openvino = self._openvino
+        whole, behind = self._core.read_model(content), self._core.read_model(content)
+        features = _first_convolution(whole).input(0).get_source_output()
+        frontend = openvino.Model([features], whole.get_parameters(), "frontend")
+        given = openvino.opset13.parameter(features.get_partial_shape(), np.float32)
+        _first_convolution(behind).input(0).replace_source_output(given.output(0))
+        return frontend, openvino.Model(behind.get_results(), [*behind.get_parameters(), given], "network")
+
+
+class _Compiled:
+    """A graph, or a front-end and the graph behind it, ready to run."""
+
+    def __init__(self, first: Any, second: Any = None) -> None:
+        self._first, self._second = first, second
+
+    def begin(self) -> Callable[[Wave], Any]:
+        """What computes wav_1T -> emb_1E, in one thread at a time."""
+        first = self._first.create_infer_request()
+        if self._second is None:
+            return lambda wav_1T: first.infer([wav_1T])[0]
+        second = self._second.create_infer_request()
+        return lambda wav_1T: second.infer([wav_1T, first.infer([wav_1T])[0]])[0]
+
+
+def _first_convolution(graph: Any) -> Any:
+    return next(node for node in graph.get_ordered_ops() if node.get_type_name() == "Convolution")
+
+
+def _openvino() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError("--backend openvino needs it: pip install 'farvox[openvino]'") from error
+    return openvino

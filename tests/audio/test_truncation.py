@@ -1,0 +1,112 @@
+"""A file that was cut off is refused, whatever its format."""
+
+import io
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farvox.audio.files import read_recording
+from farvox.audio.truncation import refuse_truncated
+from farvox.errors import AudioError
+
+SOUNDFILE = {
+    "wav": ("WAV", "PCM_16"),
+    "wavex": ("WAVEX", "FLOAT"),
+    "rf64": ("RF64", "PCM_24"),
+    "w64": ("W64", "PCM_16"),
+    "aiff": ("AIFF", "PCM_16"),
+    "au": ("AU", "PCM_16"),
+    "sph": ("NIST", "PCM_16"),
+    "flac": ("FLAC", "PCM_16"),
+    "ogg": ("OGG", "VORBIS"),
+    "opus": ("OGG", "OPUS"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+}
+FFMPEG = {"m4a": "aac", "mkv": "aac", "webm": "libopus"}
+RATE = 16000
+
+
+def write_by_ffmpeg(path: Path, wav_T: np.ndarray, codec: str) -> None:
+    with av.open(
+        str(path), "w", options={"movflags": "faststart"} if path.suffix == ".m4a" else {}
+    ) as container:
+        stream = container.add_stream(codec, rate=48000 if codec == "libopus" else RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(wav_T[None].astype(np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+        to_codec = av.AudioResampler(
+            stream.format, "mono", stream.rate, stream.codec_context.frame_size or 960
+        )
+        for part in (*to_codec.resample(frame), *to_codec.resample(None), None):
+            container.mux(stream.encode(part))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("whole")
+    wav_T = np.random.default_rng(0).uniform(-0.5, 0.5, 5 * RATE)
+    for suffix, (format_, subtype) in SOUNDFILE.items():
+        soundfile.write(folder / f"a.{suffix}", wav_T, RATE, format=format_, subtype=subtype)
+    for suffix, codec in FFMPEG.items():
+        write_by_ffmpeg(folder / f"a.{suffix}", wav_T, codec)
+    return {path.suffix[1:]: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("suffix", [*SOUNDFILE, *FFMPEG])
+def test_a_whole_file_is_read(whole: dict[str, bytes], suffix: str) -> None:
+    wav_CT, rate = read_recording(io.BytesIO(whole[suffix]))
+    assert abs(wav_CT.shape[1] / rate - 5) < 0.1
+
+
+@pytest.mark.parametrize("kept", [0.97, 0.5, 0.1, 0.03])
+@pytest.mark.parametrize("suffix", [*SOUNDFILE, *FFMPEG])
+def test_a_file_that_was_cut_off_is_refused_without_noise(
+    whole: dict[str, bytes], capfd: pytest.CaptureFixture[str], tmp_path: Path, suffix: str, kept: float
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(whole[suffix][: int(kept * len(whole[suffix]))])
+    with pytest.raises(AudioError, match=rf"a\.{suffix}: "):
+        read_recording(path)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("suffix", ["wav", "wavex", "rf64", "au", "sph", "w64"])
+def test_bytes_after_the_end_of_the_audio_are_no_harm(whole: dict[str, bytes], suffix: str) -> None:
+    refuse_truncated("a", io.BytesIO(whole[suffix] + bytes(1000)))
+    with pytest.raises(AudioError, match="a: truncated"):  # so the length was found
+        refuse_truncated("a", io.BytesIO(whole[suffix][:-1000]))
+
+
+def test_a_tag_before_the_frames_of_an_mp3_is_passed_over(whole: dict[str, bytes]) -> None:
+    tag = b"ID3\x04\x00\x00\x00\x00\x10\x00" + bytes(2048)
+    refuse_truncated("a.mp3", io.BytesIO(tag + whole["mp3"]))
+    with pytest.raises(AudioError, match=r"a\.mp3: truncated"):
+        refuse_truncated("a.mp3", io.BytesIO(tag + whole["mp3"][:-3000]))
+
+
+def test_a_webm_stream_of_open_length_promises_nothing(whole: dict[str, bytes]) -> None:
+    content = bytearray(whole["webm"])
+    with pytest.raises(AudioError, match=r"a\.webm: truncated"):
+        refuse_truncated("a.webm", io.BytesIO(content[:-1000]))
+    at = content.index(b"\x18\x53\x80\x67") + 4
+    content[at : at + 8] = b"\x01" + b"\xff" * 7
+    refuse_truncated("a.webm", io.BytesIO(content))
+    refuse_truncated("a.webm", io.BytesIO(content[:-1000]))
+
+
+MAGIC = st.sampled_from(
+    [b"", b"RIFF", b"RF64", b"FORM", b".snd", b"riff", b"NIST_1A", b"OggS", b"ID3", b"\xff\xfb"]
+)
+
+
+@given(MAGIC, st.binary(max_size=300))
+def test_any_bytes_are_refused_or_passed_and_never_a_crash(magic: bytes, rest: bytes) -> None:
+    try:
+        refuse_truncated("a", io.BytesIO(magic + rest))
+    except AudioError as error:
+        assert str(error).startswith("a: ")

@@ -1,0 +1,77 @@
+"""Spherical k-means and what it is made of."""
+
+import numpy as np
+import pytest
+
+from farvox.clustering.kmeans import by_size, kmeans, nearest, unit_rows
+from farvox.clustering.lloyd import cosines_to, mean_directions
+from farvox.datadir.embeddings import EmbeddingSet
+from farvox.errors import DataDirError, FarvoxError
+from farvox.metrics.clustering import normalised_mutual_information
+
+
+def test_separate_speakers_are_found(blobs):
+    unit, truth = blobs(30, 20)
+    found = kmeans(unit, 30, restarts=3)
+    assert normalised_mutual_information(found.labels_N, truth) > 0.97
+
+
+def test_the_same_seed_gives_the_same_clusters_and_another_seed_others(blobs):
+    unit, _ = blobs(20, 20, spread=2.0)
+    first, again, other = (kmeans(unit, 15, seed=seed) for seed in (4, 4, 5))
+    np.testing.assert_array_equal(first.labels_N, again.labels_N)
+    np.testing.assert_array_equal(first.centres_KE, again.centres_KE)
+    assert np.any(first.labels_N != other.labels_N)
+
+
+def test_clusters_are_numbered_by_size_and_none_is_empty(blobs):
+    unit, _ = blobs(5, 12)
+    found = kmeans(unit, 9)
+    assert np.all(np.diff(found.sizes_K) <= 0) and found.sizes_K.min() >= 1
+    assert found.sizes_K.sum() == 60
+    np.testing.assert_allclose(np.linalg.norm(found.centres_KE, axis=1), 1, atol=1e-5)
+
+
+def test_everyone_is_with_the_nearest_centre(blobs):
+    unit, _ = blobs(6, 15, spread=2.0)
+    found = kmeans(unit, 6)
+    cosines = unit @ found.centres_KE.T
+    np.testing.assert_array_equal(cosines.argmax(axis=1), found.labels_N)
+    np.testing.assert_allclose(cosines.max(axis=1), found.cosine_N, atol=1e-5)
+
+
+def test_copies_of_one_embedding_are_one_cluster_whatever_is_asked():
+    unit = np.tile(np.float32([[1, 0, 0, 0]]), (20, 1))
+    found = kmeans(unit, 1)
+    assert found.wccs() == pytest.approx(1) and len(found.centres_KE) == 1
+    assert kmeans(unit, 3).wccs() == pytest.approx(1, abs=1e-3)
+
+
+def test_the_intra_class_cosine_is_a_mean_of_clusters_or_of_samples():
+    found = by_size(np.array([0, 0, 0, 1]), np.float32([1, 1, 1, 0.5]), np.eye(2, dtype=np.float32))
+    assert found.wccs() == pytest.approx(0.75)
+    assert found.wccs(over_samples=True) == pytest.approx(3.5 / 4)
+
+
+def test_blocks_are_put_together_as_if_there_were_none(blobs, monkeypatch):
+    unit, truth = blobs(4, 25)
+    whole = mean_directions(unit, truth, 4), nearest(unit, unit[:4]), cosines_to(unit, truth, unit[:4])
+    monkeypatch.setattr("farvox.clustering.lloyd.ROWS", 7)
+    monkeypatch.setattr("farvox.clustering.lloyd.CELLS", 9)
+    np.testing.assert_allclose(mean_directions(unit, truth, 4), whole[0], atol=1e-6)
+    np.testing.assert_array_equal(nearest(unit, unit[:4])[0], whole[1][0])
+    np.testing.assert_allclose(cosines_to(unit, truth, unit[:4]), whole[2], atol=1e-6)
+
+
+def test_embeddings_are_scaled_to_unit_length_and_bad_ones_are_named():
+    good = EmbeddingSet(["a", "b"], np.float32([[3, 4], [0, 2]]))
+    np.testing.assert_allclose(unit_rows(good), [[0.6, 0.8], [0, 1]], atol=1e-7)
+    for bad in (0, np.nan, np.inf):
+        with pytest.raises(DataDirError, match="embedding of 'b' is zero or not finite"):
+            unit_rows(EmbeddingSet(["a", "b"], np.float32([[3, 4], [0, bad]])))
+
+
+@pytest.mark.parametrize("number", [0, 11])
+def test_more_clusters_than_utterances_are_refused(number, blobs):
+    with pytest.raises(FarvoxError, match=f"{number} clusters of 10 utterances"):
+        kmeans(blobs(2, 5)[0], number)

@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farvox.datadir.embeddings import EmbeddingSet
+from farvox.errors import DataDirError, FarvoxError
+
+
+def some(num: int, dim: int = 3) -> EmbeddingSet:
+    embeddings = np.random.default_rng(0).standard_normal((num, dim), dtype=np.float32)
+    return EmbeddingSet([f"utt{i}" for i in range(num)], embeddings, {"model": "résnet"})
+
+
+def test_a_saved_set_is_loaded_unchanged_and_memory_mapped(tmp_path: Path) -> None:
+    saved = some(5)
+    saved.save(tmp_path / "emb")
+    loaded = EmbeddingSet.load(tmp_path / "emb")
+    assert isinstance(loaded.embeddings, np.memmap)
+    np.testing.assert_array_equal(loaded.embeddings, saved.embeddings)
+    assert (loaded.utt_ids, loaded.meta) == (saved.utt_ids, saved.meta)
+    assert len(loaded) == 5
+
+
+@pytest.mark.parametrize("utt_ids", [[], ["a"], ["a\u00a0b", "c\u2028", "é"]])
+def test_any_ids_survive_the_disk(tmp_path: Path, utt_ids: list[str]) -> None:
+    EmbeddingSet(utt_ids, np.zeros((len(utt_ids), 2), np.float32)).save(tmp_path / "emb")
+    assert EmbeddingSet.load(tmp_path / "emb").utt_ids == utt_ids
+
+
+def test_a_loaded_set_may_be_saved_over_itself(tmp_path: Path) -> None:
+    some(5).save(tmp_path / "emb")
+    EmbeddingSet.load(tmp_path / "emb").save(tmp_path / "emb")
+    np.testing.assert_array_equal(EmbeddingSet.load(tmp_path / "emb").embeddings, some(5).embeddings)
+
+
+def test_a_model_folder_is_never_replaced_by_embeddings(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FarvoxError, match="choose another name"):
+        some(2).save(tmp_path)
+
+
+@given(rows=st.lists(st.integers(0, 9), max_size=30))
+def test_rows_are_found_in_the_order_asked_for(rows: list[int]) -> None:
+    np.testing.assert_array_equal(some(10).rows([f"utt{row}" for row in rows]), rows)
+
+
+def test_the_first_utterance_without_embedding_is_named() -> None:
+    with pytest.raises(DataDirError, match=r"'utt7' has no embedding \(2 such utterances\)"):
+        some(3).rows(["utt1", "utt7", "utt0", "utt8", "utt7"])
+
+
+@pytest.mark.parametrize(
+    ("utt_ids", "embeddings", "complaint"),
+    [
+        (["a", "b", "a"], np.zeros((3, 2), np.float32), "'a' is there twice"),
+        (["a", "b"], np.zeros((3, 2), np.float32), "2 utterance ids for 3 embeddings"),
+        (["a", "b"], np.zeros((2, 2)), "not float64"),
+        (["a", "b"], np.zeros(2, np.float32), r"not float32 \[2\]"),
+    ],
+)
+def test_ids_and_rows_fit_one_another(utt_ids: list[str], embeddings: np.ndarray, complaint: str) -> None:
+    with pytest.raises(DataDirError, match=complaint):
+        EmbeddingSet(utt_ids, embeddings)
+
+
+@pytest.mark.parametrize("file", ["embeddings.npy", "utt_ids.txt", "meta.json"])
+def test_a_missing_or_damaged_file_is_named(tmp_path: Path, file: str) -> None:
+    some(4).save(tmp_path / "emb")
+    content = (tmp_path / "emb" / file).read_bytes()
+    (tmp_path / "emb" / file).write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataDirError, match="extract them again"):
+        EmbeddingSet.load(tmp_path / "emb")
+    (tmp_path / "emb" / file).unlink()
+    with pytest.raises(DataDirError, match=rf"no {file}"):
+        EmbeddingSet.load(tmp_path / "emb")
+
+
+def test_the_quality_of_recordings_is_kept_beside_their_embeddings(tmp_path: Path) -> None:
+    quality = np.array([3.25, np.nan, -1.5], np.float32)
+    EmbeddingSet(some(3).utt_ids, some(3).embeddings, quality=quality).save(tmp_path / "emb")
+    assert (tmp_path / "emb" / "utt2quality").read_text() == "utt0 3.25\nutt1 nan\nutt2 -1.50\n"
+    np.testing.assert_array_equal(EmbeddingSet.load(tmp_path / "emb").quality, quality)
+    some(3).save(tmp_path / "emb")
+    assert EmbeddingSet.load(tmp_path / "emb").quality is None
+
+
+def test_a_quality_of_other_utterances_is_refused(tmp_path: Path) -> None:
+    some(2).save(tmp_path / "emb")
+    (tmp_path / "emb" / "utt2quality").write_text("utt0 3.25\nutt7 1.00\n")
+    with pytest.raises(DataDirError, match="utt2quality is not of these utterances"):
+        EmbeddingSet.load(tmp_path / "emb")
+    with pytest.raises(DataDirError, match="3 qualities for 2 utterances"):
+        EmbeddingSet(some(2).utt_ids, some(2).embeddings, quality=np.zeros(3, np.float32))

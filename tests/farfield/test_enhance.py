@@ -1,0 +1,151 @@
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from farvox.audio.files import read_channels
+from farvox.datadir.check import check_data_dir
+from farvox.datadir.kaldi import DataDir, write_data_dir
+from farvox.errors import AudioError, DataDirError, FarvoxError, UsageError
+from farvox.farfield.enhance import Enhancement, enhance, enhance_take
+from farvox.farfield.takes import count_channels, takes_by_file, takes_by_name
+from farvox.types import Utterance
+
+PATTERN = r"ann_(?P<channel>\d)_\d"
+SUM = Enhancement("delay-and-sum")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """Without processes, which take longer to start than to do the work of a test."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Two takes of three channels, each 3 samples after the one before, and a close-talk utterance."""
+    rows = []
+    for take in (1, 2):
+        wav = np.random.default_rng(take).standard_normal(6000) * 0.1
+        for channel in range(3):
+            path = tmp_path / f"{take}{channel}.wav"
+            soundfile.write(path, np.roll(wav, 3 * channel), 16000, subtype="PCM_16")
+            rows.append(Utterance(f"ann_{channel}_{take}", str(path), "ann", 6000))
+    soundfile.write(tmp_path / "near.wav", wav[:4000], 16000, subtype="PCM_16")
+    rows.append(Utterance("ann-near", str(tmp_path / "near.wav"), "ann", 4000))
+    rows.sort(key=lambda row: row.utt_id)
+    conditions = [f"{row.utt_id}\t{row.utt_id[4]}\thall\n" for row in rows]
+    files = {
+        "utt2cond": "utt_id\tchannel\troom\n" + "".join(conditions),
+        "spk2gender": "ann f\n",
+        "utt2quality": "ann_0_1 7\nann_1_1 8\n",
+    }
+    return write_data_dir(tmp_path / "data", rows, files=files)
+
+
+def made(source, out, how=SUM, jobs=1):
+    return enhance(source, out, takes_by_name(source, PATTERN), how, note=lambda line: None, jobs=jobs)
+
+
+def audio_of(folder):
+    files = sorted((folder / "audio").rglob("*.*"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_a_take_becomes_one_utterance_and_what_is_no_take_stays(source, tmp_path):
+    out = made(source, tmp_path / "out")
+    assert out.utt_ids.to_list() == ["ann-near", "ann_0_1", "ann_0_2"]
+    assert list(check_data_dir(tmp_path / "out")) == []
+    assert out.num_samples.to_list() == [4000, 6000, 6000]
+    assert out.wav_paths[0] == str(tmp_path / "near.wav")
+    assert out.wav_paths[1] == str(tmp_path / "out/audio/ann/ann_0_1.flac")
+    wav, first = read_channels(out.wav_paths[1])[0], read_channels(tmp_path / "10.wav")[0]
+    alike = [np.corrcoef(np.roll(first, shift)[100:-100], wav[100:-100])[0, 1] for shift in (0, 3, 6)]
+    assert max(alike) > 0.999  # whichever of the three is the reference
+
+
+def test_further_files_are_carried_and_conditions_say_where_the_channels_differed(source, tmp_path):
+    made(source, tmp_path / "out")
+    assert (tmp_path / "out/utt2cond").read_text() == (
+        "utt_id\tchannel\troom\nann-near\tn\thall\nann_0_1\tmixed\thall\nann_0_2\tmixed\thall\n"
+    )
+    assert (tmp_path / "out/spk2gender").read_text() == "ann f\n"
+    assert (tmp_path / "out/utt2quality").read_text() == "ann_0_1 7\n"
+
+
+@pytest.mark.slow
+def test_the_number_of_processes_changes_nothing(source, tmp_path, monkeypatch):
+    how = Enhancement("mvdr")
+    made(source, tmp_path / "here", how, jobs=1)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    made(source, tmp_path / "one", how, jobs=1)
+    made(source, tmp_path / "two", how, jobs=2)
+    assert audio_of(tmp_path / "here") == audio_of(tmp_path / "one") == audio_of(tmp_path / "two")
+
+
+def test_what_is_done_is_kept_and_what_is_missing_or_damaged_is_made(source, tmp_path):
+    out = tmp_path / "out"
+    made(source, out)
+    whole = audio_of(out)
+    kept, damaged = (out / f"audio/ann/ann_0_{take}.flac" for take in (1, 2))
+    before = kept.stat().st_mtime_ns
+    damaged.write_bytes(b"fLaC")
+    (out / "wav.scp").unlink()
+    made(source, out)
+    assert audio_of(out) == whole
+    assert kept.stat().st_mtime_ns == before
+    assert len(DataDir.open(out)) == 3
+
+
+def test_other_settings_or_a_foreign_folder_are_not_mixed_in(source, tmp_path):
+    made(source, tmp_path / "out")
+    with pytest.raises(DataDirError, match="was begun with another beamform"):
+        made(source, tmp_path / "out", Enhancement("mvdr"))
+    with pytest.raises(FarvoxError, match="holds other things"):
+        made(source, source.path)
+    (tmp_path / "out/enhance.json").write_text("{")
+    with pytest.raises(DataDirError, match=r"enhance.json: cannot be read"):
+        made(source, tmp_path / "out")
+
+
+def test_channels_of_unequal_length_are_cut_to_the_shortest_within_the_tolerance(source, tmp_path):
+    wav, _ = soundfile.read(tmp_path / "21.wav")
+    soundfile.write(tmp_path / "21.wav", wav[:5000], 16000, subtype="PCM_16")
+    assert made(source, tmp_path / "out").num_samples.to_list() == [4000, 6000, 5000]
+    with pytest.raises(
+        AudioError, match=r"take 'ann_0_2': its channels are 0.31 s \(.*21.wav\) to 0.38 s .* --tolerance"
+    ):
+        made(source, tmp_path / "strict", Enhancement("delay-and-sum", tolerance=0.05))
+    assert not (tmp_path / "strict/wav.scp").exists()
+
+
+def test_with_wpe_alone_the_channels_stay(source, tmp_path):
+    pytest.importorskip("nara_wpe", reason="needs the extra wpe")
+    out = made(source, tmp_path / "out", Enhancement("none", wpe=True))
+    assert out.utt_ids.to_list() == source.utt_ids.to_list()
+    assert (tmp_path / "out/utt2cond").read_text() == (source.path / "utt2cond").read_text()
+    assert out.num_samples.to_list() == [4000, *[6000] * 6]
+    assert json.loads((tmp_path / "out/enhance.json").read_text())["wpe"] is True
+
+
+def test_a_file_of_several_channels_is_a_take(tmp_path):
+    wav = np.random.default_rng(0).standard_normal(5000) * 0.1
+    soundfile.write(tmp_path / "a.wav", np.stack([wav, np.roll(wav, 4)], axis=1), 16000)
+    source = write_data_dir(tmp_path / "data", [Utterance("a", str(tmp_path / "a.wav"))])
+    takes = takes_by_file(source, count_channels(source))
+    out = enhance(source, tmp_path / "out", takes, SUM, note=lambda line: None, jobs=1)
+    assert out.utt_ids.to_list() == ["a"]
+    assert read_channels(out.wav_paths[0]).shape == (1, 5000)
+
+
+def test_nothing_to_do_is_refused(source, tmp_path):
+    with pytest.raises(UsageError, match="nothing to do"):
+        made(source, tmp_path / "out", Enhancement("none"))
+
+
+def test_what_would_be_clipped_is_made_quieter_and_one_channel_is_left_as_it_is():
+    wav = np.random.default_rng(0).standard_normal((2, 4000)).astype(np.float32)
+    assert np.abs(enhance_take(np.stack([wav[0], wav[0]]), SUM)).max() == pytest.approx(0.99)
+    quiet = 0.1 * wav[:1]
+    np.testing.assert_allclose(enhance_take(quiet, SUM), quiet)

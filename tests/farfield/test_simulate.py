@@ -1,0 +1,205 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from farvox.audio.files import read_audio, read_channels, write_audio
+from farvox.datadir.conditions import read_conditions
+from farvox.datadir.kaldi import DataDir, write_data_dir
+from farvox.errors import AudioError, CorpusError, DataDirError
+from farvox.farfield.rirs import Rooms, measure_bank, open_banks, simulate_bank
+from farvox.farfield.simulate import simulate
+from farvox.types import Utterance
+
+SMALL = Rooms(t60=(0.25, 0.35), array="circular4")
+
+
+def quiet(line: str) -> None:
+    """Nobody reads what is noted."""
+
+
+@pytest.fixture(scope="module")
+def close(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two speakers with two utterances each, and beside them a folder of noise."""
+    folder, rng = tmp_path_factory.mktemp("close"), np.random.default_rng(0)
+    utterances = []
+    for name in ("A-1", "A-2", "B-1", "B-2"):
+        write_audio(folder / f"{name}.wav", 0.1 * rng.standard_normal(8000))
+        utterances.append(Utterance(name, str(folder / f"{name}.wav"), name[0], 8000))
+    write_audio(folder / "noise" / "hiss.wav", 0.1 * rng.standard_normal(5000))
+    write_data_dir(folder / "data", utterances)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rooms of two sources each, heard by four microphones."""
+    out = tmp_path_factory.mktemp("bank") / "rirs"
+    simulate_bank(out, rooms=2, per_room=2, what=SMALL, note=quiet, jobs=1)
+    return out
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in (folder / "audio").rglob("*") if p.is_file()}
+
+
+def test_a_bank_states_what_was_asked_and_what_was_measured(bank: Path) -> None:
+    table = read_conditions(bank)
+    assert table["utt_id"].to_list() == [f"room0000{room}_0{place}" for room in (0, 1) for place in (0, 1)]
+    assert table.with_columns(pl.col("distance").cast(pl.Float64))["distance"].is_between(1, 5).all()
+    asked, found = (table[name].cast(pl.Float64).to_numpy() for name in ("t60_asked", "t60"))
+    assert np.abs(found / asked - 1).max() < 0.2
+    for path in DataDir.open(bank).wav_paths:
+        assert read_channels(path).shape[0] == 4
+
+
+def test_copies_are_named_like_himia_and_keep_speaker_and_length(
+    close: Path, bank: Path, tmp_path: Path
+) -> None:
+    made = simulate(close / "data", tmp_path / "far", note=quiet, rirs=[bank], copies=2, jobs=1)
+    assert len(made) == 4 * 2 * 4
+    assert made.utt_ids[:4].to_list() == ["A-1_1_00", "A-1_1_01", "A-1_1_02", "A-1_1_03"]
+    assert made.speaker_ids.unique().sort().to_list() == ["A", "B"]
+    assert set(made.num_samples) == {8000}
+    assert set(read_conditions(made.path)["source"]) == {"A-1", "A-2", "B-1", "B-2"}
+
+
+def test_noise_comes_from_another_place_in_the_room_at_the_ratio_that_is_written(
+    close: Path, bank: Path, tmp_path: Path
+) -> None:
+    options = {"note": quiet, "rirs": [bank], "jobs": 1}
+    simulate(close / "data", tmp_path / "far", noise=[close / "noise"], snr=(10, 10), **options)
+    table = read_conditions(tmp_path / "far")
+    assert (table["rir"] != table["noise_rir"]).all()
+    assert (table["rir"].str.slice(0, 9) == table["noise_rir"].str.slice(0, 9)).all()
+    # the ratio is set over the array, so that each microphone has its own around it
+    assert np.abs(table["snr"].cast(pl.Float64).to_numpy() - 10).max() < 4
+    assert set(table["noise"]) == {"hiss"}
+
+
+def test_the_level_is_one_for_all_channels_of_an_array(close: Path, bank: Path, tmp_path: Path) -> None:
+    made = simulate(close / "data", tmp_path / "far", note=quiet, rirs=[bank], jobs=1)
+    heard_CT = np.stack([read_audio(path) for path in made.wav_paths[:4]])
+    assert 10 * np.log10(np.mean(heard_CT**2)) == pytest.approx(-26, abs=0.1)
+    assert np.ptp(np.mean(heard_CT**2, axis=1)) > 0
+
+
+@pytest.mark.slow
+def test_copies_do_not_depend_on_the_number_of_processes(close: Path, bank: Path, tmp_path: Path) -> None:
+    for jobs in (1, 2):
+        simulate(
+            close / "data", tmp_path / str(jobs), note=quiet, rirs=[bank], noise=[close / "noise"],
+            copies=5, jobs=jobs,
+        )  # fmt: skip
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+    assert (tmp_path / "1" / "utt2cond").read_text() == (tmp_path / "2" / "utt2cond").read_text()
+
+
+def test_an_interrupted_run_is_gone_on_with(close: Path, bank: Path, tmp_path: Path) -> None:
+    options = {"note": quiet, "rirs": [bank], "copies": 5, "jobs": 1}
+    simulate(close / "data", tmp_path / "whole", **options)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    (tmp_path / "cut" / "wav.scp").unlink()
+    _, last = sorted((tmp_path / "cut" / "batches").iterdir())
+    last.unlink()
+    kept = next(iter(sorted((tmp_path / "cut" / "audio" / "A").iterdir())))
+    before = kept.stat().st_mtime_ns
+    lost = next(iter(sorted((tmp_path / "cut" / "audio" / "B").iterdir(), reverse=True)))
+    lost.unlink()
+    simulate(close / "data", tmp_path / "cut", **options)
+    assert contents(tmp_path / "whole") == contents(tmp_path / "cut")
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_a_folder_begun_with_other_settings_is_refused(close: Path, bank: Path, tmp_path: Path) -> None:
+    simulate(close / "data", tmp_path / "far", note=quiet, rirs=[bank], jobs=1)
+    with pytest.raises(CorpusError, match=r"begun with other settings \(seed\)"):
+        simulate(close / "data", tmp_path / "far", note=quiet, rirs=[bank], seed=1, jobs=1)
+
+
+def test_without_a_bank_every_copy_has_a_room_of_its_own(close: Path, tmp_path: Path) -> None:
+    rooms = Rooms(t60=(0.25, 0.35), array="linear4", channels=(0, 3))
+    made = simulate(
+        close / "data", tmp_path / "far", note=quiet, rooms=rooms, noise=[close / "noise"], jobs=1
+    )
+    table = read_conditions(made.path)
+    assert set(table["channel"]) == {"00", "03"}
+    first = table.filter(pl.col("channel") == "00")
+    assert len(first) == first.select("t60", "drr", "distance").unique().height == 4
+
+
+def test_measured_responses_become_a_bank(bank: Path, close: Path, tmp_path: Path) -> None:
+    measure_bank(tmp_path / "measured", [bank / "audio"], quiet)
+    simulated, measured = read_conditions(bank), read_conditions(tmp_path / "measured")
+    assert measured.select("utt_id", "t60", "drr").equals(simulated.select("utt_id", "t60", "drr"))
+    made = simulate(
+        close / "data", tmp_path / "far", note=quiet, rirs=[bank / "audio"], noise=[close / "noise"],
+        rooms=Rooms(channels=(2,)), jobs=1,
+    )  # fmt: skip
+    assert set(read_conditions(made.path)["array"]) == {"measured"}
+    assert len(made) == 4
+
+
+def test_two_banks_whose_rooms_are_called_alike_stay_apart(close: Path, bank: Path, tmp_path: Path) -> None:
+    simulate_bank(tmp_path / "other", rooms=2, per_room=2, what=SMALL, note=quiet, seed=1, jobs=1)
+    rirs = open_banks([bank, tmp_path / "other"])
+    assert len({rir.name for rir in rirs}) == 8 and len({rir.path for rir in rirs}) == 8
+    assert {rir.conditions["room"] for rir in rirs} == {
+        f"{name}-room0000{room}" for name in ("rirs", "other") for room in (0, 1)
+    }
+    options = {"note": quiet, "rirs": [bank, tmp_path / "other"], "noise": [close / "noise"], "jobs": 1}
+    table = read_conditions(simulate(close / "data", tmp_path / "far", copies=4, **options).path)
+    assert table["rir"].str.starts_with("other-").any() and table["rir"].str.starts_with("rirs-").any()
+    room, noise_room = (table[name].str.replace(r"_\d+$", "") for name in ("rir", "noise_rir"))
+    assert (room == noise_room).all()
+    measure_bank(tmp_path / "both", [bank, tmp_path / "other"], quiet)
+    assert len(DataDir.open(tmp_path / "both")) == 8
+
+
+def test_what_cannot_be_copied_is_named(close: Path, bank: Path, tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="no array is called 'round'"):
+        simulate(close / "data", tmp_path / "a", note=quiet, rooms=Rooms(array="round"))
+    with pytest.raises(AudioError, match="has no channel 7"):
+        simulate(close / "data", tmp_path / "b", note=quiet, rirs=[bank], rooms=Rooms(channels=(7,)), jobs=1)
+    for snr in ((20, 5), (np.nan, np.nan), (0, np.inf)):
+        with pytest.raises(CorpusError, match="an SNR from the lowest"):
+            simulate(close / "data", tmp_path / "snr", note=quiet, rirs=[bank], snr=snr)
+    write_audio(tmp_path / "half" / "dead.wav", np.stack([np.eye(1, 800)[0], np.zeros(800)]))
+    with pytest.raises(AudioError, match="response 'dead': channel 1 is silent"):
+        simulate(close / "data", tmp_path / "d", note=quiet, rirs=[tmp_path / "half"], jobs=1)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataDirError, match=r"neither a wav\.scp nor files"):
+        open_banks([tmp_path / "empty"])
+    for folder in ("one", "two"):
+        write_audio(tmp_path / "twice" / folder / "r.wav", np.eye(1, 100)[0])
+    with pytest.raises(CorpusError, match="two responses have one name"):
+        open_banks([tmp_path / "twice"])
+    write_audio(tmp_path / "zeros.wav", np.zeros(4000))
+    write_data_dir(tmp_path / "silent", [Utterance("S-1", str(tmp_path / "zeros.wav"), "S", 4000)])
+    with pytest.raises(AudioError, match="utterance 'S-1': it is silent"):
+        simulate(tmp_path / "silent", tmp_path / "c", note=quiet, rirs=[bank], jobs=1)
+
+
+def test_measured_responses_are_named_by_their_files(bank: Path, tmp_path: Path) -> None:
+    response = next((bank / "audio").glob("*.wav"))
+    for place in ("hall/one two.wav", "room/one_two.wav"):
+        (tmp_path / "files" / place).parent.mkdir(parents=True)
+        shutil.copy(response, tmp_path / "files" / place)
+    with pytest.raises(CorpusError, match="files: two responses have one name"):
+        measure_bank(tmp_path / "out", [tmp_path / "files"], quiet)
+    (tmp_path / "files" / "room" / "one_two.wav").unlink()
+    assert measure_bank(tmp_path / "out", [tmp_path / "files"], quiet).utt_ids.to_list() == ["one_two"]
+
+
+def test_speakers_that_were_corrected_meanwhile_are_those_of_a_run_gone_on_with(
+    close: Path, bank: Path, tmp_path: Path
+) -> None:
+    spoken = [
+        Utterance(each.utt_id, each.wav_path, "X") for each in DataDir.open(close / "data").utterances()
+    ]
+    for utterances in (list(DataDir.open(close / "data").utterances()), spoken):
+        write_data_dir(tmp_path / "data", utterances)
+        made = simulate(tmp_path / "data", tmp_path / "far", note=quiet, rirs=[bank], jobs=1)
+    assert set(made.speaker_ids) == {"X"}

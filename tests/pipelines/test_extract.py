@@ -1,0 +1,164 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from farvox.audio.files import read_audio, write_audio
+from farvox.datadir.kaldi import DataDir
+from farvox.errors import AudioError
+from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.models.registry import build_model
+from farvox.pipelines.extract import extract
+from farvox.zoo import Model, TorchEmbedder
+
+
+def make_model(frontend):
+    torch.manual_seed(0)
+    network = build_model("ecapa", num_mels=frontend.num_mels, channels=32, embedding_dim=16, bottleneck=16)
+    return Model(
+        network, build_frontend(frontend), {"frontend": frontend.to_dict(), "model": {"name": "ecapa"}}
+    )
+
+
+def extracted(model, data_dir, **options):
+    return extract(TorchEmbedder(model), data_dir, **options)
+
+
+@pytest.fixture(params=["kaldi-fbank", "ffsvc-mel"])
+def model(request):
+    return make_model(FrontEndConfig(kind=request.param, num_mels=24))
+
+
+def data_dir(folder, lines):
+    """A data dir of only a wav.scp."""
+    folder.mkdir(exist_ok=True)
+    (folder / "wav.scp").write_text("".join(f"{utt_id} {path}\n" for utt_id, path in lines))
+    return DataDir.open(folder)
+
+
+@pytest.fixture
+def lines(corpus):
+    paths = sorted((corpus / "dev" / "wav").iterdir())
+    return [(f"utt-{path.stem}", path) for path in paths]
+
+
+def test_an_embedding_does_not_depend_on_the_other_utterances(model, lines, tmp_path):
+    together = extracted(model, data_dir(tmp_path / "all", lines))
+    for row in (0, 5):
+        alone = extracted(model, data_dir(tmp_path / "one", [lines[row]]), threads=1)
+        assert np.array_equal(alone.embeddings[0], together.embeddings[row])
+    assert together.embeddings.dtype == np.float32 and together.embeddings.shape == (9, 16)
+
+
+def test_the_order_is_that_of_wav_scp(model, lines, tmp_path):
+    there = extracted(model, data_dir(tmp_path / "a", lines))
+    back = extracted(model, data_dir(tmp_path / "b", lines[::-1]), threads=3)
+    assert back.utt_ids == [utt_id for utt_id, _ in lines[::-1]]
+    assert np.array_equal(back.embeddings, there.embeddings[::-1])
+
+
+def test_an_embedding_is_what_the_network_gives_for_the_whole_file(model, lines, tmp_path):
+    found = extracted(model, data_dir(tmp_path / "a", lines[:1]))
+    model.network.eval()
+    with torch.no_grad():
+        wav_BT = torch.from_numpy(read_audio(lines[0][1]))[None]
+        expected = model.network(model.frontend(wav_BT))[0].numpy()
+    assert np.array_equal(found.embeddings[0], expected)
+    assert abs(np.linalg.norm(expected) - 1) > 1e-3
+
+
+def test_what_made_the_embeddings_is_written_down(model, lines, tmp_path):
+    found = extracted(model, data_dir(tmp_path / "a", lines[:1]))
+    assert found.meta["data_dir"] == str(tmp_path / "a") and found.meta["precision"] == "fp32"
+    assert found.meta["frontend"] == model.config["frontend"] and found.meta["model"] == {"name": "ecapa"}
+
+
+def test_progress_comes_after_each_utterance(model, lines, tmp_path):
+    seen = []
+    extracted(model, data_dir(tmp_path / "a", lines), progress=seen.append)
+    assert [progress.done for progress in seen] == list(range(1, 10))
+    assert seen[-1].total == 9 and seen[-1].audio_seconds > 9 * 0.5
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000])
+def test_files_of_other_rates_are_read_at_the_models(rate, lines, tmp_path):
+    import soxr
+
+    model = make_model(FrontEndConfig(num_mels=24, high_freq=3500.0))
+    wav_T = read_audio(lines[0][1])
+    write_audio(tmp_path / "other.wav", soxr.resample(wav_T, 16000, rate), rate)
+    found = extracted(model, data_dir(tmp_path / "d", [lines[0], ("other", tmp_path / "other.wav")]))
+    one, other = found.embeddings / np.linalg.norm(found.embeddings, axis=1, keepdims=True)
+    assert one @ other > 0.99
+
+
+def test_m4a_is_read(model, lines, tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "a.m4a"), "w") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        wav_T = np.tile(read_audio(lines[0][1]), 3)
+        frame = av.AudioFrame.from_ndarray(wav_T[None], format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    found = extracted(model, data_dir(tmp_path / "d", [("m4a", tmp_path / "a.m4a")]))
+    assert np.isfinite(found.embeddings).all()
+
+
+@pytest.mark.parametrize("fault", ["missing", "short", "silent", "truncated", "text", "empty"])
+def test_an_utterance_that_cannot_be_embedded_is_named(fault, model, lines, tmp_path):
+    path = tmp_path / "bad.wav"
+    if fault == "short":
+        write_audio(path, np.full(200, 0.1))
+    elif fault == "silent":
+        write_audio(path, np.zeros(8000))
+    elif fault == "truncated":
+        path.write_bytes(lines[0][1].read_bytes()[:9000])
+    elif fault in ("text", "empty"):
+        path.write_text("not audio\n" * (fault == "text"))
+    with pytest.raises(AudioError, match=rf"utterance 'the-bad-one'.*{path}"):
+        extracted(model, data_dir(tmp_path / "d", [*lines[:3], ("the-bad-one", path), *lines[3:]]))
+
+
+def test_a_network_that_needs_more_frames_than_there_are_names_the_utterance(lines, tmp_path):
+    torch.manual_seed(0)
+    frontend = FrontEndConfig(num_mels=24)
+    network = build_model("xvector", num_mels=24, channels=16, pooled_channels=32, embedding_dim=16)
+    model = Model(network, build_frontend(frontend), {"frontend": frontend.to_dict()})
+    write_audio(tmp_path / "a.wav", 0.1 * np.sin(np.arange(model.min_samples)))
+    assert extracted(model, data_dir(tmp_path / "d", [("a", tmp_path / "a.wav")])).embeddings.shape == (1, 16)
+    write_audio(tmp_path / "b.wav", 0.1 * np.sin(np.arange(model.min_samples - 1)))
+    with pytest.raises(AudioError, match=r"'b' .* samples; the model needs at least"):
+        extracted(model, data_dir(tmp_path / "d", [("b", tmp_path / "b.wav")]))
+
+
+def test_a_data_dir_needs_no_more_than_wav_scp_but_may_have_more(model, corpus, tmp_path):
+    shutil.copy(corpus / "dev" / "wav.scp", tmp_path)
+    one, other = (extracted(model, DataDir.open(folder)) for folder in (tmp_path, corpus / "dev"))
+    assert one.utt_ids == other.utt_ids and np.array_equal(one.embeddings, other.embeddings)
+
+
+def test_the_quality_of_recordings_is_estimated_when_asked_for(tmp_path):
+    rng = np.random.default_rng(0)
+    bursts_T = (0.3 * np.sin(np.arange(32_000) / 5) * (np.arange(32_000) % 8000 < 4000)).astype(np.float32)
+    for name, level in (("quiet", 0.001), ("noisy", 0.1)):
+        wav_T = bursts_T + level * rng.standard_normal(32_000).astype(np.float32)
+        write_audio(tmp_path / f"{name}.wav", wav_T, 16_000)
+    source = data_dir(tmp_path / "data", [(name, tmp_path / f"{name}.wav") for name in ("quiet", "noisy")])
+    model = make_model(FrontEndConfig(kind="kaldi-fbank", num_mels=24))
+    assert extracted(model, source).quality is None
+    with_quality = extracted(model, source, quality=True)
+    quiet, noisy = with_quality.quality
+    assert quiet > noisy + 30
+    np.testing.assert_array_equal(with_quality.embeddings, extracted(model, source).embeddings)
+
+
+def test_a_packed_data_dir_has_the_same_embeddings(model, corpus, tmp_path):
+    from farvox.datadir.pack import pack
+
+    packed = pack(corpus / "dev", tmp_path / "packed", note=print, codec="flac", jobs=1)
+    found, expected = (extracted(model, each) for each in (packed, DataDir.open(corpus / "dev")))
+    assert found.utt_ids == expected.utt_ids
+    np.testing.assert_array_equal(found.embeddings, expected.embeddings)

@@ -1,0 +1,102 @@
+"""What is found nowhere in the code."""
+
+import ast
+import re
+from collections.abc import Iterator
+
+import pytest
+
+BANNED_PACKAGES = {"torchaudio", "torchcodec", "sox", "pysox", "dill", "joblib", "cloudpickle"}
+PICKLES = {"pickle", "shelve", "marshal"}
+
+
+def calls(tree: ast.Module) -> Iterator[tuple[ast.Call, str]]:
+    """Every call, with the dotted name of what is called."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield node, ast.unparse(node.func)
+
+
+def keyword(call: ast.Call, name: str) -> object:
+    """The constant given for a keyword; None when it is not given or not constant."""
+    values = [each.value for each in call.keywords if each.arg == name]
+    return values[0].value if values and isinstance(values[0], ast.Constant) else None
+
+
+def test_what_does_not_load_beside_a_cpu_torch_is_never_imported(sources):
+    found = [(s.name, line, name) for s in sources for line, name in s.imports()]
+    assert [each for each in found if each[2].split(".")[0] in BANNED_PACKAGES] == []
+
+
+def test_nothing_is_unpickled_outside_the_zoo(sources):
+    found = [
+        f"{source.name}:{line}"
+        for source in sources
+        if source.package != "zoo"
+        for line, name in source.imports()
+        if name.split(".")[0] in PICKLES
+    ]
+    found += [
+        f"{source.name}:{call.lineno}"
+        for source in sources
+        for call, name in calls(source.tree)
+        if (name == "torch.load" and source.package != "zoo")
+        or (source.package != "zoo" and keyword(call, "allow_pickle") is True)
+    ]
+    assert found == []
+
+
+def test_the_zoo_loads_weights_only(sources):
+    loads = [
+        (source.name, keyword(call, "weights_only"))
+        for source in sources
+        for call, name in calls(source.tree)
+        if name == "torch.load"
+    ]
+    assert all(weights_only is True for _, weights_only in loads), loads
+
+
+def test_no_text_becomes_code(sources):
+    banned = {"eval", "exec", "compile", "os.system", "os.popen", "yaml.load", "pickle.load", "pickle.loads"}
+    found = [
+        f"{source.name}:{call.lineno}: {name}"
+        for source in sources
+        for call, name in calls(source.tree)
+        if name in banned or keyword(call, "shell") is True
+    ]
+    assert found == []
+
+
+def test_sox_is_never_called(sources):
+    found = [
+        f"{source.name}:{node.lineno}"
+        for source in sources
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.match(r"sox( |$)", node.value)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("word", ["NotImplementedError", "TODO", "FIXME", "XXX"])
+def test_nothing_is_left_for_later(sources, word):
+    found = [
+        f"{source.name}:{number}"
+        for source in sources
+        for number, line in enumerate(source.text.splitlines(), 1)
+        if word in line
+    ]
+    assert found == []
+
+
+def test_errors_are_never_swallowed_whole(sources):
+    found = [
+        f"{source.name}:{node.lineno}"
+        for source in sources
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.ExceptHandler)
+        and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"))
+        and not any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+    ]
+    assert found == []

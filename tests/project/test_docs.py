@@ -1,0 +1,268 @@
+"""Every command in the README and the docs is run, the long ones at a reduced size.
+
+A page is run from top to bottom in a folder of its own that holds small corpora of the publishers' shapes. A
+command that is not known here fails its page, so that nothing stays untested.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from farvox.cli.main import ANSWERS, VERBS, main
+from farvox.cli.recipes import load_recipe, recipe_names
+from farvox.recipe import Recipe
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+]
+SHELL = ("find", "awk", "head", "cat", "cp", "cut", "mkdir", "export")
+DRY = ("make", "pip", "torchrun", "python", "python3.11", "source", "tar")
+
+SMALL = """
+--data.num_frames 40 --data.workers 0 --data.epoch_size 16 --optim.batch_size 8 --schedule.margin_epochs []
+--device cpu --threads 1
+"""
+FEW = {"300": "6", "10:400:10": "2:6"}
+NARROW = {
+    "ffsvc-resnet34": "--model.channels 16 --model.embedding_dim 32",
+    "ffsvc-ecapa": "--model.channels 128 --model.embedding_dim 32 --model.bottleneck 16",
+    "resnet34": "--model.channels 16 --model.embedding_dim 32",
+    "ecapa": "--model.channels 128 --model.embedding_dim 32",
+    "xvector": "--model.channels 32 --model.pooled_channels 64 --model.embedding_dim 32",
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A line after ``$ `` in a ``console`` block."""
+
+    page: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}: $ {self.text}"
+
+    @property
+    def words(self) -> list[str]:
+        return shlex.split(self.text)
+
+
+def commands(page: str) -> list[Command]:
+    found, in_console = [], False
+    for number, line in enumerate((ROOT / page).read_text(encoding="utf-8").splitlines(), 1):
+        if line.startswith("```"):
+            in_console = line == "```console"
+        elif in_console and line.startswith("$ "):
+            found.append(Command(page, number, line[2:]))
+    return found
+
+
+def python_blocks(page: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def uses_the_zoo(page: str) -> bool:
+    verbs = {command.words[1] for command in commands(page) if command.words[0] == "farvox"}
+    return bool(verbs & {"verify", "enrol", "identify", "pull"}) or "campplus-zh-en" in "".join(
+        command.text for command in commands(page)
+    )
+
+
+def reduced(words: list[str]) -> list[str]:
+    """A farvox command as it is run here: few and short examples, few channels, and only the last epoch.
+
+    A run that is asked to be longer than its recipe is so by an epoch. Cohorts and numbers of clusters are as
+    small as the corpora.
+    """
+    if words[0] in ("score", "cluster"):
+        return [FEW.get(word, word) for word in words]
+    if words[0] not in ("train", "run", "selftrain"):
+        return words
+    recipe = load_recipe(words[1])
+    small = shlex.split(SMALL)
+    if words[1] == "demo" and "--paths.data" not in words:
+        small += ["--paths.spec", "tiny"]
+    if recipe.init.classifier == "means":
+        small += ["--init.mean_utterances", "1"]
+    if not recipe.init.model:
+        small += shlex.split(NARROW[recipe.model["name"]])
+    first = 0 if recipe.adapt else recipe.schedule.epochs - 1
+    asked = int(words[words.index("--schedule.epochs") + 1]) if "--schedule.epochs" in words else 0
+    last = first + 1 + (asked > recipe.schedule.epochs)
+    if words[0] == "selftrain":
+        small += ["--selftrain.clusters", "2:6", "--selftrain.rounds", "1", "--selftrain.min_size", "1"]
+    return [*words, *small, "--schedule.first_epoch", str(first), "--schedule.epochs", str(last)]
+
+
+def run_farvox(words: list[str]) -> int:
+    try:
+        return main(reduced(words))
+    except SystemExit as end:  # --help
+        return int(end.code or 0)
+
+
+def extras_of_project() -> set[str]:
+    return set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+
+
+def check_dry(command: Command) -> None:
+    """What cannot be run here at all: that it would at least be understood."""
+    match command.words:
+        case ["make", target]:
+            done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+            assert done.returncode == 0, f"{command}\n{done.stderr}"
+        case ["pip", "install", wheel]:
+            extra = re.fullmatch(r"farvox\[(\w+)\]", wheel)
+            assert extra and extra[1] in extras_of_project(), str(command)
+        case ["pip", "install", "-c", constraints, "-e", project]:
+            extra = re.fullmatch(r"\.\[(\w+)\]", project)
+            assert (ROOT / constraints).is_file() and extra and extra[1] in extras_of_project(), str(command)
+        case ["torchrun", *options, "-m", "farvox", "train", name]:
+            load_recipe(name)
+        case ["torchrun", *words]:
+            options, (name, *overrides) = words[: words.index("-m")], words[words.index("train") + 1 :]
+            assert options and load_recipe(name, overrides)
+        case ["tar", "-xzf", archive, "-C", _]:
+            assert archive.startswith("downloads/"), str(command)
+        case [
+            "python",
+            "benchmarks/farfield/gain.py",
+            *words,
+        ]:  # needs minutes; lists and models are real below
+            assert (ROOT / "benchmarks/farfield/gain.py").is_file() and len(words) >= 5, str(command)
+        case ["python3.11", "-m", "venv", ".venv"] | ["source", ".venv/bin/activate"]:
+            pass
+        case _:
+            pytest.fail(f"{command}: not known here; say in tests/project/test_docs.py how it is tested")
+
+
+def check_runs(command: Command) -> None:
+    first = command.words[0]
+    if command.text == "make demo" and command.page == "README.md":  # the tour goes on with its model
+        assert run_farvox(["run", "demo"]) == 0, str(command)
+    elif first == "farvox":
+        answers = (0, 1) if command.words[1] in ANSWERS else (0,)
+        assert run_farvox(command.words[1:]) in answers, str(command)
+    elif command.words[:2] == ["python", "benchmarks/farfield/lists.py"]:
+        script = [sys.executable, str(ROOT / command.words[1]), *command.words[2:]]
+        done = subprocess.run(script, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    elif first in SHELL:
+        done = subprocess.run(["bash", "-euc", command.text], capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    else:
+        assert first in DRY, f"{command}: not known here; say in tests/project/test_docs.py how it is tested"
+        check_dry(command)
+
+
+@pytest.fixture
+def at_home(home, tmp_path, monkeypatch):
+    """A user's folder: corpora and downloads are there, nothing else is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FARVOX_CORPORA", str(tmp_path / "corpora"))
+    monkeypatch.setenv("FARVOX_DATA", str(tmp_path / "user-data"))
+    for name in ("corpora", "downloads"):
+        (tmp_path / name).symlink_to(home / name)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
+def test_the_commands_of_a_page_run(at_home, page, request):
+    if uses_the_zoo(page):
+        request.getfixturevalue("campplus")  # skips where it cannot be fetched
+    if any("s3://bucket" in command.text for command in commands(page)):
+        request.getfixturevalue("bucket")
+        import_module("fsspec").filesystem("s3").mkdir("bucket")
+    for command in commands(page):
+        check_runs(command)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)])
+def test_the_python_of_a_page_runs(at_home, page, request):
+    """From top to bottom in one session, after what the page's commands have made, if Python needs it."""
+    request.getfixturevalue("campplus")
+    if "exp/campplus.onnx" in "".join(python_blocks(page)):
+        assert run_farvox(["export", "campplus-zh-en", "exp/campplus.onnx"]) == 0
+    assert run_farvox(["prepare", "folder", "corpora/recordings", "data/mine"]) == 0
+    code = "\n\n".join(python_blocks(page))
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_are_written_where_they_are_found(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert not re.search(r"^```(sh|bash|shell|text)", text, re.MULTILINE), "commands go into console blocks"
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    strays = [
+        block for kind, block in blocks if kind != "console" and re.search(r"^\$ ", block, re.MULTILINE)
+    ]
+    assert strays == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_mentions_is_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    verbs = set(re.findall(r"`farvox ([a-z]+)", text)) - {"models", "recipes"}
+    assert verbs <= VERBS.keys()
+    named = re.findall(r"`((?:ffsvc2022|himia|voxceleb|quickstart|farfield)/[\w-]+)`", text)
+    assert set(named) <= set(recipe_names())
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    missing = [link for link in links if not ((ROOT / page).parent / link).exists()]
+    assert missing == []
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="needs mkdocs-material, of the extra dev")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "commands/index.html").is_file()
+
+
+def options_of(verb: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "farvox", verb, "--help"],
+        capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*(?![\w.-])", done.stdout.split("fields of a recipe")[0]))
+    return {option for option in found if not option.startswith("--no-j")} - {"--help", "--field"}
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("models", "recipes")])
+def test_the_options_of_a_verb_are_those_of_its_page(verb):
+    text = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    section = re.split(r"^## ", text, flags=re.MULTILINE)
+    (section,) = [part for part in section if part.startswith(f"{verb}\n")]
+    table = "\n".join(line for line in section.splitlines() if line.startswith("| `--"))
+    documented = set(re.findall(r"--[a-z][a-z-]*(?![\w.-])", table))
+    assert documented == options_of(verb)
+
+
+def test_every_field_of_a_recipe_is_in_the_formats():
+    import dataclasses
+
+    text = (ROOT / "docs/formats.md").read_text(encoding="utf-8")
+    for field in dataclasses.fields(Recipe):
+        default = getattr(Recipe(), field.name)
+        inner = dataclasses.fields(default) if dataclasses.is_dataclass(default) else []
+        for name in [f"{field.name}.{each.name}" for each in inner] or [field.name]:
+            assert f"`{name}`" in text or f"[[{name}]]" in text, f"docs/formats.md does not have {name}"

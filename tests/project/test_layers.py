@@ -1,0 +1,99 @@
+"""Imports go down only, and torch stays where it is needed."""
+
+import ast
+
+# From the top layer to the lowest; a package may import from its own layer and from those below.
+LAYERS = (
+    ("__main__",),
+    ("cli",),
+    ("pipelines",),
+    ("verifier", "training", "report"),
+    ("zoo", "clustering", "score"),
+    ("corpora", "synthetic", "features", "models", "metrics"),
+    ("augment",),
+    ("farfield",),
+    ("datadir",),
+    ("audio",),
+    ("jobs", "options"),
+    (
+        "recipe", "recipe_evaluate", "recipe_selftrain", "types", "errors", "rng", "memory", "precision",
+        "progress", "atomic", "__init__",
+    ),
+)  # fmt: skip
+APART = {"corpora", "synthetic", "features", "augment", "models", "metrics"}
+# Imports that still go up; each is on the way out.
+KNOWN = {
+    ("audio", "datadir"), ("datadir", "corpora"), ("farfield", "corpora"), ("farfield", "synthetic"),
+    ("training", "pipelines"), ("zoo", "synthetic"), ("synthetic", "corpora"),
+}  # fmt: skip
+WITHOUT_TORCH = {
+    "__init__", "__main__", "types", "errors", "rng", "memory", "progress", "recipe", "recipe_evaluate",
+    "recipe_selftrain", "atomic", "jobs", "options",
+    "audio", "datadir", "corpora", "synthetic", "farfield", "augment", "score", "metrics", "clustering",
+    "report", "pipelines.extract", "pipelines.score", "pipelines.evaluate", "verifier",
+}  # fmt: skip
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
+
+
+def package_of(name: str) -> str | None:
+    """The package that an imported name lies in; None when it is none of ours."""
+    package, *parts = name.split(".")
+    if package != "farvox":
+        return None
+    return parts[0] if parts and parts[0] in LAYER else "__init__"
+
+
+def test_every_package_has_a_layer(sources):
+    assert {source.package for source in sources} <= LAYER.keys()
+
+
+def test_imports_go_down_only(sources):
+    wrong = [
+        f"{source.name}:{line}: {source.package} may not import {name}"
+        for source in sources
+        if source.name != "__init__"  # names what others may use
+        for line, name in source.imports()
+        if (package := package_of(name)) is not None
+        and (source.package, package) not in KNOWN
+        and (
+            LAYER[package] < LAYER[source.package]
+            or (package != source.package and {package, source.package} <= APART)
+        )
+    ]
+    assert wrong == []
+
+
+def test_torch_is_not_imported_where_numpy_is_enough(sources):
+    wrong = [
+        f"{source.name}:{line}: {name}"
+        for source in sources
+        if {source.package, source.name} & WITHOUT_TORCH
+        for line, name in source.imports()
+        if name == "torch" or name.startswith(("torch.", "safetensors.torch"))
+    ]
+    assert wrong == []
+
+
+def test_the_command_line_imports_torch_only_inside_its_verbs(sources):
+    wrong = [
+        f"{source.name}:{node.lineno}"
+        for source in sources
+        if source.package == "cli"
+        for node in source.tree.body
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and "torch" in ast.unparse(node)
+    ]
+    assert wrong == []
+
+
+READ_RECIPES = ("training.trainer", "training.claim", "training.contradictions")
+
+
+def test_only_the_command_line_and_the_trainer_see_a_recipe(sources):
+    wrong = [
+        f"{source.name}:{line}"
+        for source in sources
+        if source.package not in ("cli", "recipe") and source.name not in READ_RECIPES
+        for line, name in source.imports()
+        if name.startswith("farvox.recipe")
+    ]
+    assert wrong == []

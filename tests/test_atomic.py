@@ -1,0 +1,90 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from farvox.atomic import atomic_dir, atomic_file, write_json, write_text
+from farvox.errors import FarvoxError
+
+
+def test_a_file_appears_with_its_content_and_nothing_else(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "new" / "a.txt") as temporary:
+        temporary.write_text("whole")
+        assert temporary.suffix == ".txt"
+        assert os.listdir(tmp_path / "new") == [temporary.name]
+    assert (tmp_path / "new" / "a.txt").read_text() == "whole"
+    assert os.listdir(tmp_path / "new") == ["a.txt"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(RuntimeError), atomic_file(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half of the n")
+        raise RuntimeError
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path: Path) -> None:
+    write_text(tmp_path / "disk" / "a.txt", "old")
+    (tmp_path / "a.txt").symlink_to(tmp_path / "disk" / "a.txt")
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").is_symlink()
+    assert (tmp_path / "disk" / "a.txt").read_text() == "new"
+
+
+def test_line_ends_and_letters_are_written_as_given(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "ü\r\nb\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xbc\r\nb\n"
+    write_json(tmp_path / "a.json", {"name": "ü"})
+    assert (tmp_path / "a.json").read_text("utf-8") == '{\n  "name": "ü"\n}\n'
+
+
+def test_a_folder_replaces_the_earlier_one_as_a_whole(tmp_path: Path) -> None:
+    for content in ("first", "second"):
+        with atomic_dir(tmp_path / "model") as folder:
+            (folder / "config.json").write_text(content)
+            (folder / content).mkdir()
+    assert (tmp_path / "model" / "config.json").read_text() == "second"
+    assert sorted(os.listdir(tmp_path / "model")) == ["config.json", "second"]
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_failed_folder_leaves_the_old_one_and_no_trace(tmp_path: Path) -> None:
+    with atomic_dir(tmp_path / "model") as folder:
+        (folder / "config.json").write_text("old")
+    with pytest.raises(RuntimeError), atomic_dir(tmp_path / "model") as folder:
+        (folder / "config.json").write_text("new")
+        raise RuntimeError
+    assert (tmp_path / "model" / "config.json").read_text() == "old"
+    assert os.listdir(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("name", ["photos", "photos/one.jpg"])
+def test_a_destination_that_farvox_did_not_make_is_never_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.jpg").write_text("precious")
+    with pytest.raises(FarvoxError, match="choose another name"), atomic_dir(tmp_path / name):
+        pytest.fail("the block must not start")
+    assert (tmp_path / "photos" / "one.jpg").read_text() == "precious"
+
+
+def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    with atomic_dir(tmp_path / "model") as folder:
+        (folder / "weights").write_text("w")
+    assert os.listdir(tmp_path / "model") == ["weights"]
+
+
+def test_a_destination_below_a_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "")
+    for write in (atomic_file, atomic_dir):
+        with pytest.raises(FarvoxError, match="below: cannot be written"), write(tmp_path / "file" / "below"):
+            pytest.fail("the block must not start")
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(FarvoxError, match="photos: cannot be written"):
+        write_text(tmp_path / "photos", "text")
+    assert os.listdir(tmp_path) == ["photos"]

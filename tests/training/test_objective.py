@@ -1,0 +1,140 @@
+"""Losses and penalties against hand computations."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from farvox.models.margin import AamHead
+from farvox.training.loader import Batch
+from farvox.training.objective import Anchor, Teacher, TrainingModel
+from farvox.training.step import Stepper, build_optimizer
+
+CPU = torch.device("cpu")
+LABELS = torch.tensor([0, 1, 2, 1])
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+
+@pytest.fixture
+def head():
+    torch.manual_seed(1)
+    return AamHead(3, 3)
+
+
+def numbers(seed, rows=4, columns=5):
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+def cosine(a, b):
+    """Of two lists of numbers, by hand."""
+    norm = math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+    return sum(x * y for x, y in zip(a, b, strict=True)) / norm
+
+
+@pytest.mark.parametrize(("classify", "distill"), [(1.0, 10.0), (0.5, 2.0), (0.0, 3.0), (1.0, 0.0)])
+def test_the_loss_is_the_weighted_sum_of_both(classify, distill, network, head):
+    model = TrainingModel(network.eval(), head, classify=classify, distill=distill)
+    emb_BE, target_BE = network(numbers(2)).detach(), numbers(3, columns=3)
+    found = model(numbers(2), LABELS, target_BE)
+    cosines = [cosine(a, b) for a, b in zip(emb_BE.tolist(), target_BE.tolist(), strict=True)]
+    distance = 1 - sum(cosines) / 4
+    entropy = float(F.cross_entropy(head(emb_BE, LABELS).detach(), LABELS))
+    expected = classify * entropy + distill * distance
+    assert float(found.loss.detach()) == pytest.approx(expected, rel=1e-5)
+    assert float(found.distance) == pytest.approx(distance, rel=1e-5)
+
+
+def test_without_classification_the_head_is_left_alone(network, head):
+    model = TrainingModel(network, head, classify=0.0, distill=1.0)
+    model(numbers(2), LABELS, numbers(3, columns=3)).loss.backward()
+    assert head.weight.grad is None and not head.weight.requires_grad
+    assert all(weight.grad is not None for weight in network.parameters())
+
+
+def test_a_teacher_does_not_learn_and_hears_in_evaluation_mode(network):
+    network(numbers(5, rows=50))
+    teacher, before = Teacher(network), copy.deepcopy(network).eval()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(1.0)
+    network(numbers(6))
+    target_BE = teacher.embed(numbers(2))
+    assert torch.equal(target_BE, before(numbers(2))) and not target_BE.requires_grad
+    torch.testing.assert_close(teacher.embed(numbers(2)[:1]), target_BE[:1], rtol=0, atol=1e-6)
+
+
+def test_the_pull_is_the_gradient_of_the_penalty(network, head):
+    weights = list(network.parameters())
+    anchor, start = Anchor(weights, 0.3), [weight.detach().clone() for weight in weights]
+    with torch.no_grad():
+        for number, weight in enumerate(weights):
+            weight.add_(0.1 * (number + 1))
+    loss = network(numbers(2)).square().sum()
+    penalty = sum(0.3 / 2 * (w - w0).square().sum() for w, w0 in zip(weights, start, strict=True))
+    expected = torch.autograd.grad(loss + penalty, weights, retain_graph=True)
+    loss.backward()
+    anchor.pull()
+    for weight, gradient in zip(weights, expected, strict=True):
+        torch.testing.assert_close(weight.grad, gradient)
+
+
+def test_a_weight_that_nothing_else_moves_is_pulled_back_to_its_start():
+    weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+    anchor = Anchor([weight], 1.0)
+    with torch.no_grad():
+        weight.add_(5.0)
+    for _ in range(100):
+        weight.grad = torch.zeros(2)
+        anchor.pull()
+        with torch.no_grad():
+            weight -= 0.1 * weight.grad
+    torch.testing.assert_close(weight.detach(), torch.tensor([1.0, -2.0]), atol=1e-3, rtol=0)
+
+
+def make_stepper(network, head, *, precision="fp32"):
+    model = TrainingModel(network, head, distill=10.0)
+    optimizer = build_optimizer(
+        "sgd", list(model.parameters()), lr=0.1, weight_decay=0.0, momentum=0.0, nesterov=False
+    )
+    anchor = Anchor(network.parameters(), 0.01)
+    return Stepper(
+        model, nn.Identity(), optimizer, device=CPU, precision=precision, teacher=Teacher(network),
+        anchor=anchor,
+    )  # fmt: skip
+
+
+def make_batch(rows):
+    no_masks = torch.zeros(len(rows), 0, 4, dtype=torch.int64)
+    far, clean = numbers(2)[rows], numbers(4)[rows]
+    return Batch(far[:, None], LABELS[rows], no_masks, tuple(rows), clean[:, None])
+
+
+class Squeezed(nn.Module):
+    """A network that takes a feature of one frame."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, feats_BFM):
+        return self.network(feats_BFM[:, 0])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_accumulated_halves_with_a_teacher_are_the_whole(precision, network, head):
+    network.eval()
+    found = []
+    for parts in ([[0, 1, 2, 3]], [[0, 1], [2, 3]]):
+        stepper = make_stepper(Squeezed(copy.deepcopy(network)), copy.deepcopy(head), precision=precision)
+        results = [stepper.step([make_batch(rows) for rows in parts]) for _ in range(2)]
+        found.append(torch.tensor([[float(r.loss), float(r.distance)] for r in results]))
+    assert found[0][1, 1] != found[0][0, 1] > 0.1
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5 if precision == "fp32" else 2e-2, atol=0)

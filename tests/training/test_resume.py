@@ -1,0 +1,139 @@
+"""A run that was stopped and continued is the run that was not stopped."""
+
+import json
+import shutil
+
+import pytest
+
+from farvox.errors import CheckpointError, RecipeError
+from farvox.training.checkpoint import checkpoint_folder, finished_epochs
+
+DROPOUT = {
+    "model": {
+        "name": "ffsvc-resnet34",
+        "num_mels": 24,
+        "channels": 16,
+        "blocks": [1, 1, 1, 1],
+        "embedding_dim": 16,
+    },
+    "data": {"speeds": [1.0, 0.9]},
+    "specaugment": {"probability": 0.5},
+    "schedule": {"epochs": 3, "kind": "cosine", "warmup_epochs": 1, "margin_epochs": [0, 2]},
+}
+
+
+def stop_after(run_dir, epoch):
+    """Take away the later checkpoints: what a killed run leaves behind."""
+    for later in finished_epochs(run_dir)[epoch + 1 :]:
+        shutil.rmtree(checkpoint_folder(run_dir, later))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_resumed_run_ends_in_the_same_bits(optimizer, tmp_path, train_here, same_weights):
+    changes = DROPOUT | {"optim": {"name": optimizer, "lr": 1e-3}}
+    train_here(tmp_path / "once", changes)
+    for stopped in (0, 1):
+        shutil.copytree(tmp_path / "once", tmp_path / f"from{stopped}")
+        stop_after(tmp_path / f"from{stopped}", stopped)
+        train_here(tmp_path / f"from{stopped}", changes)
+        assert same_weights(tmp_path / "once", tmp_path / f"from{stopped}", 2)
+    assert not same_weights_of_epochs(tmp_path / "once", 1, 2)
+
+
+def test_a_run_resumes_in_the_same_bits_before_and_after_its_release(tmp_path, train_here, same_weights):
+    optim = {"name": "adam", "lr": 1e-3, "l2_sp": 1e-2, "freeze": ["front"], "release_epoch": 2}
+    train_here(tmp_path / "start", DROPOUT | {"schedule": {"epochs": 1}})
+    changes = DROPOUT | {"init": {"model": str(tmp_path / "start")}, "optim": optim}
+    changes |= {"schedule": {"epochs": 4}}
+    train_here(tmp_path / "once", changes)
+    for stopped in (0, 2):
+        shutil.copytree(tmp_path / "once", tmp_path / f"from{stopped}")
+        stop_after(tmp_path / f"from{stopped}", stopped)
+        train_here(tmp_path / f"from{stopped}", changes)
+        assert same_weights(tmp_path / "once", tmp_path / f"from{stopped}", 3)
+
+
+@pytest.mark.parametrize("classify", [1.0, 0.0])
+def test_a_taught_run_resumes_in_the_same_bits(classify, tmp_path, train_here, same_weights):
+    train_here(tmp_path / "start", DROPOUT | {"schedule": {"epochs": 1}})
+    changes = DROPOUT | {
+        "init": {"model": str(tmp_path / "start"), "classifier": "means"},
+        "distill": {"weight": 10.0, "classify": classify},
+        "optim": {
+            "name": "adam",
+            "lr": 1e-3,
+            "l2_sp": 1e-3,
+            "precision": "bf16",
+            "channels_last": True,
+            "accumulate": 2,
+        },
+        "schedule": {"epochs": 3, "kind": "linear", "warmup_epochs": 0.5},
+    }
+    train_here(tmp_path / "once", changes)
+    shutil.copytree(tmp_path / "once", tmp_path / "again")
+    stop_after(tmp_path / "again", 0)
+    train_here(tmp_path / "again", changes)
+    assert same_weights(tmp_path / "once", tmp_path / "again", 2)
+    assert not same_weights_of_epochs(tmp_path / "once", 0, 2)
+
+
+def same_weights_of_epochs(run_dir, one, other):
+    files = (checkpoint_folder(run_dir, epoch) / "model.safetensors" for epoch in (one, other))
+    return len({file.read_bytes() for file in files}) == 1
+
+
+def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path, train_here, same_weights):
+    train_here(tmp_path / "once", {"schedule": {"epochs": 3}})
+    train_here(tmp_path / "twice", {"schedule": {"epochs": 2}})
+    train_here(tmp_path / "twice", {"schedule": {"epochs": 3}})
+    assert same_weights(tmp_path / "once", tmp_path / "twice", 2)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path, train_here, capsys):
+    folder = train_here(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert train_here(tmp_path) == folder
+    assert "has all epochs already, up to 1" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_dir_of_another_recipe_is_refused_with_what_differs(tmp_path, train_here):
+    train_here(tmp_path)
+    with pytest.raises(RecipeError) as caught:
+        train_here(tmp_path, {"optim": {"lr": 0.5}, "head": {"margin": 0.1}, "schedule": {"epochs": 9}})
+    lines = str(caught.value).splitlines()
+    assert "was begun with another recipe" in lines[0]
+    assert lines[1:] == ["  head.margin: None there, 0.1 now", "  optim.lr: 0.01 there, 0.5 now"]
+
+
+def test_what_leaves_the_weights_alone_may_change(tmp_path, train_here):
+    train_here(tmp_path, {"schedule": {"epochs": 1}})
+    train_here(
+        tmp_path,
+        {"data": {"workers": 1, "features": "workers"}, "log": {"every": 5, "keep": 1}, "title": "new"},
+    )
+    assert finished_epochs(tmp_path) == [1]
+
+
+def test_no_resume_refuses_a_run_dir_with_checkpoints(tmp_path, train_here):
+    train_here(tmp_path, {"schedule": {"epochs": 1}}, resume=False)
+    with pytest.raises(RecipeError, match="already holds 1 checkpoint"):
+        train_here(tmp_path, resume=False)
+
+
+def test_changed_data_dirs_are_refused(tmp_path, train_here, make_corpus):
+    changes = {"data": {"train": [str(tmp_path / "data")]}, "optim": {"batch_size": 2}}
+    make_corpus(tmp_path / "data", speakers=["a", "b"], takes=2)
+    train_here(tmp_path / "run", changes | {"schedule": {"epochs": 1}})
+    make_corpus(tmp_path / "data", speakers=["a", "b"], takes=3)
+    with pytest.raises(CheckpointError, match=r"other data \(2 classes there, 2 now.*--run-dir"):
+        train_here(tmp_path / "run", changes)
+
+
+def test_the_resolved_recipe_is_in_the_run_dir_before_the_first_step(tmp_path, train_here):
+    with pytest.raises(RecipeError, match="does not divide"):
+        train_here(tmp_path, {"optim": {"batch_size": 8, "accumulate": 3}})
+    assert 'name = "xvector"' in (tmp_path / "recipe.toml").read_text()
+    train_here(tmp_path, {"schedule": {"epochs": 1}})
+    state = json.loads((checkpoint_folder(tmp_path, 0) / "state.json").read_text())
+    assert state["classes"] == [f"s{n}" for n in range(6)] and state["step"] == 3

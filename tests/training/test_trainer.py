@@ -1,0 +1,208 @@
+"""What a run does and leaves behind."""
+
+import json
+import math
+import re
+
+import pytest
+import torch
+
+from farvox.errors import AudioError, ModelError, NonFiniteLossError, RecipeError, TrialError
+from farvox.training.checkpoint import finished_epochs
+from farvox.zoo import load_model
+
+EPOCH_LINE = re.compile(r"Epoch (\d+)  lr \d\.\d{6}  EER \d+\.\d{4}  cost \d\.\d{4}")
+
+
+def validation(corpus, **more):
+    return {"validate": {"data": str(corpus / "dev"), "trials": str(corpus / "dev" / "trials"), **more}}
+
+
+def test_a_run_learns_and_leaves_a_model_for_every_epoch(tmp_path, train_here, logged):
+    folder = train_here(tmp_path, {"schedule": {"epochs": 8}, "optim": {"lr": 0.05}})
+    assert finished_epochs(tmp_path) == list(range(8)) and folder.name == "epoch_007"
+    losses = [epoch["loss"] for epoch in logged(tmp_path, "epoch")]
+    assert losses[-1] < 0.5 * losses[0]
+    assert load_model(tmp_path).embedding_dim == load_model(f"{tmp_path}@3").embedding_dim == 16
+
+
+def test_the_line_of_an_epoch_is_the_baselines(tmp_path, train_here, corpus, capsys, logged):
+    schedule = {"schedule": {"epochs": 2, "warmup_epochs": 2, "kind": "multistep"}}
+    train_here(tmp_path, validation(corpus) | schedule)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Epoch")]
+    assert [EPOCH_LINE.fullmatch(line)[1] for line in lines] == ["0", "1"]
+    assert "lr 0.005000" in lines[0] and "lr 0.010000" in lines[1]
+    assert lines == [line for line in (tmp_path / "train.log").read_text().splitlines() if "Epoch" in line]
+    figures = logged(tmp_path, "epoch")[1]
+    assert f"EER {100 * figures['eer']:.4f}  cost {figures['min_dcf']:.4f}" in lines[1]
+
+
+def test_validation_may_be_rarer_but_never_misses_the_last_epoch(tmp_path, train_here, corpus, logged):
+    train_here(tmp_path, validation(corpus, every=2) | {"schedule": {"epochs": 5}})
+    assert ["eer" in epoch for epoch in logged(tmp_path, "epoch")] == [False, True, False, True, True]
+
+
+def test_validation_needs_labels_and_says_so_before_training(tmp_path, train_here, corpus):
+    blind = tmp_path / "blind"
+    blind.write_text("d0_0 d0_1\n")
+    with pytest.raises(TrialError, match="needs a trial list with labels"):
+        train_here(tmp_path / "run", {"validate": {"data": str(corpus / "dev"), "trials": str(blind)}})
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_damaged_file_of_the_validation_does_not_cost_the_epoch(tmp_path, train_here, make_corpus):
+    make_corpus(tmp_path / "dev", speakers=["d0", "d1"])
+    damaged = next(tmp_path.rglob("d1_2.*"))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    validate = {"validate": {"data": str(tmp_path / "dev"), "trials": str(tmp_path / "dev" / "trials")}}
+    with pytest.raises(AudioError, match="d1_2"):
+        train_here(tmp_path / "run", validate)
+    assert finished_epochs(tmp_path / "run") == [0]
+
+
+def test_validation_does_not_change_the_training(tmp_path, train_here, corpus, same_weights):
+    train_here(tmp_path / "with", validation(corpus))
+    train_here(tmp_path / "without")
+    assert same_weights(tmp_path / "with", tmp_path / "without", 1)
+
+
+def test_figures_are_json_lines_and_tensorboard_on_request(tmp_path, train_here, logged):
+    train_here(tmp_path, {"log": {"every": 2, "tensorboard": True}})
+    assert [(step["step"], step["epoch"]) for step in logged(tmp_path)] == [(2, 0), (5, 1)]
+    assert logged(tmp_path)[0].keys() >= {"loss", "mean_loss", "accuracy", "lr", "grad_norm"}
+    assert len(list((tmp_path / "tensorboard").glob("events.*"))) == 1
+
+
+def test_weights_are_left_alone_from_the_first_loss_that_is_not_finite(tmp_path, train_here):
+    with pytest.raises(NonFiniteLossError, match=r"epoch \d, step \d: loss .* the weights were not touched"):
+        train_here(tmp_path, {"optim": {"lr": 1e30}, "schedule": {"epochs": 3}})
+    for path in tmp_path.rglob("state.json"):
+        assert math.isfinite(json.loads(path.read_text())["figures"]["loss"])
+
+
+def test_two_accumulated_halves_are_a_batch(tmp_path, train_here, weights):
+    for name, accumulate in (("one", 1), ("two", 2)):
+        optim = {"batch_size": 16, "accumulate": accumulate, "freeze_batchnorm": True, "lr": 1e-3}
+        train_here(tmp_path / name, {"optim": optim, "data": {"epoch_size": 64}})
+    one, two = (weights(tmp_path / name, 1) for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_runs_and_goes_on(precision, tmp_path, train_here, same_weights, logged):
+    changes = {"optim": {"precision": precision}}
+    train_here(tmp_path / "once", changes | {"schedule": {"epochs": 2}})
+    train_here(tmp_path / "twice", changes | {"schedule": {"epochs": 1}})
+    train_here(tmp_path / "twice", changes | {"schedule": {"epochs": 2}})
+    assert same_weights(tmp_path / "once", tmp_path / "twice", 1)
+    assert all(math.isfinite(step["loss"]) for step in logged(tmp_path / "once"))
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_auto_is_bf16_where_the_device_has_it_and_a_run_says_what_it_computes_in(
+    there, tmp_path, train_here, same_weights, monkeypatch, capsys
+):
+    for module in ("farvox.precision", "farvox.training.trainer"):
+        monkeypatch.setattr(f"{module}.has_bf16", lambda device: there)
+    changes = {"schedule": {"epochs": 1}}
+    for name in ("auto", "bf16", "fp32"):
+        train_here(tmp_path / name, changes | {"optim": {"precision": name}})
+        said = capsys.readouterr().out
+        assert ("has no bf16 and imitates it" in said) == (name == "bf16" and not there)
+    assert same_weights(tmp_path / "auto", tmp_path / ("bf16" if there else "fp32"), 0)
+    assert not same_weights(tmp_path / "auto", tmp_path / ("fp32" if there else "bf16"), 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head": {"num_classes": 3}}, r"\[head\] of the recipe: the model gives embedding_dim"),
+        ({"specaugment": {"probabilty": 1}}, r"\[specaugment\].*'probabilty'; did you mean 'probability'"),
+        ({"specaugment": {"time_width": 3}}, r"\[specaugment\] of the recipe"),
+        (
+            {"features": {"kind": "waveform"}, "specaugment": {"probability": 0.5}},
+            r"\[specaugment\] .* a waveform, which has none; leave \[specaugment\] out",
+        ),
+        ({"augment": {"kidn": "none"}}, r"\[augment\].*'kidn'; did you mean 'kind'"),
+        ({"augment": {"kind": "farvox", "noise": 3}}, r"\[augment\] of the recipe"),
+        ({"data": {"domain_weights": [1.0, 2.0]}}, r"domain_weights has 2 entries, data\.train 1"),
+        ({"data": {"speeds": []}}, r"data\.speeds"),
+        ({"optim": {"batch_size": 9, "accumulate": 2}}, "9 does not divide into 1 process"),
+        ({"schedule": {"first_epoch": 44, "epochs": 40}}, "ends before its first epoch, 44"),
+        (
+            {"schedule": {"kind": "exponential"}},
+            r"needs 0 < schedule\.final_lr <= optim\.lr, not 0 and 0\.01",
+        ),
+        ({"schedule": {"margin_epochs": [3]}}, r"margin_epochs = \[3\.0\]: give the epochs where"),
+        ({"head": {"idle_classes": -1}}, r"head\.idle_classes = -1: give a number of classes"),
+        ({"model": {}}, "names no architecture"),
+        ({"distill": {"weight": 1.0}}, r"distill\.weight needs a model to start from: set init\.model"),
+        ({"optim": {"l2_sp": 1e-3}}, r"optim\.l2_sp needs a model"),
+        ({"init": {"classifier": "means"}}, "'means' needs a model"),
+        ({"distill": {"classify": 0.0}}, "nothing to minimise"),
+        ({"optim": {"compile": True, "checkpointing": True}}, "exclude each other"),
+        (
+            {"distill": {"weight": 1.0, "classify": 0.0}, "optim": {"freeze": ["network"]}},
+            "network is frozen",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes, message, tmp_path, train_here):
+    with pytest.raises(RecipeError, match=message):
+        train_here(tmp_path, changes)
+
+
+def test_parts_of_a_recipe_are_checked_by_the_parts(tmp_path, train_here):
+    with pytest.raises(ModelError, match=r"unknown head 'aamm'.*'aam'"):
+        train_here(tmp_path, {"head": {"name": "aamm"}})
+    with pytest.raises(ModelError, match=r"no parameter 'chanels'.*'channels'"):
+        train_here(tmp_path, {"model": {"name": "ecapa", "chanels": 3}})
+    with pytest.raises(ModelError, match=r"unknown key 'num_mel'.*'num_mels'"):
+        train_here(tmp_path, {"features": {"num_mel": 3}})
+
+
+def test_a_network_takes_as_many_mels_as_the_front_end_gives(tmp_path, train_here):
+    train_here(tmp_path, {"features": {"num_mels": 20}, "model": {"name": "ecapa", "channels": 32}})
+    assert load_model(tmp_path).network.num_mels == 20
+
+
+def test_the_homeworks_epochs_go_on_at_44(tmp_path, train_here, logged):
+    train_here(tmp_path, {"schedule": {"first_epoch": 44, "epochs": 46}})
+    assert finished_epochs(tmp_path) == [44, 45]
+    assert [epoch["step"] for epoch in logged(tmp_path, "epoch")] == [3, 6]
+
+
+def test_a_student_needs_no_labels(tmp_path, train_here, corpus, model_folder, logged):
+    dir = tmp_path / "unlabelled"
+    dir.mkdir()
+    (dir / "wav.scp").write_text((corpus / "train" / "wav.scp").read_text())
+    changes = {
+        "model": {},
+        "data": {"train": [str(dir)]},
+        "init": {"model": str(model_folder)},
+        "augment": {"kind": "farvox", "noise": [str(corpus / "more")], "noise_probability": 1.0},
+        "distill": {"weight": 1.0, "classify": 0.0},
+        "optim": {"name": "adam", "lr": 1e-3, "freeze_batchnorm": True},
+        "schedule": {"epochs": 6},
+    }
+    folder = train_here(tmp_path / "run", changes)
+    distances = [epoch["distance"] for epoch in logged(tmp_path / "run", "epoch")]
+    assert distances[-1] < 0.8 * distances[0]
+    assert json.loads((folder / "state.json").read_text())["classes"] == ["unlabelled"]
+
+
+def test_a_run_with_checkpointing_is_the_run_without(tmp_path, train_here, same_weights):
+    for name, on in (("kept", False), ("again", True)):
+        train_here(tmp_path / name, {"optim": {"checkpointing": on}})
+    assert same_weights(tmp_path / "kept", tmp_path / "again", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, of torch
+def test_a_compiled_run_is_the_run_but_for_rounding(tmp_path, train_here, logged, weights):
+    for name, on in (("eager", False), ("compiled", True)):
+        train_here(tmp_path / name, {"optim": {"compile": on}})
+    one, two = ([step["loss"] for step in logged(tmp_path / name)] for name in ("eager", "compiled"))
+    assert two == pytest.approx(one, rel=1e-4)
+    assert weights(tmp_path / "eager", 1).keys() == weights(tmp_path / "compiled", 1).keys()
