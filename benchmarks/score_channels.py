@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from _bench import Bench
 
-from farvox.cli.score import score
 from farvox.datadir.embeddings import EmbeddingSet
+from farvox.pipelines.score import ScoreOptions, score
 from farvox.score.channels import FUSION
 
 DIMENSION = 256
@@ -45,7 +45,10 @@ def main() -> None:
             bench.compare(
                 f"441,600 trials with sides of 16 channels, rule {rule}",
                 ours=lambda rule=rule: score(
-                    folder / "trials", (folder / "embeddings",), folder / "scores", channels=rule
+                    folder / "trials",
+                    [folder / "embeddings"],
+                    ScoreOptions(channels=rule),
+                    out=folder / "scores",
                 ),
                 reference=lambda: _loop(embeddings, pairs, options.channels),
                 reference_share=len(pairs) / options.trials,

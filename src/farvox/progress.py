@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 10.0
+
+Note = Callable[[str], None]
+"""A function that is called with one line on something that was read, decided or done."""
+
+
+def silent(line: str) -> None:
+    """Take a line and show nothing."""
+
+
+def to_stderr(line: str) -> None:
+    """Print a line on stderr at once."""
+    print(line, file=sys.stderr, flush=True)
 
 
 class ProgressLine:

@@ -6,7 +6,6 @@ every rule for several channels, evaluate, submit. The audio is made up.
 
 import itertools
 import json
-import typing
 import zipfile
 import zlib
 
@@ -16,13 +15,14 @@ import tomli_w
 
 from farvox.audio.files import write_audio
 from farvox.cli.main import main
-from farvox.cli.score import score
 from farvox.datadir.embeddings import EmbeddingSet
+from farvox.options import kinds
+from farvox.pipelines.score import ScoreOptions
 from farvox.score.columns import stem_of
 
 pytestmark = pytest.mark.slow
 
-RULES = typing.get_args(typing.get_type_hints(score)["channels"])
+RULES = kinds(ScoreOptions)["channels"].choices
 MICS = range(4)
 LABELS = ("nontarget", "target")
 

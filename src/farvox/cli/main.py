@@ -132,9 +132,9 @@ def _run_verb(name: str, words: list[str]) -> int:
     if getattr(verb, "parses_its_own_words", False):
         status = verb(words)
     else:
-        import tyro
+        from farvox.cli.flags import parse
 
-        status = tyro.cli(verb, args=words, prog=f"farvox {name}")
+        status = parse(verb, words, f"farvox {name}")
     return int(status or 0)
 
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, cast
 
 from farvox.cli.evaluate import aligned, condition_cells, condition_rows
 from farvox.cli.recipes import default_run_dir, find_recipe, load_recipe
-from farvox.cli.score import BackEnd, score_by
 from farvox.errors import RecipeError, UsageError
+from farvox.pipelines.score import ScoreOptions, score
+from farvox.progress import to_stderr
 from farvox.recipe import Recipe, merge, parse_recipe, recipe_to_table
 from farvox.recipe_evaluate import QUALITY_RULES, EvaluateRecipe
-from farvox.types import ChannelIds
+from farvox.types import ChannelIds, Channels, Norm
 
 if TYPE_CHECKING:
     from farvox.report.det import ScoreSet
@@ -93,17 +94,17 @@ class Plan:
         number = f"-{same.index(data) + 1}" if len(same) > 1 else ""
         return system.run_dir / "embeddings" / f"{Path(data).name}{number}"
 
-    def back_end(self, system: System, evaluate: EvaluateRecipe) -> BackEnd:
+    def back_end(self, system: System, evaluate: EvaluateRecipe) -> ScoreOptions:
         """How a trial list is scored by a system."""
-        return BackEnd(
-            channels=evaluate.channels,
+        return ScoreOptions(
+            channels=cast(Channels, evaluate.channels),
             channel_ids=cast(ChannelIds, evaluate.channel_ids) if evaluate.channel_ids else None,
             first_channel=evaluate.first_channel,
             allow_missing_channels=evaluate.allow_missing_channels,
             enrol_map=Path(evaluate.enrol_map) if evaluate.enrol_map else None,
             test_map=Path(evaluate.test_map) if evaluate.test_map else None,
             centre=self.embeddings(system, evaluate.centre) if evaluate.centre else None,
-            norm=evaluate.norm or None,
+            norm=cast(Norm, evaluate.norm) if evaluate.norm else None,
             cohort=self.embeddings(system, evaluate.cohort) if evaluate.cohort else None,
             cohort_speakers=Path(evaluate.cohort_speakers) if evaluate.cohort_speakers else None,
             top=evaluate.top or None,
@@ -209,10 +210,14 @@ def score_for(plan: Plan, system: System) -> None:
         out, scored = plan.scores(system, evaluate), plan.trials(system, evaluate)
         out.parent.mkdir(parents=True, exist_ok=True)
         embeddings = plan.embeddings(system, evaluate.data)
-        score_by(
-            plan.back_end(system, evaluate), Path(evaluate.trials), (embeddings,), out,
-            scored if evaluate.channels == "expand" else None,
-        )  # fmt: skip
+        score(
+            evaluate.trials,
+            [embeddings],
+            plan.back_end(system, evaluate),
+            out=out,
+            out_trials=scored if evaluate.channels == "expand" else None,
+            note=to_stderr,
+        )
 
 
 def evaluate_stage(plan: Plan) -> None:

@@ -1,0 +1,291 @@
+"""Options: one frozen dataclass a stage, declared once.
+
+The dataclass of a stage is the flags of its command, the keys of its table in a recipe and its arguments in
+Python. A field's annotation holds everything that is known of its values: the type, the choices (`Literal`),
+the least and the greatest value (`AtLeast`, `Above`, `AtMost`); the string below the field is its help.
+
+    @dataclass(frozen=True, kw_only=True)
+    class ScoreOptions(Options):
+        norm: Literal["s-norm", "as-norm"] | None = None
+        \"\"\"Score normalisation against a cohort; none by default.\"\"\"
+        top: Annotated[int, AtLeast(1)] = 300
+        \"\"\"Cohort members that AS-norm keeps for a side.\"\"\"
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import functools
+import inspect
+import itertools
+import textwrap
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from farvox.errors import RecipeError, UsageError
+
+Table = dict[str, Any]
+"""A table of a TOML file, or any nesting of such tables."""
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """A bound of a number: ``value`` or more."""
+
+    value: float
+
+    def __contains__(self, number: float) -> bool:
+        return number >= self.value
+
+    def __str__(self) -> str:
+        return f"at least {self.value:g}"
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """A bound of a number: ``value`` or less."""
+
+    value: float
+
+    def __contains__(self, number: float) -> bool:
+        return number <= self.value
+
+    def __str__(self) -> str:
+        return f"at most {self.value:g}"
+
+
+@dataclass(frozen=True)
+class Above:
+    """A bound of a number: more than ``value``."""
+
+    value: float
+
+    def __contains__(self, number: float) -> bool:
+        return number > self.value
+
+    def __str__(self) -> str:
+        return f"above {self.value:g}"
+
+
+@dataclass(frozen=True)
+class Metavar:
+    """The word that stands for a field's value in the help of its command."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A list that grows by each use of its flag, instead of taking all the words that follow one."""
+
+
+Bound = AtLeast | AtMost | Above
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Base of the options of every stage: every value is converted and checked by its field's annotation.
+
+    A string is taken for a path, a list for a tuple and a whole number for a float where the annotation asks
+    for one.
+
+    Raises:
+        UsageError: a value is of the wrong type, none of the choices, or out of bounds; names the field.
+    """
+
+    def __post_init__(self) -> None:
+        for name, kind in kinds(type(self)).items():
+            object.__setattr__(self, name, _checked(kind, getattr(self, name), name))
+
+
+SomeOptions = TypeVar("SomeOptions", bound=Options)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The annotation of a field, taken apart.
+
+    Attributes:
+        type: the type without `None` and without annotations.
+        optional: `None` is a value, too.
+        bounds: all of them hold.
+        metavar: the word for it in the help, or "".
+        repeated: its flag is given once for each entry.
+    """
+
+    type: Any
+    optional: bool = False
+    bounds: tuple[Bound, ...] = ()
+    metavar: str = ""
+    repeated: bool = False
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """The values of a `Literal`; nothing for other types."""
+        return typing.get_args(self.type) if typing.get_origin(self.type) is Literal else ()
+
+    @property
+    def none_in_toml(self) -> str | int | None:
+        """The value that means `None` in a TOML file, which has none; `None` where the key is left out."""
+        if self.type not in (int, float):
+            return ""
+        return 0 if any(0 not in bound for bound in self.bounds) else None
+
+
+@functools.cache
+def kinds(cls: Any) -> dict[str, Kind]:
+    """The kind of every field of an options dataclass, in the order of the fields."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: _kind(hints[field.name]) for field in dataclasses.fields(cls)}
+
+
+@functools.cache
+def field_docs(cls: Any) -> dict[str, str]:
+    """The string below each field of a dataclass, also of those that it inherits, as one line."""
+    docs: dict[str, str] = {}
+    for each in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(each):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0].body  # type: ignore[attr-defined]
+        for field, below in itertools.pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                docs[ast.unparse(field.target)] = " ".join(str(ast.literal_eval(below.value)).split())
+    return docs
+
+
+def from_table(cls: type[SomeOptions], table: Mapping[str, Any], source: str) -> SomeOptions:
+    """The options that a table of a recipe holds; fields that it leaves out have their defaults.
+
+    Raises:
+        RecipeError: an unknown key, with the nearest known one, or a value that does not fit; begins with
+            ``source``.
+    """
+    try:
+        return _from_table(cls, table, "")
+    except UsageError as error:
+        raise RecipeError(f"{source}: {error}") from None
+
+
+def to_table(options: Options) -> Table:
+    """The options as nested TOML tables that `from_table` reads back to equal options."""
+    table = {}
+    for name, kind in kinds(type(options)).items():
+        value = getattr(options, name)
+        if (plain := kind.none_in_toml if value is None else _plain(value)) is not None:
+            table[name] = plain
+    return table
+
+
+def described(cls: type[Options], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Dotted name, default and help of every field, also of the dataclasses inside; for a help text."""
+    docs = field_docs(cls)
+    for field in dataclasses.fields(cls):
+        kind, name = kinds(cls)[field.name], prefix + field.name
+        if isinstance(kind.type, type) and issubclass(kind.type, Options):
+            yield from described(kind.type, f"{name}.")
+            continue
+        default = default_of(field)
+        doc = docs.get(field.name, "")
+        choices = [str(each) for each in kind.choices]
+        limits = [] if all(each in doc for each in choices) else [f"one of {', '.join(choices)}"]
+        yield name, "" if default is None else str(_plain(default)), with_limits(doc, limits, kind.bounds)
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """The default of a field of a dataclass, or `dataclasses.MISSING`."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def with_limits(doc: str, *limits: Iterable[object]) -> str:
+    """A field's help, followed by its limits in brackets."""
+    words = ", ".join(str(limit) for group in limits for limit in group)
+    return f"{doc} ({words})" if words else doc
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` with the known word nearest to ``word``, or "" where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _kind(hint: Any) -> Kind:
+    bounds: tuple[Bound, ...] = ()
+    metavar, repeated = "", False
+    if typing.get_origin(hint) is Annotated:
+        hint, *extras = typing.get_args(hint)
+        bounds = tuple(each for each in extras if isinstance(each, Bound))
+        metavar = next((each.name for each in extras if isinstance(each, Metavar)), "")
+        repeated = any(isinstance(each, Repeated) for each in extras)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        (inner,) = (each for each in typing.get_args(hint) if each is not types.NoneType)
+        kind = _kind(inner)
+        return Kind(kind.type, True, bounds + kind.bounds, metavar or kind.metavar, repeated or kind.repeated)
+    return Kind(hint, False, bounds, metavar, repeated)
+
+
+def _checked(kind: Kind, value: Any, name: str) -> Any:
+    """A value as its field's type; a `UsageError` that names the field where it does not fit."""
+    if kind.optional and value is None:
+        return None
+    origin, inside = typing.get_origin(kind.type), typing.get_args(kind.type)
+    if kind.choices:
+        if value not in kind.choices:
+            near = nearest(str(value), map(str, kind.choices))
+            raise UsageError(
+                f"{name} = {value!r}; it must be one of {', '.join(map(str, kind.choices))}{near}"
+            )
+    elif origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UsageError(f"{name} must be a list, not {value!r}")
+        if inside[-1] is not Ellipsis and len(inside) != len(value):
+            raise UsageError(f"{name} must have {len(inside)} entries, not {len(value)}")
+        value = tuple(
+            _checked(_kind(inside[0] if inside[-1] is Ellipsis else inside[n]), item, name)
+            for n, item in enumerate(value)
+        )
+    elif origin is dict or (isinstance(kind.type, type) and issubclass(kind.type, Options)):
+        if isinstance(value, Mapping) and origin is not dict:
+            value = _from_table(kind.type, value, f"{name}.")
+        elif not isinstance(value, origin or kind.type):
+            raise UsageError(f"{name} must be a table, not {value!r}")
+    elif kind.type is Path and isinstance(value, str):
+        value = Path(value)
+    elif kind.type is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    elif kind.type is not Any and (
+        not isinstance(value, kind.type) or (isinstance(value, bool) and kind.type is not bool)
+    ):
+        raise UsageError(f"{name} must be of type {kind.type.__name__}, not {value!r}")
+    for bound in kind.bounds:
+        if value not in bound:
+            raise UsageError(f"{name} = {value}; it must be {bound}")
+    return value
+
+
+def _from_table(cls: type[SomeOptions], table: Mapping[str, Any], prefix: str) -> SomeOptions:
+    known = kinds(cls)
+    values = {}
+    for key, value in table.items():
+        if key not in known:
+            hint = nearest(key, known) or f"; known keys: {', '.join(known)}"
+            raise UsageError(f"unknown key '{prefix}{key}'{hint}")
+        is_none = known[key].optional and type(value) in (str, int) and value == known[key].none_in_toml
+        values[key] = None if is_none else _checked(known[key], value, prefix + key)
+    return cls(**values)
+
+
+def _plain(value: Any) -> Any:
+    """A value as TOML has it."""
+    if isinstance(value, Options):
+        return to_table(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

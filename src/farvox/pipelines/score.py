@@ -1,0 +1,214 @@
+"""Scoring: trials and embeddings become scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+
+from farvox.errors import TrialError, UsageError
+from farvox.options import AtLeast, Metavar, Options
+from farvox.progress import Note, silent
+from farvox.types import ChannelIds, Channels, Norm
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from farvox.datadir.embeddings import EmbeddingSet
+    from farvox.score.trials import TrialList
+
+NEAREST = 300
+"""Cohort members that AS-norm keeps unless told otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions(Options):
+    """Options of a scoring.
+
+    Raises:
+        UsageError: options that contradict each other.
+    """
+
+    channels: Channels = "mean-norm"
+    """Rule that makes one of the utterances of a side: mean of the length-normalised embeddings, mean or
+    plain sum of the raw ones, mean of the scores of all pairs, the best by quality, a mean weighted by
+    quality; or "expand": every channel a trial of its own."""
+    channel_ids: ChannelIds | None = None
+    """Side whose ids mean their channels ID_0, ID_1, ... where an utterance ID is there too; without it such
+    ids are refused."""
+    first_channel: Annotated[int, AtLeast(0)] = 0
+    """Leave out channels with a lower number."""
+    allow_missing_channels: bool = False
+    """Count channels that a side lacks and others have, instead of stopping."""
+    enrol_map: Annotated[Path | None, Metavar("FILE")] = None
+    """Enrolment ids that stand for several utterances: lines "model utt1 utt2 ..."."""
+    test_map: Annotated[Path | None, Metavar("FILE")] = None
+    """The same for the test side."""
+    centre: Annotated[Path | None, Metavar("EMBEDDINGS")] = None
+    """Embeddings whose mean is subtracted from all others first."""
+    norm: Norm | None = None
+    """Normalisation of the scores by those against a cohort, all of it or each side's nearest."""
+    cohort: Annotated[Path | None, Metavar("EMBEDDINGS")] = None
+    """Embeddings of the cohort: speakers who are in no trial."""
+    cohort_speakers: Annotated[Path | None, Metavar("DIR|FILE")] = None
+    """Data dir or utt2spk of the cohort, which becomes a mean embedding a speaker."""
+    top: Annotated[int | None, AtLeast(1)] = None
+    """Cohort members that as-norm keeps for a side, the nearest ones; 300 unless given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for wrong, what in (
+            (
+                self.norm and not self.cohort,
+                f"norm {self.norm} needs a cohort: embeddings of speakers who are in no trial",
+            ),
+            (self.cohort and not self.norm, "a cohort goes with norm s-norm or as-norm"),
+            (self.cohort_speakers and not self.cohort, "cohort-speakers goes with a cohort"),
+            (self.top is not None and self.norm != "as-norm", "top goes with norm as-norm"),
+        ):
+            if wrong:
+                raise UsageError(what)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Trials and their scores.
+
+    Attributes:
+        trials: the list, in its order; with the channel rule ``expand`` that of the single channels.
+        values: one score a trial.
+    """
+
+    trials: TrialList
+    values: NDArray[np.float64]
+
+
+def score(
+    trials: str | Path,
+    embeddings: Sequence[str | Path],
+    options: ScoreOptions = ScoreOptions(),
+    *,
+    out: str | Path | None = None,
+    out_trials: str | Path | None = None,
+    note: Note = silent,
+) -> Scores:
+    """Score a trial list.
+
+    Args:
+        trials: the list, of any form; labels, if any, are not looked at.
+        embeddings: folders that together hold its utterances.
+        options: rules of the scoring.
+        out: score file to write.
+        out_trials: list to write of the trials that the scores belong to, which ``expand`` changes.
+        note: called with a line on everything that was read or decided.
+
+    Raises:
+        TrialError: the list, a map or the cohort does not fit the embeddings.
+    """
+    from farvox.score.channels import expand
+    from farvox.score.cosine import scalar_products, side_embeddings
+    from farvox.score.norm import cohort_embeddings, cohort_scores, mean_embedding, normalise_scores
+    from farvox.score.scores import write_scores
+    from farvox.score.sides import read_side_map
+    from farvox.score.trials import read_trials, write_trials
+
+    if out_trials and options.channels != "expand":
+        raise UsageError("--out-trials goes with --channels expand: other rules keep the trials as they are")
+    trial_list = read_trials(trials)
+    note(trial_list.form)
+    embedding_set = load_embeddings(embeddings, note)
+    resolved = trial_list.resolve(
+        embedding_set.utt_ids,
+        options.channel_ids,
+        enrol_map=read_side_map(options.enrol_map) if options.enrol_map else None,
+        test_map=read_side_map(options.test_map) if options.test_map else None,
+        first_channel=options.first_channel,
+        allow_missing_channels=options.allow_missing_channels,
+    )
+    for path, of_side in ((options.enrol_map, resolved.enrol_side), (options.test_map, resolved.test_side)):
+        if path and not resolved.side_mapped[of_side].any():
+            raise TrialError(f"{path}: names no id of that side of {trials}, so it would change nothing")
+    if resolved.reading:
+        note(resolved.reading)
+
+    rule: Channels = options.channels
+    if rule == "expand":
+        resolved, rule = expand(resolved), "mean-norm"
+        note(resolved.reading)
+    centre_E = None
+    if options.centre is not None:
+        centre_E = mean_embedding(load_embeddings([options.centre], note).embeddings)
+    sides_SE = side_embeddings(
+        resolved, embedding_set.embeddings, rule, centre_E=centre_E, quality_N=embedding_set.quality
+    )
+    values = scalar_products(resolved, sides_SE)
+
+    if options.norm and options.cohort:
+        members = load_embeddings([options.cohort], note)
+        if shared := set(members.utt_ids) & set(resolved.needed_ids):
+            note(
+                f"warning: {len(shared):,} utterances of the cohort are in the trials ('{min(shared)}', "
+                "...): a cohort is of other speakers"
+            )
+        speaker_ids = None
+        if options.cohort_speakers:
+            speaker_ids = _speakers_of(members.utt_ids, options.cohort_speakers, options.cohort)
+        cohort_CE = cohort_embeddings(members.embeddings, centre_E=centre_E, speaker_ids=speaker_ids)
+        top = (options.top or NEAREST) if options.norm == "as-norm" else None
+        kept = "all" if top is None else f"the nearest {top:,}"
+        what = "utterances" if speaker_ids is None else f"speakers ({len(members):,} utterances)"
+        note(f"cohort: {len(cohort_CE):,} {what}, {kept} of each side")
+        values = normalise_scores(resolved, values, cohort_scores(sides_SE, cohort_CE, top))
+
+    if out:
+        write_scores(out, resolved.trials, values)
+        note(f"{len(values):,} scores: {out}")
+    if out_trials:
+        write_trials(out_trials, resolved.trials)
+    return Scores(resolved.trials, values)
+
+
+def load_embeddings(folders: Sequence[str | Path], note: Note = silent) -> EmbeddingSet:
+    """The embeddings of several folders as one set; ``note`` is called where their precisions differ.
+
+    Raises:
+        TrialError: they are of different models.
+    """
+    from farvox.datadir.embeddings import EmbeddingSet
+
+    if not folders:
+        raise UsageError("EMBEDDINGS is missing: name at least one folder of embeddings")
+    sets = [EmbeddingSet.load(folder) for folder in folders]
+    if len(sets) == 1:
+        return sets[0]
+    dimension = sets[0].embeddings.shape[1]
+    for folder, other in zip(folders, sets, strict=True):
+        if other.embeddings.shape[1] != dimension:
+            raise TrialError(
+                f"{folder}: embeddings of {other.embeddings.shape[1]} dimensions, and of {dimension} in "
+                f"{folders[0]}: they are of different models"
+            )
+    precisions = [str(each.meta.get("precision", "fp32")) for each in sets]
+    if len(set(precisions)) > 1:
+        found = ", ".join(f"{folder} in {each}" for folder, each in zip(folders, precisions, strict=True))
+        note(f"note: embeddings of several precisions: {found}")
+    qualities = [np.full(len(s), np.nan, np.float32) if s.quality is None else s.quality for s in sets]
+    return EmbeddingSet(
+        [utt_id for other in sets for utt_id in other.utt_ids],
+        np.concatenate([other.embeddings for other in sets]),
+        quality=np.concatenate(qualities) if any(s.quality is not None for s in sets) else None,
+    )
+
+
+def _speakers_of(utt_ids: Sequence[str], source: Path, cohort: Path) -> list[str]:
+    """The speaker of each utterance of the cohort by a data dir or an utt2spk file."""
+    from farvox.datadir.kaldi import read_table
+
+    table = read_table(source / "utt2spk" if source.is_dir() else source, ("utt_id", "speaker_id"))
+    speaker_of = dict(table.iter_rows())
+    if unknown := next((utt_id for utt_id in utt_ids if utt_id not in speaker_of), None):
+        raise TrialError(f"--cohort-speakers does not say who speaks in '{unknown}' of {cohort}")
+    return [speaker_of[utt_id] for utt_id in utt_ids]

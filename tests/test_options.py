@@ -1,0 +1,158 @@
+"""Options dataclasses: one declaration that tables, flags and Python are checked by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farvox.cli.flags import parse
+from farvox.errors import RecipeError, UsageError
+from farvox.options import (
+    Above,
+    AtLeast,
+    AtMost,
+    Metavar,
+    Options,
+    Repeated,
+    Table,
+    described,
+    field_docs,
+    from_table,
+    nearest,
+    to_table,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner(Options):
+    """Options inside others."""
+
+    rate: Annotated[float, AtLeast(0)] = 0.1
+    """Rate of
+    the step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Options):
+    """One field of each kind."""
+
+    norm: Literal["s-norm", "as-norm"] | None = None
+    """Normalisation."""
+    top: Annotated[int | None, AtLeast(1), Metavar("N")] = None
+    """Members kept."""
+    share: Annotated[float, Above(0), AtMost(1)] = 1.0
+    """Share kept."""
+    cohort: Path | None = None
+    """Cohort."""
+    by: Annotated[tuple[str, ...], Repeated()] = ()
+    """Conditions."""
+    speeds: tuple[float, ...] = (1.0,)
+    """Factors."""
+    exact: bool = False
+    """Exactness."""
+    free: Table = field(default_factory=dict)
+    """Anything."""
+    inner: Inner = Inner()
+    """A table of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derived(Sample):
+    """The same options with another default and one more."""
+
+    share: Annotated[float, Above(0), AtMost(1)] = 0.5
+    name: str = ""
+    """Name."""
+
+
+def test_a_value_is_converted_to_the_type_of_its_field():
+    options = Sample(cohort="x/y", speeds=[1, 0.9], share=1)  # type: ignore[arg-type]
+    assert (options.cohort, options.speeds, options.share) == (Path("x/y"), (1.0, 0.9), 1.0)
+    assert type(options.share) is float and type(options.speeds[0]) is float
+
+
+WRONG = {
+    "a choice": ({"norm": "asnorm"}, ("norm", "s-norm, as-norm", "did you mean 'as-norm'")),
+    "too small": ({"top": -1}, ("top = -1", "at least 1")),
+    "a bound that is left out": ({"share": 0}, ("share = 0", "above 0")),
+    "too large": ({"share": 1.5}, ("share = 1.5", "at most 1")),
+    "not a number": ({"share": float("nan")}, ("share = nan", "above 0")),
+    "a number for a flag": ({"exact": 1}, ("exact", "bool", "1")),
+    "a flag for a number": ({"top": True}, ("top", "int", "True")),
+    "a word for a list": ({"by": "phone"}, ("by", "list", "phone")),
+    "a number in a list of words": ({"by": ["phone", 3]}, ("by", "str", "3")),
+    "a value for a table": ({"inner": 3}, ("inner", "table", "3")),
+    "a bound inside": ({"inner": {"rate": -1}}, ("inner.rate", "at least 0")),
+    "an unknown key": ({"nrm": "s-norm"}, ("'nrm'", "did you mean 'norm'")),
+    "an unknown key inside": ({"inner": {"rat": 1}}, ("'inner.rat'", "did you mean 'rate'")),
+    "an unknown key that is near to none": ({"zzz": 1}, ("'zzz'", "known keys: norm, top")),
+}
+
+
+@pytest.mark.parametrize(("table", "words"), WRONG.values(), ids=WRONG)
+def test_a_table_with_a_fault_names_the_source_the_field_and_the_remedy(table, words):
+    with pytest.raises(RecipeError) as caught:
+        from_table(Sample, table, "my.toml")
+    assert str(caught.value).startswith("my.toml: ")
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_python_is_checked_as_a_table_is():
+    with pytest.raises(UsageError, match="top = 0; it must be at least 1"):
+        Sample(top=0)
+    with pytest.raises(UsageError, match="norm"):
+        Sample(norm="asnorm")  # type: ignore[arg-type]
+
+
+def test_an_empty_value_of_a_table_is_none_where_none_is_possible():
+    empty = from_table(Sample, {"norm": "", "top": 0, "cohort": ""}, "my.toml")
+    assert empty == Sample()
+    assert to_table(empty)["norm"] == "" and to_table(empty)["top"] == 0 and to_table(empty)["cohort"] == ""
+
+
+@settings(max_examples=30)
+@given(
+    top=st.none() | st.integers(1, 10**6),
+    share=st.floats(0, 1, exclude_min=True),
+    norm=st.sampled_from([None, "s-norm", "as-norm"]),
+    by=st.lists(st.text()),
+    rate=st.floats(0, 1e6),
+)
+def test_a_table_gives_back_the_options_it_was_made_of(top, share, norm, by, rate):
+    options = Sample(top=top, share=share, norm=norm, by=tuple(by), inner=Inner(rate=rate), cohort=Path("a"))
+    assert from_table(Sample, to_table(options), "table") == options
+
+
+def test_help_and_defaults_of_every_field_are_those_of_the_declaration():
+    rows = {name: (default, doc) for name, default, doc in described(Derived)}
+    assert rows["inner.rate"] == ("0.1", "Rate of the step. (at least 0)")
+    assert rows["norm"] == ("", "Normalisation. (one of s-norm, as-norm)")
+    assert rows["share"] == ("0.5", "Share kept. (above 0, at most 1)")
+    assert field_docs(Derived)["name"] == "Name."
+
+
+def test_the_flags_of_a_command_are_the_fields(capsys):
+    def verb(options: Derived = Derived()) -> Derived:
+        return options
+
+    words = ["--norm", "as-norm", "--by", "a", "--by", "b", "--exact", "--rate", "2", "--top", "5"]
+    assert parse(verb, words, "farvox verb") == Derived(
+        norm="as-norm", by=("a", "b"), exact=True, inner=Inner(rate=2.0), top=5
+    )
+    assert parse(verb, [], "farvox verb") == Derived()
+    with pytest.raises(UsageError, match="top"):
+        parse(verb, ["--top", "0"], "farvox verb")
+    with pytest.raises(SystemExit):
+        parse(verb, ["--help"], "farvox verb")
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--top N Members kept. (at least 1)" in text and "{None,s-norm,as-norm}" in text
+
+
+def test_the_nearest_word_is_named_and_only_where_one_is_near():
+    assert nearest("cosnie", ["cosine", "plda"]) == "; did you mean 'cosine'?"
+    assert nearest("zzz", ["cosine", "plda"]) == ""
