@@ -23,7 +23,7 @@ import itertools
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -105,6 +105,7 @@ class Options:
 
 
 SomeOptions = TypeVar("SomeOptions", bound=Options)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -138,15 +139,20 @@ class Kind:
         return 0 if any(0 not in bound for bound in self.bounds) else None
 
 
-@functools.cache
-def kinds(cls: Any) -> dict[str, Kind]:
+def _once_a_class(function: Callable[[type], Item]) -> Callable[[type], Item]:
+    """`functools.cache` with a type that lets classes of options in."""
+    return functools.cache(function)
+
+
+@_once_a_class
+def kinds(cls: type) -> dict[str, Kind]:
     """The kind of every field of an options dataclass, in the order of the fields."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {field.name: _kind(hints[field.name]) for field in dataclasses.fields(cls)}
 
 
-@functools.cache
-def field_docs(cls: Any) -> dict[str, str]:
+@_once_a_class
+def field_docs(cls: type) -> dict[str, str]:
     """The string below each field of a dataclass, also of those that it inherits, as one line."""
     docs: dict[str, str] = {}
     for each in reversed(cls.__mro__):
