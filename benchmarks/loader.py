@@ -27,14 +27,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from farvox.audio.files import write_audio
 from farvox.augment.chain import build_augmenter
-from farvox.datadir.kaldi import DataDir, write_data_dir
+from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.features.frontend import FrontEndConfig, build_frontend
 from farvox.features.specaugment import draw_masks
 from farvox.training.dataset import ChunkDataset
 from farvox.training.loader import load_batches
 from farvox.training.plan import EpochPlan, StepBatches
 from farvox.training.table import TrainingTable
-from farvox.types import Utterance
 
 RATE, FRAMES, BATCH = 16000, 200, 64
 

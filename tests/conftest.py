@@ -15,10 +15,9 @@ import pytest
 from hypothesis import settings
 
 from farvox.audio.files import write_audio
-from farvox.datadir.kaldi import write_data_dir
+from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.synthetic.phones import draw_sentence
 from farvox.synthetic.voice import draw_voice, synthesise
-from farvox.types import Utterance
 
 settings.register_profile("farvox", deadline=None)  # a busy machine makes no test fail
 settings.load_profile("farvox")
@@ -36,6 +35,19 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FARVOX_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session")
+def sides_of_trials():
+    """A function that gives, for every trial, the utterances of its enrolment and of its test."""
+
+    def sides_of_trials(resolved):
+        bounds = zip(resolved.side_offsets[:-1], resolved.side_offsets[1:], strict=True)
+        sides = [tuple(resolved.utt_ids[row] for row in resolved.side_rows[a:b]) for a, b in bounds]
+        pairs = zip(resolved.enrol_side, resolved.test_side, strict=True)
+        return [(sides[enrol], sides[test]) for enrol, test in pairs]
+
+    return sides_of_trials
 
 
 def buzz(rng, pitch, formant, num_samples):

@@ -28,8 +28,7 @@ from typing import Any
 from lists import TEST_SPEAKERS, noise_dir, split_speakers
 
 from farvox.corpora.speechocean762 import prepare_speechocean762
-from farvox.datadir.kaldi import DataDir, write_data_dir
-from farvox.types import Utterance
+from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 
 CHOOSE_SPEAKERS = "76-100"
 RULES = ("sum", "mean", "mean-norm", "score-mean", "best", "weighted", "expand")

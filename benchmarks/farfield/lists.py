@@ -27,11 +27,10 @@ import numpy as np
 
 from farvox.audio.files import read_audio, write_audio
 from farvox.corpora.speechocean762 import prepare_speechocean762
-from farvox.datadir.kaldi import DataDir, write_data_dir
+from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.farfield.mixing import Array, add_noise, convolve_rir, is_silent, set_level
 from farvox.farfield.rooms import draw_room, simulate_rirs
 from farvox.rng import rng_for
-from farvox.types import Utterance
 
 TEST_SPEAKERS = "101-125"
 Rir = Callable[[int, np.random.Generator], Array]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from dataclasses import dataclass
 
-from farvox.types import ChannelIds, Channels, Norm
+from farvox.score import ChannelIds, Channels, Norm
 
 QUALITY_RULES = ("best", "weighted")
 """Rules that ask how good each recording is."""

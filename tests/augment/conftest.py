@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from farvox.audio.files import audio_info, write_audio
-from farvox.datadir.kaldi import write_data_dir
-from farvox.types import Utterance
+from farvox.datadir.kaldi import Utterance, write_data_dir
 
 
 def data_dir(folder, paths):

@@ -7,11 +7,10 @@ import pytest
 
 from farvox.audio.files import write_audio
 from farvox.augment import build_augmenter
-from farvox.datadir.kaldi import DataDir, write_data_dir
+from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import DataDirError, RecipeError
 from farvox.farfield.mixing import power
 from farvox.rng import rng_for
-from farvox.types import Utterance
 
 KINDS = ["none", "farvox", "ffsvc", "homework"]
 

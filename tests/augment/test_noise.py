@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 
 from farvox.audio.files import write_audio
 from farvox.augment.noise import NoiseBank, draw_babble
-from farvox.datadir.kaldi import write_data_dir
+from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.errors import AudioError, DataDirError
 from farvox.farfield.mixing import add_noise, is_silent, power
 from farvox.rng import rng_for
-from farvox.types import Utterance
 
 
 def achieved_snr_db(mixed_T, speech_T):

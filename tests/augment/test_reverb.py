@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 
 from farvox.audio.files import write_audio
 from farvox.augment.reverb import RirBank
-from farvox.datadir.kaldi import write_data_dir
+from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.errors import AudioError, DataDirError
 from farvox.farfield.mixing import convolve_rir, direct_path, power
-from farvox.types import Utterance
 
 
 def lag(late_T, early_T):

@@ -7,8 +7,7 @@ import pytest
 
 from farvox.cli.main import main
 from farvox.datadir.embeddings import EmbeddingSet
-from farvox.datadir.kaldi import DataDir, read_table, write_data_dir
-from farvox.types import Utterance
+from farvox.datadir.kaldi import DataDir, Utterance, read_table, write_data_dir
 
 
 @pytest.fixture

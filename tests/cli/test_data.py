@@ -8,8 +8,7 @@ from farvox.audio.files import write_audio
 from farvox.cli import data
 from farvox.cli.main import main
 from farvox.corpora.registry import PREPARERS
-from farvox.datadir.kaldi import DataDir, write_data_dir
-from farvox.types import Utterance
+from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@ import pytest
 import soundfile
 
 from farvox.cli.main import main
-from farvox.datadir.kaldi import DataDir, write_data_dir
-from farvox.types import Utterance
+from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 
 GROUP = r"SV\d+_[256]_(?P<channel>\d+)_.*"
 
@@ -34,7 +33,7 @@ def himia(tmp_path):
     return tmp_path
 
 
-def test_takes_are_enhanced_and_the_trial_list_fits_with_and_without_renaming(himia, capsys):
+def test_takes_are_enhanced_and_the_trial_list_fits_with_and_without_renaming(himia, capsys, sides_of_trials):
     from farvox.score.trials import read_trials
 
     words = ["--beamform", "mvdr", "--group", GROUP, "--trials", str(himia / "trials_mic"), "--jobs", "1"]
@@ -46,11 +45,11 @@ def test_takes_are_enhanced_and_the_trial_list_fits_with_and_without_renaming(hi
     assert (himia / "out/trials_mic").read_text() == (
         "0 SV0299_7_01_S0096 SV0333_2_00_N0124\n1 SV0299_7_01_S0096 SV0299_2_00_N0001\n"
     )
-    sides = [
-        [(trial.enrol, trial.test) for trial in read_trials(path).resolve(out.utt_ids).iter_trials()]
+    before, after = (
+        sides_of_trials(read_trials(path).resolve(out.utt_ids))
         for path in (himia / "trials_mic", himia / "out/trials_mic")
-    ]
-    assert sides[0] == sides[1]
+    )
+    assert before == after
 
 
 def test_a_missing_channel_is_an_error_unless_it_is_allowed(himia, capsys):

@@ -1,8 +1,7 @@
 from farvox.cli.main import main
-from farvox.datadir.kaldi import write_data_dir
+from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.features.frontend import FrontEndConfig
 from farvox.models.registry import build_model
-from farvox.types import Utterance
 from farvox.zoo import save_model
 
 SIZES = {"channels": 4, "pooled_channels": 4, "embedding_dim": 4}

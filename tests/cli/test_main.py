@@ -9,8 +9,7 @@ import pytest
 
 from farvox.audio.files import write_audio
 from farvox.cli.main import main
-from farvox.datadir.kaldi import write_data_dir
-from farvox.types import Utterance
+from farvox.datadir.kaldi import Utterance, write_data_dir
 
 FARVOX = [sys.executable, "-m", "farvox"]
 

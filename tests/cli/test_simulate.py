@@ -7,8 +7,7 @@ from farvox.audio.files import write_audio
 from farvox.cli.main import main
 from farvox.datadir.conditions import read_conditions
 from farvox.datadir.embeddings import EmbeddingSet
-from farvox.datadir.kaldi import write_data_dir
-from farvox.types import Utterance
+from farvox.datadir.kaldi import Utterance, write_data_dir
 
 
 def test_a_bank_is_made_and_speech_is_copied_through_it(

@@ -6,8 +6,8 @@ import pytest
 
 from farvox.corpora import convert
 from farvox.corpora.convert import convert_audio
+from farvox.datadir.kaldi import Utterance
 from farvox.errors import CorpusError
-from farvox.types import Utterance
 
 
 def killed_by_the_system(pairs: list[tuple[str, str]]) -> None:

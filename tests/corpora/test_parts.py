@@ -1,9 +1,8 @@
 import pytest
 
 from farvox.corpora.parts import Progress, recordings, unique, write_parts
-from farvox.datadir.kaldi import DataDir
+from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
-from farvox.types import Utterance
 
 
 def test_lengths_are_measured_and_the_dir_reads_back(tmp_path, record, notes):

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from farvox.datadir.check import check_data_dir
-from farvox.datadir.kaldi import DataDir, write_data_dir
+from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import DataDirError
-from farvox.types import Utterance
 
 
 @pytest.fixture

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farvox.datadir.kaldi import DataDir, read_table, write_data_dir
+from farvox.datadir.kaldi import DataDir, Utterance, read_table, write_data_dir
 from farvox.datadir.lines import read_lines, regular_pairs, split_lines
 from farvox.errors import DataDirError
-from farvox.types import Utterance
 
 # Anything but what ends a field or a line for Python, Kaldi or polars.
 LETTERS = st.characters(

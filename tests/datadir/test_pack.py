@@ -17,11 +17,10 @@ from farvox.audio.remote import put_file
 from farvox.datadir import derive
 from farvox.datadir.check import check_data_dir
 from farvox.datadir.check_audio import check_audio
-from farvox.datadir.kaldi import DataDir, write_data_dir
+from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.datadir.pack import pack
 from farvox.datadir.shards import PackedFile
 from farvox.errors import AudioError, DataDirError, FarvoxError, UnreachableError
-from farvox.types import Utterance
 
 CODECS = ("wav", "flac")
 

@@ -5,11 +5,10 @@ import pytest
 
 from farvox.audio.files import read_audio, write_audio
 from farvox.datadir.conditions import read_conditions
-from farvox.datadir.kaldi import DataDir, write_data_dir
+from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import AudioError, CorpusError, DataDirError
 from farvox.farfield.backgrounds import cut_backgrounds
 from farvox.farfield.mixing import power
-from farvox.types import Utterance
 
 
 def quiet(line):

@@ -6,11 +6,10 @@ import soundfile
 
 from farvox.audio.files import read_channels
 from farvox.datadir.check import check_data_dir
-from farvox.datadir.kaldi import DataDir, write_data_dir
+from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import AudioError, DataDirError, FarvoxError, UsageError
 from farvox.farfield.enhance import Enhancement, enhance, enhance_take
 from farvox.farfield.takes import count_channels, takes_by_file, takes_by_name
-from farvox.types import Utterance
 
 PATTERN = r"ann_(?P<channel>\d)_\d"
 SUM = Enhancement("delay-and-sum")

@@ -7,11 +7,10 @@ import pytest
 
 from farvox.audio.files import read_audio, read_channels, write_audio
 from farvox.datadir.conditions import read_conditions
-from farvox.datadir.kaldi import DataDir, write_data_dir
+from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import AudioError, CorpusError, DataDirError
 from farvox.farfield.rirs import Rooms, measure_bank, open_banks, simulate_bank
 from farvox.farfield.simulate import simulate
-from farvox.types import Utterance
 
 SMALL = Rooms(t60=(0.25, 0.35), array="circular4")
 

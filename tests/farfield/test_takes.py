@@ -1,10 +1,9 @@
 import polars as pl
 import pytest
 
-from farvox.datadir.kaldi import write_data_dir
+from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.errors import DataDirError, UsageError
 from farvox.farfield.takes import refuse_incomplete, takes_by_condition, takes_by_file, takes_by_name
-from farvox.types import Utterance
 
 HIMIA = r"SV[0-9]+_[256]_(?P<channel>[0-9]+)_.*"
 

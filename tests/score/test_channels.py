@@ -40,13 +40,16 @@ def unit(vector):
     return vector / np.linalg.norm(vector)
 
 
-def sides_of(resolved, emb_NE):
-    """Embeddings of the two sides of every trial, [utterances of the side, E] each."""
-    row = {utt_id: n for n, utt_id in enumerate(resolved.utt_ids)}
-    for trial in resolved.iter_trials():
-        yield tuple(
-            emb_NE[[row[u] for u in side.utt_ids]].astype(float) for side in (trial.enrol, trial.test)
-        )
+@pytest.fixture
+def sides_of(sides_of_trials):
+    """A function that gives the embeddings of both sides of every trial, [utterances of the side, E] each."""
+
+    def sides_of(resolved, emb_NE):
+        row = {utt_id: n for n, utt_id in enumerate(resolved.utt_ids)}
+        for sides in sides_of_trials(resolved):
+            yield tuple(emb_NE[[row[utt_id] for utt_id in side]].astype(float) for side in sides)
+
+    return sides_of
 
 
 def test_the_homeworks_rule_is_reproduced(himia):
@@ -122,7 +125,7 @@ RULES = {
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("block_bytes", [1, 1 << 23])
-def test_a_rule_does_what_it_is_called(listed, monkeypatch, rule, block_bytes):
+def test_a_rule_does_what_it_is_called(listed, monkeypatch, rule, block_bytes, sides_of):
     monkeypatch.setattr("farvox.score.cosine.BYTES_PER_BLOCK", block_bytes)
     trials = listed("a b\nb c\nc a\nd a\n")
     utt_ids = [*(f"{name}_{n}" for name in "abc" for n in range(5)), "d"]
@@ -169,16 +172,14 @@ def test_a_side_of_one_utterance_is_that_utterance(listed, rule):
     np.testing.assert_allclose(sides_SE, [unit(emb_NE[0]), unit(emb_NE[1])], atol=1e-12)
 
 
-def test_a_map_names_several_takes_and_their_channels(listed, tmp_path):
+def test_a_map_names_several_takes_and_their_channels(listed, tmp_path, sides_of_trials):
     (tmp_path / "map").write_text("anna a1.wav a2_{}\nroom b_1 b_3\n")
     names = read_side_map(tmp_path / "map")
     utt_ids = ["a1", "a2_0", "a2_1", "b_1", "b_2", "b_3", "anna"]
     resolved = listed("anna room\nb_2 anna\n").resolve(
         utt_ids, enrol_map=names, test_map={"room": names["room"]}
     )
-    first, second = resolved.iter_trials()
-    assert (first.enrol.utt_ids, first.test.utt_ids) == (("a1", "a2_0", "a2_1"), ("b_1", "b_3"))
-    assert (second.enrol.utt_ids, second.test.utt_ids) == (("b_2",), ("anna",))
+    assert sides_of_trials(resolved) == [(("a1", "a2_0", "a2_1"), ("b_1", "b_3")), (("b_2",), ("anna",))]
 
 
 def test_a_side_that_a_map_names_stays_one_side_when_expanded(listed, tmp_path):
@@ -235,9 +236,9 @@ def test_channels_that_one_side_lacks_and_others_have_are_an_error_or_counted(hi
     assert len(cosine_scores(resolved, emb_NE[kept])) == 36
 
 
-def test_a_whole_microphone_may_be_left_out(himia):
+def test_a_whole_microphone_may_be_left_out(himia, sides_of_trials):
     trials, utt_ids, _ = himia
     resolved = trials.resolve(utt_ids, first_channel=1)
-    assert all(len(trial.test.utt_ids) == 15 for trial in resolved.iter_trials())
+    assert all(len(test) == 15 for _, test in sides_of_trials(resolved))
     with pytest.raises(TrialError, match="has no channel from number 16 on"):
         trials.resolve(utt_ids, first_channel=16)

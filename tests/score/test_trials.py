@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from farvox.errors import TrialError
 from farvox.score import columns
 from farvox.score.trials import read_trials
-from farvox.types import Trial, TrialSide
 
 
 @pytest.fixture
@@ -122,32 +121,31 @@ def test_what_is_written_is_read(tmp_path_factory, pairs, spelling, label_first,
     assert list(found) == pairs
 
 
-def test_ids_match_with_and_without_a_suffix(listed):
+def test_ids_match_with_and_without_a_suffix(listed, sides_of_trials):
     trials = listed("1 a.wav b\n0 a.wav c.flac\n")
     resolved = trials.resolve(["c", "b.wav", "a"])
-    assert [t.enrol.utt_ids + t.test.utt_ids for t in resolved.iter_trials()] == [("a", "b.wav"), ("a", "c")]
+    assert sides_of_trials(resolved) == [(("a",), ("b.wav",)), (("a",), ("c",))]
 
 
-def test_voxceleb_paths_match_joined_ids(listed):
+def test_voxceleb_paths_match_joined_ids(listed, sides_of_trials):
     trials = listed("1 id10270/x6uYqmx31kE/00001.wav id10270/8jEAjG6SegY/00008.wav\n")
     utt_ids = ["id10270-8jEAjG6SegY-00008", "id10270-x6uYqmx31kE-00001"]
     resolved = trials.resolve(utt_ids)
-    assert list(resolved.iter_trials()) == [
-        Trial(TrialSide((utt_ids[1],)), TrialSide((utt_ids[0],)), target=True)
-    ]
+    assert sides_of_trials(resolved) == [((utt_ids[1],), (utt_ids[0],))]
+    assert resolved.target.tolist() == [1]
 
 
-def test_braces_stand_for_every_microphone_there_is(listed):
+def test_braces_stand_for_every_microphone_there_is(listed, sides_of_trials):
     trials = listed("SV0299_7_01_S0096.wav SV0333_2_{}_N0124.wav nontarget\n")
     mics = [f"SV0333_2_{mic:02d}_N0124" for mic in (3, 0, 15)]
     others = ["SV0333_2_0a_N0124", "SV0333_5_01_N0124", "SV0333_2_01_N0125", "SV0299_7_01_S0096"]
     resolved = trials.resolve(others + mics)
-    (trial,) = resolved.iter_trials()
-    assert trial.test.utt_ids == tuple(sorted(mics))
+    ((_, test),) = sides_of_trials(resolved)
+    assert test == tuple(sorted(mics))
     assert resolved.reading == "1 id with {} read as its microphones (3 each)"
 
 
-def test_an_id_that_names_no_utterance_stands_for_its_channels(listed):
+def test_an_id_that_names_no_utterance_stands_for_its_channels(listed, sides_of_trials):
     trials = listed("id1 id2\nid1 id3\n")
     utt_ids = ["id1", *(f"id2_{n}" for n in range(11)), "id3_1", "id3_0", "id2_00", "id2_a"]
     with pytest.raises(
@@ -155,7 +153,7 @@ def test_an_id_that_names_no_utterance_stands_for_its_channels(listed):
     ):
         trials.resolve(utt_ids)
     resolved = trials.resolve(utt_ids, allow_missing_channels=True)
-    sides = [trial.test.utt_ids for trial in resolved.iter_trials()]
+    sides = [test for _, test in sides_of_trials(resolved)]
     assert sides == [tuple(f"id2_{n}" for n in range(11)), ("id3_0", "id3_1")]
     assert resolved.reading == (
         "2 ids read as their channels ID_0, ID_1, ... (2 to 11 each);"
@@ -168,15 +166,15 @@ def test_a_gap_among_the_channels_is_refused(listed):
         listed("id1 id2\n").resolve(["id1", "id2_0", "id2_2"])
 
 
-def test_an_id_with_two_readings_is_refused_unless_one_is_chosen(listed):
+def test_an_id_with_two_readings_is_refused_unless_one_is_chosen(listed, sides_of_trials):
     trials = listed("a c\na b\nb a\n")
     utt_ids = ["a", "b", "b_0", "b_1", "c_0", "c_1"]
     with pytest.raises(TrialError, match=r"trials:2: 'b' is an utterance, and its channels 'b_0', ... are"):
         trials.resolve(utt_ids)
     readings = {"enrol": (1, 2), "test": (2, 1), "both": (2, 2), "neither": (1, 1)}
     for channel_ids, lengths in readings.items():
-        _, as_test, as_enrol = trials.resolve(utt_ids, channel_ids).iter_trials()
-        assert (len(as_test.test.utt_ids), len(as_enrol.enrol.utt_ids)) == lengths
+        _, (_, test), (enrol, _) = sides_of_trials(trials.resolve(utt_ids, channel_ids))
+        assert (len(test), len(enrol)) == lengths
 
 
 def test_an_unknown_id_is_named_at_its_line_with_the_count_of_others(listed):
@@ -211,7 +209,7 @@ def test_only_what_the_trials_need_is_needed(listed):
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=12), st.randoms())
-def test_every_trial_resolves_to_its_own_utterances(tmp_path_factory, num_channels, random):
+def test_every_trial_resolves_to_its_own_utterances(tmp_path_factory, sides_of_trials, num_channels, random):
     sides = {f"u{n}": [f"u{n}_{c}" for c in range(k)] for n, k in enumerate(num_channels)}
     utt_ids = list(itertools.chain(*sides.values()))
     random.shuffle(utt_ids)
@@ -219,8 +217,8 @@ def test_every_trial_resolves_to_its_own_utterances(tmp_path_factory, num_channe
     path = tmp_path_factory.mktemp("trials") / "trials"
     path.write_text("".join(f"{e} {t}\n" for e, t in pairs))
     resolved = read_trials(path).resolve(utt_ids, allow_missing_channels=True)
-    found = [(list(t.enrol.utt_ids), list(t.test.utt_ids)) for t in resolved.iter_trials()]
-    assert found == [(sides[e], sides[t]) for e, t in pairs]
+    found = sides_of_trials(resolved)
+    assert found == [(tuple(sides[e]), tuple(sides[t])) for e, t in pairs]
 
 
 def test_a_million_lines_are_read_in_about_a_second(tmp_path):

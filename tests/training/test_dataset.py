@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 
 from farvox.audio.files import read_audio, write_audio
-from farvox.datadir.kaldi import write_data_dir
+from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.errors import AudioError
 from farvox.rng import rng_for
 from farvox.training.dataset import ChunkDataset, draw_chunk, fit_length
 from farvox.training.table import TrainingTable
-from farvox.types import Utterance
 
 
 @pytest.fixture

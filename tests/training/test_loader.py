@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from farvox.datadir.kaldi import write_data_dir
+from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.errors import AudioError
 from farvox.features.frontend import FrontEndConfig, build_frontend
 from farvox.features.specaugment import draw_masks
@@ -12,7 +12,6 @@ from farvox.training.dataset import ChunkDataset
 from farvox.training.loader import collate, load_batches
 from farvox.training.plan import EpochPlan, StepBatches
 from farvox.training.table import TrainingTable
-from farvox.types import Utterance
 
 
 def masks(rng):

@@ -8,9 +8,8 @@ import pytest
 
 from farvox.cli.main import main
 from farvox.datadir.embeddings import EmbeddingSet
-from farvox.datadir.kaldi import write_data_dir
+from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.errors import AudioError, ModelError
-from farvox.types import Utterance
 from farvox.zoo import open_embedder
 
 PRECISIONS = pytest.mark.parametrize("precision", ["fp32", "bf16"])

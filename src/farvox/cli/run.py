@@ -21,7 +21,7 @@ from farvox.pipelines.score import ScoreOptions, score
 from farvox.progress import to_stderr
 from farvox.recipe import Recipe, merge, parse_recipe, recipe_to_table
 from farvox.recipe_evaluate import QUALITY_RULES, EvaluateRecipe
-from farvox.types import ChannelIds, Channels, Norm
+from farvox.score import ChannelIds, Channels, Norm
 
 if TYPE_CHECKING:
     from farvox.report.det import ScoreSet

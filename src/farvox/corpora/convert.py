@@ -12,8 +12,8 @@ from pathlib import Path
 
 from farvox.audio.files import audio_info, read_audio, write_audio
 from farvox.corpora.parts import Note, Progress, Rejected
+from farvox.datadir.kaldi import Utterance
 from farvox.errors import AudioError, CorpusError
-from farvox.types import Utterance
 
 SAMPLE_RATE = 16000
 BATCH = 64  # files handed to a process at a time

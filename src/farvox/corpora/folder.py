@@ -7,9 +7,8 @@ from pathlib import Path
 
 from farvox.corpora.parts import Note, unique, write_parts
 from farvox.corpora.tree import audio_files, open_source
-from farvox.datadir.kaldi import DataDir
+from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
-from farvox.types import Utterance
 
 LAYOUT = "one folder per speaker, with audio files at any depth below it"
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from farvox.atomic import write_text
 from farvox.audio.files import audio_info
 from farvox.corpora.tree import read_text, stem, walk
-from farvox.datadir.kaldi import CORE_FILES, DataDir, write_data_dir
+from farvox.datadir.kaldi import CORE_FILES, DataDir, Utterance, write_data_dir
 from farvox.errors import AudioError, CorpusError
-from farvox.types import Utterance
 
 Note = Callable[[str], None]
 Rejected = dict[str, str]  # path of an audio file -> why it is of no use

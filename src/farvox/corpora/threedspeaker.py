@@ -9,9 +9,8 @@ import polars as pl
 from farvox.corpora.parts import Note, texts_by_name, unique, write_parts
 from farvox.corpora.tree import audio_files, open_source, stem, walk
 from farvox.datadir.conditions import CONDITIONS, conditions_text
-from farvox.datadir.kaldi import DataDir
+from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
-from farvox.types import Utterance
 
 LAYOUT = (
     "train/ or test/ with 3D_SPK_06154/3D_SPK_06154_001_Device03_Distance00_Dialect00.wav files, "

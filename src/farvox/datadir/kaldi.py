@@ -19,7 +19,6 @@ import polars as pl
 from farvox.atomic import atomic_dir
 from farvox.datadir.lines import read_lines, regular_pairs, split_lines
 from farvox.errors import DataDirError
-from farvox.types import Utterance
 
 SCHEMA = {"utt_id": pl.String, "wav_path": pl.String, "speaker_id": pl.String, "num_samples": pl.Int64}
 CORE_FILES = ("wav.scp", "utt2spk", "spk2utt", "utt2num_samples")
@@ -27,6 +26,23 @@ PIPE_HINT = (
     "is a command (it ends in '|'), and farvox runs none; write its output to a file, "
     "for example with 'farvox prepare ... --convert flac', and name that file"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One recording of one speaker, as a line of a data dir.
+
+    Attributes:
+        utt_id: name of the utterance; no white space.
+        wav_path: path of the audio file.
+        speaker_id: the speaker, or None where unknown.
+        num_samples: length at the file's own rate, or None where unknown.
+    """
+
+    utt_id: str
+    wav_path: str
+    speaker_id: str | None = None
+    num_samples: int | None = None
 
 
 @dataclass(frozen=True)

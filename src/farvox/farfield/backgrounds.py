@@ -10,14 +10,13 @@ import polars as pl
 
 from farvox.audio.files import read_audio, write_audio
 from farvox.corpora.parts import Note
-from farvox.datadir.kaldi import DataDir
+from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import AudioError, CorpusError, DataDirError
 from farvox.farfield.background import background
 from farvox.farfield.mixing import is_silent, set_level
 from farvox.farfield.quality import energy_snr
 from farvox.farfield.simulate import LEVEL_DB
 from farvox.farfield.simulate_work import AUDIO, Row, claim, digest, finish, in_batches, shown
-from farvox.types import Utterance
 
 SAMPLE_RATE = 16000
 BATCH = 64  # recordings between two marks of an interrupted run

@@ -15,7 +15,7 @@ import polars as pl
 
 from farvox.audio.files import read_audio, read_channels, write_audio
 from farvox.corpora.parts import Note
-from farvox.datadir.kaldi import DataDir
+from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import AudioError, CorpusError, DataDirError
 from farvox.farfield.mixing import convolve_array, is_silent, power, set_level
 from farvox.farfield.rirs import SUFFIXES, Rir, Rooms, open_banks
@@ -23,7 +23,6 @@ from farvox.farfield.rooms import Samples
 from farvox.farfield.scenes import draw_scene, measured, refuse_scene
 from farvox.farfield.simulate_work import AUDIO, Row, claim, digest, finish, in_batches, shown
 from farvox.rng import rng_for
-from farvox.types import Utterance
 
 BATCH = 16  # copies between two marks of an interrupted run
 LEVEL_DB = -26.0  # of the mean over the channels, dB of full scale

@@ -17,10 +17,9 @@ import polars as pl
 from farvox.atomic import refuse_to_replace_foreign, write_json, write_text
 from farvox.corpora.parts import Note, Progress
 from farvox.datadir.conditions import CONDITIONS, conditions_text, read_conditions
-from farvox.datadir.kaldi import DataDir, write_data_dir
+from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import CorpusError
 from farvox.jobs import in_processes
-from farvox.types import Utterance
 
 CLAIM = "simulate.json"  # in the folder: what it was begun with
 AUDIO, BATCHES = "audio", "batches"

@@ -12,7 +12,7 @@ import numpy as np
 from farvox.errors import TrialError, UsageError
 from farvox.options import AtLeast, Metavar, Options
 from farvox.progress import Note, silent
-from farvox.types import ChannelIds, Channels, Norm
+from farvox.score import ChannelIds, Channels, Norm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ channels: HI-MIA's ``{}`` for the microphone number, or a bare ``ID`` for ``ID_0
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from farvox.atomic import atomic_file
 from farvox.errors import TrialError
+from farvox.score import ChannelIds
 from farvox.score.columns import encoded_columns
 from farvox.score.sides import SideFinder, SideMap
-from farvox.types import ChannelIds, Trial, TrialSide
 
 LINES_PER_BLOCK = 1_000_000
 
@@ -202,14 +202,6 @@ class ResolvedTrials:
     def needed_ids(self) -> list[str]:
         """The utterances that some trial needs, in the order of ``utt_ids``."""
         return [self.utt_ids[row] for row in self.needed_rows]
-
-    def iter_trials(self) -> Iterator[Trial]:
-        """Every trial as a `Trial`; for small lists and for reading, not for scoring."""
-        bounds = zip(self.side_offsets[:-1], self.side_offsets[1:], strict=True)
-        sides = [TrialSide(tuple(self.utt_ids[r] for r in self.side_rows[a:b])) for a, b in bounds]
-        for n, (enrol, test) in enumerate(zip(self.enrol_side, self.test_side, strict=True)):
-            target = None if self.target is None else bool(self.target[n])
-            yield Trial(sides[enrol], sides[test], target)
 
 
 def write_trials(path: str | os.PathLike[str], trials: TrialList) -> None:

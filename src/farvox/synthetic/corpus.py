@@ -22,7 +22,7 @@ from farvox.atomic import atomic_dir, write_json, write_text
 from farvox.audio.files import write_audio
 from farvox.corpora.himia_names import parse_names
 from farvox.datadir.conditions import CONDITIONS, conditions_text
-from farvox.datadir.kaldi import DataDir, write_data_dir
+from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import CorpusError
 from farvox.rng import rng_for
 from farvox.synthetic.spec import Spec, parse_spec
@@ -37,7 +37,6 @@ from farvox.synthetic.studio import (
     record_speaker,
 )
 from farvox.synthetic.trials import CLOSE_POINT, make_trials
-from farvox.types import Utterance
 
 MARK = "synthetic.json"  # in the audio folder: the specification it was made from
 TRIALS = 9  # random stream of the trial lists

@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from farvox.datadir.kaldi import Utterance
 from farvox.farfield.arrays import circular_array
 from farvox.farfield.mixing import add_noise, convolve_rir, set_level
 from farvox.farfield.noises import KINDS, draw_noise
@@ -23,7 +24,6 @@ from farvox.farfield.rooms import Room, draw_room, simulate_rirs
 from farvox.rng import rng_for
 from farvox.synthetic.phones import draw_sentence
 from farvox.synthetic.voice import SAMPLE_RATE, draw_occasion, draw_voice, synthesise
-from farvox.types import Utterance
 
 DISTANCES = {2: 1.0, 5: 3.0, 6: 5.0}  # point -> metres
 MEAN_SNR_DB = {2: 16.0, 5: 12.0, 6: 9.0}

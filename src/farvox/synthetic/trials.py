@@ -7,7 +7,7 @@ from itertools import combinations, permutations
 
 import numpy as np
 
-from farvox.types import Utterance
+from farvox.datadir.kaldi import Utterance
 
 CLOSE_POINT, POINT_AT_1M = "7", "2"
 
