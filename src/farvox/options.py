@@ -1,8 +1,8 @@
 """Options: one frozen dataclass a stage, declared once.
 
 The dataclass of a stage is the flags of its command, the keys of its table in a recipe and its arguments in
-Python. A field's annotation holds everything that is known of its values: the type, the choices (`Literal`),
-the least and the greatest value (`AtLeast`, `Above`, `AtMost`); the string below the field is its help.
+Python. A field's annotation holds everything that is known of its values: the type, the choices (`Literal`)
+and the limits (`AtLeast`, `Above`, `AtMost`, `Below`); the string below the field is its help.
 
     @dataclass(frozen=True, kw_only=True)
     class ScoreOptions(Options):
@@ -20,13 +20,14 @@ import difflib
 import functools
 import inspect
 import itertools
+import operator
 import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from farvox.errors import RecipeError, UsageError
 
@@ -35,42 +36,42 @@ Table = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class AtLeast:
-    """A bound of a number: ``value`` or more."""
+class Bound:
+    """A limit of a number, written into the annotation of its field."""
 
     value: float
+    words: ClassVar[str]
+    holds: ClassVar[Callable[[float, float], bool]]
 
     def __contains__(self, number: float) -> bool:
-        return number >= self.value
+        return type(self).holds(number, self.value)
 
     def __str__(self) -> str:
-        return f"at least {self.value:g}"
+        return f"{self.words} {self.value:g}"
 
 
-@dataclass(frozen=True)
-class AtMost:
-    """A bound of a number: ``value`` or less."""
+class AtLeast(Bound):
+    """``value`` or more."""
 
-    value: float
-
-    def __contains__(self, number: float) -> bool:
-        return number <= self.value
-
-    def __str__(self) -> str:
-        return f"at most {self.value:g}"
+    words, holds = "at least", operator.ge
 
 
-@dataclass(frozen=True)
-class Above:
-    """A bound of a number: more than ``value``."""
+class AtMost(Bound):
+    """``value`` or less."""
 
-    value: float
+    words, holds = "at most", operator.le
 
-    def __contains__(self, number: float) -> bool:
-        return number > self.value
 
-    def __str__(self) -> str:
-        return f"above {self.value:g}"
+class Above(Bound):
+    """More than ``value``."""
+
+    words, holds = "above", operator.gt
+
+
+class Below(Bound):
+    """Less than ``value``."""
+
+    words, holds = "below", operator.lt
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,6 @@ class Metavar:
 @dataclass(frozen=True)
 class Repeated:
     """A list that grows by each use of its flag, instead of taking all the words that follow one."""
-
-
-Bound = AtLeast | AtMost | Above
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -196,7 +196,10 @@ HALF_SAID = {
     "no speakers for a comparison": (["--against", "scores"], "an interval needs the speakers"),
     "both": (["--intervals", "--speaker-before", "-", "--trial-speakers", "x"], "not from both"),
     "speakers for nothing": (["--speaker-before", "-"], "add --intervals or --against"),
-    "no resamples": (["--intervals", "--speaker-before", "-", "--bootstrap", "0"], "at least one resample"),
+    "no resamples": (
+        ["--intervals", "--speaker-before", "-", "--bootstrap", "0"],
+        "bootstrap = 0; it must be at least 1",
+    ),
     "conditions of nothing": (["--by", "distance"], "give both"),
 }
 

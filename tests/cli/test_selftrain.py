@@ -183,11 +183,11 @@ def test_another_recipe_is_refused_in_a_run_dir_that_was_begun(recipe, capsys):
         ({"selftrain": {"stable": 0.0}}, "selftrain.stable = 0; it must be above 0"),
         ({"selftrain": {"clusters": "many"}}, "'many' is neither a number of clusters nor a range"),
         ({"selftrain": {"clusters": "3000"}}, "selftrain.clusters = '3000'"),
-        ({"selftrain": {"keep": 0.0}}, "a share above 0"),
+        ({"selftrain": {"keep": 0.0}}, "keep = 0.0; it must be above 0"),
         ({"selftrain": {"truth": "nowhere"}}, "nowhere: no such file"),
         ({"selftrain": {"wccs": "speakers"}}, "one of clusters, samples"),
-        ({"selftrain": {"elbow": "square"}}, "one of log, linear"),
-        ({"selftrain": {"per_cluster": -1}}, "selftrain.per_cluster = -1"),
+        ({"selftrain": {"elbow": "square"}}, "one of linear, log"),
+        ({"selftrain": {"per_cluster": -1}}, "per_cluster = -1"),
     ],
 )
 def test_faults_of_a_recipe_are_named_before_hours_of_work(changes, message, recipe, tmp_path, capsys):

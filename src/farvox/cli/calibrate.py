@@ -29,15 +29,14 @@ def calibrate(
         model: a model folder or run dir whose card.json is to hold the result; else it is only printed.
         note: what the trials are, for the card.
     """
+    from farvox.pipelines.score import Scores
     from farvox.score.calibrate import fit_llr, threshold_at_far
-    from farvox.score.scores import read_scores
-    from farvox.score.trials import read_trials
 
     folder = _folder(model)
-    trial_list = read_trials(trials)
+    scored = Scores.read(trials, scores)
+    trial_list, values = scored.trials, scored.values
     if trial_list.target is None:
         raise TrialError(f"{trials}: no labels, so there is nothing to calibrate by ({trial_list.form})")
-    values = read_scores(scores, trial_list)
     point = threshold_at_far(values, trial_list.target, far)
     scale, offset = fit_llr(values, trial_list.target)
     print(f"trials       {point.num_target:,} target, {point.num_nontarget:,} non-target")

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from farvox.cli.evaluate import aligned, condition_cells, condition_rows
 from farvox.cli.recipes import default_run_dir, find_recipe, load_recipe
 from farvox.errors import RecipeError, UsageError
-from farvox.pipelines.score import ScoreOptions, score
+from farvox.pipelines.evaluate import EvaluateOptions, evaluate_conditions
+from farvox.pipelines.score import ScoreOptions, Scores, score
 from farvox.progress import to_stderr
 from farvox.recipe import Recipe, merge, parse_recipe, recipe_to_table
 from farvox.recipe_evaluate import QUALITY_RULES, EvaluateRecipe
+from farvox.report.text import aligned, condition_rows
 from farvox.score import ChannelIds, Channels, Norm
 
 if TYPE_CHECKING:
@@ -273,7 +274,8 @@ def _by_condition(plan: Plan, evaluate: EvaluateRecipe, found: list[ScoreSet]) -
     rows: list[list[str]] = []
     for system, scores in zip(plan.systems, found, strict=True):
         trials = read_trials(plan.trials(system, evaluate))
-        head, *cells = condition_rows(condition_cells(trials, scores.scores, sources, evaluate.by))
+        options = EvaluateOptions(by=evaluate.by, conditions=sources)
+        head, *cells = condition_rows(evaluate_conditions(Scores(trials, scores.scores), options))
         rows += [] if rows else [["system", *head]]
         rows += [[system.name, *cell] for cell in cells]
     return rows

@@ -11,11 +11,12 @@ from typing import Any
 
 from farvox.cli.recipes import default_run_dir, find_recipe, load_recipe
 from farvox.cli.run import Plan, System, extract_for, prepare_stage, score_for, score_set
-from farvox.clustering.cluster import METHODS, WCCS
-from farvox.clustering.elbow import AXES
+from farvox.clustering.cluster import ClusterOptions
 from farvox.errors import RecipeError
+from farvox.options import from_table, kinds
 from farvox.pipelines.rounds import Round, labels_of, table_of_rounds
 from farvox.recipe import Recipe, merge, parse_recipe, recipe_to_table, recipe_to_toml
+from farvox.recipe_selftrain import SelftrainRecipe
 
 FREE = (
     "title",
@@ -110,36 +111,35 @@ def extract_stage(run: Selftraining, number: int) -> None:
 
 
 def cluster_stage(run: Selftraining, number: int) -> None:
-    """Cluster, choose the number of clusters, drop what is not to be trusted, write a data dir."""
+    """Cluster, choose the number of clusters, drop what is not confident, write a data dir."""
     here, settings = run.round(number), run.recipe.selftrain
     if _already(here, "cluster"):
         return
-    from farvox.cli.cluster import draw_elbow, facts_of, summary, swept
-    from farvox.clustering.cluster import Settings, Trust, numbers_of_clusters, trusted
-    from farvox.clustering.labels import figures_by_truth, true_labels, write_labels
+    from farvox.cli.cluster import summary
     from farvox.datadir.embeddings import EmbeddingSet
     from farvox.datadir.kaldi import DataDir
-    from farvox.metrics.clustering import normalised_mutual_information
+    from farvox.pipelines.cluster import label
+    from farvox.progress import to_stderr
 
     found = EmbeddingSet.load(here.embeddings)
-    how = Settings(
-        METHODS[settings.method], run.recipe.seed, settings.iterations, settings.per_cluster,
-        settings.wccs == "samples", AXES[settings.elbow],
-    )  # fmt: skip
-    sweep = swept(found, numbers_of_clusters(settings.clusters), how, here.sweep)
-    labels_N = sweep.clustering.labels_N
     earlier = None if number == 1 else labels_of(run.round(number - 1).labels, found.utt_ids)
-    earlier_N = None if earlier is None else earlier.rank("dense").to_numpy().astype("int32")
-    trust = Trust(settings.min_size, settings.min_cosine, settings.keep)
-    kept_N = trusted(sweep.clustering, trust, earlier_N if settings.agreement else None)
-    truth_N = true_labels(settings.truth, found.utt_ids) if settings.truth else None
-    figures = None if truth_N is None else figures_by_truth(labels_N, kept_N, truth_N)
-    to_last = None if earlier_N is None else normalised_mutual_information(labels_N, earlier_N)
-    facts = {**asdict(settings), **facts_of(sweep, kept_N.sum(), figures), "nmi_to_last": to_last}
-    audio = DataDir.open(settings.data)
-    write_labels(here.labels, audio, found.utt_ids, sweep, kept_N, facts, prefix=f"round{number}-")
-    if sweep.elbow:
-        draw_elbow(here.path / "elbow.png", sweep, figures)
+    options = _cluster_options(settings)
+    facts = label(
+        found,
+        here.labels,
+        options,
+        saved=here.sweep,
+        audio=DataDir.open(settings.data),
+        truth=settings.truth or None,
+        seed=run.recipe.seed,
+        earlier_N=None if earlier is None else earlier.rank("dense").to_numpy().astype("int32"),
+        agreement=settings.agreement,
+        prefix=f"round{number}-",
+        plot=None if len(options.numbers) == 1 else here.path / "elbow.png",
+        note=to_stderr,
+        settings=asdict(settings),
+    )
+    facts.setdefault("nmi_to_last", None)
     print("\n".join(summary(facts)), flush=True)
     kept_facts = ("clusters", "wccs", "kept", "utterances", "truth", "nmi_to_last")
     here.mark_done("cluster", {name: facts[name] for name in kept_facts})
@@ -208,15 +208,7 @@ def _refuse_unusable(recipe: Recipe) -> None:
         (not recipe.init.model, "init.model is missing: self-training begins with a trained model"),
         (here.rounds < 1, f"selftrain.rounds = {here.rounds}; it must be at least 1"),
         (not here.stable > 0, f"selftrain.stable = {here.stable:g}; it must be above 0"),
-        (here.iterations < 1, f"selftrain.iterations = {here.iterations}; it must be at least 1"),
         (here.start not in ("first", "last"), f"selftrain.start = '{here.start}'; it must be first or last"),
-        (
-            here.method not in METHODS,
-            f"selftrain.method = '{here.method}'; it must be one of {', '.join(METHODS)}",
-        ),
-        (here.wccs not in WCCS, f"selftrain.wccs = '{here.wccs}'; it must be one of {', '.join(WCCS)}"),
-        (here.elbow not in AXES, f"selftrain.elbow = '{here.elbow}'; it must be one of {', '.join(AXES)}"),
-        (here.per_cluster < 0, f"selftrain.per_cluster = {here.per_cluster}; it must be at least 0"),
         (not 0 <= here.share < 1, f"selftrain.share = {here.share:g}; it must be from 0 to below 1"),
         (
             bool(here.share and not recipe.data.domain_weights and len(recipe.data.train) > 1),
@@ -226,17 +218,21 @@ def _refuse_unusable(recipe: Recipe) -> None:
     ):
         if wrong:
             raise RecipeError(what)
+    _cluster_options(here)
+
+
+def _cluster_options(here: SelftrainRecipe) -> ClusterOptions:
+    table = {name: getattr(here, name) for name in kinds(ClusterOptions)}
+    return from_table(ClusterOptions, table, "selftrain")
 
 
 def _refuse_what_shows_late(recipe: Recipe) -> None:
     """Refuse now what the first clustering would, hours from now."""
-    from farvox.clustering.cluster import Trust, numbers_of_clusters
     from farvox.clustering.labels import true_labels
     from farvox.datadir.kaldi import DataDir
 
     here = recipe.selftrain
-    numbers = numbers_of_clusters(here.clusters)
-    Trust(here.min_size, here.min_cosine, here.keep)
+    numbers = _cluster_options(here).numbers
     unlabelled = DataDir.open(here.data)
     if max(numbers) > len(unlabelled):
         raise RecipeError(

@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from farvox.errors import FarvoxError
 
 Axis = Literal["linear", "log"]
-AXES: dict[str, Axis] = {"log": "log", "linear": "linear"}
 FEWEST_TO_SMOOTH = 20
 """A shorter curve is taken as it is: smoothing moves the bend by up to a point."""
 

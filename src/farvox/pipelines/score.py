@@ -85,6 +85,19 @@ class Scores:
     trials: TrialList
     values: NDArray[np.float64]
 
+    @classmethod
+    def read(cls, trials: str | Path, scores: str | Path) -> Scores:
+        """A trial list and its score file; ids match with or without ".wav", in any order.
+
+        Raises:
+            TrialError: a file cannot be read, or the scores are not those of the trials.
+        """
+        from farvox.score.scores import read_scores
+        from farvox.score.trials import read_trials
+
+        trial_list = read_trials(trials)
+        return cls(trial_list, read_scores(scores, trial_list))
+
 
 def score(
     trials: str | Path,
