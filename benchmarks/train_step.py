@@ -16,9 +16,8 @@ import sys
 import torch
 from _bench import Bench, times
 
-from farvox.memory import keep_freed_memory
+from farvox.machine import keep_freed_memory, resolve_precision
 from farvox.models.registry import build_head, build_model
-from farvox.precision import resolve_precision
 from farvox.training.loader import Batch
 from farvox.training.objective import TrainingModel
 from farvox.training.step import Stepper, build_optimizer

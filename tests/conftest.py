@@ -26,7 +26,7 @@ settings.load_profile("farvox")
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """A cache of the session's own; the models that were pulled are those of the user's."""
-    from farvox.datadir.cache import cache_path
+    from farvox.cache import cache_path
 
     folder = tmp_path_factory.mktemp("cache")
     models = cache_path() / "models"

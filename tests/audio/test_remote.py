@@ -14,7 +14,7 @@ import pytest
 from farvox.audio import remote
 from farvox.audio.files import audio_info, read_audio, write_audio
 from farvox.audio.remote import put_file, read_range, read_whole, size_of
-from farvox.datadir.shards import PackedFile, Place, encode
+from farvox.audio.shards import Member, PackedFile, encode
 from farvox.errors import AudioError, UnreachableError
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 100_000).astype(np.uint8).tobytes()
@@ -64,8 +64,8 @@ def test_a_chunk_is_few_requests_of_few_bytes(kind, seconds, requests, bucket, t
         asked.append(count)
         return read_range(url, start, count)
 
-    monkeypatch.setattr("farvox.datadir.shards.read_range", counted)
-    packed = PackedFile(f"{bucket}/x.tar", Place(kind, 512, len(content), len(pcm_TC), 16000, 1))
+    monkeypatch.setattr("farvox.audio.shards.read_range", counted)
+    packed = PackedFile(f"{bucket}/x.tar", Member(kind, 512, len(content), len(pcm_TC), 16000, 1))
     chunk_T = read_audio(str(packed), start=30_000, num_samples=32_000)
     np.testing.assert_array_equal(chunk_T * 32768, pcm_TC[30_000:62_000, 0])
     assert len(asked) == requests

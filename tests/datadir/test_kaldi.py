@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farvox.datadir.kaldi import DataDir, Utterance, read_table, write_data_dir
-from farvox.datadir.lines import read_lines, regular_pairs, split_lines
+from farvox.datadir.kaldi import (
+    DataDir,
+    Utterance,
+    read_lines,
+    read_table,
+    regular_pairs,
+    split_lines,
+    write_data_dir,
+)
 from farvox.errors import DataDirError
 
 # Anything but what ends a field or a line for Python, Kaldi or polars.

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 
 from farvox.audio.files import read_audio, read_channels, write_audio
 from farvox.audio.remote import put_file
+from farvox.audio.shards import PackedFile
 from farvox.datadir import derive
-from farvox.datadir.check import check_data_dir
-from farvox.datadir.check_audio import check_audio
+from farvox.datadir.check import check_audio, check_data_dir
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.datadir.pack import pack
-from farvox.datadir.shards import PackedFile
 from farvox.errors import AudioError, DataDirError, FarvoxError, UnreachableError
 
 CODECS = ("wav", "flac")
@@ -227,7 +226,7 @@ def test_a_flipped_bit_is_found_and_the_utterance_named(own):
     made = packed_own(own)
     packed = PackedFile.parse(made.wav_paths[10])
     with open(packed.shard, "r+b") as file:
-        file.seek(packed.place.start + 3000)
+        file.seek(packed.member.start + 3000)
         byte = file.read(1)[0]
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte ^ 4]))
@@ -240,7 +239,7 @@ def test_a_flipped_bit_is_found_and_the_utterance_named(own):
 def test_a_shard_that_is_cut_or_gone_is_named_and_made_again(own):
     made = packed_own(own)
     first, last = (PackedFile.parse(made.wav_paths[row]) for row in (0, 15))
-    os.truncate(last.shard, last.place.start + 100)
+    os.truncate(last.shard, last.member.start + 100)
     os.unlink(first.shard)
     faults = [str(fault) for fault in check_data_dir(made.path)]
     assert len(faults) == 2

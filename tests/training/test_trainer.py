@@ -103,7 +103,7 @@ def test_half_precision_runs_and_goes_on(precision, tmp_path, train_here, same_w
 def test_auto_is_bf16_where_the_device_has_it_and_a_run_says_what_it_computes_in(
     there, tmp_path, train_here, same_weights, monkeypatch, capsys
 ):
-    for module in ("farvox.precision", "farvox.training.trainer"):
+    for module in ("farvox.machine", "farvox.training.trainer"):
         monkeypatch.setattr(f"{module}.has_bf16", lambda device: there)
     changes = {"schedule": {"epochs": 1}}
     for name in ("auto", "bf16", "fp32"):

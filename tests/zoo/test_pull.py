@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from farvox.datadir.cache import cache_path
+from farvox.cache import cache_path
 from farvox.errors import CheckpointError, ModelError
 from farvox.zoo import (
     Card,

@@ -6,9 +6,9 @@ import torch
 
 from farvox.errors import ModelError
 from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.machine import has_bf16
 from farvox.models.registry import build_model
 from farvox.models.resnet import fold_batch_norms
-from farvox.precision import has_bf16
 from farvox.zoo import Model, TorchEmbedder, open_embedder
 
 needs_bf16 = pytest.mark.skipif(not has_bf16(torch.device("cpu")), reason="this CPU has no bf16")

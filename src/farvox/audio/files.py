@@ -3,7 +3,7 @@
 Plain 16-bit wav files, which most corpora are, are read by their header alone; libsndfile (through
 soundfile) reads other wav files, flac, ogg, mp3 and NIST sphere; FFmpeg (through PyAV) reads
 what libsndfile does not know, such as the m4a files of VoxCeleb2; packed files are read where they lie in
-their shard (`farvox.datadir.shards`). Resampling is soxr's.
+their shard (`farvox.audio.shards`). Resampling is soxr's.
 
 What is read is a path, an entry of a packed `wav.scp`, a URL or a binary file object. Of a URL or a file
 object the whole content is read into memory, from its beginning wherever it stands (from where it stands if
@@ -32,10 +32,9 @@ import soundfile
 import soxr
 
 from farvox.atomic import atomic_file
+from farvox.audio.headers import HEAD_BYTES, PcmHeader, pcm_header, refuse_truncated
 from farvox.audio.remote import is_remote, read_whole
-from farvox.audio.truncation import refuse_truncated
-from farvox.audio.wav import HEAD_BYTES, PcmHeader, pcm_header
-from farvox.datadir.shards import PackedFile
+from farvox.audio.shards import PackedFile
 from farvox.errors import AudioError
 
 if TYPE_CHECKING:
@@ -302,7 +301,7 @@ def _from_file_object(audio: BinaryIO) -> _Source:
 def _opened(source: _Source, stack: ExitStack) -> OpenAudio:
     """Open by the quickest way that reads it: packed, 16-bit wav by its header, libsndfile, FFmpeg."""
     if packed := source.packed:
-        info = AudioInfo(packed.place.num_samples, packed.place.sample_rate, packed.place.num_channels)
+        info = AudioInfo(packed.member.num_samples, packed.member.sample_rate, packed.member.num_channels)
         return OpenAudio(info, source, packed.read)
     if source.content is None and (wav := _open_wav(source.name, stack)):
         header, handle = wav

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from farvox.audio.files import audio_info, open_audio
-from farvox.datadir.banks import AudioBank, bank_audio
+from farvox.audio.mapped import MappedAudio, map_audio
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import DataDirError
 from farvox.farfield.mixing import Array, is_silent, power
@@ -34,7 +34,7 @@ class NoiseBank:
 
     paths: tuple[str, ...]
     sample_rate: int = 16000
-    packed: AudioBank | None = field(default=None, compare=False)
+    packed: MappedAudio | None = field(default=None, compare=False)
 
     @classmethod
     def open(cls, dirs: Iterable[str | Path], *, sample_rate: int = 16000, pack: bool = True) -> NoiseBank:
@@ -50,7 +50,7 @@ class NoiseBank:
             AudioError: a file cannot be read (without ``pack``: the first of a data dir).
         """
         paths = read_paths(dirs)
-        return cls(paths, sample_rate, bank_audio(paths, sample_rate=sample_rate) if pack else None)
+        return cls(paths, sample_rate, map_audio(paths, sample_rate=sample_rate) if pack else None)
 
     def __len__(self) -> int:
         return len(self.paths)

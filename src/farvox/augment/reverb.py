@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 
 from farvox.audio.files import read_audio
+from farvox.audio.mapped import MappedAudio, map_audio
 from farvox.augment.noise import read_paths
-from farvox.datadir.banks import AudioBank, bank_audio
 from farvox.datadir.conditions import CONDITIONS, read_conditions
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import AudioError, DataDirError
@@ -40,7 +40,7 @@ class RirBank:
 
     paths: tuple[str, ...]
     sample_rate: int = 16000
-    packed: AudioBank | None = field(default=None, compare=False)
+    packed: MappedAudio | None = field(default=None, compare=False)
     _spectra: OrderedDict[tuple[int, int], Spectrum] = field(
         default_factory=OrderedDict, repr=False, compare=False
     )
@@ -72,7 +72,7 @@ class RirBank:
         paths = read_paths(dirs)
         if within:
             paths = _within(dirs, within)
-        packed = bank_audio(paths, sample_rate=sample_rate, kind="float32") if pack else None
+        packed = map_audio(paths, sample_rate=sample_rate, kind="float32") if pack else None
         return cls(paths, sample_rate, packed)
 
     def __len__(self) -> int:

@@ -77,8 +77,7 @@ def check(
         channel_ids: of that list, as in "farvox score".
         audio: read all audio as well: packed utterances are compared with their checksums, others decoded.
     """
-    from farvox.datadir.check import check_data_dir
-    from farvox.datadir.check_audio import check_audio
+    from farvox.datadir.check import check_audio, check_data_dir
     from farvox.datadir.kaldi import DataDir
 
     faults = chain(check_data_dir(dir), check_audio(dir) if audio else ())

@@ -9,18 +9,24 @@ utterances of which no condition is known, incomplete channel sets, short audio.
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import zip_longest
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import polars as pl
 
+from farvox.audio.files import read_recording
 from farvox.audio.remote import is_remote
+from farvox.audio.shards import ADDRESS, PackedFile, ShardTable, size_of_file, table_of
 from farvox.datadir import kaldi
 from farvox.datadir.conditions import CONDITIONS, parse_conditions
-from farvox.datadir.lines import is_utf8, read_lines, split_lines
-from farvox.datadir.shards import ADDRESS, size_of_file
+from farvox.datadir.kaldi import DataDir, is_utf8, read_lines, split_lines
+from farvox.errors import AudioError
+from farvox.progress import ProgressLine
 
 _MOST_HINTS = 100  # they are looked for on the disk
 
@@ -277,3 +283,50 @@ def _not_a_length(utt2num_samples: _Lines, files: _Files) -> pl.DataFrame:
     number = pl.col("value").cast(pl.Int64, strict=False)
     wrong = utt2num_samples.table.filter(number.is_null() | (number < 0))
     return _faults(wrong, pl.format("'{}' is not a number of samples", "value"))
+
+
+def check_audio(path: str | Path) -> Iterator[Fault]:
+    """Read all audio of a data dir and find what is damaged, in the order of `wav.scp`.
+
+    Packed utterances are compared with the checksums of their shards, others are decoded. Lines that
+    `check_data_dir` finds fault with for want of audio are found again.
+
+    Args:
+        path: the data dir.
+
+    Raises:
+        DataDirError: it cannot be opened.
+    """
+    data_dir = DataDir.open(path)
+    paths = data_dir.wav_paths.to_list()
+    threads = min(16, 4 * (os.cpu_count() or 1))
+    with ThreadPool(threads) as pool, ProgressLine("checking audio", len(paths)) as progress:
+        for row, fault in enumerate(pool.imap(_fault_of_audio, paths, chunksize=16)):
+            progress.show(row)
+            if fault:
+                what = f"'{data_dir.utt_ids[row]}': {fault}"
+                yield Fault(str(data_dir.path / "wav.scp"), row + 1, what)
+
+
+def _fault_of_audio(path: str) -> str:
+    """What is wrong with a recording; empty where nothing is."""
+    try:
+        packed = PackedFile.parse(path)
+        if packed is None:
+            read_recording(path)
+            return ""
+        checksum = _checksums(packed.shard).get(packed.member.start)
+        if checksum is None:
+            return f"no checksum of it in {table_of(packed.shard)}; copy that file again"
+        if zlib.crc32(packed.content()) != checksum:
+            return f"{packed}: differs from its checksum; the shard is damaged: copy it again"
+    except AudioError as error:
+        return str(error)
+    return ""
+
+
+@lru_cache(maxsize=64)
+def _checksums(shard: str) -> dict[int, int]:
+    """Where a file of a shard begins -> its checksum."""
+    table = ShardTable.read(shard)
+    return {} if table is None else {entry.member.start: entry.crc32 for entry in table.entries}

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from farvox.atomic import write_text
-from farvox.datadir.lines import read_lines
+from farvox.datadir.kaldi import read_lines
 from farvox.errors import DataDirError, UsageError
 
 CONDITIONS = "utt2cond"

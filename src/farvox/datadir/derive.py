@@ -16,8 +16,7 @@ from farvox.datadir.conditions import (
     read_conditions,
     select_utterances,
 )
-from farvox.datadir.kaldi import CORE_FILES, DataDir, write_data_dir
-from farvox.datadir.lines import read_lines
+from farvox.datadir.kaldi import CORE_FILES, DataDir, read_lines, write_data_dir
 from farvox.errors import DataDirError
 from farvox.rng import rng_for
 

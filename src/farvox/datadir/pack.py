@@ -1,6 +1,6 @@
 """A data dir whose audio lies in a few large files: for network disks and object stores.
 
-The shards are those of `farvox.datadir.shards`. The name of each holds a digest of what went into it, so that
+The shards are those of `farvox.audio.shards`. The name of each holds a digest of what went into it, so that
 one that is there is whole and is not made again, and an entry of an older `wav.scp` never means other audio.
 
 Shape suffixes: C channel, T sample.
@@ -28,20 +28,20 @@ import polars as pl
 from farvox.atomic import atomic_file, refuse_to_replace_foreign, write_text
 from farvox.audio.files import audio_info, read_recording
 from farvox.audio.remote import put_file, size_of
-from farvox.corpora.parts import Note, Progress
-from farvox.datadir.cache import alone
-from farvox.datadir.derive import further_texts
-from farvox.datadir.kaldi import CORE_FILES, DataDir, write_data_dir
-from farvox.datadir.shards import (
+from farvox.audio.shards import (
     Entry,
+    Member,
     PackedFile,
-    Place,
     ShardTable,
     encode,
     size_of_file,
     state_of,
     table_of,
 )
+from farvox.cache import file_lock
+from farvox.corpora.parts import Note, Progress
+from farvox.datadir.derive import further_texts
+from farvox.datadir.kaldi import CORE_FILES, DataDir, write_data_dir
 from farvox.errors import AudioError, DataDirError, UnreachableError
 from farvox.jobs import in_processes
 
@@ -139,7 +139,7 @@ class Packer:
             member = tarfile.TarInfo(f"{utt_id}.{self.codec}")
             member.size = len(content)
             file.write(member.tobuf())
-            entries.append(entry._replace(place=entry.place._replace(start=file.tell())))
+            entries.append(entry._replace(member=entry.member._replace(start=file.tell())))
             file.write(content + bytes(-len(content) % _BLOCK))
         file.write(bytes(2 * _BLOCK))
         return ShardTable(file.tell(), entries, rejected)
@@ -156,8 +156,8 @@ class Packer:
             content = encode(np.ascontiguousarray(pcm_CT.T.astype(np.int16)), sample_rate, self.codec)
         except AudioError as error:
             raise AudioError(f"{path}: {error}") from None
-        place = Place(self.codec, 0, len(content), wav_CT.shape[1], sample_rate, len(wav_CT))
-        return Entry(utt_id, place, zlib.crc32(content), int(rounded), clipped), content
+        member = Member(self.codec, 0, len(content), wav_CT.shape[1], sample_rate, len(wav_CT))
+        return Entry(utt_id, member, zlib.crc32(content), int(rounded), clipped), content
 
 
 class _RejectedError(Exception):
@@ -199,7 +199,7 @@ def pack(
     if at:
         at = at.rstrip("/")
         size_of(f"{at}/wav.scp")  # raises now, not after hours, where the store cannot be used
-    with alone(folder / ".lock"):
+    with file_lock(folder / ".lock"):
         for unfinished in folder.glob(".tmp-*"):
             _remove(unfinished)
         packer = Packer(folder, codec, exact, skip_bad, at)
@@ -253,7 +253,7 @@ def _length(path: str) -> int:
 
 def _write_dir(out: Path, source: DataDir, shards: Sequence[Shard], at: str | None) -> DataDir:
     rows = [
-        (entry.utt_id, str(PackedFile(shard.address, entry.place)), entry.place.num_samples)
+        (entry.utt_id, str(PackedFile(shard.address, entry.member)), entry.member.num_samples)
         for shard in shards
         for entry in shard.table.entries
     ]

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from farvox.datadir.lines import read_lines
+from farvox.datadir.kaldi import read_lines
 from farvox.errors import TrialError
 from farvox.score.columns import stem_of, stems_of
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from farvox.errors import FarvoxError
-from farvox.memory import keep_freed_memory
+from farvox.machine import keep_freed_memory
 from farvox.training.dataset import Chunk, ChunkDataset, Example
 from farvox.training.plan import StepBatches
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from farvox.datadir.cache import kept_folder
+from farvox.cache import cached_folder
 from farvox.datadir.kaldi import DataDir, wav_scp_of
 from farvox.errors import CacheError, DataDirError
 
@@ -91,7 +91,7 @@ class TrainingTable:
             cls.read(paths, labelled).write(folder)
 
         try:
-            return cls.mapped(kept_folder("tables", f"labelled: {labelled}", present, build))
+            return cls.mapped(cached_folder("tables", f"labelled: {labelled}", present, build))
         except CacheError:
             return cls.read(paths, labelled)
 

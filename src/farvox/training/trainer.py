@@ -18,11 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from farvox.errors import CheckpointError, NonFiniteLossError, RecipeError
 from farvox.features.frontend import FrontEndConfig, build_frontend
-from farvox.memory import keep_freed_memory
+from farvox.machine import has_bf16, keep_freed_memory, resolve_precision
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.margin import Head
 from farvox.models.registry import build_head, build_model
-from farvox.precision import has_bf16, resolve_precision
 from farvox.recipe import Recipe, recipe_to_table
 from farvox.training import checkpoint
 from farvox.training.checkpoint import TrainingState

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from farvox.datadir.cache import cache_path
+from farvox.cache import cache_path
 from farvox.errors import CheckpointError, FarvoxError, ModelError
 from farvox.zoo.fetch import FetchError, fetch, sha256_of
 from farvox.zoo.foreign import import_checkpoint

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from farvox.datadir.cache import cache_path
+from farvox.cache import cache_path
 from farvox.errors import ModelError
 from farvox.zoo.card import Card
 

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from farvox.errors import ModelError
-from farvox.precision import has_bf16
+from farvox.machine import has_bf16
 from farvox.zoo.card import Card
 from farvox.zoo.embedder import PRECISIONS, Embedding, Wave, refuse_short
 from farvox.zoo.model import Model

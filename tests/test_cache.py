@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from farvox.datadir.cache import DONE, cache_path, kept_folder
+from farvox.cache import DONE, cache_path, cached_folder
 
 
 @pytest.fixture(autouse=True)
@@ -30,19 +30,19 @@ def copy_of(source, log):
 
 def test_what_is_kept_is_made_once(source):
     log = []
-    folders = {kept_folder("room", "copy", [source], copy_of(source, log)) for _ in range(3)}
+    folders = {cached_folder("copies", "copy", [source], copy_of(source, log)) for _ in range(3)}
     assert len(log) == 1 and len(folders) == 1
     folder = folders.pop()
-    assert folder.parent == cache_path() / "room" and (folder / "copy").read_text() == "one"
+    assert folder.parent == cache_path() / "copies" and (folder / "copy").read_text() == "one"
 
 
 def test_it_is_made_again_when_a_file_changed_and_the_old_one_goes(source):
     log = []
-    old = kept_folder("room", "copy", [source], copy_of(source, log))
-    other = kept_folder("room", "another", [source], copy_of(source, log))
+    old = cached_folder("copies", "copy", [source], copy_of(source, log))
+    other = cached_folder("copies", "another", [source], copy_of(source, log))
     source.write_text("two")
     os.utime(source, ns=(0, 123456789))
-    new = kept_folder("room", "copy", [source], copy_of(source, log))
+    new = cached_folder("copies", "copy", [source], copy_of(source, log))
     assert (new / "copy").read_text() == "two" and len(log) == 3
     assert not old.exists() and other.exists()
 
@@ -53,22 +53,22 @@ def test_a_builder_that_fails_leaves_nothing_behind(source):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        kept_folder("room", "copy", [source], build)
-    assert [path.name[:6] for path in (cache_path() / "room").iterdir()] == [".lock-"]
+        cached_folder("copies", "copy", [source], build)
+    assert [path.name[:6] for path in (cache_path() / "copies").iterdir()] == [".lock-"]
 
 
 def test_of_several_processes_one_builds_and_the_others_wait(source, tmp_path):
     code = textwrap.dedent(
         """
         import pathlib, sys, time
-        from farvox.datadir.cache import kept_folder
+        from farvox.cache import cached_folder
         source, log = map(pathlib.Path, sys.argv[1:])
         def build(folder):
             with log.open("a") as file:
                 file.write("built\\n")
             time.sleep(0.5)
             (folder / "copy").write_text("whole")
-        assert (kept_folder("room", "copy", [source], build) / "copy").read_text() == "whole"
+        assert (cached_folder("copies", "copy", [source], build) / "copy").read_text() == "whole"
         """
     )
     log = tmp_path / "log"
@@ -76,4 +76,4 @@ def test_of_several_processes_one_builds_and_the_others_wait(source, tmp_path):
     running = [subprocess.Popen(command) for _ in range(4)]
     assert [process.wait() for process in running] == [0] * 4
     assert log.read_text() == "built\n"
-    assert (next((cache_path() / "room").glob("[!.]*-*")) / DONE).exists()
+    assert (next((cache_path() / "copies").glob("[!.]*-*")) / DONE).exists()

@@ -32,6 +32,7 @@ import numpy.typing as npt
 
 from farvox.audio.flac import DamagedFlacError, encode_flac, read_frames
 from farvox.audio.remote import is_remote, read_range, read_whole, size_of
+from farvox.cache import file_state
 from farvox.errors import AudioError
 
 WAV_HEAD = 44
@@ -46,8 +47,8 @@ _SMALL = 1 << 20  # a remote flac file of fewer bytes is read in one request rat
 _MOST_OPEN = 256  # shards
 
 
-class Place(NamedTuple):
-    """Where a file begins in its shard, and what it is.
+class Member(NamedTuple):
+    """A file in a shard: its format, and where it begins.
 
     Attributes:
         kind: "wav" or "flac".
@@ -72,11 +73,11 @@ class PackedFile:
 
     Attributes:
         shard: path or URL of the tar file.
-        place: where in it.
+        member: its format, and where it lies in the shard.
     """
 
     shard: str
-    place: Place
+    member: Member
 
     @classmethod
     def parse(cls, path: str) -> PackedFile | None:
@@ -84,10 +85,10 @@ class PackedFile:
         if ".tar:" not in path or (found := _ADDRESS.match(path)) is None:
             return None
         shard, kind, *numbers = found.groups()
-        return cls(shard, Place(kind, *map(int, numbers)))
+        return cls(shard, Member(kind, *map(int, numbers)))
 
     def __str__(self) -> str:
-        return ":".join((self.shard, *map(str, self.place)))
+        return ":".join((self.shard, *map(str, self.member)))
 
     def read(self, start: int, count: int) -> npt.NDArray[np.float32]:
         """Frames [T, C] in [-1, 1] from ``start``, fewer where the recording ends.
@@ -95,38 +96,38 @@ class PackedFile:
         Raises:
             AudioError: the shard is not there, cannot be read, is cut short or is damaged.
         """
-        start = min(start, self.place.num_samples)
-        count = min(count, self.place.num_samples - start)
+        start = min(start, self.member.num_samples)
+        count = min(count, self.member.num_samples - start)
         if not count:
-            return np.zeros((0, self.place.num_channels), np.float32)
-        return self._read_wav(start, count) if self.place.kind == "wav" else self._read_flac(start, count)
+            return np.zeros((0, self.member.num_channels), np.float32)
+        return self._read_wav(start, count) if self.member.kind == "wav" else self._read_flac(start, count)
 
     def content(self) -> bytes:
         """The whole file, as it was packed. Errors as `read`."""
-        return self._bytes(0, self.place.num_bytes)
+        return self._bytes(0, self.member.num_bytes)
 
     def _read_wav(self, start: int, count: int) -> npt.NDArray[np.float32]:
-        frame_bytes = 2 * self.place.num_channels
+        frame_bytes = 2 * self.member.num_channels
         content = self._bytes(WAV_HEAD + start * frame_bytes, count * frame_bytes)
         frames_TC = np.frombuffer(content, "<i2").astype(np.float32)
         frames_TC *= _SCALE
-        return frames_TC.reshape(count, self.place.num_channels)
+        return frames_TC.reshape(count, self.member.num_channels)
 
     def _read_flac(self, start: int, count: int) -> npt.NDArray[np.float32]:
-        whole = self.content() if is_remote(self.shard) and self.place.num_bytes < _SMALL else None
+        whole = self.content() if is_remote(self.shard) and self.member.num_bytes < _SMALL else None
 
         def bytes_of(at: int, length: int) -> bytes:
             return self._bytes(at, length) if whole is None else whole[at : at + length]
 
         try:
-            return read_frames(bytes_of, self.place.num_bytes, self.place.num_samples, start, count)
+            return read_frames(bytes_of, self.member.num_bytes, self.member.num_samples, start, count)
         except DamagedFlacError:
             raise AudioError(
                 f"{self}: damaged audio; 'farvox check --audio' finds all that is: copy the shard again"
             ) from None
 
     def _bytes(self, start: int, count: int) -> bytes:
-        content = _read(self.shard, self.place.start + start, count)
+        content = _read(self.shard, self.member.start + start, count)
         if len(content) < count:
             raise AudioError(f"{self}: the shard is cut short: it ends before this utterance; copy it again")
         return content
@@ -137,14 +138,14 @@ class Entry(NamedTuple):
 
     Attributes:
         utt_id: its name when it was packed.
-        place: where it lies.
+        member: its format, and where it lies in the shard.
         crc32: of the file's bytes.
         rounded: 1 where the recording was not 16-bit, and was rounded to it.
         clipped: samples that lay outside [-1, 1].
     """
 
     utt_id: str
-    place: Place
+    member: Member
     crc32: int
     rounded: int
     clipped: int
@@ -176,7 +177,7 @@ class ShardTable:
             fields = json.loads(read_whole(path) if is_remote(path) else Path(path).read_bytes())
             return cls(
                 fields["bytes"],
-                [Entry(utt_id, Place(*place), *rest) for utt_id, place, *rest in fields["utterances"]],
+                [Entry(utt_id, Member(*member), *rest) for utt_id, member, *rest in fields["utterances"]],
                 fields["rejected"],
             )
         except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -206,17 +207,14 @@ def size_of_file(location: str) -> int | None:
 
 
 def state_of(path: str) -> str:
-    """What tells a file from another one that takes its place: its size and time of change.
+    """The `file_state` of an audio file; empty for URLs and entries of shards.
 
-    Entries of shards and URLs have no state; a shard of another content has another name.
+    A shard of another content has another name.
 
     Raises:
         OSError: there is no such file.
     """
-    if PackedFile.parse(path) or is_remote(path):
-        return ""
-    found = os.stat(path)
-    return f"{found.st_size}\t{found.st_mtime_ns}"
+    return "" if PackedFile.parse(path) or is_remote(path) else file_state(path)
 
 
 def encode(pcm_TC: npt.NDArray[np.int16], sample_rate: int, kind: str) -> bytes:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farvox.audio.files import audio_info, read_audio, read_channels
-from farvox.datadir.shards import Entry, PackedFile, Place, ShardTable, encode, state_of, table_of
+from farvox.audio.shards import Entry, Member, PackedFile, ShardTable, encode, state_of, table_of
 from farvox.errors import AudioError
 
 
@@ -16,7 +16,7 @@ from farvox.errors import AudioError
     numbers=st.lists(st.integers(0, 10**12), min_size=5, max_size=5),
 )
 def test_an_entry_of_wav_scp_is_read_as_it_was_written(shard, kind, numbers):
-    packed = PackedFile(shard, Place(kind, *numbers))
+    packed = PackedFile(shard, Member(kind, *numbers))
     assert PackedFile.parse(str(packed)) == packed
 
 
@@ -36,7 +36,7 @@ def placed(tmp_path):
         number = len(os.listdir(tmp_path))
         shard = tmp_path / f"{number}.tar"
         shard.write_bytes(bytes(512) + content + bytes(1000))
-        return PackedFile(str(shard), Place(kind, 512, len(content), len(pcm_TC), rate, pcm_TC.shape[1]))
+        return PackedFile(str(shard), Member(kind, 512, len(content), len(pcm_TC), rate, pcm_TC.shape[1]))
 
     return place
 
@@ -65,7 +65,7 @@ def test_another_rate_is_resampled(placed):
 @pytest.mark.parametrize("kind", ["wav", "flac"])
 def test_a_shard_that_is_cut_short_is_named(placed, kind):
     packed = placed(np.random.default_rng(0).integers(-9000, 9000, (10_000, 1)).astype(np.int16), kind)
-    os.truncate(packed.shard, packed.place.num_bytes // 2)
+    os.truncate(packed.shard, packed.member.num_bytes // 2)
     with pytest.raises(AudioError, match=r"0\.tar:.*cut short"):
         packed.read(9000, 1000)
 
@@ -92,8 +92,8 @@ def test_more_shards_than_are_kept_open(placed, monkeypatch):
 def test_a_table_is_read_as_it_was_written(tmp_path):
     shard = str(tmp_path / "x.tar")
     assert ShardTable.read(shard) is None
-    place = Place("wav", 512, 100, 28, 16000, 1)
-    table = ShardTable(2048, [Entry("ä", place, 123, 0, 0)], {"b": 'is "bad"'})
+    member = Member("wav", 512, 100, 28, 16000, 1)
+    table = ShardTable(2048, [Entry("ä", member, 123, 0, 0)], {"b": 'is "bad"'})
     (tmp_path / "x.json").write_text(table.text(), "utf-8")
     assert ShardTable.read(shard) == table
     (tmp_path / "x.json").write_text(table.text()[:-10], "utf-8")

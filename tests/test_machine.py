@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from farvox.precision import has_bf16, resolve_precision
+from farvox.machine import has_bf16, resolve_precision
 
 CPU = torch.device("cpu")
 

@@ -1,6 +1,6 @@
 """Many audio files in one memory-mapped file: a crop of any of them costs what copying it costs.
 
-The file lies in the cache (`farvox.datadir.cache`), is written once, and is shared by all processes of the
+The file lies in the cache (`farvox.cache`), is written once, and is shared by all processes of the
 machine: the system keeps in memory what is used, and gives that memory back where it is needed.
 
 Shape suffixes: N audio file, T sample of all of them.
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from farvox.audio.files import Wave, open_audio
 from farvox.audio.remote import is_remote
-from farvox.datadir.cache import kept_folder
-from farvox.datadir.shards import PackedFile
+from farvox.audio.shards import PackedFile, state_of
+from farvox.cache import cached_folder
 from farvox.errors import AudioError, CacheError
 from farvox.progress import ProgressLine
 
@@ -31,7 +31,7 @@ _SPARE_BYTES = 1 << 30  # left free on the disk of the cache
 
 
 @dataclass(frozen=True)
-class AudioBank:
+class MappedAudio:
     """The samples of many files behind one another.
 
     Attributes:
@@ -47,13 +47,13 @@ class AudioBank:
     ends_N: NDArray[np.int64]
 
     @classmethod
-    def open(cls, folder: Path, kind: str) -> AudioBank:
-        """Map what `bank_audio` wrote."""
+    def open(cls, folder: Path, kind: str) -> MappedAudio:
+        """Map what `map_audio` wrote."""
         samples_T = np.memmap(folder / _SAMPLES, _KINDS[kind], "r")
         return cls(folder, kind, np.asarray(samples_T), np.load(folder / _ENDS))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return AudioBank.open, (self.folder, self.kind)
+        return MappedAudio.open, (self.folder, self.kind)
 
     def length(self, index: int) -> int:
         """Samples of a file."""
@@ -74,7 +74,7 @@ class AudioBank:
         return int(self.ends_N[index - 1]) if index else 0
 
 
-def bank_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") -> AudioBank | None:
+def map_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") -> MappedAudio | None:
     """The first channels of some files, packed in the cache; quick where they are there already.
 
     Args:
@@ -108,19 +108,19 @@ def bank_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") -
         np.save(folder / _ENDS, np.array(ends, dtype=np.int64))
 
     try:
-        folder = kept_folder("banks", f"{kind} at {sample_rate} Hz", paths, build)
+        folder = cached_folder("banks", f"{kind} at {sample_rate} Hz", paths, build, state_of=state_of)
     except FileNotFoundError as error:
         raise AudioError(f"{error.filename}: no such file; a bank was made of it") from None
     except CacheError as error:
         print(f"noise and RIRs are read from their files, not packed: {error}", file=sys.stderr)
         return None
-    return AudioBank.open(folder, kind)
+    return MappedAudio.open(folder, kind)
 
 
 def _is_quick(file: PackedFile | None, sample_rate: int) -> bool:
     if file is None or is_remote(file.shard):
         return False
-    return file.place.kind == "wav" and file.place.sample_rate == sample_rate
+    return file.member.kind == "wav" and file.member.sample_rate == sample_rate
 
 
 def _refuse_full_disk(folder: Path, num_samples: int) -> None:

@@ -1,4 +1,4 @@
-"""What can be made again is kept in one folder of the user's; several processes may ask for it at once."""
+"""The cache: folders of what can be made again; several processes may ask for one at once."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from farvox.atomic import atomic_dir
-from farvox.datadir.shards import state_of
 from farvox.errors import CacheError, FarvoxError
 
 DONE = "files.txt"
-"""The file of a kept folder that says what it was made of; it is written last."""
+"""The file of a cached folder that lists what it was made of; it is written last."""
 
 
 def cache_path() -> Path:
@@ -24,18 +23,35 @@ def cache_path() -> Path:
     return Path(os.environ.get("FARVOX_CACHE") or user_cache_path("farvox")).expanduser()
 
 
-def kept_folder(room: str, name: str, files: Iterable[str | Path], build: Callable[[Path], None]) -> Path:
+def file_state(path: str | Path) -> str:
+    """Size and time of change of a file, which tell it from another one that takes its place.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    found = os.stat(path)
+    return f"{found.st_size}\t{found.st_mtime_ns}"
+
+
+def cached_folder(
+    kind: str,
+    name: str,
+    files: Iterable[str | Path],
+    build: Callable[[Path], None],
+    *,
+    state_of: Callable[[str], str] = file_state,
+) -> Path:
     """A folder below `cache_path` made of some files; it is made again when one of them has changed.
 
-    A file is known by its path, size and time of change, a packed one by its entry. One process makes the
-    folder while others wait.
+    One process makes the folder while others wait.
 
     Args:
-        room: the folder of its kind.
-        name: what is made of the files, with what settings; folders of one name and other states of the same
-            files are removed.
-        files: what it is made of.
+        kind: the folder that all of its kind lie in.
+        name: names what is made of the files and the settings; folders of one name and other states of the
+            same files are removed.
+        files: the files it is made of.
         build: writes into the folder it is given.
+        state_of: path -> a text that differs when the file has changed.
 
     Raises:
         CacheError: the cache cannot be written to, or has no room.
@@ -44,22 +60,22 @@ def kept_folder(room: str, name: str, files: Iterable[str | Path], build: Callab
     paths = [os.fspath(path) for path in files]
     states = [f"{path}\t{state_of(path)}\n" for path in paths]
     which = _digest([name, *paths])
-    folder = cache_path() / room / f"{which}-{_digest(states)}"
+    folder = cache_path() / kind / f"{which}-{_digest(states)}"
     if (folder / DONE).is_file():
         return folder
     try:
-        with alone(folder.with_name(f".lock-{which}")):
+        with file_lock(folder.with_name(f".lock-{which}")):
             if not (folder / DONE).is_file():
                 for stale in folder.parent.glob(f"{which}-*"):
                     shutil.rmtree(stale, ignore_errors=True)
                 with atomic_dir(folder, own_files=(DONE,)) as temporary:
                     build(temporary)
-                    said = f"{name}\n{''.join(states[:100])}"
-                    (temporary / DONE).write_bytes(said.encode(errors="surrogateescape"))
+                    text = f"{name}\n{''.join(states[:100])}"
+                    (temporary / DONE).write_bytes(text.encode(errors="surrogateescape"))
     except OSError as error:
         raise CacheError(f"{folder.parent}: cannot be written: {error}") from error
     except FarvoxError as error:
-        if type(error) is FarvoxError:  # of `atomic_dir`; what the builder says of its files has a kind
+        if type(error) is FarvoxError:  # of `atomic_dir`; the errors of ``build`` have classes of their own
             raise CacheError(str(error)) from error
         raise
     return folder
@@ -73,10 +89,11 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 @contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process is in a block of the same file ``lock``, where the system can tell.
+def file_lock(lock: Path) -> Iterator[None]:
+    """Wait until no other process is in a block with the same file ``lock``.
 
-    Where it cannot (Windows, some network disks) both do the work, and the folder of the second stays.
+    Where the system has no such locks (Windows, some network disks) nothing waits: both do the work, and the
+    folder of the second stays.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
