@@ -1,4 +1,4 @@
-"""The verbs about models: what architectures there are, and how foreign checkpoints come in."""
+"""The verbs about models: models, pull, import, export, average."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 from tyro.extras import literal_type_from_choices
 
-from farvox.errors import MissingExtraError
+from farvox.errors import MissingExtraError, UsageError
+from farvox.progress import to_stderr
 from farvox.zoo.layouts import LAYOUTS
 
 if TYPE_CHECKING:
@@ -20,6 +21,78 @@ if TYPE_CHECKING:
     Arch = str
 else:
     Arch = literal_type_from_choices([*LAYOUTS, EMBEDDINGS])
+
+
+def models(
+    model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = None,
+) -> None:
+    """List the pretrained models, the network architectures and the heads that train them; or print a card.
+
+    Args:
+        model: print the card of this one: a name of the zoo, a model folder, a run dir or an .onnx file.
+    """
+    from farvox import zoo
+
+    if model is not None:
+        print(_card(zoo.read_card(model)))
+        return
+    print("pretrained models (farvox pull NAME; any command takes such a name as MODEL):")
+    for name, entry in zoo.zoo_models().items():
+        here = "here" if zoo.is_pulled(entry) else f"{entry.bytes / 1e6:.0f} MB"
+        print(f"  {name:<17} {here:>12}  {entry.card.title}")
+    try:
+        zoo.require_torch()
+    except MissingExtraError as error:
+        print(f"\nnetworks: {error}")
+        return
+    import torch
+
+    from farvox.models.registry import HEADS, MODELS, build_model
+
+    print("\nnetworks, with the number of parameters at default sizes:")
+    for name, (_, summary) in MODELS.items():
+        try:
+            with torch.device("meta"):
+                network = build_model(name)
+            size = f"{sum(parameter.numel() for parameter in network.parameters()):,}"
+        except MissingExtraError as error:
+            size, summary = "", f"{summary}; {error}"
+        print(f"  {name:<17} {size:>12}  {summary}")
+    print("\nheads:")
+    for name, (_, summary) in HEADS.items():
+        print(f"  {name:<17} {summary}")
+
+
+def pull(
+    model: Annotated[Positional[str], arg(metavar="NAME|ADDRESS")],
+    out: Annotated[Path | None, arg(metavar="OUT")] = None,
+    arch: str | None = None,
+    sha256: str = "",
+) -> None:
+    """Fetch a pretrained model, check it, and print the folder it lies in; once is enough.
+
+    Any command pulls a model of the zoo by itself when it is first named. A checkpoint that the zoo does not
+    know is fetched by its address: huggingface:OWNER/NAME[@REVISION]:FILE, or modelscope: likewise.
+
+    Args:
+        model: a name of the zoo ("farvox models" lists them), or an address.
+        out: for an address: the model folder to write.
+        arch: for an address: how the checkpoint is laid out, see "farvox import".
+        sha256: for an address: what the file must hash to.
+    """
+    from farvox import zoo
+
+    if zoo.is_address(model):
+        if out is None or arch is None:
+            raise UsageError("an address needs --out FOLDER and --arch NAME")
+        found = zoo.pull_address(model, out, arch, sha256)
+        if not sha256:
+            to_stderr(f"not pinned; next time say --sha256 {found}")
+        print(out)
+        return
+    if out or arch or sha256:
+        raise UsageError("--out, --arch and --sha256 go with an address, not with a name of the zoo")
+    print(zoo.pull(model))
 
 
 def import_checkpoint(
@@ -48,48 +121,53 @@ def import_checkpoint(
     print(f"{out}: {arch}, {num_parameters:,} parameters, embeddings of {model.embedding_dim} numbers")
 
 
-def models(
-    model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = None,
+def export(
+    model: Annotated[Positional[str], arg(metavar="MODEL")],
+    out: Annotated[Positional[Path], arg(metavar="OUT.onnx")],
 ) -> None:
-    """List the pretrained models, the network architectures and the heads that train them; or print a card.
+    """Write a model as one ONNX file, which runs without torch: waveform in, embedding out.
+
+    The file is only written if onnxruntime computes from it what torch computes. It carries the model's card,
+    and every command that takes a MODEL takes it.
 
     Args:
-        model: print the card of this one: a name of the zoo, a model folder, a run dir or an .onnx file.
+        model: a model folder, a run dir (its last epoch), RUN_DIR@37 or a name of the zoo.
+        out: the file to write; its name ends in .onnx.
     """
-    from farvox import zoo
+    from farvox.zoo import Card, find_model, load_model, require_torch
 
-    if model is not None:
-        print(_card(zoo.read_card(model)))
-        return
-    print("pretrained models (farvox pull NAME; any command takes such a name as MODEL):")
-    for name, entry in zoo.zoo_models().items():
-        here = "here" if zoo.is_pulled(entry) else f"{entry.bytes / 1e6:.0f} MB"
-        print(f"  {name:<17} {here:>12}  {entry.card.title}")
-    try:
-        zoo.require_torch()
-    except MissingExtraError as error:
-        print(f"\nnetworks: {error}")
-        return
-    _print_architectures()
+    require_torch()
+    from farvox.zoo.export import export_onnx, refuse_name, require_export
+
+    require_export()
+    refuse_name(out)
+    folder = find_model(model)
+    report = export_onnx(load_model(folder), Card.load(folder), out)
+    worst = report.worst
+    print(
+        f"{out}: {report.num_bytes / 1e6:.1f} MB, opset {report.opset}; waveforms from {report.min_samples} "
+        f"samples at {report.sample_rate} Hz\n"
+        f"onnxruntime against torch, {len(report.parities)} signals: embeddings differ by "
+        f"{worst.absolute:.1e} at most, {worst.relative:.1e} of an embedding's largest number; "
+        f"1 - cosine {worst.angular:.1e}"
+    )
 
 
-def _print_architectures() -> None:
-    import torch
+def average(
+    out: Annotated[Positional[Path], arg(metavar="OUT")],
+    models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL...")],
+    weights: tuple[float, ...] = (),
+) -> None:
+    """Average the weights of models of one architecture: the last epochs of a run, or several fine-tunings.
 
-    from farvox.models.registry import HEADS, MODELS, build_model
+    Args:
+        out: the model folder to write.
+        models: two or more; RUN_DIR@30..37 stands for the epochs 30 to 37 of a run.
+        weights: share of each, in any unit (default: all alike).
+    """
+    from farvox.zoo import average_models
 
-    print("\nnetworks, with the number of parameters at default sizes:")
-    for name, (_, summary) in MODELS.items():
-        try:
-            with torch.device("meta"):
-                network = build_model(name)
-            size = f"{sum(parameter.numel() for parameter in network.parameters()):,}"
-        except MissingExtraError as error:
-            size, summary = "", f"{summary}; {error}"
-        print(f"  {name:<17} {size:>12}  {summary}")
-    print("\nheads:")
-    for name, (_, summary) in HEADS.items():
-        print(f"  {name:<17} {summary}")
+    print(f"{out}: the average of {average_models(out, models, weights)} models")
 
 
 def _card(card: Card) -> str:

@@ -1,19 +1,28 @@
-"""``farvox score``: from embeddings to scores."""
+"""The verbs from embeddings to decisions: score, evaluate, calibrate, submit."""
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from farvox.pipelines.score import ScoreOptions
-from farvox.pipelines.score import score as run_scoring
+from farvox import pipelines
+from farvox.errors import UsageError
+from farvox.pipelines.calibrate import CalibrateOptions
+from farvox.pipelines.evaluate import EvaluateOptions, as_table
+from farvox.pipelines.score import ScoreOptions, Scores
 from farvox.progress import to_stderr
+from farvox.report.text import aligned, condition_rows, interval_lines
+
+Trials = Annotated[Positional[Path], arg(metavar="TRIALS")]
+ScoreFile = Annotated[Positional[Path], arg(metavar="SCORES")]
+Plot = Annotated[Path | None, arg(metavar="FILE.png|.svg")]
 
 
 def score(
-    trials: Annotated[Positional[Path], arg(metavar="TRIALS")],
+    trials: Trials,
     embeddings: Annotated[Positional[tuple[Path, ...]], arg(metavar="EMBEDDINGS...")],
     out: Annotated[Path, arg(metavar="SCORES")],
     scoring: ScoreOptions = ScoreOptions(),
@@ -28,4 +37,110 @@ def score(
         scoring: rules of the scoring.
         out_trials: with "expand": also write the list of the trials of single channels, with their labels.
     """
-    run_scoring(trials, embeddings, scoring, out=out, out_trials=out_trials, note=to_stderr)
+    pipelines.score.score(trials, embeddings, scoring, out=out, out_trials=out_trials, note=to_stderr)
+
+
+def evaluate(
+    trials: Trials,
+    scores: ScoreFile,
+    evaluation: EvaluateOptions = EvaluateOptions(),
+    json: bool = False,
+    plot: Plot = None,
+    report: Annotated[Path | None, arg(metavar="DIR|FILE.html")] = None,
+) -> None:
+    """EER and minDCF of a score file, how sure they are, and where they come from; a DET curve or a report.
+
+    Args:
+        trials: trial list with labels.
+        scores: lines "enrol test score"; ids match with or without ".wav", in any order.
+        evaluation: figures to compute.
+        json: print the figures as JSON; the EER is a fraction there.
+        plot: also draw the DET curve to this file.
+        report: also write a one-file HTML report; into a folder, with its pictures as PNG and SVG.
+    """
+    refuse_plot_name(plot)
+    scored = Scores.read(trials, scores)
+    table = as_table(pipelines.evaluate.evaluate(scored, evaluation), evaluation)
+    print(dumps(table, indent=2) if json else _as_text(table, scored.trials.form))
+    if not (plot or report):
+        return
+    from farvox.report.det import ScoreSet, det_figure, save_figure
+    from farvox.report.html import write_report
+
+    assert scored.trials.target is not None
+    system = ScoreSet(scores.stem, scored.values, scored.trials.target)
+    costs: Any = {"p_target": evaluation.p_target, "ties": evaluation.ties}
+    if plot:
+        save_figure(det_figure([system], **costs), plot)
+    if report:
+        heading = f"By {', '.join(evaluation.by)}"
+        write_report(
+            report,
+            f"Evaluation of {scores.name}",
+            {trials.name: [system]},
+            notes=interval_lines(table) if "intervals" in table else [],
+            tables={heading: condition_rows(table["conditions"])} if evaluation.by else {},
+            **costs,
+        )
+
+
+def calibrate(trials: Trials, scores: ScoreFile, calibration: CalibrateOptions = CalibrateOptions()) -> None:
+    """Choose a threshold and fit probabilities on scored trials, and write both into a model's card.
+
+    The trials should be of speakers that the model was not trained on and that nothing is reported on later.
+
+    Args:
+        trials: trial list with labels.
+        scores: lines "enrol test score", as "farvox score" writes them.
+        calibration: the threshold to choose, and the model that it is for.
+    """
+    found = pipelines.calibrate.calibrate(Scores.read(trials, scores), calibration)
+    point, scale, sign = found.point, found.scale, "-" if found.offset < 0 else "+"
+    print(f"trials       {point.num_target:,} target, {point.num_nontarget:,} non-target")
+    print(f"threshold    {point.threshold:.4f}: accepts {point.far:.3%} of the non-target trials")
+    print(f"             and rejects {point.frr:.3%} of the target trials")
+    print(f"calibration  llr = {scale:.4f} x score {sign} {abs(found.offset):.4f} (nats)")
+    if found.card:
+        print(f"written      {found.card}")
+
+
+def submit(
+    trials: Trials, scores: ScoreFile, out: Annotated[Positional[Path], arg(metavar="OUT.zip|.txt")]
+) -> None:
+    """Write a submission: one score a line, in trial order, after checking that every trial has one.
+
+    Args:
+        trials: the trial list that the challenge gave out.
+        scores: lines "enrol test score" for exactly these trials, in any order.
+        out: a .zip with scores.txt in it, as FFSVC2022 takes it, or a .txt, as the HI-MIA homework does.
+    """
+    from farvox.score.submit import check_submission_path, write_submission
+
+    check_submission_path(out)
+    scored = Scores.read(trials, scores)
+    write_submission(out, scored.trials, scored.values)
+    to_stderr(f"{len(scored.trials):,} scores in the order of {trials}: {out}")
+
+
+def refuse_plot_name(plot: Path | None) -> None:
+    """Refuse a plot that is neither a .png nor an .svg before any work is done."""
+    if plot is not None and plot.suffix not in (".png", ".svg"):
+        raise UsageError(f"--plot {plot}: a plot is a .png or an .svg file")
+
+
+def _as_text(table: dict[str, Any], form: str) -> str:
+    lines = [
+        f"trials  {form}",
+        f"        {table['num_target']:,} target, {table['num_nontarget']:,} non-target",
+        f"EER     {table['eer']:.4%}  at threshold {table['threshold']:.6g}",
+        f"minDCF  {table['min_dcf']:.4f}  at threshold {table['min_dcf_threshold']:.6g}"
+        f"  (P_target {table['p_target']:g}, costs 1, normalised)",
+    ]
+    if "at" in table:
+        at = table["at"]
+        lines.append(f"at {at['threshold']:<7.6g}FAR {at['far']:.4%}, FRR {at['frr']:.4%}")
+    if "intervals" in table:
+        lines += ["", *interval_lines(table)]
+    if "conditions" in table:
+        lines += ["", *aligned(condition_rows(table["conditions"]))]
+    return "\n".join(lines)

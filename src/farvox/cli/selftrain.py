@@ -115,7 +115,7 @@ def cluster_stage(run: Selftraining, number: int) -> None:
     here, settings = run.round(number), run.recipe.selftrain
     if _already(here, "cluster"):
         return
-    from farvox.cli.cluster import summary
+    from farvox.cli.embed import summary
     from farvox.datadir.embeddings import EmbeddingSet
     from farvox.datadir.kaldi import DataDir
     from farvox.pipelines.cluster import label

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from farvox.cli.score import refuse_plot_name
 from farvox.clustering.cluster import ClusterOptions
-from farvox.errors import UsageError
 
 
 def cluster(
@@ -35,8 +35,7 @@ def cluster(
         seed: of everything drawn.
         plot: also draw the curve to this file.
     """
-    if plot is not None and plot.suffix not in (".png", ".svg"):
-        raise UsageError(f"--plot {plot}: a plot is a .png or an .svg file")
+    refuse_plot_name(plot)
     from farvox.pipelines.cluster import cluster as run_clustering
     from farvox.progress import to_stderr
 

@@ -1,0 +1,88 @@
+"""Calibration: scored trials become a threshold and probabilities."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from farvox.errors import TrialError, UsageError
+from farvox.options import Above, Below, Metavar, Options
+from farvox.pipelines.score import Scores
+
+if TYPE_CHECKING:
+    from farvox.score.calibrate import Operating
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions(Options):
+    """Options of a calibration."""
+
+    far: Annotated[float, Above(0), Below(1)] = 0.01
+    """Share of the trials of different speakers that the threshold accepts."""
+    model: Annotated[str | None, Metavar("MODEL")] = None
+    """Model folder or run dir whose card.json is to hold the result; else nothing is written."""
+    note: str = ""
+    """Description of the trials, for the card."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A threshold, and the line from scores to log-likelihood ratios.
+
+    Attributes:
+        point: the threshold and the error rates at it.
+        scale: factor of a score, in nats.
+        offset: what is added, in nats: ``llr = scale * score + offset``.
+        card: the file that holds it now, if a model was given.
+    """
+
+    point: Operating
+    scale: float
+    offset: float
+    card: Path | None = None
+
+
+def calibrate(scores: Scores, options: CalibrateOptions = CalibrateOptions()) -> Calibrated:
+    """Choose a threshold and fit probabilities on scored trials, and write both into a model's card.
+
+    The trials should be of speakers that the model was not trained on and that nothing is reported on later.
+
+    Raises:
+        TrialError: no labels, too few trials, or scores that are no cosines although a card is to be written.
+        UsageError: the model is one of the zoo, whose card cannot be changed.
+    """
+    from farvox.score.calibrate import fit_llr, threshold_at_far
+    from farvox.zoo import Calibration, Card, find_model, is_zoo_name
+
+    folder = None
+    if options.model is not None:
+        if is_zoo_name(options.model):
+            raise UsageError(
+                f"'{options.model}' is a model of the zoo, whose card is not yours to change: give its "
+                "threshold to 'farvox verify --threshold'"
+            )
+        folder = find_model(options.model)
+    trials = scores.trials
+    if trials.target is None:
+        raise TrialError(f"{trials.path}: no labels, so there is nothing to calibrate by ({trials.form})")
+    point = threshold_at_far(scores.values, trials.target, options.far)
+    scale, offset = fit_llr(scores.values, trials.target)
+    if folder is None:
+        return Calibrated(point, scale, offset)
+    if not -1 <= point.threshold <= 1:
+        raise TrialError(
+            f"scores of {trials.path}: these are no cosines, and a card is for a model's own: score with "
+            "'farvox score'; nothing was written"
+        )
+    on = options.note or f"{trials.path.name}, {len(trials):,} trials"
+    card = dataclasses.replace(
+        Card.load(folder),
+        threshold=round(point.threshold, 4),
+        threshold_note=f"accepts {point.far:.3%} of the non-target and rejects {point.frr:.3%} of the target "
+        f"trials of {on}",
+        calibration=Calibration(round(scale, 4), round(offset, 4), on),
+    )
+    card.save(folder)
+    return Calibrated(point, scale, offset, folder / "card.json")
