@@ -12,7 +12,7 @@ help:
 	@echo "make demo        a far-field verifier from synthetic voices to its report, in exp/demo"
 	@echo "make test        all tests"
 	@echo "make test-quick  all tests but the slow ones"
-	@echo "make check       ruff, mypy --strict, the rules of the house"
+	@echo "make check       ruff, mypy --strict, the rules of the project"
 	@echo "make bench       how fast each stage is, against a reference in the same run: one table"
 	@echo "make bench-check the same; fails where a ratio is lost against benchmarks/results/base.json"
 	@echo "make bench-base  the same; makes what was found the base, and the table of docs/performance.md"

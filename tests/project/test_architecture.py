@@ -7,14 +7,8 @@ import pytest
 
 @pytest.fixture(scope="module")
 def picture(root) -> str:
-    """The tree of rooms, with ``synthetic_{spec,trials}.py`` written out."""
-    text = (root / "docs/architecture.md").read_text(encoding="utf-8")
-    tree = text.split("```")[1]
-    return re.sub(
-        r"(\w+)\{([\w,]+)\}\.py",
-        lambda match: " ".join(f"{match[1]}{part}.py" for part in match[2].split(",")),
-        tree,
-    )
+    """The tree of packages and modules."""
+    return (root / "docs/architecture.md").read_text(encoding="utf-8").split("```")[1]
 
 
 def test_every_module_is_in_the_picture(picture, root):
@@ -26,10 +20,10 @@ def test_everything_in_the_picture_is_there(picture, root):
     inside = picture[picture.index("src/farvox/") :]
     existing = {path.name for path in (root / "src/farvox").rglob("*.py")}
     assert set(re.findall(r"\w+\.py", inside)) - existing == set()
-    rooms = re.findall(r"^  (\w+)/ ", inside, re.MULTILINE)
-    assert all((root / "src/farvox" / room).is_dir() for room in rooms)
+    packages = re.findall(r"^  (\w+)/ ", inside, re.MULTILINE)
+    assert all((root / "src/farvox" / package).is_dir() for package in packages)
 
 
-def test_the_rooms_on_disk_are_the_rooms_in_the_picture(picture, root):
+def test_the_packages_on_disk_are_the_packages_in_the_picture(picture, root):
     on_disk = {path.parent.name for path in (root / "src/farvox").glob("*/__init__.py")}
     assert on_disk == set(re.findall(r"^  (\w+)/ ", picture, re.MULTILINE))
