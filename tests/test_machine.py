@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from farvox.machine import has_bf16, resolve_precision
+from farvox.machine import has_bf16, is_channels_last, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -42,3 +42,8 @@ def test_a_gpu_that_only_imitates_bf16_does_not_count(monkeypatch):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_what_is_asked_for_by_name_is_taken(precision):
     assert resolve_precision(precision, CPU) == precision
+
+
+@pytest.mark.parametrize(("choice", "expected"), [("on", True), ("off", False), ("auto", False)])
+def test_the_order_of_memory_is_the_one_asked_for(choice, expected):
+    assert is_channels_last(choice, "fp32", CPU) is expected

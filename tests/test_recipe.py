@@ -42,6 +42,15 @@ recipes = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.parametrize(("older", "choice"), [(True, "on"), (False, "off")])
+def test_an_older_recipe_says_true_or_false_of_channels_last(older, choice):
+    table = {"optim": {"channels_last": older, "lr": 0.5}}
+    assert parse_recipe(table) == parse_recipe({"optim": {"channels_last": choice, "lr": 0.5}})
+    assert table["optim"]["channels_last"] is older
+    words = ["--optim.channels_last", str(older).lower()]
+    assert parse_recipe(parse_overrides(words)).optim.channels_last == choice
+
+
 @given(recipes)
 def test_a_recipe_written_as_toml_is_read_back_as_it_was(table):
     recipe = parse_recipe(table)
@@ -74,6 +83,7 @@ def test_a_recipe_without_entries_is_the_default():
         ({"log": {"every": 0}}, "my.toml: log.every = 0; it must be at least 1"),
         ({"seed": -1}, "my.toml: seed = -1; it must be at least 0"),
         ({"device": "tpu"}, "device = 'tpu'; it must be one of auto, cpu, cuda, mps"),
+        ({"optim": {"channels_last": "yes"}}, "optim.channels_last = 'yes'; it must be one of auto, on, off"),
     ],
 )
 def test_a_fault_is_named_where_it_stands(table, message):

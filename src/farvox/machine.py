@@ -33,6 +33,17 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return "bf16" if has_bf16(device) else "fp32"
 
 
+def is_channels_last(choice: str, precision: str, device: torch.device) -> bool:
+    """Whether a network is trained with all channels of a place side by side in memory.
+
+    Args:
+        choice: ``on``, ``off``, or ``auto``, which leaves the order as it is.
+        precision: of the training.
+        device: it runs there.
+    """
+    return choice == "on"
+
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _KEPT, _ALL, _LARGEST = 64 << 20, -1, 1 << 30
 

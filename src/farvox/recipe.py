@@ -106,8 +106,8 @@ class OptimRecipe:
     """Parts of the network that are not trained, by the beginning of their names; ``network``: all of it."""
     release_epoch: int = 0
     """The first epoch in which the frozen parts are trained too; 0: none."""
-    channels_last: bool = False
-    """Memory order of two-dimensional convolutions; faster on some machines, above all with ``bf16``."""
+    channels_last: str = "auto"
+    """Memory order of the convolutions: ``on``, ``off``, or ``auto``, the faster one on this device."""
     checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
     compile: bool = False
@@ -234,6 +234,10 @@ def parse_recipe(table: Mapping[str, Any], source: str = "recipe") -> Recipe:
     Raises:
         RecipeError: an unknown key (with the nearest name), or a value of the wrong kind or out of range.
     """
+    optim = table.get("optim")
+    if isinstance(optim, Mapping) and isinstance(optim.get("channels_last"), bool):
+        # Older recipes say true or false.
+        table = merge(table, {"optim": {"channels_last": "on" if optim["channels_last"] else "off"}})
     recipe: Recipe = _build(Recipe, table, source)
     for name, value, allowed in (
         ("data.sampling", recipe.data.sampling, ("utterance", "speaker")),
@@ -241,6 +245,7 @@ def parse_recipe(table: Mapping[str, Any], source: str = "recipe") -> Recipe:
         ("init.classifier", recipe.init.classifier, ("new", "means", "keep", "extend")),
         ("optim.name", recipe.optim.name, ("sgd", "adam", "adamw")),
         ("optim.precision", recipe.optim.precision, ("auto", "fp32", "bf16", "fp16")),
+        ("optim.channels_last", recipe.optim.channels_last, ("auto", "on", "off")),
         ("schedule.kind", recipe.schedule.kind, ("multistep", "linear", "cosine", "exponential", "constant")),
         ("device", recipe.device, ("auto", "cpu", "cuda", "mps")),
         *(

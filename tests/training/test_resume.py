@@ -115,6 +115,16 @@ def test_what_leaves_the_weights_alone_may_change(tmp_path, train_here):
     assert finished_epochs(tmp_path) == [1]
 
 
+def test_a_run_begun_when_channels_last_was_true_or_false_goes_on(tmp_path, train_here):
+    train_here(tmp_path, {"schedule": {"epochs": 1}})
+    saved = tmp_path / "recipe.toml"
+    text = saved.read_text()
+    assert 'channels_last = "auto"' in text
+    saved.write_text(text.replace('channels_last = "auto"', "channels_last = false"))
+    train_here(tmp_path)
+    assert finished_epochs(tmp_path) == [0, 1]
+
+
 def test_no_resume_refuses_a_run_dir_with_checkpoints(tmp_path, train_here):
     train_here(tmp_path, {"schedule": {"epochs": 1}}, resume=False)
     with pytest.raises(RecipeError, match="already holds 1 checkpoint"):

@@ -15,7 +15,8 @@ from farvox.training.distributed import World
 
 FREE = (
     "run_dir", "device", "threads", "title", "notes", "prepare", "paths", "evaluate", "adapt",
-    "data.workers", "data.features", "augment.pack", "optim.checkpointing", "optim.shard_head",
+    "data.workers", "data.features", "augment.pack",
+    "optim.checkpointing", "optim.channels_last", "optim.shard_head",
     "log.", "validate.", "selftrain.", "schedule.epochs",
 )  # fmt: skip
 """What may change when a run is continued: its place and length, and what leaves the weights alone."""

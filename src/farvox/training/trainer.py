@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from farvox.errors import CheckpointError, NonFiniteLossError, RecipeError
 from farvox.features.frontend import FrontEndConfig, build_frontend
-from farvox.machine import has_bf16, keep_freed_memory, resolve_precision
+from farvox.machine import has_bf16, is_channels_last, keep_freed_memory, resolve_precision
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.margin import Head
 from farvox.models.registry import build_head, build_model
@@ -144,7 +144,7 @@ class Run:
     def describe(self) -> str:
         """Lines on what is being trained on what."""
         count = sum(p.numel() for p in self.network.parameters())
-        ignored = self.recipe.optim.channels_last and _is_on_many_cpus(self.world)
+        ignored = self.recipe.optim.channels_last == "on" and _is_on_many_cpus(self.world)
         imitated = self.stepper.precision == "bf16" and not has_bf16(self.world.device)
         return (
             f"{len(self.table)} utterances, {len(self.table.speaker_names)} speakers, "
@@ -190,7 +190,8 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
     )
     schedule = _schedule(recipe, plan, head)
     network.to(world.device)
-    if optim.channels_last and not _is_on_many_cpus(world):
+    precision = resolve_precision(optim.precision, world.device)
+    if not _is_on_many_cpus(world) and is_channels_last(optim.channels_last, precision, world.device):
         network.use_channels_last()
     teacher = Teacher(network) if distill.weight else None
     if optim.sync_batchnorm:
@@ -217,7 +218,7 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
     on_device = nn.Identity() if in_workers else _training_frontend(start.frontend).to(world.device)
     stepper = Stepper(
         wrapped, on_device, optimizer,
-        device=world.device, precision=resolve_precision(optim.precision, world.device),
+        device=world.device, precision=precision,
         clip_norm=optim.clip_norm, teacher=teacher, anchor=anchor, shard=shard,
     )  # fmt: skip
     validation = (
