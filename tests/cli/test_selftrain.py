@@ -186,7 +186,7 @@ def test_another_recipe_is_refused_in_a_run_dir_that_was_begun(recipe, capsys):
         ({"selftrain": {"keep": 0.0}}, "keep = 0.0; it must be above 0"),
         ({"selftrain": {"truth": "nowhere"}}, "nowhere: no such file"),
         ({"selftrain": {"wccs": "speakers"}}, "one of clusters, samples"),
-        ({"selftrain": {"elbow": "square"}}, "one of linear, log"),
+        ({"selftrain": {"elbow": "square"}}, "elbow = 'square'"),
         ({"selftrain": {"per_cluster": -1}}, "per_cluster = -1"),
     ],
 )

@@ -1,71 +1,89 @@
-"""How many speakers there are, and whose labels are kept."""
+"""The number of speakers, and the labels that are kept."""
 
 import numpy as np
 import pytest
 
-from farvox.clustering.cluster import ClusterOptions, cluster, confident, numbers_of_clusters
+from farvox.clustering import ClusterOptions
+from farvox.clustering import cluster as module
+from farvox.clustering.cluster import cluster, confident
 from farvox.clustering.kmeans import by_size
+from farvox.datadir.embeddings import EmbeddingSet
 from farvox.errors import FarvoxError, UsageError
 from farvox.metrics.clustering import normalised_mutual_information
 
 
+@pytest.fixture
+def speakers(blobs):
+    """A function: embeddings, and the number of each one's speaker."""
+
+    def draw(*shape, **settings):
+        unit_NE, truth_N = blobs(*shape, **settings)
+        return EmbeddingSet([f"u{n}" for n in range(len(unit_NE))], unit_NE), truth_N
+
+    return draw
+
+
 @pytest.mark.parametrize("method", ["kmeans", "ahc", "spectral"])
-def test_the_elbow_recovers_the_number_of_speakers_within_a_tenth(method, blobs):
-    unit, truth = blobs(20, 40)
-    sweep = cluster(unit, ClusterOptions(clusters="2:60:2", method=method))
-    assert 18 <= len(sweep.clustering.centres_KE) <= 22
-    assert normalised_mutual_information(sweep.clustering.labels_N, truth) > 0.95
-    assert sweep.elbow is not None and not sweep.elbow.at_edge
+def test_the_elbow_recovers_the_number_of_speakers_within_a_tenth(method, speakers):
+    embeddings, truth_N = speakers(20, 40)
+    found = cluster(embeddings, ClusterOptions(clusters="2:60:2", method=method), truth_N=truth_N)
+    assert 18 <= len(found.clustering.centres_KE) <= 22
+    assert normalised_mutual_information(found.clustering.labels_N, truth_N) > 0.95
+    assert found.elbow is not None and not found.elbow.at_edge
+    assert found.truth is not None and found.truth.speakers == 20 and found.truth.nmi > 0.95
+    assert found.facts["clusters"] == found.chosen and found.facts["kept"] == found.facts["utterances"] == 800
 
 
-def test_one_number_is_taken_as_it_is(blobs):
-    sweep = cluster(blobs(6, 20)[0], ClusterOptions(clusters="9"))
-    assert len(sweep.clustering.centres_KE) == 9 and sweep.elbow is None
-    assert sweep.wccs_C == pytest.approx([sweep.clustering.wccs()])
+def test_one_number_is_taken_as_it_is(speakers):
+    found = cluster(speakers(6, 20)[0], ClusterOptions(clusters="9"))
+    assert len(found.clustering.centres_KE) == found.chosen == 9 and found.elbow is None
+    assert found.wccs_C == pytest.approx([found.clustering.wccs()])
 
 
-def test_the_same_seed_gives_the_same_sweep(blobs):
-    unit, _ = blobs(10, 20, spread=1.5)
-    first, again = (cluster(unit, ClusterOptions(clusters="4:20:2"), seed=3) for _ in range(2))
+def test_the_same_seed_gives_the_same_labels(speakers):
+    embeddings, _ = speakers(10, 20, spread=1.5)
+    first, again = (cluster(embeddings, ClusterOptions(clusters="4:20:2"), seed=3) for _ in range(2))
     np.testing.assert_array_equal(first.wccs_C, again.wccs_C)
     np.testing.assert_array_equal(first.clustering.labels_N, again.clustering.labels_N)
 
 
-def test_progress_is_shown_for_each_number(blobs):
-    shown = []
-    options = ClusterOptions(clusters="2:8:2")
-    cluster(blobs(5, 10)[0], options, progress=lambda *each: shown.append(each[:2]))
-    assert shown == [(1, 2), (2, 4), (3, 6)]
-
-
 @pytest.mark.parametrize("method", ["kmeans", "ahc", "spectral"])
-def test_a_sweep_goes_on_from_what_is_known_to_the_same_end(method, blobs):
-    unit, _ = blobs(10, 20, spread=1.5)
-    options = ClusterOptions(clusters="4:20:2", method=method)
-    whole, found = cluster(unit, options), []
-    known = {number: float(whole.wccs_C[n]) for n, number in enumerate((4, 6, 8))}
-    rest = cluster(unit, options, known=known, progress=lambda *each: found.append(each[:2]))
-    assert found == [(4, 10), (5, 12), (6, 14), (7, 16), (8, 18)]
+def test_an_interrupted_clustering_goes_on_to_the_same_end(method, speakers, tmp_path, monkeypatch):
+    embeddings, _ = speakers(10, 20, spread=1.5)
+    options, saved = ClusterOptions(clusters="4:20:2", method=method), tmp_path / "curve"
+    whole = cluster(embeddings, options, saved=saved)
+    lines = saved.read_text().splitlines(keepends=True)
+    assert len(lines) == 1 + len(options.numbers)
+    saved.write_text("".join(lines[:4]))
+    added, notes = [], []
+    add = module.SavedCurve.add
+    monkeypatch.setattr(
+        module.SavedCurve, "add", lambda self, number, wccs: (added.append(number), add(self, number, wccs))
+    )
+    rest = cluster(embeddings, options, saved=saved, note=notes.append)
+    assert added == [10, 12, 14, 16, 18] and "".join(lines) == saved.read_text()
+    assert notes == [f"3 of 8 numbers of clusters are known: {saved}"]
     np.testing.assert_array_equal(rest.wccs_C, whole.wccs_C)
     np.testing.assert_array_equal(rest.clustering.labels_N, whole.clustering.labels_N)
 
 
-def test_more_clusters_than_utterances_are_refused_before_anything_is_done(blobs):
+def test_more_clusters_than_utterances_are_refused_before_anything_is_done(speakers, tmp_path):
     with pytest.raises(FarvoxError, match="60 clusters of 50 utterances"):
-        cluster(blobs(5, 10)[0], ClusterOptions(clusters="10:70:10"))
+        cluster(speakers(5, 10)[0], ClusterOptions(clusters="10:70:10"), saved=tmp_path / "curve")
+    assert not (tmp_path / "curve").exists()
 
 
 @pytest.mark.parametrize(
     ("text", "numbers"), [("120", (120,)), ("2:5", (2, 3, 4)), ("10:40:10", (10, 20, 30))]
 )
 def test_numbers_of_clusters_are_read_as_ranges(text, numbers):
-    assert numbers_of_clusters(text) == numbers
+    assert ClusterOptions(clusters=text).numbers == numbers
 
 
-@pytest.mark.parametrize("text", ["", "ten", "5:5", "0:4", "10:2", "1:2:3:4", "-3"])
+@pytest.mark.parametrize("text", ["", "ten", "5:5", "0:4", "10:2", "1:2:3:4", "-3", "3:5", "2:20:0"])
 def test_what_is_no_range_is_refused(text):
-    with pytest.raises(FarvoxError, match="number of clusters"):
-        numbers_of_clusters(text)
+    with pytest.raises(UsageError, match=f"clusters = '{text}'"):
+        ClusterOptions(clusters=text)
 
 
 @pytest.fixture
@@ -76,7 +94,7 @@ def clustering():
     return by_size(labels, cosine, np.eye(3, dtype=np.float32))
 
 
-def test_every_label_is_kept_by_default(clustering):
+def test_everything_is_kept_by_default(clustering):
     assert confident(clustering, ClusterOptions()).all()
 
 
@@ -103,7 +121,9 @@ def test_utterances_that_changed_company_are_dropped(clustering):
     assert np.flatnonzero(confident(clustering, ClusterOptions(), earlier)).tolist() == [0, 1, 2, 3, 4, 7]
 
 
-@pytest.mark.parametrize("wrong", [{"min_size": 0}, {"min_cosine": 1.5}, {"keep": 0.0}, {"keep": 1.1}])
-def test_conditions_that_mean_nothing_are_refused(wrong):
-    with pytest.raises(UsageError, match=next(iter(wrong))):
-        ClusterOptions(**wrong)
+@pytest.mark.parametrize(
+    ("name", "value"), [("min_size", 0), ("min_cosine", 1.5), ("keep", 0.0), ("keep", 1.1), ("iterations", 0)]
+)
+def test_conditions_that_mean_nothing_are_refused(name, value):
+    with pytest.raises(UsageError, match=f"{name} = {value}"):
+        ClusterOptions(**{name: value})

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from farvox.cli.score import refuse_plot_name
-from farvox.clustering.cluster import ClusterOptions
+from farvox.clustering import ClusterOptions
 
 
 def cluster(

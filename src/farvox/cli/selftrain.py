@@ -11,7 +11,7 @@ from typing import Any
 
 from farvox.cli.recipes import default_run_dir, find_recipe, load_recipe
 from farvox.cli.run import Plan, System, extract_for, prepare_stage, score_for, score_set
-from farvox.clustering.cluster import ClusterOptions
+from farvox.clustering import ClusterOptions
 from farvox.errors import RecipeError
 from farvox.options import from_table, kinds
 from farvox.pipelines.rounds import Round, labels_of, table_of_rounds

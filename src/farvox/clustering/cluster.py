@@ -1,166 +1,176 @@
-"""Pseudo-speakers for unlabelled speech: clusters, their number, and the labels that are kept.
+"""Speakers for speech whose speakers are unknown: clusters, their number, and the labels worth keeping.
 
 Shape suffixes: N utterance, E embedding dimension, K cluster, C number of clusters tried.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from farvox.clustering.elbow import Axis, Elbow, find_elbow
+from farvox.clustering import ClusterOptions
+from farvox.clustering.elbow import Elbow, SavedCurve, find_elbow
 from farvox.clustering.hierarchy import merged_clusters, spectral_clusters
-from farvox.clustering.kmeans import Clustering, Floats, kmeans
-from farvox.errors import FarvoxError, UsageError
-from farvox.metrics.clustering import mutual_agreement
-from farvox.options import Above, AtLeast, AtMost, Options
-
-Progress = Callable[[int, int, float], None]
+from farvox.clustering.kmeans import Clustering, kmeans, unit_rows
+from farvox.datadir.embeddings import EmbeddingSet
+from farvox.errors import FarvoxError
+from farvox.metrics.clustering import mutual_agreement, normalised_mutual_information, purity
+from farvox.progress import Note, ProgressLine, silent
 
 RESTARTS = 3
 """Of the k-means whose clusters are kept: a bad start costs a few speakers, and the curve only some noise."""
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """The clustering that was chosen, and the curve it was chosen by.
+class TruthFigures:
+    """The quality of pseudo-labels, by the true speakers.
 
     Attributes:
-        clustering: with the number of clusters of the elbow, or the one that was asked for.
+        speakers: number of true speakers.
+        nmi, purity: of all utterances.
+        kept_nmi, kept_purity: of those whose label is kept; None where none is.
+    """
+
+    speakers: int
+    nmi: float
+    purity: float
+    kept_nmi: float | None
+    kept_purity: float | None
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """Clusters that stand for speakers, and the curve by which their number was chosen.
+
+    Attributes:
+        clustering: the clusters.
         numbers: numbers of clusters tried, ascending [C].
         wccs_C: intra-class cosine of each.
         elbow: None where one number was asked for.
+        kept_N: the utterances that keep their label, bool [N].
+        truth: quality of the labels, where the true speakers are known.
     """
 
     clustering: Clustering
     numbers: tuple[int, ...]
     wccs_C: NDArray[np.float64]
     elbow: Elbow | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterOptions(Options):
-    """Options of a clustering: the flags of `farvox cluster`, and a part of the keys of `[selftrain]`."""
-
-    clusters: str = "10:2000:10"
-    """A number of clusters, or FIRST:END:STEP, of which the elbow of the intra-class cosine is taken."""
-    method: Literal["kmeans", "ahc", "spectral"] = "kmeans"
-    """kmeans; ahc, which merges many small k-means clusters; spectral, on a sample."""
-    min_size: Annotated[int, AtLeast(1)] = 1
-    """Least utterances of a cluster, counted after the other conditions; smaller clusters are dropped."""
-    min_cosine: Annotated[float, AtLeast(-1), AtMost(1)] = -1.0
-    """Least cosine of an utterance to the centre of its cluster; other utterances are dropped."""
-    keep: Annotated[float, Above(0), AtMost(1)] = 1.0
-    """Share of each cluster to keep, nearest to the centre first."""
-    wccs: Literal["clusters", "samples"] = "clusters"
-    """Intra-class cosine as the mean over clusters (the FFSVC notebook), or over samples (its paper)."""
-    elbow: Axis = "log"
-    """Spacing of the axis of the number of clusters when the elbow is looked for."""
-    iterations: Annotated[int, AtLeast(1)] = 25
-    """Lloyd iterations of k-means."""
-    per_cluster: Annotated[int, AtLeast(0)] = 256
-    """Utterances a cluster that k-means iterates on, drawn at random; 0: all."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        numbers_of_clusters(self.clusters)
+    kept_N: NDArray[np.bool_]
+    truth: TruthFigures | None
 
     @property
-    def numbers(self) -> tuple[int, ...]:
-        """The numbers of clusters to try, ascending."""
-        return numbers_of_clusters(self.clusters)
+    def chosen(self) -> int:
+        """The number of clusters at the elbow, or the one that was asked for."""
+        return self.elbow.num_clusters if self.elbow else self.numbers[0]
 
-
-def numbers_of_clusters(text: str) -> tuple[int, ...]:
-    """``120``, or ``10:2000:10``: from 10 in steps of 10 to before 2000, as Python's range.
-
-    Raises:
-        UsageError: it is neither, or the range is empty or of two numbers, which have no elbow.
-    """
-    found = re.fullmatch(r"(\d+)(?::(\d+)(?::(\d+))?)?", text.strip())
-    if found is None:
-        raise UsageError(f"'{text}' is neither a number of clusters nor a range such as 10:2000:10")
-    first, end, step = found.groups()
-    if step is not None and int(step) == 0:
-        raise UsageError(f"'{text}': a range of numbers of clusters has a step of at least 1")
-    numbers = (int(first),) if end is None else tuple(range(int(first), int(end), int(step or 1)))
-    if not numbers or numbers[0] < 1:
-        raise UsageError(
-            f"'{text}' holds no number of clusters: FIRST:END:STEP leaves END out, FIRST is at least 1"
-        )
-    if len(numbers) == 2:
-        raise UsageError(f"'{text}': an elbow needs at least three ascending numbers; widen it, or give one")
-    return numbers
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The result in figures, as ``clusters.json`` has it."""
+        return {
+            "clusters": len(self.clustering.centres_KE),
+            "wccs": float(self.wccs_C[self.numbers.index(self.chosen)]),
+            "at_edge": bool(self.elbow and self.elbow.at_edge),
+            "utterances": len(self.kept_N),
+            "kept": int(self.kept_N.sum()),
+            "truth": asdict(self.truth) if self.truth else None,
+        }
 
 
 def cluster(
-    unit_NE: Floats,
-    options: ClusterOptions,
+    embeddings: EmbeddingSet,
+    options: ClusterOptions = ClusterOptions(),
     *,
     seed: int = 0,
-    known: Mapping[int, float] | None = None,
-    progress: Progress | None = None,
-) -> Sweep:
-    """Cluster at each number of clusters, and keep the clustering at the elbow of the intra-class cosine.
+    saved: Path | None = None,
+    earlier_N: NDArray[np.integer[Any]] | None = None,
+    truth_N: NDArray[np.integer[Any]] | None = None,
+    note: Note = silent,
+) -> PseudoLabels:
+    """Cluster at each number of clusters, keep the clustering at the elbow, and choose the labels to keep.
 
     Only one clustering is held at a time: the one at the elbow is made again, with `RESTARTS` of k-means.
 
     Args:
-        unit_NE: embeddings of unit length.
-        options: numbers of clusters, one of which alone is taken as it is, and the method.
+        embeddings: of any length other than zero.
+        options: numbers of clusters, method, conditions of the labels that are kept.
         seed: of everything drawn.
-        known: points of the curve that an interrupted sweep has found; they are not found again.
-        progress: called with how many are done, the number of clusters and its intra-class cosine; not for
-            points that were known.
+        saved: file that keeps the curve point by point, so that an interrupted clustering goes on; one of
+            other embeddings or options is replaced. It stays when the clustering is done.
+        earlier_N: labels of the round before; utterances whose clusters of the two rounds are not each
+            other's partner (`mutual_agreement`) are dropped.
+        truth_N: the true speakers, as numbers.
+        note: called with a line where a curve was begun before.
 
     Raises:
-        FarvoxError: more clusters than utterances, or numbers among which there is no elbow.
+        DataDirError: an embedding is zero or not finite.
+        FarvoxError: more clusters than utterances.
     """
+    unit_NE = unit_rows(embeddings)
     numbers, over_samples = options.numbers, options.wccs == "samples"
     if max(numbers) > len(unit_NE):
         raise FarvoxError(f"{max(numbers)} clusters of {len(unit_NE)} utterances: ask for fewer")
+    settings: dict[str, Any] = {
+        "seed": seed,
+        "iterations": options.iterations,
+        "per_cluster": options.per_cluster,
+    }
 
     def clusterings(these: Sequence[int], restarts: int = 1) -> Iterator[Clustering]:
-        settings: dict[str, Any] = {
-            "seed": seed,
-            "iterations": options.iterations,
-            "per_cluster": options.per_cluster,
-        }
         if options.method == "ahc":
             return merged_clusters(unit_NE, these, most=max(numbers), **settings)
         if options.method == "spectral":
             return spectral_clusters(unit_NE, these, most=max(numbers), **settings)
         return (kmeans(unit_NE, number, restarts=restarts, **settings) for number in these)
 
-    if len(numbers) == 1:
-        only = next(clusterings(numbers, RESTARTS))
-        return Sweep(only, tuple(numbers), np.array([only.wccs(over_samples=over_samples)]), None)
-    wccs_of = {number: known[number] for number in numbers if number in known} if known else {}
-    missing = [number for number in numbers if number not in wccs_of]
-    for number, found in zip(missing, clusterings(missing) if missing else (), strict=True):
-        wccs_of[number] = found.wccs(over_samples=over_samples)
-        if progress:
-            progress(len(wccs_of), number, wccs_of[number])
-    curve = [wccs_of[number] for number in numbers]
-    elbow = find_elbow(numbers, curve, axis=options.elbow)
-    return Sweep(next(clusterings([elbow.num_clusters], RESTARTS)), tuple(numbers), np.array(curve), elbow)
+    elbow, chosen = None, numbers[0]
+    if len(numbers) > 1:
+        curve = SavedCurve()
+        if saved:
+            depends_on = {"numbers": numbers, "method": options.method, **settings}
+            depends_on |= {"over_samples": over_samples, "axis": options.elbow}
+            curve = SavedCurve.open(saved, unit_NE, depends_on)
+        if curve.values:
+            note(f"{len(curve.values)} of {len(numbers)} numbers of clusters are known: {saved}")
+        missing = [number for number in numbers if number not in curve.values]
+        with ProgressLine("cluster", len(numbers)) as line:
+            for number, found in zip(missing, clusterings(missing), strict=False):
+                curve.add(number, found.wccs(over_samples=over_samples))
+                line.show(len(curve.values), f"{number} clusters: {curve.values[number]:.4f}")
+        wccs = [curve.values[number] for number in numbers]
+        elbow = find_elbow(numbers, wccs, axis=options.elbow)
+        chosen = elbow.num_clusters
+    clustering = next(clusterings([chosen], RESTARTS))
+    if elbow is None:
+        wccs = [clustering.wccs(over_samples=over_samples)]
+
+    kept_N = confident(clustering, options, earlier_N)
+    truth = None
+    if truth_N is not None:
+        labels_N, any_kept = clustering.labels_N, bool(kept_N.any())
+        truth = TruthFigures(
+            speakers=len(np.unique(truth_N)),
+            nmi=normalised_mutual_information(labels_N, truth_N),
+            purity=purity(labels_N, truth_N),
+            kept_nmi=normalised_mutual_information(labels_N[kept_N], truth_N[kept_N]) if any_kept else None,
+            kept_purity=purity(labels_N[kept_N], truth_N[kept_N]) if any_kept else None,
+        )
+    return PseudoLabels(clustering, numbers, np.array(wccs), elbow, kept_N, truth)
 
 
 def confident(
-    clustering: Clustering, options: ClusterOptions, earlier_N: NDArray[np.int32] | None = None
+    clustering: Clustering, options: ClusterOptions, earlier_N: NDArray[np.integer[Any]] | None = None
 ) -> NDArray[np.bool_]:
-    """The utterances whose pseudo-label is kept, by ``min_cosine``, ``keep`` and ``min_size``: bool [N].
+    """The confidence filter: the utterances that keep their pseudo-label, bool [N].
 
     Args:
         clustering: the clusters.
-        options: the conditions.
-        earlier_N: labels of the round before; utterances whose clusters are not each other's partner
-            (`mutual_agreement`) are left out.
+        options: ``min_cosine`` and ``keep`` choose utterances; of the clusters that are left, ``min_size``.
+        earlier_N: see `cluster`.
     """
     labels_N, cosine_N = clustering.labels_N, clustering.cosine_N
     kept_N = cosine_N >= options.min_cosine

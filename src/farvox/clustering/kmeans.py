@@ -1,6 +1,13 @@
 """Spherical k-means on length-normalised embeddings.
 
-Shape suffixes: N utterance, E embedding dimension, K cluster, S sampled utterance.
+Lloyd's iterations do not carry a centre across the space: of two centres that begin in one cluster neither
+leaves it, and a cluster that began without a centre stays with its neighbour's. So every few iterations
+`relocated` takes centres that share one cluster to clusters that share one centre. The sum of the cosines
+in a cluster is the length of the sum of its embeddings: the cost of merging two clusters and the gain of
+splitting one are known exactly. A centre moves only where the split gains more than the merge costs.
+
+Shape suffixes: N utterance, S sampled utterance, E embedding dimension, K cluster, H half of a cluster,
+R row of a block.
 """
 
 from __future__ import annotations
@@ -11,34 +18,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from farvox.clustering.lloyd import Assignment, lloyd, row_blocks
-from farvox.clustering.relocate import relocated
+from farvox.clustering.lloyd import (
+    ROWS,
+    Assignment,
+    Floats32,
+    Labels,
+    cosines_to,
+    lloyd,
+    mean_directions,
+    row_blocks,
+)
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.errors import DataDirError, FarvoxError
 from farvox.rng import rng_for
 
-Floats = NDArray[np.float32]
-BLOCK = 65_536
-"""Rows worked on at a time, which bounds what is held beside the embeddings."""
 SEEDING_SAMPLE = 5
 """Utterances a cluster among which the first centres are looked for."""
 BETWEEN = 2
-"""Lloyd iterations before centres are looked at that are needed more elsewhere."""
+"""Lloyd iterations before centres are relocated."""
+SPLIT_STEPS = 3
+"""Two-means iterations by which a cluster is split."""
 
 
 @dataclass(frozen=True)
 class Clustering:
-    """Which cluster each utterance is in, and how near its centre. Clusters are numbered by size, largest 0.
+    """The clusters of utterances, numbered by size from 0, the largest.
 
     Attributes:
-        labels_N: int32 [N], 0..K-1; no cluster is empty.
+        labels_N: int32 [N], the cluster of each utterance, 0..K-1; no cluster is empty.
         cosine_N: float32 [N], cosine of each utterance to the centre of its cluster.
         centres_KE: float32 [K, E], of unit length.
     """
 
     labels_N: NDArray[np.int32]
-    cosine_N: Floats
-    centres_KE: Floats
+    cosine_N: Floats32
+    centres_KE: Floats32
 
     @property
     def sizes_K(self) -> NDArray[np.int64]:
@@ -61,7 +75,7 @@ class Clustering:
         return float((np.bincount(self.labels_N, weights=self.cosine_N) / self.sizes_K).mean())
 
 
-def unit_rows(embeddings: EmbeddingSet) -> Floats:
+def unit_rows(embeddings: EmbeddingSet) -> Floats32:
     """Length-normalised embeddings, float32 [N, E]: the one copy that clustering holds.
 
     Raises:
@@ -69,19 +83,19 @@ def unit_rows(embeddings: EmbeddingSet) -> Floats:
     """
     raw_NE = embeddings.embeddings
     unit_NE = np.empty(raw_NE.shape, np.float32)
-    for start in range(0, len(raw_NE), BLOCK):
-        block = np.asarray(raw_NE[start : start + BLOCK], np.float32)
+    for start in range(0, len(raw_NE), ROWS):
+        block = np.asarray(raw_NE[start : start + ROWS], np.float32)
         length = np.linalg.norm(block, axis=1, keepdims=True)
         bad = np.flatnonzero(~(np.isfinite(length) & (length > 0)))
         if len(bad):
             utt_id = embeddings.utt_ids[start + int(bad[0])]
             raise DataDirError(f"the embedding of '{utt_id}' is zero or not finite: it has no direction")
-        unit_NE[start : start + BLOCK] = block / length
+        unit_NE[start : start + ROWS] = block / length
     return unit_NE
 
 
 def kmeans(
-    unit_NE: Floats,
+    unit_NE: Floats32,
     num_clusters: int,
     *,
     seed: int = 0,
@@ -92,10 +106,9 @@ def kmeans(
 ) -> Clustering:
     """Spherical k-means: Lloyd's iterations with centres of unit length.
 
-    Centres begin as greedy k-means++ draws them from a sample, and are improved on at most
-    ``per_cluster * num_clusters`` utterances drawn at random, where centres that share a cluster are moved to
-    clusters that share a centre (`farvox.clustering.relocate`); then every utterance goes to its nearest.
-    The same seed and number of threads give the same clusters.
+    Centres are drawn from a sample by greedy k-means++ and improved on at most ``per_cluster * num_clusters``
+    utterances drawn at random, by Lloyd's iterations and, every few of these, by `relocated`; then every
+    utterance goes to its nearest centre. The same seed and number of threads give the same clusters.
 
     Reference:
         D. Arthur and S. Vassilvitskii, k-means++: the advantages of careful seeding, SODA 2007.
@@ -106,8 +119,8 @@ def kmeans(
         seed: of the sample and the first centres.
         iterations: Lloyd iterations.
         per_cluster: utterances a cluster that the iterations look at; 0: all there are.
-        relocate: move centres that share a cluster; without it a little sooner.
-        restarts: times it is done, from other centres; the one with the highest mean cosine is kept.
+        restarts: runs from different first centres; the one with the highest mean cosine is kept.
+        relocate: also take centres that share a cluster to clusters that share a centre.
 
     Raises:
         FarvoxError: fewer utterances than clusters.
@@ -117,35 +130,28 @@ def kmeans(
             f"{num_clusters} clusters of {len(unit_NE)} utterances: ask for at least 1, and at most as "
             "many as there are utterances"
         )
-    improve = _improved if relocate else lloyd
     best: Assignment | None = None
     for attempt in range(restarts):
         centres_KE = _first_centres(unit_NE, num_clusters, seed, attempt)
-        wanted = per_cluster * num_clusters or len(unit_NE)
+        sample_SE, wanted = unit_NE, per_cluster * num_clusters or len(unit_NE)
         if wanted < len(unit_NE):
             chosen = rng_for(seed, 1, num_clusters, attempt).choice(len(unit_NE), wanted, replace=False)
-            centres_KE = improve(unit_NE[np.sort(chosen)], centres_KE, iterations).centres_KE
-            found = Assignment(*nearest(unit_NE, centres_KE), centres_KE)
-        else:
-            found = improve(unit_NE, centres_KE, iterations)
+            sample_SE = unit_NE[np.sort(chosen)]
+        found = lloyd(sample_SE, centres_KE, min(iterations, BETWEEN) if relocate else iterations)
+        for left in range(iterations - BETWEEN, 0, -BETWEEN) if relocate else ():
+            centres_KE, num_moved = relocated(sample_SE, found)
+            found = lloyd(sample_SE, centres_KE, min(left, BETWEEN) if num_moved else left)
+            if not num_moved:
+                break
+        if wanted < len(unit_NE):
+            found = Assignment(*nearest(unit_NE, found.centres_KE), found.centres_KE)
         if best is None or found.cosine_N.mean(dtype=np.float64) > best.cosine_N.mean(dtype=np.float64):
             best = found
     assert best is not None
     return by_size(*best)
 
 
-def _improved(unit_NE: Floats, centres_KE: Floats, iterations: int) -> Assignment:
-    """Lloyd's iterations; after each few of them, centres go where they are needed more, until none does."""
-    found = lloyd(unit_NE, centres_KE, min(iterations, BETWEEN))
-    for left in range(iterations - BETWEEN, 0, -BETWEEN):
-        centres_KE, moved = relocated(unit_NE, found)
-        if not moved:
-            return lloyd(unit_NE, found.centres_KE, left)
-        found = lloyd(unit_NE, centres_KE, min(left, BETWEEN))
-    return found
-
-
-def nearest(unit_NE: Floats, centres_KE: Floats) -> tuple[NDArray[np.int64], Floats]:
+def nearest(unit_NE: Floats32, centres_KE: Floats32) -> tuple[NDArray[np.int64], Floats32]:
     """The nearest centre of each utterance, and the cosine to it."""
     labels_N, cosine_N = np.empty(len(unit_NE), np.int64), np.empty(len(unit_NE), np.float32)
     for part in row_blocks(len(unit_NE), len(centres_KE)):
@@ -155,7 +161,7 @@ def nearest(unit_NE: Floats, centres_KE: Floats) -> tuple[NDArray[np.int64], Flo
     return labels_N, cosine_N
 
 
-def by_size(labels_N: NDArray[np.integer[Any]], cosine_N: Floats, centres_KE: Floats) -> Clustering:
+def by_size(labels_N: NDArray[np.integer[Any]], cosine_N: Floats32, centres_KE: Floats32) -> Clustering:
     """A `Clustering` without empty clusters, numbered from the largest."""
     sizes = np.bincount(labels_N, minlength=len(centres_KE))
     order = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]
@@ -164,7 +170,68 @@ def by_size(labels_N: NDArray[np.integer[Any]], cosine_N: Floats, centres_KE: Fl
     return Clustering(number[labels_N], cosine_N, np.ascontiguousarray(centres_KE[order], np.float32))
 
 
-def _first_centres(unit_NE: Floats, num_clusters: int, seed: int, attempt: int) -> Floats:
+def relocated(unit_NE: Floats32, found: Assignment) -> tuple[Floats32, int]:
+    """Better centres than those found, float32 [K, E], and the number of centres that were moved.
+
+    The cheapest merge is paired with the split that gains most, then the next with the next. A cluster
+    takes part in one merge or one split. The sum of all cosines rises by the gain of the splits above the
+    cost of the merges.
+
+    Reference:
+        T. Kaukoranta, P. Fränti and O. Nevalainen, Iterative split-and-merge algorithm for vector
+        quantization codebook generation, Optical Engineering 37 (10), 1998.
+
+    Args:
+        unit_NE: embeddings of unit length.
+        found: of these embeddings; the centres are the mean directions, or near them.
+    """
+    num_clusters = len(found.centres_KE)
+    mean_KE = mean_directions(unit_NE, found.labels_N, num_clusters)
+    length_K = _sum_of_cosines(unit_NE, found.labels_N, mean_KE)
+
+    # Merges: each cluster into the longer one that costs least. Were shorter ones allowed, an empty cluster
+    # or one of a single utterance would be the partner of all others.
+    rank_K = np.argsort(np.argsort(-length_K, kind="stable"))
+    partner_K, cost_K = np.zeros(num_clusters, np.int64), np.zeros(num_clusters)
+    for part in row_blocks(num_clusters, num_clusters):
+        own_R = length_K[part, None]
+        squares_RK = own_R**2 + length_K**2 + 2 * own_R * length_K * (mean_KE[part] @ mean_KE.T)
+        cost_RK = own_R + length_K - np.sqrt(np.maximum(squares_RK, 0))
+        cost_RK[rank_K >= rank_K[part, None]] = np.inf
+        partner_K[part], cost_K[part] = cost_RK.argmin(axis=1), cost_RK.min(axis=1)
+
+    # Splits: two-means in each cluster, begun from two utterances that lie far apart; the two halves of a
+    # cluster stand one after the other.
+    first_KE = _farthest_members(unit_NE, found.labels_N, found.cosine_N, found.centres_KE)
+    cosine_N = cosines_to(unit_NE, found.labels_N, first_KE)
+    second_KE = _farthest_members(unit_NE, found.labels_N, cosine_N, found.centres_KE)
+    halves_HE = np.stack([first_KE, second_KE], axis=1).reshape(-1, unit_NE.shape[1])
+    for _ in range(SPLIT_STEPS):
+        half_N = _nearer_half(unit_NE, found.labels_N, halves_HE)
+        halves_HE = mean_directions(unit_NE, half_N, len(halves_HE))
+    half_N = _nearer_half(unit_NE, found.labels_N, halves_HE)
+    gain_K = _sum_of_cosines(unit_NE, half_N, halves_HE).reshape(-1, 2).sum(axis=1) - length_K
+
+    centres_KE, is_free_K, num_moved = found.centres_KE.copy(), np.ones(num_clusters, bool), 0
+    to_split = np.argsort(-gain_K, kind="stable")
+    for merged in np.argsort(cost_K, kind="stable").tolist():
+        kept = int(partner_K[merged])
+        if not (is_free_K[merged] and is_free_K[kept]):
+            continue
+        is_free_K[[merged, kept]] = False
+        to_split = to_split[np.argmax(is_free_K[to_split]) :]
+        split = int(to_split[0])
+        if not is_free_K[split] or gain_K[split] <= cost_K[merged]:
+            break
+        is_free_K[split] = False
+        sum_E = length_K[kept] * mean_KE[kept] + length_K[merged] * mean_KE[merged]
+        centres_KE[kept] = sum_E / np.linalg.norm(sum_E)
+        centres_KE[split], centres_KE[merged] = halves_HE[2 * split : 2 * split + 2]
+        num_moved += 1
+    return centres_KE, num_moved
+
+
+def _first_centres(unit_NE: Floats32, num_clusters: int, seed: int, attempt: int) -> Floats32:
     """Greedy k-means++ on a sample: of a few draws by distance, the centre that helps most is taken."""
     rng = rng_for(seed, 0, num_clusters, attempt)
     size = min(len(unit_NE), SEEDING_SAMPLE * num_clusters + 1000)
@@ -181,3 +248,26 @@ def _first_centres(unit_NE: Floats, num_clusters: int, seed: int, attempt: int) 
         chosen.append(int(tried[best]))
         near_S = nearer[best]
     return np.ascontiguousarray(sample_SE[chosen])
+
+
+def _sum_of_cosines(unit_NE: Floats32, labels_N: Labels, centres_KE: Floats32) -> NDArray[np.float64]:
+    """The sum for each cluster [K]; to the mean direction it is the length of the sum of the members."""
+    cosine_N = cosines_to(unit_NE, labels_N, centres_KE)
+    return np.bincount(labels_N, cosine_N, minlength=len(centres_KE)).astype(np.float64)
+
+
+def _farthest_members(
+    unit_NE: Floats32, labels_N: Labels, cosine_N: Floats32, centres_KE: Floats32
+) -> Floats32:
+    """The member of each cluster with the least cosine, float32 [K, E]; of an empty cluster its centre."""
+    order = np.lexsort((cosine_N, labels_N))
+    clusters, first = np.unique(labels_N[order], return_index=True)
+    farthest_KE = centres_KE.copy()
+    farthest_KE[clusters] = unit_NE[order[first]]
+    return farthest_KE
+
+
+def _nearer_half(unit_NE: Floats32, labels_N: Labels, halves_HE: Floats32) -> Labels:
+    """The half that each utterance is nearer to, as a row of ``halves_HE``."""
+    nearer_N: Labels = 2 * labels_N + (cosines_to(unit_NE, labels_N, halves_HE[1::2] - halves_HE[::2]) > 0)
+    return nearer_N

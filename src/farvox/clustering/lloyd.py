@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Floats32 = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 CELLS = 1 << 22
@@ -36,11 +36,11 @@ class Assignment(NamedTuple):
     """Which centre each utterance is nearest to, the cosine to it, and the centres."""
 
     labels_N: Labels
-    cosine_N: Floats
-    centres_KE: Floats
+    cosine_N: Floats32
+    centres_KE: Floats32
 
 
-def lloyd(unit_NE: Floats, centres_KE: Floats, iterations: int) -> Assignment:
+def lloyd(unit_NE: Floats32, centres_KE: Floats32, iterations: int) -> Assignment:
     """Iterate from given centres, until nothing changes or for so many times.
 
     A centre that lost all its members starts anew from the utterance that is farthest from its own.
@@ -62,7 +62,7 @@ def lloyd(unit_NE: Floats, centres_KE: Floats, iterations: int) -> Assignment:
 class _State:
     """The centres, who is nearest to which, and how near any other centre can be."""
 
-    def __init__(self, unit_NE: Floats, centres_KE: Floats) -> None:
+    def __init__(self, unit_NE: Floats32, centres_KE: Floats32) -> None:
         self._unit_NE = unit_NE
         self.centres_KE = centres_KE
         self.labels_N = np.zeros(len(unit_NE), np.int64)
@@ -70,7 +70,7 @@ class _State:
         self._bound_N = np.zeros(len(unit_NE), np.float32)
         self._look(np.arange(len(unit_NE)))
 
-    def move(self, centres_KE: Floats) -> None:
+    def move(self, centres_KE: Floats32) -> None:
         """Put the centres elsewhere, and find who changes sides."""
         way_K = np.linalg.norm(centres_KE - self.centres_KE, axis=1)
         self.centres_KE = centres_KE
@@ -119,7 +119,7 @@ class _State:
             self._bound_N[rows] = _distance(scores_AK.max(axis=1))
 
 
-def _moved(unit_NE: Floats, state: _State) -> Floats:
+def _moved(unit_NE: Floats32, state: _State) -> Floats32:
     """The mean directions of the members; without members, the utterances that are worst off."""
     num_clusters = len(state.centres_KE)
     centres_KE = mean_directions(unit_NE, state.labels_N, num_clusters)
@@ -130,7 +130,7 @@ def _moved(unit_NE: Floats, state: _State) -> Floats:
     return centres_KE
 
 
-def mean_directions(unit_NE: Floats, labels_N: NDArray[np.integer[Any]], num_clusters: int) -> Floats:
+def mean_directions(unit_NE: Floats32, labels_N: NDArray[np.integer[Any]], num_clusters: int) -> Floats32:
     """Sums of each cluster's embeddings, scaled to unit length: float32 [K, E]."""
     from scipy.sparse import csr_array
 
@@ -142,11 +142,11 @@ def mean_directions(unit_NE: Floats, labels_N: NDArray[np.integer[Any]], num_clu
         )
         sums_KE += members @ unit_NE[start : start + ROWS]
     length = np.maximum(np.linalg.norm(sums_KE, axis=1, keepdims=True), 1e-12)
-    directions_KE: Floats = (sums_KE / length).astype(np.float32)
+    directions_KE: Floats32 = (sums_KE / length).astype(np.float32)
     return directions_KE
 
 
-def cosines_to(unit_NE: Floats, labels_N: NDArray[np.integer[Any]], centres_KE: Floats) -> Floats:
+def cosines_to(unit_NE: Floats32, labels_N: NDArray[np.integer[Any]], centres_KE: Floats32) -> Floats32:
     """Cosine of each utterance to the centre of the cluster it is in, float32 [N]."""
     cosine_N = np.empty(len(unit_NE), np.float32)
     for start in range(0, len(unit_NE), ROWS):
@@ -161,6 +161,6 @@ def row_blocks(num_rows: int, num_columns: int) -> Iterator[slice]:
     return (slice(first, first + size) for first in range(0, num_rows, size))
 
 
-def _distance(cosine_N: Floats) -> Floats:
-    distance_N: Floats = np.sqrt(np.maximum(2 - 2 * cosine_N, 0))
+def _distance(cosine_N: Floats32) -> Floats32:
+    distance_N: Floats32 = np.sqrt(np.maximum(2 - 2 * cosine_N, 0))
     return distance_N

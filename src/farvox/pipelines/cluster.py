@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from farvox.clustering.cluster import ClusterOptions as ClusterOptions
-from farvox.clustering.cluster import Sweep, confident
+from farvox.clustering import ClusterOptions as ClusterOptions
 from farvox.clustering.cluster import cluster as run_clustering
-from farvox.clustering.curve import SavedCurve
-from farvox.clustering.kmeans import unit_rows
-from farvox.clustering.labels import Figures, figures_by_truth, true_labels, write_labels
+from farvox.clustering.labels import true_labels, write_labels
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir
 from farvox.metrics.clustering import normalised_mutual_information
-from farvox.progress import Note, ProgressLine, silent
+from farvox.progress import Note, silent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,58 +117,26 @@ def label(
     Returns:
         The content of ``clusters.json``.
     """
-    unit_NE = unit_rows(embeddings)
     truth_N = None if truth is None else true_labels(truth, embeddings.utt_ids)
-    curve = SavedCurve.open(saved, unit_NE, _of_the_curve(options, seed))
-    if curve.values:
-        note(f"{len(curve.values)} of {len(options.numbers)} numbers of clusters are known: {saved}")
-    with ProgressLine("cluster", len(options.numbers)) as line:
-
-        def progress(done: int, number: int, wccs: float) -> None:
-            curve.add(number, wccs)
-            line.show(done, f"{number} clusters: {wccs:.4f}")
-
-        sweep = run_clustering(unit_NE, options, seed=seed, known=dict(curve.values), progress=progress)
-
-    labels_N = sweep.clustering.labels_N
-    kept_N = confident(sweep.clustering, options, earlier_N if agreement else None)
-    figures = None if truth_N is None else figures_by_truth(labels_N, kept_N, truth_N)
-    chosen = sweep.elbow.num_clusters if sweep.elbow else sweep.numbers[0]
-    found: dict[str, Any] = {
-        "clusters": len(sweep.clustering.centres_KE),
-        "wccs": float(sweep.wccs_C[sweep.numbers.index(chosen)]),
-        "at_edge": bool(sweep.elbow and sweep.elbow.at_edge),
-        "utterances": len(labels_N),
-        "kept": int(kept_N.sum()),
-        "truth": None if figures is None else asdict(figures),
-    }
+    found = run_clustering(
+        embeddings,
+        options,
+        seed=seed,
+        saved=saved,
+        earlier_N=earlier_N if agreement else None,
+        truth_N=truth_N,
+        note=note,
+    )
+    facts = found.facts
     if earlier_N is not None:
-        found["nmi_to_last"] = normalised_mutual_information(labels_N, earlier_N)
-    found = {**found, **{name: value for name, value in settings.items() if name not in found}}
-    write_labels(out, audio, embeddings.utt_ids, sweep, kept_N, found, prefix=prefix)
+        facts["nmi_to_last"] = normalised_mutual_information(found.clustering.labels_N, earlier_N)
+    facts |= {name: value for name, value in settings.items() if name not in facts}
+    write_labels(out, audio, embeddings.utt_ids, found, facts, prefix=prefix)
     if plot:
-        _draw(Path(plot), sweep, figures)
+        from farvox.report.det import save_figure
+        from farvox.report.elbow_plot import elbow_figure
+
+        speakers = found.truth.speakers if found.truth else None
+        save_figure(elbow_figure(found.numbers, found.wccs_C, found.chosen, truth=speakers), plot)
     saved.unlink(missing_ok=True)
-    return found
-
-
-def _of_the_curve(options: ClusterOptions, seed: int) -> dict[str, Any]:
-    """The settings that the points of a curve depend on, by the names of saved curves."""
-    return {
-        "numbers": list(options.numbers),
-        "method": options.method,
-        "seed": seed,
-        "iterations": options.iterations,
-        "per_cluster": options.per_cluster,
-        "over_samples": options.wccs == "samples",
-        "axis": options.elbow,
-    }
-
-
-def _draw(path: Path, sweep: Sweep, figures: Figures | None) -> None:
-    from farvox.report.det import save_figure
-    from farvox.report.elbow_plot import elbow_figure
-
-    chosen = sweep.elbow.num_clusters if sweep.elbow else sweep.numbers[0]
-    truth = None if figures is None else figures.speakers
-    save_figure(elbow_figure(sweep.numbers, sweep.wccs_C, chosen, truth=truth), path)
+    return facts
