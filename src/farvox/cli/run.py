@@ -25,7 +25,7 @@ from farvox.report.text import aligned, condition_rows
 from farvox.score import ChannelIds, Channels, Norm
 
 if TYPE_CHECKING:
-    from farvox.report.det import ScoreSet
+    from farvox.report.plots import ScoreSet
     from farvox.zoo import Embedder
 
 DATA_VERBS = ("prepare", "check", "combine", "subset", "trials", "enhance", "rirs", "noises", "simulate")
@@ -223,7 +223,7 @@ def score_for(plan: Plan, system: System) -> None:
 
 def evaluate_stage(plan: Plan) -> None:
     """One table of figures, one for each list that is looked at by conditions, and the report."""
-    from farvox.report.html import write_report
+    from farvox.report.page import write_report
 
     if not plan.recipe.evaluate:
         print("the recipe has no [[evaluate]]: nothing to show")
@@ -254,7 +254,7 @@ def score_set(plan: Plan, system: System, evaluate: EvaluateRecipe) -> ScoreSet:
     Raises:
         RecipeError: the trial list has no labels.
     """
-    from farvox.report.det import ScoreSet
+    from farvox.report.plots import ScoreSet
     from farvox.score.scores import read_scores
     from farvox.score.trials import read_trials
 

@@ -64,8 +64,8 @@ def evaluate(
     print(dumps(table, indent=2) if json else _as_text(table, scored.trials.form))
     if not (plot or report):
         return
-    from farvox.report.det import ScoreSet, det_figure, save_figure
-    from farvox.report.html import write_report
+    from farvox.report.page import write_report
+    from farvox.report.plots import ScoreSet, det_figure, save_figure
 
     assert scored.trials.target is not None
     system = ScoreSet(scores.stem, scored.values, scored.trials.target)

@@ -1,1 +1,1 @@
-"""What people look at: DET curves, histograms, a one-file report."""
+"""Plots, tables of text, and the report in one HTML file."""

@@ -1,4 +1,4 @@
-"""The report: one HTML file with figures, curves and what they mean; nothing is loaded from outside."""
+"""The report: one HTML file of figures, curves and their meaning; nothing is loaded from outside."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 
 from farvox.atomic import write_text
-from farvox.metrics.detection import Detection, Ties, detection_error
-from farvox.report.det import ScoreSet, det_figure, histogram_figure, inline_svg, save_figure
+from farvox.metrics.detection import Ties, detection_error
+from farvox.report.plots import ScoreSet, det_figure, histogram_figure, inline_svg, save_figure
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --soft: #5c6773; --line: #d9dee4; }
@@ -35,7 +35,11 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .4rem 1.2rem; }
 dd { margin: 0; color: var(--soft); max-width: 52rem; }
 """
 
-COLUMNS = ("EER", "minDCF", "EER threshold", "target", "non-target")
+HEAD = ("system", "EER", "minDCF", "EER threshold", "target", "non-target")
+TIES = {
+    "baseline": "Equal scores are stepped through one by one, as in the FFSVC2022 baseline.",
+    "grouped": "Equal scores are one threshold.",
+}
 
 
 def write_report(
@@ -54,7 +58,7 @@ def write_report(
         path: an ``.html`` file; or a folder, which gets ``report.html`` and every picture as PNG and SVG.
         title: head of the page.
         trial_lists: name of a trial list -> the systems scored on it, in the order of the table.
-        notes: sentences below the title (what the data are, how the systems were made).
+        notes: sentences below the title, on the data and the systems.
         tables: heading -> rows of text, of which the first is the head; they follow the trial lists.
         p_target: prior of a target trial in the detection cost.
         ties: how equal scores are treated, see `farvox.metrics.detection`.
@@ -70,24 +74,45 @@ def write_report(
     sections = []
     for n, (name, systems) in enumerate(trial_lists.items()):
         det, histogram = det_figure(systems, p_target=p_target, ties=ties), histogram_figure(systems)
-        figures = [detection_error(s.scores, s.target, p_target, ties) for s in systems]
-        sections.append(_section(name, systems, figures, inline_svg(det), inline_svg(histogram)))
+        found = [detection_error(system.scores, system.target, p_target, ties) for system in systems]
+        best_eer, best_dcf = min(each.eer for each in found), min(each.min_dcf for each in found)
+        rows = [
+            _cell(system.name)
+            + _cell(f"{each.eer:.2%}", is_best=each.eer == best_eer and len(found) > 1)
+            + _cell(f"{each.min_dcf:.4f}", is_best=each.min_dcf == best_dcf and len(found) > 1)
+            + _cell(f"{each.threshold:.4f}")
+            + _cell(f"{each.num_target:,}")
+            + _cell(f"{each.num_nontarget:,}")
+            for system, each in zip(systems, found, strict=True)
+        ]
+        det_svg, histogram_svg = inline_svg(det), inline_svg(histogram)
+        pictures = f"""<div class="figures">
+<figure>{det_svg}<figcaption>DET curve: lower left is better. Dot: EER. Ring: minDCF.</figcaption></figure>
+<figure>{histogram_svg}<figcaption>Scores of target and non-target trials.</figcaption></figure>
+</div>
+"""
+        sections.append(_section(name, HEAD, rows, pictures))
         if page != path:
             number = f"_{n + 1}" if len(trial_lists) > 1 else ""
             for stem, figure in (("det", det), ("scores", histogram)):
                 for suffix in (".png", ".svg"):
                     save_figure(figure, path / f"{stem}{number}{suffix}")
-    sections += [_table(name, rows) for name, rows in (tables or {}).items()]
-    write_text(page, _page(title, notes, sections, p_target, ties))
-    return page
-
-
-def _page(title: str, notes: Sequence[str], sections: Sequence[str], p_target: float, ties: Ties) -> str:
+    for name, (head, *others) in (tables or {}).items():
+        sections.append(_section(name, head, ["".join(map(_cell, row)) for row in others]))
+    meanings = {
+        "EER": "equal error rate: the error rate at the threshold where as large a share of target trials is"
+        f" rejected (misses) as of non-target trials is accepted (false alarms). {TIES[ties]}",
+        "minDCF": "the smallest detection cost over all thresholds when a target trial has the prior"
+        f" {p_target:g} and both errors cost 1, divided by the cost of not listening at all;"
+        " 0 is perfect, 1 is useless.",
+        "Threshold": "a raw score, good for this system on trials like these; it does not carry over to"
+        " another system or another room.",
+        "DET curve": "misses against false alarms at every threshold, on axes where normally distributed"
+        " scores give a straight line.",
+    }
     below_title = "\n".join(f'<p class="note">{escape(note)}</p>' for note in notes)
-    meanings = "\n".join(
-        f"<dt>{term}</dt><dd>{what}</dd>" for term, what in _meanings(p_target, ties).items()
-    )
-    return f"""<!doctype html>
+    definitions = "\n".join(f"<dt>{term}</dt><dd>{meaning}</dd>" for term, meaning in meanings.items())
+    text = f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -102,53 +127,23 @@ def _page(title: str, notes: Sequence[str], sections: Sequence[str], p_target: f
 {"".join(sections)}
 <h2>What the figures mean</h2>
 <dl>
-{meanings}
+{definitions}
 </dl>
 </main>
 </body>
 </html>
 """
+    write_text(page, text)
+    return page
 
 
-def _section(
-    name: str, systems: Sequence[ScoreSet], figures: Sequence[Detection], det: str, histogram: str
-) -> str:
-    best_eer, best_dcf = min(f.eer for f in figures), min(f.min_dcf for f in figures)
-    rows = "\n".join(
-        f"<tr><td>{escape(system.name)}</td>"
-        f"{_cell(f'{f.eer:.2%}', f.eer == best_eer and len(figures) > 1)}"
-        f"{_cell(f'{f.min_dcf:.4f}', f.min_dcf == best_dcf and len(figures) > 1)}"
-        f"<td>{f.threshold:.4f}</td><td>{f.num_target:,}</td><td>{f.num_nontarget:,}</td></tr>"
-        for system, f in zip(systems, figures, strict=True)
-    )
-    heads = "".join(f"<th>{head}</th>" for head in COLUMNS)
+def _section(title: str, head: Sequence[str], rows: Sequence[str], below: str = "") -> str:
+    """A section of the page: a table, whose rows are cells in HTML, and HTML below it."""
+    heads = "".join(f"<th>{escape(each)}</th>" for each in head)
+    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     return f"""
 <section>
-<h2>{escape(name)}</h2>
-<div class="wide"><table>
-<thead>
-<tr><th>system</th>{heads}</tr>
-</thead>
-<tbody>
-{rows}
-</tbody>
-</table></div>
-<div class="figures">
-<figure>{det}<figcaption>DET curve: lower left is better. Dot: EER. Ring: minDCF.</figcaption></figure>
-<figure>{histogram}<figcaption>Scores of target and non-target trials.</figcaption></figure>
-</div>
-</section>
-"""
-
-
-def _table(name: str, rows: Sequence[Sequence[str]]) -> str:
-    heads = "".join(f"<th>{escape(head)}</th>" for head in rows[0])
-    body = "\n".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:]
-    )
-    return f"""
-<section>
-<h2>{escape(name)}</h2>
+<h2>{escape(title)}</h2>
 <div class="wide"><table>
 <thead>
 <tr>{heads}</tr>
@@ -157,27 +152,9 @@ def _table(name: str, rows: Sequence[Sequence[str]]) -> str:
 {body}
 </tbody>
 </table></div>
-</section>
+{below}</section>
 """
 
 
-def _cell(text: str, is_best: bool) -> str:
-    return f'<td class="best">{text}</td>' if is_best else f"<td>{text}</td>"
-
-
-def _meanings(p_target: float, ties: Ties) -> dict[str, str]:
-    tied = {
-        "baseline": "Equal scores are stepped through one by one, as in the FFSVC2022 baseline.",
-        "grouped": "Equal scores are one threshold.",
-    }
-    return {
-        "EER": "equal error rate: the error rate at the threshold where as large a share of target trials is"
-        f" rejected (misses) as of non-target trials is accepted (false alarms). {tied[ties]}",
-        "minDCF": "the smallest detection cost over all thresholds when a target trial has the prior"
-        f" {p_target:g} and both errors cost 1, divided by the cost of not listening at all;"
-        " 0 is perfect, 1 is useless.",
-        "Threshold": "a raw score, good for this system on trials like these; it does not carry over to"
-        " another system or another room.",
-        "DET curve": "misses against false alarms at every threshold, on axes where normally distributed"
-        " scores give a straight line.",
-    }
+def _cell(text: str, *, is_best: bool = False) -> str:
+    return f'<td class="best">{escape(text)}</td>' if is_best else f"<td>{escape(text)}</td>"

@@ -8,7 +8,7 @@ from scipy.special import ndtri
 
 from farvox.errors import FarvoxError, TrialError
 from farvox.metrics.detection import detection_error
-from farvox.report.det import COLOURS, INK, ScoreSet, det_figure, histogram_figure, inline_svg, save_figure
+from farvox.report.plots import COLOURS, INK, ScoreSet, det_figure, histogram_figure, inline_svg, save_figure
 
 
 def score_set(name="system", num_trials=400, gap=2.0):

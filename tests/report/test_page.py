@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 import numpy as np
 
 from farvox.metrics.detection import detection_error
-from farvox.report.det import ScoreSet
-from farvox.report.html import write_report
+from farvox.report.page import write_report
+from farvox.report.plots import ScoreSet
 
 VOID = {"meta", "br", "link", "img"}
 

@@ -1,4 +1,4 @@
-"""Pictures of a verification system: DET curve and score histogram, as PNG or SVG.
+"""Plots, as PNG or SVG: DET curve, score histogram, and the elbow of a number of clusters.
 
 Figures are made without pyplot: no global state, no window system.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from farvox.atomic import atomic_file
@@ -28,25 +29,9 @@ from farvox.metrics.detection import DetCurve, Ties, det_curve, equal_error_rate
 
 COLOURS = ("#2f7de1", "#e8590c", "#2b9a66", "#a05fd0", "#c79200", "#d6336c", "#0c8599", "#868e96")
 INK = "#5c6773"
-RATES = (
-    0.0001,
-    0.0002,
-    0.0005,
-    0.001,
-    0.002,
-    0.005,
-    0.01,
-    0.02,
-    0.05,
-    0.1,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-    0.6,
-    0.8,
-    0.9,
-)
+PERCENT = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 40, 50, 60, 80, 90)
+RATES = tuple(percent / 100 for percent in PERCENT)
+"""Error rates at which the axes of a DET curve may begin, end and have ticks."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +39,7 @@ class ScoreSet:
     """The scores of one system on one labelled trial list.
 
     Attributes:
-        name: what the system is called in legends and tables.
+        name: of the system, in legends and tables.
         scores: float [num_trials], higher is more alike.
         target: 1 for target trials, 0 for the others, [num_trials].
     """
@@ -71,14 +56,25 @@ def det_figure(systems: Sequence[ScoreSet], *, p_target: float = 0.01, ties: Tie
         TrialError: the scores or labels of a system are not usable, see `farvox.metrics.detection.validate`.
     """
     curves = [det_curve(system.scores, system.target, ties=ties) for system in systems]
-    figure, axes = _empty_figure(width=5.6, height=5.2)
-    low, high = _limits(systems, curves)
-    for system, curve, colour in zip(systems, curves, _colours(len(systems)), strict=True):
+    # The axes begin at the rate that the number of trials can resolve, and end some way above the EER.
+    fewest = min(min(int(s.target.sum()), len(s.target) - int(s.target.sum())) for s in systems)
+    worst = max(equal_error_rate(curve)[0] for curve in curves)
+    low = max([rate for rate in RATES if rate <= min(1 / fewest, 0.02)], default=RATES[0])
+    high = min([rate for rate in RATES if rate >= max(0.4, 1.5 * worst)], default=RATES[-1])
+
+    figure = _new_figure(width=5.6, height=5.2)
+    axes = figure.subplots()
+    _style(axes)
+    for n, (system, curve) in enumerate(zip(systems, curves, strict=True)):
+        colour = COLOURS[n % len(COLOURS)]
         eer, eer_threshold = equal_error_rate(curve)
         min_dcf, cost_threshold = min_detection_cost(curve, p_target=p_target)
-        frr, far = _drawn_points(curve, low, high)
+        # In normal deviates, thinned to the points that can be told apart: at most a few thousand.
+        frr, far = (ndtri(np.clip(rate, low / 2, (1 + high) / 2)) for rate in (curve.frr, curve.far))
+        seen = np.round(np.stack([frr, far]) * 200).astype(np.int64)
+        kept = np.append(True, np.any(seen[:, 1:] != seen[:, :-1], axis=0))
         label = f"{_plain(system.name)}  (EER {eer:.2%}, minDCF {min_dcf:.3f})"
-        axes.plot(far, frr, color=colour, linewidth=1.8, label=label)
+        axes.plot(far[kept], frr[kept], color=colour, linewidth=1.8, label=label)
         _mark(axes, curve, eer_threshold, color=colour, markersize=5)
         _mark(axes, curve, cost_threshold, color=colour, markersize=8, markerfacecolor="none")
     axes.plot(ndtri([low, high]), ndtri([low, high]), color=INK, linewidth=0.7, linestyle=":")
@@ -102,9 +98,8 @@ def histogram_figure(systems: Sequence[ScoreSet], *, num_bins: int = 80) -> Figu
         if edges[0] == edges[-2]:
             edges = np.linspace(edges[0] - 0.5, edges[0] + 0.5, num_bins + 1)
         for value, name, colour in ((0, "non-target", COLOURS[1]), (1, "target", COLOURS[0])):
-            share = (
-                np.histogram(system.scores[system.target == value], edges)[0] / (system.target == value).sum()
-            )
+            chosen = system.scores[system.target == value]
+            share = np.histogram(chosen, edges)[0] / len(chosen)
             axes.stairs(100 * share, edges, fill=True, color=colour, alpha=0.45, label=name)
             axes.stairs(100 * share, edges, color=colour, linewidth=1)
         axes.axvline(threshold, color=INK, linewidth=1, linestyle="--", label="EER threshold")
@@ -115,6 +110,29 @@ def histogram_figure(systems: Sequence[ScoreSet], *, num_bins: int = 80) -> Figu
     figure.legend(
         handles, labels, loc="outside upper left", ncols=3, frameon=False, fontsize=8, labelcolor=INK
     )
+    return figure
+
+
+def elbow_figure(numbers: Sequence[int], wccs: ArrayLike, chosen: int, *, truth: int | None = None) -> Figure:
+    """Intra-class cosine over the number of clusters; a line marks the elbow, another the truth, if known.
+
+    Args:
+        numbers: numbers of clusters tried, ascending [C].
+        wccs: their intra-class cosine [C].
+        chosen: the number at the elbow.
+        truth: the true number of speakers.
+    """
+    figure = _new_figure(width=5.6, height=3.6)
+    axes = figure.subplots()
+    axes.grid(color=INK, alpha=0.18, linewidth=0.6)
+    axes.plot(numbers, np.asarray(wccs), color=COLOURS[0], linewidth=1.8, marker="o", markersize=2.5)
+    axes.axvline(chosen, color=COLOURS[1], linewidth=1.2, label=f"elbow: {chosen}")
+    if truth is not None:
+        axes.axvline(truth, color=COLOURS[2], linewidth=1.2, linestyle="--", label=f"truth: {truth}")
+    if numbers[-1] > 20 * numbers[0] and all(a < b for a, b in pairwise(numbers)):
+        axes.set_xscale("log")
+    axes.set(xlabel="number of clusters", ylabel="intra-class cosine")
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
     return figure
 
 
@@ -165,13 +183,6 @@ def _new_figure(*, width: float, height: float) -> Figure:
     return figure
 
 
-def _empty_figure(*, width: float, height: float) -> tuple[Figure, Axes]:
-    figure = _new_figure(width=width, height=height)
-    axes = figure.subplots()
-    _style(axes)
-    return figure, axes
-
-
 def _style(axes: Axes) -> None:
     axes.set_facecolor("none")
     axes.grid(color=INK, alpha=0.18, linewidth=0.6)
@@ -188,30 +199,8 @@ def _plain(name: str) -> str:
     return (" " + name if name.startswith("_") else name).replace("$", r"\$")
 
 
-def _colours(count: int) -> list[str]:
-    return [COLOURS[n % len(COLOURS)] for n in range(count)]
-
-
-def _limits(systems: Sequence[ScoreSet], curves: Sequence[DetCurve]) -> tuple[float, float]:
-    """The smallest and largest rate of both axes: what the number of trials can resolve, round the EER."""
-    worst = max(equal_error_rate(curve)[0] for curve in curves)
-    fewest = min(min(int(s.target.sum()), len(s.target) - int(s.target.sum())) for s in systems)
-    low = max([rate for rate in RATES if rate <= min(1 / fewest, 0.02)], default=RATES[0])
-    high = min([rate for rate in RATES if rate >= max(0.4, 1.5 * worst)], default=RATES[-1])
-    return low, high
-
-
-def _drawn_points(
-    curve: DetCurve, low: float, high: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The curve in normal deviates, thinned to what can be seen: at most a few thousand points."""
-    frr, far = (ndtri(np.clip(rate, low / 2, (1 + high) / 2)) for rate in (curve.frr, curve.far))
-    seen = np.round(np.stack([frr, far]) * 200).astype(np.int64)
-    kept = np.append(True, np.any(seen[:, 1:] != seen[:, :-1], axis=0))
-    return frr[kept], far[kept]
-
-
 def _mark(axes: Axes, curve: DetCurve, threshold: float, **style: Any) -> None:
+    """Mark the point of a threshold."""
     n = int(np.argmax(curve.threshold == threshold))
     if 0 < curve.far[n] < 1 and 0 < curve.frr[n] < 1:  # a rate of 0 or 1 has no place on these axes
         axes.plot([ndtri(curve.far[n])], [ndtri(curve.frr[n])], "o", **style)
