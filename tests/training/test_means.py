@@ -11,7 +11,7 @@ from farvox.errors import RecipeError
 from farvox.recipe import merge, parse_recipe
 from farvox.training import trainer
 from farvox.training.distributed import World
-from farvox.training.means import draw_utterances, start_at_means
+from farvox.training.start import draw_utterances, start_at_means
 from farvox.zoo import load_model
 
 ALONE = World(0, 1, torch.device("cpu"))

@@ -26,7 +26,7 @@ EPOCH_FOLDER = re.compile(r"epoch_(\d+)$")
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where a run stands: the epoch just finished, what it is trained on, and the optimiser's plain numbers.
+    """The state of a run: the epoch just finished, its classes and data, the optimiser's plain numbers.
 
     Attributes:
         epoch: number of the epoch just finished.
@@ -48,7 +48,7 @@ class TrainingState:
 
 
 def checkpoint_folder(run_dir: Path, epoch: int) -> Path:
-    """Where the checkpoint of ``epoch`` lives."""
+    """The folder of the checkpoint of ``epoch``."""
     return run_dir / "checkpoints" / f"epoch_{epoch:03d}"
 
 

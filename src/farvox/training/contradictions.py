@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from farvox.errors import RecipeError
 from farvox.recipe import Recipe
-from farvox.training.freeze import EVERYTHING
+from farvox.training.network import EVERYTHING
 
 
 def refuse_contradictions(recipe: Recipe, num_processes: int) -> None:

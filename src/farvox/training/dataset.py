@@ -119,7 +119,7 @@ class ChunkDataset(Dataset[Example]):
         return Example(wav_T, label, masks, chunk.position, clean_T if self.keep_clean else None)
 
     def is_remote(self, row: int) -> bool:
-        """Whether an utterance has to come over a network."""
+        """The audio of a row comes over a network."""
         return is_remote(self.table.wav_paths[row])
 
 

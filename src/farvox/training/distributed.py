@@ -21,7 +21,7 @@ from farvox.zoo import pick_device
 
 @dataclass(frozen=True)
 class World:
-    """Who this process is among the ranks, and where it computes."""
+    """The place of this process among the ranks, and its device."""
 
     rank: int
     size: int

@@ -25,14 +25,14 @@ _Place = tuple[int, int, int]  # epoch, position, row of the table
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one forward-backward pass takes.
+    """The input of one forward-backward pass.
 
     Attributes:
         wav_BT: chunks, augmented; their features (feats_BFM) where the workers compute these.
         labels_B: their classes.
         masks_BK4: their SpecAugment masks.
         positions: where they stand in the epoch.
-        clean_BT: the same before augmentation, where a teacher is to hear them.
+        clean_BT: the same before augmentation, where there is a teacher.
     """
 
     wav_BT: Tensor

@@ -1,4 +1,4 @@
-"""What a run says: one line an epoch, a progress bar, JSONL for machines, TensorBoard on request."""
+"""The log of a run: one line an epoch, a progress bar, JSONL for machines, TensorBoard on request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ class RunLog:
         self._text = (run_dir / "train.log").open("a", encoding="utf-8")
         self._jsonl = (run_dir / "log.jsonl").open("a", encoding="utf-8")
         if tensorboard:
-            self._writer = _summary_writer(run_dir / "tensorboard")
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise MissingExtraError(
+                    "log.tensorboard needs TensorBoard: pip install 'farvox[train]'"
+                ) from None
+            self._writer = SummaryWriter(str(run_dir / "tensorboard"))
         self._progress = ProgressLine("train", total_steps)
 
     def __enter__(self) -> RunLog:
@@ -75,11 +81,3 @@ class RunLog:
         print(json.dumps(record), file=self._jsonl, flush=True)
         for name, value in figures.items() if self._writer else ():
             self._writer.add_scalar(f"{kind}/{name}", value, done)
-
-
-def _summary_writer(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise MissingExtraError("log.tensorboard needs TensorBoard: pip install 'farvox[train]'") from None
-    return SummaryWriter(str(folder))

@@ -1,4 +1,4 @@
-"""What training minimises: classification, agreement with a teacher, and nearness to the starting weights.
+"""The training objective: classification, agreement with a teacher, nearness to the starting weights.
 
 Shape suffixes: B utterance, T sample, F frame, M mel, C class, E embedding.
 """
@@ -18,7 +18,7 @@ from farvox.training.sharded import ShardedHead
 
 
 class Losses(NamedTuple):
-    """What one forward pass finds; scalars."""
+    """The results of one forward pass; scalars."""
 
     loss: Tensor
     """Mean over the utterances of all that is minimised."""
@@ -65,22 +65,18 @@ class TrainingModel(nn.Module):
         emb_BE = self._embed(feats_BFM)
         loss = num_right = distance = torch.zeros((), device=emb_BE.device)
         if self.classify:
-            entropy, num_right = self._classify(emb_BE, labels_B)
+            if isinstance(self.head, ShardedHead):
+                entropy, num_right = self.head(emb_BE, labels_B)
+            else:
+                logits_BC = widen(self.head(emb_BE, labels_B))
+                with torch.no_grad():
+                    num_right = (logits_BC.argmax(dim=1) == labels_B).sum()
+                entropy = F.cross_entropy(logits_BC, labels_B)
             loss = self.classify * entropy
         if target_BE is not None:
             distance = 1.0 - F.cosine_similarity(emb_BE.float(), target_BE.float()).mean()
             loss = loss + self.distill * distance
         return Losses(loss, num_right, distance.detach())
-
-    def _classify(self, emb_BE: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy, and utterances whose class was guessed."""
-        if isinstance(self.head, ShardedHead):
-            entropy, num_right = self.head(emb_BE, labels_B)
-            return entropy, num_right
-        logits_BC = widen(self.head(emb_BE, labels_B))
-        with torch.no_grad():
-            num_right = (logits_BC.argmax(dim=1) == labels_B).sum()
-        return F.cross_entropy(logits_BC, labels_B), num_right
 
 
 class Teacher:

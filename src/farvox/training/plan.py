@@ -24,7 +24,7 @@ ORDER_STREAM = 1
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """Which row of the training table stands at which position of which epoch.
+    """The row of the training table at every position of every epoch.
 
     Attributes:
         seed: the run's seed.
@@ -93,7 +93,10 @@ class EpochPlan:
         if not self.domain_weights:
             return _sequence(rng, self.speakers_N, self.num_positions, self.sampling)
         assert self.domains_N is not None
-        slots = self._domain_slots(rng)
+        # Domain of every position: the same share in each batch, shuffled within it.
+        pattern = np.repeat(np.arange(len(self.domain_weights)), self._examples_per_domain())
+        num_batches = -(-self.num_positions // self.batch_size)
+        slots = rng.permuted(np.tile(pattern, (num_batches, 1)), axis=1).reshape(-1)[: self.num_positions]
         rows = np.empty(self.num_positions, dtype=np.int64)
         for domain in range(len(self.domain_weights)):
             members = np.flatnonzero(self.domains_N == domain)
@@ -107,19 +110,12 @@ class EpochPlan:
         return rows
 
     def _examples_per_domain(self) -> Index:
-        """How many examples of a batch each domain has: the weights' shares, by largest remainder."""
+        """Examples of each domain in a batch: the weights' shares, by largest remainder."""
         weights = np.asarray(self.domain_weights, dtype=np.float64)
         shares = weights / weights.sum() * self.batch_size
         counts: Index = np.floor(shares).astype(np.int64)
         counts[np.argsort(counts - shares, kind="stable")[: self.batch_size - counts.sum()]] += 1
         return counts
-
-    def _domain_slots(self, rng: np.random.Generator) -> Index:
-        """Domain of every position: the same share in each batch, shuffled within it."""
-        pattern = np.repeat(np.arange(len(self.domain_weights)), self._examples_per_domain())
-        num_batches = -(-self.num_positions // self.batch_size)
-        slots = rng.permuted(np.tile(pattern, (num_batches, 1)), axis=1)
-        return slots.reshape(-1)[: self.num_positions]
 
 
 def _sequence(rng: np.random.Generator, speakers_N: Index, length: int, sampling: str) -> Index:

@@ -185,7 +185,7 @@ class ShardedHead(nn.Module):
         return (self._drawn.unsqueeze(1) * each + centres).flatten()
 
     def _moment_keys(self, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> set[str]:
-        """Which of an optimiser's packed tensors have a row for each of the head's."""
+        """The names of an optimiser's packed tensors that have a row for each of the head's."""
         parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
         heads = {id(weight) for weight in self.part.parameters()}
         ours = {str(number) for number, weight in enumerate(parameters) if id(weight) in heads}

@@ -1,4 +1,7 @@
-"""Where a training run starts from: new weights, or a model with its front-end and classifier."""
+"""The start of a training run: new weights, or a model with its front-end and classifier.
+
+Shape suffixes: N utterance (of a class), E embedding, T sample, V speed, S speaker.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
+from torch.nn import functional
 
-from farvox.errors import RecipeError
+from farvox.audio.files import read_audio
+from farvox.augment.speed import change_speed
+from farvox.errors import AudioError, RecipeError
 from farvox.features.frontend import FrontEndConfig
 from farvox.models.base import EmbeddingNetwork
-from farvox.models.margin import Head
+from farvox.models.margin import CosineHead, Head
+from farvox.rng import rng_for
 from farvox.training.checkpoint import load_state
+from farvox.training.dataset import fit_length
+from farvox.training.distributed import World
 from farvox.training.table import TrainingTable
-from farvox.zoo import fill, find_model, read_config, read_weights
+from farvox.zoo import Model, TorchEmbedder, fill, find_model, read_config, read_weights
 
 _IDLE = "idle "
+
+MEANS_STREAM = 2
+"""Stream of `rng_for` that draws the utterances of the means."""
+
+LONGEST_SECONDS = 10.0
+"""Length of the beginning of an utterance that is embedded."""
+
+Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -77,7 +97,7 @@ class StartingPoint:
 
 
 def starting_point(model: str, features: Mapping[str, Any], network: Mapping[str, Any]) -> StartingPoint:
-    """What the recipe's ``init.model``, ``[features]`` and ``[model]`` come to.
+    """The start that ``init.model``, ``[features]`` and ``[model]`` of a recipe describe.
 
     A model brings its front-end and architecture along; what the recipe says besides must agree.
 
@@ -149,3 +169,90 @@ def idle_names(count: object) -> list[str]:
 
 def _speaking(classes: Sequence[str]) -> list[str]:
     return [name for name in classes if not name.startswith(_IDLE)]
+
+
+def start_at_means(
+    head: Head,
+    model: Model,
+    table: TrainingTable,
+    labels_VS: Index,
+    *,
+    speeds: Sequence[float],
+    utterances: int,
+    seed: int,
+    world: World,
+    first_class: int = 0,
+) -> None:
+    """Set the rows of ``head`` to the length-normalised means of its speakers' length-normalised embeddings.
+
+    With several centres a class, its utterances are dealt out among them. Rows that no speaker has stay
+    as they are. All ranks call this together; each embeds its share.
+
+    Args:
+        head: of cosines; changed in place.
+        model: the starting model, left in evaluation mode.
+        table: the training utterances.
+        labels_VS: class of each speaker at each speed.
+        speeds: speed factors, V of them.
+        utterances: most utterances of each speaker that are embedded, at each speed.
+        seed: of the run; draws them.
+        world: the ranks.
+        first_class: the class of the head's first row, where it holds a part of them.
+
+    Raises:
+        RecipeError: the head has no cosines.
+        AudioError: an utterance cannot be read; names it.
+    """
+    if not isinstance(head, CosineHead):
+        raise RecipeError(
+            "init.classifier = 'means' needs a head of cosines: head.name = 'aam', for instance"
+        )
+    embedder = TorchEmbedder(model)
+    rows_N = draw_utterances(table.speakers_N, utterances, seed)
+    used = [(int(row), variant) for variant in range(len(speeds)) for row in rows_N]
+    mine = used[world.rank :: world.size]
+    local_NE = np.empty((len(mine), embedder.embedding_dim), dtype=np.float32)
+
+    def embed_one(number: int) -> None:
+        row, variant = mine[number]
+        path, rate = table.wav_paths[row], embedder.sample_rate
+        try:
+            wav_T = read_audio(path, num_samples=int(LONGEST_SECONDS * rate), sample_rate=rate)
+            if len(wav_T) == 0:
+                raise AudioError(f"{path}: the file has no samples")
+            wav_T = change_speed(wav_T, speeds[variant])
+            local_NE[number] = embedder.embed(fit_length(wav_T, max(len(wav_T), embedder.min_samples)))
+        except AudioError as error:
+            raise AudioError(f"utterance '{table.utt_ids[row]}': {error}") from None
+
+    with embedder.side_by_side() as pool:
+        for _ in pool.map(embed_one, range(len(mine))):
+            pass
+    local = torch.from_numpy(local_NE).to(world.device)
+    emb_NE = functional.normalize(world.gather_rows(local, len(used)))
+    classes_N = np.array([labels_VS[variant, table.speakers_N[row]] for row, variant in used])
+    classes_N -= first_class
+    here_N = (classes_N >= 0) & (classes_N < head.num_classes)
+    emb_NE, classes_N, per_class = emb_NE[torch.from_numpy(here_N)], classes_N[here_N], head.num_subcentres
+
+    # Sums of the embeddings of every centre; a centre that got none has those of its class.
+    order = np.argsort(classes_N, kind="stable")
+    _, starts, counts = np.unique(classes_N[order], return_index=True, return_counts=True)
+    within_N = np.empty(len(order), dtype=np.int64)
+    within_N[order] = np.arange(len(order)) - np.repeat(starts, counts)
+    centres_N = torch.from_numpy(classes_N * per_class + within_N % per_class).to(emb_NE.device)
+    sums = emb_NE.new_zeros(head.num_classes * per_class, emb_NE.shape[1]).index_add(0, centres_N, emb_NE)
+    of_class = sums.view(head.num_classes, per_class, -1).sum(dim=1).repeat_interleave(per_class, dim=0)
+    centres = torch.where(sums.norm(dim=1, keepdim=True) > 0, sums, of_class)
+    present = centres.norm(dim=1) > 0
+    with torch.no_grad():
+        head.weight[present] = functional.normalize(centres[present]).to(head.weight)
+
+
+def draw_utterances(speakers_N: Index, most: int, seed: int) -> Index:
+    """Row numbers of at most ``most`` utterances of every speaker, speaker by speaker."""
+    shuffled_N = rng_for(seed, 0, 0, MEANS_STREAM).permutation(len(speakers_N))
+    rows_N: Index = shuffled_N[np.argsort(speakers_N[shuffled_N], kind="stable")]
+    _, starts, counts = np.unique(speakers_N[rows_N], return_index=True, return_counts=True)
+    within_N = np.arange(len(rows_N)) - np.repeat(starts, counts)
+    return rows_N[within_N < most]

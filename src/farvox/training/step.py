@@ -6,7 +6,7 @@ Shape suffixes: B utterance, F frame, M mel, E embedding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from farvox.errors import NonFiniteLossError
 from farvox.features.specaugment import apply_masks
-from farvox.training.guard import Guard
 from farvox.training.loader import Batch
 from farvox.training.objective import Anchor, Losses, Teacher
 from farvox.training.sharded import ShardedHead
@@ -25,7 +25,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step found; tensors stay on the device until someone looks."""
+    """Figures of one step; tensors stay on the device until they are read."""
 
     loss: Tensor
     num_right: Tensor
@@ -90,10 +90,23 @@ class Stepper:
         """
         self.guard.remember()
         self.optimizer.zero_grad(set_to_none=True)
+        model = self.model
+        if self.shard is not None and not any(p.requires_grad for p in self.shared):
+            model = getattr(model, "module", model)  # DDP would wait for gradients of its own
+        autocast = AUTOCAST.get(self.precision)
         loss_sum, num_right, distance = torch.zeros(3, device=self.device)
         for number, batch in enumerate(micro_batches, 1):
-            with self._no_sync(last=number == len(micro_batches)):
-                found = self._forward(batch.to(self.device))
+            without_sync = isinstance(model, DistributedDataParallel) and number < len(micro_batches)
+            with model.no_sync() if without_sync else nullcontext():
+                here = batch.to(self.device)
+                with torch.no_grad():
+                    feats_BFM = apply_masks(self.frontend(here.wav_BT), here.masks_BK4)
+                    clean_BFM = None if here.clean_BT is None else self.frontend(here.clean_BT)
+                with torch.autocast(self.device.type, autocast, enabled=autocast is not None):
+                    target_BE = None
+                    if self.teacher and clean_BFM is not None:
+                        target_BE = self.teacher.embed(clean_BFM)
+                    found: Losses = model(feats_BFM, here.labels_B, target_BE)
                 self.scaler.scale(found.loss / len(micro_batches)).backward()  # type: ignore[no-untyped-call]
             loss_sum += found.loss.detach() / len(micro_batches)
             num_right += found.num_right
@@ -101,55 +114,91 @@ class Stepper:
         self.scaler.unscale_(self.optimizer)
         if self.anchor:
             self.anchor.pull()
-        grad_norm = self._grad_norm()
+        grad_norm = torch.nn.utils.get_total_norm([p.grad for p in self.shared if p.grad is not None])
+        if self.shard is not None:  # also those of the head's other shards: the same on every rank
+            gradients = [p.grad for p in self.shard.parameters() if p.grad is not None]
+            own = torch.nn.utils.get_total_norm(gradients)
+            squares = self.shard.world.sum(own.to(self.device).square())
+            grad_norm = (squares + grad_norm.to(self.device).square()).sqrt()
         if self.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, grad_norm)
-        # An overflow of a finite loss is mended by a smaller scale.
-        forgiven = torch.isfinite(loss_sum) if self.scaler.is_enabled() else None
-        self._update(unless=self.guard.watch(loss_sum, grad_norm, forgiven=forgiven))
+        # The overflow of a finite loss is no fault: the scaler takes a smaller scale.
+        overflow = torch.isfinite(loss_sum) if self.scaler.is_enabled() else None
+        # The optimiser leaves its step out on the device where this is 1.
+        self.optimizer.found_inf = self.guard.watch(loss_sum, grad_norm, overflow=overflow)  # type: ignore[attr-defined]
+        self.optimizer.step()
+        del self.optimizer.found_inf  # type: ignore[attr-defined]
+        self.scaler.update()
         if look or self.device.type == "cpu":
             self.guard.look()
         return StepResult(loss_sum, num_right, distance, grad_norm)
 
-    def _grad_norm(self) -> Tensor:
-        """Of all weights, also those of a head's other shards: the same on every rank."""
-        shared = torch.nn.utils.get_total_norm([p.grad for p in self.shared if p.grad is not None])
-        if self.shard is None:
-            return shared
-        gradients = [p.grad for p in self.shard.parameters() if p.grad is not None]
-        own = torch.nn.utils.get_total_norm(gradients)
-        squares = self.shard.world.sum(own.to(self.device).square())
-        return (squares + shared.to(self.device).square()).sqrt()
 
-    def _update(self, *, unless: Tensor) -> None:
-        """The optimiser's step, left out on the device where ``unless`` is 1."""
-        self.optimizer.found_inf = unless  # type: ignore[attr-defined]
-        self.optimizer.step()
-        del self.optimizer.found_inf  # type: ignore[attr-defined]
-        self.scaler.update()
+class Guard:
+    """Keeps weights and BatchNorm's statistics as they are from the first fault on, until `look` is called.
 
-    def _forward(self, batch: Batch) -> Losses:
-        with torch.no_grad():
-            feats_BFM = apply_masks(self.frontend(batch.wav_BT), batch.masks_BK4)
-            clean_BFM = None if batch.clean_BT is None else self.frontend(batch.clean_BT)
-        with torch.autocast(
-            self.device.type, AUTOCAST.get(self.precision), enabled=self.precision in AUTOCAST
-        ):
-            target_BE = self.teacher.embed(clean_BFM) if self.teacher and clean_BFM is not None else None
-            losses: Losses = self._model_now()(feats_BFM, batch.labels_B, target_BE)
-        return losses
+    All is arithmetic on the device, so that a step does not wait for it. A step whose gradient is not finite
+    is not taken, nor is any after it: `look` puts the statistics back to what they were before the faulty
+    step, and raises.
 
-    def _model_now(self) -> nn.Module:
-        """The model, without DDP where only a shard is trained: DDP would wait for its own gradients."""
-        if self.shard is None or any(p.requires_grad for p in self.shared):
-            return self.model
-        model: nn.Module = getattr(self.model, "module", self.model)
-        return model
+    Args:
+        model: whose buffers are kept.
+        device: where it computes.
+    """
 
-    def _no_sync(self, *, last: bool) -> AbstractContextManager[None]:
-        if isinstance(self.model, DistributedDataParallel) and not last:
-            return self.model.no_sync()
-        return nullcontext()
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self.model = model
+        self._steps = 0
+        self._found = torch.zeros(4, device=device)  # fault (0 or 1), its loss, gradient norm, step
+        self._kept: list[Tensor] = []
+
+    def remember(self) -> None:
+        """Keep the statistics as they are before a step's first forward pass."""
+        now = [torch.cat([b.flatten() for b in group]) for group in self._buffers()]
+        is_faulty = self._found[0] > 0
+        kept = zip(self._kept, now, strict=True) if self._kept else ()
+        self._kept = [torch.where(is_faulty, before, after) for before, after in kept] or now
+        self._steps += 1
+
+    def watch(self, loss: Tensor, grad_norm: Tensor, *, overflow: Tensor | None = None) -> Tensor:
+        """1.0 where the step must not be taken, else 0.0: the ``found_inf`` of torch's fused optimisers.
+
+        Args:
+            loss: of the step.
+            grad_norm: of its gradient, over all ranks.
+            overflow: where true, the step is left out, and it is no fault.
+        """
+        is_finite = torch.isfinite(grad_norm)
+        is_fault = ~is_finite if overflow is None else ~is_finite & ~overflow
+        step = torch.full_like(loss, self._steps)
+        fault = torch.stack([is_fault.float(), loss, grad_norm, step]).float()
+        self._found = torch.where((self._found[0] == 0) & is_fault, fault, self._found)
+        return torch.maximum(self._found[0], (~is_finite).float())
+
+    def look(self) -> None:
+        """Wait for the device, and see whether all is well.
+
+        Raises:
+            NonFiniteLossError: a gradient was not finite; all is as before that step.
+        """
+        fault, loss, grad_norm, step = self._found.tolist()
+        if not fault:
+            return
+        for group, kept in zip(self._buffers(), self._kept, strict=True):
+            for buffer, before in zip(group, torch.split(kept, [b.numel() for b in group]), strict=True):
+                buffer.copy_(before.view_as(buffer))
+        raise NonFiniteLossError(
+            f"loss {loss:.4g}, gradient norm {grad_norm:.4g}; the weights were not touched. "
+            "Lower optim.lr, set optim.clip_norm, or look for damaged audio with 'farvox check'",
+            steps_ago=self._steps - int(step),
+        )
+
+    def _buffers(self) -> list[list[Tensor]]:
+        """By type: they are kept in one piece."""
+        groups: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in self.model.buffers():
+            groups.setdefault(buffer.dtype, []).append(buffer)
+        return list(groups.values())
 
 
 def build_optimizer(

@@ -30,16 +30,21 @@ from farvox.training.contradictions import refuse_contradictions
 from farvox.training.dataset import ChunkDataset
 from farvox.training.distributed import World, synchronise_batchnorm
 from farvox.training.example import mask_law, open_augmenter
-from farvox.training.freeze import Frozen, find_frozen
 from farvox.training.loader import Batch, load_batches
 from farvox.training.log import RunLog
-from farvox.training.means import start_at_means
+from farvox.training.network import Frozen, find_frozen, recompute_stages
 from farvox.training.objective import Anchor, Teacher, TrainingModel
 from farvox.training.plan import EpochPlan, StepBatches
-from farvox.training.recompute import recompute_stages
 from farvox.training.schedule import Schedule
 from farvox.training.sharded import Packed, ShardedHead
-from farvox.training.start import StartingPoint, class_names, idle_names, reserved_speakers, starting_point
+from farvox.training.start import (
+    StartingPoint,
+    class_names,
+    idle_names,
+    reserved_speakers,
+    start_at_means,
+    starting_point,
+)
 from farvox.training.step import Stepper, build_optimizer
 from farvox.training.table import TrainingTable
 from farvox.training.validate import Validation

@@ -5,7 +5,7 @@ import torch
 
 from farvox.errors import RecipeError
 from farvox.models.registry import build_model
-from farvox.training.freeze import find_frozen
+from farvox.training.network import find_frozen
 
 SIZES = {"num_mels": 24, "channels": 32, "embedding_dim": 16, "bottleneck": 16}
 
