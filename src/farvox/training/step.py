@@ -96,8 +96,8 @@ class Stepper:
         autocast = AUTOCAST.get(self.precision)
         loss_sum, num_right, distance = torch.zeros(3, device=self.device)
         for number, batch in enumerate(micro_batches, 1):
-            without_sync = isinstance(model, DistributedDataParallel) and number < len(micro_batches)
-            with model.no_sync() if without_sync else nullcontext():
+            more = number < len(micro_batches)
+            with model.no_sync() if isinstance(model, DistributedDataParallel) and more else nullcontext():
                 here = batch.to(self.device)
                 with torch.no_grad():
                     feats_BFM = apply_masks(self.frontend(here.wav_BT), here.masks_BK4)
