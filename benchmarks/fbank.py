@@ -18,7 +18,8 @@ import torch
 from _bench import Bench, at_least
 
 from farvox.audio.files import read_audio
-from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.features.fbank import build_frontend
+from farvox.features.frontend import FrontEndConfig
 
 SECONDS = 2.015  # 200 frames
 

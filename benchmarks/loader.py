@@ -28,7 +28,8 @@ from torch.utils.data import DataLoader, Dataset
 from farvox.audio.files import write_audio
 from farvox.augment.chain import build_augmenter
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
-from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.features.fbank import build_frontend
+from farvox.features.frontend import FrontEndConfig
 from farvox.features.specaugment import draw_masks
 from farvox.training.dataset import ChunkDataset
 from farvox.training.loader import load_batches

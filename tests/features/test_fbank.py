@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from farvox.errors import AudioError
-from farvox.features.frontend import KINDS, FrontEndConfig, build_frontend
+from farvox.features.fbank import build_frontend
+from farvox.features.frontend import KINDS, FrontEndConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 WAVEFORMS = runpy.run_path(str(GOLDEN / "make_features.py"))["waveforms"]()
@@ -247,3 +248,39 @@ def test_dither_is_a_function_of_the_waveform_alone():
 def test_dither_lifts_silence_from_the_floor():
     feats_FM = features(np.zeros(16000, dtype=np.float32), dither=1.0, mean="none")
     assert feats_FM.min() > -12  # the floor is -15.9
+
+
+def waveform(**values):
+    return build_frontend(FrontEndConfig(kind="waveform", num_mels=160, **values))
+
+
+def off_centre(num_samples=1000):
+    return 0.3 + 0.1 * torch.randn(3, num_samples, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_frames_put_together_are_the_waveform():
+    wav_BT = off_centre()
+    feats_BFM = waveform(mean="none")(wav_BT)
+    assert feats_BFM.shape == (3, 6, 160)
+    assert torch.equal(feats_BFM.flatten(1), wav_BT[:, :960])
+
+
+def test_the_waveform_is_brought_to_zero_mean_and_unit_variance():
+    wav_BT = waveform()(off_centre()).flatten(1)
+    torch.testing.assert_close(wav_BT.mean(dim=1), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(wav_BT.var(dim=1, correction=0), torch.ones(3), atol=1e-4, rtol=0)
+
+
+def test_silence_stays_silent():
+    assert torch.equal(waveform()(torch.zeros(1, 320)), torch.zeros(1, 2, 160))
+
+
+def test_a_chunk_of_300_frames_is_three_seconds():
+    config = FrontEndConfig(kind="waveform", num_mels=160)
+    assert config.num_samples_for(300) == 48_000
+    assert [waveform()(torch.zeros(1, n)).shape[1] for n in (160, 319, 320)] == [1, 1, 2]
+
+
+def test_less_than_a_frame_is_refused():
+    with pytest.raises(AudioError, match="159 samples are too few for one frame of features: 160"):
+        waveform()(torch.zeros(1, 159))

@@ -7,7 +7,8 @@ import torch
 from farvox.audio.files import read_audio, write_audio
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import AudioError
-from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.features.fbank import build_frontend
+from farvox.features.frontend import FrontEndConfig
 from farvox.models.registry import build_model
 from farvox.pipelines.extract import extract
 from farvox.zoo import Model, TorchEmbedder

@@ -6,7 +6,8 @@ import torch
 
 from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.errors import AudioError
-from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.features.fbank import build_frontend
+from farvox.features.frontend import FrontEndConfig
 from farvox.features.specaugment import draw_masks
 from farvox.training.dataset import ChunkDataset
 from farvox.training.loader import collate, load_batches

@@ -5,7 +5,8 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from farvox.errors import NonFiniteLossError
-from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.features.fbank import build_frontend
+from farvox.features.frontend import FrontEndConfig
 from farvox.models.registry import build_head, build_model
 from farvox.training.loader import Batch
 from farvox.training.objective import TrainingModel

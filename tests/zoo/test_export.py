@@ -10,7 +10,8 @@ import torch
 import farvox
 from farvox.audio.files import read_audio
 from farvox.errors import ModelError
-from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.features.fbank import build_frontend
+from farvox.features.frontend import FrontEndConfig
 from farvox.models.registry import MODELS, build_model
 from farvox.zoo import Card, Model, load_model
 from farvox.zoo.export import OPSET, export_onnx, parity_of, parity_signals

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.errors import CheckpointError, ModelError
-from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.features.fbank import build_frontend
+from farvox.features.frontend import FrontEndConfig
 from farvox.models.registry import build_model
 from farvox.zoo import LAYOUTS, import_checkpoint, import_embeddings, load_model
 

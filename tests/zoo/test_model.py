@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from farvox.errors import AudioError, CheckpointError, ModelError
-from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.features.fbank import build_frontend
+from farvox.features.frontend import FrontEndConfig
 from farvox.models.registry import build_model
 from farvox.zoo import Card, find_model, load_model, save_model
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from farvox.errors import ModelError
-from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.features.fbank import build_frontend
+from farvox.features.frontend import FrontEndConfig
 from farvox.machine import has_bf16
 from farvox.models.registry import build_model
 from farvox.models.resnet import fold_batch_norms

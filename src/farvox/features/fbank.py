@@ -1,8 +1,9 @@
-"""Log-mel features, batched and on the device of the waveform.
+"""The modules that turn waveforms into features, batched and on the device of the waveform.
 
 `KaldiFbank` follows Kaldi's ``compute-fbank-feats`` (Povey et al., 2011), `FfsvcMel` the mel spectrogram of
-the FFSVC2022 baseline, `SpeechBrainFbank` the filterbank of SpeechBrain's recipes. All share one road:
-frames -> window -> power spectrum -> mel filters -> log.
+the FFSVC2022 baseline, `SpeechBrainFbank` the filterbank of SpeechBrain's recipes. All share the steps
+frames -> window -> power spectrum -> mel filters -> log. `Waveform` passes the samples on, for networks that
+learn their own features (WavLM).
 
 Shape suffixes: B utterance, T sample, F frame, N sample of a frame, K frequency bin, M mel.
 """
@@ -12,7 +13,8 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from farvox.features.kiss import KissPower
 _EPSILON = float(np.finfo(np.float32).eps)
 _FAINT = math.log(1e7)  # so far below the loudest filter of its frame
 _CACHED_FRAMES = 256  # a CPU is twice as fast when what it works on stays in its cache
+_VARIANCE_EPSILON = 1e-7  # as in the feature extractor that WavLM is published with
 _BANDS = 4  # the mel filters in groups, each multiplied with the frequencies it hears only
 
 
@@ -304,6 +307,56 @@ class SpeechBrainFbank(_LogMel):
         """Decibels raised to 80 below the utterance's loudest, then the mean over time removed."""
         lowest_B11 = log_mel_BFM.amax(dim=(1, 2), keepdim=True) - 80
         return super().levelled(torch.maximum(log_mel_BFM, lowest_B11))
+
+
+class Waveform(nn.Module):
+    """The samples themselves in frames that do not overlap; the rest after the last whole frame is dropped.
+
+    A frame is the next ``num_mels`` samples, so that the network can put the waveform together again, and
+    chunks and the shortest utterance are counted in frames as for any front-end. With ``mean = "utterance"``
+    the waveform is brought to zero mean and unit variance first, which WavLM Large was trained with; ``none``
+    leaves it in [-1, 1], as WavLM Base and Base+ had it.
+
+    Args:
+        config: a `FrontEndConfig` of kind "waveform".
+    """
+
+    def __init__(self, config: FrontEndConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, wav_BT: Tensor) -> Tensor:
+        """Cut a batch of waveforms of one length; see `KaldiFbank.forward` for types and errors."""
+        self.config.refuse_too_short(wav_BT.shape[-1])
+        size = self.config.num_mels
+        with torch.autocast(wav_BT.device.type, enabled=False):
+            wav_BT = wav_BT[:, : wav_BT.shape[-1] // size * size].float()
+            if self.config.mean == "utterance":
+                centred_BT = wav_BT - wav_BT.mean(dim=-1, keepdim=True)
+                variance_B1 = centred_BT.square().mean(dim=-1, keepdim=True)
+                wav_BT = centred_BT * torch.rsqrt(variance_B1 + _VARIANCE_EPSILON)
+            return wav_BT.reshape(wav_BT.shape[0], -1, size)
+
+
+def build_frontend(config: FrontEndConfig, *, exact: bool = True) -> nn.Module:
+    """Build the module that computes the features.
+
+    Args:
+        config: a front-end, in full.
+        exact: let Kaldi's features agree with Kaldi's own roundings in filters that hold next to nothing.
+            Training does without: at a speed below 1 every frame has such filters.
+
+    Returns:
+        a module without parameters and with an empty state dict: wav_BT (samples in [-1, 1], all of one
+        length) -> feats_BFM float32 (B utterance, F frame, M mel, or sample of a frame).
+    """
+    kinds: dict[str, Callable[[FrontEndConfig], nn.Module]] = {
+        "kaldi-fbank": partial(KaldiFbank, exact=exact),
+        "ffsvc-mel": FfsvcMel,
+        "speechbrain-fbank": SpeechBrainFbank,
+        "waveform": Waveform,
+    }
+    return kinds[config.kind](config)
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from farvox.errors import CheckpointError, NonFiniteLossError, RecipeError
-from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.features.fbank import build_frontend
+from farvox.features.frontend import FrontEndConfig
 from farvox.machine import has_bf16, is_channels_last, keep_freed_memory, resolve_precision
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.margin import Head

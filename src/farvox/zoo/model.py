@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import farvox
 from farvox.atomic import atomic_file, write_json
 from farvox.errors import CheckpointError, MissingExtraError, ModelError
-from farvox.features.frontend import FrontEndConfig, build_frontend
+from farvox.features.frontend import FrontEndConfig
 from farvox.zoo.card import CARD
 
 if TYPE_CHECKING:
@@ -138,6 +138,7 @@ def load_folder(folder: Path, device: str = "cpu") -> Model:
         MissingExtraError: torch is not installed.
     """
     require_torch()
+    from farvox.features.fbank import build_frontend
     from farvox.models.registry import build_model
 
     device = pick_device(device)
