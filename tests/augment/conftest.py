@@ -18,7 +18,7 @@ def data_dir(folder, paths):
     return folder
 
 
-def made_dir(folder, waves):
+def dir_of(folder, waves):
     """A data dir of waveforms."""
     for i, wav_T in enumerate(waves):
         (folder / "wav").mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def decaying_rir(rng, direct, length=4000):
 
 
 @pytest.fixture(scope="session")
-def made_banks(tmp_path_factory):
+def made_dirs(tmp_path_factory):
     """Data dirs of noise, music, speech and rirs, as `build_augmenter` takes them; small and made up."""
     root, rng = tmp_path_factory.mktemp("banks"), np.random.default_rng(5)
     lengths = (5000, 20000, 40000, 8000)
@@ -44,7 +44,7 @@ def made_banks(tmp_path_factory):
         for name in ("noise", "music", "speech")
     }
     rirs = [decaying_rir(rng, direct) for direct in (0, 40, 300)]
-    return {name: [made_dir(root / name, waves)] for name, waves in (noises | {"rirs": rirs}).items()}
+    return {name: [dir_of(root / name, waves)] for name, waves in (noises | {"rirs": rirs}).items()}
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +55,7 @@ def corpora():
 
 
 @pytest.fixture(scope="session")
-def real_banks(corpora, tmp_path_factory):
+def real_dirs(corpora, tmp_path_factory):
     """Data dirs of real noise, music, speech and rirs."""
     root = tmp_path_factory.mktemp("real")
     sources = {

@@ -9,8 +9,8 @@ from farvox.augment.baseline import (
     HomeworkMixture,
     add_baseline_noise,
 )
-from farvox.augment.noise import NoiseBank
-from farvox.augment.reverb import RirBank
+from farvox.augment.noise import NoiseSet
+from farvox.augment.reverb import RirSet
 from farvox.augment.speed import change_tempo
 from farvox.farfield.mixing import power
 from farvox.rng import rng_for
@@ -19,9 +19,9 @@ RATE = 16000
 
 
 @pytest.fixture(scope="module")
-def banks(made_banks):
-    noise, music = NoiseBank.open(made_banks["noise"]), NoiseBank.open(made_banks["music"])
-    return noise, music, RirBank.open(made_banks["rirs"])
+def banks(made_dirs):
+    noise, music = NoiseSet.open(made_dirs["noise"]), NoiseSet.open(made_dirs["music"])
+    return noise, music, RirSet.open(made_dirs["rirs"])
 
 
 def replay(rng, num_samples, noise, music):

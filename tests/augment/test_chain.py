@@ -16,19 +16,19 @@ KINDS = ["none", "farvox", "ffsvc", "homework"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_chunk_depends_on_its_stream_and_on_nothing_else(kind, made_banks, speech):
-    augmenter = build_augmenter(kind, **made_banks)
+def test_a_chunk_depends_on_its_stream_and_on_nothing_else(kind, made_dirs, speech):
+    augmenter = build_augmenter(kind, **made_dirs)
     forwards = [augmenter(speech, rng_for(1, 0, i)).tobytes() for i in range(60)]
-    other = pickle.loads(pickle.dumps(build_augmenter(kind, **made_banks)))
+    other = pickle.loads(pickle.dumps(build_augmenter(kind, **made_dirs)))
     order = np.random.default_rng(0).permutation(60)
     shuffled = {int(i): other(speech, rng_for(1, 0, int(i))).tobytes() for i in order}
     assert forwards == [shuffled[i] for i in range(60)]
     assert len(set(forwards)) > 1 or kind == "none"
 
 
-def test_a_share_of_the_chunks_is_left_entirely_clean(made_banks, speech):
+def test_a_share_of_the_chunks_is_left_entirely_clean(made_dirs, speech):
     certain = {"reverb_probability": 1.0, "noise_probability": 1.0}
-    banks = {"rirs": made_banks["rirs"], "noise": made_banks["noise"]}
+    banks = {"rirs": made_dirs["rirs"], "noise": made_dirs["noise"]}
     augmenter = build_augmenter("farvox", **banks, **certain, clean_probability=0.3)
     clean = sum(augmenter(speech, rng_for(0, 0, position)) is speech for position in range(500))
     assert clean == pytest.approx(150, abs=50)
@@ -38,17 +38,17 @@ def test_a_share_of_the_chunks_is_left_entirely_clean(made_banks, speech):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_chunk_given_is_left_as_it_was(kind, made_banks, speech):
+def test_the_chunk_given_is_left_as_it_was(kind, made_dirs, speech):
     before = speech.copy()
-    augmenter = build_augmenter(kind, **made_banks)
+    augmenter = build_augmenter(kind, **made_dirs)
     for position in range(30):
         augmenter(speech, rng_for(0, 0, position))
     np.testing.assert_array_equal(speech, before)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_real_recordings_give_finite_chunks_of_the_same_length(kind, real_banks, real_speech):
-    augmenter = build_augmenter(kind, **real_banks)
+def test_real_recordings_give_finite_chunks_of_the_same_length(kind, real_dirs, real_speech):
+    augmenter = build_augmenter(kind, **real_dirs)
     for position in range(60):
         augmented_T = augmenter(real_speech, rng_for(0, 0, position))
         assert augmented_T.dtype == np.float32 and augmented_T.shape == real_speech.shape
@@ -58,28 +58,28 @@ def test_real_recordings_give_finite_chunks_of_the_same_length(kind, real_banks,
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_samples", [0, 1, 4000])
-def test_silence_comes_back_as_it_is(kind, num_samples, made_banks):
-    augmenter = build_augmenter(kind, **made_banks)
+def test_silence_comes_back_as_it_is(kind, num_samples, made_dirs):
+    augmenter = build_augmenter(kind, **made_dirs)
     silence = np.zeros(num_samples, dtype=np.float32)
     for position in range(20):
         np.testing.assert_array_equal(augmenter(silence, rng_for(0, 0, position)), silence)
 
 
 @pytest.mark.parametrize("kind", ["farvox", "ffsvc", "homework"])
-def test_noise_that_is_silent_throughout_adds_nothing(kind, tmp_path, made_banks, speech):
+def test_noise_that_is_silent_throughout_adds_nothing(kind, tmp_path, made_dirs, speech):
     write_audio(tmp_path / "void.wav", np.zeros(20000, dtype=np.float32))
     voids = [Utterance(f"void{i}", str(tmp_path / "void.wav"), None, 20000) for i in range(4)]
     void = [write_data_dir(tmp_path / "void", voids).path]
-    banks = {"noise": void, "music": void, "speech": void, "rirs": made_banks["rirs"]}
+    banks = {"noise": void, "music": void, "speech": void, "rirs": made_dirs["rirs"]}
     augmenter = build_augmenter(kind, **banks)
     for position in range(60):
         augmented_T = augmenter(speech, rng_for(0, 0, position))
         assert np.isfinite(augmented_T).all() and power(augmented_T) > 1e-6
 
 
-def test_noise_is_at_a_ratio_from_its_range(made_banks, speech):
+def test_noise_is_at_a_ratio_from_its_range(made_dirs, speech):
     augmenter = build_augmenter(
-        "farvox", noise=made_banks["noise"], noise_probability=1.0, noise_snr_db=(3.0, 8.0)
+        "farvox", noise=made_dirs["noise"], noise_probability=1.0, noise_snr_db=(3.0, 8.0)
     )
     achieved_db = []
     for position in range(200):
@@ -89,24 +89,24 @@ def test_noise_is_at_a_ratio_from_its_range(made_banks, speech):
     assert 7.7 < max(achieved_db) < 8 + 1e-3
 
 
-def test_each_effect_comes_as_often_as_asked(made_banks, speech):
+def test_each_effect_comes_as_often_as_asked(made_dirs, speech):
     for name, probability in (("reverb", 0.3), ("noise", 0.6), ("music", 0.1), ("babble", 0.5)):
         bank = {"reverb": "rirs", "babble": "speech"}.get(name, name)
-        options = {bank: made_banks[bank], f"{name}_probability": probability}
+        options = {bank: made_dirs[bank], f"{name}_probability": probability}
         augmenter = build_augmenter("farvox", **options)
         changed = sum(not np.array_equal(augmenter(speech, rng_for(0, 0, i)), speech) for i in range(500))
         assert changed == pytest.approx(500 * probability, abs=55)
 
 
-def test_reverberation_keeps_the_power_of_the_speech(made_banks, speech):
-    augmenter = build_augmenter("farvox", rirs=made_banks["rirs"], reverb_probability=1.0)
+def test_reverberation_keeps_the_power_of_the_speech(made_dirs, speech):
+    augmenter = build_augmenter("farvox", rirs=made_dirs["rirs"], reverb_probability=1.0)
     for position in range(10):
         assert power(augmenter(speech, rng_for(0, 0, position))) == pytest.approx(power(speech), rel=1e-5)
 
 
-def test_banks_that_are_not_given_are_not_used(made_banks, speech):
-    only_rooms = build_augmenter("farvox", rirs=made_banks["rirs"])
-    with_noise_off = build_augmenter("farvox", **made_banks, noise_probability=0.0, music_probability=0,
+def test_banks_that_are_not_given_are_not_used(made_dirs, speech):
+    only_rooms = build_augmenter("farvox", rirs=made_dirs["rirs"])
+    with_noise_off = build_augmenter("farvox", **made_dirs, noise_probability=0.0, music_probability=0,
                                      babble_probability=0.0)  # fmt: skip
     for position in range(30):
         rng, same = rng_for(0, 0, position), rng_for(0, 0, position)
@@ -140,9 +140,9 @@ def test_what_is_missing_is_said_before_training(kind, options, message):
         ({"num_talkers": (0, 3)}, "at least 1"),
     ],
 )
-def test_ranges_that_cannot_be_met_are_refused(made_banks, options, message):
+def test_ranges_that_cannot_be_met_are_refused(made_dirs, options, message):
     with pytest.raises(RecipeError, match=message):
-        build_augmenter("farvox", **made_banks, **options)
+        build_augmenter("farvox", **made_dirs, **options)
 
 
 def test_a_data_dir_that_is_not_there_is_an_error(tmp_path):
@@ -157,29 +157,29 @@ def test_augmentation_works_without_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-def test_ranges_of_rirs_are_checked(made_banks):
+def test_ranges_of_rirs_are_checked(made_dirs):
     with pytest.raises(RecipeError, match="rir_t60 goes from the least"):
-        build_augmenter("farvox", rirs=made_banks["rirs"], rir_t60=(0.8, 0.3))
+        build_augmenter("farvox", rirs=made_dirs["rirs"], rir_t60=(0.8, 0.3))
     with pytest.raises(RecipeError, match="rir_drr chooses among RIRs, and none are used"):
-        build_augmenter("farvox", noise=made_banks["noise"], rir_drr=(-5, 5))
+        build_augmenter("farvox", noise=made_dirs["noise"], rir_drr=(-5, 5))
 
 
 @pytest.mark.parametrize("kind", ["ffsvc", "homework"])
-def test_the_kinds_with_laws_of_their_own_choose_their_rirs_too(kind, made_banks, tmp_path, speech):
+def test_the_kinds_with_laws_of_their_own_choose_their_rirs_too(kind, made_dirs, tmp_path, speech):
     """One RIR of three is in range: it is as if the others were not there."""
-    source = DataDir.open(made_banks["rirs"][0])
+    source = DataDir.open(made_dirs["rirs"][0])
     lines = "utt_id\tt60\n" + "".join(f"{name}\t0.{n}\n" for n, name in enumerate(source.utt_ids))
     known = write_data_dir(tmp_path / "known", source.table, files={"utt2cond": lines}).path
     only = write_data_dir(tmp_path / "only", source.table[1:2]).path
-    chosen = build_augmenter(kind, **(made_banks | {"rirs": [known]}), rir_t60=(0.05, 0.15))
-    alone = build_augmenter(kind, **(made_banks | {"rirs": [only]}))
+    chosen = build_augmenter(kind, **(made_dirs | {"rirs": [known]}), rir_t60=(0.05, 0.15))
+    alone = build_augmenter(kind, **(made_dirs | {"rirs": [only]}))
     for position in range(30):
         rng, same = rng_for(0, 0, position), rng_for(0, 0, position)
         np.testing.assert_array_equal(chosen(speech, rng), alone(speech, same))
 
 
 @pytest.mark.parametrize("kind", ["ffsvc", "homework"])
-def test_an_option_that_a_kind_has_no_use_for_is_refused(kind, made_banks):
+def test_an_option_that_a_kind_has_no_use_for_is_refused(kind, made_dirs):
     for option in ({"noise_snr_db": [5.0, 20.0]}, {"clean_probability": 0.2}, {"reverb_probability": 0.5}):
-        with pytest.raises(RecipeError, match=f"has no use for {next(iter(option))}"):
-            build_augmenter(kind, **made_banks, **option)
+        with pytest.raises(RecipeError, match=f"{kind}.*{next(iter(option))}"):
+            build_augmenter(kind, **made_dirs, **option)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farvox.audio.files import write_audio
-from farvox.augment.noise import NoiseBank, draw_babble
+from farvox.augment.noise import NoiseSet, draw_babble
 from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.errors import AudioError, DataDirError
 from farvox.farfield.mixing import add_noise, is_silent, power
@@ -35,8 +35,8 @@ def test_the_ratio_is_the_one_asked_for(snr_db, speech_level, noise_level, num_s
 
 
 @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 13.7, 20.0])
-def test_the_ratio_is_exact_on_real_recordings(real_speech, real_banks, snr_db):
-    bank = NoiseBank.open(real_banks["noise"])
+def test_the_ratio_is_exact_on_real_recordings(real_speech, real_dirs, snr_db):
+    bank = NoiseSet.open(real_dirs["noise"])
     for position in range(10):
         mixed_T = add_noise(real_speech, bank.draw(rng_for(0, 0, position), len(real_speech)), snr_db)
         assert abs(achieved_snr_db(mixed_T, real_speech) - snr_db) < 1e-4
@@ -54,27 +54,27 @@ def test_signals_of_different_lengths_are_an_error(speech):
         add_noise(speech, speech[1:], 10.0)
 
 
-def test_a_crop_of_a_pack_is_the_crop_of_the_file(real_banks):
-    packed = NoiseBank.open(real_banks["music"])
-    on_disk = NoiseBank.open(real_banks["music"], pack=False)
+def test_a_crop_of_a_pack_is_the_crop_of_the_file(real_dirs):
+    packed = NoiseSet.open(real_dirs["music"])
+    on_disk = NoiseSet.open(real_dirs["music"], pack=False)
     assert packed.packed is not None and on_disk.packed is None
     for position in range(30):
         crops = [bank.draw(rng_for(1, 0, position), 30000) for bank in (packed, on_disk)]
         np.testing.assert_array_equal(*crops)
 
 
-def test_a_crop_is_a_piece_of_a_file(made_banks):
+def test_a_crop_is_a_piece_of_a_file(made_dirs):
     from farvox.audio.files import read_audio
 
-    bank = NoiseBank.open(made_banks["noise"])
+    bank = NoiseSet.open(made_dirs["noise"])
     crop_T = bank.draw(rng_for(0, 0, 0), 15000, index=2)
     whole_T = read_audio(bank.paths[2])
     start = int(np.argmax(np.correlate(whole_T, crop_T, "valid")))
     np.testing.assert_array_equal(crop_T, whole_T[start : start + 15000])
 
 
-def test_a_short_file_is_repeated(made_banks):
-    bank = NoiseBank.open(made_banks["noise"])
+def test_a_short_file_is_repeated(made_dirs):
+    bank = NoiseSet.open(made_dirs["noise"])
     crop_T = bank.draw(rng_for(0, 0, 0), 12000, index=0)
     assert len(crop_T) == 12000
     np.testing.assert_array_equal(crop_T[:5000], crop_T[5000:10000])
@@ -84,7 +84,7 @@ def test_a_file_at_another_rate_is_cropped_at_the_banks_rate(tmp_path):
     tone_T = np.sin(2 * np.pi * 440 / 48000 * np.arange(96000)).astype(np.float32)
     write_audio(tmp_path / "a.wav", tone_T, 48000)
     write_data_dir(tmp_path / "bank", [Utterance("a", str(tmp_path / "a.wav"))])
-    crop_T = NoiseBank.open([tmp_path / "bank"]).draw(rng_for(0, 0, 0), 16000)
+    crop_T = NoiseSet.open([tmp_path / "bank"]).draw(rng_for(0, 0, 0), 16000)
     peak_hz = np.argmax(np.abs(np.fft.rfft(crop_T * np.hanning(16000))))
     assert len(crop_T) == 16000 and peak_hz == 440
 
@@ -95,7 +95,7 @@ def test_silent_crops_are_drawn_again(tmp_path):
     wav_T[20000:] = 0.1 * np.random.default_rng(0).standard_normal(20000)
     write_audio(tmp_path / "a.wav", wav_T)
     write_data_dir(tmp_path / "bank", [Utterance("a", str(tmp_path / "a.wav"), None, 40000)])
-    bank = NoiseBank.open([tmp_path / "bank"])
+    bank = NoiseSet.open([tmp_path / "bank"])
     silent = sum(is_silent(bank.draw(rng_for(0, 0, i), 100)) for i in range(400))
     assert 0 < silent < 400 * 0.5**5 * 2.5
 
@@ -111,17 +111,17 @@ def test_silence_is_below_100_db_wherever_the_sound_is(amplitude, silent, soundi
 
 def test_a_bank_of_no_data_dirs_is_an_error():
     with pytest.raises(DataDirError, match="at least one data dir"):
-        NoiseBank.open([])
+        NoiseSet.open([])
 
 
 def test_a_corpus_that_was_moved_is_found_out_before_training(tmp_path):
     write_data_dir(tmp_path / "bank", [Utterance("a", str(tmp_path / "gone.wav"), None, 16000)])
     with pytest.raises(AudioError, match=r"gone\.wav"):
-        NoiseBank.open([tmp_path / "bank"])
+        NoiseSet.open([tmp_path / "bank"])
 
 
-def test_a_bank_travels_without_its_memory(made_banks):
-    bank = NoiseBank.open(made_banks["noise"])
+def test_a_bank_travels_without_its_memory(made_dirs):
+    bank = NoiseSet.open(made_dirs["noise"])
     crop_T = bank.draw(rng_for(4, 0, 0), 4000)
     travelled = pickle.loads(pickle.dumps(bank))
     assert travelled == bank
@@ -136,7 +136,7 @@ def test_babble_is_several_talkers_at_one_level(tmp_path):
         tone_T = 0.02 * (i + 1) * np.sin(2 * np.pi * 200 * (i + 1) * t)
         write_audio(tmp_path / f"{i}.wav", tone_T.astype(np.float32))
     talkers = [Utterance(str(i), str(tmp_path / f"{i}.wav"), None, 16000) for i in range(8)]
-    bank = NoiseBank.open([write_data_dir(tmp_path / "bank", talkers).path])
+    bank = NoiseSet.open([write_data_dir(tmp_path / "bank", talkers).path])
     counts = set()
     for position in range(60):
         spectrum = np.abs(np.fft.rfft(draw_babble(rng_for(0, 0, position), bank, 16000)))[200:1601:200]
@@ -146,8 +146,8 @@ def test_babble_is_several_talkers_at_one_level(tmp_path):
     assert counts == {3, 4, 5, 6, 7}
 
 
-def test_babble_of_a_small_bank_has_no_talker_twice(made_banks):
-    bank = NoiseBank.open(made_banks["speech"])
+def test_babble_of_a_small_bank_has_no_talker_twice(made_dirs):
+    bank = NoiseSet.open(made_dirs["speech"])
     babble_T = draw_babble(rng_for(0, 0, 1), bank, 4000, (4, 7))
     assert abs(power(babble_T) - 4) < 0.5
 
@@ -166,11 +166,11 @@ def test_a_packed_data_dir_gives_the_same_crops_and_is_banked_only_where_that_is
     rows = [Utterance(str(number), str(tmp_path / f"{number}.wav")) for number in range(3)]
     folder = write_data_dir(tmp_path / "noise", rows).path
     packed = pack(folder, tmp_path / "packed", note=print, codec=codec, jobs=1).path
-    bank = NoiseBank.open([packed], sample_rate=rate)
+    bank = NoiseSet.open([packed], sample_rate=rate)
     assert (bank.packed is not None) == banked
     for position in range(9):
         crops = [
             each.draw(rng_for(0, 0, position), 2000)
-            for each in (bank, NoiseBank.open([folder], sample_rate=rate))
+            for each in (bank, NoiseSet.open([folder], sample_rate=rate))
         ]
         np.testing.assert_array_equal(*crops)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farvox.audio.files import write_audio
-from farvox.augment.reverb import RirBank
+from farvox.augment.reverb import RirSet
 from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.errors import AudioError, DataDirError
 from farvox.farfield.mixing import convolve_rir, direct_path, power
@@ -38,8 +38,8 @@ def test_reverberation_is_a_convolution(num_samples, length, aligned, seed):
     np.testing.assert_allclose(wet_T, expected_T, atol=1e-4 * np.abs(expected_T).max())
 
 
-def test_what_is_said_does_not_shift(made_banks):
-    bank = RirBank.open(made_banks["rirs"])
+def test_what_is_said_does_not_shift(made_dirs):
+    bank = RirSet.open(made_dirs["rirs"])
     dry_T = np.random.default_rng(1).standard_normal(8000).astype(np.float32)
     delays = [direct_path(bank.rir(index)) for index in range(len(bank))]
     assert [lag(bank.reverberate(dry_T, i), dry_T) for i in range(len(bank))] == [0, 0, 0]
@@ -47,9 +47,9 @@ def test_what_is_said_does_not_shift(made_banks):
     assert delays == [0, 40, 300]
 
 
-def test_a_click_in_a_real_room_is_loudest_where_it_was(real_banks):
+def test_a_click_in_a_real_room_is_loudest_where_it_was(real_dirs):
     """Clicks, since the reflections of these rooms are nearly as strong as what arrives first."""
-    bank, click_T = RirBank.open(real_banks["rirs"]), np.zeros(48000, dtype=np.float32)
+    bank, click_T = RirSet.open(real_dirs["rirs"]), np.zeros(48000, dtype=np.float32)
     click_T[10000] = 0.5
     for index in range(len(bank)):
         assert np.argmax(np.abs(bank.reverberate(click_T, index))) == 10000
@@ -57,8 +57,8 @@ def test_a_click_in_a_real_room_is_loudest_where_it_was(real_banks):
         assert np.argmax(np.abs(late_T)) == 10000 + direct_path(bank.rir(index)) > 10000
 
 
-def test_real_rooms_change_the_speech_and_keep_its_power(real_banks, real_speech):
-    bank = RirBank.open(real_banks["rirs"])
+def test_real_rooms_change_the_speech_and_keep_its_power(real_dirs, real_speech):
+    bank = RirSet.open(real_dirs["rirs"])
     for index in range(len(bank)):
         wet_T = bank.reverberate(real_speech, index)
         assert len(wet_T) == len(real_speech)
@@ -93,12 +93,12 @@ def test_an_rir_file_of_zeros_is_an_error_with_its_name(tmp_path, speech):
     write_audio(tmp_path / "void.wav", np.zeros(500, dtype=np.float32))
     write_data_dir(tmp_path / "rirs", [Utterance("void", str(tmp_path / "void.wav"))])
     with pytest.raises(AudioError, match=r"void\.wav: not an impulse response"):
-        RirBank.open([tmp_path / "rirs"]).reverberate(speech, 0)
+        RirSet.open([tmp_path / "rirs"]).reverberate(speech, 0)
 
 
-def test_what_is_remembered_does_not_change_the_result(made_banks, speech):
-    bank = RirBank.open(made_banks["rirs"])
-    forgetful = RirBank(bank.paths)
+def test_what_is_remembered_does_not_change_the_result(made_dirs, speech):
+    bank = RirSet.open(made_dirs["rirs"])
+    forgetful = RirSet(bank.paths)
     for length in (8000, 5000, 8000):
         for index in (2, 0, 1, 2):
             wet_T = bank.reverberate(speech[:length], index)
@@ -106,17 +106,17 @@ def test_what_is_remembered_does_not_change_the_result(made_banks, speech):
             np.testing.assert_array_equal(wet_T, convolve_rir(speech[:length], bank.rir(index)))
 
 
-def test_a_bank_travels_without_its_memory(made_banks, speech):
-    bank = RirBank.open(made_banks["rirs"])
+def test_a_bank_travels_without_its_memory(made_dirs, speech):
+    bank = RirSet.open(made_dirs["rirs"])
     wet_T = bank.reverberate(speech, 1)
     travelled = pickle.loads(pickle.dumps(bank))
     assert len(pickle.dumps(bank)) < 2000
     np.testing.assert_array_equal(travelled.reverberate(speech, 1), wet_T)
 
 
-def test_a_packed_bank_gives_what_its_files_give(made_banks, real_banks, speech):
-    for dirs in (made_banks["rirs"], real_banks["rirs"]):
-        packed, on_disk = RirBank.open(dirs), RirBank.open(dirs, pack=False)
+def test_a_packed_bank_gives_what_its_files_give(made_dirs, real_dirs, speech):
+    for dirs in (made_dirs["rirs"], real_dirs["rirs"]):
+        packed, on_disk = RirSet.open(dirs), RirSet.open(dirs, pack=False)
         assert packed.packed is not None and on_disk.packed is None
         for index in range(len(packed)):
             np.testing.assert_array_equal(
@@ -137,23 +137,23 @@ def conditioned(folder, t60s):
 
 def test_rirs_are_chosen_by_what_is_known_of_them(tmp_path):
     folder = conditioned(tmp_path / "bank", ["0.30", "0.50", "", "0.70"])
-    bank = RirBank.open([folder], within={"t60": (0.4, 0.7)})
+    bank = RirSet.open([folder], within={"t60": (0.4, 0.7)})
     assert [path.rsplit("/", 1)[1] for path in bank.paths] == ["1.wav", "3.wav"]
 
 
 def test_a_choice_that_leaves_no_rir_is_refused(tmp_path):
     folder = conditioned(tmp_path / "bank", ["0.30"])
     with pytest.raises(DataDirError, match=r"no RIR has t60 0\.4 to 0\.7"):
-        RirBank.open([folder], within={"t60": (0.4, 0.7)})
+        RirSet.open([folder], within={"t60": (0.4, 0.7)})
     with pytest.raises(DataDirError, match="has no condition 'drr'"):
-        RirBank.open([folder], within={"drr": (0, 9)})
+        RirSet.open([folder], within={"drr": (0, 9)})
     (folder / "utt2cond").unlink()
     with pytest.raises(DataDirError, match="has no utt2cond"):
-        RirBank.open([folder], within={"t60": (0.4, 0.7)})
+        RirSet.open([folder], within={"t60": (0.4, 0.7)})
 
 
 def test_banks_whose_rirs_are_called_alike_are_all_drawn_from(tmp_path):
     folders = [conditioned(tmp_path / name, ["0.30", "0.50"]) for name in ("one", "other")]
-    assert len(set(RirBank.open(folders).paths)) == 4
-    kept = RirBank.open(folders, within={"t60": (0.4, 0.6)}).paths
+    assert len(set(RirSet.open(folders).paths)) == 4
+    kept = RirSet.open(folders, within={"t60": (0.4, 0.6)}).paths
     assert kept == tuple(str(folder / "1.wav") for folder in folders)

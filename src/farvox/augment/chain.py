@@ -1,4 +1,4 @@
-"""Augmenters: what happens to a training chunk, drawn from the example's own random stream.
+"""Augmenters: functions that change a training chunk, by draws from the example's own random stream.
 
 Shape suffixes: T sample.
 """
@@ -8,16 +8,16 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from farvox.augment.baseline import BaselineMixture, HomeworkMixture
-from farvox.augment.noise import NoiseBank, draw_babble
-from farvox.augment.reverb import RirBank
+from farvox.augment.noise import NoiseSet, draw_babble
+from farvox.augment.reverb import RirSet
 from farvox.errors import RecipeError
 from farvox.farfield.mixing import Array, add_noise, is_silent
 
@@ -28,7 +28,7 @@ Range = tuple[float, float]
 
 
 class Augmenter(Protocol):
-    """What `build_augmenter` gives: picklable, without state that a draw could depend on."""
+    """A function that augments a chunk: picklable, without state that a draw could depend on."""
 
     def __call__(self, wav_T: Array, rng: np.random.Generator) -> Array:
         """An augmented chunk, float32 and as long as ``wav_T``; a silent chunk comes back as it is."""
@@ -57,18 +57,18 @@ def build_augmenter(
     pack: bool = True,
     sample_rate: int = 16000,
 ) -> Augmenter:
-    """Open the banks and build an augmenter.
+    """Open the recordings and RIRs and build an augmenter.
 
     Args:
         kind: "none"; "farvox" (reverberation, noise, music and babble, each by its own chance, aligned on
             the direct path and at an exact ratio); "ffsvc" (the FFSVC2022 baseline's mixture, by its own
-            laws); "homework" (the HI-MIA homework's: the baseline's with volume and tempo).
+            rules); "homework" (the HI-MIA homework's: the baseline's with volume and tempo).
         noise: data dirs of noise.
         music: data dirs of music.
         speech: data dirs of speech, for babble.
         rirs: data dirs of room impulse responses.
         clean_probability: of "farvox" alone, as are all options that follow up to ``num_talkers`` (the other
-            kinds have laws of their own): share of the chunks that are left entirely as they are; the other
+            kinds have rules of their own): share of the chunks that are left entirely as they are; the other
             chances are those of the rest.
         reverb_probability: chance of reverberation. A probability left None takes its default where its data
             dirs are given (reverberation 0.5, noise 0.4, music 0.2, babble 0.2), and is 0 where they are not.
@@ -91,8 +91,8 @@ def build_augmenter(
         a callable: (wav_T float32, generator) -> wav_T.
 
     Raises:
-        RecipeError: the kind is unknown, needs data dirs that are not given or has no use for an option; or
-            an option is out of range.
+        RecipeError: the kind is unknown, needs data dirs that are not given or does not use an option; or an
+            option is out of range.
         DataDirError: a data dir cannot be read or has no files, or no RIR is in the ranges asked for.
         AudioError: a file cannot be read (without ``pack``: the first of a data dir).
     """
@@ -103,36 +103,61 @@ def build_augmenter(
         raise RecipeError(f"unknown augmentation {kind!r}{hint}; choose from {', '.join(KINDS)}")
     if kind == "none":
         return Unchanged()
-    within = _ranges(rir_t60, rir_drr, rir_distance)
+    within: dict[str, Range] = {}
+    for name, limits in (("t60", rir_t60), ("drr", rir_drr), ("distance", rir_distance)):
+        if limits is not None:
+            if len(limits) != 2 or not limits[0] <= limits[1]:
+                raise RecipeError(f"rir_{name} goes from the least to the greatest, not {list(limits)}")
+            within[name] = (float(limits[0]), float(limits[1]))
+
     if kind in ("ffsvc", "homework"):
-        _refuse_unused(kind, options)
-        return _build_baseline(kind, noise, music, rirs, within, sample_rate, pack)
-    reverb = _probability("reverb", reverb_probability, 0.5, rirs, "rirs")
-    noises = _probability("noise", noise_probability, 0.4, noise, "noise")
-    musics = _probability("music", music_probability, 0.2, music, "music")
-    babble = _probability("babble", babble_probability, 0.2, speech, "speech")
+        for name, parameter in inspect.signature(build_augmenter).parameters.items():
+            if name.startswith("rir") or name in ("kind", "noise", "music", "speech", "pack", "sample_rate"):
+                continue
+            value = tuple(options[name]) if isinstance(options[name], list) else options[name]
+            if value != parameter.default:
+                raise RecipeError(
+                    f"augmentation {kind!r} has rules of its own and does not use {name} = {options[name]!r}"
+                    "; leave it out, or take 'farvox'"
+                )
+        for name, dirs in (("noise", noise), ("music", music), ("rirs", rirs)):
+            if not dirs:
+                raise RecipeError(
+                    f"augmentation {kind!r} needs data dirs of noise, music and rirs; {name} has none"
+                )
+        noise_set = NoiseSet.open(noise, sample_rate=sample_rate, pack=pack)
+        music_set = NoiseSet.open(music, sample_rate=sample_rate, pack=pack)
+        rir_set = RirSet.open(rirs, sample_rate=sample_rate, within=within, pack=pack)
+        if kind == "ffsvc":
+            return BaselineMixture(noise_set, music_set, rir_set)
+        return HomeworkMixture(noise_set, music_set, rir_set, sample_rate)
+
+    reverb_chance = _probability("reverb", reverb_probability, 0.5, rirs, "rirs")
+    noise_chance = _probability("noise", noise_probability, 0.4, noise, "noise")
+    music_chance = _probability("music", music_probability, 0.2, music, "music")
+    babble_chance = _probability("babble", babble_probability, 0.2, speech, "speech")
     if not 0 <= clean_probability <= 1:
         raise RecipeError(f"clean_probability must be in [0, 1], not {clean_probability}")
-    if reverb == noises == musics == babble == 0:
+    if reverb_chance == noise_chance == music_chance == babble_chance == 0:
         raise RecipeError(
             "augmentation 'farvox' has nothing to do: give data dirs of rirs, noise, music or speech, "
             "or take 'none'"
         )
     additions = [
-        Addition(NoiseBank.open(dirs, sample_rate=sample_rate, pack=pack), chance, snr_db, talkers)
+        Addition(NoiseSet.open(dirs, sample_rate=sample_rate, pack=pack), chance, snr_db, talkers)
         for dirs, chance, snr_db, talkers in (
-            (noise, noises, noise_snr_db, None),
-            (music, musics, music_snr_db, None),
-            (speech, babble, babble_snr_db, num_talkers),
+            (noise, noise_chance, noise_snr_db, None),
+            (music, music_chance, music_snr_db, None),
+            (speech, babble_chance, babble_snr_db, num_talkers),
         )
         if chance > 0
     ]
-    if within and reverb == 0:
+    if within and reverb_chance == 0:
         raise RecipeError(f"rir_{next(iter(within))} chooses among RIRs, and none are used; give rirs")
-    rir_bank = None
-    if reverb > 0:
-        rir_bank = RirBank.open(rirs, sample_rate=sample_rate, within=within, pack=pack)
-    return FarvoxChain(rir_bank, reverb, tuple(additions), clean_probability)
+    rirs_used = None
+    if reverb_chance > 0:
+        rirs_used = RirSet.open(rirs, sample_rate=sample_rate, within=within, pack=pack)
+    return FarvoxChain(rirs_used, reverb_chance, tuple(additions), clean_probability)
 
 
 @dataclass(frozen=True)
@@ -149,16 +174,16 @@ class Addition:
     """One kind of noise of a chain.
 
     Attributes:
-        bank: where it comes from.
-        probability: how often it is added.
+        recordings: crops are drawn from them.
+        probability: the chance that it is added.
         snr_db: range the speech-to-noise power ratio is drawn from, uniformly.
         num_talkers: for babble, the fewest and most talkers; None takes one crop as it is.
 
     Raises:
-        RecipeError: a range is upside down, or the bank has too few talkers.
+        RecipeError: a range is upside down, or there are too few recordings for the talkers.
     """
 
-    bank: NoiseBank
+    recordings: NoiseSet
     probability: float
     snr_db: Range
     num_talkers: tuple[int, int] | None = None
@@ -174,18 +199,18 @@ class Addition:
             raise RecipeError(
                 f"num_talkers goes from the fewest (at least 1) to the most, not {fewest}, {most}"
             )
-        if len(self.bank) < fewest:
+        if len(self.recordings) < fewest:
             raise RecipeError(
-                f"babble of {fewest} talkers needs as many files of speech, not {len(self.bank)}"
+                f"babble of {fewest} talkers needs as many files of speech, not {len(self.recordings)}"
             )
 
     def __call__(self, wav_T: Array, rng: np.random.Generator) -> Array:
         """The chunk with the noise in it, or itself when the crop was silent."""
         snr_db = rng.uniform(*self.snr_db)
         if self.num_talkers is None:
-            noise_T = self.bank.draw(rng, len(wav_T))
+            noise_T = self.recordings.draw(rng, len(wav_T))
         else:
-            noise_T = draw_babble(rng, self.bank, len(wav_T), self.num_talkers)
+            noise_T = draw_babble(rng, self.recordings, len(wav_T), self.num_talkers)
         return wav_T if is_silent(noise_T) else add_noise(wav_T, noise_T, snr_db)
 
 
@@ -195,12 +220,12 @@ class FarvoxChain:
 
     Attributes:
         rirs: room impulse responses, or None for no reverberation.
-        reverb_probability: how often a chunk is reverberated.
+        reverb_probability: the chance that a chunk is reverberated.
         additions: kinds of noise, in the order they are added.
-        clean_probability: how often a chunk is left entirely as it is.
+        clean_probability: the chance that a chunk is left entirely as it is.
     """
 
-    rirs: RirBank | None
+    rirs: RirSet | None
     reverb_probability: float
     additions: tuple[Addition, ...]
     clean_probability: float = 0.0
@@ -219,49 +244,8 @@ class FarvoxChain:
         return wav_T
 
 
-def _refuse_unused(kind: str, options: Mapping[str, Any]) -> None:
-    """An option that only "farvox" heeds must not be set in vain."""
-    for name, parameter in inspect.signature(build_augmenter).parameters.items():
-        if name.startswith("rir") or name in ("kind", "noise", "music", "speech", "pack", "sample_rate"):
-            continue
-        value = options[name]
-        if (tuple(value) if isinstance(value, list) else value) != parameter.default:
-            raise RecipeError(
-                f"augmentation {kind!r} goes by its own laws and has no use for {name} = {value!r}; leave it "
-                "out, or take 'farvox'"
-            )
-
-
-def _build_baseline(
-    kind: str, noise: Dirs, music: Dirs, rirs: Dirs, within: Mapping[str, Range], sample_rate: int, pack: bool
-) -> Augmenter:
-    for name, dirs in (("noise", noise), ("music", music), ("rirs", rirs)):
-        if not dirs:
-            raise RecipeError(
-                f"augmentation {kind!r} needs data dirs of noise, music and rirs; {name} has none"
-            )
-    noise_bank = NoiseBank.open(noise, sample_rate=sample_rate, pack=pack)
-    music_bank = NoiseBank.open(music, sample_rate=sample_rate, pack=pack)
-    rir_bank = RirBank.open(rirs, sample_rate=sample_rate, within=within, pack=pack)
-    if kind == "ffsvc":
-        return BaselineMixture(noise_bank, music_bank, rir_bank)
-    return HomeworkMixture(noise_bank, music_bank, rir_bank, sample_rate)
-
-
-def _ranges(t60: Range | None, drr: Range | None, distance: Range | None) -> dict[str, Range]:
-    """Condition -> range, of those that are asked for."""
-    found: dict[str, Range] = {}
-    for name, limits in (("t60", t60), ("drr", drr), ("distance", distance)):
-        if limits is None:
-            continue
-        if len(limits) != 2 or not limits[0] <= limits[1]:
-            raise RecipeError(f"rir_{name} goes from the least to the greatest, not {list(limits)}")
-        found[name] = (float(limits[0]), float(limits[1]))
-    return found
-
-
 def _probability(name: str, value: float | None, default: float, dirs: Dirs, dirs_name: str) -> float:
-    """How often, with ``default`` where there are data dirs to take it from."""
+    """The chance of an effect; where none is given, ``default`` with data dirs of it and 0 without."""
     if value is None:
         return default if dirs else 0.0
     if not 0 <= value <= 1:

@@ -1,4 +1,4 @@
-"""Noise to add: the banks it is taken from, and babble made of speech.
+"""Noise to add: crops of recordings, and babble made of speech.
 
 Shape suffixes: T sample.
 """
@@ -21,7 +21,7 @@ _TRIES = 5
 
 
 @dataclass(frozen=True)
-class NoiseBank:
+class NoiseSet:
     """Recordings to take crops from: MUSAN's noise, music or speech, or any other data dirs.
 
     Only the samples of a crop are read, from one memory-mapped file of 16-bit samples or from the files.
@@ -37,8 +37,8 @@ class NoiseBank:
     packed: MappedAudio | None = field(default=None, compare=False)
 
     @classmethod
-    def open(cls, dirs: Iterable[str | Path], *, sample_rate: int = 16000, pack: bool = True) -> NoiseBank:
-        """Bank of every file of some data dirs.
+    def open(cls, dirs: Iterable[str | Path], *, sample_rate: int = 16000, pack: bool = True) -> NoiseSet:
+        """The recordings of some data dirs.
 
         Args:
             dirs: data dirs; ``wav.scp`` is enough.
@@ -56,7 +56,7 @@ class NoiseBank:
         return len(self.paths)
 
     def draw(self, rng: np.random.Generator, num_samples: int, index: int | None = None) -> Array:
-        """A random crop, one that is not silent if a few tries find any.
+        """Draw a crop at random, again if it is silent, up to five times.
 
         Args:
             rng: random stream of the example.
@@ -68,37 +68,35 @@ class NoiseBank:
         """
         for _ in range(_TRIES):
             chosen = int(rng.integers(len(self.paths))) if index is None else index
-            crop_T = self._random_crop(rng, chosen, num_samples)
+            if self.packed is not None:
+                start = int(rng.integers(max(0, self.packed.length(chosen) - num_samples) + 1))
+                crop_T = self.packed.crop(chosen, start, num_samples)
+            else:
+                with open_audio(self.paths[chosen]) as file:
+                    length = max(1, file.info.num_samples * self.sample_rate // file.info.sample_rate)
+                    start = int(rng.integers(max(0, length - num_samples) + 1))
+                    size = min(num_samples, length)
+                    crop_T = file.read(start=start, num_samples=size, sample_rate=self.sample_rate)
             if not is_silent(crop_T):
                 break
         return crop_T if len(crop_T) == num_samples else np.resize(crop_T, num_samples)
 
-    def _random_crop(self, rng: np.random.Generator, index: int, num_samples: int) -> Array:
-        """Fewer samples where the file has no more."""
-        if self.packed is not None:
-            start = int(rng.integers(max(0, self.packed.length(index) - num_samples) + 1))
-            return self.packed.crop(index, start, num_samples)
-        with open_audio(self.paths[index]) as file:
-            length = max(1, file.info.num_samples * self.sample_rate // file.info.sample_rate)
-            start = int(rng.integers(max(0, length - num_samples) + 1))
-            return file.read(start=start, num_samples=min(num_samples, length), sample_rate=self.sample_rate)
-
 
 def draw_babble(
-    rng: np.random.Generator, bank: NoiseBank, num_samples: int, num_talkers: tuple[int, int] = (3, 7)
+    rng: np.random.Generator, speech: NoiseSet, num_samples: int, num_talkers: tuple[int, int] = (3, 7)
 ) -> Array:
-    """Several people talking at once: crops of different files, each at the same power, summed.
+    """Several people who talk at once: crops of different files, each at the same power, summed.
 
     Args:
         rng: random stream of the example.
-        bank: recordings of speech, at least as many as the fewest talkers.
+        speech: recordings of speech, at least as many as the fewest talkers.
         num_samples: samples wanted.
-        num_talkers: fewest and most talkers; the most is cut to the size of the bank.
+        num_talkers: fewest and most talkers, the most no more than there are recordings.
     """
-    talkers = int(rng.integers(num_talkers[0], min(num_talkers[1], len(bank)) + 1))
+    talkers = int(rng.integers(num_talkers[0], min(num_talkers[1], len(speech)) + 1))
     babble_T = np.zeros(num_samples, dtype=np.float32)
-    for index in rng.choice(len(bank), size=talkers, replace=False):
-        talker_T = bank.draw(rng, num_samples, int(index))
+    for index in rng.choice(len(speech), size=talkers, replace=False):
+        talker_T = speech.draw(rng, num_samples, int(index))
         if not is_silent(talker_T):
             babble_T += talker_T / np.float32(np.sqrt(power(talker_T)))
     return babble_T
@@ -107,8 +105,7 @@ def draw_babble(
 def read_paths(dirs: Iterable[str | Path]) -> tuple[str, ...]:
     """The audio files of some data dirs, in order.
 
-    The first of each data dir is opened, so that a corpus that was moved is found out before training and
-    not within it.
+    The first file of each data dir is opened, so that training does not begin with a corpus that was moved.
 
     Raises:
         DataDirError: a data dir cannot be read, or has no files; or none is given.
@@ -118,9 +115,9 @@ def read_paths(dirs: Iterable[str | Path]) -> tuple[str, ...]:
     for folder in dirs:
         of_folder = [str(path) for path in DataDir.open(folder).wav_paths]
         if not of_folder:
-            raise DataDirError(f"{folder}: a bank needs audio files, and there is none")
+            raise DataDirError(f"{folder}: has no audio files; augmentation needs some")
         audio_info(of_folder[0])
         paths += of_folder
     if not paths:
-        raise DataDirError("a bank needs at least one data dir")
+        raise DataDirError("augmentation needs at least one data dir")
     return tuple(paths)

@@ -26,11 +26,11 @@ _SPECTRA_BYTES = 32_000_000
 
 
 @dataclass(frozen=True)
-class RirBank:
+class RirSet:
     """Room impulse responses to draw from.
 
-    The spectra last used are remembered, at most 32 MB of them, since chunks of one length need those of a
-    small bank again and again. A pickled bank travels without its memory.
+    The spectra used last are kept, at most 32 MB of them, since chunks of one length need those of a small
+    set again and again. They are not pickled.
 
     Attributes:
         paths: the RIR files; the first channel is used.
@@ -53,8 +53,8 @@ class RirBank:
         sample_rate: int = 16000,
         within: Mapping[str, tuple[float, float]] | None = None,
         pack: bool = True,
-    ) -> RirBank:
-        """Bank of the files of some data dirs (``wav.scp`` is enough).
+    ) -> RirSet:
+        """The RIRs of some data dirs (``wav.scp`` is enough).
 
         Args:
             dirs: the data dirs.
@@ -71,18 +71,35 @@ class RirBank:
         dirs = list(dirs)
         paths = read_paths(dirs)
         if within:
-            paths = _within(dirs, within)
-        packed = map_audio(paths, sample_rate=sample_rate, kind="float32") if pack else None
-        return cls(paths, sample_rate, packed)
+            kept: list[str] = []
+            for folder in dirs:
+                if not (Path(folder) / CONDITIONS).exists():
+                    raise DataDirError(
+                        f"{folder}: has no {CONDITIONS}, so the {', '.join(within)} of its RIRs is not known"
+                        f"; measure them: farvox rirs OUT --measured {folder}"
+                    )
+                known = read_conditions(folder)
+                in_range = []
+                for condition, limits in within.items():
+                    if condition not in known.columns:
+                        raise DataDirError(f"{folder}: has no condition '{condition}' in {CONDITIONS}")
+                    in_range.append(pl.col(condition).cast(pl.Float64, strict=False).is_between(*limits))
+                wanted = known.filter(*in_range)["utt_id"]
+                table = DataDir.open(folder).table
+                kept += table.filter(pl.col("utt_id").is_in(wanted.implode()))["wav_path"].to_list()
+            if not kept:
+                ranges = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in within.items())
+                raise DataDirError(f"{', '.join(map(str, dirs))}: no RIR has {ranges}; widen the range")
+            paths = tuple(kept)
+        return cls(
+            paths, sample_rate, map_audio(paths, sample_rate=sample_rate, kind="float32") if pack else None
+        )
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_spectra": OrderedDict()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
 
     def rir(self, index: int) -> Array:
         """One RIR.
@@ -99,47 +116,17 @@ class RirBank:
         return rir_R
 
     def reverberate(self, speech_T: Array, index: int, *, aligned: bool = True) -> Array:
-        """`convolve_rir` with one RIR of the bank."""
+        """`convolve_rir` with one RIR of the set."""
         rir_R = self.rir(index)
-        spectrum = self._spectrum(index, rir_R, len(speech_T))
+        key = (index, len(speech_T))
+        spectrum = self._spectra.pop(key, None)
+        if spectrum is None:
+            spectrum = spectrum_of_rir(rir_R, len(speech_T))
+        self._spectra[key] = spectrum  # the one used last stands last
+        if len(self._spectra) * spectrum.nbytes > _SPECTRA_BYTES:
+            self._spectra.popitem(last=False)
         return convolve_rir(speech_T, rir_R, aligned=aligned, rir_spectrum=spectrum)
 
     def draw(self, rng: np.random.Generator) -> int:
         """Index of a random RIR."""
         return int(rng.integers(len(self.paths)))
-
-    def _spectrum(self, index: int, rir_R: Array, num_samples: int) -> Spectrum:
-        key = (index, num_samples)
-        if key not in self._spectra:
-            spectrum = spectrum_of_rir(rir_R, num_samples)
-            self._spectra[key] = spectrum
-            if len(self._spectra) * spectrum.nbytes > _SPECTRA_BYTES:
-                self._spectra.popitem(last=False)
-        self._spectra.move_to_end(key)
-        return self._spectra[key]
-
-
-def _within(dirs: Iterable[str | Path], within: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
-    """The paths of the RIRs whose conditions are in range."""
-    kept: list[str] = []
-    for folder in dirs:
-        if not (Path(folder) / CONDITIONS).exists():
-            raise DataDirError(
-                f"{folder}: has no {CONDITIONS}, so the {', '.join(within)} of its RIRs is not known; "
-                f"measure them: farvox rirs OUT --measured {folder}"
-            )
-        known = read_conditions(folder)
-        for condition in within:
-            if condition not in known.columns:
-                raise DataDirError(f"{folder}: has no condition '{condition}' in {CONDITIONS}")
-        in_range = [
-            pl.col(condition).cast(pl.Float64, strict=False).is_between(*limits)
-            for condition, limits in within.items()
-        ]
-        wanted = known.filter(*in_range)["utt_id"]
-        table = DataDir.open(folder).table
-        kept += table.filter(pl.col("utt_id").is_in(wanted.implode()))["wav_path"].to_list()
-    if not kept:
-        ranges = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in within.items())
-        raise DataDirError(f"{', '.join(map(str, dirs))}: no RIR has {ranges}; widen the range")
-    return tuple(kept)
