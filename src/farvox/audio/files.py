@@ -1,14 +1,13 @@
 """Audio in and out: float32 samples in [-1, 1].
 
-Plain 16-bit wav files, which most corpora are, are read by their header alone; libsndfile (through
-soundfile) reads other wav files, flac, ogg, mp3 and NIST sphere; FFmpeg (through PyAV) reads
-what libsndfile does not know, such as the m4a files of VoxCeleb2; packed files are read where they lie in
-their shard (`farvox.audio.shards`). Resampling is soxr's.
+An audio argument is a path, an entry of a packed `wav.scp`, a URL or a binary file object. The content of a
+URL, a file object or a named pipe is read whole into memory; a file object from its beginning, so that it can
+be read twice (from its position if it cannot seek). Error messages give the path or the ``name`` of the file
+object.
 
-What is read is a path, an entry of a packed `wav.scp`, a URL or a binary file object. Of a URL or a file
-object the whole content is read into memory, from its beginning wherever it stands (from where it stands if
-it cannot seek), so the same object can be read twice; a named pipe is read whole in the same way. Messages
-call it by its ``name``, or "<file object>".
+Four readers are tried, the quickest first: entries of shards (`farvox.audio.shards`), plain 16-bit wav files
+by their header alone, libsndfile (other wav files, flac, ogg, mp3, NIST sphere), and FFmpeg through PyAV
+(other formats, such as the m4a files of VoxCeleb2). soxr resamples.
 
 Shape suffixes: C channel, T sample.
 """
@@ -22,9 +21,8 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -32,28 +30,25 @@ import soundfile
 import soxr
 
 from farvox.atomic import atomic_file
-from farvox.audio.headers import HEAD_BYTES, PcmHeader, pcm_header, refuse_truncated
+from farvox.audio.headers import HEAD_BYTES, float_frames, pcm_header, refuse_truncated
 from farvox.audio.remote import is_remote, read_whole
 from farvox.audio.shards import PackedFile
 from farvox.errors import AudioError
 
-if TYPE_CHECKING:
-    from av.container import InputContainer
-
 Wave = npt.NDArray[np.float32]
 AudioSource: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 
-_UNKNOWN_FORMAT = (1, 7)  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT, and what is no mp3 though it began so
-_TRUSTED_SUFFIXES = (".mp3", ".raw")  # libsndfile goes by these names whatever the file holds
+_UNKNOWN_FORMAT = (1, 7)  # libsndfile: SF_ERR_UNRECOGNISED_FORMAT, and a file that only begins like an mp3
+_TRUSTED_SUFFIXES = (".mp3", ".raw")  # libsndfile goes by these names whatever the content is
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's SF_COUNT_MAX: a flac file written by a pipe
-_SHORTFALL_SECONDS = 0.25  # what codecs may leave out at the ends of a file that is whole
+_SHORTFALL_SECONDS = 0.25  # codecs may leave out this much at the ends of a complete file
 _MOST_FLAC_CHANNELS = 8
 _EDGE_SECONDS = 0.1  # context that soxr is given on either side of a part, longer than its filter
 
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What the header of an audio file says.
+    """Length, rate and channels of an audio file, by its header.
 
     Attributes:
         num_samples: length at the file's own rate, per channel.
@@ -66,11 +61,50 @@ class AudioInfo:
     num_channels: int
 
 
+@dataclass(frozen=True, slots=True)
+class OpenAudio:
+    """An open audio file.
+
+    Attributes:
+        info: the content of its header.
+        name: its name in messages.
+        frames_of: (start, count) -> frames [T, C] at the file's own rate; fewer where the file ends.
+    """
+
+    info: AudioInfo
+    name: str
+    frames_of: Callable[[int, int], Wave]
+
+    def read(
+        self, *, start: int = 0, num_samples: int | None = None, sample_rate: int = 16000, channel: int = 0
+    ) -> Wave:
+        """Read samples of one channel, as `read_audio` describes."""
+        if start < 0 or (num_samples is not None and num_samples < 0):
+            raise ValueError(f"start {start} and num_samples {num_samples} count from 0")
+        if not 0 <= channel < self.info.num_channels:
+            raise AudioError(
+                f"{self.name}: has no channel {channel}; it has {self.info.num_channels}, counted from 0"
+            )
+        own_rate = self.info.sample_rate
+        if own_rate == sample_rate:
+            count = self.info.num_samples if num_samples is None else num_samples
+            return _checked(self.name, self.frames_of(start, count)[:, channel])
+        # Whole periods of both rates, so that the part falls on the same grid as the whole.
+        period = math.gcd(sample_rate, own_rate)
+        up, down = sample_rate // period, own_rate // period
+        edge = int(_EDGE_SECONDS * sample_rate)
+        first = max(0, (start - edge) // up)
+        stop = None if num_samples is None else start + num_samples
+        count = self.info.num_samples if stop is None else -(-(stop + edge) // up) * down - first * down
+        wav_T = resample(self.frames_of(first * down, count)[:, channel], own_rate, sample_rate)
+        return _checked(self.name, wav_T[start - first * up : None if stop is None else stop - first * up])
+
+
 def audio_info(audio: AudioSource) -> AudioInfo:
     """Length, rate and channels of an audio file.
 
     Raises:
-        AudioError: no such file, no audio, or shorter than its header says.
+        AudioError: no such file, no audio, or shorter than its header promises.
     """
     with open_audio(audio) as file:
         return file.info
@@ -93,73 +127,19 @@ def read_audio(
     Args:
         audio: a path or a binary file object.
         start: first sample, counted at ``sample_rate``.
-        num_samples: how many samples at ``sample_rate``; None for all that follow.
+        num_samples: number of samples at ``sample_rate``; None for all that follow.
         sample_rate: of the result, Hz.
-        channel: which channel, from 0.
+        channel: number of the channel, from 0.
 
     Returns:
         wav_T: float32 in [-1, 1].
 
     Raises:
-        AudioError: no such file, not audio, damaged, shorter than its header says, empty, or with
+        AudioError: no such file, not audio, damaged, shorter than its header promises, empty, or with
             samples that are not finite.
     """
     with open_audio(audio) as file:
         return file.read(start=start, num_samples=num_samples, sample_rate=sample_rate, channel=channel)
-
-
-@contextmanager
-def open_audio(audio: AudioSource) -> Iterator[OpenAudio]:
-    """An audio file to be looked at and read from in one go.
-
-    Args:
-        audio: a path or a binary file object.
-
-    Raises:
-        AudioError: as `audio_info`.
-    """
-    source = _as_source(audio)
-    with ExitStack() as stack:
-        yield _opened(source, stack)
-
-
-@dataclass(frozen=True, slots=True)
-class OpenAudio:
-    """What `open_audio` gives.
-
-    Attributes:
-        info: what the header says.
-        source: what it is read from.
-        frames_of: (start, count) -> frames [T, C] at the file's own rate; fewer where the file ends.
-    """
-
-    info: AudioInfo
-    source: _Source
-    frames_of: Callable[[int, int], Wave]
-
-    def read(
-        self, *, start: int = 0, num_samples: int | None = None, sample_rate: int = 16000, channel: int = 0
-    ) -> Wave:
-        """Samples of one channel, as `read_audio` describes."""
-        if start < 0 or (num_samples is not None and num_samples < 0):
-            raise ValueError(f"start {start} and num_samples {num_samples} count from 0")
-        _refuse_channel(self.source, channel, self.info.num_channels)
-        return _checked(self.source, self._part(channel, start, num_samples, sample_rate))
-
-    def _part(self, channel: int, start: int, num_samples: int | None, sample_rate: int) -> Wave:
-        own_rate = self.info.sample_rate
-        if own_rate == sample_rate:
-            count = self.info.num_samples if num_samples is None else num_samples
-            return self.frames_of(start, count)[:, channel]
-        # Whole periods of both rates, so that the part falls on the same grid as the whole.
-        period = math.gcd(sample_rate, own_rate)
-        up, down = sample_rate // period, own_rate // period
-        edge = int(_EDGE_SECONDS * sample_rate)
-        first = max(0, (start - edge) // up)
-        stop = None if num_samples is None else start + num_samples
-        count = self.info.num_samples if stop is None else -(-(stop + edge) // up) * down - first * down
-        wav_T = resample(self.frames_of(first * down, count)[:, channel], own_rate, sample_rate)
-        return wav_T[start - first * up : None if stop is None else stop - first * up]
 
 
 def read_channels(audio: AudioSource, *, sample_rate: int = 16000) -> Wave:
@@ -180,20 +160,20 @@ def read_channels(audio: AudioSource, *, sample_rate: int = 16000) -> Wave:
 
 
 def read_recording(audio: AudioSource) -> tuple[Wave, int]:
-    """Read all channels of an audio file as they were recorded.
+    """Read all channels of an audio file at its own rate.
 
     Args:
         audio: a path or a binary file object.
 
     Returns:
-        wav_CT, float32, in [-1, 1] but for the files of floats that leave it; and its rate in Hz.
+        wav_CT, float32, in [-1, 1] except in files of floats that exceed it; and the rate in Hz.
 
     Raises:
         AudioError: as `read_audio`.
     """
     with open_audio(audio) as file:
         wav_CT = file.frames_of(0, file.info.num_samples).T
-        return _checked(file.source, wav_CT), file.info.sample_rate
+        return _checked(file.name, wav_CT), file.info.sample_rate
 
 
 def resample(wav: Wave, own_rate: int, sample_rate: int) -> Wave:
@@ -213,7 +193,7 @@ def resample(wav: Wave, own_rate: int, sample_rate: int) -> Wave:
 
 
 def audio_name(audio: AudioSource) -> str:
-    """What messages call a path or a file object: the path, its ``name``, or "<file object>"."""
+    """Name of an audio argument in messages: the path, the ``name`` of the object, or "<file object>"."""
     if isinstance(audio, str | os.PathLike):
         return os.fsdecode(audio)
     name = getattr(audio, "name", None)
@@ -231,11 +211,11 @@ def write_audio(path: str | Path, wav_T: npt.NDArray[np.floating], sample_rate: 
         sample_rate: Hz.
 
     Raises:
-        AudioError: another suffix, no samples, samples that are not finite, or more channels than flac holds.
+        AudioError: another suffix, no samples, samples that are not finite, or too many channels for flac.
     """
     if Path(path).suffix.lower() not in (".wav", ".flac"):
         raise AudioError(f"{path}: audio is written as .wav or .flac; choose one of these suffixes")
-    wav_T = _checked(_Source(str(path)), np.asarray(wav_T))
+    wav_T = _checked(str(path), np.asarray(wav_T))
     if wav_T.ndim == 2 and len(wav_T) > _MOST_FLAC_CHANNELS and Path(path).suffix.lower() == ".flac":
         raise AudioError(f"{path}: flac holds 8 channels at most, not {len(wav_T)}; write .wav")
     pcm_T = np.clip(np.rint(wav_T * 32768.0), -32768, 32767).astype(np.int16)
@@ -243,205 +223,164 @@ def write_audio(path: str | Path, wav_T: npt.NDArray[np.floating], sample_rate: 
         soundfile.write(temporary, pcm_T.T, sample_rate, subtype="PCM_16")
 
 
-class _ForeignFormatError(Exception):
-    """libsndfile does not know the format of the file, or cannot tell its length."""
+@contextmanager
+def open_audio(audio: AudioSource) -> Iterator[OpenAudio]:
+    """Open an audio file, to look at it and read from it several times.
 
+    Args:
+        audio: a path or a binary file object.
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Something to read from: a path, bytes that came from elsewhere, or a part of a shard."""
-
-    name: str
-    content: bytes | None = None
-    packed: PackedFile | None = None
-
-    def __str__(self) -> str:
-        return self.name
-
-    def open(self) -> BinaryIO:
-        return open(self.name, "rb") if self.content is None else io.BytesIO(self.content)
-
-
-def _as_source(audio: AudioSource) -> _Source:
-    if not isinstance(audio, str | os.PathLike):
-        return _from_file_object(audio)
-    path = audio_name(audio)
-    if packed := PackedFile.parse(path):
-        return _Source(path, packed=packed)
-    if is_remote(path):
-        return _Source(path, read_whole(path))
-    try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            raise AudioError(f"{path}: cannot be read: it is a directory; name the audio file")
-        if stat.S_ISFIFO(mode) or path.lower().endswith(_TRUSTED_SUFFIXES):
-            return _Source(path, Path(path).read_bytes())
-    except FileNotFoundError:
-        raise AudioError(f"{path}: no such file (relative paths start at {os.getcwd()})") from None
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from None
-    if not stat.S_ISREG(mode):
-        raise AudioError(f"{path}: cannot be read: it is a device or a socket, not a file")
-    return _Source(path)
-
-
-def _from_file_object(audio: BinaryIO) -> _Source:
+    Raises:
+        AudioError: as `audio_info`.
+    """
     name = audio_name(audio)
+    if isinstance(audio, str | os.PathLike) and (packed := PackedFile.parse(name)):
+        member = packed.member
+        info = AudioInfo(member.num_samples, member.sample_rate, member.num_channels)
+        yield OpenAudio(info, name, packed.read)
+        return
+    content = _content_in_memory(audio, name)
+    with ExitStack() as stack:
+        file = _open_plain_wav(name, stack) if content is None else None
+        yield file or _open_by_libsndfile(name, content, stack) or _decode_by_ffmpeg(name, content)
+
+
+def _content_in_memory(audio: AudioSource, name: str) -> bytes | None:
+    """Content of an audio argument that is read into memory; None for a file to be read from disk."""
+    if not isinstance(audio, str | os.PathLike):
+        try:
+            if audio.seekable():
+                audio.seek(0)
+            content = audio.read()
+        except (OSError, ValueError) as error:  # ValueError: it is closed
+            raise AudioError(f"{name}: cannot be read: {error}") from None
+        if not isinstance(content, bytes):
+            raise AudioError(f'{name}: opened as text; audio is read from files opened with mode "rb"')
+        return content
+    if is_remote(name):
+        return read_whole(name)
     try:
-        if audio.seekable():
-            audio.seek(0)
-        content = audio.read()
-    except (OSError, ValueError) as error:  # ValueError: it is closed
-        raise AudioError(f"{name}: cannot be read: {error}") from None
-    if not isinstance(content, bytes):
-        raise AudioError(f'{name}: opened as text; audio is read from files opened with mode "rb"')
-    return _Source(name, content)
+        mode = os.stat(name).st_mode
+        if stat.S_ISDIR(mode):
+            raise AudioError(f"{name}: cannot be read: it is a directory; name the audio file")
+        if stat.S_ISFIFO(mode) or name.lower().endswith(_TRUSTED_SUFFIXES):
+            return Path(name).read_bytes()
+    except FileNotFoundError:
+        raise AudioError(f"{name}: no such file (relative paths start at {os.getcwd()})") from None
+    except OSError as error:
+        raise AudioError(f"{name}: cannot be read: {error.strerror or error}") from None
+    if not stat.S_ISREG(mode):
+        raise AudioError(f"{name}: cannot be read: it is a device or a socket, not a file")
+    return None
 
 
-def _opened(source: _Source, stack: ExitStack) -> OpenAudio:
-    """Open by the quickest way that reads it: packed, 16-bit wav by its header, libsndfile, FFmpeg."""
-    if packed := source.packed:
-        info = AudioInfo(packed.member.num_samples, packed.member.sample_rate, packed.member.num_channels)
-        return OpenAudio(info, source, packed.read)
-    if source.content is None and (wav := _open_wav(source.name, stack)):
-        header, handle = wav
-        info = AudioInfo(header.num_frames, header.sample_rate, header.num_channels)
-        return OpenAudio(info, source, partial(_read_wav, source, header, handle))
-    try:
-        file = stack.enter_context(_open(source))
-    except _ForeignFormatError:
-        wav_CT, rate = _decode(source)
-        info = AudioInfo(wav_CT.shape[1], rate, wav_CT.shape[0])
-        return OpenAudio(info, source, lambda start, count: wav_CT.T[start : start + count])
-    info = AudioInfo(file.frames, file.samplerate, file.channels)
-    return OpenAudio(info, source, partial(_read_frames, source, file))
-
-
-def _open_wav(path: str, stack: ExitStack) -> tuple[PcmHeader, int] | None:
-    """Header and descriptor of a plain 16-bit wav file that is whole; None for anything else."""
+def _open_plain_wav(path: str, stack: ExitStack) -> OpenAudio | None:
+    """Open a complete, plain 16-bit wav file, without any library; None for anything else."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     except OSError:
         return None
     stack.callback(os.close, handle)
     header = pcm_header(os.read(handle, HEAD_BYTES), os.fstat(handle).st_size)
-    return None if header is None else (header, handle)
+    if header is None:
+        return None
+
+    def frames_of(start: int, count: int) -> Wave:
+        start = min(start, header.num_frames)
+        count = min(count, header.num_frames - start)
+        num_bytes = count * 2 * header.num_channels
+        try:
+            os.lseek(handle, header.data_start + start * 2 * header.num_channels, os.SEEK_SET)
+            content = os.read(handle, num_bytes)
+            while len(content) < num_bytes and (more := os.read(handle, num_bytes - len(content))):
+                content += more
+        except OSError as error:
+            raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from None
+        if len(content) < num_bytes:
+            ends = f"{start + len(content) // (2 * header.num_channels)} of {header.num_frames}"
+            raise AudioError(f"{path}: truncated: ends at sample {ends}; copy it again")
+        return float_frames(content, header.num_channels)
+
+    return OpenAudio(AudioInfo(header.num_frames, header.sample_rate, header.num_channels), path, frames_of)
 
 
-def _read_wav(source: _Source, header: PcmHeader, handle: int, start: int, count: int) -> Wave:
-    """Frames [T, C] of a plain 16-bit wav file, with no library between."""
-    start = min(start, header.num_frames)
-    count = min(count, header.num_frames - start)
-    frame_bytes = 2 * header.num_channels
+def _open_by_libsndfile(name: str, content: bytes | None, stack: ExitStack) -> OpenAudio | None:
+    """Open an audio file with libsndfile; None where that cannot tell the format or the length."""
     try:
-        content = _read_bytes(handle, header.data_start + start * frame_bytes, count * frame_bytes)
-    except OSError as error:
-        raise AudioError(f"{source}: cannot be read: {error.strerror or error}") from None
-    if len(content) < count * frame_bytes:
-        ends = start + len(content) // frame_bytes
-        raise AudioError(f"{source}: truncated: ends at sample {ends} of {header.num_frames}; copy it again")
-    frames_TC = np.frombuffer(content, "<i2").astype(np.float32)
-    frames_TC *= np.float32(1 / 32768)
-    return frames_TC.reshape(count, header.num_channels)
-
-
-def _read_bytes(handle: int, start: int, count: int) -> bytes:
-    os.lseek(handle, start, os.SEEK_SET)
-    content = os.read(handle, count)
-    while len(content) < count and (more := os.read(handle, count - len(content))):
-        content += more
-    return content
-
-
-def _open(source: _Source) -> soundfile.SoundFile:
-    """Open with libsndfile a file that is as long as it says."""
-    try:
-        with source.open() as content:
-            refuse_truncated(source.name, content)
-        file = soundfile.SoundFile(_native(source.name) if source.content is None else source.open())
+        with _binary(name, content) as opened:
+            refuse_truncated(name, opened)
+        # On POSIX names are bytes, which need not be UTF-8.
+        path = os.fsencode(name) if os.name == "posix" else name
+        file = stack.enter_context(soundfile.SoundFile(path if content is None else io.BytesIO(content)))
     except soundfile.LibsndfileError as error:
         if error.code in _UNKNOWN_FORMAT:
-            raise _ForeignFormatError from None
-        raise AudioError(f"{source}: cannot be read as audio: {error.error_string}") from None
+            return None
+        raise AudioError(f"{name}: cannot be read as audio: {error.error_string}") from None
     except OSError as error:
-        raise AudioError(f"{source}: cannot be read: {error.strerror or error}") from None
+        raise AudioError(f"{name}: cannot be read: {error.strerror or error}") from None
     if file.frames == _UNKNOWN_LENGTH:
-        file.close()
-        raise _ForeignFormatError
-    return file
+        return None
+
+    def frames_of(start: int, count: int) -> Wave:
+        if file.frames == 0:
+            raise AudioError(f"{name}: holds no audio")
+        start = min(start, file.frames)
+        count = min(count, file.frames - start)
+        try:
+            if start:
+                file.seek(start)
+            frames_TC: Wave = file.read(count, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise AudioError(f"{name}: damaged audio: {error.error_string}; copy it again") from None
+        if len(frames_TC) < count:
+            ends = start + len(frames_TC)
+            raise AudioError(f"{name}: truncated: ends at sample {ends} of {file.frames}; copy it again")
+        return frames_TC
+
+    return OpenAudio(AudioInfo(file.frames, file.samplerate, file.channels), name, frames_of)
 
 
-def _native(path: str) -> str | bytes:
-    """A path as libsndfile is to be given it: its bytes where names are bytes, whatever they spell."""
-    return os.fsencode(path) if os.name == "posix" else path
-
-
-def _read_frames(source: _Source, file: soundfile.SoundFile, start: int, count: int) -> Wave:
-    """Frames [T, C] from ``start``, fewer where the file ends; never fewer than its header promises."""
-    if file.frames == 0:
-        raise AudioError(f"{source}: holds no audio")
-    start = min(start, file.frames)
-    count = min(count, file.frames - start)
-    try:
-        if start:
-            file.seek(start)
-        frames_TC: Wave = file.read(count, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"{source}: damaged audio: {error.error_string}; copy it again") from None
-    if len(frames_TC) < count:
-        raise AudioError(
-            f"{source}: truncated: ends at sample {start + len(frames_TC)} of {file.frames}; copy it again"
-        )
-    return frames_TC
-
-
-def _decode(source: _Source) -> tuple[Wave, int]:
-    """All channels [C, T] and the rate of a file, by FFmpeg."""
+def _decode_by_ffmpeg(name: str, content: bytes | None) -> OpenAudio:
+    """Decode all of an audio file with FFmpeg."""
     import av
 
     try:
-        # A playlist is a file that names others; of what FFmpeg may open there is nothing but this file.
-        with source.open() as file, av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
-            if not container.streams.audio:
-                raise AudioError(f"{source}: holds no audio stream")
-            rate = int(container.streams.audio[0].rate)
-            seconds = _promised_seconds(container)
-            blocks = list(_decoded_blocks(container))
+        # A playlist names other files; without any protocol FFmpeg opens none of them.
+        with (
+            _binary(name, content) as file,
+            av.open(file, "r", options={"protocol_whitelist": "none"}) as opened,
+        ):
+            if not opened.streams.audio:
+                raise AudioError(f"{name}: holds no audio stream")
+            stream = opened.streams.audio[0]
+            rate = int(stream.rate)
+            seconds = 0.0  # as the header states; formats other than mp4 only estimate it
+            if "mp4" in opened.format.name and stream.duration is not None and stream.time_base is not None:
+                seconds = float(stream.duration * stream.time_base)
+            planar_float = av.AudioResampler(format="fltp")
+            blocks = [
+                block.to_ndarray().astype(np.float32, copy=False)
+                for frame in opened.decode(audio=0)
+                for block in planar_float.resample(frame)
+            ]
     except av.FFmpegError as error:
         why = f"{error.strerror} (FFmpeg); it is damaged, or no audio at all"
-        raise AudioError(f"{source}: cannot be read as audio: {why}") from None
+        raise AudioError(f"{name}: cannot be read as audio: {why}") from None
     if not blocks:
-        raise AudioError(f"{source}: holds no audio")
+        raise AudioError(f"{name}: holds no audio")
     wav_CT = np.concatenate(blocks, axis=1)
     if wav_CT.shape[1] < (seconds - _SHORTFALL_SECONDS) * rate:
         found = f"{wav_CT.shape[1] / rate:.2f} s of {seconds:.2f} s"
-        raise AudioError(f"{source}: truncated: holds only {found}; copy it again")
-    return wav_CT, rate
+        raise AudioError(f"{name}: truncated: holds only {found}; copy it again")
+    info = AudioInfo(wav_CT.shape[1], rate, wav_CT.shape[0])
+    return OpenAudio(info, name, lambda start, count: wav_CT.T[start : start + count])
 
 
-def _promised_seconds(container: InputContainer) -> float:
-    """The length that the header states; 0 for formats in which it is only an estimate."""
-    stream = container.streams.audio[0]
-    if "mp4" not in container.format.name or stream.duration is None or stream.time_base is None:
-        return 0.0
-    return float(stream.duration * stream.time_base)
+def _binary(name: str, content: bytes | None) -> BinaryIO:
+    return open(name, "rb") if content is None else io.BytesIO(content)
 
 
-def _decoded_blocks(container: InputContainer) -> Iterator[Wave]:
-    import av
-
-    planar_float = av.AudioResampler(format="fltp")
-    for frame in container.decode(audio=0):
-        for block in planar_float.resample(frame):
-            yield block.to_ndarray().astype(np.float32, copy=False)
-
-
-def _refuse_channel(source: _Source, channel: int, num_channels: int) -> None:
-    if not 0 <= channel < num_channels:
-        raise AudioError(f"{source}: has no channel {channel}; it has {num_channels}, counted from 0")
-
-
-def _checked(source: _Source, wav: Wave) -> Wave:
+def _checked(name: str, wav: Wave) -> Wave:
     if not np.isfinite(wav).all():
-        raise AudioError(f"{source}: holds samples that are not finite (NaN or infinite)")
+        raise AudioError(f"{name}: holds samples that are not finite (NaN or infinite)")
     return np.ascontiguousarray(wav)

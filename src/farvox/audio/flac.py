@@ -1,7 +1,7 @@
 """Flac files that are read from the middle: a table of their frames stands at their beginning.
 
 They are plain flac files (the table is flac's own seek table, with a point for each frame), so that any
-program reads them. Each frame is decoded without those before it, and has a checksum that is heeded.
+program reads them. Each frame is decoded without those before it, and its checksum is compared.
 
 Shape suffixes: C channel, P frame of the file, T sample.
 """
@@ -28,10 +28,10 @@ class DamagedFlacError(Exception):
 
 
 def encode_flac(pcm_TC: npt.NDArray[np.int16], sample_rate: int) -> bytes:
-    """A flac file of 16-bit samples: as libsndfile writes it, with the table in the place of its comments.
+    """Encode 16-bit samples as libsndfile does, with the table in the place of its comments.
 
     Raises:
-        AudioError: it has too many channels, or a rate that flac does not know.
+        AudioError: too many channels, or a rate that flac does not have.
     """
     if pcm_TC.shape[1] > 8:
         raise AudioError(f"flac holds 8 channels at most, not {pcm_TC.shape[1]}; use wav")
@@ -41,8 +41,18 @@ def encode_flac(pcm_TC: npt.NDArray[np.int16], sample_rate: int) -> bytes:
     except soundfile.LibsndfileError as error:
         raise AudioError(f"cannot be flac ({error.error_string}); use wav") from None
     content = written.getvalue()
-    block = int.from_bytes(content[8:10])
-    starts = _frame_starts(content, -(-len(pcm_TC) // block))
+    block = int.from_bytes(content[8:10])  # samples of each frame but the last
+    at, is_last = 4, False
+    while not is_last:  # over the blocks of metadata
+        is_last, at = bool(content[at] & 0x80), at + 4 + int.from_bytes(content[at + 1 : at + 4])
+    starts: list[int] = []
+    for number in range(-(-len(pcm_TC) // block)):
+        coded = _as_utf8(number)
+        while content[at + 4 : at + 4 + len(coded)] != coded or not _is_frame_head(content, at, len(coded)):
+            at = content.find(b"\xff\xf8", at + 1)
+            if at < 0:
+                raise AudioError(f"the flac encoder left out frame {number}; use wav")
+        starts.append(at)
     points_P = np.zeros(len(starts), _POINT)
     points_P["sample"] = np.arange(len(starts)) * block
     points_P["byte"] = np.array(starts) - starts[0]
@@ -55,14 +65,14 @@ def encode_flac(pcm_TC: npt.NDArray[np.int16], sample_rate: int) -> bytes:
 def read_frames(
     bytes_of: Callable[[int, int], bytes], num_bytes: int, num_samples: int, start: int, count: int
 ) -> npt.NDArray[np.float32]:
-    """Samples ``start`` to ``start + count`` of a file that `encode_flac` made; shape [T, C], in [-1, 1].
+    """Read samples ``start`` to ``start + count`` of a file that `encode_flac` made; [T, C], in [-1, 1].
 
     Args:
         bytes_of: (start, length) -> that part of the file.
         num_bytes: of the file.
         num_samples: of the file, per channel.
         start: first sample.
-        count: how many; at least one, and all in the file.
+        count: number of samples; at least one, and all in the file.
 
     Raises:
         DamagedFlacError: they cannot be decoded.
@@ -80,60 +90,35 @@ def read_frames(
     begin, end = int(bytes_P[0]), num_bytes if last + 1 == num_frames else int(bytes_P[-1])
     if not begin < end <= num_bytes:
         raise DamagedFlacError
+    # The frames are decoded as a file of their own: its header has their number of samples, and no digest.
     held = min((last + 1) * block, num_samples) - first * block
-    decoded_TC = _decoded(head, bytes_of(begin, end - begin), held)
-    return decoded_TC[start - first * block :][:count]
-
-
-def _decoded(head: bytes, frames: bytes, num_samples: int) -> npt.NDArray[np.float32]:
-    """Decode some frames of a file as if they were all there is."""
     rates = int.from_bytes(head[18:26]) >> 36 << 36  # the last 36 bits are the number of samples
-    info = head[8:18] + (rates | num_samples).to_bytes(8) + bytes(16)  # in the place of a digest: none
-    content = io.BytesIO(b"fLaC" + struct.pack(">I", 0x80 << 24 | _STREAMINFO) + info + frames)
+    info = head[8:18] + (rates | held).to_bytes(8) + bytes(16)
+    content = b"fLaC" + struct.pack(">I", 0x80 << 24 | _STREAMINFO) + info + bytes_of(begin, end - begin)
     try:
-        with soundfile.SoundFile(content) as file:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
             decoded_TC: npt.NDArray[np.float32] = file.read(dtype="float32", always_2d=True)
     except soundfile.LibsndfileError:
         raise DamagedFlacError from None
-    if len(decoded_TC) != num_samples:
+    if len(decoded_TC) != held:
         raise DamagedFlacError
-    return decoded_TC
+    return decoded_TC[start - first * block :][:count]
 
 
-def _frame_starts(content: bytes, num_frames: int) -> list[int]:
-    """Where the frames of a flac file begin, all of one length but the last; by their numbers."""
-    at, last = 4, False
-    while not last:  # over the blocks before the frames
-        last, at = bool(content[at] & 0x80), at + 4 + int.from_bytes(content[at + 1 : at + 4])
-    starts: list[int] = []
-    for number in range(num_frames):
-        coded = _as_utf8(number)
-        while content[at + 4 : at + 4 + len(coded)] != coded or not _is_head(content, at, len(coded)):
-            at = content.find(b"\xff\xf8", at + 1)
-            if at < 0:
-                raise AudioError(f"the flac encoder left out frame {number}; use wav")
-        starts.append(at)
-    return starts
-
-
-def _is_head(content: bytes, at: int, coded: int) -> bool:
-    """Whether a frame's head is here: its checksum says so."""
+def _is_frame_head(content: bytes, at: int, num_coded: int) -> bool:
+    """True where the header of a frame, whose number takes ``num_coded`` bytes, ends with its CRC-8."""
     size, rate = content[at + 2] >> 4, content[at + 2] & 15
-    end = at + 4 + coded + {6: 1, 7: 2}.get(size, 0) + {12: 1, 13: 2, 14: 2}.get(rate, 0)
-    return content[end : end + 1] == bytes([_crc8(content[at:end])])
-
-
-def _crc8(content: bytes) -> int:
-    found = 0
-    for byte in content:
-        found ^= byte
+    end = at + 4 + num_coded + {6: 1, 7: 2}.get(size, 0) + {12: 1, 13: 2, 14: 2}.get(rate, 0)
+    checksum = 0
+    for byte in content[at:end]:
+        checksum ^= byte
         for _ in range(8):
-            found = found << 1 ^ 0x107 if found & 0x80 else found << 1
-    return found
+            checksum = checksum << 1 ^ 0x107 if checksum & 0x80 else checksum << 1
+    return content[end : end + 1] == bytes([checksum])
 
 
 def _as_utf8(number: int) -> bytes:
-    """Numbers of frames are coded as characters are in UTF-8, surrogates or not, up to 36 bits."""
+    """Code of a frame number: that of a character in UTF-8, surrogates or not, up to 36 bits."""
     if number < 0x80:
         return bytes([number])
     tail: list[int] = []

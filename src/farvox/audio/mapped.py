@@ -1,7 +1,7 @@
-"""Many audio files in one memory-mapped file: a crop of any of them costs what copying it costs.
+"""Many audio files in one memory-mapped file: a crop of any of them costs as much as copying it.
 
-The file lies in the cache (`farvox.cache`), is written once, and is shared by all processes of the
-machine: the system keeps in memory what is used, and gives that memory back where it is needed.
+The file lies in the cache (`farvox.cache`), is written once, and is shared by all processes of the machine:
+the system keeps in memory the parts that are used, and frees that memory where it is needed.
 
 Shape suffixes: N audio file, T sample of all of them.
 """
@@ -32,13 +32,13 @@ _SPARE_BYTES = 1 << 30  # left free on the disk of the cache
 
 @dataclass(frozen=True)
 class MappedAudio:
-    """The samples of many files behind one another.
+    """The samples of many audio files behind one another.
 
     Attributes:
-        folder: where they lie.
+        folder: of the cache, that holds them.
         kind: "int16" or "float32".
         samples_T: all samples, memory-mapped.
-        ends_N: where each file ends.
+        ends_N: end of each file in ``samples_T``.
     """
 
     folder: Path
@@ -48,7 +48,7 @@ class MappedAudio:
 
     @classmethod
     def open(cls, folder: Path, kind: str) -> MappedAudio:
-        """Map what `map_audio` wrote."""
+        """Map the files that `map_audio` wrote."""
         samples_T = np.memmap(folder / _SAMPLES, _KINDS[kind], "r")
         return cls(folder, kind, np.asarray(samples_T), np.load(folder / _ENDS))
 
@@ -60,7 +60,7 @@ class MappedAudio:
         return int(self.ends_N[index] - self._start(index))
 
     def crop(self, index: int, start: int = 0, num_samples: int | None = None) -> Wave:
-        """Samples of a file, float32; of a float32 pack without copying, and not to be written to."""
+        """Samples of a file, float32; a float32 pack gives a view, which is not to be written to."""
         begin = self._start(index) + start
         end = int(self.ends_N[index])
         crop_T = self.samples_T[begin : end if num_samples is None else min(end, begin + num_samples)]
@@ -75,29 +75,39 @@ class MappedAudio:
 
 
 def map_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") -> MappedAudio | None:
-    """The first channels of some files, packed in the cache; quick where they are there already.
+    """Pack the first channels of some files in the cache, unless they are there already.
 
     Args:
         paths: the files.
-        sample_rate: Hz that they are brought to.
+        sample_rate: of the samples in the pack, Hz.
         kind: "int16" (clipped to [-1, 1]) or "float32" (as they are).
 
     Returns:
-        the pack; None where the files are read as quickly as it (int16 at this rate, in shards on this
-        machine), or the cache cannot be written to or has no room for it, which is said on stderr.
+        the pack; None where reading the files is as quick (int16 at this rate, in shards on this machine), or
+        where the cache cannot be written or is full, which a line on stderr reports.
 
     Raises:
         AudioError: a file cannot be read.
     """
-    if kind == "int16" and all(_is_quick(PackedFile.parse(path), sample_rate) for path in paths):
-        return None
+    if kind == "int16":
+        packed = [PackedFile.parse(path) for path in paths]
+        if all(
+            file is not None
+            and not is_remote(file.shard)
+            and (file.member.kind, file.member.sample_rate) == ("wav", sample_rate)
+            for file in packed
+        ):
+            return None
 
     def build(folder: Path) -> None:
         ends, end = [], 0
         with (folder / _SAMPLES).open("wb") as out, ProgressLine("packing", len(paths)) as progress:
             for number, path in enumerate(paths, 1):
                 with open_audio(path) as audio:
-                    _refuse_full_disk(folder, audio.info.num_samples)
+                    if shutil.disk_usage(folder).free < 4 * audio.info.num_samples + _SPARE_BYTES:
+                        raise CacheError(
+                            f"{folder.parent}: the disk is full; set FARVOX_CACHE to a folder on another"
+                        )
                     wav_T = audio.read(sample_rate=sample_rate)
                 if kind == "int16":
                     wav_T = np.clip(np.rint(wav_T * 32768), -32768, 32767)
@@ -110,19 +120,10 @@ def map_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") ->
     try:
         folder = cached_folder("banks", f"{kind} at {sample_rate} Hz", paths, build, state_of=state_of)
     except FileNotFoundError as error:
-        raise AudioError(f"{error.filename}: no such file; a bank was made of it") from None
+        raise AudioError(
+            f"{error.filename}: no such file; bring it back, or leave it out of its data dir"
+        ) from None
     except CacheError as error:
         print(f"noise and RIRs are read from their files, not packed: {error}", file=sys.stderr)
         return None
     return MappedAudio.open(folder, kind)
-
-
-def _is_quick(file: PackedFile | None, sample_rate: int) -> bool:
-    if file is None or is_remote(file.shard):
-        return False
-    return file.member.kind == "wav" and file.member.sample_rate == sample_rate
-
-
-def _refuse_full_disk(folder: Path, num_samples: int) -> None:
-    if shutil.disk_usage(folder).free < 4 * num_samples + _SPARE_BYTES:
-        raise CacheError(f"{folder.parent}: has no room; FARVOX_CACHE names another place")

@@ -1,8 +1,8 @@
-"""Byte ranges of files that lie elsewhere: object stores and whatever else fsspec knows by a URL.
+"""Byte ranges of remote files: object stores and whatever else fsspec knows by a URL.
 
 Credentials and the address of the store are found in the usual way: for ``s3://`` in ``AWS_ACCESS_KEY_ID``,
 ``AWS_SECRET_ACCESS_KEY``, ``AWS_ENDPOINT_URL``, ``AWS_PROFILE``, the files of ``~/.aws`` or the role of the
-machine; for other stores as their fsspec packages do. A failure that may pass is tried again.
+machine; for other stores as their fsspec packages do. A request that fails for a passing reason is repeated.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any, TypeVar
 from farvox.errors import AudioError, MissingExtraError, UnreachableError
 
 TRIES = 6
-"""How often something is asked for; the waits between add up to 6 seconds."""
+"""Tries of a request; the waits between them add up to 6 seconds."""
 _FIRST_WAIT = 0.2
 
 _S3_CONFIG = {"retries": {"max_attempts": 0}, "connect_timeout": 10, "read_timeout": 30}
 
-# What no second try would mend.
+# Errors that no second try would mend.
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 Answer = TypeVar("Answer")
 
 
 def is_remote(location: str) -> bool:
-    """Whether a location is a URL, to be read through fsspec."""
+    """True for a URL, which is read through fsspec."""
     return "://" in location
 
 
@@ -38,12 +38,12 @@ def read_range(url: str, start: int, count: int) -> bytes:
         UnreachableError: access is denied, or the store does not answer.
         MissingExtraError: the package for this kind of URL is not installed.
     """
-    return _asked(url, lambda store: bytes(store.cat_file(url, start=start, end=start + count)))
+    return _try(url, lambda store: bytes(store.cat_file(url, start=start, end=start + count)))
 
 
 def read_whole(url: str) -> bytes:
     """All bytes of a remote file; errors as `read_range`."""
-    return _asked(url, lambda store: bytes(store.cat_file(url)))
+    return _try(url, lambda store: bytes(store.cat_file(url)))
 
 
 def size_of(url: str) -> int | None:
@@ -56,16 +56,30 @@ def size_of(url: str) -> int | None:
         except FileNotFoundError:
             return None
 
-    return _asked(url, ask)
+    return _try(url, ask)
 
 
 def put_file(path: str, url: str) -> None:
     """Copy a local file to a URL; stores show it whole or not at all. Errors as `read_range`."""
-    _asked(url, lambda store: store.put_file(path, url))
+    _try(url, lambda store: store.put_file(path, url))
 
 
-def _asked(url: str, ask: Callable[[Any], Answer]) -> Answer:
-    store = _store(url)
+def _try(url: str, ask: Callable[[Any], Answer]) -> Answer:
+    """The answer of the file system of a URL, which is asked again where a failure may pass."""
+    try:
+        import fsspec
+
+        # fsspec keeps one file system a process, and makes a new one after a fork.
+        if url.startswith("s3://"):
+            store = fsspec.core.url_to_fs(url, config_kwargs=_S3_CONFIG)[0]
+            store.retries = 1  # else three layers try again, each for all tries of the one below
+        else:
+            store = fsspec.core.url_to_fs(url)[0]
+    except ImportError as error:
+        how = "pip install 'farvox[s3]'" if url.startswith("s3://") else f"{error}"
+        raise MissingExtraError(f"{url}: needs {error.name or 'a further package'}: {how}") from error
+    except ValueError as error:
+        raise UnreachableError(f"{url}: {error}") from None
     wait = _FIRST_WAIT
     for remaining in reversed(range(TRIES)):
         try:
@@ -86,20 +100,3 @@ def _asked(url: str, ask: Callable[[Any], Answer]) -> Answer:
         time.sleep(wait)
         wait *= 2
     raise AssertionError("the last try returns or raises")
-
-
-def _store(url: str) -> Any:
-    """The file system of a URL. fsspec keeps one a process, and makes a new one after a fork."""
-    try:
-        import fsspec
-
-        if not url.startswith("s3://"):
-            return fsspec.core.url_to_fs(url)[0]
-        store = fsspec.core.url_to_fs(url, config_kwargs=_S3_CONFIG)[0]
-        store.retries = 1  # else three layers try again, each for all tries of the one below
-        return store
-    except ImportError as error:
-        how = "pip install 'farvox[s3]'" if url.startswith("s3://") else f"{error}"
-        raise MissingExtraError(f"{url}: needs {error.name or 'a further package'}: {how}") from error
-    except ValueError as error:
-        raise UnreachableError(f"{url}: {error}") from None

@@ -1,16 +1,16 @@
 """Packed corpora: many recordings behind one another in few large files, each read from its middle.
 
-A shard is a tar file of plain 16-bit wav or flac files, as WebDataset has them; ``tar xf`` gives them back.
-`wav.scp` is the index: it says of each utterance where its file begins in which shard and what is in it,
-so that a chunk is one read of a shard, without a look at an index or a header:
+A shard is a tar file of plain 16-bit wav or flac files, as WebDataset has them; ``tar xf`` unpacks them.
+`wav.scp` is the index: it gives for each utterance its shard, and the beginning and the format of its file
+there, so that a chunk is one read of a shard, without any other index or a header:
 
     SHARD.tar:wav:START:BYTES:SAMPLES:RATE:CHANNELS
 
 The flac files begin with a table of their frames (a quarter of a second each at 16 kHz), of which only
 those of the chunk are read and decoded. A shard is read by its path, or by a URL (`farvox.audio.remote`).
 
-Reads are not mapped into memory: a read of the system is as fast, asks a network disk for the chunk in one
-piece, and meets a disk that fails with an error, where a map would kill the process.
+Shards are not mapped into memory: a read of the system is as fast, asks a network disk for the chunk in one
+piece, and turns the failure of a disk into an error, where a map would kill the process.
 
 Shape suffixes: C channel, T sample.
 """
@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from farvox.audio.flac import DamagedFlacError, encode_flac, read_frames
+from farvox.audio.headers import float_frames
 from farvox.audio.remote import is_remote, read_range, read_whole, size_of
 from farvox.cache import file_state
 from farvox.errors import AudioError
@@ -39,10 +40,9 @@ WAV_HEAD = 44
 """Bytes of a wav file before its samples."""
 
 ADDRESS = r"^(?P<shard>.+\.tar):(?P<kind>wav|flac):(?P<start>\d+):(?P<bytes>\d+):(\d+):(\d+):(\d+)$"
-"""What an entry of a packed `wav.scp` looks like."""
+"""Pattern of the audio path in a packed `wav.scp`."""
 
 _ADDRESS = re.compile(ADDRESS)
-_SCALE = np.float32(1 / 32768)
 _SMALL = 1 << 20  # a remote flac file of fewer bytes is read in one request rather than in two
 _MOST_OPEN = 256  # shards
 
@@ -69,7 +69,7 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PackedFile:
-    """A recording in a shard. ``str()`` gives its entry in `wav.scp`.
+    """A recording in a shard. ``str()`` gives its audio path in `wav.scp`.
 
     Attributes:
         shard: path or URL of the tar file.
@@ -81,7 +81,7 @@ class PackedFile:
 
     @classmethod
     def parse(cls, path: str) -> PackedFile | None:
-        """An entry of `wav.scp`; None where it is no packed file."""
+        """Parse an audio path of `wav.scp`; None where it is no packed file."""
         if ".tar:" not in path or (found := _ADDRESS.match(path)) is None:
             return None
         shard, kind, *numbers = found.groups()
@@ -91,50 +91,54 @@ class PackedFile:
         return ":".join((self.shard, *map(str, self.member)))
 
     def read(self, start: int, count: int) -> npt.NDArray[np.float32]:
-        """Frames [T, C] in [-1, 1] from ``start``, fewer where the recording ends.
+        """Read frames [T, C] in [-1, 1] from ``start``, fewer where the recording ends.
 
         Raises:
             AudioError: the shard is not there, cannot be read, is cut short or is damaged.
         """
-        start = min(start, self.member.num_samples)
-        count = min(count, self.member.num_samples - start)
+        num_samples, num_channels = self.member.num_samples, self.member.num_channels
+        start = min(start, num_samples)
+        count = min(count, num_samples - start)
         if not count:
-            return np.zeros((0, self.member.num_channels), np.float32)
-        return self._read_wav(start, count) if self.member.kind == "wav" else self._read_flac(start, count)
-
-    def content(self) -> bytes:
-        """The whole file, as it was packed. Errors as `read`."""
-        return self._bytes(0, self.member.num_bytes)
-
-    def _read_wav(self, start: int, count: int) -> npt.NDArray[np.float32]:
-        frame_bytes = 2 * self.member.num_channels
-        content = self._bytes(WAV_HEAD + start * frame_bytes, count * frame_bytes)
-        frames_TC = np.frombuffer(content, "<i2").astype(np.float32)
-        frames_TC *= _SCALE
-        return frames_TC.reshape(count, self.member.num_channels)
-
-    def _read_flac(self, start: int, count: int) -> npt.NDArray[np.float32]:
+            return np.zeros((0, num_channels), np.float32)
+        if self.member.kind == "wav":
+            frame_bytes = 2 * num_channels
+            content = self._bytes(WAV_HEAD + start * frame_bytes, count * frame_bytes)
+            return float_frames(content, num_channels)
         whole = self.content() if is_remote(self.shard) and self.member.num_bytes < _SMALL else None
 
         def bytes_of(at: int, length: int) -> bytes:
             return self._bytes(at, length) if whole is None else whole[at : at + length]
 
         try:
-            return read_frames(bytes_of, self.member.num_bytes, self.member.num_samples, start, count)
+            return read_frames(bytes_of, self.member.num_bytes, num_samples, start, count)
         except DamagedFlacError:
             raise AudioError(
                 f"{self}: damaged audio; 'farvox check --audio' finds all that is: copy the shard again"
             ) from None
 
+    def content(self) -> bytes:
+        """The whole file, as it was packed. Errors as `read`."""
+        return self._bytes(0, self.member.num_bytes)
+
     def _bytes(self, start: int, count: int) -> bytes:
-        content = _read(self.shard, self.member.start + start, count)
+        shard, at = self.shard, self.member.start + start
+        try:
+            if is_remote(shard):
+                content = read_range(shard, at, count)
+            elif len(content := _opened(shard).read(at, count)) < count:
+                content = _Handle(shard).read(at, count)  # the file of an open handle may have been replaced
+        except FileNotFoundError:
+            raise AudioError(f"{shard}: no such file (relative paths start at {os.getcwd()})") from None
+        except OSError as error:
+            raise AudioError(f"{shard}: cannot be read: {error.strerror or error}") from None
         if len(content) < count:
             raise AudioError(f"{self}: the shard is cut short: it ends before this utterance; copy it again")
         return content
 
 
 class Entry(NamedTuple):
-    """What the table of a shard says of an utterance.
+    """An utterance in the table of a shard.
 
     Attributes:
         utt_id: its name when it was packed.
@@ -153,10 +157,10 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardTable:
-    """What is in a shard; kept beside it as JSON, and written after it.
+    """Table of contents of a shard; kept beside it as JSON, and written after it.
 
     Attributes:
-        num_bytes: of the shard.
+        num_bytes: size of the shard.
         entries: its utterances, in order.
         rejected: utterances that were left out, with the reason.
     """
@@ -167,7 +171,7 @@ class ShardTable:
 
     @classmethod
     def read(cls, shard: str) -> ShardTable | None:
-        """The table of the shard of this path or URL; None where there is none that can be read.
+        """Read the table of the shard of this path or URL; None where there is none that can be read.
 
         Raises:
             AudioError: a store does not answer.
@@ -218,10 +222,10 @@ def state_of(path: str) -> str:
 
 
 def encode(pcm_TC: npt.NDArray[np.int16], sample_rate: int, kind: str) -> bytes:
-    """A whole file of 16-bit samples, as shards hold it.
+    """Encode 16-bit samples as a file, as shards hold it.
 
     Raises:
-        AudioError: it has too many channels or too many samples for its kind of file.
+        AudioError: too many channels or too many samples for this kind of file.
     """
     if kind == "flac":
         return encode_flac(pcm_TC, sample_rate)
@@ -233,21 +237,8 @@ def encode(pcm_TC: npt.NDArray[np.int16], sample_rate: int, kind: str) -> bytes:
     return head + pcm_TC.astype("<i2", copy=False).tobytes()
 
 
-def _read(shard: str, start: int, count: int) -> bytes:
-    """Bytes of a shard; fewer where it ends."""
-    if is_remote(shard):
-        return read_range(shard, start, count)
-    try:
-        content = _opened(shard).read(start, count)
-        return content if len(content) == count else _Handle(shard).read(start, count)  # copied anew?
-    except FileNotFoundError:
-        raise AudioError(f"{shard}: no such file (relative paths start at {os.getcwd()})") from None
-    except OSError as error:
-        raise AudioError(f"{shard}: cannot be read: {error.strerror or error}") from None
-
-
 class _Handle:
-    """An open file that is closed when nobody uses it any more; threads and forked processes may share it."""
+    """An open file, closed when no reference to it is left; threads and forked processes may share it."""
 
     def __init__(self, path: str) -> None:
         self.path, self.handle = path, os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
