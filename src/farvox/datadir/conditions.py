@@ -1,21 +1,20 @@
-"""What is known of each utterance of a data dir beside its speaker: `utt2cond`, tab-separated.
+"""Conditions of the utterances of a data dir (distance, device, noise ...): `utt2cond`, tab-separated.
 
 The first line names the columns, `utt_id` first; every other line is an utterance and a value for each
-column, empty where it is not known. An utterance of which nothing is known may be absent. Values are
-strings and may hold blanks, but neither tabs nor line ends.
+column, empty where it is unknown. Utterances without any known value may be absent. Values are strings and
+may hold blanks, but neither tabs nor line ends.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
 
-from farvox.atomic import write_text
 from farvox.datadir.kaldi import read_lines
 from farvox.errors import DataDirError, UsageError
+from farvox.options import nearest
 
 CONDITIONS = "utt2cond"
 
@@ -31,7 +30,7 @@ def read_conditions(path: str | Path) -> pl.DataFrame:
 
     Returns:
         One row an utterance, in the order of the file; `utt_id` is the first column, all columns are
-        strings, and what is not known is the empty string.
+        strings, and unknown values are empty.
 
     Raises:
         DataDirError: no such file, or (``FILE:LINE: what``) a line that does not fit the header or an
@@ -47,7 +46,7 @@ def read_conditions(path: str | Path) -> pl.DataFrame:
 
 
 def parse_conditions(lines: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The conditions in the lines of a `utt2cond`, and what is wrong with the lines.
+    """Parse the lines of a `utt2cond`: the conditions, and the faults of the lines.
 
     Returns:
         The rows that fit the header (with a last column `line`, from 1), and the faults: `line`, `what`,
@@ -56,11 +55,23 @@ def parse_conditions(lines: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
     header = lines[0].split("\t") if len(lines) else []
     wrong = _fault_of_header(header)
     if wrong:
-        return pl.DataFrame(schema={"utt_id": pl.String, "line": pl.Int64}), _fault(1, wrong)
+        table = pl.DataFrame(schema={"utt_id": pl.String, "line": pl.Int64})
+        return table, pl.DataFrame({"line": [1], "what": [wrong]}, schema=_FAULTS)
     rows = pl.DataFrame({"text": lines[1:]}).with_columns(line=pl.int_range(2, pl.len() + 2, dtype=pl.Int64))
-    num_fields = pl.col("text").str.count_matches("\t", literal=True) + 1
-    fits = (num_fields == len(header)) & ~pl.col("text").str.starts_with("\t") & (pl.col("text") != "")
-    misfits = rows.filter(~fits).select("line", what=_misfit(num_fields, len(header)))
+    text = pl.col("text")
+    num_fields = text.str.count_matches("\t", literal=True) + 1
+    fits = (num_fields == len(header)) & ~text.str.starts_with("\t") & (text != "")
+    shown = text.str.slice(0, 60).str.replace_all("\t", " ", literal=True)
+    misfit = (
+        pl.when(text == "")
+        .then(pl.lit("empty line"))
+        .when(text.str.starts_with("\t"))
+        .then(pl.lit("no utterance; the line begins with a tab"))
+        .otherwise(
+            pl.format(f"{{}} fields between tabs, the header has {len(header)}: '{{}}'", num_fields, shown)
+        )
+    )
+    misfits = rows.filter(~fits).select("line", what=misfit)
     rows = rows.filter(fits)
     fields = rows["text"].str.split_exact("\t", len(header) - 1).struct.rename_fields(header).struct.unnest()
     table = fields.with_columns(rows["line"])
@@ -68,7 +79,7 @@ def parse_conditions(lines: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def conditions_text(table: pl.DataFrame) -> str:
-    """The text of a `utt2cond` with these rows, in C order of the utterances.
+    """Text of a `utt2cond` with these rows, in C order of the utterances.
 
     Args:
         table: `utt_id` and any further columns of strings; null is written as the empty string.
@@ -94,38 +105,50 @@ def conditions_text(table: pl.DataFrame) -> str:
     return "".join(f"{line}\n" for line in ["\t".join(table.columns), *rows.to_list()])
 
 
-def write_conditions(path: str | Path, table: pl.DataFrame) -> None:
-    """Write a `utt2cond`, see `conditions_text`.
-
-    Args:
-        path: the file.
-        table: as `read_conditions` returns it.
-    """
-    write_text(path, conditions_text(table))
-
-
 def merge_conditions(tables: Iterable[pl.DataFrame], names: Sequence[str | Path]) -> pl.DataFrame:
-    """All rows of several tables with the columns of all; an utterance in several is one row.
+    """Join the rows and the columns of several tables; an utterance in several is one row.
 
     Args:
         tables: as `read_conditions` returns them.
-        names: what an error calls each of them.
+        names: of the tables, for errors.
 
     Raises:
         DataDirError: two tables give different values for a condition of an utterance.
     """
-    numbered = [table.with_columns(origin=pl.lit(number)) for number, table in enumerate(tables)]
-    rows = pl.concat(numbered, how="diagonal").with_columns(pl.exclude("origin").replace("", None))
+    named = [table.with_columns(origin=pl.lit(str(name))) for table, name in zip(tables, names, strict=True)]
+    rows = pl.concat(named, how="diagonal").with_columns(pl.exclude("origin").replace("", None))
     if rows["utt_id"].n_unique() < len(rows):
-        for column in rows.columns:
-            if column not in ("utt_id", "origin"):
-                _refuse_dispute(rows, column, names)
+        refuse_disagreement(rows, rows.drop("utt_id", "origin").columns)
         rows = rows.group_by("utt_id", maintain_order=True).agg(pl.all().drop_nulls().first())
     return rows.drop("origin").fill_null("")
 
 
+def refuse_disagreement(rows: pl.DataFrame, columns: Iterable[str], key: str = "utt_id") -> None:
+    """Refuse rows of one key with different values, which are not null.
+
+    Args:
+        rows: `key`, the columns, and `origin`: the file or folder that a row was read from.
+        columns: to compare, in this order.
+        key: the column of the key.
+
+    Raises:
+        DataDirError: names the key, both values and both origins.
+    """
+    for column in columns:
+        known = rows.filter(pl.col(column).is_not_null())
+        variants = known.group_by(key, maintain_order=True).agg(pl.col(column).n_unique())
+        disputed = variants.filter(pl.col(column) > 1)[key]
+        if len(disputed):
+            rivals = known.filter(pl.col(key) == disputed[0]).unique(column, maintain_order=True)
+            (here, one), (there, other) = rivals.select("origin", column).rows()[:2]
+            raise DataDirError(
+                f"'{disputed[0]}' has the {column} '{one}' in {here} and '{other}' in {there}; "
+                "rename it in one of them, or leave one of them out"
+            )
+
+
 def parse_where(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Conditions from the command line: ``distance=3M,5M`` is a column and the values wanted of it.
+    """Parse conditions of the command line: ``distance=3M,5M`` is a column and the values wanted of it.
 
     Raises:
         UsageError: a word of another form, or one column in two words.
@@ -142,12 +165,12 @@ def parse_where(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def select_utterances(table: pl.DataFrame, where: Mapping[str, Sequence[str]], path: str | Path) -> pl.Series:
-    """The utterances of which every condition named has one of its values.
+    """Select the utterances of which every condition named has one of its values.
 
     Args:
         table: as `read_conditions` returns it.
-        where: condition -> values; the empty string selects what is not known.
-        path: what an error calls the table.
+        where: condition -> values; the empty string selects utterances without a known value.
+        path: of the table, for errors.
 
     Raises:
         DataDirError: no such condition, or a value that no utterance has.
@@ -159,17 +182,16 @@ def select_utterances(table: pl.DataFrame, where: Mapping[str, Sequence[str]], p
         known = table[column].unique().sort()
         for value in values:
             if value not in known:
-                raise DataDirError(f"{path}: no utterance has {column} '{value}'{_known(value, known)}")
+                shown = ", ".join(f"'{each}'" for each in known[:_MOST_SHOWN])
+                more = f" and {len(known) - _MOST_SHOWN:,} more" if len(known) > _MOST_SHOWN else ""
+                hint = nearest(value, known.to_list()) or f"; there are {shown}{more}"
+                raise DataDirError(f"{path}: no utterance has {column} '{value}'{hint}")
         wanted = wanted & pl.col(column).is_in(list(values))
     return table.filter(wanted)["utt_id"]
 
 
-def _fault(line: int, what: str) -> pl.DataFrame:
-    return pl.DataFrame({"line": [line], "what": [what]}, schema=_FAULTS)
-
-
 def _fault_of_header(header: Sequence[str]) -> str:
-    """What is wrong with the first line; empty where nothing is."""
+    """The fault of the first line; empty where there is none."""
     if not header or header[0] != "utt_id":
         found = "\t".join(header)[:80]
         return f"'{found}'; the first line names the columns, utt_id first, with tabs between them"
@@ -185,45 +207,9 @@ def _fault_of_header(header: Sequence[str]) -> str:
     return ""
 
 
-def _misfit(num_fields: pl.Expr, expected: int) -> pl.Expr:
-    text = pl.col("text")
-    shown = text.str.slice(0, 60).str.replace_all("\t", " ", literal=True)
-    return (
-        pl.when(text == "")
-        .then(pl.lit("empty line"))
-        .when(text.str.starts_with("\t"))
-        .then(pl.lit("no utterance; the line begins with a tab"))
-        .otherwise(
-            pl.format(f"{{}} fields between tabs, the header has {expected}: '{{}}'", num_fields, shown)
-        )
-    )
-
-
 def _given_twice(table: pl.DataFrame) -> pl.DataFrame:
     ids = table["utt_id"]
     if len(ids) < 2 or (ids[1:] > ids[:-1]).all():  # sorted: the usual case, and much the faster test
         return pl.DataFrame(schema=_FAULTS)
     again = table.filter(~pl.col("utt_id").is_first_distinct())
     return again.select(pl.col("line").cast(pl.Int64), what=pl.format("'{}' is there twice", "utt_id"))
-
-
-def _refuse_dispute(rows: pl.DataFrame, column: str, names: Sequence[str | Path]) -> None:
-    known = rows.filter(pl.col(column).is_not_null())
-    variants = known.group_by("utt_id", maintain_order=True).agg(pl.col(column).n_unique())
-    disputed = variants.filter(pl.col(column) > 1)["utt_id"]
-    if len(disputed):
-        rivals = known.filter(pl.col("utt_id") == disputed[0]).unique(column, maintain_order=True)
-        (here, one), (there, other) = rivals.select("origin", column).rows()[:2]
-        raise DataDirError(
-            f"'{disputed[0]}' has the {column} '{one}' in {names[here]} and '{other}' in {names[there]}; "
-            "rename it in one of them, or leave one of them out"
-        )
-
-
-def _known(value: str, known: pl.Series) -> str:
-    near = difflib.get_close_matches(value, known.to_list(), n=1)
-    if near:
-        return f" (did you mean '{near[0]}'?)"
-    shown = ", ".join(f"'{each}'" for each in known[:_MOST_SHOWN])
-    more = f" and {len(known) - _MOST_SHOWN:,} more" if len(known) > _MOST_SHOWN else ""
-    return f"; there are {shown}{more}"

@@ -20,20 +20,20 @@ from farvox.atomic import atomic_dir
 from farvox.errors import DataDirError
 
 OWN_FILES = ("embeddings.npy",)
-"""A folder that holds this may be replaced by other embeddings."""
+"""Files of a folder of embeddings; one that holds them may be replaced by other embeddings."""
 QUALITY_FILE = "utt2quality"
 
 
 @dataclass(frozen=True)
 class EmbeddingSet:
-    """The embeddings of some utterances, as the network gave them (not length-normalised).
+    """The embeddings of some utterances, as the network computed them (not length-normalised).
 
     Attributes:
         utt_ids: names of the utterances, in the order of the rows; unique.
         embeddings: float32 [N, E].
-        meta: where they come from (model, data dir, ...), free of form.
-        quality: how good each recording is, in dB (float32 [N]), see `farvox.farfield.quality`; None where
-            nobody asked.
+        meta: their origin (model, data dir, ...), in any form that JSON holds.
+        quality: of each recording, in dB (float32 [N]), see `farvox.farfield.quality`; None where it was not
+            measured.
 
     Raises:
         DataDirError: the numbers of ids and rows differ, or an id is there twice.
@@ -106,7 +106,13 @@ class EmbeddingSet:
             embeddings = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
             utt_ids = (folder / "utt_ids.txt").read_text("utf-8").split("\n")[:-1]
             meta = json.loads((folder / "meta.json").read_text("utf-8"))
-            quality = _read_quality(folder / QUALITY_FILE, utt_ids)
+            quality = None
+            if (folder / QUALITY_FILE).is_file():
+                lines = (folder / QUALITY_FILE).read_text("utf-8").split("\n")[:-1]
+                pairs = [line.rpartition(" ")[::2] for line in lines]
+                if [utt_id for utt_id, _ in pairs] != utt_ids:
+                    raise ValueError(f"{QUALITY_FILE} is not of these utterances")
+                quality = np.array([value for _, value in pairs], np.float32)
         except FileNotFoundError as error:
             missing = Path(error.filename).name
             raise DataDirError(
@@ -123,13 +129,3 @@ class EmbeddingSet:
     def _index(self) -> pl.DataFrame:
         ids = pl.DataFrame({"utt_id": pl.Series(self.utt_ids, dtype=pl.String)})
         return ids.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64)).unique("utt_id")
-
-
-def _read_quality(path: Path, utt_ids: list[str]) -> npt.NDArray[np.float32] | None:
-    if not path.is_file():
-        return None
-    lines = path.read_text("utf-8").split("\n")[:-1]
-    ids, _, values = zip(*(line.rpartition(" ") for line in lines), strict=True) if lines else ((), (), ())
-    if list(ids) != utt_ids:
-        raise ValueError(f"{path.name} is not of these utterances")
-    return np.array(values, np.float32)
