@@ -19,7 +19,7 @@ __all__ = ["Verdict", "Verifier", "__version__"]
 
 
 def __getattr__(name: str) -> object:
-    """The public names, imported when they are first asked for, so that ``farvox --help`` is quick."""
+    """Import a public name when it is first used, so that ``farvox --help`` is quick."""
     if name in ("Verdict", "Verifier"):
         return getattr(importlib.import_module("farvox.verifier"), name)
     raise AttributeError(f"module 'farvox' has no attribute '{name}'")

@@ -1,7 +1,7 @@
 """Files and folders that are written whole or not at all.
 
-The new content grows under a temporary name beside its destination, is flushed to the disk, and
-takes its final name by a rename. A reader sees the old content or the new, never a part.
+The new content is written under a temporary name beside its destination, is flushed to the disk, and
+gets its final name by a rename. A reader sees the old content or the new, never a part.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from farvox.errors import FarvoxError
 
-# A folder that holds one of these was made by farvox and may be replaced.
+# Files of folders that farvox made and may replace.
 OWN_FILES = ("config.json", "meta.json", "wav.scp")
 
 
@@ -53,7 +53,7 @@ def atomic_dir(path: str | Path, *, own_files: Sequence[str] = OWN_FILES) -> Ite
     Args:
         path: the folder to make. An existing one is replaced as a whole.
         own_files: an existing folder that is not empty is replaced only if it holds one of these, so
-            that a mistyped destination never deletes anybody's work.
+            that a mistyped destination never deletes other work.
 
     Raises:
         FarvoxError: ``path`` is a file, or a folder with other things in it, or the system refuses.
@@ -68,7 +68,17 @@ def atomic_dir(path: str | Path, *, own_files: Sequence[str] = OWN_FILES) -> Ite
             for file in temporary.rglob("*"):
                 _flush(file)
             _flush(temporary)
-            _swap(temporary, final)
+            if final.exists():
+                retired = _beside(final)
+                os.rename(final, retired)
+                try:
+                    os.rename(temporary, final)
+                except OSError:
+                    os.rename(retired, final)
+                    raise
+                shutil.rmtree(retired, ignore_errors=True)
+            else:
+                os.rename(temporary, final)
             _flush(final.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -87,7 +97,7 @@ def write_json(path: str | Path, obj: object) -> None:
 
 @contextmanager
 def _naming(path: str | Path) -> Iterator[None]:
-    """Turn what the system refuses (a full disk, no permission, ...) into an error that names ``path``."""
+    """Turn errors of the system (a full disk, no permission, ...) into one that names ``path``."""
     try:
         yield
     except OSError as error:
@@ -105,7 +115,7 @@ def _beside(final: Path) -> Path:
 
 
 def refuse_to_replace_foreign(path: str | Path, own_files: Sequence[str] = OWN_FILES) -> None:
-    """What `atomic_dir` refuses at its start, for those who want to know before hours of work.
+    """Refuse a folder that `atomic_dir` would refuse, before hours of work.
 
     Raises:
         FarvoxError: ``path`` is a file, or a folder that is not empty and holds none of ``own_files``.
@@ -120,20 +130,6 @@ def refuse_to_replace_foreign(path: str | Path, own_files: Sequence[str] = OWN_F
             f"{final}: holds other things (none of {', '.join(own_files)}); it is not replaced: "
             "choose another name, or empty it first"
         )
-
-
-def _swap(temporary: Path, final: Path) -> None:
-    if not final.exists():
-        os.rename(temporary, final)
-        return
-    retired = _beside(final)
-    os.rename(final, retired)
-    try:
-        os.rename(temporary, final)
-    except OSError:
-        os.rename(retired, final)
-        raise
-    shutil.rmtree(retired, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:

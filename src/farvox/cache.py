@@ -1,4 +1,4 @@
-"""The cache: folders of what can be made again; several processes may ask for one at once."""
+"""The cache: folders that can be computed again; several processes may ask for one at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DONE = "files.txt"
 
 
 def cache_path() -> Path:
-    """The folder for what can be fetched or made again: ``FARVOX_CACHE``, or the user's cache folder."""
+    """The folder of the cache: ``FARVOX_CACHE``, or the user's cache folder."""
     return Path(os.environ.get("FARVOX_CACHE") or user_cache_path("farvox")).expanduser()
 
 
@@ -41,20 +41,20 @@ def cached_folder(
     *,
     state_of: Callable[[str], str] = file_state,
 ) -> Path:
-    """A folder below `cache_path` made of some files; it is made again when one of them has changed.
+    """A folder below `cache_path` computed from some files, and again when one of them has changed.
 
-    One process makes the folder while others wait.
+    One process computes it while others wait.
 
     Args:
-        kind: the folder that all of its kind lie in.
-        name: names what is made of the files and the settings; folders of one name and other states of the
-            same files are removed.
-        files: the files it is made of.
-        build: writes into the folder it is given.
+        kind: parent folder, of all entries of this kind.
+        name: of the content and its settings; entries of this name for other states of the same files are
+            removed.
+        files: the content is computed from them.
+        build: writes the content into the folder that it is called with.
         state_of: path -> a text that differs when the file has changed.
 
     Raises:
-        CacheError: the cache cannot be written to, or has no room.
+        CacheError: the cache cannot be written, or the disk is full.
         OSError: one of the files is not there.
     """
     paths = [os.fspath(path) for path in files]

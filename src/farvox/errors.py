@@ -1,14 +1,15 @@
-"""The exception tree: what went wrong, where, and what to do about it.
+"""The exceptions of farvox.
 
 Every error a user can cause derives from `FarvoxError`; the command line prints its message without a
-traceback and exits with status 1 (2 where 1 is an answer). A message names the file, line or utterance.
+traceback and exits with status 1 (2 where 1 is an answer). A message names the file, line or utterance, and
+the remedy.
 """
 
 from __future__ import annotations
 
 
 class FarvoxError(Exception):
-    """Base of every error that the input, not the program, is at fault for."""
+    """Base of every error that is caused by the input, not by a fault of the program."""
 
 
 class AudioError(FarvoxError):
@@ -16,7 +17,7 @@ class AudioError(FarvoxError):
 
 
 class UnreachableError(AudioError):
-    """Audio lies elsewhere, and what keeps it gives no answer or no access."""
+    """The store of remote audio does not answer, or denies access."""
 
 
 class DataDirError(FarvoxError):
@@ -32,7 +33,7 @@ class TrialError(FarvoxError):
 
 
 class UsageError(FarvoxError):
-    """The command line has words that mean nothing there; the command exits with status 2."""
+    """A word or an option of the command line is not valid; the command exits with status 2."""
 
 
 class RecipeError(FarvoxError):
@@ -48,14 +49,14 @@ class CheckpointError(FarvoxError):
 
 
 class CacheError(FarvoxError):
-    """The cache cannot hold something; what was to be kept there can be had without it, at a price."""
+    """The cache cannot be used; its content can be computed without it, at the cost of time or memory."""
 
 
 class NonFiniteLossError(FarvoxError):
     """The training loss became NaN or infinite; the weights were left as they were before the step.
 
     Attributes:
-        steps_ago: how many steps after that one were tried, and left out, before someone looked.
+        steps_ago: number of later steps that were tried and left out before the loss was looked at.
     """
 
     def __init__(self, message: str, *, steps_ago: int = 0) -> None:
@@ -72,8 +73,8 @@ class NoSpeechError(AudioError):
 
 
 class TooShortError(AudioError):
-    """A recording is shorter than the least that can be judged."""
+    """A recording is too short to be judged."""
 
 
 class StoreError(FarvoxError):
-    """The store of enrolled speakers cannot be used, or refuses what is asked of it."""
+    """The store of enrolled speakers cannot be used, or refuses a request."""

@@ -1,4 +1,4 @@
-"""What a device multiplies in: not every one has bf16, and one that has to imitate it is ten times slower."""
+"""Properties of the machine: bf16 of a device, the order of channels in memory, memory that is freed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     import torch
 
 _CPU_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86, ARM
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+_KEPT, _ALL, _LARGEST = 64 << 20, -1, 1 << 30
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions that multiply bf16.
+    """True where the device has instructions that multiply bf16; imitating them is ten times slower.
 
-    A torch too old to tell of a CPU says no; so does this of Apple's GPUs, of which nothing was measured.
+    False where torch is too old to tell, and on Apple's GPUs, which were not measured.
     """
     import torch
 
@@ -27,35 +29,31 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """``auto`` is bf16 where the device has it, else fp32; any other is what it says."""
+    """Turn ``auto`` into bf16 where the device has it, else into fp32; any other precision stays."""
     if precision != "auto":
         return precision
     return "bf16" if has_bf16(device) else "fp32"
 
 
 def is_channels_last(choice: str, precision: str, device: torch.device) -> bool:
-    """Whether a network is trained with all channels of a place side by side in memory.
+    """True where a network is trained with all channels of one position side by side in memory.
 
     Args:
         choice: ``on``, ``off``, or ``auto``, which leaves the order as it is.
         precision: of the training.
-        device: it runs there.
+        device: of the training.
     """
     return choice == "on"
-
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-_KEPT, _ALL, _LARGEST = 64 << 20, -1, 1 << 30
 
 
 def keep_freed_memory(*, all_of_it: bool = False) -> None:
     """Let this process keep what it frees, up to 64 MB, for what it allocates next.
 
-    With ``all_of_it`` there is no limit: a training step on a CPU frees gigabytes and wants them again.
+    With ``all_of_it`` there is no limit: a training step on a CPU frees gigabytes and needs them again.
 
-    glibc hands large blocks back to the system and asks for them anew, and the system clears every page on
+    glibc returns large blocks to the system and asks for new ones, and the system clears every page on
     first touch: for arrays of a few hundred kB, used once and freed, as a loader makes them, that takes
-    several times as long as filling them. Elsewhere than on glibc nothing happens.
+    several times as long as filling them. Without glibc nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -26,7 +26,7 @@ def to_stderr(line: str) -> None:
 
 
 class ProgressLine:
-    """Shows how far one task is, on stderr."""
+    """The progress of one task, on stderr."""
 
     def __init__(self, task: str, total: int) -> None:
         self._task, self._total = task, total
@@ -51,7 +51,7 @@ class ProgressLine:
             self._progress.stop()
 
     def show(self, done: int, text: str = "") -> None:
-        """``done`` of the total is finished; ``text`` stands beside the bar."""
+        """Show that ``done`` of the total is finished, with ``text`` beside the bar."""
         if self._progress:
             self._progress.update(self._id, completed=done, description=text)
         elif time.monotonic() - self._last > SECONDS_BETWEEN_LINES:

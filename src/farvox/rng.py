@@ -1,4 +1,4 @@
-"""Randomness as a function of what is drawn, never of who draws it or when."""
+"""Randomness as a function of what is drawn, never of the worker that draws it or the time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def rng_for(seed: int, epoch: int, position: int, stream: int = 0) -> np.random.
         seed: the run's seed.
         epoch: epoch number.
         position: place of the example in the epoch (global, over all ranks).
-        stream: tells apart independent uses of one position (0: the example itself).
+        stream: number of an independent use of one position (0: the example itself).
 
     Raises:
         UsageError: ``seed`` is negative.
