@@ -1,4 +1,4 @@
-"""Every network of the registry on the same road: trained, extracted, fine-tuned, verified with.
+"""Every network of the registry taken the same way: trained, extracted, fine-tuned, verified with.
 
 Exporting each of them is in tests/test_export.py, importing what others publish in tests/zoo/test_foreign.py.
 """

@@ -1,4 +1,4 @@
-"""The whole road on synthetic voices, from nothing to the report."""
+"""Every stage on synthetic voices, from nothing to the report."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Every recipe parses, its parts accept it, and each family takes the whole road on corpora in miniature."""
+"""Every recipe parses, its parts accept it, and each family runs all its stages on corpora in miniature."""
 
 import json
 

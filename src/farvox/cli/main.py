@@ -19,7 +19,7 @@ from typing import Any
 import farvox
 from farvox.errors import FarvoxError, UsageError
 
-# verb -> (module:function, one line of help). The order is the order of the road.
+# verb -> (module:function, one line of help). The order is that of the stages.
 VERBS: dict[str, tuple[str, str]] = {
     "prepare": ("farvox.cli.data:prepare", "turn a corpus on disk into data dirs"),
     "check": ("farvox.cli.data:check", "validate a data dir"),
