@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farvox.errors import TrialError
-from farvox.metrics import detection, extremes
+from farvox.metrics import detection
 from farvox.metrics.detection import (
     DetCurve,
     det_curve,
@@ -105,8 +105,8 @@ def test_counting_first_changes_no_digit(ties, num_bins, trials, p_target):
     scores, target = trials
     curve = plain_curve(scores, target, ties)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extremes, "NUM_BINS", num_bins)
-        patch.setattr(extremes, "BLOCK", 97)
+        patch.setattr(detection, "NUM_BINS", num_bins)
+        patch.setattr(detection, "BLOCK", 97)
         patch.setattr(detection, "FEWEST_TO_COUNT", 2)
         found = detection_error(scores, target, p_target, ties)
     assert (found.eer, found.threshold) == equal_error_rate(curve)
@@ -123,7 +123,7 @@ def test_few_of_many_trials_are_sorted(monkeypatch):
     rng = np.random.default_rng(0)
     target = (rng.random(200_000) < 0.1).astype(np.int8)
     scores = rng.standard_normal(200_000) + 3 * target
-    kept = extremes.decisive_trials(scores, target == 1, lambda frr, far: 0.01 * frr + 0.99 * far)
+    kept = detection.decisive_trials(scores, target == 1, lambda frr, far: 0.01 * frr + 0.99 * far)
     assert kept is not None and len(kept.scores_M) < 20_000
     counted = detection_error(scores, target)
     monkeypatch.setattr(detection, "FEWEST_TO_COUNT", 10**9)

@@ -1,1 +1,1 @@
-"""How good the decisions are: EER, minDCF."""
+"""Figures: EER, minDCF, their intervals, and the agreement of clusterings."""

@@ -1,15 +1,15 @@
-"""How sure an EER or a minDCF is: intervals by resampling the speakers, and paired comparisons.
+"""The uncertainty of an EER or a minDCF: intervals by resampling the speakers, and paired comparisons.
 
-The trials of a list are not independent: a voice that is hard to tell from others is hard in every trial
-it takes part in, on either side. What was drawn from the world are the speakers, so the speakers are
-drawn again: as many as there are, with replacement, one draw for both sides. With ``w`` the number of
-times that a speaker was drawn, a non-target trial of speakers a and b counts ``w_a w_b`` times, and a
-target trial, in which one speaker stands on both sides, ``w_a`` times and not ``w_a ** 2``: it rests on one
-draw, not on two. The 95 % interval lies between the 2.5th and the 97.5th percentile of the resampled
-figures. Resampling the trials instead gives intervals that are several times too narrow.
+The trials of a list are not independent: a voice that is easily taken for others is hard in every trial it
+takes part in, on either side. The sample that was drawn is one of speakers, so the speakers are drawn again:
+as many as there are, with replacement, one draw for both sides. With ``w`` the number of times that a speaker
+was drawn, a non-target trial of speakers a and b counts ``w_a w_b`` times, and a target trial, in which one
+speaker stands on both sides, ``w_a`` times and not ``w_a ** 2``: it rests on one draw, not on two. The 95 %
+interval lies between the 2.5th and the 97.5th percentile of the resampled figures. Resampling the trials
+instead gives intervals that are several times too narrow.
 
-All systems of a comparison see the same draws, so what makes a draw hard for both falls out of their
-difference.
+All systems of a comparison are evaluated on the same draws: the difficulty that a draw has for all of them
+cancels in their difference.
 
 Shape suffixes: R replicate, K system, S speaker.
 
@@ -41,14 +41,14 @@ Ints = NDArray[np.int64]
 
 
 class Interval(NamedTuple):
-    """What lies between two percentiles of the resampled values."""
+    """The range between two percentiles of the resampled values."""
 
     low: float
     high: float
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether zero lies outside."""
+        """True where zero lies outside."""
         return self.low > 0 or self.high < 0
 
 
@@ -59,8 +59,8 @@ class Resampled:
     Attributes:
         eer_RK: equal error rates, fractions, float64 [replicates, systems].
         min_dcf_RK: normalised detection costs, the same shape.
-        num_speakers: how many speakers were drawn each time.
-        seed: what the draws follow from.
+        num_speakers: number of speakers that were drawn each time.
+        seed: of the draws.
     """
 
     eer_RK: Floats = field(repr=False)
@@ -102,9 +102,9 @@ def speaker_bootstrap(
         enrol_speaker: number or name of the speaker on the enrolment side, [num_trials].
         test_speaker: the same of the test side; one speaker has one name on both.
         p_target: prior of a target trial in the detection cost; both costs are 1.
-        ties: how equal scores are treated, see `farvox.metrics.detection`.
-        replicates: how many times the speakers are drawn.
-        seed: what the draws follow from.
+        ties: treatment of equal scores, see `farvox.metrics.detection`.
+        replicates: number of times that the speakers are drawn.
+        seed: of the draws.
 
     Raises:
         TrialError: scores or labels are not usable, the speakers contradict the labels, there are fewer
@@ -118,7 +118,15 @@ def speaker_bootstrap(
     if codes.shape != (2 * len(is_target),):
         raise TrialError(f"speakers for {len(codes) // 2:,} trials do not fit {len(is_target):,} trials")
     enrol, test = codes.astype(np.int64).reshape(2, -1)
-    _refuse_contradictions(is_target, speakers, enrol, test)
+    wrong = is_target != (enrol == test)
+    if wrong.any():
+        n = int(np.argmax(wrong))
+        kind = "a target" if is_target[n] else "a non-target"
+        raise TrialError(
+            f"trial {n + 1} is {kind} trial, but its speakers are '{speakers[enrol[n]]}' and"
+            f" '{speakers[test[n]]}' ({wrong.sum():,} such trials): the speakers are of another corpus, or"
+            " the labels are wrong"
+        )
     if len(speakers) < FEWEST_SPEAKERS:
         raise TrialError(
             f"{len(speakers)} speakers: an interval over speakers needs at least {FEWEST_SPEAKERS}"
@@ -126,44 +134,14 @@ def speaker_bootstrap(
     ordered = [_Ordered.of(scores, is_target, enrol, test, ties) for scores in systems]
     figures = np.empty((2, replicates, len(systems)))
     for r in range(replicates):
-        count_S = _draw(len(speakers), ordered[0], rng_for(seed, 0, r))
+        rng, both_kinds = rng_for(seed, 0, r), False
+        while not both_kinds:
+            drawn = rng.integers(0, len(speakers), len(speakers))
+            count_S = np.bincount(drawn, minlength=len(speakers))
+            both_kinds = all(weights.any() for weights in ordered[0].weights(count_S))
         for k, trials in enumerate(ordered):
             figures[:, r, k] = trials.figures(*trials.weights(count_S), p_target)
     return Resampled(figures[0], figures[1], len(speakers), seed)
-
-
-def weighted_error(
-    scores: ArrayLike,
-    target: ArrayLike,
-    weights: ArrayLike,
-    p_target: float = 0.01,
-    ties: Ties = "baseline",
-) -> tuple[float, float]:
-    """EER and minDCF when each trial counts as often as its weight says.
-
-    With every weight 1 they are those of `farvox.metrics.detection`, to the last digit.
-
-    Args:
-        scores: higher means more alike, [num_trials].
-        target: 1 for target trials, 0 for the others, [num_trials].
-        weights: at least 0, [num_trials].
-        p_target: prior of a target trial in the detection cost; both costs are 1.
-        ties: how equal scores are treated, see `farvox.metrics.detection`.
-
-    Raises:
-        TrialError: see `farvox.metrics.detection.validate`; or a weight is negative, or all are zero for
-            the trials of a kind.
-    """
-    _, is_target = validate(scores, target)
-    weights = np.asarray(weights)
-    if weights.shape != is_target.shape or not (weights >= 0).all():
-        raise TrialError("every trial needs one weight, and none below zero")
-    rows = np.arange(len(is_target))
-    ordered = _Ordered.of(scores, is_target, rows, rows, ties)
-    of_target, of_nontarget = weights[ordered.target_speaker], weights[ordered.enrol]
-    if not of_target.sum() > 0 or not of_nontarget.sum() > 0:
-        raise TrialError("the trials of one kind all have weight zero: error rates need both kinds")
-    return ordered.figures(of_target, of_nontarget, p_target)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +152,7 @@ class _Ordered:
         target_speaker: the speaker of each target trial.
         enrol: the enrolment speaker of each non-target trial.
         test: its test speaker.
-        targets_below: how many target trials are rejected at each threshold, ascending.
+        targets_below: number of target trials that are rejected at each threshold, ascending.
         nontargets_below: the same of non-target trials.
         corners: the thresholds at which a detection cost can be least: the next one rejects targets.
     """
@@ -208,7 +186,7 @@ class _Ordered:
         )
 
     def weights(self, count_S: Ints) -> tuple[Ints, Ints]:
-        """How often each target and each non-target trial counts; speakers were drawn ``count_S`` times."""
+        """The weight of each target and of each non-target trial; speakers were drawn ``count_S`` times."""
         of_nontarget = count_S.take(self.enrol)
         of_nontarget *= count_S.take(self.test)
         return count_S.take(self.target_speaker), of_nontarget
@@ -216,7 +194,7 @@ class _Ordered:
     def figures(
         self, of_target: NDArray[np.number], of_nontarget: NDArray[np.number], p_target: float
     ) -> tuple[float, float]:
-        """EER and minDCF of weighted trials; rates are those of `det_curve`, read only where they matter."""
+        """EER and minDCF of weighted trials, from the rates at the thresholds that can decide them."""
         missed, rejected = _running_sum(of_target), _running_sum(of_nontarget)
 
         def frr_and_far(threshold: int | Ints) -> tuple[Floats, Floats]:
@@ -236,29 +214,7 @@ class _Ordered:
 
 
 def _running_sum(weights: NDArray[np.number]) -> NDArray[np.number]:
+    """The sum of the first 0, 1, 2, ... weights."""
     total = np.zeros(len(weights) + 1, weights.dtype)
     np.cumsum(weights, out=total[1:])
     return total
-
-
-def _draw(num_speakers: int, trials: _Ordered, rng: np.random.Generator) -> Ints:
-    """How often each speaker is drawn, so that trials of both kinds are left."""
-    while True:
-        count_S = np.bincount(rng.integers(0, num_speakers, num_speakers), minlength=num_speakers)
-        of_target, of_nontarget = trials.weights(count_S)
-        if of_target.any() and of_nontarget.any():
-            return count_S
-
-
-def _refuse_contradictions(
-    is_target: NDArray[np.bool_], speakers: NDArray[np.generic], enrol: Ints, test: Ints
-) -> None:
-    wrong = is_target != (enrol == test)
-    if wrong.any():
-        n = int(np.argmax(wrong))
-        kind = "a target" if is_target[n] else "a non-target"
-        raise TrialError(
-            f"trial {n + 1} is {kind} trial, but its speakers are '{speakers[enrol[n]]}' and"
-            f" '{speakers[test[n]]}' ({wrong.sum():,} such trials): the speakers are of another corpus, or"
-            " the labels are wrong"
-        )

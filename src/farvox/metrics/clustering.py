@@ -1,6 +1,6 @@
-"""How well two labellings of the same utterances agree: NMI, purity, and the matching of their clusters.
+"""The agreement of two labellings of the same utterances: NMI, purity, and the matching of their clusters.
 
-A labelling is a row of integers or names, one an utterance; which number a cluster has means nothing.
+A labelling is a row of integers or names, one an utterance; the number of a cluster has no meaning.
 
 Shape suffixes: N utterance, A cluster of the first labelling, B cluster of the second.
 """
@@ -16,7 +16,7 @@ from farvox.errors import FarvoxError
 
 
 def contingency(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How often each pair of clusters meets: the pairs that do, int [P, 2], and their counts [P].
+    """The pairs of clusters that share utterances, int [P, 2], and the number of utterances of each, [P].
 
     Clusters are numbered in the sorted order of their labels. The table is sparse, so that its size is
     at most the number of utterances.
@@ -75,7 +75,7 @@ def purity(clusters: ArrayLike, truth: ArrayLike) -> float:
 
 
 def mutual_agreement(first: ArrayLike, second: ArrayLike) -> NDArray[np.bool_]:
-    """Which utterances lie in clusters that are each other's partner: bool [N].
+    """The utterances that lie in clusters which are each other's partner, bool [N].
 
     Clusters are matched one to one so that the most utterances agree (the Hungarian method). Those of
     a cluster left without a partner agree with nothing.

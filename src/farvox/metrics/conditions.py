@@ -20,11 +20,11 @@ class Cell:
     """The trials of one condition.
 
     Attributes:
-        number: which condition.
-        num_target: how many of its trials are of the same speaker.
-        num_nontarget: how many are not.
+        number: of the condition.
+        num_target: number of its target trials.
+        num_nontarget: number of its non-target trials.
         figures: EER and minDCF; None where trials of one kind are missing.
-        resampled: what intervals are made of; None if not asked for, or with fewer than three speakers.
+        resampled: figures for intervals; None if not asked for, or with fewer than three speakers.
     """
 
     number: int
@@ -53,9 +53,9 @@ def per_condition(
         condition: the number of each trial's condition, [num_trials].
         speakers: the speakers of the enrolment and of the test sides, for intervals; see `speaker_bootstrap`.
         p_target: prior of a target trial in the detection cost; both costs are 1.
-        ties: how equal scores are treated, see `farvox.metrics.detection`.
-        replicates: how many times the speakers of a condition are drawn.
-        seed: what the draws follow from.
+        ties: treatment of equal scores, see `farvox.metrics.detection`.
+        replicates: number of times that the speakers of a condition are drawn.
+        seed: of the draws.
 
     Raises:
         TrialError: see `farvox.metrics.detection.validate` and `speaker_bootstrap`; or another number of

@@ -1,4 +1,4 @@
-"""How well scores tell target trials from non-target trials: DET curve, EER and minimum detection cost.
+"""Error rates of scores on labelled trials: DET curve, EER and minimum detection cost.
 
 Conventions: a trial is accepted when its score is above the threshold. FRR is the share of target
 trials that are rejected, FAR the share of non-target trials that are accepted; both are fractions.
@@ -8,6 +8,16 @@ target trials before the non-target trials; among equal scores it so passes thro
 that no threshold can reach. ``ties="baseline"``, the default, gives exactly its figures;
 ``ties="grouped"`` keeps the reachable points only. Without equal scores the two are the same.
 
+Of many trials only those are sorted that can decide a figure; they are found by counting. Scores are counted
+in bins of equal width, the kinds apart, which gives the error rates at every edge of two bins. Between two
+edges FRR only rises and FAR only falls, so a bin can hold the least cost only if the FRR of its lower edge
+and the FAR of its upper edge together cost no more than the best edge; and the rates meet in the bin at whose
+edges their difference changes sign. Bins follow the order of the scores whatever the rounding, equal scores
+share a bin, and costs are compared as they are computed later: the figures are those of all trials, to the
+last digit.
+
+Shape suffixes: N trial, M trial that can decide a figure, B bin.
+
 References:
     NIST 2016 Speaker Recognition Evaluation Plan, section 3 (detection cost).
     A. Martin et al., The DET curve in assessment of detection task performance, Eurospeech 1997.
@@ -15,6 +25,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -22,13 +33,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farvox.errors import TrialError
-from farvox.metrics.extremes import Kept, decisive_trials
 
 FEWEST_TO_COUNT = 1 << 16
-"""From so many trials on, only those that decide a figure are sorted."""
+"""From so many trials on, only those that can decide a figure are sorted."""
+NUM_BINS = 1 << 14
+"""So many counts of two kinds stay in the processor's cache."""
+BLOCK = 1 << 17
+"""Trials that are counted at a time; likewise."""
 
 Ties = Literal["baseline", "grouped"]
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 class DetCurve(NamedTuple):
@@ -47,8 +63,8 @@ class Detection:
         eer: equal error rate, a fraction.
         threshold: the score at which FRR and FAR are nearest to each other.
         min_dcf: the smallest normalised detection cost over all thresholds.
-        num_target: how many trials are of the same speaker.
-        num_nontarget: how many are not.
+        num_target: number of target trials.
+        num_nontarget: number of non-target trials.
         min_dcf_threshold: the score at which ``min_dcf`` is reached.
         p_target: the prior that ``min_dcf`` assumes.
     """
@@ -62,8 +78,24 @@ class Detection:
     p_target: float
 
 
-def validate(scores: ArrayLike, target: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
-    """Check that error rates can be had from ``scores`` and ``target``; gives them back as arrays.
+class DecisiveTrials(NamedTuple):
+    """The trials that can decide a figure, and their places among all.
+
+    Attributes:
+        scores_M: their scores, in the order of the trials.
+        is_target_M: their labels.
+        skipped_M: number of other trials below each, when these are sorted by score.
+        skipped_targets_M: number of target trials among those.
+    """
+
+    scores_M: Floats
+    is_target_M: Bools
+    skipped_M: Ints
+    skipped_targets_M: Ints
+
+
+def validate(scores: ArrayLike, target: ArrayLike) -> tuple[Floats, Bools]:
+    """Check that error rates can be computed from ``scores`` and ``target``, and return them as arrays.
 
     Raises:
         TrialError: no scores, another number of labels, a label other than 0 or 1, a score that is not
@@ -94,7 +126,7 @@ def det_curve(scores: ArrayLike, target: ArrayLike, *, ties: Ties = "baseline") 
     Args:
         scores: higher means more alike, [num_trials].
         target: 1 or True for the same speaker, 0 or False for another, [num_trials].
-        ties: see the head of this module.
+        ties: treatment of equal scores, see the head of this module.
 
     Returns:
         Three arrays of num_trials + 1 points (fewer when ties are grouped). The first point, where
@@ -103,21 +135,16 @@ def det_curve(scores: ArrayLike, target: ArrayLike, *, ties: Ties = "baseline") 
     Raises:
         TrialError: see `validate`.
     """
-    scores, is_target = validate(scores, target)
-    _refuse_unknown(ties)
-    return _curve(scores, is_target, ties)
+    return _curve(*validate(scores, target), ties)
 
 
-def _refuse_unknown(ties: str) -> None:
-    if ties not in get_args(Ties):
-        raise TrialError(f"ties='{ties}': must be one of {', '.join(get_args(Ties))}")
-
-
-def _curve(scores: Floats, is_target: NDArray[np.bool_], ties: Ties, kept: Kept | None = None) -> DetCurve:
-    """The curve of all trials, or its first point and those of some trials.
+def _curve(scores: Floats, is_target: Bools, ties: Ties, kept: DecisiveTrials | None = None) -> DetCurve:
+    """The curve of all trials, or its first point and those of the trials that are kept.
 
     The scores of each kind are sorted by themselves: as numbers, far faster than an order of positions.
     """
+    if ties not in get_args(Ties):
+        raise TrialError(f"ties='{ties}': must be one of {', '.join(get_args(Ties))}")
     num_target = int(np.count_nonzero(is_target))
     num_nontarget, lowest = len(is_target) - num_target, scores.min()
     if kept is not None:
@@ -171,6 +198,57 @@ def _cost(frr: Floats, far: Floats, p_target: float, c_miss: float, c_fa: float)
     return c_miss * frr * p_target + c_fa * far * (1 - p_target)
 
 
+def decisive_trials(
+    scores: Floats, is_target: Bools, cost: Callable[[Floats, Floats], Floats]
+) -> DecisiveTrials | None:
+    """The trials between which EER and minDCF are reached, with both neighbours of the crossing.
+
+    Args:
+        scores: finite, [num_trials].
+        is_target: trials of both kinds, [num_trials].
+        cost: of FRR and FAR, rising with both.
+
+    Returns:
+        None where the scores cannot be put in bins: they are all equal, or too far apart for a float.
+    """
+    lowest, highest = float(scores.min()), float(scores.max())
+    with np.errstate(over="ignore", divide="ignore"):
+        per_bin = (NUM_BINS - 1) / np.float64(highest - lowest)
+    if not 0 < per_bin < np.inf:
+        return None
+
+    def blocks() -> Iterator[tuple[slice, Ints]]:
+        for first in range(0, len(scores), BLOCK):
+            part = slice(first, first + BLOCK)
+            yield part, ((scores[part] - lowest) * per_bin).astype(np.int64)
+
+    counts = np.zeros(2 * NUM_BINS, np.int64)
+    for part, bin_N in blocks():
+        bin_N += is_target[part].astype(np.int64) * NUM_BINS
+        counts += np.bincount(bin_N, minlength=2 * NUM_BINS)
+    nontargets_B, targets_B = counts.reshape(2, NUM_BINS)
+    all_B = targets_B + nontargets_B
+
+    num_nontarget = int(nontargets_B.sum())
+    frr = np.append(0, np.cumsum(targets_B)) / int(targets_B.sum())
+    far = (num_nontarget - np.append(0, np.cumsum(nontargets_B))) / num_nontarget
+    keep_B = cost(frr[:-1], far[1:]) <= cost(frr, far).min()
+    crossing = int(np.argmax(frr >= far)) - 1
+    keep_B[crossing] = True
+    before = np.flatnonzero(all_B[:crossing])
+    keep_B[before[-1:]] = True  # its last trial is the point at the lower edge
+
+    parts = [
+        (scores[part][mask], is_target[part][mask]) for part, bin_N in blocks() for mask in (keep_B[bin_N],)
+    ]
+    kept_scores, kept_target = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
+    skipped, skipped_targets = (
+        np.repeat(np.cumsum(np.where(keep_B, 0, count_B))[keep_B], all_B[keep_B])
+        for count_B in (all_B, targets_B)
+    )
+    return DecisiveTrials(kept_scores, kept_target, skipped, skipped_targets)
+
+
 def detection_error(
     scores: ArrayLike, target: ArrayLike, p_target: float = 0.01, ties: Ties = "baseline"
 ) -> Detection:
@@ -182,13 +260,12 @@ def detection_error(
         scores: higher means more alike, [num_trials].
         target: 1 or True for the same speaker, 0 or False for another, [num_trials].
         p_target: prior of a target trial in the detection cost; both costs are 1.
-        ties: how equal scores are treated, see the head of this module.
+        ties: treatment of equal scores, see the head of this module.
 
     Raises:
         TrialError: see `validate` and `min_detection_cost`.
     """
     scores, is_target = validate(scores, target)
-    _refuse_unknown(ties)
     kept = None
     if len(scores) >= FEWEST_TO_COUNT:
         kept = decisive_trials(scores, is_target, lambda frr, far: _cost(frr, far, p_target, 1.0, 1.0))
