@@ -1,18 +1,227 @@
+import json
 import math
 import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from farvox.errors import CorpusError
-from farvox.jobs import in_processes
+from farvox.errors import FarvoxError, JobError
+from farvox.jobs import Job, begin, cut, digest, processes, processes_of_one_thread, threads
+
+EXECUTORS = (processes, processes_of_one_thread, threads)
 
 
+def squares(batch: range) -> bytes:
+    return "".join(f"{number**2}\n" for number in batch).encode()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("jobs", [1, 3, None])
-def test_results_come_in_order(jobs):
-    assert list(in_processes(math.factorial, range(20), jobs, "here")) == [*map(math.factorial, range(20))]
-    assert list(in_processes(math.factorial, [], jobs, "here")) == []
+def test_results_come_in_order(executor, jobs):
+    job = Job(what="factorials", note=print, jobs=jobs, executor=executor)
+    assert list(job.run(math.factorial, range(20), count=lambda _: 1)) == [*map(math.factorial, range(20))]
+    assert list(job.run(math.factorial, [])) == []
 
 
-def test_a_process_that_dies_ends_the_work_with_a_word_on_what_to_do():
-    with pytest.raises(CorpusError, match=r"out: a process was killed .* fewer --jobs: what is done is kept"):
-        list(in_processes(os._exit, [1, 1, 1], 2, "out"))
+def test_a_batch_is_a_run_of_items_and_every_item_is_in_one():
+    assert cut(range(7), 3) == [range(3), range(3, 6), range(6, 7)]
+    assert cut([], 3) == []
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(kept=st.sets(st.integers(0, 9)), jobs=st.sampled_from([1, 2]))
+def test_what_is_kept_and_the_rest_are_all(kept, jobs, tmp_path_factory):
+    """The promise of the engine, whatever was kept; what is there is not computed again."""
+    folder, computed = tmp_path_factory.mktemp("kept"), []
+
+    def compute(batch: range) -> bytes:
+        computed.append(batch.start // 3)
+        return squares(batch)
+
+    job = Job(what="squares", note=print, jobs=jobs, executor=threads)
+    batches = cut(range(28), 3)
+    whole = job.run_kept(compute, batches, folder / "all", ".txt")
+    before = contents(folder / "all")
+    assert [path.name for path in whole] == [f"{start:09d}.txt" for start in range(0, 28, 3)]
+    for number, path in enumerate(whole):
+        if number not in kept:
+            path.unlink()
+    computed.clear()
+    assert job.run_kept(compute, batches, folder / "all", ".txt") == whole
+    assert contents(folder / "all") == before
+    assert sorted(computed) == sorted(set(range(10)) - kept)
+
+
+def test_a_write_that_breaks_off_leaves_nothing(tmp_path):
+    def fail_at_the_end(batch: range) -> bytes:
+        return squares(batch) if batch.start < 6 else "no bytes"  # type: ignore[return-value]
+
+    job = Job(what="squares", note=print, jobs=1)
+    with pytest.raises(TypeError):
+        job.run_kept(fail_at_the_end, cut(range(9), 3), tmp_path / "kept", ".txt")
+    assert sorted(contents(tmp_path / "kept")) == ["000000000.txt", "000000003.txt"]
+
+
+def test_a_run_that_goes_on_counts_what_is_done(tmp_path):
+    lines: list[str] = []
+    job = Job(what="squares", note=lines.append, jobs=1, text=lambda: "all well")
+    batches = cut(range(9), 3)
+    job.run_kept(squares, batches[:2], tmp_path, ".txt")
+    list(job.run(squares, batches[2:], done=6))
+    assert lines == []  # all in less than ten seconds
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("farvox.progress.SECONDS_BETWEEN_LINES", 0)
+        job.run_kept(squares, batches, tmp_path, ".txt")
+    (line,) = lines
+    assert line.startswith("squares: 9 of 9, ") and line.endswith(", all well")
+
+
+def test_a_process_that_dies_ends_the_work_with_what_to_do_next(tmp_path):
+    job = Job(what="copies made", note=print, jobs=2, kept=tmp_path)
+    with pytest.raises(JobError, match=rf"copies made.* killed .* of 3 .* --jobs.* kept in {tmp_path}"):
+        list(job.run(os._exit, [1, 1, 1], count=lambda _: 1))
+
+
+def test_an_error_in_a_process_is_that_of_the_function():
+    for executor in EXECUTORS:
+        job = Job(what="", note=print, jobs=2, executor=executor)
+        with pytest.raises(ValueError):
+            list(job.run(math.factorial, [2, 1, -1], count=int))
+
+
+def test_processes_of_one_thread_have_the_environment_of_one_and_leave_ours_alone(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    for jobs in (1, 2):
+        job = Job(what="", note=print, jobs=jobs, executor=processes_of_one_thread)
+        assert list(job.run(os.getenv, ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])) == ["1", "1"]
+    assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ
+
+
+def test_a_folder_begun_with_other_settings_is_refused_and_the_difference_shown(tmp_path):
+    path = tmp_path / "out/simulate.json"
+    before = {"seed": 0, "snr": (5.0, 20.0), "source": digest("abc"), "kind": "copies"}
+    begin(path, before)
+    begin(path, before)
+    for change, shown in (
+        ({"seed": 1}, r"\(seed 0, now 1\)"),
+        ({"snr": [5, 10]}, r"\(snr \[5\.0, 20\.0\], now \[5, 10\]\)"),
+        ({"source": digest("abd")}, r"\(another source\)"),
+        ({"seed": 1, "copies": 2}, r"\(seed 0, now 1; copies null, now 2\)"),
+    ):
+        with pytest.raises(JobError, match=rf"out: was begun with other settings {shown}.* remove .*out"):
+            begin(path, before | change)
+    begin(path, {"seed": 0})  # an earlier program wrote more than is asked for
+    assert json.loads(path.read_text())["snr"] == [5.0, 20.0]
+
+
+def test_a_folder_of_other_things_and_settings_that_cannot_be_read_are_refused(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(FarvoxError, match="holds other things"):
+        begin(tmp_path / "simulate.json", {})
+    for text in ("{", "[1]"):
+        (tmp_path / "simulate.json").write_text(text)
+        with pytest.raises(JobError, match=r"simulate\.json: cannot be read .* remove"):
+            begin(tmp_path / "simulate.json", {"seed": 0})
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from farvox.jobs import Job, cut
+from farvox.atomic import write_text
+
+def work(batch):
+    out = Path(sys.argv[1])
+    for number in batch:
+        time.sleep(0.03)
+        write_text(out / "files" / f"{number}.txt", f"{number**3}")
+    return str(list(batch)).encode()
+
+if __name__ == "__main__":
+    job = Job(what="cubes", note=print, jobs=int(sys.argv[2]))
+    job.run_kept(work, cut(range(40), 3), Path(sys.argv[1], "batches"), ".txt")
+"""
+
+
+def start(folder: Path, jobs: int) -> "subprocess.Popen[str]":
+    (folder.parent / "script.py").write_text(SCRIPT)
+    command = [sys.executable, str(folder.parent / "script.py"), str(folder), str(jobs)]
+    return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def run_to_the_end(folder: Path, jobs: int) -> dict[str, bytes]:
+    with start(folder, jobs) as process:
+        process.communicate()
+    assert process.returncode == 0
+    return tree(folder)
+
+
+def members(session: int) -> list[int]:
+    """Processes of a session that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            _, state, _, _, its_session = re.sub(r"\(.*\)", "x", stat.read_text()).split()[:6][1:]
+        except OSError:
+            continue
+        if int(its_session) == session and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def wait_until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.01)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    names = {"files": "[0-9]*", "batches": "[0-9]*"}
+    return {
+        f"{part}/{path.name}": path.read_bytes()
+        for part, name in names.items()
+        for path in (folder / part).glob(name)
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_a_run_that_is_killed_goes_on_and_ends_the_same(jobs, tmp_path):
+    """Killed outright in the middle, three times; the processes it started end with it."""
+    whole = run_to_the_end(tmp_path / "whole", jobs)
+    for enough in (8, 16, 28):
+        with start(tmp_path / "cut", jobs) as process:
+            wait_until(lambda n=enough: len(tree(tmp_path / "cut")) >= n)
+            process.kill()
+        wait_until(lambda session=process.pid: not members(session), 5)
+    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "cut/batches").glob("[0-9]*")}
+    assert 0 < len(done) < 14
+    assert run_to_the_end(tmp_path / "cut", jobs) == whole
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+@pytest.mark.parametrize("to_all", [True, False], ids=["by Ctrl-C", "by a signal to the program"])
+def test_an_interrupted_run_leaves_no_process_and_no_half_written_file(to_all, tmp_path):
+    with start(tmp_path / "out", 2) as process:
+        wait_until(lambda: len(tree(tmp_path / "out")) > 4)
+        (os.killpg if to_all else os.kill)(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+    assert errors.count("Traceback") <= 2, errors  # of the program and of the batch that it waited for
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    wait_until(lambda: not members(process.pid), 5)
+    assert not list(tmp_path.rglob(".tmp-*"))
+    assert len(run_to_the_end(tmp_path / "out", 1)) == 40 + 14

@@ -28,6 +28,10 @@ class CorpusError(FarvoxError):
     """A corpus on disk is not laid out as its publisher ships it."""
 
 
+class JobError(FarvoxError):
+    """A job over many items cannot go on: it was begun with other settings, or a process was killed."""
+
+
 class TrialError(FarvoxError):
     """A trial list or a score file cannot be read, or does not fit its partner."""
 

@@ -1,45 +1,262 @@
-"""Work shared out among processes, with their results in order."""
+"""One engine for work over many items: batches, processes, progress, and going on after a kill.
+
+The promise is an equation::
+
+    first_k + rest == all
+
+A run that is killed after any k of its batches and started again leaves what an undisturbed run leaves, byte
+for byte, whatever the number of processes. Four rules make it hold:
+
+- A batch is a function of its items alone; the cut into batches does not depend on the number of processes.
+- A result is written whole or not at all (`farvox.atomic`). `Job.run_kept` keeps it in a file and reads it
+  from there, made now or before; with `Job.run` the function itself finds what an earlier run wrote.
+- Results come in the order of their items.
+- A folder that was begun with other settings is refused (`begin`).
+
+An `Executor` computes the batches: in `processes` or `threads` of this machine. One that does so on other
+machines has the same signature.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
-from typing import TypeVar
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from itertools import accumulate
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
-from farvox.errors import CorpusError
+from farvox.atomic import atomic_file, refuse_to_replace_foreign, write_json
+from farvox.errors import JobError
+from farvox.progress import Note, Progress
 
 Item = TypeVar("Item")
+Batch = TypeVar("Batch")
+Items = TypeVar("Items", bound=Sized)
 Result = TypeVar("Result")
 
+_LONGEST = 40  # characters of a setting that a message shows
+_worker = {"is busy": False, "is stopped": False}  # of this process, where it is one of a pool
 
-def in_processes(
-    function: Callable[[Item], Result], items: Sequence[Item], jobs: int | None, what: str
-) -> Iterator[Result]:
-    """What ``function`` makes of each item, in order; in this process where one is enough.
+
+def begin(path: Path, settings: Mapping[str, object]) -> None:
+    """Write the settings that a folder is begun with, or make sure that it was begun with the same ones.
 
     Args:
-        function: picklable.
-        items: what there is to do.
-        jobs: processes; as many as there are processors by default.
-        what: of this task, for the message: it keeps what is done when it is started again.
+        path: a JSON file in the folder; it marks the folder as one that may be gone on with.
+        settings: all that the results depend on.
 
     Raises:
-        CorpusError: a process was killed.
+        FarvoxError: the folder holds other things.
+        JobError: it was begun with other settings, or the file cannot be read.
     """
-    jobs = min(jobs or os.cpu_count() or 1, len(items))
-    if jobs <= 1:
-        yield from map(function, items)
+    refuse_to_replace_foreign(path.parent, (path.name,))
+    now = json.loads(json.dumps(settings))
+    if not path.exists():
+        write_json(path, now)
         return
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    again = f"choose another name, or remove {path.parent} to begin again"
     try:
-        yield from pool.map(function, items)
-    except BrokenProcessPool:
-        raise CorpusError(
-            f"{what}: a process was killed (out of memory?); start again, perhaps with fewer --jobs: "
-            "what is done is kept"
-        ) from None
+        before = dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise JobError(f"{path}: cannot be read ({error}); {again}") from None
+    changes = []
+    for key, value in now.items():
+        if before.get(key) != value:
+            texts = [json.dumps(each, ensure_ascii=False) for each in (before.get(key), value)]
+            is_short = max(map(len, texts)) <= _LONGEST
+            changes.append(f"{key} {texts[0]}, now {texts[1]}" if is_short else f"another {key}")
+    if changes:
+        raise JobError(f"{path.parent}: was begun with other settings ({'; '.join(changes)}); {again}")
+
+
+def digest(lines: Iterable[str]) -> str:
+    """SHA-256 of many lines, to stand for them among the settings."""
+    found = sha256()
+    for line in lines:
+        found.update(f"{line}\n".encode(errors="surrogateescape"))
+    return found.hexdigest()
+
+
+def cut(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """Batches of ``size`` items; the last one may be smaller."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+class Executor(Protocol):
+    """Computes a function of each batch; gives the results in order."""
+
+    def __call__(
+        self, function: Callable[[Batch], Result], batches: Sequence[Batch], jobs: int | None
+    ) -> Generator[Result]:
+        """Compute a picklable function by ``jobs`` workers, or as many as suit the machine.
+
+        Raises:
+            BrokenProcessPool: a worker was lost.
+        """
+
+
+def processes(
+    function: Callable[[Batch], Result], batches: Sequence[Batch], jobs: int | None
+) -> Generator[Result]:
+    """An `Executor`: processes, one a processor by default; this one alone where one is enough.
+
+    They end with this process, however it ends. Ctrl-C interrupts the batches under way.
+    """
+    jobs = min(jobs or os.cpu_count() or 1, len(batches))
+    yield from map(function, batches) if jobs <= 1 else _in_pool(function, batches, jobs)
+
+
+def processes_of_one_thread(
+    function: Callable[[Batch], Result], batches: Sequence[Batch], jobs: int | None
+) -> Generator[Result]:
+    """An `Executor`: processes in which numerical libraries compute on one thread.
+
+    Sums in another order differ in their last digits: so the number of processes changes nothing.
+    """
+    if jobs == 1 and os.environ.get("OMP_NUM_THREADS") == "1":
+        yield from map(function, batches)
+        return
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))  # for the processes that are started from here on
+    try:
+        yield from _in_pool(function, batches, max(1, min(jobs or os.cpu_count() or 1, len(batches))))
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def threads(
+    function: Callable[[Batch], Result], batches: Sequence[Batch], jobs: int | None
+) -> Generator[Result]:
+    """An `Executor`: threads of this process, by default as many as suit work that waits for disks."""
+    pool = ThreadPoolExecutor(jobs or min(16, 4 * (os.cpu_count() or 1)))
+    try:
+        yield from pool.map(function, batches)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _in_pool(function: Callable[[Batch], Result], batches: Sequence[Batch], jobs: int) -> Generator[Result]:
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker)
+    try:
+        yield from pool.map(partial(_work, function), batches)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Make a process of a pool end with the one that started it, and Ctrl-C interrupt its batch alone."""
+
+    def interrupt(*_: object) -> None:
+        _worker["is stopped"] = True
+        if _worker["is busy"]:
+            raise KeyboardInterrupt
+
+    def end_with_parent() -> None:
+        if (parent := parent_process()) is not None:
+            parent.join()
+            os._exit(1)
+
+    signal.signal(signal.SIGINT, interrupt)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _work(function: Callable[[Batch], Result], batch: Batch) -> Result:
+    if _worker["is stopped"]:
+        raise KeyboardInterrupt
+    _worker["is busy"] = True
+    try:
+        return function(batch)
+    finally:
+        _worker["is busy"] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Work over many items, as people see it, and who does it."""
+
+    what: str
+    """The items that are counted, for people: ``copies made``."""
+    note: Note
+    """Takes lines for people."""
+    jobs: int | None = None
+    """Workers; as many as suit the machine where None."""
+    executor: Executor = processes
+    kept: Path | None = None
+    """The folder that keeps what is done, for the message of a run that breaks off."""
+    text: Callable[[], str] = str
+    """Gives what stands beside the count."""
+
+    def run(
+        self,
+        function: Callable[[Batch], Result],
+        batches: Sequence[Batch],
+        *,
+        count: Callable[[Any], int] = len,
+        done: int = 0,
+    ) -> Iterator[Result]:
+        """Results of a function of each batch, in order.
+
+        Args:
+            function: picklable; it finds by itself what an earlier run wrote of a batch.
+            batches: lists of items, see `cut`.
+            count: gives the number of items of a batch.
+            done: further items, which an earlier run finished.
+
+        Raises:
+            JobError: a worker was lost.
+        """
+        total = done + sum(map(count, batches))
+        with Progress(self.what, total, self.note, done=done) as progress:
+            try:
+                with closing(self.executor(function, batches, self.jobs)) as results:
+                    for batch, result in zip(batches, results, strict=True):
+                        progress.advance(count(batch), self.text())
+                        yield result
+            except BrokenProcessPool:
+                kept = f": what is done is kept in {self.kept}" if self.kept else ""
+                raise JobError(
+                    f"{self.what}: a process was killed after {progress.done:,} of {total:,} (out of memory?)"
+                    f"; start again, perhaps with fewer --jobs{kept}"
+                ) from None
+
+    def run_kept(
+        self, function: Callable[[Items], bytes], batches: Sequence[Items], folder: Path, suffix: str
+    ) -> list[Path]:
+        """Files of ``folder`` that hold the results of a function of each batch, in order.
+
+        A file is named by the number of its first item, ``000000064.tsv``. A batch whose file is there is not
+        computed again. Arguments and errors as `run`.
+        """
+        ends = accumulate(map(len, batches))
+        files = [
+            (folder / f"{end - len(batch):09d}{suffix}", batch)
+            for end, batch in zip(ends, batches, strict=True)
+        ]
+        todo = [(path, batch) for path, batch in files if not path.exists()]
+        done = sum(map(len, batches)) - sum(len(batch) for _, batch in todo)
+        work = partial(_write_result, function)
+        for _ in self.run(work, todo, count=lambda file: len(file[1]), done=done):
+            pass
+        return [path for path, _ in files]
+
+
+def _write_result(function: Callable[[Items], bytes], file: tuple[Path, Items]) -> None:
+    path, batch = file
+    content = function(batch)
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Progress on the terminal: a bar for people, a line every ten seconds for logs."""
+"""Progress of a long task: a bar on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from typing import Any, Self
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -25,35 +23,62 @@ def to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-class ProgressLine:
-    """The progress of one task, on stderr."""
+def to_stdout(line: str) -> None:
+    """Print a line on stdout at once."""
+    print(line, flush=True)
 
-    def __init__(self, task: str, total: int) -> None:
-        self._task, self._total = task, total
-        self._last = time.monotonic()
-        self._progress: Progress | None = None
-        if sys.stderr.isatty():
-            self._progress = Progress(
+
+class Progress:
+    """The progress of one task.
+
+    A bar is shown on stderr where that is a terminal and ``note`` prints. Otherwise ``note`` takes a line
+    every few seconds, such as ``copies made: 1,200 of 5,000, 40 a second, 2 min left``.
+
+    Args:
+        task: names what is counted.
+        total: how many there are.
+        note: takes the lines.
+        done: how many an earlier run finished; they say nothing about the rate of this one.
+    """
+
+    def __init__(self, task: str, total: int, note: Note = to_stderr, *, done: int = 0) -> None:
+        self.task, self.total, self.note = task, total, note
+        self.done = self.before = done
+        self.start = self.last = time.monotonic()
+        self._bar: Any = None
+        if note in (to_stdout, to_stderr) and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
                 TextColumn(task), BarColumn(), TextColumn("{task.completed}/{task.total} {task.description}"),
                 TimeRemainingColumn(), console=Console(stderr=True), transient=True,
             )  # fmt: skip
-            self._id = self._progress.add_task("", total=total)
+            self._id = self._bar.add_task("", total=total, completed=done)
 
-    def __enter__(self) -> ProgressLine:
-        if self._progress:
-            self._progress.start()
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._progress:
-            self._progress.stop()
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, count: int = 1, text: str = "") -> None:
+        """Count further items as done; ``text`` stands beside the count."""
+        self.show(self.done + count, text)
 
     def show(self, done: int, text: str = "") -> None:
-        """Show that ``done`` of the total is finished, with ``text`` beside the bar."""
-        if self._progress:
-            self._progress.update(self._id, completed=done, description=text)
-        elif time.monotonic() - self._last > SECONDS_BETWEEN_LINES:
-            self._last = time.monotonic()
-            print(f"  {self._task} {done}/{self._total}  {text}", file=sys.stderr, flush=True)
+        """Set how many are done, those of an earlier run included."""
+        self.done, now = done, time.monotonic()
+        if self._bar:
+            self._bar.update(self._id, completed=done, description=text)
+        elif now - self.last >= SECONDS_BETWEEN_LINES and done > self.before:
+            self.last = now
+            rate = (done - self.before) / (now - self.start)
+            left = f"{rate:,.0f} a second, {(self.total - done) / rate / 60:.0f} min left"
+            self.note(f"{self.task}: {done:,} of {self.total:,}, {left}" + f", {text}" * bool(text))

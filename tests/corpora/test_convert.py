@@ -1,17 +1,7 @@
-import os
-import signal
 from pathlib import Path
 
-import pytest
-
-from farvox.corpora import convert
 from farvox.corpora.convert import convert_audio
 from farvox.datadir.kaldi import Utterance
-from farvox.errors import CorpusError
-
-
-def killed_by_the_system(pairs: list[tuple[str, str]]) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def utterances(folder: Path, record, count: int) -> list[Utterance]:
@@ -26,15 +16,6 @@ def test_an_unfinished_output_is_written_again(tmp_path, record, notes):
     Path(made.wav_path).write_bytes(b"")
     convert_audio(found, tmp_path / "out", "flac", {}, note=notes.append, jobs=1)
     assert Path(made.wav_path).read_bytes() == whole
-
-
-def test_a_killed_process_ends_the_conversion_with_a_word_on_what_to_do(tmp_path, record, notes, monkeypatch):
-    monkeypatch.setattr(convert, "_convert_batch", killed_by_the_system)
-    monkeypatch.setattr(convert, "BATCH", 1)
-    monkeypatch.syspath_prepend(os.path.dirname(__file__))
-    found = utterances(tmp_path / "in", record, 2)
-    with pytest.raises(CorpusError, match=r"was killed after 0 files .* what is converted is kept"):
-        convert_audio(found, tmp_path / "out", "flac", {}, note=notes.append, jobs=2)
 
 
 def test_nothing_to_convert_is_no_error(tmp_path, record, notes):

@@ -1,6 +1,6 @@
 import pytest
 
-from farvox.corpora.parts import Progress, recordings, unique, write_parts
+from farvox.corpora.parts import recordings, unique, write_parts
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
 
@@ -84,15 +84,6 @@ def test_blanks_in_a_file_name_become_underscores():
     assert [each.utt_id for each in recordings(["/a/dog bark  2.wav"])] == ["dog_bark_2"]
 
 
-def test_progress_speaks_only_after_a_while(notes):
-    quiet = Progress("files read", 10, notes.append, every=1000)
-    quiet.advance(5)
-    assert notes == []
-    talkative = Progress("files read", 10, notes.append, every=0)
-    talkative.advance(4)
-    assert notes[0].startswith("files read: 4 of 10, ")
-
-
 def test_nothing_is_written_when_one_part_cannot_be(tmp_path, record, notes):
     (tmp_path / "b.wav").write_text("this is text")
     parts = {
@@ -102,11 +93,3 @@ def test_nothing_is_written_when_one_part_cannot_be(tmp_path, record, notes):
     with pytest.raises(CorpusError, match="out/dev: none of its audio files can be used"):
         write_parts(tmp_path / "out", parts, note=notes.append)
     assert not (tmp_path / "out").exists()
-
-
-def test_the_rate_of_a_task_gone_on_with_is_that_of_what_is_done_now() -> None:
-    said: list[str] = []
-    progress = Progress("copies made", 1000, said.append, every=0, done=900)
-    progress.start -= 100  # seconds ago
-    progress.advance(50)
-    assert said == ["copies made: 950 of 1,000, 0 a second, 2 min left"]

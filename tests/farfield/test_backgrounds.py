@@ -6,7 +6,7 @@ import pytest
 from farvox.audio.files import read_audio, write_audio
 from farvox.datadir.conditions import read_conditions
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
-from farvox.errors import AudioError, CorpusError, DataDirError
+from farvox.errors import AudioError, CorpusError, DataDirError, JobError
 from farvox.farfield.backgrounds import cut_backgrounds
 from farvox.farfield.mixing import power
 
@@ -49,7 +49,7 @@ def test_an_interrupted_run_goes_on_and_other_settings_are_refused(spoken, tmp_p
     again, *_ = cut_backgrounds(spoken, tmp_path / "noise", note=quiet, jobs=1)
     assert again.table.equals(first.table)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.flac")} == stamps
-    with pytest.raises(CorpusError, match=r"begun with other settings \(least\)"):
+    with pytest.raises(JobError, match=r"noise: was begun with other settings \(least 0.5, now 1.0\)"):
         cut_backgrounds(spoken, tmp_path / "noise", note=quiet, least=1.0, jobs=1)
 
 

@@ -7,7 +7,7 @@ import soundfile
 from farvox.audio.files import read_channels
 from farvox.datadir.check import check_data_dir
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
-from farvox.errors import AudioError, DataDirError, FarvoxError, UsageError
+from farvox.errors import AudioError, FarvoxError, JobError, UsageError
 from farvox.farfield.enhance import Enhancement, enhance, enhance_take
 from farvox.farfield.takes import count_channels, takes_by_file, takes_by_name
 
@@ -99,12 +99,12 @@ def test_what_is_done_is_kept_and_what_is_missing_or_damaged_is_made(source, tmp
 
 def test_other_settings_or_a_foreign_folder_are_not_mixed_in(source, tmp_path):
     made(source, tmp_path / "out")
-    with pytest.raises(DataDirError, match="was begun with another beamform"):
+    with pytest.raises(JobError, match=r'out: was begun with .* \(beamform "delay-and-sum", now "mvdr"\)'):
         made(source, tmp_path / "out", Enhancement("mvdr"))
     with pytest.raises(FarvoxError, match="holds other things"):
         made(source, source.path)
     (tmp_path / "out/enhance.json").write_text("{")
-    with pytest.raises(DataDirError, match=r"enhance.json: cannot be read"):
+    with pytest.raises(JobError, match=r"enhance\.json: cannot be read"):
         made(source, tmp_path / "out")
 
 

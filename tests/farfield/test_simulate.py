@@ -8,7 +8,7 @@ import pytest
 from farvox.audio.files import read_audio, read_channels, write_audio
 from farvox.datadir.conditions import read_conditions
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
-from farvox.errors import AudioError, CorpusError, DataDirError
+from farvox.errors import AudioError, CorpusError, DataDirError, JobError
 from farvox.farfield.rirs import Rooms, measure_bank, open_banks, simulate_bank
 from farvox.farfield.simulate import simulate
 
@@ -114,7 +114,7 @@ def test_an_interrupted_run_is_gone_on_with(close: Path, bank: Path, tmp_path: P
 
 def test_a_folder_begun_with_other_settings_is_refused(close: Path, bank: Path, tmp_path: Path) -> None:
     simulate(close / "data", tmp_path / "far", note=quiet, rirs=[bank], jobs=1)
-    with pytest.raises(CorpusError, match=r"begun with other settings \(seed\)"):
+    with pytest.raises(JobError, match=r"far: was begun with other settings \(seed 0, now 1\)"):
         simulate(close / "data", tmp_path / "far", note=quiet, rirs=[bank], seed=1, jobs=1)
 
 

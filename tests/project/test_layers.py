@@ -23,7 +23,7 @@ LAYERS = (
 APART = {"corpora", "synthetic", "features", "augment", "models", "metrics"}
 # Imports that still go up; each is on the way out.
 KNOWN = {
-    ("datadir", "corpora"), ("farfield", "corpora"), ("farfield", "synthetic"),
+    ("farfield", "synthetic"),
     ("training", "pipelines"), ("zoo", "synthetic"), ("synthetic", "corpora"), ("recipe_evaluate", "score"),
 }  # fmt: skip
 WITHOUT_TORCH = {

@@ -18,7 +18,7 @@ import io
 import math
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,8 @@ from farvox.audio.headers import HEAD_BYTES, float_frames, pcm_header, refuse_tr
 from farvox.audio.remote import is_remote, read_whole
 from farvox.audio.shards import PackedFile
 from farvox.errors import AudioError
+from farvox.jobs import Job, cut, threads
+from farvox.progress import Note
 
 Wave = npt.NDArray[np.float32]
 AudioSource: TypeAlias = "str | os.PathLike[str] | BinaryIO"
@@ -41,6 +43,7 @@ AudioSource: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 _UNKNOWN_FORMAT = (1, 7)  # libsndfile: SF_ERR_UNRECOGNISED_FORMAT, and a file that only begins like an mp3
 _TRUSTED_SUFFIXES = (".mp3", ".raw")  # libsndfile goes by these names whatever the content is
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's SF_COUNT_MAX: a flac file written by a pipe
+_HEADERS = 64  # that a thread reads at a time
 _SHORTFALL_SECONDS = 0.25  # codecs may leave out this much at the ends of a complete file
 _MOST_FLAC_CHANNELS = 8
 _EDGE_SECONDS = 0.1  # context that soxr is given on either side of a part, longer than its filter
@@ -108,6 +111,22 @@ def audio_info(audio: AudioSource) -> AudioInfo:
     """
     with open_audio(audio) as file:
         return file.info
+
+
+def read_headers(paths: Sequence[str], note: Note, jobs: int | None = None) -> list[AudioInfo | AudioError]:
+    """The headers of many files, in order, or the error where one cannot be read; by ``jobs`` threads."""
+    job = Job(what="audio headers read", note=note, jobs=jobs, executor=threads)
+    return [header for part in job.run(_headers, cut(paths, _HEADERS)) for header in part]
+
+
+def _headers(paths: Sequence[str]) -> list[AudioInfo | AudioError]:
+    headers: list[AudioInfo | AudioError] = []
+    for path in paths:
+        try:
+            headers.append(audio_info(path))
+        except AudioError as error:
+            headers.append(error)
+    return headers
 
 
 def read_audio(

@@ -23,7 +23,7 @@ from farvox.audio.remote import is_remote
 from farvox.audio.shards import PackedFile, state_of
 from farvox.cache import cached_folder
 from farvox.errors import AudioError, CacheError
-from farvox.progress import ProgressLine
+from farvox.progress import Progress
 
 _SAMPLES, _ENDS = "samples.raw", "ends.npy"
 _KINDS: dict[str, np.dtype[Any]] = {"int16": np.dtype("<i2"), "float32": np.dtype("<f4")}
@@ -101,7 +101,7 @@ def map_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") ->
 
     def build(folder: Path) -> None:
         ends, end = [], 0
-        with (folder / _SAMPLES).open("wb") as out, ProgressLine("packing", len(paths)) as progress:
+        with (folder / _SAMPLES).open("wb") as out, Progress("packing", len(paths)) as progress:
             for number, path in enumerate(paths, 1):
                 with open_audio(path) as audio:
                     if shutil.disk_usage(folder).free < 4 * audio.info.num_samples + _SPARE_BYTES:

@@ -51,10 +51,10 @@ def extract_to(
     from farvox.atomic import refuse_to_replace_foreign
     from farvox.datadir.embeddings import OWN_FILES
     from farvox.pipelines.extract import extract as run_extraction
-    from farvox.progress import ProgressLine
+    from farvox.progress import Progress
 
     refuse_to_replace_foreign(out, OWN_FILES)  # now, not after hours of work
-    with ProgressLine("extract", len(data_dir)) as line:
+    with Progress("extract", len(data_dir)) as line:
         embeddings = run_extraction(
             embedder,
             data_dir,

@@ -20,7 +20,7 @@ from farvox.clustering.kmeans import Clustering, kmeans, unit_rows
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.errors import FarvoxError
 from farvox.metrics.clustering import mutual_agreement, normalised_mutual_information, purity
-from farvox.progress import Note, ProgressLine, silent
+from farvox.progress import Note, Progress, silent
 
 RESTARTS = 3
 """Of the k-means whose clusters are kept: a bad start costs a few speakers, and the curve only some noise."""
@@ -137,7 +137,7 @@ def cluster(
         if curve.values:
             note(f"{len(curve.values)} of {len(numbers)} numbers of clusters are known: {saved}")
         missing = [number for number in numbers if number not in curve.values]
-        with ProgressLine("cluster", len(numbers)) as line:
+        with Progress("cluster", len(numbers)) as line:
             for number, found in zip(missing, clusterings(missing), strict=False):
                 curve.add(number, found.wccs(over_samples=over_samples))
                 line.show(len(curve.values), f"{number} clusters: {curve.values[number]:.4f}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from farvox.corpora.parts import Note, unique, write_parts
+from farvox.corpora.parts import unique, write_parts
 from farvox.corpora.tree import audio_files, open_source, stem
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
+from farvox.progress import Note
 
 LAYOUT = "wav/an4_clstk/<speaker>/*.wav (or .flac, .sph), and wav/an4test_clstk for the test part"
 PARTS = {"train": "an4_clstk", "test": "an4test_clstk"}

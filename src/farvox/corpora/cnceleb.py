@@ -8,11 +8,12 @@ from pathlib import Path
 
 import polars as pl
 
-from farvox.corpora.parts import Note, unique, write_parts
+from farvox.corpora.parts import unique, write_parts
 from farvox.corpora.tree import audio_files, open_source, read_text, stem, walk
 from farvox.datadir.conditions import CONDITIONS, conditions_text
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
+from farvox.progress import Note
 
 LAYOUT = (
     "data/id00000/singing-01-001.flac at any depth (of CN-Celeb_flac, CN-Celeb2_flac or both), "

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 from farvox.audio.files import audio_info, read_audio, write_audio
-from farvox.corpora.parts import Note, Progress, Rejected
+from farvox.corpora.parts import Rejected
 from farvox.datadir.kaldi import Utterance
-from farvox.errors import AudioError, CorpusError
+from farvox.errors import AudioError
+from farvox.jobs import Job, cut
+from farvox.progress import Note
 
 SAMPLE_RATE = 16000
 BATCH = 64  # files handed to a process at a time
@@ -49,9 +48,9 @@ def convert_audio(
     foreign = [each for each in utterances if not each.wav_path.endswith(f".{suffix}")]
     kept = [each for each in utterances if each.wav_path.endswith(f".{suffix}")]
     targets = [_target(each, folder, suffix) for each in foreign]
-    outcomes = _convert_all(
-        [(each.wav_path, to) for each, to in zip(foreign, targets, strict=True)], note, jobs
-    )
+    job = Job(what="audio files converted", note=note, jobs=jobs, kept=folder)
+    pairs = [(each.wav_path, to) for each, to in zip(foreign, targets, strict=True)]
+    outcomes = [outcome for done in job.run(_convert_batch, cut(pairs, BATCH)) for outcome in done]
     for utterance, target, (num_samples, reason) in zip(foreign, targets, outcomes, strict=True):
         if reason:
             rejected[utterance.wav_path] = reason
@@ -65,34 +64,6 @@ def _target(utterance: Utterance, folder: Path, suffix: str) -> str:
     inside = utterance.utt_id.removeprefix(f"{utterance.speaker_id}-")
     video, _, file = inside.rpartition("-")
     return str(folder / str(utterance.speaker_id) / video / f"{file}.{suffix}")
-
-
-def _convert_all(pairs: Sequence[tuple[str, str]], note: Note, jobs: int | None) -> list[Outcome]:
-    batches = [pairs[start : start + BATCH] for start in range(0, len(pairs), BATCH)]
-    jobs = min(jobs or os.cpu_count() or 1, len(batches))
-    progress = Progress("audio files converted", len(pairs), note)
-    outcomes: list[Outcome] = []
-
-    def collect(done: list[Outcome]) -> None:
-        outcomes.extend(done)
-        progress.advance(len(done))
-
-    if jobs <= 1:
-        for batch in batches:
-            collect(_convert_batch(batch))
-        return outcomes
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
-    try:
-        for done in pool.map(_convert_batch, batches):
-            collect(done)
-    except BrokenProcessPool:
-        raise CorpusError(
-            f"a converting process was killed after {progress.done:,} files (out of memory?);"
-            " start again, perhaps with fewer --jobs: what is converted is kept"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return outcomes
 
 
 def _convert_batch(pairs: Sequence[tuple[str, str]]) -> list[Outcome]:

@@ -10,11 +10,12 @@ from pathlib import Path
 import polars as pl
 
 from farvox.corpora.ffsvc_names import FORM, parse_names
-from farvox.corpora.parts import Note, unique, write_parts
+from farvox.corpora.parts import unique, write_parts
 from farvox.corpora.tree import open_source, read_text, stem, walk
 from farvox.datadir.conditions import CONDITIONS, conditions_text
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
+from farvox.progress import Note
 
 LAYOUT = "ffsvc22_dev_000000.wav and ffsvc22_eval_000000.wav files at any depth, and dev_meta_list"
 PARTS = ("dev", "eval")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from farvox.corpora.parts import Note, unique, write_parts
+from farvox.corpora.parts import unique, write_parts
 from farvox.corpora.tree import audio_files, open_source
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
+from farvox.progress import Note
 
 LAYOUT = "one folder per speaker, with audio files at any depth below it"
 

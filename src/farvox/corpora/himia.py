@@ -10,11 +10,12 @@ from pathlib import Path
 import polars as pl
 
 from farvox.corpora.himia_names import parse_names
-from farvox.corpora.parts import Note, texts_by_name, unique, write_parts
+from farvox.corpora.parts import texts_by_name, unique, write_parts
 from farvox.corpora.tree import audio_files, open_source, read_text, stem, walk
 from farvox.datadir.conditions import CONDITIONS, conditions_text
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
+from farvox.progress import Note
 
 LAYOUT = "train/, dev/ or test_v2/ with SV0001_2_00_N0001.wav files at any depth"
 PARTS = ("train", "dev", "test_v2")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from farvox.corpora.parts import Note, recordings, write_parts
+from farvox.corpora.parts import recordings, write_parts
 from farvox.corpora.tree import audio_files, listed_files, open_source
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import CorpusError
+from farvox.progress import Note
 
 LAYOUT = "noise/, music/ and speech/, or lists of paths named noise_wav_list, music_wav_list, speech_wav_list"
 PARTS = ("noise", "music", "speech")

@@ -3,41 +3,18 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from farvox.atomic import write_text
-from farvox.audio.files import audio_info
+from farvox.audio.files import read_headers
 from farvox.corpora.tree import read_text, stem, walk
 from farvox.datadir.kaldi import CORE_FILES, DataDir, Utterance, write_data_dir
 from farvox.errors import AudioError, CorpusError
+from farvox.progress import Note
 
-Note = Callable[[str], None]
 Rejected = dict[str, str]  # path of an audio file -> why it is of no use
-
-
-class Progress:
-    """Says how far a long task has come, at most once every few seconds; ``done`` of it was done before."""
-
-    def __init__(self, what: str, total: int, note: Note, *, every: float = 5.0, done: int = 0) -> None:
-        self.what, self.total, self.note, self.every = what, total, note, every
-        self.done = self.before = done
-        self.start = self.last = time.monotonic()
-
-    def advance(self, count: int = 1) -> None:
-        """Count further items as done, and speak when the last word was long enough ago."""
-        self.done += count
-        now = time.monotonic()
-        if now - self.last >= self.every:
-            self.last = now
-            rate = (self.done - self.before) / (now - self.start)
-            minutes = (self.total - self.done) / rate / 60
-            self.note(
-                f"{self.what}: {self.done:,} of {self.total:,}, {rate:,.0f} a second, {minutes:.0f} min left"
-            )
 
 
 def unique(utterances: Iterable[Utterance], *, prefer: Sequence[str] = ()) -> list[Utterance]:
@@ -161,23 +138,14 @@ def _refuse_foreign_folder(folder: Path) -> None:
 def _measure(paths: Sequence[str], rejected: Rejected, *, note: Note, jobs: int | None) -> dict[str, int]:
     """Samples of every readable file; the others are added to ``rejected``."""
     lengths: dict[str, int] = {}
-    progress = Progress("audio headers read", len(paths), note)
-    with ThreadPool(jobs or min(16, 4 * (os.cpu_count() or 1))) as pool:
-        for path, num_samples, reason in pool.imap_unordered(_length, paths, chunksize=64):
-            if reason:
-                rejected[path] = reason
-            else:
-                lengths[path] = num_samples
-            progress.advance()
+    for path, header in zip(paths, read_headers(paths, note, jobs), strict=True):
+        if isinstance(header, AudioError):
+            rejected[path] = str(header)
+        elif not header.num_samples:
+            rejected[path] = "holds no sample"
+        else:
+            lengths[path] = header.num_samples
     return lengths
-
-
-def _length(path: str) -> tuple[str, int, str]:
-    try:
-        num_samples = audio_info(path).num_samples
-    except AudioError as error:
-        return path, 0, str(error)
-    return path, num_samples, "" if num_samples else "holds no sample"
 
 
 def _description(folder: Path, utterances: Sequence[Utterance]) -> str:

@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from farvox.corpora.parts import Note, recordings, write_parts
+from farvox.corpora.parts import recordings, write_parts
 from farvox.corpora.tree import audio_files, listed_files, open_source
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import CorpusError
+from farvox.progress import Note
 
 LAYOUT = "simulated_rirs/{smallroom,mediumroom,largeroom}/, real_rirs_isotropic_noises/, or a rir_list"
 ROOMS = ("smallroom", "mediumroom", "largeroom")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from farvox.corpora.parts import Note, unique, write_parts
+from farvox.corpora.parts import unique, write_parts
 from farvox.corpora.tree import open_source, read_text
 from farvox.datadir.kaldi import DataDir, Utterance, read_table
 from farvox.errors import CorpusError
+from farvox.progress import Note
 
 LAYOUT = "train/ and test/ (each with wav.scp and utt2spk) beside WAVE/SPEAKER<id>/*.WAV (or .flac)"
 PARTS = ("train", "test")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import polars as pl
 
-from farvox.corpora.parts import Note, texts_by_name, unique, write_parts
+from farvox.corpora.parts import texts_by_name, unique, write_parts
 from farvox.corpora.tree import audio_files, open_source, stem, walk
 from farvox.datadir.conditions import CONDITIONS, conditions_text
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
+from farvox.progress import Note
 
 LAYOUT = (
     "train/ or test/ with 3D_SPK_06154/3D_SPK_06154_001_Device03_Distance00_Dialect00.wav files, "

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import polars as pl
 
-from farvox.corpora.parts import Note, unique, write_parts
+from farvox.corpora.parts import unique, write_parts
 from farvox.corpora.tree import audio_files, open_source, stem
 from farvox.datadir.conditions import CONDITIONS, conditions_text
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
+from farvox.progress import Note
 
 LAYOUT = (
     "source-16k/ and distant-16k/ with Lab41-SRI-VOiCES-src-sp0307-ch127535-sg0042.wav and "

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from farvox.corpora.convert import convert_audio
-from farvox.corpora.parts import Note, Rejected, unique, write_parts
+from farvox.corpora.parts import Rejected, unique, write_parts
 from farvox.corpora.tree import audio_files, open_source, read_text, walk
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
+from farvox.progress import Note
 
 LAYOUT_1 = "wav/id10001/<video>/00001.wav at any depth (dev/wav, vox1_test_wav/wav, ...)"
 LAYOUT_2 = "dev/aac/id00012/<video>/00001.m4a at any depth (or .wav, .flac)"

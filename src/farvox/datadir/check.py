@@ -26,7 +26,7 @@ from farvox.datadir import kaldi
 from farvox.datadir.conditions import CONDITIONS, parse_conditions
 from farvox.datadir.kaldi import DataDir, invert_spk2utt, is_utf8, read_lines, split_lines
 from farvox.errors import AudioError
-from farvox.progress import ProgressLine
+from farvox.progress import Progress
 
 _MOST_HINTS = 100  # they are looked for on the disk
 
@@ -121,7 +121,7 @@ def check_audio(path: str | Path) -> Iterator[Fault]:
     data_dir = DataDir.open(path)
     paths = data_dir.wav_paths.to_list()
     threads = min(16, 4 * (os.cpu_count() or 1))
-    with ThreadPool(threads) as pool, ProgressLine("checking audio", len(paths)) as progress:
+    with ThreadPool(threads) as pool, Progress("checking audio", len(paths)) as progress:
         for row, fault in enumerate(pool.imap(fault_of, paths, chunksize=16)):
             progress.show(row)
             if fault:

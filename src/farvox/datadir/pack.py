@@ -8,7 +8,6 @@ Shape suffixes: C channel, T sample.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tarfile
@@ -17,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
@@ -26,7 +24,7 @@ import numpy as np
 import polars as pl
 
 from farvox.atomic import atomic_file, refuse_to_replace_foreign, write_text
-from farvox.audio.files import audio_info, read_recording
+from farvox.audio.files import AudioInfo, read_headers, read_recording
 from farvox.audio.remote import put_file, size_of
 from farvox.audio.shards import (
     Entry,
@@ -39,11 +37,11 @@ from farvox.audio.shards import (
     table_of,
 )
 from farvox.cache import file_lock
-from farvox.corpora.parts import Note, Progress
 from farvox.datadir.derive import further_texts
 from farvox.datadir.kaldi import CORE_FILES, DataDir, write_data_dir
 from farvox.errors import AudioError, DataDirError, UnreachableError
-from farvox.jobs import in_processes
+from farvox.jobs import Job
+from farvox.progress import Note
 
 SHARDS, REJECTED = "shards", "rejected.tsv"
 SHARD_BYTES = 10**9
@@ -217,38 +215,22 @@ def pack(
 
 def _made(packer: Packer, source: DataDir, shard_bytes: int, note: Note, jobs: int | None) -> list[Shard]:
     table = source.table
-    num_bytes = 2 * _lengths(source, note, jobs)
+    num_bytes = 2 * _lengths(source, note)
     numbers = (np.cumsum(num_bytes) - num_bytes) // shard_bytes
     starts = np.flatnonzero(np.diff(numbers, prepend=-1))
     pairs = list(zip(table["utt_id"], table["wav_path"], strict=True))
     ends = [*starts[1:].tolist(), len(pairs)]
     parts = [(number, pairs[start:end]) for number, (start, end) in enumerate(zip(starts, ends, strict=True))]
-    progress = Progress("utterances packed", len(pairs), note)
-    shards = []
-    for shard in in_processes(packer, parts, jobs, str(packer.folder.parent)):
-        shards.append(shard)
-        progress.advance(len(shard.table.entries))
-    return shards
+    job = Job(what="utterances packed", note=note, jobs=jobs, kept=packer.folder)
+    return list(job.run(packer, parts, count=lambda part: len(part[1])))
 
 
-def _lengths(source: DataDir, note: Note, jobs: int | None) -> np.ndarray:
+def _lengths(source: DataDir, note: Note) -> np.ndarray:
     """Samples of every utterance, 0 where that cannot be found out; they decide where shards are cut."""
     if source.num_samples.null_count() == 0:
         return source.num_samples.to_numpy()
-    progress = Progress("audio headers read", len(source), note)
-    lengths = np.zeros(len(source), np.int64)
-    with ThreadPool(4 * (jobs or os.cpu_count() or 1)) as pool:
-        for row, length in enumerate(pool.imap(_length, source.wav_paths.to_list(), chunksize=16)):
-            lengths[row] = length
-            progress.advance()
-    return lengths
-
-
-def _length(path: str) -> int:
-    try:
-        return audio_info(path).num_samples
-    except AudioError:
-        return 0
+    headers = read_headers(source.wav_paths.to_list(), note)
+    return np.array([each.num_samples if isinstance(each, AudioInfo) else 0 for each in headers], np.int64)
 
 
 def _write_dir(out: Path, source: DataDir, shards: Sequence[Shard], at: str | None) -> DataDir:

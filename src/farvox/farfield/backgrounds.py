@@ -9,14 +9,15 @@ import numpy as np
 import polars as pl
 
 from farvox.audio.files import read_audio, write_audio
-from farvox.corpora.parts import Note
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import AudioError, CorpusError, DataDirError
 from farvox.farfield.background import background
 from farvox.farfield.mixing import is_silent, set_level
 from farvox.farfield.quality import energy_snr
 from farvox.farfield.simulate import LEVEL_DB
-from farvox.farfield.simulate_work import AUDIO, Row, claim, digest, finish, in_batches, shown
+from farvox.farfield.simulate_work import AUDIO, SETTINGS, Row, finish, in_batches, shown
+from farvox.jobs import begin, digest
+from farvox.progress import Note
 
 SAMPLE_RATE = 16000
 BATCH = 64  # recordings between two marks of an interrupted run
@@ -43,7 +44,8 @@ def cut_backgrounds(
         The data dir, the quartiles of the speech-to-noise ratios (dB), and how many recordings there were.
 
     Raises:
-        CorpusError: options that make no sense, or a folder that was begun with others.
+        CorpusError: options that make no sense.
+        JobError: the folder was begun with others, or a process was killed.
         DataDirError: the data dir cannot be read, or none of its recordings has enough background.
         AudioError: a file cannot be read.
     """
@@ -56,7 +58,7 @@ def cut_backgrounds(
     if not utterances:
         raise DataDirError(f"{source}: has no recordings")
     lines = digest(f"{utterance.utt_id} {utterance.wav_path}" for utterance in utterances)
-    claim(out, {"kind": "backgrounds", "source": lines, "least": least, "suffix": suffix})
+    begin(out / SETTINGS, {"kind": "backgrounds", "source": lines, "least": least, "suffix": suffix})
     work = partial(_cut, out / AUDIO, least, suffix)
     table = in_batches(out, work, utterances, "recordings heard", note, size=BATCH, jobs=jobs)
     kept = table.filter(pl.col("file") != "")

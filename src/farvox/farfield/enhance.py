@@ -8,13 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import repeat
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import quote
@@ -23,14 +19,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from farvox.atomic import refuse_to_replace_foreign, write_json
 from farvox.audio.files import audio_info, read_audio, read_channels, write_audio
-from farvox.corpora.parts import Note, Progress
 from farvox.datadir.conditions import CONDITIONS, conditions_text, read_conditions
 from farvox.datadir.derive import FurtherFile, keys_of, names_of_further_files
 from farvox.datadir.kaldi import DataDir, write_data_dir
-from farvox.errors import AudioError, DataDirError, UsageError
+from farvox.errors import AudioError, UsageError
 from farvox.farfield.takes import Takes
+from farvox.jobs import Job, begin, cut, processes_of_one_thread
+from farvox.progress import Note
 
 SAMPLE_RATE = 16000
 SETTINGS = "enhance.json"
@@ -60,7 +56,7 @@ class Enhancement:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _Take:
     """One take: where its channels are, and where what is made of them goes (one file, or one a channel)."""
 
     name: str
@@ -99,7 +95,8 @@ def enhance(
 
     Raises:
         AudioError: a take cannot be read or enhanced, or its channels differ in length by too much.
-        DataDirError: ``out`` is the data dir itself, or was made of other audio or in another way.
+        FarvoxError: ``out`` is the data dir itself or holds other things.
+        JobError: ``out`` was begun with other audio or another ``how``, or a process was killed.
         UsageError: ``how`` would change nothing.
     """
     if how.beamform == "none" and not how.wpe:
@@ -107,7 +104,10 @@ def enhance(
     if how.beamform not in get_args(Beamformer):
         raise UsageError(f"--beamform {how.beamform}: choose one of {', '.join(get_args(Beamformer))}")
     out = Path(os.path.abspath(out))
-    _claim(out, takes, how)
+    channels = hashlib.sha256()
+    for row in takes.table.select("take", "utt_id", "wav_path").iter_rows():
+        channels.update(json.dumps(row).encode())
+    begin(out / SETTINGS, {**asdict(how), "takes": len(takes), "channels": channels.hexdigest()})
     results = takes.table
     if how.beamform != "none":
         results = results.unique("take", keep="first", maintain_order=True)
@@ -119,7 +119,9 @@ def enhance(
         for utt_id, speaker_id in results.select("utt_id", "speaker_id").iter_rows()
     ]
     results = results.with_columns(target=pl.Series(targets, dtype=pl.String))
-    lengths = _enhance_all(_jobs(takes.table, results), how, note, jobs)
+    job = Job(what="takes enhanced", note=note, jobs=jobs, executor=processes_of_one_thread, kept=out)
+    batches = cut(_jobs(takes.table, results), BATCH)
+    lengths = [length for done in job.run(partial(_enhance_batch, how), batches) for length in done]
     made = results.with_columns(wav_path="target", num_samples=pl.Series(lengths, dtype=pl.Int64))
     table = pl.concat([made.select(takes.single.columns), takes.single])
     if table["num_samples"].null_count():  # of what stays where it is
@@ -154,108 +156,41 @@ def enhance_take(wav_CT: NDArray[np.floating], how: Enhancement) -> Waves:
     return enhanced_CT * (0.99 / peak) if peak > 1 else enhanced_CT
 
 
-def _claim(out: Path, takes: Takes, how: Enhancement) -> None:
-    """Make OUT this run's, or find that an earlier run of the same takes and settings began it."""
-    refuse_to_replace_foreign(out, (SETTINGS,))
-    digest = hashlib.sha256()
-    for row in takes.table.select("take", "utt_id", "wav_path").iter_rows():
-        digest.update(json.dumps(row).encode())
-    settings = {**asdict(how), "takes": len(takes), "channels": digest.hexdigest()}
-    path = out / SETTINGS
-    if not path.is_file():
-        write_json(path, settings)
-        return
-    try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise DataDirError(f"{path}: cannot be read: {error}; remove {out} and start again") from None
-    differing = [name for name in settings if earlier.get(name) != settings[name]]
-    if differing:
-        raise DataDirError(
-            f"{out}: was begun with another {', '.join(differing)} (see {path.name} there);"
-            " choose another OUT, or remove it"
-        )
-
-
-def _jobs(channels: pl.DataFrame, results: pl.DataFrame) -> list[_Job]:
+def _jobs(channels: pl.DataFrame, results: pl.DataFrame) -> list[_Take]:
     sources = channels.group_by("take", maintain_order=True).agg("wav_path")
     targets = results.group_by("take", maintain_order=True).agg("target")
     return [
-        _Job(name, tuple(paths), tuple(to))
+        _Take(name, tuple(paths), tuple(to))
         for name, paths, to in sources.join(targets, on="take", maintain_order="left").iter_rows()
     ]
 
 
-def _enhance_all(work: Sequence[_Job], how: Enhancement, note: Note, jobs: int | None) -> list[int]:
-    """Samples of every target, in order."""
-    batches = [work[start : start + BATCH] for start in range(0, len(work), BATCH)]
-    progress = Progress("takes enhanced", len(work), note)
-    lengths: list[int] = []
-    if jobs == 1 and os.environ.get("OMP_NUM_THREADS") == "1":  # this process is like those started below
-        for batch in batches:
-            lengths.extend(_enhance_batch(batch, how))
-            progress.advance(len(batch))
-        return lengths
-    with _one_thread_each():
-        pool = ProcessPoolExecutor(
-            max(1, min(jobs or os.cpu_count() or 1, len(batches))), mp_context=get_context("spawn")
-        )
-        try:
-            for batch, done in zip(batches, pool.map(_enhance_batch, batches, repeat(how)), strict=True):
-                lengths.extend(done)
-                progress.advance(len(batch))
-        except BrokenProcessPool:
-            raise DataDirError(
-                f"a process was killed after {progress.done:,} takes (out of memory?);"
-                " start again, perhaps with fewer --jobs: what is done is kept"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return lengths
+def _enhance_batch(how: Enhancement, batch: Sequence[_Take]) -> list[int]:
+    return [num_samples for take in batch for num_samples in _enhance_one(take, how)]
 
 
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes started inside compute on one thread: sums in another order differ in their last digits."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _enhance_batch(work: Sequence[_Job], how: Enhancement) -> list[int]:
-    return [num_samples for job in work for num_samples in _enhance_one(job, how)]
-
-
-def _enhance_one(job: _Job, how: Enhancement) -> list[int]:
-    lengths = [_length_of_output(target) for target in job.targets]
+def _enhance_one(take: _Take, how: Enhancement) -> list[int]:
+    lengths = [_length_of_output(target) for target in take.targets]
     if all(lengths):
         return lengths
     try:
-        enhanced_CT = enhance_take(_read(job, how.tolerance), how)
-        for target, wav_CT in zip(job.targets, _parts(enhanced_CT, len(job.targets)), strict=True):
+        enhanced_CT = enhance_take(_read(take, how.tolerance), how)
+        for target, wav_CT in zip(take.targets, _parts(enhanced_CT, len(take.targets)), strict=True):
             write_audio(target, wav_CT, SAMPLE_RATE)
     except AudioError as error:
-        raise AudioError(f"the take '{job.name}': {error}") from None
-    return [enhanced_CT.shape[1]] * len(job.targets)
+        raise AudioError(f"the take '{take.name}': {error}") from None
+    return [enhanced_CT.shape[1]] * len(take.targets)
 
 
-def _read(job: _Job, tolerance: float) -> NDArray[np.float32]:
+def _read(take: _Take, tolerance: float) -> NDArray[np.float32]:
     """The channels of a take: of one file all that it has, of several the first of each."""
-    if len(job.sources) == 1:
-        return read_channels(job.sources[0], sample_rate=SAMPLE_RATE)
-    waves = [read_audio(path, sample_rate=SAMPLE_RATE) for path in job.sources]
+    if len(take.sources) == 1:
+        return read_channels(take.sources[0], sample_rate=SAMPLE_RATE)
+    waves = [read_audio(path, sample_rate=SAMPLE_RATE) for path in take.sources]
     lengths = [len(wav_T) for wav_T in waves]
     shortest, longest = min(lengths), max(lengths)
     if longest - shortest > tolerance * SAMPLE_RATE:
-        short, long = (job.sources[lengths.index(length)] for length in (shortest, longest))
+        short, long = (take.sources[lengths.index(length)] for length in (shortest, longest))
         raise AudioError(
             f"its channels are {shortest / SAMPLE_RATE:.2f} s ({short}) to"
             f" {longest / SAMPLE_RATE:.2f} s ({long}) long; they are not of one"

@@ -5,6 +5,7 @@ Shape suffixes: C channel (microphone), R sample of an RIR.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,13 +16,14 @@ import soundfile
 
 from farvox.atomic import atomic_file
 from farvox.audio.files import audio_info, read_channels
-from farvox.corpora.parts import Note
 from farvox.datadir.conditions import CONDITIONS, read_conditions
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import CorpusError, DataDirError
 from farvox.farfield.rooms import Samples
 from farvox.farfield.scenes import ARRAYS, draw_scene, measured, refuse_scene
-from farvox.farfield.simulate_work import AUDIO, Row, claim, finish, in_batches, shown
+from farvox.farfield.simulate_work import AUDIO, SETTINGS, Row, finish, in_batches, shown
+from farvox.jobs import begin
+from farvox.progress import Note
 from farvox.rng import rng_for
 
 SUFFIXES = (".wav", ".flac")
@@ -89,7 +91,8 @@ def simulate_bank(
         jobs: processes; as many as there are processors by default.
 
     Raises:
-        CorpusError: a number below 1, or a folder that was begun with other settings.
+        CorpusError: a number below 1.
+        JobError: the folder was begun with other settings, or a process was killed.
         AudioError: ranges that make no sense.
         MissingExtraError: pyroomacoustics is not installed.
     """
@@ -97,7 +100,7 @@ def simulate_bank(
     if rooms < 1 or per_room < 1 or seed < 0:
         raise CorpusError(f"{rooms} rooms of {per_room} sources, seed {seed}: give at least 1, 1 and 0")
     refuse_scene(what.array, what.channels, what.t60, what.distance)
-    claim(out, {"kind": "rirs", "rooms": rooms, "per_room": per_room, "seed": seed,
+    begin(out / SETTINGS, {"kind": "rirs", "rooms": rooms, "per_room": per_room, "seed": seed,
                 "t60": what.t60, "distance": what.distance, "array": what.array,
                 "channels": what.microphones})  # fmt: skip
     work = partial(_simulate_room, out / AUDIO, what, per_room, seed)
@@ -119,7 +122,7 @@ def measure_bank(out: str | Path, sources: Sequence[str | Path], note: Note) -> 
     """
     out = Path(out).absolute()
     rirs = [rir for found in _distinct(sources) for rir in found]
-    claim(out, {"kind": "measured", "files": [rir.path for rir in rirs]})
+    begin(out / SETTINGS, {"kind": "measured", "files": [rir.path for rir in rirs]})
     table = in_batches(out, _measure, rirs, "responses measured", note, size=64, jobs=1)
     return finish(out, table)
 
@@ -227,5 +230,8 @@ def _row(name: str, file: str, rirs_CR: Samples) -> Row:
 
 
 def _write_floats(path: Path, wav_CT: Samples) -> None:
+    content = io.BytesIO()
+    soundfile.write(content, wav_CT.T, 16000, subtype="FLOAT", format="WAV")
+    head, peak, rest = content.getvalue().partition(b"PEAK")  # with a time of writing, which is put to 0
     with atomic_file(path) as temporary:
-        soundfile.write(temporary, wav_CT.T, 16000, subtype="FLOAT")
+        temporary.write_bytes(head + peak + rest[:8] + bytes(4) + rest[12:])

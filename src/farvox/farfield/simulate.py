@@ -14,14 +14,15 @@ import numpy as np
 import polars as pl
 
 from farvox.audio.files import read_audio, read_channels, write_audio
-from farvox.corpora.parts import Note
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import AudioError, CorpusError, DataDirError
 from farvox.farfield.mixing import convolve_array, is_silent, power, set_level
 from farvox.farfield.rirs import SUFFIXES, Rir, Rooms, open_banks
 from farvox.farfield.rooms import Samples
 from farvox.farfield.scenes import draw_scene, measured, refuse_scene
-from farvox.farfield.simulate_work import AUDIO, Row, claim, digest, finish, in_batches, shown
+from farvox.farfield.simulate_work import AUDIO, SETTINGS, Row, finish, in_batches, shown
+from farvox.jobs import begin, digest
+from farvox.progress import Note
 from farvox.rng import rng_for
 
 BATCH = 16  # copies between two marks of an interrupted run
@@ -103,7 +104,8 @@ def simulate(
         jobs: processes; as many as there are processors by default.
 
     Raises:
-        CorpusError: options that make no sense, or a folder that was begun with others.
+        CorpusError: options that make no sense.
+        JobError: the folder was begun with others, or a process was killed.
         DataDirError: a data dir cannot be read, or has no files.
         AudioError: a file cannot be used.
         MissingExtraError: rooms are to be drawn, and pyroomacoustics is not installed.
@@ -123,7 +125,7 @@ def simulate(
         raise DataDirError(f"{source}: has no utterances to copy")
     bank = tuple(open_banks(rirs))
     noises = tuple(path for folder in noise for path in _files(folder))
-    claim(out, {
+    begin(out / SETTINGS, {
         "kind": "copies", "source": digest(f"{u.utt_id} {u.wav_path}" for u in utterances),
         "rirs": digest(f"{rir.name} {rir.path}" for rir in bank), "noise": digest(noises), "snr": snr,
         "copies": copies, "suffix": suffix, "seed": seed, "channels": rooms.channels,

@@ -6,15 +6,11 @@ for trying out and for testing the toolkit: figures on it say nothing about huma
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import polars as pl
 
@@ -24,6 +20,8 @@ from farvox.corpora.himia_names import parse_names
 from farvox.datadir.conditions import CONDITIONS, conditions_text
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import CorpusError
+from farvox.jobs import Job, cut
+from farvox.progress import Note
 from farvox.rng import rng_for
 from farvox.synthetic.spec import Spec, parse_spec
 from farvox.synthetic.studio import (
@@ -39,21 +37,12 @@ from farvox.synthetic.studio import (
 from farvox.synthetic.trials import CLOSE_POINT, make_trials
 
 MARK = "synthetic.json"  # in the audio folder: the specification it was made from
+SPEAKERS = 4  # recorded by a process at a time
 TRIALS = 9  # random stream of the trial lists
-
-Item = TypeVar("Item")
-Made = TypeVar("Made")
-
-
-class Mapper(Protocol):
-    """``map`` over one or several processes; results in order."""
-
-    def __call__(self, function: Callable[[Item], Made], items: Sequence[Item]) -> Iterator[Made]:
-        """``function`` of each item."""
 
 
 def prepare_synthetic(
-    source: str | Path, out: Path, *, note: Callable[[str], None], seed: int = 0, jobs: int | None = None
+    source: str | Path, out: Path, *, note: Note, seed: int = 0, jobs: int | None = None
 ) -> list[DataDir]:
     """Make a corpus of synthetic voices and its data dirs.
 
@@ -71,18 +60,24 @@ def prepare_synthetic(
 
     Raises:
         CorpusError: the specification makes no sense.
+        JobError: a process was killed.
         MissingExtraError: pyroomacoustics is not installed.
     """
     spec, out = parse_spec(str(source)), Path(out).absolute()
     if seed < 0:
         raise CorpusError(f"the seed must not be negative: {seed}")
-    with _processes(jobs or os.cpu_count() or 1) as mapper, _audio_folder(out) as folder:
-        rooms, noises = _build_scenery(spec, seed, mapper, note)
+    with _audio_folder(out) as folder:
+        rooms, noises = _build_scenery(spec, seed, jobs, note)
+        batches = [
+            (part, studio, batch)
+            for part, numbers, studio in _sessions(spec, seed, folder, rooms, noises)
+            for batch in cut(numbers, SPEAKERS)
+        ]
+        job = Job(what="synthetic speakers recorded", note=note, jobs=jobs)
         parts: dict[str, list[Utterance]] = {}
-        for part, numbers, studio in _sessions(spec, seed, folder, rooms, noises):
-            recorded = mapper(partial(record_speaker, studio), numbers)
-            shown = _told(recorded, f"{part}: recorded synthetic speaker", len(numbers), note)
-            parts[part] = [_moved(each, folder, out / "audio") for found in shown for each in found]
+        recorded = job.run(_record, batches, count=lambda batch: len(batch[2]))
+        for (part, _, _), utterances in zip(batches, recorded, strict=True):
+            parts.setdefault(part, []).extend(_moved(each, folder, out / "audio") for each in utterances)
         parts["rirs"] = _write_rirs(rooms[-spec.bank_rooms :], folder, out)
         parts["noise"] = _write_noises(noises[-spec.bank_noises :], folder, out)
         trials = {part: make_trials(parts[part], rng_for(seed, 0, 0, TRIALS)) for part in ("dev", "test_v2")}
@@ -93,7 +88,7 @@ def prepare_synthetic(
 
 
 def _build_scenery(
-    spec: Spec, seed: int, mapper: Mapper, note: Callable[[str], None]
+    spec: Spec, seed: int, jobs: int | None, note: Note
 ) -> tuple[list[tuple[Position, ...]], list[Samples]]:
     """The rooms and the noise of all parts, one after the other; those of the banks come last."""
     step = ARRAY_MICROPHONES // spec.test_microphones
@@ -101,8 +96,19 @@ def _build_scenery(
     num_rooms = spec.train_rooms + spec.dev_rooms + spec.test_rooms + spec.bank_rooms
     num_noises = 3 * spec.noises + spec.bank_noises
     note(f"simulating {num_rooms} rooms and {num_noises} background noises")
-    rooms = list(mapper(partial(build_room, seed, microphones=microphones), range(num_rooms)))
-    return rooms, list(mapper(partial(build_noise, seed), range(num_noises)))
+    build = partial(build_room, seed, microphones=microphones)
+    rooms = Job(what="rooms simulated", note=note, jobs=jobs).run(build, range(num_rooms), count=_one)
+    job = Job(what="noises made", note=note, jobs=jobs)
+    return list(rooms), list(job.run(partial(build_noise, seed), range(num_noises), count=_one))
+
+
+def _one(_: int) -> int:
+    return 1
+
+
+def _record(batch: tuple[str, Studio, Sequence[int]]) -> list[Utterance]:
+    _, studio, numbers = batch
+    return [utterance for number in numbers for utterance in record_speaker(studio, number)]
 
 
 def _sessions(
@@ -150,15 +156,6 @@ def _sessions(
         )  # fmt: skip
 
 
-def _told(made: Iterable[Made], what: str, number: int, note: Callable[[str], None]) -> Iterator[Made]:
-    """Pass things on as they are made, with a note at each quarter of the way."""
-    quarters = {-(-number * quarter // 4) for quarter in range(1, 5)}
-    for count, thing in enumerate(made, start=1):
-        if count in quarters:
-            note(f"{what} {count} of {number}")
-        yield thing
-
-
 def _write_rirs(rooms: Iterable[tuple[Position, ...]], folder: Path, out: Path) -> list[Utterance]:
     """One impulse response per room and distance, peak 0.5 (a wav file holds no more than 1)."""
     utterances = []
@@ -191,7 +188,7 @@ def _write_data_dirs(
     parts: dict[str, list[Utterance]],
     trials: dict[str, dict[str, str]],
     out: Path,
-    note: Callable[[str], None],
+    note: Note,
 ) -> list[DataDir]:
     close = [each for each in parts["train"] if f"_{CLOSE_POINT}_" in each.utt_id]
     far = [each for each in parts["train"] if f"_{CLOSE_POINT}_" not in each.utt_id]
@@ -217,20 +214,3 @@ def _conditions(utterances: Sequence[Utterance]) -> str:
 def _audio_folder(out: Path) -> AbstractContextManager[Path]:
     """``out/audio``, whole or not at all; only one that an earlier run made is replaced."""
     return atomic_dir(out / "audio", own_files=(MARK,))
-
-
-@contextmanager
-def _processes(jobs: int) -> Iterator[Mapper]:
-    """``map``, in this process or over a pool; results come in order either way."""
-
-    def here(function: Callable[[Item], Made], items: Sequence[Item]) -> Iterator[Made]:
-        return map(function, items)
-
-    def over_pool(function: Callable[[Item], Made], items: Sequence[Item]) -> Iterator[Made]:
-        return pool.map(function, items, chunksize=max(1, len(items) // (4 * jobs)))
-
-    if jobs == 1:
-        yield here
-        return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        yield over_pool

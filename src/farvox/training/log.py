@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from farvox.errors import MissingExtraError
-from farvox.progress import ProgressLine
+from farvox.progress import Progress
 
 
 class RunLog:
@@ -34,7 +34,7 @@ class RunLog:
                     "log.tensorboard needs TensorBoard: pip install 'farvox[train]'"
                 ) from None
             self._writer = SummaryWriter(str(run_dir / "tensorboard"))
-        self._progress = ProgressLine("train", total_steps)
+        self._progress = Progress("train", total_steps)
 
     def __enter__(self) -> RunLog:
         if self.active:

@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 import farvox
 from farvox.errors import FarvoxError
-from farvox.progress import ProgressLine
+from farvox.progress import Progress
 from farvox.zoo.table import Source
 
 _BLOCK = 1 << 20
@@ -125,7 +125,7 @@ def _from_hub(url: str, out: Path, most_bytes: int) -> None:
 
 def _copy(source: IO[bytes], out: IO[bytes], most_bytes: int, promised: int) -> None:
     done = 0
-    with ProgressLine("fetch", max(promised, 1)) as line:
+    with Progress("fetch", max(promised, 1)) as line:
         while block := source.read(_BLOCK):
             done += len(block)
             if most_bytes and done > most_bytes:

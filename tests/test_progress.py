@@ -1,0 +1,38 @@
+import pytest
+
+from farvox.progress import Progress, to_stderr
+
+
+def test_a_line_comes_only_after_a_while(monkeypatch):
+    lines: list[str] = []
+    quiet = Progress("files read", 10, lines.append)
+    quiet.advance(5)
+    assert lines == []
+    monkeypatch.setattr("farvox.progress.SECONDS_BETWEEN_LINES", 0)
+    talkative = Progress("files read", 1000, lines.append)
+    talkative.start -= 110  # seconds ago
+    talkative.advance(400)
+    talkative.show(500, "12 MB")
+    assert lines == [
+        "files read: 400 of 1,000, 4 a second, 3 min left",
+        "files read: 500 of 1,000, 5 a second, 2 min left, 12 MB",
+    ]
+
+
+def test_the_rate_of_a_task_that_goes_on_is_that_of_what_is_done_now(monkeypatch):
+    monkeypatch.setattr("farvox.progress.SECONDS_BETWEEN_LINES", 0)
+    lines: list[str] = []
+    progress = Progress("copies made", 1000, lines.append, done=900)
+    progress.start -= 100
+    progress.show(900)
+    progress.advance(50)
+    assert lines == ["copies made: 950 of 1,000, 0 a second, 2 min left"]
+
+
+@pytest.mark.parametrize("note", [to_stderr, print])
+def test_a_bar_is_shown_on_a_terminal_where_lines_would_be_printed(note, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Progress("copies made", 10, note) as progress:
+        progress.advance(5, "half")
+    assert ("copies made" in capsys.readouterr().err) == (note is to_stderr)
