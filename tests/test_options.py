@@ -23,7 +23,9 @@ from farvox.options import (
     described,
     field_docs,
     from_table,
+    merge,
     nearest,
+    taken_from,
     to_table,
 )
 
@@ -126,6 +128,17 @@ def test_an_empty_value_of_a_table_is_none_where_none_is_possible():
 def test_a_table_gives_back_the_options_it_was_made_of(top, share, norm, by, rate):
     options = Sample(top=top, share=share, norm=norm, by=tuple(by), inner=Inner(rate=rate), cohort=Path("a"))
     assert from_table(Sample, to_table(options), "table") == options
+
+
+def test_merging_changes_neither_table():
+    table, change = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "e": 4}
+    assert merge(table, change) == {"a": {"b": 9, "c": 2}, "d": 3, "e": 4}
+    assert (table, change) == ({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "e": 4})
+
+
+def test_options_are_taken_from_others_that_have_them_with_changes():
+    derived = Derived(top=5, share=0.25, name="x")
+    assert taken_from(Sample, derived, norm="as-norm") == Sample(top=5, share=0.25, norm="as-norm")
 
 
 def test_help_and_defaults_of_every_field_are_those_of_the_declaration():

@@ -101,6 +101,11 @@ class Options:
         for name, kind in kinds(type(self)).items():
             object.__setattr__(self, name, _checked(kind, getattr(self, name), name))
 
+    @classmethod
+    def translate_older(cls, table: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A table that an older farvox may have written, in the keys and values of today."""
+        return table
+
 
 SomeOptions = TypeVar("SomeOptions", bound=Options)
 Item = TypeVar("Item")
@@ -128,6 +133,11 @@ class Kind:
     def choices(self) -> tuple[Any, ...]:
         """The values of a `Literal`; nothing for other types."""
         return typing.get_args(self.type) if typing.get_origin(self.type) is Literal else ()
+
+    @property
+    def is_table(self) -> bool:
+        """The value is an options dataclass of its own."""
+        return isinstance(self.type, type) and issubclass(self.type, Options)
 
     @property
     def none_in_toml(self) -> str | int | None:
@@ -171,7 +181,7 @@ def from_table(cls: type[SomeOptions], table: Mapping[str, Any], source: str) ->
             ``source``.
     """
     try:
-        return _from_table(cls, table, "")
+        return _from_table(cls, table)
     except UsageError as error:
         raise RecipeError(f"{source}: {error}") from None
 
@@ -184,6 +194,27 @@ def to_table(options: Options) -> Table:
         if (plain := kind.none_in_toml if value is None else _plain(value)) is not None:
             table[name] = plain
     return table
+
+
+def merge(table: Mapping[str, Any], change: Mapping[str, Any]) -> Table:
+    """A copy of ``table`` in which the leaves of ``change`` have taken the place of its own."""
+    merged = dict(table)
+    for key, value in change.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
+    return merged
+
+
+def taken_from(cls: type[SomeOptions], other: Any, **changes: Any) -> SomeOptions:
+    """The options ``cls`` whose fields have the values that ``other`` has under the same names, with changes.
+
+    Args:
+        cls: the options that are made.
+        other: any object with attributes of these names; options of a class derived from ``cls``, for one.
+        changes: fields with other values.
+    """
+    names = [name for name in kinds(cls) if name not in changes]
+    return cls(**{name: getattr(other, name) for name in names}, **changes)
 
 
 def described(cls: type[Options], prefix: str = "") -> Iterator[tuple[str, str, str]]:
@@ -249,13 +280,13 @@ def _checked(kind: Kind, value: Any, name: str) -> Any:
             raise UsageError(f"{name} must be a list, not {value!r}")
         if inside[-1] is not Ellipsis and len(inside) != len(value):
             raise UsageError(f"{name} must have {len(inside)} entries, not {len(value)}")
+        inner = [inside[0]] * len(value) if inside[-1] is Ellipsis else inside
         value = tuple(
-            _checked(_kind(inside[0] if inside[-1] is Ellipsis else inside[n]), item, name)
-            for n, item in enumerate(value)
+            _checked_entry(_kind(each), item, name) for each, item in zip(inner, value, strict=True)
         )
-    elif origin is dict or (isinstance(kind.type, type) and issubclass(kind.type, Options)):
-        if isinstance(value, Mapping) and origin is not dict:
-            value = _from_table(kind.type, value, f"{name}.")
+    elif kind.is_table or origin is dict:
+        if kind.is_table and isinstance(value, Mapping):
+            value = _from_table(kind.type, value, name)
         elif not isinstance(value, origin or kind.type):
             raise UsageError(f"{name} must be a table, not {value!r}")
     elif kind.type is Path and isinstance(value, str):
@@ -272,16 +303,34 @@ def _checked(kind: Kind, value: Any, name: str) -> Any:
     return value
 
 
-def _from_table(cls: type[SomeOptions], table: Mapping[str, Any], prefix: str) -> SomeOptions:
-    known = kinds(cls)
+def _checked_entry(kind: Kind, value: Any, name: str) -> Any:
+    """An entry of a list; a fault in one of several tables is named by the entry ``name`` of that table."""
+    if not (kind.is_table and isinstance(value, Mapping)):
+        return _checked(kind, value, name)
+    try:
+        return _from_table(kind.type, value)
+    except UsageError as error:
+        entry = f"[[{name}]] {value.get('name', '')}".rstrip()
+        raise UsageError(f"{entry}: {error}") from None
+
+
+def _from_table(cls: type[SomeOptions], table: Mapping[str, Any], name: str = "") -> SomeOptions:
+    """The options that a table holds; ``name`` is its own, for the messages."""
+    known, prefix = kinds(cls), f"{name}." if name else ""
     values = {}
-    for key, value in table.items():
+    for key, value in cls.translate_older(table).items():
         if key not in known:
             hint = nearest(key, known) or f"; known keys: {', '.join(known)}"
             raise UsageError(f"unknown key '{prefix}{key}'{hint}")
         is_none = known[key].optional and type(value) in (str, int) and value == known[key].none_in_toml
         values[key] = None if is_none else _checked(known[key], value, prefix + key)
-    return cls(**values)
+    for field in dataclasses.fields(cls):
+        if field.name not in values and default_of(field) is dataclasses.MISSING:
+            raise UsageError(f"{prefix}{field.name} is missing")
+    try:
+        return cls(**values)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}" if name else str(error)) from None
 
 
 def _plain(value: Any) -> Any:

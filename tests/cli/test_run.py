@@ -9,7 +9,7 @@ import tomli_w
 from farvox.cli.main import main
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir, write_data_dir
-from farvox.recipe import merge
+from farvox.options import merge
 from farvox.training.checkpoint import finished_epochs
 
 EVALUATE = [
@@ -110,7 +110,8 @@ def test_stages_the_wrong_way_round_are_refused(recipe, capsys):
     [
         ({"adapt": [ADAPT, ADAPT]}, "[[adapt]] name = 'wider': give each a name of its own"),
         ({"adapt": [{"name": "train"}]}, "[[adapt]] name = 'train'"),
-        ({"adapt": [{"set": {}}]}, "[[adapt]] name = ''"),
+        ({"adapt": [{"set": {}}]}, "[[adapt]]: name is missing"),
+        ({"adapt": [{"name": ""}]}, "[[adapt]] name = ''"),
         ({"adapt": [{"name": "../x"}]}, "without '/'"),
         ({"evaluate": [*EVALUATE, EVALUATE[0]]}, "[[evaluate]] name = 'all pairs'"),
         (
@@ -188,7 +189,7 @@ def test_a_recipe_scores_as_the_verbs_do(recipe, far, corpus, tmp_path, capsys):
         ({"norm": "s-norm"}, "[[evaluate]] far: norm s-norm needs a cohort"),
         (
             {"channels": "median"},
-            "[[evaluate]] 'far': channels = 'median'; it must be one of mean-norm,",
+            "[[evaluate]] far: channels = 'median'; it must be one of mean-norm,",
         ),
         ({"norm": "z-norm"}, "norm = 'z-norm'; it must be one of s-norm, as-norm"),
         ({"norm": "as-norm", "cohort": "$corpus/nobody"}, "corpus0/nobody/wav.scp is not there"),

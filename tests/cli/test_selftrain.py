@@ -5,7 +5,8 @@ import tomli_w
 
 from farvox.cli.main import main
 from farvox.datadir.kaldi import DataDir
-from farvox.recipe import load_table, merge
+from farvox.options import merge
+from farvox.pipelines.recipe import read_toml
 from farvox.training.checkpoint import finished_epochs
 
 
@@ -69,7 +70,7 @@ def test_every_round_labels_trains_and_is_evaluated(recipe, tmp_path, corpus, ca
         assert DataDir.open(here / "labels").speaker_ids[0].startswith(f"round{number}-")
         assert finished_epochs(here / "train") == [0]
         assert (here / "elbow.png").exists()
-        trained = load_table(here / "train/recipe.toml")["data"]["train"]
+        trained = read_toml(here / "train/recipe.toml")["data"]["train"]
         assert trained == [str(corpus / "train"), str(here / "labels")]
 
 
@@ -159,10 +160,10 @@ def test_stable_labels_end_the_rounds(recipe, tmp_path, capsys):
 def test_rounds_go_on_from_the_last_model_or_from_the_first(recipe, tmp_path, first_model):
     words = ("--selftrain.start", "last", "--selftrain.share", 0.25, "--data.epoch_size", 16)
     assert farvox("selftrain", recipe(), *words) == 0
-    saved = load_table(tmp_path / "exp/round-2/train/recipe.toml")
+    saved = read_toml(tmp_path / "exp/round-2/train/recipe.toml")
     assert saved["init"]["model"] == f"{tmp_path}/exp/round-1/train"
     assert saved["data"]["domain_weights"] == [0.75, 0.25]
-    assert load_table(tmp_path / "exp/round-1/train/recipe.toml")["init"]["model"] == str(first_model)
+    assert read_toml(tmp_path / "exp/round-1/train/recipe.toml")["init"]["model"] == str(first_model)
 
 
 def test_another_recipe_is_refused_in_a_run_dir_that_was_begun(recipe, capsys):
@@ -177,10 +178,10 @@ def test_another_recipe_is_refused_in_a_run_dir_that_was_begun(recipe, capsys):
         ({"selftrain": {"data": ""}}, "selftrain.data is missing"),
         ({"init": {"model": ""}}, "init.model is missing"),
         ({"selftrain": {"rounds": 0}}, "selftrain.rounds = 0; it must be at least 1"),
-        ({"selftrain": {"start": "middle"}}, "it must be first or last"),
+        ({"selftrain": {"start": "middle"}}, "it must be one of first, last"),
         ({"selftrain": {"method": "guess"}}, "one of kmeans, ahc, spectral"),
-        ({"selftrain": {"share": 1.0}}, "from 0 to below 1"),
-        ({"selftrain": {"stable": 0.0}}, "selftrain.stable = 0; it must be above 0"),
+        ({"selftrain": {"share": 1.0}}, "share = 1.0; it must be below 1"),
+        ({"selftrain": {"stable": 0.0}}, "selftrain.stable = 0.0; it must be above 0"),
         ({"selftrain": {"clusters": "many"}}, "'many' is neither a number of clusters nor a range"),
         ({"selftrain": {"clusters": "3000"}}, "selftrain.clusters = '3000'"),
         ({"selftrain": {"keep": 0.0}}, "keep = 0.0; it must be above 0"),

@@ -14,7 +14,7 @@ import tomli_w
 
 from farvox.cli.main import main
 from farvox.datadir.embeddings import EmbeddingSet
-from farvox.recipe import merge
+from farvox.options import merge
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_recipe_becomes_a_model_and_a_model_embeddings(recipe_file, tmp_path, 
 
 def test_a_second_call_goes_on_and_a_third_has_nothing_to_do(recipe_file, tmp_path, capsys):
     for epochs, trained in ((1, ["0"]), (3, ["1", "2"]), (3, [])):
-        words = ("--run-dir", tmp_path / "run", "--schedule.epochs", epochs)
+        words = ("--run-dir", tmp_path / "run", "--schedule.epochs", epochs, "--title", f"{epochs} epochs")
         assert farvox("train", recipe_file, *words) == 0
         assert re.findall(r"^Epoch (\d)", capsys.readouterr().out, re.MULTILINE) == trained
 
@@ -81,7 +81,7 @@ def test_a_second_call_goes_on_and_a_third_has_nothing_to_do(recipe_file, tmp_pa
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (["--optim.lrr", "1"], 2, "unknown key 'lrr'; did you mean 'lr'?"),
+        (["--optim.lrr", "1"], 2, "unknown key 'optim.lrr'; did you mean 'lr'?"),
         (["--optim.lr", "fast"], 2, "lr must be of type float, not 'fast'"),
         (["--optim.lr"], 2, "--optim.lr needs a value"),
         (["extra"], 2, "'extra' is not of the form --field.name VALUE"),

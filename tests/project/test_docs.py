@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from farvox.cli.main import ANSWERS, VERBS, main
-from farvox.cli.recipes import load_recipe, recipe_names
-from farvox.recipe import Recipe
+from farvox.cli.recipes import load_recipe
+from farvox.pipelines.recipe import Recipe, recipe_names
 
 ROOT = Path(__file__).parents[2]
 PAGES = [

@@ -5,11 +5,12 @@ import json
 import pytest
 
 from farvox.cli.main import main
-from farvox.cli.recipes import default_run_dir, find_recipe, load_recipe, recipe_names
+from farvox.cli.recipes import load_recipe
 from farvox.features.frontend import FrontEndConfig
 from farvox.features.specaugment import draw_masks
 from farvox.models.registry import build_head, build_model
-from farvox.recipe import load_table, merge, parse_recipe, recipe_to_table
+from farvox.options import from_table, merge, to_table
+from farvox.pipelines.recipe import Recipe, default_run_dir, find_recipe, read_toml, recipe_names
 from farvox.rng import rng_for
 from farvox.training.plan import EpochPlan
 
@@ -47,7 +48,7 @@ def systems(name):
     recipe = load_recipe(name)
     yield recipe
     for adapt in recipe.adapt:
-        yield parse_recipe(merge(recipe_to_table(recipe), adapt.set), f"{name}: {adapt.name}")
+        yield from_table(Recipe, merge(to_table(recipe), adapt.set), f"{name}: {adapt.name}")
 
 
 def test_the_published_systems_are_there():
@@ -88,8 +89,8 @@ def test_the_parts_of_a_recipe_are_accepted_by_what_they_configure(name):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_a_recipe_says_in_full_is_the_same_recipe(name):
-    recipe = parse_recipe(load_table(find_recipe(name)), name)
-    assert parse_recipe(recipe_to_table(recipe), name) == recipe
+    recipe = from_table(Recipe, read_toml(find_recipe(name)), name)
+    assert from_table(Recipe, to_table(recipe), name) == recipe
 
 
 @pytest.fixture

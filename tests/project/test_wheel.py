@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from farvox.cli.recipes import recipe_names
+from farvox.pipelines.recipe import recipe_names
 
 
 @pytest.fixture(scope="module")

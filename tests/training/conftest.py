@@ -4,8 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from farvox.recipe import merge, parse_recipe
+from farvox.options import from_table, merge
 from farvox.training.distributed import World
+from farvox.training.options import TrainOptions
 from farvox.training.trainer import train
 
 
@@ -24,7 +25,7 @@ def train_here(changed):
     """A function that trains the tiny recipe, changed, in this process."""
 
     def run(run_dir, changes=None, **options):
-        recipe = parse_recipe(changed(changes or {}))
+        recipe = from_table(TrainOptions, changed(changes or {}), "recipe")
         return train(recipe, run_dir, World(0, 1, torch.device("cpu")), **options)
 
     return run

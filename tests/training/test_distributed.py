@@ -11,11 +11,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from farvox.models.registry import build_head, build_model
-from farvox.recipe import merge, parse_recipe
+from farvox.options import from_table, merge
 from farvox.training import trainer
 from farvox.training.distributed import SyncBatchNorm, World, join_world, synchronise_batchnorm
 from farvox.training.launch import launch_ranks
 from farvox.training.objective import TrainingModel
+from farvox.training.options import TrainOptions
 
 RESNET = {"name": "resnet34", "num_mels": 24, "channels": 16, "blocks": [1, 1, 1, 1], "embedding_dim": 16}
 ECAPA = {"name": "ecapa", "num_mels": 24, "channels": 32, "embedding_dim": 16, "bottleneck": 16}
@@ -68,12 +69,12 @@ def names(changes):
 
 
 def train(world, table, run_dir):
-    trainer.train(parse_recipe(table), run_dir, world)
+    trainer.train(from_table(TrainOptions, table, "recipe"), run_dir, world)
 
 
 def draw(world, table, run_dir):
     """Content of all batches of a run."""
-    run = trainer._build(parse_recipe(table), run_dir, world)
+    run = trainer._build(from_table(TrainOptions, table, "recipe"), run_dir, world)
     return [
         [
             (position, int(label), wav_T.numpy().tobytes(), masks_K4.tolist())

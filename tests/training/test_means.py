@@ -8,9 +8,10 @@ from torch.nn import functional as F
 from farvox.audio.files import read_audio
 from farvox.augment.speed import change_speed
 from farvox.errors import RecipeError
-from farvox.recipe import merge, parse_recipe
+from farvox.options import from_table, merge
 from farvox.training import trainer
 from farvox.training.distributed import World
+from farvox.training.options import TrainOptions
 from farvox.training.start import draw_utterances, start_at_means
 from farvox.zoo import load_model
 
@@ -23,13 +24,13 @@ def start(changed, model_folder, tmp_path):
 
     def build(changes=None):
         table = {**changed({"init": {"model": str(model_folder)}} | (changes or {})), "model": {}}
-        return trainer._build(parse_recipe(table), tmp_path / "run", ALONE)
+        return trainer._build(from_table(TrainOptions, table, "recipe"), tmp_path / "run", ALONE)
 
     return build
 
 
 def set_rows(run, utterances=10):
-    speeds = run.recipe.data.speeds
+    speeds = run.options.data.speeds
     start_at_means(
         run.head, run.as_model(), run.table, run.dataset.labels_VS,
         speeds=speeds, utterances=utterances, seed=7, world=ALONE,

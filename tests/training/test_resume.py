@@ -110,7 +110,7 @@ def test_what_leaves_the_weights_alone_may_change(tmp_path, train_here):
     train_here(tmp_path, {"schedule": {"epochs": 1}})
     train_here(
         tmp_path,
-        {"data": {"workers": 1, "features": "workers"}, "log": {"every": 5, "keep": 1}, "title": "new"},
+        {"data": {"workers": 1, "features": "workers"}, "log": {"every": 5, "keep": 1}},
     )
     assert finished_epochs(tmp_path) == [1]
 

@@ -14,13 +14,14 @@ from torch import nn
 
 from farvox.errors import RecipeError
 from farvox.models.registry import build_head
-from farvox.recipe import parse_recipe
+from farvox.options import from_table
 from farvox.training import trainer
 from farvox.training.checkpoint import checkpoint_folder, unpack_optimizer
 from farvox.training.distributed import World, join_world
 from farvox.training.launch import launch_ranks
 from farvox.training.loader import Batch
 from farvox.training.objective import TrainingModel
+from farvox.training.options import TrainOptions
 from farvox.training.sharded import ShardedHead
 from farvox.training.step import Stepper, build_optimizer
 
@@ -102,7 +103,7 @@ def take_steps(world, head, optimizer, *, sharded):
 
 
 def train(world, table, run_dir):
-    trainer.train(parse_recipe(table), run_dir, world)
+    trainer.train(from_table(TrainOptions, table, "recipe"), run_dir, world)
 
 
 def train_and_resume(world, table, run_dir):
@@ -364,8 +365,11 @@ def test_a_shard_takes_its_rows_of_a_whole_state():
     ("changes", "message"),
     [
         ({"optim": {"sample_classes": 0.5}}, "set optim.shard_head = true"),
-        ({"optim": {"shard_head": True, "sample_classes": 0.0}}, "above 0, up to 1"),
-        ({"optim": {"shard_head": True, "sample_classes": 1.5}}, "above 0, up to 1"),
+        ({"optim": {"shard_head": True, "sample_classes": 0.0}}, "sample_classes = 0.0; it must be above 0"),
+        (
+            {"optim": {"shard_head": True, "sample_classes": 1.5}},
+            "sample_classes = 1.5; it must be at most 1",
+        ),
         ({"optim": {"shard_head": True, "precision": "fp16"}}, "use 'bf16'"),
         ({"optim": {"shard_head": True}, "distill": {"classify": 0.0, "weight": 1.0}}, "no head to train"),
     ],

@@ -4,12 +4,15 @@ import pytest
 import torch
 
 from farvox.errors import CheckpointError, ModelError, RecipeError
-from farvox.recipe import merge, parse_recipe
+from farvox.options import from_table, merge
 from farvox.training import trainer
 from farvox.training.distributed import World
+from farvox.training.options import TrainOptions
 from farvox.training.start import class_names
 
 SPEAKERS = [f"s{n}" for n in range(6)]
+
+ALONE = World(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module", params=["aam", "subcentre-aam", "softmax"])
@@ -21,7 +24,7 @@ def head(request):
 def pretrained(head, changed, tmp_path_factory):
     """A run dir with epochs 0 and 1."""
     run_dir = tmp_path_factory.mktemp("pretrained")
-    trainer.train(parse_recipe(changed({"head": head})), run_dir, World(0, 1, torch.device("cpu")))
+    trainer.train(from_table(TrainOptions, changed({"head": head}), "recipe"), run_dir, ALONE)
     return run_dir
 
 
@@ -31,7 +34,7 @@ def start(changed, pretrained, head, tmp_path):
 
     def build(changes, model=pretrained, **init):
         table = changed({"head": head} | changes) | {"init": {"model": str(model), **init}}
-        run = trainer._build(parse_recipe(table), tmp_path / "run", World(0, 1, torch.device("cpu")))
+        run = trainer._build(from_table(TrainOptions, table, "recipe"), tmp_path / "run", ALONE)
         return run
 
     return build
@@ -91,8 +94,10 @@ def test_idle_classes_have_no_speaker_and_survive_a_resume_a_keeping_and_an_exte
 ):
     table = changed({"head": head | {"idle_classes": 12}})
     here, run_dir = World(0, 1, torch.device("cpu")), tmp_path / "idle"
-    trainer.train(parse_recipe(merge(table, {"schedule": {"epochs": 1}})), run_dir, here)
-    trainer.train(parse_recipe(table), run_dir, here)
+    trainer.train(
+        from_table(TrainOptions, merge(table, {"schedule": {"epochs": 1}}), "recipe"), run_dir, here
+    )
+    trainer.train(from_table(TrainOptions, table, "recipe"), run_dir, here)
     trained = weights(run_dir, 1)["classifier.weight"]
     idle = [f"idle {n}" for n in range(12)]
     for kept in (start({}, run_dir, classifier="keep"), start(table, run_dir, classifier="keep")):
@@ -112,7 +117,7 @@ def test_reserved_speakers_have_rows_from_the_start_that_are_found_by_name(
     run_dir, more = tmp_path / "reserved", str(corpus / "more")
     data = {"reserve": [more], "speeds": [1.0, 0.9]}
     table = changed({"head": head, "data": data})
-    trainer.train(parse_recipe(table), run_dir, World(0, 1, torch.device("cpu")))
+    trainer.train(from_table(TrainOptions, table, "recipe"), run_dir, ALONE)
     fast = [f"{name}@0.9" for name in (*SPEAKERS, "a0", "t9")]
     expected = [*SPEAKERS, *fast[:6], "a0", "t9", *fast[6:]]
     trained = weights(run_dir, 1)["classifier.weight"]

@@ -51,7 +51,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "export": ("farvox.cli.models:export", "write a model as ONNX, for devices without torch"),
     "import": ("farvox.cli.models:import_checkpoint", "convert a foreign checkpoint"),
     "models": ("farvox.cli.models:models", "list the pretrained models and the network architectures"),
-    "recipes": ("farvox.cli.train:recipes", "list the recipes that come with farvox"),
+    "recipes": ("farvox.cli.recipes:recipes", "list the recipes that come with farvox"),
     "selftrain": ("farvox.cli.selftrain:selftrain", "rounds of clustering and training on the clusters"),
     "run": ("farvox.cli.run:run", "run the stages of a recipe one after the other"),
 }

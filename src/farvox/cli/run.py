@@ -12,23 +12,25 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from farvox.cli.recipes import default_run_dir, find_recipe, load_recipe
-from farvox.errors import RecipeError, UsageError
+from farvox.cli.recipes import load_recipe
+from farvox.errors import RecipeError
+from farvox.options import from_table, merge, taken_from, to_table
 from farvox.pipelines.evaluate import EvaluateOptions, evaluate_conditions
+from farvox.pipelines.recipe import EvaluateTable, Recipe, default_run_dir, find_recipe
 from farvox.pipelines.score import ScoreOptions, Scores, score
 from farvox.progress import to_stderr
-from farvox.recipe import Recipe, merge, parse_recipe, recipe_to_table
-from farvox.recipe_evaluate import QUALITY_RULES, EvaluateRecipe
 from farvox.report.text import aligned, condition_rows
-from farvox.score import ChannelIds, Channels, Norm
 
 if TYPE_CHECKING:
     from farvox.report.plots import ScoreSet
     from farvox.zoo import Embedder
 
 DATA_VERBS = ("prepare", "check", "combine", "subset", "trials", "enhance", "rirs", "noises", "simulate")
+
+QUALITY_RULES = ("best", "weighted")
+"""Channel rules that need the quality of each recording."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,6 @@ class Plan:
                         f"[[{table}]] name = '{name}': give each a name of its own, without '/'"
                     )
         for evaluate in self.recipe.evaluate:
-            try:
-                self.back_end(self.systems[0], evaluate)
-            except UsageError as error:
-                raise RecipeError(f"[[evaluate]] {evaluate.name}: {error}") from None
             if evaluate.conditions and not evaluate.by:
                 raise RecipeError(f"[[evaluate]] {evaluate.name}: conditions are for by, which names none")
 
@@ -78,47 +76,42 @@ class Plan:
 
     def _adapted(self, number: int) -> System:
         adapt = self.recipe.adapt[number]
-        table = merge(recipe_to_table(self.recipe), {"init": {"model": str(self.root / "train")}})
+        table = merge(to_table(self.recipe), {"init": {"model": str(self.root / "train")}})
         table = merge({**table, "adapt": [], "features": {}}, adapt.set)
-        return System(adapt.name, parse_recipe(table, f"[[adapt]] {adapt.name}"), self.root / adapt.name)
+        return System(
+            adapt.name, from_table(Recipe, table, f"[[adapt]] {adapt.name}"), self.root / adapt.name
+        )
 
     @property
-    def dirs(self) -> dict[str, bool]:
+    def dirs(self) -> dict[Path, bool]:
         """Every data dir that is extracted, and whether the quality of its recordings is asked for."""
         evaluate = self.recipe.evaluate
         names = [e.data for e in evaluate] + [data for e in evaluate for data in e.dirs]
         return dict.fromkeys(names, False) | {e.data: True for e in evaluate if e.channels in QUALITY_RULES}
 
-    def embeddings(self, system: System, data: str) -> Path:
-        """Where the embeddings of a data dir by a system are; dirs of one name are numbered."""
-        same = [each for each in self.dirs if Path(each).name == Path(data).name]
+    def embeddings(self, system: System, data: Path) -> Path:
+        """The folder of a data dir's embeddings by a system; dirs of one name are numbered."""
+        same = [each for each in self.dirs if each.name == data.name]
         number = f"-{same.index(data) + 1}" if len(same) > 1 else ""
-        return system.run_dir / "embeddings" / f"{Path(data).name}{number}"
+        return system.run_dir / "embeddings" / f"{data.name}{number}"
 
-    def back_end(self, system: System, evaluate: EvaluateRecipe) -> ScoreOptions:
-        """How a trial list is scored by a system."""
-        return ScoreOptions(
-            channels=cast(Channels, evaluate.channels),
-            channel_ids=cast(ChannelIds, evaluate.channel_ids) if evaluate.channel_ids else None,
-            first_channel=evaluate.first_channel,
-            allow_missing_channels=evaluate.allow_missing_channels,
-            enrol_map=Path(evaluate.enrol_map) if evaluate.enrol_map else None,
-            test_map=Path(evaluate.test_map) if evaluate.test_map else None,
+    def scoring(self, system: System, evaluate: EvaluateTable) -> ScoreOptions:
+        """The rules by which a trial list is scored by a system: embeddings stand for the data dirs."""
+        return taken_from(
+            ScoreOptions,
+            evaluate,
             centre=self.embeddings(system, evaluate.centre) if evaluate.centre else None,
-            norm=cast(Norm, evaluate.norm) if evaluate.norm else None,
             cohort=self.embeddings(system, evaluate.cohort) if evaluate.cohort else None,
-            cohort_speakers=Path(evaluate.cohort_speakers) if evaluate.cohort_speakers else None,
-            top=evaluate.top or None,
         )
 
-    def scores(self, system: System, evaluate: EvaluateRecipe) -> Path:
+    def scores(self, system: System, evaluate: EvaluateTable) -> Path:
         """Where the scores of a trial list by a system are."""
         return system.run_dir / "scores" / f"{evaluate.name}.txt"
 
-    def trials(self, system: System, evaluate: EvaluateRecipe) -> Path:
+    def trials(self, system: System, evaluate: EvaluateTable) -> Path:
         """The list that these scores are of: with ``expand`` one of single channels, beside them."""
         expanded = system.run_dir / "scores" / f"{evaluate.name}.trials"
-        return expanded if evaluate.channels == "expand" else Path(evaluate.trials)
+        return expanded if evaluate.channels == "expand" else evaluate.trials
 
 
 def run(words: Sequence[str]) -> int:
@@ -167,9 +160,9 @@ def prepare_stage(plan: Plan) -> None:
 def train_stage(plan: Plan) -> None:
     """Train the first system, if there is something to evaluate it on in the end."""
     for evaluate in plan.recipe.evaluate:
-        maps = [Path(each) for each in (evaluate.enrol_map, evaluate.test_map) if each]
-        for path in (*(Path(each) / "wav.scp" for each in evaluate.dirs), Path(evaluate.trials), *maps):
-            if not path.is_file():
+        files = [each / "wav.scp" for each in evaluate.dirs]
+        for path in (*files, evaluate.trials, evaluate.enrol_map, evaluate.test_map):
+            if path and not path.is_file():
                 raise RecipeError(f"[[evaluate]] {evaluate.name}: {path} is not there")
     _train(plan.systems[0])
 
@@ -196,7 +189,7 @@ def extract_for(plan: Plan, system: System, embedder: Embedder) -> None:
 
     for data, quality in plan.dirs.items():
         print(f"{system.name}: {data}", flush=True)
-        extract_to(embedder, DataDir.open(Path(data)), plan.embeddings(system, data), quality=quality)
+        extract_to(embedder, DataDir.open(data), plan.embeddings(system, data), quality=quality)
 
 
 def score_stage(plan: Plan) -> None:
@@ -214,7 +207,7 @@ def score_for(plan: Plan, system: System) -> None:
         score(
             evaluate.trials,
             [embeddings],
-            plan.back_end(system, evaluate),
+            plan.scoring(system, evaluate),
             out=out,
             out_trials=scored if evaluate.channels == "expand" else None,
             note=to_stderr,
@@ -248,7 +241,7 @@ def evaluate_stage(plan: Plan) -> None:
     print(f"report: {path}")
 
 
-def score_set(plan: Plan, system: System, evaluate: EvaluateRecipe) -> ScoreSet:
+def score_set(plan: Plan, system: System, evaluate: EvaluateTable) -> ScoreSet:
     """The scores of a system on a trial list, with the labels.
 
     Raises:
@@ -266,11 +259,11 @@ def score_set(plan: Plan, system: System, evaluate: EvaluateRecipe) -> ScoreSet:
     return ScoreSet(system.name, read_scores(plan.scores(system, evaluate), trials), trials.target)
 
 
-def _by_condition(plan: Plan, evaluate: EvaluateRecipe, found: list[ScoreSet]) -> list[list[str]]:
+def _by_condition(plan: Plan, evaluate: EvaluateTable, found: list[ScoreSet]) -> list[list[str]]:
     """Every system's figures in every condition, as rows of text below a head."""
     from farvox.score.trials import read_trials
 
-    sources = tuple(map(Path, evaluate.conditions or (evaluate.data,)))
+    sources = evaluate.conditions or (evaluate.data,)
     rows: list[list[str]] = []
     for system, scores in zip(plan.systems, found, strict=True):
         trials = read_trials(plan.trials(system, evaluate))

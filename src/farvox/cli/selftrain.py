@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import tomllib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from farvox.cli.recipes import default_run_dir, find_recipe, load_recipe
+from farvox.cli.recipes import load_recipe
 from farvox.cli.run import Plan, System, extract_for, prepare_stage, score_for, score_set
 from farvox.clustering import ClusterOptions
 from farvox.errors import RecipeError
-from farvox.options import from_table, kinds
+from farvox.options import from_table, merge, taken_from, to_table
+from farvox.pipelines.recipe import Recipe, default_run_dir, find_recipe, recipe_to_toml
 from farvox.pipelines.rounds import Round, labels_of, table_of_rounds
-from farvox.recipe import Recipe, merge, parse_recipe, recipe_to_table, recipe_to_toml
-from farvox.recipe_selftrain import SelftrainRecipe
 
 FREE = (
     "title",
@@ -43,6 +42,12 @@ class Selftraining:
     recipe: Recipe
     root: Path
 
+    @property
+    def unlabelled(self) -> Path:
+        """The data dir whose speakers are to be found."""
+        assert self.recipe.selftrain.data is not None
+        return self.recipe.selftrain.data
+
     def round(self, number: int) -> Round:
         """The folder of a round."""
         return Round(number, self.root / f"round-{number}")
@@ -61,8 +66,8 @@ class Selftraining:
             change["data"]["domain_weights"] = [*rest, here.share]
         if here.start == "last" and number > 1:
             change["init"] = {"model": self.model_before(number)}
-        table = merge(recipe_to_table(self.recipe), change)
-        return parse_recipe({**table, "adapt": [], "selftrain": {}}, f"round {number}")
+        table = merge(to_table(self.recipe), change)
+        return from_table(Recipe, {**table, "adapt": [], "selftrain": {}}, f"round {number}")
 
 
 def selftrain(words: Sequence[str]) -> int:
@@ -76,7 +81,7 @@ def selftrain(words: Sequence[str]) -> int:
     plan = Plan(recipe, root)
     _claim(run)
     prepare_stage(plan)
-    _refuse_what_shows_late(recipe)
+    _refuse_what_shows_late(run)
     evaluate_stage(run, plan, 0)
     last = 0
     for number in range(1, recipe.selftrain.rounds + 1):
@@ -106,7 +111,7 @@ def extract_stage(run: Selftraining, number: int) -> None:
     from farvox.zoo import open_embedder
 
     embedder = open_embedder(run.model_before(number), run.recipe.device)
-    extract_to(embedder, DataDir.open(run.recipe.selftrain.data), here.embeddings)
+    extract_to(embedder, DataDir.open(run.unlabelled), here.embeddings)
     here.mark_done("extract")
 
 
@@ -123,21 +128,20 @@ def cluster_stage(run: Selftraining, number: int) -> None:
 
     found = EmbeddingSet.load(here.embeddings)
     earlier = None if number == 1 else labels_of(run.round(number - 1).labels, found.utt_ids)
-    options = _cluster_options(settings)
     facts = label(
         found,
         here.labels,
-        options,
+        taken_from(ClusterOptions, settings),
         saved=here.sweep,
-        audio=DataDir.open(settings.data),
-        truth=settings.truth or None,
+        audio=DataDir.open(run.unlabelled),
+        truth=settings.truth,
         seed=run.recipe.seed,
         earlier_N=None if earlier is None else earlier.rank("dense").to_numpy().astype("int32"),
         agreement=settings.agreement,
         prefix=f"round{number}-",
-        plot=None if len(options.numbers) == 1 else here.path / "elbow.png",
+        plot=None if len(settings.numbers) == 1 else here.path / "elbow.png",
         note=to_stderr,
-        settings=asdict(settings),
+        settings=to_table(settings),
     )
     facts.setdefault("nmi_to_last", None)
     print("\n".join(summary(facts)), flush=True)
@@ -206,10 +210,6 @@ def _refuse_unusable(recipe: Recipe) -> None:
     for wrong, what in (
         (not here.data, "selftrain.data is missing: name the data dir whose speakers are to be found"),
         (not recipe.init.model, "init.model is missing: self-training begins with a trained model"),
-        (here.rounds < 1, f"selftrain.rounds = {here.rounds}; it must be at least 1"),
-        (not here.stable > 0, f"selftrain.stable = {here.stable:g}; it must be above 0"),
-        (here.start not in ("first", "last"), f"selftrain.start = '{here.start}'; it must be first or last"),
-        (not 0 <= here.share < 1, f"selftrain.share = {here.share:g}; it must be from 0 to below 1"),
         (
             bool(here.share and not recipe.data.domain_weights and len(recipe.data.train) > 1),
             "selftrain.share divides a batch between data.train and the clusters; with several data "
@@ -218,22 +218,16 @@ def _refuse_unusable(recipe: Recipe) -> None:
     ):
         if wrong:
             raise RecipeError(what)
-    _cluster_options(here)
 
 
-def _cluster_options(here: SelftrainRecipe) -> ClusterOptions:
-    table = {name: getattr(here, name) for name in kinds(ClusterOptions)}
-    return from_table(ClusterOptions, table, "selftrain")
-
-
-def _refuse_what_shows_late(recipe: Recipe) -> None:
+def _refuse_what_shows_late(run: Selftraining) -> None:
     """Refuse now what the first clustering would, hours from now."""
     from farvox.clustering.labels import true_labels
     from farvox.datadir.kaldi import DataDir
 
-    here = recipe.selftrain
-    numbers = _cluster_options(here).numbers
-    unlabelled = DataDir.open(here.data)
+    here = run.recipe.selftrain
+    numbers = here.numbers
+    unlabelled = DataDir.open(run.unlabelled)
     if max(numbers) > len(unlabelled):
         raise RecipeError(
             f"selftrain.clusters = '{here.clusters}': {here.data} has {len(unlabelled):,} utterances"
@@ -247,9 +241,9 @@ def _claim(run: Selftraining) -> None:
     from farvox.atomic import write_text
 
     saved = run.root / "recipe.toml"
-    now = _fixed(recipe_to_table(run.recipe))
+    now = _fixed(to_table(run.recipe))
     if saved.exists():
-        before = _fixed(recipe_to_table(parse_recipe(tomllib.loads(saved.read_text("utf-8")), str(saved))))
+        before = _fixed(to_table(from_table(Recipe, tomllib.loads(saved.read_text("utf-8")), str(saved))))
         changed = [key for key in now if now[key] != before[key]]
         if changed:
             raise RecipeError(

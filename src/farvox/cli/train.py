@@ -1,4 +1,4 @@
-"""``farvox train`` and ``farvox recipes``."""
+"""``farvox train``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from farvox.cli.recipes import default_run_dir, find_recipe, load_recipe, recipe_names
-from farvox.recipe import Recipe, load_table
+from farvox.cli.recipes import load_recipe
+from farvox.pipelines.recipe import Recipe, default_run_dir
 from farvox.training.launch import launch_ranks
 
 
@@ -43,15 +43,6 @@ def train_recipe(recipe: Recipe, run_dir: Path, *, resume: bool = True) -> Path:
 
     with join_world(recipe.device) as world:
         return run_training(recipe, run_dir, world, resume=resume)
-
-
-def recipes() -> int:
-    """List the recipes that come with farvox."""
-    names = recipe_names()
-    width = max(map(len, names), default=0)
-    for name in names:
-        print(f"{name:<{width}}  {load_table(find_recipe(name)).get('title', '')}")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

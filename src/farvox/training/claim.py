@@ -1,4 +1,4 @@
-"""A run dir belongs to the recipe it was begun with."""
+"""A run dir belongs to the options it was begun with."""
 
 from __future__ import annotations
 
@@ -9,57 +9,52 @@ import tomli_w
 
 from farvox.atomic import write_text
 from farvox.errors import RecipeError
-from farvox.recipe import Table, parse_recipe, recipe_to_table
+from farvox.options import Table, from_table, kinds, to_table
 from farvox.training.checkpoint import finished_epochs
 from farvox.training.distributed import World
+from farvox.training.options import TrainOptions
 
 FREE = (
-    "run_dir", "device", "threads", "title", "notes", "prepare", "paths", "evaluate", "adapt",
-    "data.workers", "data.features", "augment.pack",
-    "optim.checkpointing", "optim.channels_last", "optim.shard_head",
-    "log.", "validate.", "selftrain.", "schedule.epochs",
+    "device", "threads", "data.workers", "data.features", "augment.pack", "optim.checkpointing",
+    "optim.channels_last", "optim.shard_head", "log.", "validate.", "schedule.epochs",
 )  # fmt: skip
-"""What may change when a run is continued: its place and length, and what leaves the weights alone."""
+"""Options that may change when a run is continued: its length, and those that leave the weights alone."""
 
 
-def claim_run_dir(recipe: Table, run_dir: Path, world: World, *, resume: bool) -> list[int]:
+def claim_run_dir(options: TrainOptions, run_dir: Path, world: World, *, resume: bool) -> list[int]:
     """Make the run dir ours; returns the epochs already finished there.
 
     Args:
-        recipe: the resolved recipe as nested tables; written to ``recipe.toml`` of a new run dir.
+        options: of the training; a new run dir gets them as ``recipe.toml``, with all else that a recipe has.
         run_dir: made if need be.
         world: rank 0 writes.
         resume: whether a run dir with checkpoints may be continued.
 
     Raises:
-        RecipeError: it holds checkpoints, and was begun with another recipe or must not be continued.
+        RecipeError: it holds checkpoints, and was begun with other options or must not be continued.
     """
     finished = finished_epochs(run_dir)
     saved = run_dir / "recipe.toml"
     if finished and not resume:
         raise RecipeError(f"{run_dir} already holds {len(finished)} checkpoint(s): choose another --run-dir")
     if finished and saved.exists():
-        _refuse_other_recipe(recipe, saved)
+        known = kinds(TrainOptions)
+        table = {key: value for key, value in tomllib.loads(saved.read_text("utf-8")).items() if key in known}
+        before, now = _flat(to_table(from_table(TrainOptions, table, str(saved)))), _flat(to_table(options))
+        changed = [
+            f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now"
+            for key in sorted(before.keys() | now.keys())
+            if key.split(".")[0] in known and before.get(key) != now.get(key) and not key.startswith(FREE)
+        ]
+        if changed:
+            raise RecipeError(
+                f"{run_dir} was begun with another recipe; choose another --run-dir or undo this:\n"
+                + "\n".join(changed)
+            )
     elif world.is_main:
-        write_text(saved, tomli_w.dumps(recipe))
+        write_text(saved, tomli_w.dumps(to_table(options)))
     world.barrier()
     return finished
-
-
-def _refuse_other_recipe(recipe: Table, saved: Path) -> None:
-    text = saved.read_text(encoding="utf-8")
-    before = _flat(recipe_to_table(parse_recipe(tomllib.loads(text), str(saved))))
-    now = _flat(recipe)
-    changed = [
-        f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(FREE)
-    ]
-    if changed:
-        raise RecipeError(
-            f"{saved.parent} was begun with another recipe; choose another --run-dir or undo this:\n"
-            + "\n".join(changed)
-        )
 
 
 def _flat(table: Table, prefix: str = "") -> Table:

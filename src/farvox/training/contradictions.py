@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from farvox.errors import RecipeError
-from farvox.recipe import Recipe
 from farvox.training.network import EVERYTHING
+from farvox.training.options import TrainOptions
 
 
-def refuse_contradictions(recipe: Recipe, num_processes: int) -> None:
+def refuse_contradictions(options: TrainOptions, num_processes: int) -> None:
     """Refuse fields of a recipe that contradict each other, or the number of processes.
 
     Raises:
         RecipeError: what contradicts what, and what to set.
     """
-    _refuse_counts(recipe, num_processes)
-    _refuse_nothing_to_train(recipe)
-    _refuse_shards(recipe)
-    _refuse_without_model(recipe)
-    if recipe.optim.compile and recipe.optim.checkpointing:
+    _refuse_counts(options, num_processes)
+    _refuse_nothing_to_train(options)
+    _refuse_shards(options)
+    _refuse_without_model(options)
+    if options.validate.trials and not options.validate.data:
+        raise RecipeError("validate.trials needs the data dir of its utterances: set validate.data")
+    if options.optim.compile and options.optim.checkpointing:
         raise RecipeError("optim.compile and optim.checkpointing exclude each other; set one of them")
 
 
-def _refuse_counts(recipe: Recipe, num_processes: int) -> None:
-    optim, data, schedule = recipe.optim, recipe.data, recipe.schedule
+def _refuse_counts(options: TrainOptions, num_processes: int) -> None:
+    optim, data, schedule = options.optim, options.data, options.schedule
     if schedule.epochs <= schedule.first_epoch:
         raise RecipeError(
             f"schedule.epochs = {schedule.epochs}: training ends before its first epoch, "
@@ -39,33 +41,31 @@ def _refuse_counts(recipe: Recipe, num_processes: int) -> None:
         )
 
 
-def _refuse_nothing_to_train(recipe: Recipe) -> None:
-    distill = recipe.distill
+def _refuse_nothing_to_train(options: TrainOptions) -> None:
+    distill = options.distill
     if not distill.weight and not distill.classify:
         raise RecipeError("distill.weight and distill.classify are both 0: there is nothing to minimise")
-    if EVERYTHING in recipe.optim.freeze and not distill.classify:
+    if EVERYTHING in options.optim.freeze and not distill.classify:
         raise RecipeError("the network is frozen and the head is not trained (distill.classify = 0)")
 
 
-def _refuse_shards(recipe: Recipe) -> None:
+def _refuse_shards(options: TrainOptions) -> None:
     """What a head in shards cannot be combined with."""
-    optim = recipe.optim
-    if not 0.0 < optim.sample_classes <= 1.0:
-        raise RecipeError(f"optim.sample_classes = {optim.sample_classes}: give a share above 0, up to 1")
+    optim = options.optim
     if optim.sample_classes < 1.0 and not optim.shard_head:
         raise RecipeError("optim.sample_classes draws from shards: set optim.shard_head = true")
-    if optim.shard_head and not recipe.distill.classify:
+    if optim.shard_head and not options.distill.classify:
         raise RecipeError("optim.shard_head: distill.classify = 0 leaves no head to train; leave it out")
     if optim.shard_head and optim.precision == "fp16":
         raise RecipeError("optim.shard_head and optim.precision = 'fp16' exclude each other; use 'bf16'")
 
 
-def _refuse_without_model(recipe: Recipe) -> None:
+def _refuse_without_model(options: TrainOptions) -> None:
     """Whatever holds on to the starting model needs one."""
     for name, is_on in (
-        ("distill.weight", recipe.distill.weight > 0),
-        ("optim.l2_sp", recipe.optim.l2_sp > 0),
-        ("init.classifier = 'means'", recipe.init.classifier == "means"),
+        ("distill.weight", options.distill.weight > 0),
+        ("optim.l2_sp", options.optim.l2_sp > 0),
+        ("init.classifier = 'means'", options.init.classifier == "means"),
     ):
-        if is_on and not recipe.init.model:
+        if is_on and not options.init.model:
             raise RecipeError(f"{name} needs a model to start from: set init.model")

@@ -139,7 +139,7 @@ def class_names(speakers: Sequence[str], speeds: Sequence[float]) -> list[str]:
     return [name if factor == 1 else f"{name}@{factor:g}" for factor in speeds for name in speakers]
 
 
-def reserved_speakers(dirs: Sequence[str], speakers: Sequence[str]) -> list[str]:
+def reserved_speakers(dirs: Sequence[str | Path], speakers: Sequence[str]) -> list[str]:
     """Speakers of ``data.reserve`` that are not among ``speakers``: rows wait for them from the start.
 
     Until data of theirs is trained on, such a row only pushes away; a later run with ``keep`` or

@@ -1,4 +1,4 @@
-"""The trainer: a recipe and a run dir become checkpoints and a log.
+"""The trainer: options and a run dir become checkpoints and a log.
 
 Read `train` first: it is the whole run from top to bottom.
 """
@@ -23,7 +23,6 @@ from farvox.machine import has_bf16, is_channels_last, keep_freed_memory, resolv
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.margin import Head
 from farvox.models.registry import build_head, build_model
-from farvox.recipe import Recipe, recipe_to_table
 from farvox.training import checkpoint
 from farvox.training.checkpoint import TrainingState
 from farvox.training.claim import claim_run_dir
@@ -35,6 +34,7 @@ from farvox.training.loader import Batch, load_batches
 from farvox.training.log import RunLog
 from farvox.training.network import Frozen, find_frozen, recompute_stages
 from farvox.training.objective import Anchor, Teacher, TrainingModel
+from farvox.training.options import TrainOptions
 from farvox.training.plan import EpochPlan, StepBatches
 from farvox.training.schedule import Schedule
 from farvox.training.sharded import Packed, ShardedHead
@@ -52,64 +52,64 @@ from farvox.training.validate import Validation
 from farvox.zoo import Model, fill, read_weights, save_model
 
 
-def train(recipe: Recipe, run_dir: Path, world: World, *, resume: bool = True) -> Path:
-    """Train as ``recipe`` says; returns the folder of the last checkpoint.
+def train(options: TrainOptions, run_dir: Path, world: World, *, resume: bool = True) -> Path:
+    """Train, and return the folder of the last checkpoint.
 
     All ranks call this together. With ``resume`` a run dir that already holds checkpoints of the same
-    recipe is continued after its last whole one.
+    options is continued after its last whole one.
 
     Raises:
-        RecipeError: settings exclude each other, or the run dir belongs to another recipe.
+        RecipeError: options exclude each other, or the run dir was begun with others.
         NonFiniteLossError: the gradient became NaN or infinite.
     """
-    finished = claim_run_dir(recipe_to_table(recipe), run_dir, world, resume=resume)
-    if finished and finished[-1] + 1 >= recipe.schedule.epochs:
+    finished = claim_run_dir(options, run_dir, world, resume=resume)
+    if finished and finished[-1] + 1 >= options.schedule.epochs:
         if world.is_main:
             print(f"{run_dir} has all epochs already, up to {finished[-1]}")
         return checkpoint.checkpoint_folder(run_dir, finished[-1])
-    torch.manual_seed(recipe.seed)
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)
+    torch.manual_seed(options.seed)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     if world.device.type == "cpu":
         keep_freed_memory(all_of_it=True)
-    run = _build(recipe, run_dir, world)
-    if not finished and recipe.init.classifier == "means":
+    run = _build(options, run_dir, world)
+    if not finished and options.init.classifier == "means":
         start_at_means(
-            run.head, run.as_model(), run.table, run.dataset.labels_VS, speeds=recipe.data.speeds,
-            utterances=recipe.init.mean_utterances, seed=recipe.seed, world=world,
+            run.head, run.as_model(), run.table, run.dataset.labels_VS, speeds=options.data.speeds,
+            utterances=options.init.mean_utterances, seed=options.seed, world=world,
             first_class=run.shard.classes.start if run.shard else 0,
         )  # fmt: skip
-    first_epoch = _restore(run, run_dir, finished) if finished else recipe.schedule.first_epoch
-    total = (recipe.schedule.epochs - recipe.schedule.first_epoch) * run.plan.steps_per_epoch
+    first_epoch = _restore(run, run_dir, finished) if finished else options.schedule.first_epoch
+    total = (options.schedule.epochs - options.schedule.first_epoch) * run.plan.steps_per_epoch
     with (
-        RunLog(run_dir, active=world.is_main, total_steps=total, tensorboard=recipe.log.tensorboard) as log,
+        RunLog(run_dir, active=world.is_main, total_steps=total, tensorboard=options.log.tensorboard) as log,
         closing(run.batches(first_epoch)) as batches,
     ):
         if not finished:
             log.say(run.describe())
-        for epoch in range(first_epoch, recipe.schedule.epochs):
+        for epoch in range(first_epoch, options.schedule.epochs):
             figures = _run_epoch(run, epoch, batches, log)
-            done = (epoch + 1 - recipe.schedule.first_epoch) * run.plan.steps_per_epoch
+            done = (epoch + 1 - options.schedule.first_epoch) * run.plan.steps_per_epoch
             world.share_buffers(run.network)
             packed = _pack(run)  # by all ranks together, before one of them can fail
             try:
-                if run.validation and _is_due(recipe, epoch):
+                if run.validation and _is_due(options, epoch):
                     figures |= run.validation.run(run.as_model(), world)
                 lr = run.schedule.lr_at(epoch, run.plan.steps_per_epoch - 1)
                 log.epoch(done, epoch=epoch, lr=lr, **figures)
             finally:  # a damaged file of the validation's does not cost the epoch
                 if world.is_main:
                     _save(run, run_dir, epoch, done, figures, packed)
-                    checkpoint.prune_checkpoints(run_dir, recipe.log.keep)
+                    checkpoint.prune_checkpoints(run_dir, options.log.keep)
             world.barrier()
-    return checkpoint.checkpoint_folder(run_dir, recipe.schedule.epochs - 1)
+    return checkpoint.checkpoint_folder(run_dir, options.schedule.epochs - 1)
 
 
 @dataclass
 class Run:
-    """The parts of one training run, put together from a recipe."""
+    """The parts of one training run, put together from its options."""
 
-    recipe: Recipe
+    options: TrainOptions
     world: World
     table: TrainingTable
     plan: EpochPlan
@@ -131,14 +131,14 @@ class Run:
     def batches(self, first_epoch: int) -> Generator[Batch]:
         """This rank's batches from ``first_epoch`` to the end of the run."""
         batches = StepBatches(
-            self.plan, first_epoch, 0, self.recipe.schedule.epochs,
-            self.world.rank, self.world.size, self.recipe.optim.accumulate,
+            self.plan, first_epoch, 0, self.options.schedule.epochs,
+            self.world.rank, self.world.size, self.options.optim.accumulate,
         )  # fmt: skip
-        in_workers = self.recipe.data.features == "workers"
+        in_workers = self.options.data.features == "workers"
         return load_batches(
             self.dataset,
             batches,
-            workers=self.recipe.data.workers,
+            workers=self.options.data.workers,
             pin_memory=self.world.device.type == "cuda",
             frontend=_training_frontend(self.frontend_config) if in_workers else None,
         )
@@ -150,7 +150,7 @@ class Run:
     def describe(self) -> str:
         """Lines on what is being trained on what."""
         count = sum(p.numel() for p in self.network.parameters())
-        ignored = self.recipe.optim.channels_last == "on" and _is_on_many_cpus(self.world)
+        ignored = self.options.optim.channels_last == "on" and _is_on_many_cpus(self.world)
         imitated = self.stepper.precision == "bf16" and not has_bf16(self.world.device)
         return (
             f"{len(self.table)} utterances, {len(self.table.speaker_names)} speakers, "
@@ -167,34 +167,34 @@ class Run:
         )
 
 
-def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
-    refuse_contradictions(recipe, world.size)
-    optim, data, distill = recipe.optim, recipe.data, recipe.distill
+def _build(options: TrainOptions, run_dir: Path, world: World) -> Run:
+    refuse_contradictions(options, world.size)
+    optim, data, distill = options.optim, options.data, options.distill
     table = TrainingTable.open(data.train, labelled=distill.classify > 0)
     plan = EpochPlan(
-        recipe.seed, table.speakers_N, optim.batch_size, data.sampling,
+        options.seed, table.speakers_N, optim.batch_size, data.sampling,
         table.domains_N, data.domain_weights, data.epoch_size,
     )  # fmt: skip
-    start = starting_point(recipe.init.model, recipe.features, recipe.model)
+    start = starting_point(options.init.model, options.features, options.model)
     frontend = build_frontend(start.frontend).to(world.device)
     names = class_names(table.speaker_names, data.speeds)
     reserved = class_names(reserved_speakers(data.reserve, table.speaker_names), data.speeds)
-    network, head, classes = _network_and_head(recipe, start, names + reserved)
+    network, head, classes = _network_and_head(options, start, names + reserved)
     number_of = {name: number for number, name in enumerate(classes)}
     dataset = ChunkDataset(
         table,
-        seed=recipe.seed,
+        seed=options.seed,
         num_samples=start.frontend.num_samples_for(data.num_frames),
         sample_rate=start.frontend.sample_rate,
         speeds=data.speeds,
         labels_VS=np.array([number_of[name] for name in names]).reshape(len(data.speeds), -1),
-        augment=open_augmenter(recipe.augment, start.frontend.sample_rate),
+        augment=open_augmenter(options.augment, start.frontend.sample_rate),
         draw_masks=mask_law(
-            recipe.specaugment, data.num_frames, start.frontend.num_mels, start.frontend.kind
+            options.specaugment, data.num_frames, start.frontend.num_mels, start.frontend.kind
         ),
         keep_clean=distill.weight > 0,
     )
-    schedule = _schedule(recipe, plan, head)
+    schedule = _schedule(options, plan, head)
     network.to(world.device)
     precision = resolve_precision(optim.precision, world.device)
     if not _is_on_many_cpus(world) and is_channels_last(optim.channels_last, precision, world.device):
@@ -207,7 +207,7 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
         recompute_stages(network)
     shard = None
     if optim.shard_head:
-        shard = ShardedHead(head, world, share=optim.sample_classes, seed=recipe.seed)
+        shard = ShardedHead(head, world, share=optim.sample_classes, seed=options.seed)
     model = TrainingModel(
         network, shard or head, classify=distill.classify, distill=distill.weight, compiled=optim.compile
     ).to(world.device)
@@ -218,7 +218,7 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
     )  # fmt: skip
     frozen = find_frozen(network, optim.freeze, optim.release_epoch)
     if not frozen.is_released_later:
-        frozen.apply(recipe.schedule.first_epoch)  # before DDP asks which gradients to wait for
+        frozen.apply(options.schedule.first_epoch)  # before DDP asks which gradients to wait for
     wrapped = _reduced(model, shard, unused=frozen.is_released_later) if world.size > 1 else model
     in_workers = data.features == "workers"
     on_device = nn.Identity() if in_workers else _training_frontend(start.frontend).to(world.device)
@@ -227,13 +227,10 @@ def _build(recipe: Recipe, run_dir: Path, world: World) -> Run:
         device=world.device, precision=precision,
         clip_norm=optim.clip_norm, teacher=teacher, anchor=anchor, shard=shard,
     )  # fmt: skip
-    validation = (
-        Validation(Path(recipe.validate.data), Path(recipe.validate.trials))
-        if recipe.validate.trials
-        else None
-    )
+    validate = options.validate
+    validation = Validation(validate.data, validate.trials) if validate.data and validate.trials else None
     return Run(
-        recipe, world, table, plan, dataset, schedule, start.frontend, frontend, start.model_name,
+        options, world, table, plan, dataset, schedule, start.frontend, frontend, start.model_name,
         start.model_kwargs, network, head, shard, classes, optimizer, stepper, frozen, validation,
     )  # fmt: skip
 
@@ -268,27 +265,27 @@ def _parameter_groups(model: TrainingModel, anchor: Anchor | None) -> list[dict[
 
 
 def _network_and_head(
-    recipe: Recipe, start: StartingPoint, names: list[str]
+    options: TrainOptions, start: StartingPoint, names: list[str]
 ) -> tuple[EmbeddingNetwork, Head, list[str]]:
-    """Network and classifier with the weights the recipe starts from, and the names of its classes."""
-    if {"embedding_dim", "num_classes"} & recipe.head.keys():
+    """Network and classifier with the weights that training starts from, and the names of its classes."""
+    if {"embedding_dim", "num_classes"} & options.head.keys():
         raise RecipeError("[head] of the recipe: the model gives embedding_dim, the data dirs num_classes")
     network = build_model(start.model_name, **start.model_kwargs)
     start.load_network(network)
-    head_kwargs = {"name": "aam", **recipe.head}
+    head_kwargs = {"name": "aam", **options.head}
     idle = idle_names(head_kwargs.pop("idle_classes", 0))
-    classes = start.classes_for(recipe.init.classifier, names + idle)
-    old = len(start.old_classes) if recipe.init.classifier in ("keep", "extend") else 0
+    classes = start.classes_for(options.init.classifier, names + idle)
+    old = len(start.old_classes) if options.init.classifier in ("keep", "extend") else 0
     head = build_head(embedding_dim=network.embedding_dim, num_classes=old or len(classes), **head_kwargs)
     if old:
         start.load_head(head, len(classes))
     return network, head, classes
 
 
-def _schedule(recipe: Recipe, plan: EpochPlan, head: Head) -> Schedule:
-    schedule = recipe.schedule
+def _schedule(options: TrainOptions, plan: EpochPlan, head: Head) -> Schedule:
+    schedule = options.schedule
     return Schedule(
-        kind=schedule.kind, lr=recipe.optim.lr, steps_per_epoch=plan.steps_per_epoch,
+        kind=schedule.kind, lr=options.optim.lr, steps_per_epoch=plan.steps_per_epoch,
         epochs=schedule.epochs, first_epoch=schedule.first_epoch, milestones=schedule.milestones,
         gamma=schedule.gamma, final_lr=schedule.final_lr, warmup_epochs=schedule.warmup_epochs,
         margin=head.margin, margin_epochs=schedule.margin_epochs,
@@ -299,22 +296,22 @@ def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> d
     """All optimiser steps of one epoch; returns its mean figures over all ranks."""
     run.network.train()
     run.head.train()
-    if run.recipe.optim.freeze_batchnorm:
+    if run.options.optim.freeze_batchnorm:
         _freeze_batchnorm(run.network)
     run.frozen.apply(epoch)
-    first = (epoch - run.recipe.schedule.first_epoch) * run.plan.steps_per_epoch
+    first = (epoch - run.options.schedule.first_epoch) * run.plan.steps_per_epoch
     totals = torch.zeros(3, device=run.world.device)
     for step in range(run.plan.steps_per_epoch):
         lr = run.schedule.lr_at(epoch, step)
         for group in run.optimizer.param_groups:
             group["lr"] = lr
         run.head.margin = run.schedule.margin_at(epoch, step)
-        micro_batches = [next(batches) for _ in range(run.recipe.optim.accumulate)]
+        micro_batches = [next(batches) for _ in range(run.options.optim.accumulate)]
         if run.shard:
             run.shard.draw(torch.cat([b.labels_B for b in micro_batches]), run.optimizer, epoch, step)
         # After the batches are drawn: a data loader takes a number from this generator when it starts.
-        torch.manual_seed(_step_seed(run.recipe.seed, epoch, step, run.world.rank))
-        is_logged = (step + 1) % run.recipe.log.every == 0
+        torch.manual_seed(_step_seed(run.options.seed, epoch, step, run.world.rank))
+        is_logged = (step + 1) % run.options.log.every == 0
         is_last = step + 1 == run.plan.steps_per_epoch
         try:
             result = run.stepper.step(micro_batches, look=is_logged or is_last)
@@ -346,9 +343,9 @@ def _freeze_batchnorm(network: nn.Module) -> None:
             module.eval()
 
 
-def _is_due(recipe: Recipe, epoch: int) -> bool:
-    number = epoch - recipe.schedule.first_epoch + 1
-    return number % max(1, recipe.validate.every) == 0 or epoch == recipe.schedule.epochs - 1
+def _is_due(options: TrainOptions, epoch: int) -> bool:
+    number = epoch - options.schedule.first_epoch + 1
+    return number % max(1, options.validate.every) == 0 or epoch == options.schedule.epochs - 1
 
 
 def _pack(run: Run) -> tuple[dict[str, torch.Tensor], Packed]:
@@ -366,7 +363,7 @@ def _save(
         epoch, step, run.classes, run.table.fingerprint(),
         scaler=run.stepper.scaler.state_dict(), figures=figures,
     )  # fmt: skip
-    extra = {"classes": len(run.classes), "epoch": epoch, "head": {"name": "aam", **run.recipe.head}}
+    extra = {"classes": len(run.classes), "epoch": epoch, "head": {"name": "aam", **run.options.head}}
 
     def write_model(folder: Path) -> None:
         save_model(folder, run.network, run.frontend_config, run.model_name, run.model_kwargs, extra=extra)

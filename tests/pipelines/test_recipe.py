@@ -1,3 +1,5 @@
+"""Recipes: tables of a TOML file as options, with names in paths expanded."""
+
 import tomllib
 
 import pytest
@@ -5,16 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farvox.errors import RecipeError
-from farvox.recipe import (
-    Recipe,
-    expand_paths,
-    load_table,
-    merge,
-    parse_overrides,
-    parse_recipe,
-    recipe_to_table,
-    recipe_to_toml,
-)
+from farvox.options import from_table, to_table
+from farvox.pipelines.recipe import Recipe, expand_paths, read_toml, recipe_to_toml
+
+EVALUATE = {"name": "x", "data": "d", "trials": "t"}
 
 words = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
 keys = st.text("abcdefgh_", min_size=1, max_size=6)
@@ -37,7 +33,9 @@ recipes = st.fixed_dictionaries(
         ),
         "optim": st.fixed_dictionaries({}, optional={"lr": st.floats(0, 1), "sync_batchnorm": st.booleans()}),
         "adapt": st.lists(st.fixed_dictionaries({"name": words, "set": tables}), max_size=2),
-        "evaluate": st.lists(st.fixed_dictionaries({"name": words, "trials": words}), max_size=2),
+        "evaluate": st.lists(
+            st.fixed_dictionaries(dict.fromkeys(("name", "data", "trials"), words)), max_size=2
+        ),
     },
 )
 
@@ -45,38 +43,46 @@ recipes = st.fixed_dictionaries(
 @pytest.mark.parametrize(("older", "choice"), [(True, "on"), (False, "off")])
 def test_an_older_recipe_says_true_or_false_of_channels_last(older, choice):
     table = {"optim": {"channels_last": older, "lr": 0.5}}
-    assert parse_recipe(table) == parse_recipe({"optim": {"channels_last": choice, "lr": 0.5}})
+    recipe = from_table(Recipe, table, "my.toml")
+    assert recipe.optim.channels_last == choice and recipe.optim.lr == 0.5
     assert table["optim"]["channels_last"] is older
-    words = ["--optim.channels_last", str(older).lower()]
-    assert parse_recipe(parse_overrides(words)).optim.channels_last == choice
 
 
 @given(recipes)
 def test_a_recipe_written_as_toml_is_read_back_as_it_was(table):
-    recipe = parse_recipe(table)
-    assert parse_recipe(tomllib.loads(recipe_to_toml(recipe))) == recipe
-    assert parse_recipe(recipe_to_table(recipe)) == recipe
+    recipe = from_table(Recipe, table, "my.toml")
+    assert from_table(Recipe, tomllib.loads(recipe_to_toml(recipe)), "again") == recipe
+    assert from_table(Recipe, to_table(recipe), "again") == recipe
 
 
 def test_a_recipe_without_entries_is_the_default():
-    assert parse_recipe({}) == Recipe()
+    assert from_table(Recipe, {}, "my.toml") == Recipe()
 
 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
         ({"modle": {}}, "my.toml: unknown key 'modle'; did you mean 'model'?"),
-        ({"data": {"num_frame": 3}}, "my.toml: data: unknown key 'num_frame'; did you mean 'num_frames'?"),
-        ({"optim": {"zzz": 3}}, "my.toml: optim: unknown key 'zzz'; known keys: name, lr, "),
-        ({"evaluate": [{"trial": ""}]}, "my.toml: evaluate: unknown key 'trial'; did you mean 'trials'?"),
+        ({"data": {"num_frame": 3}}, "my.toml: unknown key 'data.num_frame'; did you mean 'num_frames'?"),
+        ({"optim": {"zzz": 3}}, "my.toml: unknown key 'optim.zzz'; known keys: name, lr, "),
+        (
+            {"evaluate": [{"trial": ""}]},
+            "my.toml: [[evaluate]]: unknown key 'trial'; did you mean 'trials'?",
+        ),
+        ({"evaluate": [{"name": "x", "data": "d"}]}, "my.toml: [[evaluate]] x: trials is missing"),
+        (
+            {"evaluate": [EVALUATE | {"norm": "s-norm"}]},
+            "my.toml: [[evaluate]] x: norm s-norm needs a cohort",
+        ),
+        ({"adapt": [{"set": {}}]}, "my.toml: [[adapt]]: name is missing"),
         ({"seed": "1"}, "my.toml: seed must be of type int, not '1'"),
         ({"seed": True}, "my.toml: seed must be of type int, not True"),
-        ({"optim": {"lr": "fast"}}, "my.toml: optim: lr must be of type float, not 'fast'"),
-        ({"optim": {"lr": True}}, "my.toml: optim: lr must be of type float, not True"),
+        ({"optim": {"lr": "fast"}}, "my.toml: optim.lr must be of type float, not 'fast'"),
+        ({"optim": {"lr": True}}, "my.toml: optim.lr must be of type float, not True"),
         ({"optim": 3}, "my.toml: optim must be a table, not 3"),
         ({"model": "ecapa"}, "my.toml: model must be a table, not 'ecapa'"),
-        ({"data": {"train": "dir"}}, "my.toml: data: train must be a list, not 'dir'"),
-        ({"data": {"train": [1]}}, "my.toml: data: train must be of type str, not 1"),
+        ({"data": {"train": "dir"}}, "my.toml: data.train must be a list, not 'dir'"),
+        ({"data": {"train": [1]}}, "my.toml: data.train must be of type Path, not 1"),
         ({"data": {"sampling": "random"}}, "data.sampling = 'random'; it must be one of utterance, speaker"),
         ({"optim": {"name": "lion"}}, "optim.name = 'lion'; it must be one of sgd, adam, adamw"),
         ({"optim": {"clip_norm": -1}}, "my.toml: optim.clip_norm = -1.0; it must be at least 0"),
@@ -84,78 +90,29 @@ def test_a_recipe_without_entries_is_the_default():
         ({"seed": -1}, "my.toml: seed = -1; it must be at least 0"),
         ({"device": "tpu"}, "device = 'tpu'; it must be one of auto, cpu, cuda, mps"),
         ({"optim": {"channels_last": "yes"}}, "optim.channels_last = 'yes'; it must be one of auto, on, off"),
+        ({"selftrain": {"share": 1.0}}, "selftrain.share = 1.0; it must be below 1"),
     ],
 )
 def test_a_fault_is_named_where_it_stands(table, message):
     with pytest.raises(RecipeError) as caught:
-        parse_recipe(table, "my.toml")
+        from_table(Recipe, table, "my.toml")
     assert message in str(caught.value)
 
 
 def test_whole_numbers_do_for_floats():
-    recipe = parse_recipe({"optim": {"lr": 1}, "data": {"speeds": [1, 0.9]}})
+    recipe = from_table(Recipe, {"optim": {"lr": 1}, "data": {"speeds": [1, 0.9]}}, "my.toml")
     assert type(recipe.optim.lr) is float and recipe.data.speeds == (1.0, 0.9)
 
 
 def test_a_file_that_is_absent_or_no_toml_is_named(tmp_path):
     with pytest.raises(RecipeError, match=r"no\.toml: no such recipe file"):
-        load_table(tmp_path / "no.toml")
+        read_toml(tmp_path / "no.toml")
     (tmp_path / "bad.toml").write_text("seed = 1\nlr ==\n")
     with pytest.raises(RecipeError, match=r"bad\.toml: not a TOML file: .*line 2"):
-        load_table(tmp_path / "bad.toml")
+        read_toml(tmp_path / "bad.toml")
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(RecipeError, match=r"bytes\.toml: not a TOML file"):
-        load_table(tmp_path / "bytes.toml")
-
-
-def test_the_command_line_changes_fields():
-    given_words = [
-        *("--optim.lr", "0.1", "--data.train", '["a", "b"]', "--title=a b", "--optim.clip-norm", "5"),
-        *("--optim.sync_batchnorm", "true", "--model.name", "ecapa", "--schedule.kind=constant"),
-        *("--schedule.gamma", "-1e-4", "--paths.root", "/a=b", "--run_dir=exp/x"),
-    ]
-    changes = parse_overrides(given_words)
-    assert changes == {
-        "optim": {"lr": 0.1, "clip_norm": 5, "sync_batchnorm": True},
-        "data": {"train": ["a", "b"]},
-        "title": "a b",
-        "model": {"name": "ecapa"},
-        "schedule": {"kind": "constant", "gamma": -1e-4},
-        "paths": {"root": "/a=b"},
-        "run_dir": "exp/x",
-    }
-    recipe = parse_recipe(merge({"optim": {"lr": 1.0, "momentum": 0.5}, "seed": 4}, changes))
-    assert (recipe.optim.lr, recipe.optim.momentum, recipe.seed, recipe.data.train) == (
-        0.1,
-        0.5,
-        4,
-        ("a", "b"),
-    )
-
-
-@pytest.mark.parametrize(
-    ("given_words", "message"),
-    [
-        (["optim.lr", "1"], "'optim.lr' is not of the form --field.name VALUE"),
-        (["--optim.lr"], "--optim.lr needs a value"),
-        (["--"], "'--' is not of the form"),
-        (["--seed", "1", "2"], "'2' is not of the form"),
-    ],
-)
-def test_words_that_change_nothing_are_refused(given_words, message):
-    with pytest.raises(RecipeError) as caught:
-        parse_overrides(given_words)
-    assert message in str(caught.value)
-
-
-def test_the_last_word_on_a_field_counts():
-    assert parse_overrides(["--optim", "3", "--optim.lr", "1", "--optim.lr", "2"]) == {"optim": {"lr": 2}}
-
-
-def test_merging_changes_neither_table():
-    table, change = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "e": 4}
-    assert merge(table, change) == {"a": {"b": 9, "c": 2}, "d": 3, "e": 4}
-    assert (table, change) == ({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "e": 4})
+        read_toml(tmp_path / "bytes.toml")
 
 
 def test_names_in_paths_are_expanded_everywhere_but_in_titles(monkeypatch):
