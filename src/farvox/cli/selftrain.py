@@ -256,7 +256,11 @@ def _claim(run: Selftraining) -> None:
 def _fixed(table: dict[str, Any]) -> dict[str, Any]:
     """The parts of a recipe that decide what the rounds come to."""
     here = {key: value for key, value in table["selftrain"].items() if key not in FREE_HERE}
-    return {key: value for key, value in table.items() if key not in FREE} | {"selftrain": here}
+    optim = {key: value for key, value in table["optim"].items() if key != "channels_last"}
+    return {key: value for key, value in table.items() if key not in FREE} | {
+        "selftrain": here,
+        "optim": optim,
+    }
 
 
 def _parser() -> argparse.ArgumentParser:
