@@ -1,17 +1,21 @@
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 import torch
 
 from farvox.audio.files import read_audio, write_audio
+from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir
-from farvox.errors import AudioError
+from farvox.errors import AudioError, JobError
 from farvox.features.fbank import build_frontend
 from farvox.features.frontend import FrontEndConfig
 from farvox.models.registry import build_model
 from farvox.pipelines.extract import extract
-from farvox.zoo import Model, TorchEmbedder
+from farvox.zoo import Model, TorchEmbedder, load_model, open_embedder
 
 
 def make_model(frontend):
@@ -75,11 +79,91 @@ def test_what_made_the_embeddings_is_written_down(model, lines, tmp_path):
     assert found.meta["frontend"] == model.config["frontend"] and found.meta["model"] == {"name": "ecapa"}
 
 
-def test_progress_comes_after_each_utterance(model, lines, tmp_path):
-    seen = []
-    extracted(model, data_dir(tmp_path / "a", lines), progress=seen.append)
-    assert [progress.done for progress in seen] == list(range(1, 10))
-    assert seen[-1].total == 9 and seen[-1].audio_seconds > 9 * 0.5
+def test_what_is_found_is_written_and_said(model, lines, tmp_path):
+    notes: list[str] = []
+    found = extracted(model, data_dir(tmp_path / "a", lines), out=tmp_path / "out", note=notes.append)
+    assert notes == [f"9 embeddings: {tmp_path / 'out'}"]
+    saved = EmbeddingSet.load(tmp_path / "out")
+    assert saved.utt_ids == found.utt_ids and np.array_equal(saved.embeddings, found.embeddings)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "out"]
+
+
+@pytest.fixture
+def many(lines, tmp_path):
+    """More utterances than are kept at a time: nine recordings under many names."""
+    return data_dir(
+        tmp_path / "many", [(f"{n:03d}-{utt_id}", path) for n in range(9) for utt_id, path in lines]
+    )
+
+
+SCRIPT = """
+import sys, time
+from farvox.datadir.kaldi import DataDir
+from farvox.pipelines.extract import extract
+from farvox.zoo import open_embedder
+
+class Slow:
+    def __init__(self, embedder):
+        self.embedder = embedder
+    def __getattr__(self, name):
+        return getattr(self.embedder, name)
+    def embed(self, wav_T):
+        time.sleep(0.02)
+        return self.embedder.embed(wav_T)
+
+embedder = open_embedder(sys.argv[1], "cpu")
+extract(Slow(embedder), DataDir.open(sys.argv[2]), out=sys.argv[3], threads=int(sys.argv[4]), quality=True)
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_extraction_that_is_killed_goes_on_and_ends_the_same(threads, many, model_folder, tmp_path):
+    """Killed outright as soon as something is kept; then what is kept is not embedded again."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    embedder = open_embedder(str(model_folder), "cpu")
+    extract(embedder, many, out=tmp_path / "whole", threads=2, quality=True)
+    words = [str(model_folder), str(many.path), str(tmp_path / "killed"), str(threads)]
+    process = subprocess.Popen([sys.executable, str(tmp_path / "script.py"), *words])
+    kept = tmp_path / "killed.unfinished/000000000.f32"
+    while not kept.exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "killed").exists()
+    for wrong, options in (("quality true, now false", {}), ("another model", {"quality": True})):
+        other = TorchEmbedder(make_model(FrontEndConfig(num_mels=24))) if options else embedder
+        with pytest.raises(JobError, match=rf"killed\.unfinished: was begun with .*{wrong}"):
+            extract(other, many, out=tmp_path / "killed", **options)
+    embedded: list[int] = []
+
+    class Counting(TorchEmbedder):
+        def embed(self, wav_T):
+            embedded.append(len(wav_T))
+            return super().embed(wav_T)
+
+    extract(Counting(load_model(model_folder)), many, out=tmp_path / "killed", threads=threads, quality=True)
+    assert len(embedded) <= 81 - 32
+    assert not (tmp_path / "killed.unfinished").exists()
+    names = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert names == ["embeddings.npy", "meta.json", "utt2quality", "utt_ids.txt"]
+    for name in names:
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_an_extraction_that_broke_off_keeps_what_is_done(many, model, lines, tmp_path):
+    wav_scp = many.path / "wav.scp"
+    text = wav_scp.read_text()
+    broken = tmp_path / "broken.wav"
+    *most, last = text.splitlines(keepends=True)
+    wav_scp.write_text("".join([*most, f"{last.split()[0]} {broken}\n"]))
+    with pytest.raises(AudioError, match="broken"):
+        extracted(model, DataDir.open(many.path), out=tmp_path / "out")
+    assert len(list((tmp_path / "out.unfinished").glob("*.f32"))) == 2
+    shutil.copy(lines[8][1], broken)
+    found = extracted(model, DataDir.open(many.path), out=tmp_path / "out")
+    wav_scp.write_text(text)
+    assert np.array_equal(found.embeddings, extracted(model, many).embeddings)
 
 
 @pytest.mark.parametrize("rate", [8000, 44100, 48000])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -28,7 +27,8 @@ def extract(
     Args:
         model: a model folder, a run dir (its last epoch), RUN_DIR@37, a name of the zoo or an .onnx file.
         data_dir: a data dir; only its wav.scp is needed.
-        out: folder to write; it appears whole or not at all.
+        out: folder to write; it appears whole or not at all. An extraction that was killed goes on where it
+            stopped: what is done is kept in OUT.unfinished until all is.
         device: auto, cpu, cuda or mps.
         threads: utterances read and embedded at a time; 0: one per core.
         quality: also estimate each recording's signal-to-noise ratio (OUT/utt2quality), which
@@ -48,21 +48,7 @@ def extract_to(
     embedder: Embedder, data_dir: DataDir, out: Path, *, threads: int = 0, quality: bool = False
 ) -> None:
     """Extract with visible progress and write ``out``."""
-    from farvox.atomic import refuse_to_replace_foreign
-    from farvox.datadir.embeddings import OWN_FILES
     from farvox.pipelines.extract import extract as run_extraction
-    from farvox.progress import Progress
+    from farvox.progress import to_stderr
 
-    refuse_to_replace_foreign(out, OWN_FILES)  # now, not after hours of work
-    with Progress("extract", len(data_dir)) as line:
-        embeddings = run_extraction(
-            embedder,
-            data_dir,
-            threads=threads,
-            quality=quality,
-            progress=lambda p: line.show(
-                p.done, f"{p.audio_seconds / max(p.wall_seconds, 1e-9):.0f} x real time"
-            ),
-        )
-    embeddings.save(out)
-    print(f"{len(embeddings.utt_ids)} embeddings: {out}", file=sys.stderr)
+    run_extraction(embedder, data_dir, threads=threads, quality=quality, out=out, note=to_stderr)
