@@ -132,7 +132,7 @@ def test_a_file_of_several_channels_is_a_take(tmp_path):
     wav = np.random.default_rng(0).standard_normal(5000) * 0.1
     soundfile.write(tmp_path / "a.wav", np.stack([wav, np.roll(wav, 4)], axis=1), 16000)
     source = write_data_dir(tmp_path / "data", [Utterance("a", str(tmp_path / "a.wav"))])
-    takes = takes_by_file(source, count_channels(source))
+    takes = takes_by_file(source, count_channels(source, print))
     out = enhance(source, tmp_path / "out", takes, SUM, note=lambda line: None, jobs=1)
     assert out.utt_ids.to_list() == ["a"]
     assert read_channels(out.wav_paths[0]).shape == (1, 5000)

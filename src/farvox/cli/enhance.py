@@ -95,7 +95,7 @@ def _find_takes(source: DataDir, group: str | None, by: str | None, jobs: int | 
         return takes_by_name(source, group)
     if by is not None:
         return takes_by_condition(source, [name.strip() for name in by.split(",")])
-    return takes_by_file(source, count_channels(source, jobs))
+    return takes_by_file(source, count_channels(source, _note, jobs))
 
 
 def _renamed(

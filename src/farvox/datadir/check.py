@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import polars as pl
@@ -26,7 +25,8 @@ from farvox.datadir import kaldi
 from farvox.datadir.conditions import CONDITIONS, parse_conditions
 from farvox.datadir.kaldi import DataDir, invert_spk2utt, is_utf8, read_lines, split_lines
 from farvox.errors import AudioError
-from farvox.progress import Progress
+from farvox.jobs import Job, cut, threads
+from farvox.progress import to_stderr
 
 _MOST_HINTS = 100  # they are looked for on the disk
 
@@ -119,14 +119,16 @@ def check_audio(path: str | Path) -> Iterator[Fault]:
         return ""
 
     data_dir = DataDir.open(path)
-    paths = data_dir.wav_paths.to_list()
-    threads = min(16, 4 * (os.cpu_count() or 1))
-    with ThreadPool(threads) as pool, Progress("checking audio", len(paths)) as progress:
-        for row, fault in enumerate(pool.imap(fault_of, paths, chunksize=16)):
-            progress.show(row)
-            if fault:
-                what = f"'{data_dir.utt_ids[row]}': {fault}"
-                yield Fault(str(data_dir.path / "wav.scp"), row + 1, what)
+    utt_ids, paths = data_dir.utt_ids.to_list(), data_dir.wav_paths.to_list()
+    wav_scp = str(data_dir.path / "wav.scp")
+
+    def faults_of(rows: Sequence[int]) -> list[Fault]:
+        found = [(row, fault_of(paths[row])) for row in rows]
+        return [Fault(wav_scp, row + 1, f"'{utt_ids[row]}': {fault}") for row, fault in found if fault]
+
+    job = Job(what="recordings checked", note=to_stderr, executor=threads)
+    for faults in job.run(faults_of, cut(range(len(paths)), 16)):
+        yield from faults
 
 
 class _Lines:

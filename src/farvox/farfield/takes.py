@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.pool import ThreadPool
 
 import polars as pl
 
-from farvox.audio.files import audio_info
+from farvox.audio.files import read_headers
 from farvox.datadir.conditions import CONDITIONS, read_conditions
 from farvox.datadir.kaldi import DataDir
-from farvox.errors import DataDirError, UsageError
+from farvox.errors import AudioError, DataDirError, UsageError
+from farvox.progress import Note
 
 CHANNEL_COLUMNS = ("channel", "microphone", "mic")
 Name = tuple[str, str | None]  # a channel, and the utterance that is it
@@ -138,15 +137,18 @@ def takes_by_file(data_dir: DataDir, num_channels: Sequence[int]) -> Takes:
     return _named(table)
 
 
-def count_channels(data_dir: DataDir, jobs: int | None = None) -> list[int]:
+def count_channels(data_dir: DataDir, note: Note, jobs: int | None = None) -> list[int]:
     """Channels of each file of a data dir, by its header.
 
     Raises:
         AudioError: a file cannot be read.
     """
-    with ThreadPool(jobs or min(16, 4 * (os.cpu_count() or 1))) as pool:
-        infos = pool.map(audio_info, data_dir.wav_paths.to_list(), chunksize=64)
-    return [info.num_channels for info in infos]
+    counts = []
+    for header in read_headers(data_dir.wav_paths.to_list(), note, jobs):
+        if isinstance(header, AudioError):
+            raise header
+        counts.append(header.num_channels)
+    return counts
 
 
 def refuse_incomplete(takes: Takes, data_dir: DataDir) -> None:
