@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from farvox.corpora.himia import prepare_himia
+from farvox.corpora.himia import NAME_CONDITIONS as CONDITIONS
+from farvox.corpora.himia import parse_names, prepare_himia
 from farvox.datadir.check import check_data_dir
 from farvox.datadir.conditions import read_conditions
 from farvox.datadir.kaldi import DataDir
@@ -174,3 +175,18 @@ def test_a_malformed_filename_mapping_is_refused_at_its_line(himia, tmp_path, no
     (himia / "dev_filename_mapping.txt").write_text("a.wav b.wav\na.wav\n")
     with pytest.raises(CorpusError, match=r"dev_filename_mapping\.txt:2: 'a\.wav'; expected"):
         prepare_himia(himia, tmp_path / "out", note=notes.append)
+
+
+def test_a_name_tells_point_microphone_speed_and_utterance():
+    table = parse_names(["SV0299_7_01_S0096", "SV0333_2_15_N0124", "SV0333_6_00_F3787"])
+    assert tuple(table.columns) == CONDITIONS
+    assert table.rows() == [
+        ("7", "01", "slow", "0096"), ("2", "15", "normal", "0124"), ("6", "00", "fast", "3787"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["", "SV0299", "SV0299_7_01_X0096", "SV0299_7_01_S0096_x", "T0344_344I1M_1_0307"]
+)
+def test_a_name_of_another_form_tells_nothing(name):
+    assert parse_names([name, "SV0299_7_01_S0096"]).row(0) == (None,) * 4

@@ -52,7 +52,7 @@ def test_one_list_alone_is_taken_for_the_part_it_is_named_after(musan, tmp_path,
 
 def test_a_list_of_unknown_kind_is_refused(musan, tmp_path, notes):
     (tmp_path / "wav_list").write_text("musan/music/fma/music-fma-0000.wav\n")
-    with pytest.raises(CorpusError, match="wav_list: which part is this"):
+    with pytest.raises(CorpusError, match="wav_list: this list is of no known part"):
         prepare_musan(tmp_path / "wav_list", tmp_path / "out", note=notes.append)
 
 

@@ -19,7 +19,7 @@ def test_every_listed_function_is_there_and_documented(name):
     preparer = PREPARERS[name]
     function = preparer.load()
     assert function.__name__ == f"prepare_{name}"
-    assert function.__doc__ and preparer.summary and preparer.layout
+    assert function.__doc__ and preparer.summary
 
 
 def test_listing_the_corpora_imports_none_of_them():
@@ -40,9 +40,7 @@ def test_a_corpus_is_prepared_by_name(tmp_path, record, notes):
 
 
 def test_an_unknown_corpus_is_refused_with_the_nearest_name(tmp_path, notes):
-    with pytest.raises(
-        CorpusError, match=r"unknown corpus 'voxceleb' \(did you mean 'voxceleb\d'\?\); farvox knows"
-    ):
+    with pytest.raises(CorpusError, match=r"unknown corpus 'voxceleb'; did you mean 'voxceleb\d'\?; farvox"):
         prepare("voxceleb", tmp_path, tmp_path, note=notes.append)
 
 

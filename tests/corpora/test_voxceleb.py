@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from farvox.audio.files import audio_info, read_audio
-from farvox.corpora.voxceleb import prepare_voxceleb1, prepare_voxceleb2
-from farvox.datadir.kaldi import DataDir
+from farvox.corpora.voxceleb import convert_audio, prepare_voxceleb1, prepare_voxceleb2
+from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
 
 O_LINES = (
@@ -182,7 +182,7 @@ def test_conversion_writes_what_the_m4a_decodes_to(vox2, tmp_path, notes, suffix
 
 
 def test_conversion_in_processes_gives_the_same(vox2, tmp_path, notes, monkeypatch):
-    monkeypatch.setattr("farvox.corpora.convert.BATCH", 1)
+    monkeypatch.setattr("farvox.corpora.voxceleb.FILES_AT_ONCE", 1)
     alone = prepare_voxceleb2(vox2, tmp_path / "alone", note=notes.append, convert="flac", jobs=1)
     together = prepare_voxceleb2(vox2, tmp_path / "together", note=notes.append, convert="flac", jobs=2)
     for one, other in zip(alone, together, strict=True):
@@ -228,3 +228,22 @@ def test_files_already_in_the_wanted_format_stay_where_they_are(tmp_path, record
 def test_an_unknown_format_is_refused(vox2, tmp_path, notes):
     with pytest.raises(CorpusError, match=r"--convert mp3: .*flac or wav"):
         prepare_voxceleb2(vox2, tmp_path / "out", note=notes.append, convert="mp3")
+
+
+def utterances(folder: Path, record, count: int) -> list[Utterance]:
+    names = [f"{number:05}" for number in range(count)]
+    return [Utterance(f"s-v-{name}", str(record(folder / f"s/v/{name}.wav")), "s") for name in names]
+
+
+def test_an_unfinished_output_is_written_again(tmp_path, record, notes):
+    found = utterances(tmp_path / "in", record, 1)
+    (made,) = convert_audio(found, tmp_path / "out", "flac", {}, note=notes.append, jobs=1)
+    whole = Path(made.wav_path).read_bytes()
+    Path(made.wav_path).write_bytes(b"")
+    convert_audio(found, tmp_path / "out", "flac", {}, note=notes.append, jobs=1)
+    assert Path(made.wav_path).read_bytes() == whole
+
+
+def test_nothing_to_convert_is_no_error(tmp_path, record, notes):
+    found = utterances(tmp_path, record, 2)
+    assert convert_audio(found, tmp_path / "out", "wav", {}, note=notes.append) == found

@@ -51,8 +51,8 @@ def prepare(
 
     if corpus not in registry.PREPARERS:
         print(f"farvox prepare: unknown corpus '{corpus}'; there are:", file=sys.stderr)
-        for preparer in registry.PREPARERS.values():
-            print(f"  {preparer.name:<15} {preparer.summary}", file=sys.stderr)
+        for name, preparer in registry.PREPARERS.items():
+            print(f"  {name:<15} {preparer.summary}", file=sys.stderr)
         return 2
     options = {"trials": trials, "convert": convert, "jobs": jobs, "seed": seed}
     registry.prepare(corpus, source, out, note=lambda line: print(line, flush=True), **options)

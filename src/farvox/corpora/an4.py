@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from farvox.corpora.parts import unique, write_parts
-from farvox.corpora.tree import audio_files, open_source, stem
+from farvox.corpora.parts import audio_files, open_source, stem, unique, write_parts
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
 from farvox.progress import Note
@@ -25,7 +24,7 @@ def prepare_an4(source: Path, out: Path, *, note: Note, jobs: int | None = None)
     Args:
         source: the unpacked corpus, or the folder that holds it as ``an4``.
         out: the folder of the data dirs.
-        note: is told what happens.
+        note: called with a line on what is found, made or left out.
         jobs: threads that read headers.
 
     Raises:
@@ -39,15 +38,13 @@ def prepare_an4(source: Path, out: Path, *, note: Note, jobs: int | None = None)
         if folder is None:
             note(f"{source}: no wav/{name}, so no part '{part}'")
             continue
-        utterances = [_utterance(path) for path in audio_files(folder, SUFFIXES)]
+        utterances = [
+            Utterance(f"{(speaker := os.path.basename(os.path.dirname(path)))}-{stem(path)}", path, speaker)
+            for path in audio_files(folder, SUFFIXES)
+        ]
         if not utterances:
             raise CorpusError(f"{folder}: no audio found; expected <speaker>/*{' or *'.join(SUFFIXES)}")
         parts[part] = unique(utterances, prefer=SUFFIXES)
     if not parts:
         raise CorpusError(f"{source}: not the AN4 corpus; expected {LAYOUT}")
     return write_parts(out, parts, note=note, jobs=jobs)
-
-
-def _utterance(path: str) -> Utterance:
-    speaker = os.path.basename(os.path.dirname(path))
-    return Utterance(f"{speaker}-{stem(path)}", path, speaker)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from farvox.corpora.parts import unique, write_parts
-from farvox.corpora.tree import audio_files, open_source, read_text, stem, walk
+from farvox.corpora.parts import audio_files, open_source, read_text, stem, unique, walk, write_parts
 from farvox.datadir.conditions import CONDITIONS, conditions_text
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
@@ -37,7 +36,7 @@ def prepare_cnceleb(source: Path, out: Path, *, note: Note, jobs: int | None = N
     Args:
         source: the unpacked corpus, either release or a folder with both.
         out: the folder of the data dirs.
-        note: is told what happens.
+        note: called with a line on what is found, made or left out.
         jobs: threads that read headers.
 
     Raises:
@@ -47,14 +46,16 @@ def prepare_cnceleb(source: Path, out: Path, *, note: Note, jobs: int | None = N
     source = open_source(source, out, LAYOUT)
     found: dict[str, list[Utterance]] = {"cnceleb1_dev": [], "cnceleb2_dev": [], "eval": []}
     num_kept_out = 0
-    for each in _recordings(source):
-        folder = os.path.basename(os.path.dirname(each.wav_path))
-        if folder in ("enroll", "test"):
-            found["eval"].append(each)
-        elif each.speaker_id in EVALUATION_SPEAKERS:
+    for path in audio_files(source, SUFFIXES):
+        folder, name = os.path.basename(os.path.dirname(path)), stem(path)
+        if folder in ("enroll", "test"):  # named after their speakers
+            if speaker := SPEAKER.match(name):
+                found["eval"].append(Utterance(name, path, speaker[0]))
+        elif folder in EVALUATION_SPEAKERS:
             num_kept_out += 1
-        else:
-            found["cnceleb1_dev" if str(each.speaker_id) < "id10000" else "cnceleb2_dev"].append(each)
+        elif SPEAKER.fullmatch(folder):
+            part = "cnceleb1_dev" if folder < "id10000" else "cnceleb2_dev"
+            found[part].append(Utterance(f"{folder}-{name}", path, folder))
     parts = {part: unique(each, prefer=SUFFIXES) for part, each in found.items() if each}
     if not parts:
         raise CorpusError(f"{source}: not the CN-Celeb corpus; expected {LAYOUT}")
@@ -63,28 +64,14 @@ def prepare_cnceleb(source: Path, out: Path, *, note: Note, jobs: int | None = N
             note(f"{source}: nothing for {part}")
     if num_kept_out:
         note(f"{num_kept_out:,} files of evaluation speakers below data/ stay out of cnceleb1_dev")
-    files = {part: {CONDITIONS: _conditions(utterances)} for part, utterances in parts.items()}
+    files = {}
+    for part, utterances in parts.items():
+        names = pl.Series("utt_id", [each.utt_id for each in utterances], pl.String)
+        fields = pl.DataFrame(names).select(pl.col("utt_id").str.extract_groups(_NAME)).unnest("utt_id")
+        files[part] = {CONDITIONS: conditions_text(fields.insert_column(0, names))}
     if "eval" in parts:
         files["eval"] |= _trials(source, note)
     return write_parts(out, parts, note=note, jobs=jobs, files=files)
-
-
-def _recordings(source: Path) -> list[Utterance]:
-    """Every file below a speaker folder, or named after its speaker in a folder enroll or test."""
-    found = []
-    for path in audio_files(source, SUFFIXES):
-        folder, name = os.path.basename(os.path.dirname(path)), stem(path)
-        if SPEAKER.fullmatch(folder):
-            found.append(Utterance(f"{folder}-{name}", path, folder))
-        elif folder in ("enroll", "test") and (speaker := SPEAKER.match(name)):
-            found.append(Utterance(name, path, speaker[0]))
-    return found
-
-
-def _conditions(utterances: list[Utterance]) -> str:
-    names = pl.Series("utt_id", [each.utt_id for each in utterances], pl.String)
-    fields = pl.DataFrame(names).select(pl.col("utt_id").str.extract_groups(_NAME)).unnest("utt_id")
-    return conditions_text(fields.insert_column(0, names))
 
 
 def _trials(source: Path, note: Note) -> dict[str, str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from farvox.corpora.parts import unique, write_parts
-from farvox.corpora.tree import audio_files, open_source
+from farvox.corpora.parts import audio_files, open_source, unique, write_parts
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
 from farvox.progress import Note
@@ -23,24 +22,22 @@ def prepare_folder(source: Path, out: Path, *, note: Note, jobs: int | None = No
     Args:
         source: the folder of speaker folders.
         out: the folder of the data dir.
-        note: is told what happens.
+        note: called with a line on what is found, made or left out.
         jobs: threads that read headers.
 
     Raises:
         CorpusError: no speaker folder with audio, or two files with the same id.
     """
     source = open_source(source, out, LAYOUT)
-    found = list(audio_files(source))
-    utterances = [_utterance(path, source) for path in found if os.path.dirname(path) != str(source)]
+    found, utterances = list(audio_files(source)), []
+    for path in found:
+        if os.path.dirname(path) != str(source):
+            inside = os.path.splitext(os.path.relpath(path, source))[0]
+            names = ["_".join(name.split()) for name in inside.split(os.sep)]
+            utterances.append(Utterance("-".join(names), path, names[0]))
     if not utterances:
         raise CorpusError(f"{source}: no speaker found; expected {LAYOUT}")
     if len(utterances) < len(found):
         num_outside = len(found) - len(utterances)
         note(f"{source}: {num_outside:,} audio files outside the speaker folders were left out")
     return write_parts(out, {"all": unique(utterances)}, note=note, jobs=jobs)
-
-
-def _utterance(path: str, source: Path) -> Utterance:
-    inside = os.path.splitext(os.path.relpath(path, source))[0]
-    names = ["_".join(name.split()) for name in inside.split(os.sep)]
-    return Utterance("-".join(names), path, names[0])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from farvox.corpora.parts import recordings, write_parts
-from farvox.corpora.tree import audio_files, listed_files, open_source
+from farvox.corpora.parts import audio_files, listed_files, open_source, recordings, write_parts
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import CorpusError
 from farvox.progress import Note
@@ -23,20 +21,29 @@ def prepare_musan(source: Path, out: Path, *, note: Note, jobs: int | None = Non
     Args:
         source: the unpacked corpus, the folder that holds it as ``musan``, a folder of lists, or one list.
         out: the folder of the data dirs.
-        note: is told what happens.
+        note: called with a line on what is found, made or left out.
         jobs: threads that read headers.
 
     Raises:
         CorpusError: no part is there, a list names an absent file, or two files have the same name.
     """
     if source.is_file():
-        return write_parts(
-            out, {_part_of_list(source): recordings(listed_files(source))}, note=note, jobs=jobs
-        )
+        part = source.name.split("_")[0]
+        if part not in PARTS:
+            raise CorpusError(
+                f"{source}: this list is of no known part; name it noise_wav_list, music_wav_list or "
+                "speech_wav_list"
+            )
+        return write_parts(out, {part: recordings(listed_files(source))}, note=note, jobs=jobs)
     source = open_source(source, out, LAYOUT)
     parts = {}
     for part in PARTS:
-        found = _files_of(part, source)
+        found: list[str] = []
+        for root in (source / "musan", source):
+            if (root / f"{part}_wav_list").is_file():
+                found = listed_files(root / f"{part}_wav_list")
+            elif (root / part).is_dir():
+                found = list(audio_files(root / part))
         if found:
             parts[part] = recordings(found)
         else:
@@ -44,21 +51,3 @@ def prepare_musan(source: Path, out: Path, *, note: Note, jobs: int | None = Non
     if not parts:
         raise CorpusError(f"{source}: not the MUSAN corpus; expected {LAYOUT}")
     return write_parts(out, parts, note=note, jobs=jobs)
-
-
-def _files_of(part: str, source: Path) -> list[str]:
-    for root in (source, source / "musan"):
-        if (root / f"{part}_wav_list").is_file():
-            return listed_files(root / f"{part}_wav_list")
-        if (root / part).is_dir():
-            return list(audio_files(root / part))
-    return []
-
-
-def _part_of_list(path: Path) -> str:
-    part = os.path.basename(path).split("_")[0]
-    if part not in PARTS:
-        raise CorpusError(
-            f"{path}: which part is this? Name the list noise_wav_list, music_wav_list or speech_wav_list"
-        )
-    return part

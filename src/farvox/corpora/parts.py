@@ -1,20 +1,124 @@
-"""From the utterances of a corpus to its data dirs: told apart, measured, written whole."""
+"""The files of a corpus on disk: found, told apart, measured, and written as data dirs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from farvox.atomic import write_text
 from farvox.audio.files import read_headers
-from farvox.corpora.tree import read_text, stem, walk
 from farvox.datadir.kaldi import CORE_FILES, DataDir, Utterance, write_data_dir
 from farvox.errors import AudioError, CorpusError
 from farvox.progress import Note
 
-Rejected = dict[str, str]  # path of an audio file -> why it is of no use
+Rejected = dict[str, str]
+"""Path of an audio file -> the reason why it cannot be used."""
+
+# fmt: off
+AUDIO_SUFFIXES = frozenset((
+    ".aac", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".mp3", ".mp4",
+    ".oga", ".ogg", ".opus", ".sph", ".w64", ".wav", ".webm", ".wma",
+))
+# fmt: on
+
+
+def open_source(source: Path, out: Path, expected: str, *, apart: bool = False) -> Path:
+    """The absolute path of a corpus folder, after making sure that its own files will not be replaced.
+
+    Args:
+        source: the folder as the user named it.
+        out: where the data dirs will go.
+        expected: what the folder should hold, for the message.
+        apart: refuse an ``out`` anywhere inside the corpus, where it could be taken for a part of it.
+
+    Raises:
+        CorpusError: there is no such folder, or ``out`` is that folder (or, if ``apart``, lies in it).
+    """
+    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
+    if not source.is_dir():
+        raise CorpusError(f"{source}: no such folder; expected one with {expected}")
+    real_source, real_out = source.resolve(), out.resolve()
+    if real_out == real_source or (apart and real_out.is_relative_to(real_source)):
+        raise CorpusError(f"{out}: lies in the corpus {source}; choose an output folder outside of it")
+    return source
+
+
+def walk(folder: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """``os.walk`` in a fixed order: links to folders are followed once, hidden entries are left out.
+
+    As with ``os.walk``, a caller may remove names from the list of folders to keep out of them.
+
+    Raises:
+        CorpusError: a folder cannot be listed.
+    """
+    seen: set[tuple[int, int]] = set()
+
+    def refuse(error: OSError) -> None:
+        raise CorpusError(f"{error.filename}: cannot be listed ({error.strerror})")
+
+    for path, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield path, folders, sorted(name for name in files if not name.startswith("."))
+
+
+def audio_files(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> Iterator[str]:
+    """The audio files at any depth below a folder, told by their suffix in either case."""
+    for path, _, files in walk(folder):
+        for name in files:
+            if os.path.splitext(name)[1].lower() in suffixes:
+                yield os.path.join(path, name)
+
+
+def stem(path: str) -> str:
+    """The file name without its last suffix: ``a/b.c.wav`` is ``b.c``."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def read_text(path: Path) -> str:
+    """The text of a file with its line ends as they are.
+
+    Raises:
+        CorpusError: it is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
+
+
+def listed_files(list_path: Path) -> list[str]:
+    """The files of a list with one path per line, such as the baseline's ``noise_wav_list`` and ``rir_list``.
+
+    A line of Kaldi's form ``--rir-id X --room-id Y PATH`` counts by its last word. A relative path is looked
+    for from the list's own folder, then from the folders above it, nearest first; at last without its first
+    folder, which is the corpus's own (``RIRS_NOISES/...``) and may have another name here.
+
+    Raises:
+        CorpusError: the list is empty, or names a file that is not there.
+    """
+    found = []
+    base = list_path = Path(os.path.abspath(list_path))
+    for number, line in enumerate(read_text(list_path).splitlines(), 1):
+        entry = line.strip().split()[-1] if line.startswith("--") else line.strip()
+        if not entry:
+            continue
+        bases = (base, list_path.parent, *list_path.parent.parents)
+        places = ((base, path) for path in (entry, entry.partition("/")[2]) for base in bases)
+        place = next((place for place in places if os.path.isfile(os.path.join(*place))), None)
+        if place is None:
+            raise CorpusError(f"{list_path}:{number}: no file {entry}; expected the path of an audio file")
+        base = place[0]
+        found.append(os.path.abspath(os.path.join(*place)))
+    if not found:
+        raise CorpusError(f"{list_path}: an empty list; expected the path of an audio file on each line")
+    return list(dict.fromkeys(found))
 
 
 def unique(utterances: Iterable[Utterance], *, prefer: Sequence[str] = ()) -> list[Utterance]:
@@ -32,7 +136,8 @@ def unique(utterances: Iterable[Utterance], *, prefer: Sequence[str] = ()) -> li
         rival = kept.setdefault(utterance.utt_id, utterance)
         if rival is utterance:
             continue
-        ranks = [_rank(each.wav_path, prefer) for each in (rival, utterance)]
+        suffixes = [os.path.splitext(each.wav_path)[1].lower() for each in (rival, utterance)]
+        ranks = [prefer.index(each) if each in prefer else len(prefer) for each in suffixes]
         if ranks[0] == ranks[1]:
             raise CorpusError(
                 f"{utterance.wav_path}: its utterance id '{utterance.utt_id}' is also that of"
@@ -58,7 +163,7 @@ def texts_by_name(folder: Path, names: Sequence[str], note: Note) -> dict[str, s
     Args:
         folder: where to look.
         names: names of files, trial lists for example.
-        note: is told of a name that is nowhere.
+        note: called with a line for a name that is nowhere.
     """
     texts: dict[str, str] = {}
     for path, _, files in walk(folder):
@@ -88,7 +193,7 @@ def write_parts(
     Args:
         out: the folder of the data dirs.
         parts: name -> utterances; those with ``num_samples`` are not measured again.
-        note: is told what happens.
+        note: called with a line on what is found, made or left out.
         jobs: threads that read headers.
         files: part -> further files of its data dir (name -> text).
         rejected: what was already found to be of no use.
@@ -97,10 +202,21 @@ def write_parts(
         CorpusError: a folder of that name is there and is no data dir, or no file of a part can be used.
     """
     for part in parts:
-        _refuse_foreign_folder(out / part)
+        present = {path.name for path in (out / part).iterdir()} if (out / part).is_dir() else set()
+        if present and present.isdisjoint((*CORE_FILES, ".incoming")):
+            raise CorpusError(
+                f"{out / part}: already there and not a data dir (no wav.scp); choose another output folder"
+            )
     rejected = dict(rejected or {})
-    paths = {each.wav_path for part in parts.values() for each in part if each.num_samples is None}
-    lengths = _measure(sorted(paths), rejected, note=note, jobs=jobs)
+    paths = sorted({each.wav_path for part in parts.values() for each in part if each.num_samples is None})
+    lengths: dict[str, int] = {}
+    for path, header in zip(paths, read_headers(paths, note, jobs), strict=True):
+        if isinstance(header, AudioError):
+            rejected[path] = str(header)
+        elif not header.num_samples:
+            rejected[path] = "holds no sample"
+        else:
+            lengths[path] = header.num_samples
     usable = {
         part: [
             each if each.num_samples is not None else replace(each, num_samples=lengths[each.wav_path])
@@ -116,52 +232,17 @@ def write_parts(
     made = []
     for part, utterances in usable.items():
         made.append(write_data_dir(out / part, utterances, files=dict((files or {}).get(part, {}))))
-        note(_description(out / part, utterances))
-    _report_rejected(out / "rejected.tsv", rejected, note)
-    return made
-
-
-def _rank(path: str, prefer: Sequence[str]) -> int:
-    suffix = os.path.splitext(path)[1].lower()
-    return prefer.index(suffix) if suffix in prefer else len(prefer)
-
-
-def _refuse_foreign_folder(folder: Path) -> None:
-    """Keep out of a folder that has things in it, none of which a data dir (or half of one) would have."""
-    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if present and present.isdisjoint((*CORE_FILES, ".incoming")):
-        raise CorpusError(
-            f"{folder}: already there and not a data dir (no wav.scp); choose another output folder"
-        )
-
-
-def _measure(paths: Sequence[str], rejected: Rejected, *, note: Note, jobs: int | None) -> dict[str, int]:
-    """Samples of every readable file; the others are added to ``rejected``."""
-    lengths: dict[str, int] = {}
-    for path, header in zip(paths, read_headers(paths, note, jobs), strict=True):
-        if isinstance(header, AudioError):
-            rejected[path] = str(header)
-        elif not header.num_samples:
-            rejected[path] = "holds no sample"
-        else:
-            lengths[path] = header.num_samples
-    return lengths
-
-
-def _description(folder: Path, utterances: Sequence[Utterance]) -> str:
-    num_speakers = len({each.speaker_id for each in utterances if each.speaker_id is not None})
-    speakers = f", {num_speakers:,} speakers" if num_speakers else ""
-    return f"{folder}: {len(utterances):,} {'utterances' if speakers else 'files'}{speakers}"
-
-
-def _report_rejected(table: Path, rejected: Rejected, note: Note) -> None:
-    """List the rejected files, or remove the list of an earlier run."""
+        num_speakers = len({each.speaker_id for each in utterances if each.speaker_id is not None})
+        found = f"utterances, {num_speakers:,} speakers" if num_speakers else "files"
+        note(f"{out / part}: {len(utterances):,} {found}")
+    table = out / "rejected.tsv"
     if not rejected:
-        table.unlink(missing_ok=True)
-        return
-    reasons = {path: " ".join(reason.removeprefix(f"{path}: ").split()) for path, reason in rejected.items()}
-    lines = [f"{path}\t{reason}\n" for path, reason in sorted(reasons.items())]
+        table.unlink(missing_ok=True)  # of an earlier run
+        return made
+    shown = {path: " ".join(why.removeprefix(f"{path}: ").split()) for path, why in rejected.items()}
+    lines = [f"{path}\t{reason}\n" for path, reason in sorted(shown.items())]
     write_text(table, "wav_path\treason\n" + "".join(lines))
     note(
         f"{len(rejected):,} audio files cannot be used and were left out; {table} names each with the reason"
     )
+    return made

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
-from farvox.corpora.parts import recordings, write_parts
-from farvox.corpora.tree import audio_files, listed_files, open_source
+from farvox.corpora.parts import audio_files, listed_files, open_source, recordings, write_parts
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import CorpusError
 from farvox.progress import Note
@@ -29,7 +27,7 @@ def prepare_rirs_noises(source: Path, out: Path, *, note: Note, jobs: int | None
         source: the unpacked corpus, the folder that holds it as ``RIRS_NOISES``, a folder with a
             ``rir_list``, or such a list itself.
         out: the folder of the data dirs.
-        note: is told what happens.
+        note: called with a line on what is found, made or left out.
         jobs: threads that read headers.
 
     Raises:
@@ -38,7 +36,20 @@ def prepare_rirs_noises(source: Path, out: Path, *, note: Note, jobs: int | None
     if not source.is_file():
         source = open_source(source, out, LAYOUT)
     top_list = source if source.is_file() else source / "rir_list"
-    files = _files_by_room(listed_files(top_list)) if top_list.is_file() else _files_in_folders(source)
+    files: dict[str, list[str]] = {part: [] for part in (*ROOMS, "real")}
+    if top_list.is_file():
+        for path in listed_files(top_list):
+            folders = path.split(os.sep)
+            files[next((room for room in ROOMS if room in folders), "real")].append(path)
+    else:
+        root = source / "RIRS_NOISES" if (source / "RIRS_NOISES").is_dir() else source
+        for room in ROOMS:
+            if (root / "simulated_rirs" / room).is_dir():
+                files[room] = list(audio_files(root / "simulated_rirs" / room))
+        if (root / REAL / "rir_list").is_file():
+            files["real"] = listed_files(root / REAL / "rir_list")
+        elif (root / REAL).is_dir():
+            files["real"] = [p for p in audio_files(root / REAL) if "noise" not in os.path.basename(p)]
     parts = {part: recordings(paths) for part, paths in files.items() if paths}
     if not parts:
         raise CorpusError(f"{source}: no room impulse response found; expected {LAYOUT}")
@@ -46,27 +57,3 @@ def prepare_rirs_noises(source: Path, out: Path, *, note: Note, jobs: int | None
     if absent:
         note(f"{source}: nothing for {', '.join(absent)}")
     return write_parts(out, parts, note=note, jobs=jobs)
-
-
-def _files_by_room(paths: Iterable[str]) -> dict[str, list[str]]:
-    files: dict[str, list[str]] = {part: [] for part in (*ROOMS, "real")}
-    for path in paths:
-        folders = path.split(os.sep)
-        files[next((room for room in ROOMS if room in folders), "real")].append(path)
-    return files
-
-
-def _files_in_folders(source: Path) -> dict[str, list[str]]:
-    root = source / "RIRS_NOISES" if (source / "RIRS_NOISES").is_dir() else source
-    files = {}
-    for room in ROOMS:
-        folder = root / "simulated_rirs" / room
-        files[room] = list(audio_files(folder)) if folder.is_dir() else []
-    files["real"] = _real_responses(root / REAL) if (root / REAL).is_dir() else []
-    return files
-
-
-def _real_responses(folder: Path) -> list[str]:
-    if (folder / "rir_list").is_file():
-        return listed_files(folder / "rir_list")
-    return [path for path in audio_files(folder) if "noise" not in os.path.basename(path)]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from farvox.corpora.parts import unique, write_parts
-from farvox.corpora.tree import open_source, read_text
+from farvox.corpora.parts import open_source, read_text, unique, write_parts
 from farvox.datadir.kaldi import DataDir, Utterance, read_table
 from farvox.errors import CorpusError
 from farvox.progress import Note
@@ -25,7 +24,7 @@ def prepare_speechocean762(source: Path, out: Path, *, note: Note, jobs: int | N
     Args:
         source: the unpacked corpus, or the folder that holds it as ``speechocean762``.
         out: the folder of the data dirs.
-        note: is told what happens.
+        note: called with a line on what is found, made or left out.
         jobs: threads that read headers.
 
     Raises:
@@ -42,26 +41,21 @@ def prepare_speechocean762(source: Path, out: Path, *, note: Note, jobs: int | N
         if not (root / part / "wav.scp").is_file():
             note(f"{root}: no {part}/wav.scp, so no part '{part}'")
             continue
-        parts[part] = unique(_utterances(root, root / part))
+        lists, utterances = root / part, []
+        if not (lists / "utt2spk").is_file():
+            raise CorpusError(f"{lists}: no utt2spk; expected {LAYOUT}")
+        speakers = dict(read_table(lists / "utt2spk").iter_rows())
+        for number, (utt_id, entry) in enumerate(read_table(lists / "wav.scp").iter_rows(), 1):
+            where = f"{lists / 'wav.scp'}:{number}"
+            if utt_id not in speakers:
+                raise CorpusError(f"{where}: utterance {utt_id} has no speaker in utt2spk")
+            bare = os.path.splitext(root / entry)[0]
+            names = [str(root / entry), *(bare + suffix for suffix in SUFFIXES)]
+            path = next((name for name in names if os.path.isfile(name)), None)
+            if path is None:
+                raise CorpusError(f"{where}: no file {root / entry} (nor .WAV, .wav or .flac)")
+            utterances.append(Utterance(utt_id, path, speakers[utt_id]))
+        parts[part] = unique(utterances)
         present = [name for name in CARRIED if (root / part / name).is_file()]
         files[part] = {name: read_text(root / part / name) for name in present}
     return write_parts(out, parts, note=note, jobs=jobs, files=files)
-
-
-def _utterances(root: Path, lists: Path) -> list[Utterance]:
-    if not (lists / "utt2spk").is_file():
-        raise CorpusError(f"{lists}: no utt2spk; expected {LAYOUT}")
-    speakers = dict(read_table(lists / "utt2spk").iter_rows())
-    utterances = []
-    for number, (utt_id, entry) in enumerate(read_table(lists / "wav.scp").iter_rows(), 1):
-        if utt_id not in speakers:
-            raise CorpusError(f"{lists / 'wav.scp'}:{number}: utterance {utt_id} has no speaker in utt2spk")
-        bare = os.path.splitext(root / entry)[0]
-        names = [str(root / entry), *(bare + suffix for suffix in SUFFIXES)]
-        path = next((name for name in names if os.path.isfile(name)), None)
-        if path is None:
-            raise CorpusError(
-                f"{lists / 'wav.scp'}:{number}: no file {root / entry} (nor .WAV, .wav or .flac)"
-            )
-        utterances.append(Utterance(utt_id, path, speakers[utt_id]))
-    return utterances

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from farvox.corpora.parts import texts_by_name, unique, write_parts
-from farvox.corpora.tree import audio_files, open_source, stem, walk
+from farvox.corpora.parts import audio_files, open_source, stem, texts_by_name, unique, walk, write_parts
 from farvox.datadir.conditions import CONDITIONS, conditions_text
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
@@ -35,43 +34,32 @@ def prepare_3dspeaker(source: Path, out: Path, *, note: Note, jobs: int | None =
     Args:
         source: the unpacked corpus, or a folder that holds it.
         out: the folder of the data dirs.
-        note: is told what happens.
+        note: called with a line on what is found, made or left out.
         jobs: threads that read headers.
 
     Raises:
         CorpusError: no part is there, a part is empty, two files of one name, or a name of another form.
     """
     source = open_source(source, out, LAYOUT)
-    root = _root(source)
+    root = next((Path(path) for path, folders, _ in walk(source) if {*PARTS} & {*folders}), None)
+    if root is None:
+        raise CorpusError(f"{source}: not the 3D-Speaker corpus; expected {LAYOUT}")
     parts, files = {}, {}
     for part in PARTS:
         if not (root / part).is_dir():
             note(f"{root}: no folder {part}, so no part '{part}'")
             continue
-        parts[part], conditions = _utterances(root / part)
-        files[part] = {CONDITIONS: conditions}
+        paths = list(audio_files(root / part, (".wav", ".flac")))
+        if not paths:
+            raise CorpusError(f"{root / part}: no .wav file at any depth; is the archive inside unpacked?")
+        names = pl.Series("utt_id", map(stem, paths), pl.String)
+        fields = pl.DataFrame(names).select(pl.col("utt_id").str.extract_groups(_NAME)).unnest("utt_id")
+        other = fields["speaker"].is_null().arg_true()
+        if len(other):
+            raise CorpusError(f"{paths[int(other[0])]}: not a name of 3D-Speaker; expected {LAYOUT}")
+        rows = zip(names.to_list(), paths, fields["speaker"].to_list(), strict=True)
+        parts[part] = unique(Utterance(*row) for row in rows)
+        files[part] = {CONDITIONS: conditions_text(fields.drop("speaker").insert_column(0, names))}
     if "test" in parts:
         files["test"] |= texts_by_name(source, TRIAL_LISTS, note)
     return write_parts(out, parts, note=note, jobs=jobs, files=files)
-
-
-def _root(source: Path) -> Path:
-    for path, folders, _ in walk(source):
-        if any(part in folders for part in PARTS):
-            return Path(path)
-    raise CorpusError(f"{source}: not the 3D-Speaker corpus; expected {LAYOUT}")
-
-
-def _utterances(folder: Path) -> tuple[list[Utterance], str]:
-    """The utterances of a part and the text of their conditions."""
-    paths = list(audio_files(folder, (".wav", ".flac")))
-    if not paths:
-        raise CorpusError(f"{folder}: no .wav file at any depth; is the archive inside unpacked?")
-    names = pl.Series("utt_id", map(stem, paths), pl.String)
-    fields = pl.DataFrame(names).select(pl.col("utt_id").str.extract_groups(_NAME)).unnest("utt_id")
-    other = fields["speaker"].is_null().arg_true()
-    if len(other):
-        raise CorpusError(f"{paths[int(other[0])]}: not a name of 3D-Speaker; expected {LAYOUT}")
-    speakers = fields["speaker"].to_list()
-    found = unique(Utterance(*row) for row in zip(names.to_list(), paths, speakers, strict=True))
-    return found, conditions_text(fields.drop("speaker").insert_column(0, names))

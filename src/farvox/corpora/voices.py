@@ -7,8 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from farvox.corpora.parts import unique, write_parts
-from farvox.corpora.tree import audio_files, open_source, stem
+from farvox.corpora.parts import audio_files, open_source, stem, unique, write_parts
 from farvox.datadir.conditions import CONDITIONS, conditions_text
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
@@ -31,7 +30,7 @@ _NAME = (
 def prepare_voices(source: Path, out: Path, *, note: Note, jobs: int | None = None) -> list[DataDir]:
     """Make OUT/source_train, OUT/source_test, OUT/distant_train and OUT/distant_test, whichever is there.
 
-    Source is what was played, distant what the microphones heard. Without folders ``train`` and ``test``
+    Source is what was played, distant what the microphones recorded. Without folders ``train`` and ``test``
     the parts are OUT/source and OUT/distant. An utterance id is the file name without suffix, a speaker
     ``sp0307``. ``utt2cond`` has what else the name tells: room, noise (``none``, ``babb``, ``musi``,
     ``tele``), chapter, segment, microphone, its type and position, and the angle of the loudspeaker in
@@ -40,7 +39,7 @@ def prepare_voices(source: Path, out: Path, *, note: Note, jobs: int | None = No
     Args:
         source: the unpacked corpus (release or devkit).
         out: the folder of the data dirs.
-        note: is told what happens.
+        note: called with a line on what is found, made or left out.
         jobs: threads that read headers.
 
     Raises:
@@ -59,7 +58,8 @@ def prepare_voices(source: Path, out: Path, *, note: Note, jobs: int | None = No
         raise CorpusError(f"{source}: not the VOiCES corpus; expected {LAYOUT}")
     if num_others:
         note(f"{source}: {num_others:,} audio files of other names (room responses, ...) were left out")
-    splits = [_split_of(path[len(str(source)) :]) for path in table["wav_path"]]
+    folders = [path[len(str(source)) :].split(os.sep) for path in table["wav_path"]]
+    splits = [next((f"_{split}" for split in SPLITS if split in each), "") for each in folders]
     table = table.with_columns(
         part=pl.when(pl.col("room").is_null()).then(pl.lit("source")).otherwise(pl.lit("distant"))
         + pl.Series(splits, dtype=pl.String)
@@ -70,8 +70,3 @@ def prepare_voices(source: Path, out: Path, *, note: Note, jobs: int | None = No
         parts[part] = unique(Utterance(*row) for row in rows.select("utt_id", "wav_path", "speaker").rows())
         files[part] = {CONDITIONS: conditions_text(rows.drop("wav_path", "speaker", "part"))}
     return write_parts(out, parts, note=note, jobs=jobs, files=files)
-
-
-def _split_of(path: str) -> str:
-    folders = path.split(os.sep)
-    return next((f"_{split}" for split in SPLITS if split in folders), "")

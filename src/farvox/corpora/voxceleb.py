@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from farvox.corpora.convert import convert_audio
-from farvox.corpora.parts import Rejected, unique, write_parts
-from farvox.corpora.tree import audio_files, open_source, read_text, walk
+from farvox.audio.files import audio_info, read_audio, write_audio
+from farvox.corpora.parts import Rejected, audio_files, open_source, read_text, unique, walk, write_parts
 from farvox.datadir.kaldi import DataDir, Utterance
-from farvox.errors import CorpusError
+from farvox.errors import AudioError, CorpusError
+from farvox.jobs import Job, cut
 from farvox.progress import Note
 
 LAYOUT_1 = "wav/id10001/<video>/00001.wav at any depth (dev/wav, vox1_test_wav/wav, ...)"
@@ -21,6 +23,8 @@ SPEAKER = re.compile(r"id\d{5}")
 TEST_FOLDER = re.compile(r"(?:^|_)test(?:_|$)")
 TEST_SPEAKERS = frozenset(f"id{number}" for number in range(10270, 10310))
 SUFFIXES = (".wav", ".flac", ".m4a")  # the quickest to read first
+SAMPLE_RATE = 16000  # of converted files
+FILES_AT_ONCE = 64  # handed to a process that converts
 
 # The publisher's file -> its name in a data dir and its number of trials.
 TRIAL_LISTS = {
@@ -45,7 +49,7 @@ def prepare_voxceleb1(
     Args:
         source: the unpacked corpus.
         out: the folder of the data dirs.
-        note: is told what happens.
+        note: called with a line on what is found, made or left out.
         trials: the folder with ``veri_test.txt``, ...; by default they are looked for below ``source``.
         jobs: threads that read headers.
 
@@ -63,7 +67,19 @@ def prepare_voxceleb1(
     if absent:
         note(f"{source}: no speaker of {absent[0]}, so only the other part is made, and no 'vox1' of both")
         parts = {part: found for part, found in parts.items() if found and part != "vox1"}
-    files = _trials_that_fit(parts, _official_lists(source, trials, note), note)
+    files: dict[str, dict[str, str]] = {part: {} for part in parts}
+    present = {part: {each.utt_id for each in utterances} for part, utterances in parts.items()}
+    for name, text in _official_lists(source, trials, note).items():
+        wanted = {utt_id for line in text.splitlines() for utt_id in line.split()[1:]}
+        fitting = [part for part in parts if wanted <= present[part]]
+        for part in fitting:
+            files[part][name] = text
+        if not fitting:
+            missing = min((wanted - each for each in present.values()), key=len)
+            note(
+                f"{name}: left out; {len(missing):,} of its {len(wanted):,} utterances are not there, "
+                f"{min(missing)} for one"
+            )
     return write_parts(out, parts, note=note, jobs=jobs, files=files)
 
 
@@ -84,7 +100,7 @@ def prepare_voxceleb2(
     Args:
         source: the unpacked corpus.
         out: the folder of the data dirs.
-        note: is told what happens.
+        note: called with a line on what is found, made or left out.
         convert: format of the converted audio; None to point at the files as they are.
         jobs: processes that convert, or threads that read headers.
 
@@ -95,7 +111,11 @@ def prepare_voxceleb2(
         raise CorpusError(f"--convert {convert}: the audio can be converted to flac or wav")
     source = open_source(source, out, LAYOUT_2, apart=True)
     utterances = _utterances(source, LAYOUT_2, note)
-    is_test = {each.utt_id: _lies_below_test(each, source) for each in utterances}
+    is_test = {}
+    for each in utterances:  # a folder from the source down to the speaker is named as the test part
+        folders = each.wav_path[len(str(source.parent)) :].split(os.sep)
+        above = folders[: folders.index(str(each.speaker_id))]
+        is_test[each.utt_id] = any(TEST_FOLDER.search(name) for name in above)
     rejected: Rejected = {}
     if convert:
         utterances = convert_audio(utterances, out / "audio", convert, rejected, note=note, jobs=jobs)
@@ -112,32 +132,20 @@ def prepare_voxceleb2(
 def _utterances(source: Path, layout: str, note: Note) -> list[Utterance]:
     """Every utterance below the speaker folders, in its quickest format."""
     found = []
-    for folder in _speaker_folders(source):
-        speaker = os.path.basename(folder)
-        for path in audio_files(folder, SUFFIXES):
-            inside = os.path.splitext(path[len(folder) + 1 :])[0]
-            found.append(Utterance("-".join([speaker, *inside.split(os.sep)]), path, speaker))
+    for above, folders, _ in walk(source):
+        for speaker in filter(SPEAKER.fullmatch, folders):
+            folder = os.path.join(above, speaker)
+            for path in audio_files(folder, SUFFIXES):
+                inside = os.path.splitext(path[len(folder) + 1 :])[0]
+                found.append(Utterance("-".join([speaker, *inside.split(os.sep)]), path, speaker))
+        folders[:] = [name for name in folders if not SPEAKER.fullmatch(name)]
     if not found:
         raise CorpusError(f"{source}: no speaker folder with audio found; expected {layout}")
     utterances = unique(found, prefer=SUFFIXES)
-    note(f"{source}: {len(utterances):,} utterances found" + _duplicates(len(found) - len(utterances)))
+    twice = len(found) - len(utterances)
+    more = f" ({twice:,} of them in two formats: the one that is read faster counts)" if twice else ""
+    note(f"{source}: {len(utterances):,} utterances found{more}")
     return utterances
-
-
-def _duplicates(count: int) -> str:
-    return f" ({count:,} of them in two formats: the one that is read faster counts)" if count else ""
-
-
-def _speaker_folders(source: Path) -> Iterator[str]:
-    for path, folders, _ in walk(source):
-        yield from (os.path.join(path, name) for name in folders if SPEAKER.fullmatch(name))
-        folders[:] = [name for name in folders if not SPEAKER.fullmatch(name)]
-
-
-def _lies_below_test(utterance: Utterance, source: Path) -> bool:
-    """Whether a folder from ``source`` down to the speaker is named as the test part."""
-    folders = utterance.wav_path[len(str(source.parent)) :].split(os.sep)
-    return any(TEST_FOLDER.search(name) for name in folders[: folders.index(str(utterance.speaker_id))])
 
 
 def _official_lists(source: Path, trials: Path | None, note: Note) -> dict[str, str]:
@@ -182,22 +190,63 @@ def _joined_trials(path: Path) -> list[str]:
     return lines
 
 
-def _trials_that_fit(
-    parts: dict[str, list[Utterance]], lists: dict[str, str], note: Note
-) -> dict[str, dict[str, str]]:
-    """Part -> the lists of which it has every utterance."""
-    files: dict[str, dict[str, str]] = {part: {} for part in parts}
-    present = {part: {each.utt_id for each in utterances} for part, utterances in parts.items()}
-    for name, text in lists.items():
-        wanted = {utt_id for line in text.splitlines() for utt_id in line.split()[1:]}
-        fitting = [part for part in parts if wanted <= present[part]]
-        for part in fitting:
-            files[part][name] = text
-        if not fitting:
-            note(f"{name}: left out; {_nearest_miss(wanted, present.values())}")
-    return files
+def convert_audio(
+    utterances: Sequence[Utterance],
+    folder: Path,
+    suffix: str,
+    rejected: Rejected,
+    *,
+    note: Note,
+    jobs: int | None = None,
+) -> list[Utterance]:
+    """Write every utterance as 16 kHz mono ``folder/<speaker>/<video>/<file>.<suffix>``, in parallel.
+
+    A file is written whole or not at all, so one that is there and can be opened is kept, and an interrupted
+    conversion goes on where it stopped. Files that already have the format are used where they are.
+
+    Args:
+        utterances: ids of the form ``speaker-video-file``, with the speaker named.
+        folder: where the audio goes.
+        suffix: ``flac`` or ``wav``.
+        rejected: takes the files that cannot be decoded, with the reason.
+        note: called with a line on what is found, made or left out.
+        jobs: processes; as many as there are processors by default.
+
+    Returns:
+        The utterances that can be used, pointing at the converted files, with their lengths.
+    """
+    folder = Path(os.path.abspath(folder))
+    foreign = [each for each in utterances if not each.wav_path.endswith(f".{suffix}")]
+    kept = [each for each in utterances if each.wav_path.endswith(f".{suffix}")]
+    targets = []
+    for each in foreign:  # OUT/audio/id00012/21Uxsk56VDQ/00001.flac; a video's name may hold "-"
+        video, _, file = each.utt_id.removeprefix(f"{each.speaker_id}-").rpartition("-")
+        targets.append(str(folder / str(each.speaker_id) / video / f"{file}.{suffix}"))
+    job = Job(what="audio files converted", note=note, jobs=jobs, kept=folder)
+    pairs = [(each.wav_path, to) for each, to in zip(foreign, targets, strict=True)]
+    outcomes = [outcome for done in job.run(_convert, cut(pairs, FILES_AT_ONCE)) for outcome in done]
+    for utterance, target, (num_samples, reason) in zip(foreign, targets, outcomes, strict=True):
+        if reason:
+            rejected[utterance.wav_path] = reason
+        else:
+            kept.append(replace(utterance, wav_path=target, num_samples=num_samples))
+    return kept
 
 
-def _nearest_miss(wanted: set[str], present: Iterable[set[str]]) -> str:
-    missing = min((wanted - each for each in present), key=len)
-    return f"{len(missing):,} of its {len(wanted):,} utterances are not there, {min(missing)} for one"
+def _convert(pairs: Sequence[tuple[str, str]]) -> list[tuple[int, str]]:
+    """Convert files of (path, target): samples written, or 0 and the reason why none are."""
+    outcomes: list[tuple[int, str]] = []
+    for path, target in pairs:
+        num_samples = 0
+        with suppress(AudioError):  # an earlier run wrote it
+            num_samples = audio_info(target).num_samples if os.path.exists(target) else 0
+        if not num_samples:
+            try:
+                wav_T = read_audio(path, sample_rate=SAMPLE_RATE)
+            except AudioError as error:
+                outcomes.append((0, str(error)))
+                continue
+            write_audio(target, wav_T, SAMPLE_RATE)
+            num_samples = len(wav_T)
+        outcomes.append((num_samples, ""))
+    return outcomes

@@ -16,7 +16,7 @@ import polars as pl
 
 from farvox.atomic import atomic_dir, write_json, write_text
 from farvox.audio.files import write_audio
-from farvox.corpora.himia_names import parse_names
+from farvox.corpora.himia import parse_names
 from farvox.datadir.conditions import CONDITIONS, conditions_text
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import CorpusError
