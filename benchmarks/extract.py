@@ -24,8 +24,7 @@ from farvox.models.registry import build_model
 from farvox.pipelines.extract import embed_files
 from farvox.zoo import Card, Embedder, Model, load_model, open_embedder, save_model
 from farvox.zoo.export import export_onnx
-from farvox.zoo.pull import is_pulled
-from farvox.zoo.table import zoo_model
+from farvox.zoo.pretrained import is_pulled, zoo_model
 
 RATE = 16000
 CAMPPLUS = "campplus-zh-en"

@@ -18,8 +18,7 @@ from _bench import Bench, at_most
 
 from farvox.audio.files import write_audio
 from farvox.datadir.embeddings import EmbeddingSet
-from farvox.zoo.pull import is_pulled
-from farvox.zoo.table import zoo_model
+from farvox.zoo.pretrained import is_pulled, zoo_model
 
 BASELINE = "import os, argparse, warnings, torch, numpy, scipy.spatial.distance, torch.nn, torch.utils.data"
 FARVOX = [sys.executable, "-m", "farvox"]

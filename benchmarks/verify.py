@@ -21,8 +21,7 @@ from farvox.models.registry import build_model
 from farvox.zoo import Card, Embedder, TorchEmbedder, load_model, save_model
 from farvox.zoo.export import export_onnx
 from farvox.zoo.onnx_backend import OnnxEmbedder
-from farvox.zoo.pull import is_pulled
-from farvox.zoo.table import zoo_model
+from farvox.zoo.pretrained import is_pulled, zoo_model
 
 NAME = "campplus-zh-en"
 COLD = """

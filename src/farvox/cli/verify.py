@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from farvox.errors import UsageError
-from farvox.zoo.table import DEFAULT_MODEL
+from farvox.zoo.pretrained import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from farvox.verifier import Signal, SqliteStore, Verifier

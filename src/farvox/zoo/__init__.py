@@ -15,9 +15,8 @@ from farvox.zoo.model import (
     save_model,
     write_weights,
 )
-from farvox.zoo.pull import is_address, is_pulled, pull, pull_address
+from farvox.zoo.pretrained import DEFAULT_MODEL, is_address, is_pulled, pull, pull_address, zoo_models
 from farvox.zoo.soup import average_models
-from farvox.zoo.table import DEFAULT_MODEL, zoo_models
 from farvox.zoo.torch_backend import TorchEmbedder
 
 __all__ = [

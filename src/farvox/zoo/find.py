@@ -10,8 +10,7 @@ from farvox.errors import ModelError
 from farvox.zoo.card import Card
 from farvox.zoo.embedder import Embedder
 from farvox.zoo.model import CONFIG, WEIGHTS, Model, load_folder, require_torch
-from farvox.zoo.pull import pull
-from farvox.zoo.table import zoo_models
+from farvox.zoo.pretrained import pull, zoo_models
 from farvox.zoo.torch_backend import TorchEmbedder
 
 ONNX_SUFFIX = ".onnx"

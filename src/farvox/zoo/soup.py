@@ -8,9 +8,9 @@ same within one training.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from farvox.errors import ModelError
 from farvox.features.frontend import FrontEndConfig
@@ -41,13 +41,38 @@ def average_models(out: str | Path, models: Sequence[str | Path], weights: Seque
         CheckpointError: the weights of one are damaged.
     """
     require_torch()
+    import torch
+
     names = [name for spec in models for name in expand_range(str(spec))]
-    shares = _shares(weights, len(names))
+    if len(names) < 2:
+        raise ModelError(f"an average needs two models or more, not {len(names)}")
+    weights = list(weights) or [1.0] * len(names)
+    if len(weights) != len(names) or not all(0 < weight < float("inf") for weight in weights):
+        raise ModelError(f"give a positive weight for each of the {len(names)} models, not {weights}")
+    shares = [weight / sum(weights) for weight in weights]
     folders = [find_model(name) for name in names]
-    config = _common_config(folders)
+    config, *others = (read_config(folder) for folder in folders)
+    for folder, other in zip(folders[1:], others, strict=True):
+        for part in ("frontend", "model"):
+            if other[part] != config[part]:
+                raise ModelError(
+                    f"{folders[0]} and {folder} cannot be averaged: they differ in '{part}' of config.json: "
+                    f"{config[part]} and {other[part]}"
+                )
+
     total: dict[str, Tensor] = {}
     for folder, share in zip(folders, shares, strict=True):
-        _add(total, read_weights(folder / WEIGHTS), share, folder)
+        tensors = read_weights(folder / WEIGHTS)
+        if total and total.keys() != tensors.keys():
+            name = sorted(total.keys() ^ tensors.keys())[0]
+            raise ModelError(f"{folder}: the weights are not those of the other models: '{name}'")
+        for name, tensor in tensors.items():
+            if not tensor.is_floating_point():  # of counts the largest stays
+                total[name] = torch.maximum(total[name], tensor) if name in total else tensor
+            elif name in total:
+                total[name] += share * tensor.double()
+            else:
+                total[name] = share * tensor.double()
     model = load_folder(folders[0])
     model.network.load_state_dict(total)
     save_model(
@@ -69,42 +94,3 @@ def expand_range(spec: str) -> list[str]:
     if last < first:
         raise ModelError(f"{spec}: the range ends before it begins")
     return [f"{match[1]}@{epoch}" for epoch in range(first, last + 1)]
-
-
-def _shares(weights: Sequence[float], count: int) -> list[float]:
-    """Weights that add up to 1."""
-    if count < 2:
-        raise ModelError(f"an average needs two models or more, not {count}")
-    weights = list(weights) or [1.0] * count
-    if len(weights) != count or not all(0 < weight < float("inf") for weight in weights):
-        raise ModelError(f"give a positive weight for each of the {count} models, not {weights}")
-    return [weight / sum(weights) for weight in weights]
-
-
-def _common_config(folders: Sequence[Path]) -> dict[str, Any]:
-    """What all of them say of front-end and architecture."""
-    first, *others = (read_config(folder) for folder in folders)
-    for folder, config in zip(folders[1:], others, strict=True):
-        for part in ("frontend", "model"):
-            if config[part] != first[part]:
-                raise ModelError(
-                    f"{folders[0]} and {folder} cannot be averaged: they differ in '{part}' of config.json: "
-                    f"{first[part]} and {config[part]}"
-                )
-    return first
-
-
-def _add(total: dict[str, Tensor], weights: Mapping[str, Tensor], share: float, folder: Path) -> None:
-    """Add a share of one model's weights, in float64; of counts the largest stays."""
-    import torch
-
-    if total and total.keys() != weights.keys():
-        name = sorted(total.keys() ^ weights.keys())[0]
-        raise ModelError(f"{folder}: the weights are not those of the other models: '{name}'")
-    for name, tensor in weights.items():
-        if not tensor.is_floating_point():
-            total[name] = torch.maximum(total[name], tensor) if name in total else tensor
-        elif name in total:
-            total[name] += share * tensor.double()
-        else:
-            total[name] = share * tensor.double()

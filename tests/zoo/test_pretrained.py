@@ -23,9 +23,16 @@ from farvox.zoo import (
     pull_address,
     zoo_models,
 )
-from farvox.zoo.fetch import FetchError, fetch, sha256_of, url_of
-from farvox.zoo.pull import parse_address, pull_model
-from farvox.zoo.table import Source, ZooModel
+from farvox.zoo.pretrained import (
+    FetchError,
+    Source,
+    ZooModel,
+    fetch,
+    parse_address,
+    pull_model,
+    sha256_of,
+    url_of,
+)
 
 HUGGINGFACE = Source("huggingface", "owner/small", "weights/small.pt", "v1")
 MODELSCOPE = Source("modelscope", "owner/small", "small.pt", "master")
@@ -149,8 +156,8 @@ def test_without_pip_the_error_says_how_to_get_it(tmp_path):
         "find_spec = finder.find_spec\n"
         "finder.find_spec = lambda name, *rest: None if name == 'pip' else find_spec(name, *rest)\n"
         "from pathlib import Path\n"
-        "from farvox.zoo.fetch import FetchError, fetch\n"
-        "from farvox.zoo.table import Source\n"
+        "from farvox.zoo.pretrained import FetchError, fetch\n"
+        "from farvox.zoo.pretrained import Source\n"
         "try:\n    fetch(Source('wheel', 'a==1', 'b'), Path(sys.argv[1]) / 'out')\n"
         "except FetchError as error:\n    print(error)\n"
     )
@@ -174,8 +181,8 @@ def test_a_damaged_cache_is_fetched_again(cache, hub, small_checkpoint):
 def test_two_processes_may_pull_at_once(cache, hub, small_checkpoint):
     served(hub, HUGGINGFACE, small_checkpoint)
     code = (
-        "from farvox.zoo import Card, load_model\nfrom farvox.zoo.pull import pull_model\n"
-        "from farvox.zoo.table import Source, ZooModel\n"
+        "from farvox.zoo import Card, load_model\nfrom farvox.zoo.pretrained import pull_model\n"
+        "from farvox.zoo.pretrained import Source, ZooModel\n"
         f"source = Source('huggingface', 'owner/small', 'weights/small.pt', 'v1')\n"
         f"sha256 = {sha256_of(small_checkpoint)!r}\n"
         "model = ZooModel('small', '3dspeaker-campplus', sha256, 10**9, (source,), Card())\n"
@@ -218,7 +225,7 @@ def test_addresses_are_read_and_malformed_ones_refused(monkeypatch):
 
 
 def test_a_name_of_the_zoo_that_is_not_there_is_answered_with_the_nearest():
-    with pytest.raises(ModelError, match=r"no model 'campplus-zh-em' .* \(did you mean 'campplus-zh-en'\?\)"):
+    with pytest.raises(ModelError, match=r"no model 'campplus-zh-em' .*; did you mean 'campplus-zh-en'\?"):
         pull("campplus-zh-em")
     with pytest.raises(ModelError, match="did you mean 'campplus-zh-en' of the zoo"):
         find_model("campplus-zhen")

