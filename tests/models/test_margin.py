@@ -113,23 +113,12 @@ def test_extending_the_classes_keeps_the_old_ones(name):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_resetting_the_classes_forgets_the_old_ones(name):
-    head = build_head(name, 16, 7)
-    old_weight = head.weight.detach().clone()
-    head.reset_classes(5)
-    assert head(embeddings()).shape == (3, 5)
-    assert not torch.isclose(head.weight[:5], old_weight[:5]).any()
-
-
-@pytest.mark.parametrize("name", HEADS)
 def test_impossible_numbers_of_classes_are_refused(name):
     with pytest.raises(ModelError, match="0 and 16"):
         build_head(name, 16, 0)
     head = build_head(name, 16, 7)
     with pytest.raises(ModelError, match="-1 classes"):
         head.extend_classes(-1)
-    with pytest.raises(ModelError, match="0 classes"):
-        head.reset_classes(0)
 
 
 def test_a_head_without_centres_is_refused():

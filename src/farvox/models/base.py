@@ -1,15 +1,21 @@
-"""What every network that turns features into an embedding has in common.
+"""The base class of all networks, and layers over frames in either order of memory.
 
-Shape suffixes: B utterance, F frame, M mel, E embedding.
+Shape suffixes: B utterance, F frame, M mel, C channel, E embedding.
+
+torch has a channels-last order, all channels of a frame side by side, for images only; over frames its
+convolutions and batch norms copy such an input, or walk it with long strides. `FrameConv`, `FrameNorm`,
+`chunk_channels` and `cat_channels` take it for an image of one row and keep its order. In bf16 that is the
+quicker order on a CPU, see docs/performance.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as fn
 
 from farvox.errors import AudioError, ModelError
 
@@ -36,7 +42,7 @@ class EmbeddingNetwork(nn.Module):
         self.min_frames = min_frames
 
     def mels_first(self, feats_BFM: Tensor) -> Tensor:
-        """Check features and give them as a convolution wants them: [B, M, F], a view.
+        """Check features and transpose them for a convolution: [B, M, F], a view.
 
         Raises:
             ModelError: another number of mels than the network was built for.
@@ -55,7 +61,7 @@ class EmbeddingNetwork(nn.Module):
         return feats_BFM.transpose(1, 2)
 
     def use_channels_last(self) -> None:
-        """Keep all channels of a place side by side in memory: the quicker order in bf16."""
+        """Keep all channels of a frame side by side in memory: the quicker order in bf16."""
         self.channels_last = True
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -72,9 +78,69 @@ class EmbeddingNetwork(nn.Module):
         return below(self)
 
     def kwargs_to_save(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The keyword arguments that build this network again, anywhere.
+        """The keyword arguments that build this network again, also where a file that it read is absent.
 
         Args:
-            kwargs: what it was built with; a network that read a file then says what it found there instead.
+            kwargs: those that it was built with.
         """
         return dict(kwargs)
+
+
+class FrameConv(nn.Conv1d):
+    """`nn.Conv1d`, with the same weights and result."""
+
+    def forward(self, x_BCF: Tensor) -> Tensor:
+        """[B, C, F] to [B, C', F']."""
+        if not _is_channels_last(x_BCF):
+            return super().forward(x_BCF)
+        x_BC1F, padding = x_BCF.unsqueeze(2), int(self.padding[0])
+        if self.padding_mode != "zeros" and padding:
+            x_BC1F = fn.pad(x_BC1F, (padding, padding, 0, 0), mode=self.padding_mode)
+            padding = 0
+        out_BC1F = fn.conv2d(
+            x_BC1F, self.weight.unsqueeze(2), self.bias, (1, *self.stride), (0, padding), (1, *self.dilation),
+            self.groups,
+        )  # fmt: skip
+        return out_BC1F.squeeze(2)
+
+
+class FrameNorm(nn.BatchNorm1d):
+    """`nn.BatchNorm1d`, with the same weights and result."""
+
+    def forward(self, x_BCF: Tensor) -> Tensor:
+        """[B, C, F] to the same shape."""
+        if not _is_channels_last(x_BCF):
+            return super().forward(x_BCF)
+        return super().forward(x_BCF.unsqueeze(2)).squeeze(2)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim != 4:
+            super()._check_input_dim(input)
+
+
+def chunk_channels(x_BCF: Tensor, count: int) -> list[Tensor]:
+    """Cut into parts of as many channels; their gradients are joined in the memory order of ``x_BCF``."""
+    if not _is_channels_last(x_BCF):
+        return list(x_BCF.chunk(count, dim=1))
+    return [part_BC1F.squeeze(2) for part_BC1F in x_BCF.unsqueeze(2).chunk(count, dim=1)]
+
+
+def cat_channels(parts: Sequence[Tensor]) -> Tensor:
+    """Join the channels of all parts, in the memory order of the parts."""
+    if not _is_channels_last(parts[0]):
+        return torch.cat(list(parts), dim=1)
+    return torch.cat([part_BCF.unsqueeze(2) for part_BCF in parts], dim=1).squeeze(2)
+
+
+def _is_channels_last(x_BCF: Tensor) -> bool:
+    return x_BCF.ndim == 3 and x_BCF.stride(1) == 1 and x_BCF.stride(2) != 1
+
+
+def refuse_uneven_chunks(channels: int, scale: int) -> None:
+    """Refuse sizes of a Res2 convolution that give no equal chunks.
+
+    Raises:
+        ModelError: ``scale`` is below 2 or does not divide ``channels``.
+    """
+    if scale < 2 or channels % scale:
+        raise ModelError(f"channels = {channels} cannot be cut into scale = {scale} equal chunks (2 or more)")

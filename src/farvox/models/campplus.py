@@ -59,23 +59,20 @@ class ContextMask(nn.Module):
     def forward(self, x_BCF: Tensor) -> Tensor:
         """[B, C, F] to a mask [B, C', F] in (0, 1).
 
-        A context is the same all along its segment, so the two layers run once a segment.
+        All frames of a segment have one context, so the two layers run once a segment; the last may be
+        shorter.
         """
-        x = widen(x_BCF)
-        context_BCS = x.mean(dim=-1, keepdim=True) + _segment_means(x)
+        x_BCF = widen(x_BCF)
+        if torch.compiler.is_exporting():  # OpenVINO refuses a window that is longer than the utterance
+            sums_BCS = fn.avg_pool1d(fn.pad(x_BCF, (0, SEGMENT_FRAMES - 1)), SEGMENT_FRAMES)
+            ones_11F = torch.ones_like(x_BCF[:1, :1])
+            means_BCS = sums_BCS / fn.avg_pool1d(fn.pad(ones_11F, (0, SEGMENT_FRAMES - 1)), SEGMENT_FRAMES)
+        else:
+            means_BCS = fn.avg_pool1d(x_BCF, SEGMENT_FRAMES, ceil_mode=True, count_include_pad=False)
+        context_BCS = x_BCF.mean(dim=-1, keepdim=True) + means_BCS
         mask_BCS = torch.sigmoid(self.excite(fn.relu(self.squeeze(context_BCS))))
         segment_F = torch.arange(x_BCF.shape[-1], device=x_BCF.device) // SEGMENT_FRAMES
         return mask_BCS[..., segment_F]
-
-
-def _segment_means(x_BCF: Tensor) -> Tensor:
-    """The mean of every segment, the last of which may be shorter."""
-    if not torch.compiler.is_exporting():
-        return fn.avg_pool1d(x_BCF, SEGMENT_FRAMES, ceil_mode=True, count_include_pad=False)
-    # OpenVINO refuses a window that is longer than the utterance.
-    sums_BCS = fn.avg_pool1d(fn.pad(x_BCF, (0, SEGMENT_FRAMES - 1)), SEGMENT_FRAMES)
-    ones_11F = torch.ones_like(x_BCF[:1, :1])
-    return sums_BCS / fn.avg_pool1d(fn.pad(ones_11F, (0, SEGMENT_FRAMES - 1)), SEGMENT_FRAMES)
 
 
 class DenseLayer(nn.Module):
@@ -98,7 +95,7 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """Layers that each see what all before them gave, then a layer that halves the channels."""
+    """Layers that each take the outputs of all before them, then a layer that halves the channels."""
 
     def __init__(
         self, in_channels: int, num_layers: int, bottleneck: int, growth: int, dilation: int
@@ -185,10 +182,10 @@ class CamPlusPlus(EmbeddingNetwork):
 def campplus_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The keyword arguments of `CamPlusPlus` that weights were made with.
 
-    The number of mels is told only up to its eighth, so the multiple of eight is taken.
+    The weights are the same for up to seven mels fewer; the multiple of eight is returned.
 
     Raises:
-        KeyError: a weight that tells a size is absent.
+        KeyError: a weight that a size is read from is absent.
     """
     front_channels = weights["front.conv1.weight"].shape[0]
     channels, front_out, _ = weights["first.weight"].shape

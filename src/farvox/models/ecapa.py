@@ -1,4 +1,8 @@
-"""ECAPA-TDNN (Desplanques, Thienpondt and Demuynck, Interspeech 2020).
+"""ECAPA-TDNN (Desplanques, Thienpondt and Demuynck, Interspeech 2020), and as SpeechBrain publishes it.
+
+SpeechBrain's (``spkrec-ecapa-voxceleb``) departs from the paper: convolutions reflect the frames at the
+edges, the first chunk of a Res2 convolution is the one left as it is, the aggregation and the attention have
+a batch norm, and the embedding has none.
 
 Shape suffixes: B utterance, C channel, M mel, F frame, E embedding.
 """
@@ -12,9 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from farvox.errors import ModelError
-from farvox.models.base import EmbeddingNetwork
-from farvox.models.pooling import build_pooling, widen
+from farvox.models.base import EmbeddingNetwork, refuse_uneven_chunks
+from farvox.models.pooling import build_pooling, pooling_of, weighted_statistics, widen
+
+SPEECHBRAIN_DILATIONS = (2, 3, 4)
+SPEECHBRAIN_FLOOR = 1e-12  # of a variance
 
 
 class ConvReluNorm(nn.Module):
@@ -49,29 +55,33 @@ class ConvReluNorm(nn.Module):
 
 
 class Res2Conv(nn.Module):
-    """The hierarchical convolution of Res2Net: all chunks but the last pass one after the other."""
+    """The hierarchical convolution of Res2Net: all chunks but one pass one after the other.
+
+    The last chunk is left as it is (the paper's); with ``reflect``, SpeechBrain's way, the first.
+    """
 
     def __init__(
         self, channels: int, kernel_size: int, dilation: int, scale: int, reflect: bool = False
     ) -> None:
         super().__init__()
         width = channels // scale
-        self.scale = scale
+        self.scale, self.reflect = scale, reflect
         self.convs = nn.ModuleList(
             ConvReluNorm(width, width, kernel_size, dilation, reflect) for _ in range(scale - 1)
         )
 
     def forward(self, x_BCF: Tensor) -> Tensor:
         """[B, C, F] to the same shape."""
-        *chunks, untouched = x_BCF.chunk(self.scale, dim=1)
+        chunks = list(x_BCF.chunk(self.scale, dim=1))
+        untouched = chunks.pop(0 if self.reflect else -1)
         outs = [self.convs[0](chunks[0])]
         for conv, chunk in zip(self.convs[1:], chunks[1:], strict=True):
             outs.append(conv(outs[-1] + chunk))
-        return torch.cat([*outs, untouched], dim=1)
+        return torch.cat([untouched, *outs] if self.reflect else [*outs, untouched], dim=1)
 
 
 class SqueezeExcitation(nn.Module):
-    """Rescales every channel by what the utterance as a whole looks like."""
+    """A gate for every channel, computed from the mean over the utterance."""
 
     def __init__(self, channels: int, bottleneck: int) -> None:
         super().__init__()
@@ -87,11 +97,13 @@ class SqueezeExcitation(nn.Module):
 class SERes2Block(nn.Module):
     """1x1, Res2, 1x1, squeeze and excitation, around which the input is added."""
 
-    def __init__(self, channels: int, dilation: int, scale: int, bottleneck: int) -> None:
+    def __init__(
+        self, channels: int, dilation: int, scale: int, bottleneck: int, reflect: bool = False
+    ) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             ConvReluNorm(channels, channels),
-            Res2Conv(channels, 3, dilation, scale),
+            Res2Conv(channels, 3, dilation, scale, reflect),
             ConvReluNorm(channels, channels),
             SqueezeExcitation(channels, bottleneck),
         )
@@ -138,10 +150,7 @@ class EcapaTdnn(EmbeddingNetwork):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(num_mels=num_mels, embedding_dim=embedding_dim)
-        if scale < 2 or channels % scale:
-            raise ModelError(
-                f"channels = {channels} cannot be cut into scale = {scale} equal chunks (2 or more)"
-            )
+        refuse_uneven_chunks(channels, scale)
         aggregate = aggregate_channels or min(1536, 3 * channels)
         self.summed_inputs = summed_inputs
         self.first = ConvReluNorm(num_mels, channels, kernel_size=5)
@@ -170,12 +179,9 @@ def ecapa_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The keyword arguments of `EcapaTdnn` that weights were made with, but for ``summed_inputs``.
 
     Raises:
-        KeyError: a weight that tells a size is absent.
+        KeyError: a weight that a size is read from is absent.
     """
     channels, num_mels, _ = weights["first.conv.weight"].shape
-    pooling = "tstp"
-    if "pool.hidden.weight" in weights:
-        pooling = "asp" if "pool.context.weight" in weights else "asp-local"
     return {
         "num_mels": num_mels,
         "channels": channels,
@@ -183,6 +189,102 @@ def ecapa_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         "embedding_dim": weights["embedding.weight"].shape[0],
         "scale": channels // weights["blocks.0.layers.1.convs.0.conv.weight"].shape[0],
         "bottleneck": weights["blocks.0.layers.3.squeeze.weight"].shape[0],
-        "pooling": pooling,
+        "pooling": pooling_of(weights),
         "embedding_norm": "embedding_norm.weight" in weights,
+    }
+
+
+class NormedAttentiveStatistics(nn.Module):
+    """Attentive statistics with a ReLU and a batch norm before the attention's hyperbolic tangent.
+
+    As in `farvox.models.pooling.AttentiveStatistics`, mean and deviation of the utterance are projected once
+    instead of being appended to every frame. Deviations here have no Bessel's correction.
+    """
+
+    def __init__(self, channels: int, bottleneck: int) -> None:
+        super().__init__()
+        self.num_statistics = 2 * channels
+        self.hidden = nn.Conv1d(channels, bottleneck, kernel_size=1)
+        self.context = nn.Linear(2 * channels, bottleneck, bias=False)
+        self.hidden_norm = nn.BatchNorm1d(bottleneck)
+        self.weights = nn.Conv1d(bottleneck, channels, kernel_size=1)
+
+    def forward(self, x_BCF: Tensor) -> Tensor:
+        """Pool [B, C, F] to [B, 2C]."""
+        x_BCF = widen(x_BCF)
+        even_BCF = torch.full_like(x_BCF, 1 / x_BCF.shape[-1])
+        context = widen(self.context(weighted_statistics(x_BCF, even_BCF, SPEECHBRAIN_FLOOR))).unsqueeze(-1)
+        hidden = self.hidden_norm(fn.relu(widen(self.hidden(x_BCF)) + context))
+        alpha_BCF = fn.softmax(widen(self.weights(hidden.tanh())), dim=-1)
+        return weighted_statistics(x_BCF, alpha_BCF, SPEECHBRAIN_FLOOR)
+
+
+class SpeechBrainEcapa(EmbeddingNetwork):
+    """SpeechBrain's ECAPA-TDNN; the defaults are those of ``spkrec-ecapa-voxceleb``.
+
+    Args:
+        num_mels: features per frame.
+        channels: width of the convolutions.
+        aggregate_channels: width after the aggregation; by default three times ``channels``.
+        embedding_dim: size of the embedding.
+        scale: chunks of the Res2 convolutions; divides ``channels``.
+        bottleneck: width of the squeeze-excitation bottlenecks.
+        attention_channels: width of the attention's hidden layer.
+        dropout: share of the embedding dropped in training.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_mels: int = 80,
+        channels: int = 1024,
+        aggregate_channels: int | None = None,
+        embedding_dim: int = 192,
+        scale: int = 8,
+        bottleneck: int = 128,
+        attention_channels: int = 128,
+        dropout: float = 0.0,
+    ) -> None:
+        # Frames to reflect at an edge must be there: as many as the widest dilation, and the edge itself.
+        super().__init__(
+            num_mels=num_mels, embedding_dim=embedding_dim, min_frames=1 + max(SPEECHBRAIN_DILATIONS)
+        )
+        refuse_uneven_chunks(channels, scale)
+        aggregate = aggregate_channels or 3 * channels
+        self.first = ConvReluNorm(num_mels, channels, kernel_size=5, reflect=True)
+        self.blocks = nn.ModuleList(
+            SERes2Block(channels, d, scale, bottleneck, reflect=True) for d in SPEECHBRAIN_DILATIONS
+        )
+        self.aggregate = ConvReluNorm(len(SPEECHBRAIN_DILATIONS) * channels, aggregate)
+        self.pool = NormedAttentiveStatistics(aggregate, attention_channels)
+        self.pool_norm = nn.BatchNorm1d(self.pool.num_statistics)
+        self.embedding = nn.Linear(self.pool.num_statistics, embedding_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, feats_BFM: Tensor) -> Tensor:
+        """Embed features: [B, F, M] to [B, E]."""
+        x_BCF = self.first(self.mels_first(feats_BFM))
+        outs = []
+        for block in self.blocks:
+            outs.append(x_BCF := block(x_BCF))
+        stats = self.pool_norm(self.pool(self.aggregate(torch.cat(outs, dim=1))))
+        emb_BE: Tensor = self.dropout(self.embedding(stats))
+        return emb_BE
+
+
+def speechbrain_ecapa_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The keyword arguments of `SpeechBrainEcapa` that weights were made with.
+
+    Raises:
+        KeyError: a weight that a size is read from is absent.
+    """
+    channels, num_mels, _ = weights["first.conv.weight"].shape
+    return {
+        "num_mels": num_mels,
+        "channels": channels,
+        "aggregate_channels": weights["aggregate.conv.weight"].shape[0],
+        "embedding_dim": weights["embedding.weight"].shape[0],
+        "scale": channels // weights["blocks.0.layers.1.convs.0.conv.weight"].shape[0],
+        "bottleneck": weights["blocks.0.layers.3.squeeze.weight"].shape[0],
+        "attention_channels": weights["pool.weights.weight"].shape[1],
     }

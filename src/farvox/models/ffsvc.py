@@ -1,9 +1,9 @@
-"""The two networks of the FFSVC2022 baseline, such that its published checkpoints keep their meaning.
+"""The two networks of the FFSVC2022 baseline, exactly, so that its published checkpoints can be used.
 
 Parameter names are the baseline's. Its ECAPA-TDNN differs from the paper in several ways, each kept
 here and none of them in `farvox.models.ecapa`: batch norm before the ReLU, reflect padding and none
 at all in the first layer, blocks that only see the block before, attention by one weight a frame, and
-the two defects that ``pooling`` and ``unused_branch`` mend.
+two defects, which ``pooling`` and ``unused_branch`` correct.
 
 Shape suffixes: B utterance, C channel, M mel, F frame, E embedding.
 """
@@ -18,8 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from farvox.errors import ModelError
-from farvox.models.base import EmbeddingNetwork
-from farvox.models.frames import FrameConv, FrameNorm, cat_channels, chunk_channels
+from farvox.models.base import (
+    EmbeddingNetwork,
+    FrameConv,
+    FrameNorm,
+    cat_channels,
+    chunk_channels,
+    refuse_uneven_chunks,
+)
 from farvox.models.pooling import VARIANCE_FLOOR, GlobalStatistics, mean_over_frames, widen
 from farvox.models.resnet import ResNetTrunk
 
@@ -121,7 +127,7 @@ class FfsvcBlock(nn.Module):
         self.fc1 = nn.Linear(channels, bottleneck)
         self.fc2 = nn.Linear(bottleneck, channels)
         if unused_branch:
-            # No gradient ever reaches them; saying so spares distributed training the search.
+            # No gradient ever reaches them; so distributed training need not look for it.
             self.convs["0"].requires_grad_(False)
             self.bns["0"].requires_grad_(False)
 
@@ -165,10 +171,7 @@ class FfsvcEcapaTdnn(EmbeddingNetwork):
     ) -> None:
         # The first convolution shortens by 4 frames, and reflecting 4 frames takes 5.
         super().__init__(num_mels=num_mels, embedding_dim=embedding_dim, min_frames=9)
-        if scale < 2 or channels % scale:
-            raise ModelError(
-                f"channels = {channels} cannot be cut into scale = {scale} equal chunks (2 or more)"
-            )
+        refuse_uneven_chunks(channels, scale)
         if pooling not in ("ffsvc", "mended"):
             raise ModelError(f"unknown pooling '{pooling}': ffsvc or mended")
         self.conv1 = FrameConv(num_mels, channels, 5)
@@ -207,7 +210,7 @@ def resnet34_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     The baseline fixes the blocks at (3, 4, 6, 3).
 
     Raises:
-        KeyError: a weight that tells a size is absent.
+        KeyError: a weight that a size is read from is absent.
     """
     return {
         "channels": weights["front.conv1.weight"].shape[0],
@@ -219,7 +222,7 @@ def ecapa_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The keyword arguments of `FfsvcEcapaTdnn` that a baseline checkpoint's weights were made with.
 
     Raises:
-        KeyError: a weight that tells a size is absent.
+        KeyError: a weight that a size is read from is absent.
     """
     channels, num_mels, _ = weights["conv1.weight"].shape
     return {

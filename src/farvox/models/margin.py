@@ -23,7 +23,7 @@ class SoftmaxHead(nn.Module):
     Args:
         embedding_dim: size of the embeddings.
         num_classes: speakers.
-        margin: without effect, there so that a schedule need not know.
+        margin: without effect; a schedule sets it as of any head.
         scale: likewise.
     """
 
@@ -48,20 +48,14 @@ class SoftmaxHead(nn.Module):
         self.bias = nn.Parameter(torch.cat([self.bias.detach(), self.bias.new_zeros(num_new)]))
         self.num_classes += num_new
 
-    def reset_classes(self, num_classes: int) -> None:
-        """Forget all classes and start with fresh ones. Build the optimiser afterwards."""
-        self.weight = _fresh(self.weight, num_classes)
-        self.bias = nn.Parameter(self.bias.new_zeros(num_classes))
-        self.num_classes = num_classes
-
 
 class CosineHead(nn.Module, ABC):
-    """Scaled cosines to one or several centres of each class; subclasses say what the margin does.
+    """Scaled cosines to one or several centres of each class; a subclass applies the margin.
 
     Args:
         embedding_dim: size of the embeddings.
         num_classes: speakers.
-        margin: how much harder the true class is made; a plain attribute that a schedule may set.
+        margin: makes the true class harder; a plain attribute that a schedule may set.
         scale: length to which the cosines are stretched before the softmax.
         num_subcentres: centres of each class, of which the nearest counts (Deng et al., 2020); row
             ``K c + k`` of the weight is centre k of class c.
@@ -103,11 +97,6 @@ class CosineHead(nn.Module, ABC):
         """Append classes; the old ones keep their weights. Build the optimiser afterwards."""
         self.weight = _extended(self.weight, num_new, self.num_subcentres)
         self.num_classes += num_new
-
-    def reset_classes(self, num_classes: int) -> None:
-        """Forget all classes and start with fresh ones. Build the optimiser afterwards."""
-        self.weight = _fresh(self.weight, num_classes, self.num_subcentres)
-        self.num_classes = num_classes
 
 
 class AmHead(CosineHead):
@@ -153,7 +142,7 @@ class AamHead(CosineHead):
 
     def with_margin(self, cosine_B1: Tensor) -> Tensor:
         """Add the margin to the angle."""
-        # The floor bites where the sine is 0: the gradient of the root would be infinite there.
+        # The floor is for a sine of 0: the gradient of the root would be infinite there.
         sine_B1 = (1.0 - cosine_B1.square()).clamp(min=torch.finfo(cosine_B1.dtype).tiny).sqrt()
         phi_B1 = cosine_B1 * math.cos(self.margin) - sine_B1 * math.sin(self.margin)
         if self.easy_margin:
@@ -163,7 +152,7 @@ class AamHead(CosineHead):
 
 
 class SubcentreAamHead(AamHead):
-    """AAM with several centres a class, so that noisy labels find one of their own (Deng et al., 2020)."""
+    """AAM with several centres a class, so that wrong labels have their own (Deng et al., 2020)."""
 
     def __init__(
         self,
@@ -204,9 +193,3 @@ def _extended(weight: Tensor, num_new: int, rows_per_class: int = 1) -> nn.Param
     extended = _xavier(rows + num_new * rows_per_class, columns).to(weight)
     extended[:rows] = weight.detach()
     return nn.Parameter(extended)
-
-
-def _fresh(weight: Tensor, num_classes: int, rows_per_class: int = 1) -> nn.Parameter:
-    if num_classes < 1:
-        raise ModelError(f"a head cannot have {num_classes} classes")
-    return nn.Parameter(_xavier(num_classes * rows_per_class, weight.shape[1]).to(weight))

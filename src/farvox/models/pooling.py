@@ -7,6 +7,8 @@ on a constant signal.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
@@ -22,7 +24,7 @@ def widen(x: Tensor) -> Tensor:
 
 
 def mean_over_frames(x_BCF: Tensor) -> Tensor:
-    """`widen`'s mean over the last axis, without the wide copy."""
+    """Mean over the last axis, in float32 for a half-precision tensor and without a wide copy of it."""
     half = x_BCF.dtype in (torch.float16, torch.bfloat16)
     return x_BCF.mean(dim=-1, dtype=torch.float32 if half else x_BCF.dtype)
 
@@ -37,6 +39,13 @@ def unbiased_variance(x_BCF: Tensor) -> Tensor:
     if torch.compiler.is_exporting():  # a graph is one for all lengths, and cannot ask for it
         return squares_BC / (torch.ones_like(x_BCF[:1, :1]).sum(dim=-1) - 1).clamp(min=1)
     return squares_BC / max(1, x_BCF.shape[-1] - 1)
+
+
+def weighted_statistics(x_BCF: Tensor, alpha_BCF: Tensor, floor: float = VARIANCE_FLOOR) -> Tensor:
+    """Weighted mean and standard deviation over frames; [B, 2C]. The variance is at least ``floor``."""
+    mean_BC1 = (alpha_BCF * x_BCF).sum(dim=-1, keepdim=True)
+    variance_BC = (alpha_BCF * (x_BCF - mean_BC1).square()).sum(dim=-1)
+    return torch.cat([mean_BC1.squeeze(-1), variance_BC.clamp(min=floor).sqrt()], dim=1)
 
 
 class GlobalStatistics(nn.Module):
@@ -107,12 +116,17 @@ class AttentiveStatistics(nn.Module):
             std = (unbiased_variance(x_BCF) + VARIANCE_FLOOR).sqrt()
             hidden = hidden + widen(self.context(torch.cat([x_BCF.mean(dim=-1), std], dim=1))).unsqueeze(-1)
         alpha_BCF = fn.softmax(widen(self.weights(hidden.tanh())), dim=-1)
-        mean_BC1 = (alpha_BCF * x_BCF).sum(dim=-1, keepdim=True)
-        variance_BC = (alpha_BCF * (x_BCF - mean_BC1).square()).sum(dim=-1)
-        return torch.cat([mean_BC1.squeeze(-1), variance_BC.clamp(min=VARIANCE_FLOOR).sqrt()], dim=1)
+        return weighted_statistics(x_BCF, alpha_BCF)
 
 
 Pooling = TemporalStatistics | AttentiveStatistics
+
+
+def pooling_of(weights: Mapping[str, Tensor]) -> str:
+    """Name of the pooling ``pool`` of a network with these weights: ``tstp``, ``asp`` or ``asp-local``."""
+    if "pool.hidden.weight" not in weights:
+        return "tstp"
+    return "asp" if "pool.context.weight" in weights else "asp-local"
 
 
 def build_pooling(name: str, channels: int, bottleneck: int = 128) -> Pooling:

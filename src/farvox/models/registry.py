@@ -10,11 +10,10 @@ from typing import Any
 from farvox.errors import ModelError
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.campplus import CamPlusPlus
-from farvox.models.ecapa import EcapaTdnn
+from farvox.models.ecapa import EcapaTdnn, SpeechBrainEcapa
 from farvox.models.ffsvc import FfsvcEcapaTdnn, FfsvcResNet34
 from farvox.models.margin import AamHead, AmHead, CosineHead, SoftmaxHead, SubcentreAamHead
 from farvox.models.resnet import ResNet34
-from farvox.models.speechbrain import SpeechBrainEcapa
 from farvox.models.wavlm import WavlmEcapa
 from farvox.models.xvector import XVector
 

@@ -14,7 +14,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 from farvox.errors import ModelError
 from farvox.models.base import EmbeddingNetwork
-from farvox.models.pooling import build_pooling
+from farvox.models.pooling import build_pooling, pooling_of
 
 
 class BasicBlock(nn.Module):
@@ -74,10 +74,13 @@ def _group(in_channels: int, out_channels: int, num_blocks: int, stride: int) ->
 
 
 def fold_batch_norms(network: nn.Module) -> int:
-    """Make one convolution of each two-dimensional one and the batch norm behind it, in place; how many.
+    """Fold each batch norm into the two-dimensional convolution before it, in place.
 
-    For evaluation only, and equal up to rounding. Pairs are told by their names, ``conv1`` and ``bn1``, or by
-    standing one behind the other in a short cut.
+    For evaluation only, and equal up to rounding. Pairs are found by their names, ``conv1`` and ``bn1``, or
+    as the two layers of a short cut.
+
+    Returns:
+        the number of batch norms that were folded.
     """
     folded = 0
     for block in list(network.modules()):
@@ -131,21 +134,18 @@ class ResNet34(EmbeddingNetwork):
 def resnet34_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The keyword arguments of `ResNet34` that weights were made with.
 
-    The number of mels is told only up to its eighth, so the multiple of eight is taken.
+    The weights are the same for up to seven mels fewer; the multiple of eight is returned.
 
     Raises:
-        KeyError: a weight that tells a size is absent.
+        KeyError: a weight that a size is read from is absent.
     """
     channels = weights["front.conv1.weight"].shape[0]
     embedding_dim, num_statistics = weights["embedding.weight"].shape
-    pooling = "tstp"
-    if "pool.hidden.weight" in weights:
-        pooling = "asp" if "pool.context.weight" in weights else "asp-local"
     groups = [f"front.layer{group}." for group in range(1, 5)]
     return {
         "num_mels": num_statistics // (2 * channels),
         "channels": channels,
         "blocks": [len({n.split(".")[2] for n in weights if n.startswith(group)}) for group in groups],
         "embedding_dim": embedding_dim,
-        "pooling": pooling,
+        "pooling": pooling_of(weights),
     }

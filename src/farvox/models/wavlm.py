@@ -1,6 +1,6 @@
 """WavLM in the place of mel filters (Chen et al., 2110.13900), with ECAPA-TDNN behind it.
 
-WavLM comes through the library ``transformers`` (the extra ``ssl``). What ECAPA hears is the sum of the
+WavLM comes through the library ``transformers`` (the extra ``ssl``). The input of ECAPA is the sum of the
 hidden layers with learned weights (as in SUPERB, 2105.01051, and in the WavLM paper's speaker verification),
 a frame every 20 ms, brought to zero mean and unit deviation over the utterance.
 
@@ -52,8 +52,8 @@ class WavlmEcapa(EmbeddingNetwork):
         wavlm: a new WavLM's `FIELDS` (those left out are WavLM Base's), or a pretrained one: a folder with
             ``config.json`` and ``model.safetensors``, or the name of such a repository on huggingface.co,
             ``ORG/NAME`` or ``ORG/NAME@REVISION``.
-        tune: whether WavLM is trained along; otherwise it stays as it is, bit by bit, and never drops out.
-        tune_extractor: whether its convolutions are trained too; they hardly ever need to be.
+        tune: train WavLM too; otherwise it stays as it is, bit by bit, and has no dropout.
+        tune_extractor: train its convolutions too; they hardly ever need it.
         channels: see `EcapaTdnn`, as are all that follow.
         aggregate_channels: likewise.
         embedding_dim: likewise.
@@ -86,8 +86,21 @@ class WavlmEcapa(EmbeddingNetwork):
         if tune_extractor and not tune:
             raise ModelError("tune_extractor = true needs tune = true: a frozen WavLM is frozen as a whole")
         folder = find_pretrained(wavlm) if isinstance(wavlm, str) else None
-        sizes = _read_sizes(folder) if folder else _known(wavlm or {})  # type: ignore[arg-type]
-        backbone = _build_wavlm(sizes)
+        sizes = _read_sizes(folder) if folder else wavlm or {}
+        if not isinstance(sizes, Mapping):
+            raise ModelError(
+                f"wavlm = {sizes!r}: give a table of sizes, a folder or a name of huggingface.co"
+            )
+        for key in sizes:
+            if key not in FIELDS:
+                near = difflib.get_close_matches(key, FIELDS, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(FIELDS)}"
+                raise ModelError(f"wavlm has no field '{key}'; {hint}")
+        library = _require("transformers")
+        try:
+            backbone = library.WavLMModel(library.WavLMConfig(**sizes, **_FIXED))
+        except Exception as error:  # which kind it is depends on the version of the library
+            raise ModelError(f"no WavLM can be built with {dict(sizes)}: {error}") from error
         config = backbone.config
         samples = samples_for(2, config.conv_kernel, config.conv_stride)
         super().__init__(
@@ -95,7 +108,8 @@ class WavlmEcapa(EmbeddingNetwork):
         )
         if folder:
             _load_pretrained(backbone, folder / _WEIGHTS)
-        self.sizes = {name: _plain(getattr(config, name)) for name in FIELDS}
+        values = {name: getattr(config, name) for name in FIELDS}
+        self.sizes = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
         self.tune = tune
         self.backbone = backbone.requires_grad_(tune)
         if not tune_extractor:
@@ -121,19 +135,23 @@ class WavlmEcapa(EmbeddingNetwork):
         weights_L = fn.softmax(self.layer_weights_L, dim=0)
         mixed_BFD = sum(weight * layer for weight, layer in zip(weights_L, layers, strict=True))
         assert isinstance(mixed_BFD, Tensor)
-        emb_BE: Tensor = self.ecapa(_levelled(mixed_BFD))
+        with torch.autocast(mixed_BFD.device.type, enabled=False):  # zero mean and unit deviation over time
+            centred_BFD = mixed_BFD.float() - mixed_BFD.float().mean(dim=1, keepdim=True)
+            normed_BFD = centred_BFD * torch.rsqrt(centred_BFD.square().mean(dim=1, keepdim=True) + 1e-5)
+        emb_BE: Tensor = self.ecapa(normed_BFD)
         return emb_BE
 
     def kwargs_to_save(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """With the sizes of WavLM instead of where it came from: a saved model needs no other to load."""
+        """With the sizes of WavLM in place of its source, so that a saved model needs no other to load."""
         return {**kwargs, "wavlm": self.sizes}
 
 
 def hidden_layers(backbone: Any, wav_BT: Tensor) -> list[Tensor]:
-    """What WavLM's transformer hears and what each of its layers makes of it.
+    """The input of WavLM's transformer and the output of each of its layers.
 
-    They are transformers' ``hidden_states`` (gathered there by hooks, and extraction has several threads);
-    the last is also normalised where the transformer ends in a layer norm (WavLM Large), which so is in use.
+    They are transformers' ``hidden_states``, which hooks gather there, and extraction has several threads.
+    The last is also normalised where the transformer ends in a layer norm (WavLM Large), so that the norm is
+    in use.
 
     Args:
         backbone: a ``WavLMModel``.
@@ -143,15 +161,15 @@ def hidden_layers(backbone: Any, wav_BT: Tensor) -> list[Tensor]:
         L layers BFD, one more than the transformer has.
     """
     encoder = backbone.encoder
-    levelled_last = backbone.config.do_stable_layer_norm  # WavLM Large
+    has_last_norm = backbone.config.do_stable_layer_norm  # WavLM Large
     x_BFD, _ = backbone.feature_projection(backbone.feature_extractor(wav_BT).transpose(1, 2))
     x_BFD = x_BFD + encoder.pos_conv_embed(x_BFD)
-    x_BFD = encoder.dropout(x_BFD if levelled_last else encoder.layer_norm(x_BFD))
+    x_BFD = encoder.dropout(x_BFD if has_last_norm else encoder.layer_norm(x_BFD))
     layers, position_bias = [x_BFD], None
     for number, layer in enumerate(encoder.layers):
         x_BFD, position_bias = layer(x_BFD, position_bias=position_bias, index=number)
         layers.append(x_BFD)
-    if levelled_last:
+    if has_last_norm:
         layers[-1] = encoder.layer_norm(layers[-1])
     return layers
 
@@ -191,18 +209,9 @@ def find_pretrained(name: str) -> Path:
 
 
 _REMEDY = (
-    "weights are read as safetensors only: make a folder of them where the pickled ones are trusted, with "
-    "WavLMModel.from_pretrained(NAME).save_pretrained(FOLDER), and give that"
+    "weights are read as safetensors only: where you trust the pickled ones, make a folder of safetensors "
+    "with WavLMModel.from_pretrained(NAME).save_pretrained(FOLDER), and give that folder"
 )
-
-
-def _build_wavlm(sizes: Mapping[str, Any]) -> Any:
-    """A ``WavLMModel`` with fresh weights."""
-    library = _require("transformers")
-    try:
-        return library.WavLMModel(library.WavLMConfig(**sizes, **_FIXED))
-    except Exception as error:  # which kind it is depends on the version of the library
-        raise ModelError(f"no WavLM can be built with {dict(sizes)}: {error}") from error
 
 
 def _require(name: str) -> Any:
@@ -212,18 +221,8 @@ def _require(name: str) -> Any:
         raise MissingExtraError(f"WavLM needs {name}: pip install 'farvox[ssl]'") from error
 
 
-def _known(sizes: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(sizes, Mapping):
-        raise ModelError(f"wavlm = {sizes!r}: give a table of sizes, a folder or a name of huggingface.co")
-    for key in sizes:
-        if key not in FIELDS:
-            near = difflib.get_close_matches(key, FIELDS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(FIELDS)}"
-            raise ModelError(f"wavlm has no field '{key}'; {hint}")
-    return dict(sizes)
-
-
 def _read_sizes(folder: Path) -> dict[str, Any]:
+    """The `FIELDS` of a pretrained WavLM's ``config.json``."""
     path = folder / _CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -235,7 +234,10 @@ def _read_sizes(folder: Path) -> dict[str, Any]:
 
 
 def _load_pretrained(backbone: Any, path: Path) -> None:
-    """Fill ``backbone`` from a safetensors file; what belongs to a head or to pre-training is left aside."""
+    """Fill ``backbone`` from a safetensors file; weights of a head or of pre-training are left aside.
+
+    Names may begin with that of a model around WavLM, and a weight norm may have torch's old names.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -243,7 +245,11 @@ def _load_pretrained(backbone: Any, path: Path) -> None:
         theirs = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read as weights: {error}") from error
-    weights = {_own_name(name): tensor for name, tensor in theirs.items()}
+    weights = {}
+    for name, tensor in theirs.items():
+        for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
+            name = re.sub(rf"\.conv\.{old}$", f".conv.parametrizations.weight.{new}", name)
+        weights[name.removeprefix("wavlm.")] = tensor
     wanted = backbone.state_dict()
     wrong = [name for name in wanted if name not in weights or weights[name].shape != wanted[name].shape] or [
         name for name in wanted if not torch.isfinite(weights[name]).all()
@@ -254,22 +260,3 @@ def _load_pretrained(backbone: Any, path: Path) -> None:
             f"missing, of another shape or not finite, {wrong[0]} for one"
         )
     backbone.load_state_dict({name: weights[name] for name in wanted})
-
-
-def _own_name(name: str) -> str:
-    """A weight's name without the model around WavLM, and with torch's present name of a weight norm."""
-    name = name.removeprefix("wavlm.")
-    for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
-        name = re.sub(rf"\.conv\.{old}$", f".conv.parametrizations.weight.{new}", name)
-    return name
-
-
-def _levelled(x_BFD: Tensor) -> Tensor:
-    """Zero mean and unit deviation over time of every feature, in float32."""
-    with torch.autocast(x_BFD.device.type, enabled=False):
-        centred_BFD = x_BFD.float() - x_BFD.float().mean(dim=1, keepdim=True)
-        return centred_BFD * torch.rsqrt(centred_BFD.square().mean(dim=1, keepdim=True) + 1e-5)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from farvox.models.frames import FrameConv, FrameNorm, cat_channels, chunk_channels
+from farvox.models.base import FrameConv, FrameNorm, cat_channels, chunk_channels
 from farvox.models.registry import build_model
 
 
