@@ -16,8 +16,7 @@ from hypothesis import settings
 
 from farvox.audio.files import write_audio
 from farvox.datadir.kaldi import Utterance, write_data_dir
-from farvox.synthetic.phones import draw_sentence
-from farvox.synthetic.voice import draw_voice, synthesise
+from farvox.synthetic.voice import draw_sentence, draw_voice, synthesise
 
 settings.register_profile("farvox", deadline=None)  # a busy machine makes no test fail
 settings.load_profile("farvox")

@@ -7,8 +7,7 @@ from farvox.errors import AudioError
 from farvox.farfield.arrays import circular_array
 from farvox.farfield.beamform import delay_and_sum, energy_masks, estimate_delays, mvdr
 from farvox.farfield.rooms import Room, simulate_rirs
-from farvox.synthetic.phones import draw_sentence
-from farvox.synthetic.voice import draw_voice, synthesise
+from farvox.synthetic.voice import draw_sentence, draw_voice, synthesise
 
 pytest.importorskip("pyroomacoustics", reason="needs the extra sim")
 

@@ -8,8 +8,7 @@ from farvox.errors import AudioError, MissingExtraError
 from farvox.farfield.arrays import circular_array
 from farvox.farfield.dereverb import dereverberate
 from farvox.farfield.rooms import Room, simulate_rirs
-from farvox.synthetic.phones import draw_sentence
-from farvox.synthetic.voice import draw_voice, synthesise
+from farvox.synthetic.voice import draw_sentence, draw_voice, synthesise
 
 pytest.importorskip("nara_wpe", reason="needs the extra wpe")
 

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from farvox.synthetic.phones import draw_sentence
-from farvox.synthetic.voice import draw_voice, synthesise
+from farvox.synthetic.voice import draw_sentence, draw_voice, synthesise
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src/farvox"

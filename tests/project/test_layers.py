@@ -20,8 +20,7 @@ LAYERS = (
 APART = {"corpora", "synthetic", "features", "augment", "models", "metrics"}
 # Imports that still go up; each is on the way out.
 KNOWN = {
-    ("farfield", "synthetic"),
-    ("training", "pipelines"), ("zoo", "synthetic"), ("synthetic", "corpora"),
+    ("training", "pipelines"), ("zoo", "synthetic"),
 }  # fmt: skip
 WITHOUT_TORCH = {
     "__init__", "__main__", "errors", "rng", "cache", "progress", "atomic", "jobs", "options",

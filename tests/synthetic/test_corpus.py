@@ -10,8 +10,7 @@ from farvox.audio.files import read_audio
 from farvox.corpora.himia import prepare_himia
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import CorpusError, FarvoxError
-from farvox.synthetic.corpus import prepare_synthetic
-from farvox.synthetic.spec import Spec, parse_spec
+from farvox.synthetic.corpus import Spec, parse_spec, prepare_synthetic
 
 SMALLEST = (
     "tiny,train_speakers=3,dev_speakers=2,test_speakers=2,train_takes=1,dev_takes=2,test_takes=2,"

@@ -3,8 +3,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from farvox.synthetic.phones import PHONES, draw_sentence, make_lexicon
-from farvox.synthetic.voice import SAMPLE_RATE, draw_occasion, draw_voice, synthesise
+from farvox.synthetic.voice import (
+    PHONES,
+    SAMPLE_RATE,
+    draw_occasion,
+    draw_sentence,
+    draw_voice,
+    make_lexicon,
+    synthesise,
+)
 
 
 def steady_vowel(seed=1, **changes):

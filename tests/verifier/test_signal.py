@@ -16,8 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from farvox.audio.files import Wave, read_channels, resample
 from farvox.errors import AudioError, FarvoxError, NoSpeechError, TooShortError
-from farvox.synthetic.phones import draw_sentence
-from farvox.synthetic.voice import draw_voice, synthesise
+from farvox.synthetic.voice import draw_sentence, draw_voice, synthesise
 from farvox.verifier.signal import Signal, clipped_share, read_signal
 
 RATE = 16000

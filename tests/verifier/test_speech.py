@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from farvox.audio.files import Wave, read_audio, resample
 from farvox.farfield.mixing import add_noise, convolve_rir
-from farvox.synthetic.phones import draw_sentence
-from farvox.synthetic.voice import draw_voice, synthesise
+from farvox.synthetic.voice import draw_sentence, draw_voice, synthesise
 from farvox.verifier import speech as detectors
 from farvox.verifier.speech import (
     ENOUGH_SECONDS,

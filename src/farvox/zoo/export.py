@@ -33,8 +33,7 @@ from farvox.errors import MissingExtraError, ModelError
 from farvox.features.fbank import FfsvcMel, KaldiFbank, SpeechBrainFbank
 from farvox.features.kiss import KissPower
 from farvox.rng import rng_for
-from farvox.synthetic.phones import draw_sentence
-from farvox.synthetic.voice import SAMPLE_RATE, draw_voice, synthesise
+from farvox.synthetic.voice import SAMPLE_RATE, draw_sentence, draw_voice, synthesise
 from farvox.zoo.card import Card
 from farvox.zoo.find import ONNX_SUFFIX
 from farvox.zoo.model import Model

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from farvox.farfield.noises import KINDS, draw_noise
+from farvox.synthetic.studio import NOISES, draw_noise
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NOISES)
 def test_noise_has_its_length_and_level_and_is_set_by_its_stream(kind):
     once, again, other = (draw_noise(kind, 1.0, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert once.shape == (16000,)
