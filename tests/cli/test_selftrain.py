@@ -96,7 +96,7 @@ def test_a_trial_list_that_is_added_later_is_evaluated_in_every_round(recipe, tm
     assert (tmp_path / "exp/round-1/done.txt").read_text().split().count("evaluate") == 1
 
 
-@pytest.mark.parametrize("stage", ["farvox.cli.extract.extract_to", "farvox.cli.train.train_recipe"])
+@pytest.mark.parametrize("stage", ["farvox.pipelines.selftrain.extract", "farvox.pipelines.selftrain.train"])
 def test_an_interruption_costs_only_the_stage_it_falls_into(stage, recipe, tmp_path, monkeypatch):
     """The second call of a stage is ended as Ctrl-C would."""
     import importlib

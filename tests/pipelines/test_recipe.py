@@ -32,9 +32,15 @@ recipes = st.fixed_dictionaries(
             },
         ),
         "optim": st.fixed_dictionaries({}, optional={"lr": st.floats(0, 1), "sync_batchnorm": st.booleans()}),
-        "adapt": st.lists(st.fixed_dictionaries({"name": words, "set": tables}), max_size=2),
+        "adapt": st.lists(
+            st.fixed_dictionaries({"name": keys, "set": tables}),
+            max_size=2,
+            unique_by=lambda each: each["name"],
+        ),
         "evaluate": st.lists(
-            st.fixed_dictionaries(dict.fromkeys(("name", "data", "trials"), words)), max_size=2
+            st.fixed_dictionaries({"name": keys, "data": words, "trials": words}),
+            max_size=2,
+            unique_by=lambda each: each["name"],
         ),
     },
 )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
@@ -38,25 +37,9 @@ def cluster(
     refuse_plot_name(plot)
     from farvox.pipelines.cluster import cluster as run_clustering
     from farvox.progress import to_stderr
+    from farvox.report.text import cluster_lines
 
     facts = run_clustering(
         embeddings, out, clustering, data=data, truth=truth, seed=seed, plot=plot, note=to_stderr
     )
-    print("\n".join(summary(facts)))
-
-
-def summary(facts: Mapping[str, Any]) -> list[str]:
-    """The results of a clustering as lines."""
-    lines = [
-        f"clusters  {facts['clusters']:,}  (intra-class cosine {facts['wccs']:.4f})",
-        f"kept      {facts['kept']:,} of {facts['utterances']:,} utterances",
-    ]
-    if facts["at_edge"]:
-        lines.append("          the elbow is at the edge of the range: try a wider one")
-    if truth := facts["truth"]:
-        lines.append(
-            f"truth     {truth['speakers']:,} speakers; all: NMI {truth['nmi']:.4f}, "
-            f"purity {truth['purity']:.4f}; kept: NMI {truth['kept_nmi']:.4f}, "
-            f"purity {truth['kept_purity']:.4f}"
-        )
-    return lines
+    print("\n".join(cluster_lines(facts)))

@@ -31,7 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "rirs": ("farvox.cli.simulate:rirs", "make a bank of room impulse responses"),
     "noises": ("farvox.cli.simulate:noises", "make noise from the pauses of recordings"),
     "simulate": ("farvox.cli.simulate:simulate", "make far-field copies of a data dir"),
-    "train": ("farvox.cli.train:train", "train or fine-tune a model from a recipe"),
+    "train": ("farvox.cli.recipes:train", "train or fine-tune a model from a recipe"),
     "average": ("farvox.cli.models:average", "average the weights of several models"),
     "extract": ("farvox.cli.extract:extract", "turn a data dir into embeddings"),
     "cluster": ("farvox.cli.embed:cluster", "find the speakers of embeddings that nobody labelled"),
@@ -52,8 +52,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "import": ("farvox.cli.models:import_checkpoint", "convert a foreign checkpoint"),
     "models": ("farvox.cli.models:models", "list the pretrained models and the network architectures"),
     "recipes": ("farvox.cli.recipes:recipes", "list the recipes that come with farvox"),
-    "selftrain": ("farvox.cli.selftrain:selftrain", "rounds of clustering and training on the clusters"),
-    "run": ("farvox.cli.run:run", "run the stages of a recipe one after the other"),
+    "selftrain": ("farvox.cli.recipes:selftrain", "rounds of clustering and training on the clusters"),
+    "run": ("farvox.cli.recipes:run", "run the stages of a recipe one after the other"),
 }
 
 ANSWERS = ("verify", "identify")

@@ -1,14 +1,103 @@
-"""Recipes on the command line: ``farvox recipes``, and words that change a recipe."""
+"""The verbs about recipes: train, run, selftrain, recipes."""
 
 from __future__ import annotations
 
+import argparse
+import os
+import sys
+import textwrap
 import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from farvox.errors import RecipeError, UsageError
-from farvox.options import Table, from_table, merge
-from farvox.pipelines.recipe import Recipe, find_recipe, read_recipe, read_toml, recipe_names
+from farvox.options import Table, described, from_table, merge
+from farvox.pipelines.recipe import (
+    Recipe,
+    default_run_dir,
+    find_recipe,
+    read_recipe,
+    read_toml,
+    recipe_names,
+)
+from farvox.progress import to_stderr, to_stdout
+
+STAGES = ("prepare", "train", "adapt", "extract", "score", "evaluate")
+
+
+def train(words: Sequence[str]) -> int:
+    """``farvox train RECIPE [--run-dir DIR] [--gpus N] [--no-resume] [--field.name VALUE ...]``."""
+    parser = _parser(
+        "train",
+        "Train or fine-tune a model from a recipe. A run dir that holds checkpoints of the same recipe is "
+        "continued after the last one. For many nodes: torchrun ... -m farvox train RECIPE.",
+    )
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="start N processes on this machine")
+    parser.add_argument(
+        "--no-resume", action="store_true", help="refuse a run dir that already holds checkpoints"
+    )
+    options, recipe, run_dir = _read(parser, words)
+    rank = os.environ.get("RANK")
+    if options.gpus > 1 and rank is None:
+        from farvox.training.launch import launch_ranks
+
+        if recipe.init.model:
+            from farvox.zoo import find_model
+
+            find_model(recipe.init.model)  # fetched once, if need be, and not by every rank
+        return launch_ranks([sys.executable, "-m", "farvox", "train", *words], options.gpus)
+    from farvox.pipelines.train import train as run_training
+
+    folder = run_training(recipe, run_dir, resume=not options.no_resume)
+    if rank in (None, "0"):
+        print(f"model: {folder}")
+    return 0
+
+
+def run(words: Sequence[str]) -> int:
+    """``farvox run RECIPE [--from STAGE] [--to STAGE] [--run-dir DIR] [--field.name VALUE ...]``."""
+    parser = _parser(
+        "run", f"Run the stages of a recipe: {' '.join(STAGES)}. Training resumes where it stopped."
+    )
+    parser.add_argument("--from", dest="first", choices=STAGES, default="prepare", help="first stage")
+    parser.add_argument("--to", dest="last", choices=STAGES, default="evaluate", help="last stage")
+    options, recipe, root = _read(parser, words)
+    from farvox.cli.main import main
+    from farvox.pipelines.run import run as run_recipe
+
+    print(f"recipe {find_recipe(options.recipe)}, results in {root}", flush=True)
+    run_recipe(
+        recipe,
+        root,
+        first=options.first,
+        last=options.last,
+        note=to_stdout,
+        progress=to_stderr,
+        run_verb=main,
+    )
+    return 0
+
+
+def selftrain(words: Sequence[str]) -> int:
+    """``farvox selftrain RECIPE [--run-dir DIR] [--field.name VALUE ...]``."""
+    parser = _parser(
+        "selftrain",
+        "Rounds of: extract the unlabelled speech, cluster it, train on the clusters as if they were "
+        "speakers, evaluate. A run that was interrupted goes on where it stopped.",
+    )
+    options, recipe, root = _read(parser, words)
+    from farvox.cli.main import main
+    from farvox.pipelines.selftrain import selftrain as run_rounds
+
+    print(f"recipe {find_recipe(options.recipe)}, results in {root}", flush=True)
+    model = run_rounds(recipe, root, note=to_stdout, progress=to_stderr, run_verb=main)
+    print(f"model: {model}")
+    return 0
+
+
+for verb in (train, run, selftrain):
+    verb.parses_its_own_words = True  # type: ignore[attr-defined]
 
 
 def recipes() -> int:
@@ -63,3 +152,31 @@ def parse_overrides(words: Sequence[str]) -> Table:
             leaf = {key: leaf}
         table = merge(table, leaf)
     return table
+
+
+def _read(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[argparse.Namespace, Recipe, Path]:
+    """The options of a verb, the recipe that it names, changed by the other words, and its run dir."""
+    options, overrides = parser.parse_known_args(list(words))
+    recipe = load_recipe(options.recipe, overrides)
+    return options, recipe, Path(options.run_dir or recipe.run_dir or default_run_dir(options.recipe))
+
+
+def _parser(verb: str, description: str) -> argparse.ArgumentParser:
+    """The parser of a verb that takes a recipe; its help explains every field of one."""
+    fields = []
+    for name, default, doc in described(Recipe):
+        if name not in ("adapt", "evaluate", "prepare"):
+            shown = f"{doc} (default: {default})" if default else doc
+            fields.append(
+                f"  --{name}\n{textwrap.fill(shown, 100, initial_indent=' ' * 6, subsequent_indent=' ' * 6)}"
+            )
+    parser = argparse.ArgumentParser(
+        prog=f"farvox {verb}",
+        description=textwrap.fill(description, 100),
+        epilog="fields of a recipe, each set with --field.name VALUE (TOML values):\n\n" + "\n".join(fields),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, or a name that 'farvox recipes' lists")
+    parser.add_argument("--run-dir", metavar="DIR", help="where results go (default: exp/<recipe>)")
+    return parser

@@ -18,7 +18,7 @@ import tomli_w
 
 import farvox
 from farvox.clustering import ClusterOptions
-from farvox.errors import RecipeError
+from farvox.errors import RecipeError, UsageError
 from farvox.options import (
     Above,
     AtLeast,
@@ -112,6 +112,19 @@ class Recipe(TrainOptions):
     """Further trainings that start from the first."""
     evaluate: tuple[EvaluateTable, ...] = ()
     """Trial lists that every trained model is evaluated on."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for table, names, taken in (
+            ("adapt", [each.name for each in self.adapt], {"train", "pre-trained"}),
+            ("evaluate", [each.name for each in self.evaluate], set()),
+        ):
+            for name in names:
+                if not name.strip(". ") or "/" in name or name in taken or names.count(name) > 1:
+                    raise UsageError(f"[[{table}]] name = '{name}': give each a name of its own, without '/'")
+        for each in self.evaluate:
+            if each.conditions and not each.by:
+                raise UsageError(f"[[evaluate]] {each.name}: conditions are for by, which names none")
 
 
 def recipe_root() -> Path:

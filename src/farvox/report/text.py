@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -51,3 +51,20 @@ def interval_lines(table: dict[str, Any]) -> list[str]:
 def span(interval: tuple[float, float], form: str) -> str:
     """An interval as ``low to high``."""
     return f"{interval[0]:{form}} to {interval[1]:{form}}"
+
+
+def cluster_lines(facts: Mapping[str, Any]) -> list[str]:
+    """The results of a clustering as lines."""
+    lines = [
+        f"clusters  {facts['clusters']:,}  (intra-class cosine {facts['wccs']:.4f})",
+        f"kept      {facts['kept']:,} of {facts['utterances']:,} utterances",
+    ]
+    if facts["at_edge"]:
+        lines.append("          the elbow is at the edge of the range: try a wider one")
+    if truth := facts["truth"]:
+        lines.append(
+            f"truth     {truth['speakers']:,} speakers; all: NMI {truth['nmi']:.4f}, "
+            f"purity {truth['purity']:.4f}; kept: NMI {truth['kept_nmi']:.4f}, "
+            f"purity {truth['kept_purity']:.4f}"
+        )
+    return lines

@@ -3,7 +3,7 @@
 import pytest
 
 from farvox.errors import DataDirError
-from farvox.pipelines.rounds import Round, labels_of, table_of_rounds
+from farvox.pipelines.selftrain import Round, labels_of, table_of_rounds
 
 
 def test_a_round_remembers_what_is_done_and_what_it_came_to(tmp_path):

@@ -1,0 +1,252 @@
+"""A whole recipe: its data, its trainings, and every trained system on every trial list.
+
+``prepare`` runs the recipe's data verbs, ``train`` the pre-training, ``adapt`` every further training,
+``extract``, ``score`` and ``evaluate`` take every trained system over every trial list and end in one
+table and a report.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from farvox.atomic import write_text
+from farvox.errors import RecipeError
+from farvox.options import from_table, merge, taken_from, to_table
+from farvox.pipelines.evaluate import EvaluateOptions, evaluate_conditions
+from farvox.pipelines.extract import extract
+from farvox.pipelines.recipe import EvaluateTable, Recipe
+from farvox.pipelines.score import ScoreOptions, Scores, score
+from farvox.pipelines.train import train
+from farvox.progress import Note, silent
+from farvox.report.text import aligned, condition_rows
+
+if TYPE_CHECKING:
+    from farvox.report.plots import ScoreSet
+    from farvox.zoo import Embedder
+
+STAGES = ("prepare", "train", "adapt", "extract", "score", "evaluate")
+DATA_VERBS = ("prepare", "check", "combine", "subset", "trials", "enhance", "rirs", "noises", "simulate")
+QUALITY_RULES = ("best", "weighted")
+"""Channel rules that need the quality of each recording."""
+
+RunVerb = Callable[[Sequence[str]], int]
+"""Runs a data verb by the words of its command line; returns its exit status."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One trained model of the run: a row of the table."""
+
+    name: str
+    recipe: Recipe
+    run_dir: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The systems and trial lists of a recipe, and the place of every result."""
+
+    recipe: Recipe
+    root: Path
+
+    @property
+    def systems(self) -> list[System]:
+        """The pre-trained model, then every adapted one."""
+        systems = [System("pre-trained", self.recipe, self.root / "train")]
+        for adapt in self.recipe.adapt:
+            table = merge(to_table(self.recipe), {"init": {"model": str(self.root / "train")}})
+            table = merge({**table, "adapt": [], "features": {}}, adapt.set)
+            recipe = from_table(Recipe, table, f"[[adapt]] {adapt.name}")
+            systems.append(System(adapt.name, recipe, self.root / adapt.name))
+        return systems
+
+    @property
+    def dirs(self) -> dict[Path, bool]:
+        """Every data dir that is extracted, and True where the quality of its recordings is needed."""
+        evaluate = self.recipe.evaluate
+        names = [e.data for e in evaluate] + [data for e in evaluate for data in e.dirs]
+        return dict.fromkeys(names, False) | {e.data: True for e in evaluate if e.channels in QUALITY_RULES}
+
+    def embeddings(self, system: System, data: Path) -> Path:
+        """The folder of a data dir's embeddings by a system; dirs of one name are numbered."""
+        same = [each for each in self.dirs if each.name == data.name]
+        number = f"-{same.index(data) + 1}" if len(same) > 1 else ""
+        return system.run_dir / "embeddings" / f"{data.name}{number}"
+
+    def scores(self, system: System, evaluate: EvaluateTable) -> Path:
+        """The scores of a trial list by a system."""
+        return system.run_dir / "scores" / f"{evaluate.name}.txt"
+
+    def trials(self, system: System, evaluate: EvaluateTable) -> Path:
+        """The list that these scores belong to: with ``expand`` one of single channels, beside them."""
+        expanded = system.run_dir / "scores" / f"{evaluate.name}.trials"
+        return expanded if evaluate.channels == "expand" else evaluate.trials
+
+
+def run(
+    recipe: Recipe,
+    root: str | Path,
+    *,
+    first: str = "prepare",
+    last: str = "evaluate",
+    note: Note = silent,
+    progress: Note = silent,
+    run_verb: RunVerb | None = None,
+) -> None:
+    """Run the stages of a recipe one after the other; training resumes where it stopped.
+
+    Args:
+        recipe: see `farvox.pipelines.recipe.read_recipe`.
+        root: folder of all results.
+        first: one of `STAGES`.
+        last: the same, not before ``first``.
+        note: called with each line of the results: stages, tables, the path of the report.
+        progress: called with lines on what is read and written meanwhile.
+        run_verb: runs a data verb; a process of its own by default.
+
+    Raises:
+        RecipeError: the stages are out of order, or something that the recipe names is missing.
+    """
+    if STAGES.index(first) > STAGES.index(last):
+        raise RecipeError(f"--from {first} comes after --to {last}; the order is {' '.join(STAGES)}")
+    plan = Plan(recipe, Path(root))
+    for stage in STAGES[STAGES.index(first) : STAGES.index(last) + 1]:
+        note(f"\n== {stage}")
+        if stage == "prepare":
+            prepare(plan, note, run_verb)
+        elif stage == "train":
+            for evaluate in recipe.evaluate:  # something to evaluate on in the end
+                files = [each / "wav.scp" for each in evaluate.dirs]
+                for path in (*files, evaluate.trials, evaluate.enrol_map, evaluate.test_map):
+                    if path and not path.is_file():
+                        raise RecipeError(f"[[evaluate]] {evaluate.name}: {path} is not there")
+            train(recipe, plan.systems[0].run_dir)
+        elif stage == "adapt":
+            for system in plan.systems[1:]:
+                note(f"-- {system.name}")
+                train(system.recipe, system.run_dir)
+        elif stage == "extract":
+            from farvox.zoo import open_embedder
+
+            for system in plan.systems:
+                extract_for(plan, system, open_embedder(system.run_dir, system.recipe.device), note, progress)
+        elif stage == "score":
+            for system in plan.systems:
+                score_for(plan, system, progress)
+        elif recipe.evaluate:
+            _evaluate(plan, note)
+        else:
+            note("the recipe has no [[evaluate]]: nothing to show")
+
+
+def prepare(plan: Plan, note: Note, run_verb: RunVerb | None = None) -> None:
+    """Run the recipe's data verbs; a line that was run before in this run dir is not run again."""
+    record = plan.root / "prepared.txt"
+    done = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
+    for line in plan.recipe.prepare:
+        words = shlex.split(line)
+        if not words or words[0] not in DATA_VERBS:
+            raise RecipeError(f"prepare: '{line}' does not begin with one of {', '.join(DATA_VERBS)}")
+        if line in done:
+            note(f"already done (listed in {record}): farvox {line}")
+            continue
+        note(f"farvox {line}")
+        command = [sys.executable, "-m", "farvox", *words]
+        if run_verb(words) if run_verb else subprocess.run(command).returncode:
+            raise RecipeError(f"prepare: 'farvox {line}' failed")
+        done.append(line)
+        write_text(record, "\n".join(done) + "\n")
+
+
+def extract_for(plan: Plan, system: System, embedder: Embedder, note: Note, progress: Note) -> None:
+    """The embeddings by one system of every data dir that is evaluated on, centred or normalised by."""
+    from farvox.datadir.kaldi import DataDir
+
+    for data, quality in plan.dirs.items():
+        note(f"{system.name}: {data}")
+        extract(
+            embedder,
+            DataDir.open(data),
+            quality=quality,
+            out=plan.embeddings(system, data),
+            note=progress,
+        )
+
+
+def score_for(plan: Plan, system: System, progress: Note) -> None:
+    """Score every trial list by one system."""
+    for evaluate in plan.recipe.evaluate:
+        out, scored = plan.scores(system, evaluate), plan.trials(system, evaluate)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        options = taken_from(
+            ScoreOptions,
+            evaluate,
+            centre=plan.embeddings(system, evaluate.centre) if evaluate.centre else None,
+            cohort=plan.embeddings(system, evaluate.cohort) if evaluate.cohort else None,
+        )
+        score(
+            evaluate.trials,
+            [plan.embeddings(system, evaluate.data)],
+            options,
+            out=out,
+            out_trials=scored if evaluate.channels == "expand" else None,
+            note=progress,
+        )
+
+
+def score_set(plan: Plan, system: System, evaluate: EvaluateTable) -> ScoreSet:
+    """The scores of a system on a trial list, with the labels.
+
+    Raises:
+        RecipeError: the trial list has no labels.
+    """
+    from farvox.report.plots import ScoreSet
+
+    scored = Scores.read(plan.trials(system, evaluate), plan.scores(system, evaluate))
+    if scored.trials.target is None:
+        raise RecipeError(
+            f"{evaluate.trials} has no labels: '{evaluate.name}' can be scored, but not evaluated"
+        )
+    return ScoreSet(system.name, scored.values, scored.trials.target)
+
+
+def _evaluate(plan: Plan, note: Note) -> None:
+    """One table of figures, one for each list that is looked at by conditions, and the report."""
+    from farvox.metrics.detection import detection_error
+    from farvox.report.page import write_report
+
+    recipe, systems = plan.recipe, plan.systems
+    trial_lists = {e.name: [score_set(plan, system, e) for system in systems] for e in recipe.evaluate}
+    width = max(len(system.name) for system in systems)
+    note(" " * width + "".join(f"  {name:>22}" for name in trial_lists))
+    note(" " * width + f"  {'EER      minDCF':>22}" * len(trial_lists))
+    for row, system in enumerate(systems):
+        figures = [detection_error(found[row].scores, found[row].target) for found in trial_lists.values()]
+        cells = (f"  {100 * each.eer:>11.2f} %   {each.min_dcf:.4f}" for each in figures)
+        note(f"{system.name:<{width}}{''.join(cells)}")
+    by_condition: dict[str, list[list[str]]] = {}
+    for evaluate in (each for each in recipe.evaluate if each.by):
+        options = EvaluateOptions(by=evaluate.by, conditions=evaluate.conditions or (evaluate.data,))
+        rows = by_condition.setdefault(f"{evaluate.name} by {', '.join(evaluate.by)}", [])
+        for system in systems:
+            scored = Scores.read(plan.trials(system, evaluate), plan.scores(system, evaluate))
+            head, *cells_of = condition_rows(evaluate_conditions(scored, options))
+            rows += [] if rows else [["system", *head]]
+            rows += [[system.name, *cell] for cell in cells_of]
+    for heading, rows in by_condition.items():
+        note("\n".join(["", heading, *aligned(rows)]))
+    path = write_report(
+        plan.root / "report.html",
+        recipe.title or "farvox",
+        trial_lists,
+        notes=recipe.notes,
+        tables=by_condition,
+    )
+    for line in (*recipe.notes, f"report: {path}"):
+        note(line)

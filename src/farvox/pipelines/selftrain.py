@@ -1,0 +1,341 @@
+"""Self-training: rounds of extracting unlabelled speech, clustering it, and training on the clusters.
+
+A run dir holds ``round-0`` (the first model, evaluated) and ``round-1``, ``round-2``, ...; in each of them
+``done.txt`` lists the finished stages, so that a run which was interrupted goes on with the next one.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from farvox.atomic import write_json, write_text
+from farvox.clustering import ClusterOptions
+from farvox.datadir.embeddings import EmbeddingSet
+from farvox.datadir.kaldi import DataDir, read_table
+from farvox.errors import DataDirError, RecipeError
+from farvox.options import from_table, merge, taken_from, to_table
+from farvox.pipelines.cluster import label
+from farvox.pipelines.extract import extract
+from farvox.pipelines.recipe import Recipe, recipe_to_toml
+from farvox.pipelines.run import Plan, RunVerb, System, extract_for, prepare, score_for, score_set
+from farvox.pipelines.train import train
+from farvox.progress import Note, silent
+from farvox.report.text import cluster_lines
+
+FREE = (
+    "title", "notes", "run_dir", "device", "threads", "paths", "prepare", "evaluate", "adapt", "log",
+    "validate",
+)  # fmt: skip
+"""Tables of the recipe that may change when a run is continued."""
+FREE_HERE = ("rounds", "stable", "truth")
+"""Fields of ``[selftrain]`` that may."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """The folder of one round.
+
+    Attributes:
+        number: 0 is the first model as it came.
+        path: its folder.
+    """
+
+    number: int
+    path: Path
+
+    @property
+    def embeddings(self) -> Path:
+        """Of the unlabelled data dir, by the model that the round begins with."""
+        return self.path / "embeddings"
+
+    @property
+    def sweep(self) -> Path:
+        """The curve over numbers of clusters, while it is being found."""
+        return self.path / "sweep.jsonl"
+
+    @property
+    def labels(self) -> Path:
+        """The pseudo-labelled data dir."""
+        return self.path / "labels"
+
+    @property
+    def train(self) -> Path:
+        """The run dir of the round's training."""
+        return self.path / "train"
+
+    def is_done(self, stage: str) -> bool:
+        """A stage is finished."""
+        return stage in self._done()
+
+    def is_finished(self, stage: str, note: Note, is_whole: bool = True) -> bool:
+        """`is_done`, with a line on it for people; a stage that is not whole has to be done again."""
+        done = is_whole and self.is_done(stage)
+        note(f"already done (listed in {self.path / 'done.txt'}): {stage}" if done else f"-- {stage}")
+        return done
+
+    def mark_done(self, stage: str, facts: dict[str, Any] | None = None) -> None:
+        """Note that a stage is finished, and its results."""
+        if facts:
+            write_json(self.path / "round.json", self.facts() | facts)
+        write_text(self.path / "done.txt", "\n".join(dict.fromkeys([*self._done(), stage])) + "\n")
+
+    def facts(self) -> dict[str, Any]:
+        """The results of the finished stages."""
+        path = self.path / "round.json"
+        found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        return found
+
+    def _done(self) -> list[str]:
+        path = self.path / "done.txt"
+        return path.read_text("utf-8").split() if path.exists() else []
+
+
+@dataclass(frozen=True)
+class Selftraining:
+    """A recipe and the folder in which its rounds lie."""
+
+    recipe: Recipe
+    root: Path
+
+    @property
+    def unlabelled(self) -> Path:
+        """The data dir whose speakers are to be found."""
+        assert self.recipe.selftrain.data is not None
+        return self.recipe.selftrain.data
+
+    def round(self, number: int) -> Round:
+        """The folder of a round."""
+        return Round(number, self.root / f"round-{number}")
+
+    def model_before(self, number: int) -> str:
+        """The MODEL that a round begins with."""
+        return self.recipe.init.model if number <= 1 else str(self.round(number - 1).train)
+
+    def training(self, number: int) -> Recipe:
+        """The recipe by which a round trains: the run's own, with the pseudo-labelled data dir added."""
+        here, data = self.recipe.selftrain, self.recipe.data
+        change: dict[str, Any] = {"data": {"train": [*data.train, str(self.round(number).labels)]}}
+        if here.share and data.train:
+            known = data.domain_weights or (1.0,)
+            rest = [weight * (1 - here.share) / sum(known) for weight in known]
+            change["data"]["domain_weights"] = [*rest, here.share]
+        if here.start == "last" and number > 1:
+            change["init"] = {"model": self.model_before(number)}
+        table = merge(to_table(self.recipe), change)
+        return from_table(Recipe, {**table, "adapt": [], "selftrain": {}}, f"round {number}")
+
+
+def selftrain(
+    recipe: Recipe,
+    root: str | Path,
+    *,
+    note: Note = silent,
+    progress: Note = silent,
+    run_verb: RunVerb | None = None,
+) -> str:
+    """Run rounds of self-training until the labels are stable; an interrupted run goes on where it stopped.
+
+    Args:
+        recipe: its ``[selftrain]`` names the unlabelled data dir, its ``init.model`` the first model.
+        root: folder of all rounds.
+        note: called with each line of the results: rounds, stages, tables.
+        progress: called with lines on what is read and written meanwhile.
+        run_verb: runs a data verb; a process of its own by default.
+
+    Returns:
+        The MODEL that the last round trained.
+
+    Raises:
+        RecipeError: the recipe cannot be self-trained by, or ``root`` was begun with another one.
+    """
+    here = recipe.selftrain
+    for wrong, what in (
+        (not here.data, "selftrain.data is missing: name the data dir whose speakers are to be found"),
+        (not recipe.init.model, "init.model is missing: self-training begins with a trained model"),
+        (
+            bool(here.share and not recipe.data.domain_weights and len(recipe.data.train) > 1),
+            "selftrain.share divides a batch between data.train and the clusters; with several data "
+            "dirs there, data.domain_weights must divide their part",
+        ),
+    ):
+        if wrong:
+            raise RecipeError(what)
+    run, plan = Selftraining(recipe, Path(root)), Plan(recipe, Path(root))
+    _claim(run)
+    prepare(plan, note, run_verb)
+    _refuse_what_shows_late(run)
+    _evaluate_round(run, plan, 0, note, progress)
+    last = 0
+    for number in range(1, here.rounds + 1):
+        note(f"\n== round {number}")
+        this = run.round(number)
+        if not this.is_finished("extract", note):
+            from farvox.zoo import open_embedder
+
+            embedder = open_embedder(run.model_before(number), recipe.device)
+            extract(embedder, DataDir.open(run.unlabelled), out=this.embeddings, note=progress)
+            this.mark_done("extract")
+        if not this.is_finished("cluster", note):
+            _cluster_round(run, number, note, progress)
+        if (this.facts()["nmi_to_last"] or 0) >= here.stable:
+            note(f"the labels are those of round {number - 1}: nothing is left to learn from them")
+            break
+        if not this.is_finished("train", note):  # on the recipe's data dirs and the pseudo-labelled one
+            train(run.training(number), this.train)
+            this.mark_done("train")
+        _evaluate_round(run, plan, number, note, progress)
+        last = number
+
+    facts = [run.round(0).facts()]
+    while (this := run.round(len(facts))).is_done("cluster") and len(facts) <= here.rounds:
+        facts.append(this.facts())
+    rows = table_of_rounds(facts, [each.name for each in recipe.evaluate])
+    write_text(run.root / "rounds.tsv", "".join("\t".join(row) + "\n" for row in rows))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    note("")
+    for row in rows:
+        note("  ".join(f"{text:>{width}}" for text, width in zip(row, widths, strict=True)))
+    return run.model_before(last + 1)
+
+
+def _cluster_round(run: Selftraining, number: int, note: Note, progress: Note) -> None:
+    """Cluster, choose the number of clusters, drop what is not confident, write a data dir."""
+    here, settings = run.round(number), run.recipe.selftrain
+    found = EmbeddingSet.load(here.embeddings)
+    earlier = None if number == 1 else labels_of(run.round(number - 1).labels, found.utt_ids)
+    facts = label(
+        found,
+        here.labels,
+        taken_from(ClusterOptions, settings),
+        saved=here.sweep,
+        audio=DataDir.open(run.unlabelled),
+        truth=settings.truth,
+        seed=run.recipe.seed,
+        earlier_N=None if earlier is None else earlier.rank("dense").to_numpy().astype("int32"),
+        agreement=settings.agreement,
+        prefix=f"round{number}-",
+        plot=None if len(settings.numbers) == 1 else here.path / "elbow.png",
+        note=progress,
+        settings=to_table(settings),
+    )
+    facts.setdefault("nmi_to_last", None)
+    note("\n".join(cluster_lines(facts)))
+    kept_facts = ("clusters", "wccs", "kept", "utterances", "truth", "nmi_to_last")
+    here.mark_done("cluster", {name: facts[name] for name in kept_facts})
+    here.sweep.unlink(missing_ok=True)
+
+
+def _evaluate_round(run: Selftraining, plan: Plan, number: int, note: Note, progress: Note) -> None:
+    """EER on the recipe's trial lists, if it has any."""
+    here = run.round(number)
+    known = here.facts().get("eer", {})
+    is_whole = all(each.name in known for each in run.recipe.evaluate)
+    if not run.recipe.evaluate or here.is_finished("evaluate", note, is_whole):
+        return
+    from farvox.metrics.detection import detection_error
+    from farvox.zoo import open_embedder
+
+    system = System(f"round {number}", run.recipe, here.path / "evaluation")
+    embedder = open_embedder(run.model_before(number + 1), run.recipe.device)
+    extract_for(plan, system, embedder, note, progress)
+    score_for(plan, system, progress)
+    eer = {}
+    for each in run.recipe.evaluate:
+        found = score_set(plan, system, each)
+        eer[each.name] = detection_error(found.scores, found.target).eer
+    here.mark_done("evaluate", {"eer": eer})
+
+
+def labels_of(folder: Path, utt_ids: Sequence[str]) -> pl.Series:
+    """The cluster of each utterance, kept or not, by the ``utt2cluster`` of a round.
+
+    Raises:
+        DataDirError: an utterance is not in it.
+    """
+    known = read_table(folder / "utt2cluster", ("utt_id", "label"))
+    wanted = pl.DataFrame({"utt_id": pl.Series(utt_ids, dtype=pl.String)})
+    labels = wanted.join(known, on="utt_id", how="left", maintain_order="left")["label"]
+    if labels.null_count():
+        missing = wanted["utt_id"].filter(labels.is_null())[0]
+        raise DataDirError(f"{folder / 'utt2cluster'}: does not have '{missing}'")
+    return labels.str.split(" ").list.first()
+
+
+def table_of_rounds(facts: Sequence[dict[str, Any]], trial_lists: Sequence[str]) -> list[list[str]]:
+    """One row a round, as text: clusters, kept, agreement with the round before, truth, EER of each list."""
+    head = [
+        "round",
+        "clusters",
+        "kept",
+        "NMI to last",
+        "NMI",
+        "purity",
+        *(f"EER {name}" for name in trial_lists),
+    ]
+    rows = []
+    for number, each in enumerate(facts):
+        truth = each.get("truth") or {}
+        eers = each.get("eer", {})
+        rows.append(
+            [
+                str(number),
+                _shown(each.get("clusters"), ""),
+                _shown(each.get("kept"), ""),
+                _shown(each.get("nmi_to_last"), ".4f"),
+                _shown(truth.get("nmi"), ".4f"),
+                _shown(truth.get("purity"), ".4f"),
+                *(_shown(eers.get(name), ".2%") for name in trial_lists),
+            ]
+        )
+    return [head, *rows]
+
+
+def _shown(value: Any, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _refuse_what_shows_late(run: Selftraining) -> None:
+    """Refuse now what the first clustering would, hours from now."""
+    from farvox.clustering.labels import true_labels
+
+    here = run.recipe.selftrain
+    numbers = here.numbers
+    unlabelled = DataDir.open(run.unlabelled)
+    if max(numbers) > len(unlabelled):
+        raise RecipeError(
+            f"selftrain.clusters = '{here.clusters}': {here.data} has {len(unlabelled):,} utterances"
+        )
+    if here.truth:
+        true_labels(here.truth, unlabelled.utt_ids.to_list())
+
+
+def _claim(run: Selftraining) -> None:
+    """Write ``recipe.toml``, or refuse to go on with another recipe than the one that is there."""
+    saved = run.root / "recipe.toml"
+    now = _fixed(to_table(run.recipe))
+    if saved.exists():
+        before = _fixed(to_table(from_table(Recipe, tomllib.loads(saved.read_text("utf-8")), str(saved))))
+        changed = [key for key in now if now[key] != before[key]]
+        if changed:
+            raise RecipeError(
+                f"{run.root} was begun with another recipe ({', '.join(changed)} differ): "
+                "choose another --run-dir, or undo the change"
+            )
+    write_text(saved, recipe_to_toml(run.recipe))
+
+
+def _fixed(table: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a recipe that decide the results of the rounds."""
+    here = {key: value for key, value in table["selftrain"].items() if key not in FREE_HERE}
+    optim = {key: value for key, value in table["optim"].items() if key != "channels_last"}
+    return {key: value for key, value in table.items() if key not in FREE} | {
+        "selftrain": here,
+        "optim": optim,
+    }
