@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from farvox.cli.main import main
 from farvox.cli.recipes import parse_overrides
 from farvox.errors import RecipeError
-from farvox.options import from_table, merge
+from farvox.options import described, from_table, merge
 from farvox.pipelines.recipe import Recipe
 
 
@@ -49,3 +50,14 @@ def test_words_that_change_nothing_are_refused(given_words, message):
 
 def test_the_last_word_on_a_field_counts():
     assert parse_overrides(["--optim", "3", "--optim.lr", "1", "--optim.lr", "2"]) == {"optim": {"lr": 2}}
+
+
+@pytest.mark.parametrize("verb", ["train", "run", "selftrain"])
+def test_the_help_of_a_verb_explains_every_field_of_a_recipe(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    fields = [row for row in described(Recipe) if row[0] not in ("adapt", "evaluate", "prepare")]
+    assert len(fields) > 60
+    for name, _, doc in fields:
+        assert doc and f"--{name} {' '.join(doc.split())}" in text, name
