@@ -26,7 +26,7 @@ from _bench import Bench, processor_seconds, times
 from torch.utils.data import DataLoader, Dataset
 
 from farvox.audio.files import write_audio
-from farvox.augment.chain import build_augmenter
+from farvox.augment.chain import AugmentOptions, build_augmenter
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.features.fbank import build_frontend
 from farvox.features.frontend import FrontEndConfig
@@ -166,7 +166,7 @@ def compare(bench: Bench, dirs: dict[str, Path], samples: int, clock: str) -> No
         plan = EpochPlan(0, table.speakers_N, BATCH, epoch_size=samples)
         dataset = ChunkDataset(
             table, seed=0, num_samples=config.num_samples_for(FRAMES), speeds=(1.0, 0.9, 1.1),
-            augment=build_augmenter(kind, **banks),
+            augment=build_augmenter(AugmentOptions(kind=kind, **banks)),
             draw_masks=lambda rng: draw_masks(rng, FRAMES, 80),
         )  # fmt: skip
         batches = load_batches(

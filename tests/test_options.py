@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farvox.cli.flags import parse
-from farvox.errors import RecipeError, UsageError
+from farvox.errors import ModelError, RecipeError, UsageError
 from farvox.options import (
     Above,
     AtLeast,
     AtMost,
     Metavar,
     Options,
+    Part,
     Repeated,
     Table,
     described,
@@ -76,6 +77,60 @@ def test_a_value_is_converted_to_the_type_of_its_field():
     options = Sample(cohort="x/y", speeds=[1, 0.9], share=1)  # type: ignore[arg-type]
     assert (options.cohort, options.speeds, options.share) == (Path("x/y"), (1.0, 0.9), 1.0)
     assert type(options.share) is float and type(options.speeds[0]) is float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Other(Options):
+    """Options of another part."""
+
+    size: Annotated[int, AtLeast(1)] = 8
+    """Size."""
+
+
+PART = Part({"inner": Inner, "other": Other}, default="inner")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithParts(Options):
+    """Tables that hold some of the options of a part."""
+
+    one: Annotated[Table, Part(Other)] = field(default_factory=dict)
+    """A part that is always the same."""
+    named: Annotated[Table, PART] = field(default_factory=dict)
+    """One of two parts."""
+    free: Annotated[Table, Part({"inner": Inner, "other": Other})] = field(default_factory=dict)
+    """The same without a default."""
+
+
+def test_the_table_of_a_part_keeps_the_entries_that_were_given_and_no_others():
+    table = {"one": {}, "named": {"name": "other", "size": 3}, "free": {"rate": 1}}
+    options = from_table(WithParts, table, "my.toml")
+    assert to_table(options) == table
+    assert PART.read(options.named, "named") == Other(size=3)
+    assert PART.read({}, "named") == Inner()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"one": {"sice": 1}}, "unknown key 'one.sice'; did you mean 'size'"),
+        ({"one": {"size": 0}}, "one.size = 0; it must be at least 1"),
+        ({"named": {"size": 1}}, "unknown key 'named.size'"),
+        (
+            {"named": {"name": "othr"}},
+            "named.name = 'othr'; it must be one of inner, other; did you mean 'other'",
+        ),
+        ({"free": {"sice": 1}}, "unknown key 'free.sice'; did you mean 'size'"),
+    ],
+)
+def test_the_table_of_a_part_is_checked_by_the_part_that_it_names(table, message):
+    with pytest.raises(RecipeError, match=message):
+        from_table(WithParts, table, "my.toml")
+
+
+def test_a_part_without_a_name_is_refused_when_it_is_needed():
+    with pytest.raises(ModelError, match="free: name is missing; there are inner, other"):
+        Part({"inner": Inner, "other": Other}).read({"size": 3}, "free", ModelError)
 
 
 WRONG = {

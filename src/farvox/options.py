@@ -24,12 +24,12 @@ import operator
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from farvox.errors import RecipeError, UsageError
+from farvox.errors import FarvoxError, RecipeError, UsageError
 
 Table = dict[str, Any]
 """A table of a TOML file, or any nesting of such tables."""
@@ -121,6 +121,7 @@ class Kind:
         bounds: all of them hold.
         metavar: the word for it in the help, or "".
         repeated: its flag is given once for each entry.
+        part: the options that a table is of.
     """
 
     type: Any
@@ -128,6 +129,7 @@ class Kind:
     bounds: tuple[Bound, ...] = ()
     metavar: str = ""
     repeated: bool = False
+    part: Part[Any] | None = None
 
     @property
     def choices(self) -> tuple[Any, ...]:
@@ -173,17 +175,84 @@ def field_docs(cls: type) -> dict[str, str]:
     return docs
 
 
-def from_table(cls: type[SomeOptions], table: Mapping[str, Any], source: str) -> SomeOptions:
+def from_table(
+    cls: type[SomeOptions], table: Mapping[str, Any], source: str, fault: type[FarvoxError] = RecipeError
+) -> SomeOptions:
     """The options that a table of a recipe holds; fields that it leaves out have their defaults.
 
+    Args:
+        cls: the options.
+        table: keys and values, as TOML or JSON has them.
+        source: words that a message begins with.
+        fault: the error that is raised.
+
     Raises:
-        RecipeError: an unknown key, with the nearest known one, or a value that does not fit; begins with
-            ``source``.
+        FarvoxError: an unknown key, with the nearest known one, or a value that does not fit.
     """
     try:
         return _from_table(cls, table)
     except UsageError as error:
-        raise RecipeError(f"{source}: {error}") from None
+        raise fault(f"{source}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Part(Generic[SomeOptions]):
+    """The options of a part of a system: a network, a front-end; or of several, one of which a table names.
+
+    A field of type `Table` that is annotated with a part is checked by its options, but stays a table of the
+    entries that were given: a model that training starts from brings the others along.
+
+    Attributes:
+        choices: the options of each part by its name; or those of the only part.
+        key: entry of a table that holds the name.
+        default: the name in a table without that entry; "": there is none.
+    """
+
+    choices: Mapping[str, type[SomeOptions]] | type[SomeOptions]
+    key: str = "name"
+    default: str = ""
+
+    def read(
+        self, table: Mapping[str, Any], source: str, fault: type[FarvoxError] = RecipeError
+    ) -> SomeOptions:
+        """The options that a table describes, whole; arguments and errors as of `from_table`."""
+        try:
+            classes, rest = self._chosen(table, "")
+        except UsageError as error:
+            raise fault(f"{source}: {error}") from None
+        if len(classes) > 1:
+            raise fault(f"{source}: {self.key} is missing; there are {', '.join(self.names)}")
+        return from_table(classes[0], rest, source, fault)
+
+    def check(self, table: Mapping[str, Any], name: str) -> None:
+        """Check every entry for itself; without a name, only that each is known to one of the parts.
+
+        Raises:
+            UsageError: an entry is unknown or does not fit.
+        """
+        classes, rest = self._chosen(table, name)
+        if len(classes) == 1:
+            _values(kinds(classes[0]), rest, name)
+        else:
+            _refuse_unknown(dict.fromkeys(field for each in classes for field in kinds(each)), rest, name)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all parts."""
+        return list(self.choices) if isinstance(self.choices, Mapping) else []
+
+    def _chosen(
+        self, table: Mapping[str, Any], name: str
+    ) -> tuple[Sequence[type[SomeOptions]], Mapping[str, Any]]:
+        """The options that a table may be of, and its other entries."""
+        if not isinstance(self.choices, Mapping):
+            return [self.choices], table
+        chosen = table.get(self.key, self.default)
+        if chosen and chosen not in self.choices:
+            where = f"{name}.{self.key}" if name else self.key
+            raise UsageError(_not_a_choice(where, chosen, self.choices))
+        rest = {key: value for key, value in table.items() if key != self.key}
+        return ([self.choices[chosen]] if chosen else list(self.choices.values())), rest
 
 
 def to_table(options: Options) -> Table:
@@ -205,16 +274,15 @@ def merge(table: Mapping[str, Any], change: Mapping[str, Any]) -> Table:
     return merged
 
 
-def taken_from(cls: type[SomeOptions], other: Any, **changes: Any) -> SomeOptions:
+def taken_from(cls: type[SomeOptions], other: Options, **changes: Any) -> SomeOptions:
     """The options ``cls`` whose fields have the values that ``other`` has under the same names, with changes.
 
     Args:
         cls: the options that are made.
-        other: any object with attributes of these names; options of a class derived from ``cls``, for one.
+        other: options; fields that it lacks have their defaults.
         changes: fields with other values.
     """
-    names = [name for name in kinds(cls) if name not in changes]
-    return cls(**{name: getattr(other, name) for name in names}, **changes)
+    return cls(**{name: getattr(other, name) for name in kinds(cls) if name in kinds(type(other))} | changes)
 
 
 def described(cls: type[Options], prefix: str = "") -> Iterator[tuple[str, str, str]]:
@@ -243,6 +311,11 @@ def with_limits(doc: str, *limits: Iterable[object]) -> str:
     return f"{doc} ({words})" if words else doc
 
 
+def summary_of(cls: type) -> str:
+    """The first line of a class's docstring, without its full stop."""
+    return (inspect.getdoc(cls) or "").partition("\n")[0].rstrip(".")
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` with the known word nearest to ``word``, or "" where none is near."""
     near = difflib.get_close_matches(word, list(known), n=1)
@@ -251,17 +324,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def _kind(hint: Any) -> Kind:
     bounds: tuple[Bound, ...] = ()
-    metavar, repeated = "", False
+    metavar, repeated, part = "", False, None
     if typing.get_origin(hint) is Annotated:
         hint, *extras = typing.get_args(hint)
         bounds = tuple(each for each in extras if isinstance(each, Bound))
         metavar = next((each.name for each in extras if isinstance(each, Metavar)), "")
         repeated = any(isinstance(each, Repeated) for each in extras)
+        part = next((each for each in extras if isinstance(each, Part)), None)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         (inner,) = (each for each in typing.get_args(hint) if each is not types.NoneType)
         kind = _kind(inner)
         return Kind(kind.type, True, bounds + kind.bounds, metavar or kind.metavar, repeated or kind.repeated)
-    return Kind(hint, False, bounds, metavar, repeated)
+    return Kind(hint, False, bounds, metavar, repeated, part)
 
 
 def _checked(kind: Kind, value: Any, name: str) -> Any:
@@ -271,10 +345,7 @@ def _checked(kind: Kind, value: Any, name: str) -> Any:
     origin, inside = typing.get_origin(kind.type), typing.get_args(kind.type)
     if kind.choices:
         if value not in kind.choices:
-            near = nearest(str(value), map(str, kind.choices))
-            raise UsageError(
-                f"{name} = {value!r}; it must be one of {', '.join(map(str, kind.choices))}{near}"
-            )
+            raise UsageError(_not_a_choice(name, value, kind.choices))
     elif origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise UsageError(f"{name} must be a list, not {value!r}")
@@ -289,6 +360,8 @@ def _checked(kind: Kind, value: Any, name: str) -> Any:
             value = _from_table(kind.type, value, name)
         elif not isinstance(value, origin or kind.type):
             raise UsageError(f"{name} must be a table, not {value!r}")
+        elif kind.part:
+            kind.part.check(value, name)
     elif kind.type is Path and isinstance(value, str):
         value = Path(value)
     elif kind.type is float and isinstance(value, int) and not isinstance(value, bool):
@@ -316,21 +389,36 @@ def _checked_entry(kind: Kind, value: Any, name: str) -> Any:
 
 def _from_table(cls: type[SomeOptions], table: Mapping[str, Any], name: str = "") -> SomeOptions:
     """The options that a table holds; ``name`` is its own, for the messages."""
-    known, prefix = kinds(cls), f"{name}." if name else ""
-    values = {}
-    for key, value in cls.translate_older(table).items():
-        if key not in known:
-            hint = nearest(key, known) or f"; known keys: {', '.join(known)}"
-            raise UsageError(f"unknown key '{prefix}{key}'{hint}")
-        is_none = known[key].optional and type(value) in (str, int) and value == known[key].none_in_toml
-        values[key] = None if is_none else _checked(known[key], value, prefix + key)
+    values = _values(kinds(cls), cls.translate_older(table), name)
     for field in dataclasses.fields(cls):
         if field.name not in values and default_of(field) is dataclasses.MISSING:
-            raise UsageError(f"{prefix}{field.name} is missing")
+            raise UsageError(f"{name}.{field.name} is missing" if name else f"{field.name} is missing")
     try:
         return cls(**values)
     except UsageError as error:
         raise UsageError(f"{name}: {error}" if name else str(error)) from None
+
+
+def _values(known: Mapping[str, Kind], table: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The entries of a table, checked."""
+    _refuse_unknown(known, table, name)
+    values = {}
+    for key, value in table.items():
+        is_none = known[key].optional and type(value) in (str, int) and value == known[key].none_in_toml
+        values[key] = None if is_none else _checked(known[key], value, f"{name}.{key}" if name else key)
+    return values
+
+
+def _refuse_unknown(known: Collection[str], table: Iterable[str], name: str) -> None:
+    for key in table:
+        if key not in known:
+            hint = nearest(key, known) or f"; known keys: {', '.join(known)}"
+            raise UsageError(f"unknown key '{name}.{key}'{hint}" if name else f"unknown key '{key}'{hint}")
+
+
+def _not_a_choice(name: str, value: object, choices: Iterable[object]) -> str:
+    words = [str(choice) for choice in choices]
+    return f"{name} = {value!r}; it must be one of {', '.join(words)}{nearest(str(value), words)}"
 
 
 def _plain(value: Any) -> Any:

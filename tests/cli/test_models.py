@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from farvox.cli.main import main
-from farvox.models.registry import HEADS, MODELS, build_model
+from farvox.models.options import HEADS, MODELS
+from farvox.models.registry import build_model
 from farvox.zoo import LAYOUTS
 
 GOLDEN = Path(__file__).parents[1] / "golden"

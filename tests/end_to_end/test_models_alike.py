@@ -12,7 +12,7 @@ import tomli_w
 
 from farvox.cli.main import main
 from farvox.datadir.embeddings import EmbeddingSet
-from farvox.models.registry import MODELS
+from farvox.models.options import MODELS
 
 NEEDS_SSL = pytest.mark.skipif(find_spec("transformers") is None, reason="needs the extra ssl")
 NETWORKS = [pytest.param(name, marks=NEEDS_SSL) if name == "wavlm-ecapa" else name for name in MODELS]

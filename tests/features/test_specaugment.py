@@ -7,12 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farvox.features.specaugment import KINDS, apply_masks, draw_masks
+from farvox.errors import UsageError
+from farvox.features.specaugment import SpecAugmentOptions, apply_masks, draw_masks
 from farvox.rng import rng_for
 
 
 def draws(count, **options):
-    return [draw_masks(rng_for(3, 0, i), 200, 80, **options) for i in range(count)]
+    return [draw_masks(rng_for(3, 0, i), 200, 80, SpecAugmentOptions(**options)) for i in range(count)]
 
 
 def within_five_sigma(count, total, probability):
@@ -46,7 +47,7 @@ def test_the_published_baseline_never_masks_more_than_three_mels():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    kind=st.sampled_from(KINDS),
+    kind=st.sampled_from(["farvox", "ffsvc", "both"]),
     num_frames=st.integers(1, 60),
     num_mels=st.integers(1, 20),
     num_time=st.integers(0, 3),
@@ -56,7 +57,7 @@ def test_the_published_baseline_never_masks_more_than_three_mels():
 def test_masks_stay_inside_and_stack(kind, num_frames, num_mels, num_time, num_mel, position):
     masks_K4 = draw_masks(
         rng_for(1, 0, position), num_frames, num_mels,
-        kind=kind, num_time=num_time, num_mel=num_mel, probability=1.0,
+        SpecAugmentOptions(kind=kind, num_time=num_time, num_mel=num_mel, probability=1.0),
     )  # fmt: skip
     assert masks_K4.shape == (max(num_time, num_mel), 4)
     assert masks_K4.min() >= 0
@@ -73,18 +74,16 @@ def test_probability_zero_masks_nothing():
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="choose from farvox, ffsvc, both"):
-        draw_masks(rng_for(0, 0, 0), 200, 80, kind="time")
+    with pytest.raises(UsageError, match="kind = 'time'; it must be one of farvox, ffsvc, both"):
+        SpecAugmentOptions(kind="time")
+    with pytest.raises(UsageError, match="time_width goes from the least to the greatest"):
+        SpecAugmentOptions(time_width=(20, 10))
 
 
 def test_masked_bands_are_zero_and_the_rest_is_untouched():
     feats_BFM = torch.randn(7, 50, 20) + 5
-    masks_BK4 = np.stack(
-        [
-            draw_masks(rng_for(2, 0, i), 50, 20, kind="both", num_time=2, num_mel=3, probability=1.0)
-            for i in range(7)
-        ]
-    )
+    options = SpecAugmentOptions(kind="both", num_time=2, num_mel=3, probability=1.0)
+    masks_BK4 = np.stack([draw_masks(rng_for(2, 0, i), 50, 20, options) for i in range(7)])
     expected_BFM = feats_BFM.clone()
     for b, masks_K4 in enumerate(masks_BK4):
         for first_frame, frames, first_mel, mels in masks_K4:

@@ -47,7 +47,9 @@ def test_the_unused_branch_of_the_baseline_has_no_part_in_its_embeddings(case):
 
 @pytest.mark.parametrize("case", MARGIN_CASES, ids=lambda case: f"{case['head']}-{case['margin']}")
 def test_a_head_gives_the_logits_of_the_original(case):
-    head = build_head(case["head"], 8, 5, case["margin"], case["scale"], **case["kwargs"]).double()
+    head = build_head(
+        case["head"], 8, 5, margin=case["margin"], scale=case["scale"], **case["kwargs"]
+    ).double()
     head.load_state_dict({"weight": ORIGINALS["formula"]("weight", (5, 8))})
     emb_BE, labels_B = ORIGINALS["embeddings_and_labels"]()
     expected = torch.tensor(case["logits"], dtype=torch.float64)

@@ -5,13 +5,14 @@ import torch
 from torch.nn import functional as fn
 
 from farvox.models.campplus import CamPlusPlus, ContextMask, campplus_sizes
+from farvox.models.options import CamPlusPlusOptions
 
 SMALL = {"front_channels": 16, "channels": 16, "blocks": [2, 3, 1], "growth": 16, "bottleneck": 32}
 
 
 def small(**kwargs):
     torch.manual_seed(0)
-    return CamPlusPlus(**SMALL | {"num_mels": 40, "embedding_dim": 12} | kwargs).eval()
+    return CamPlusPlus(CamPlusPlusOptions(**SMALL | {"num_mels": 40, "embedding_dim": 12} | kwargs)).eval()
 
 
 def direct_mask(mask, x_BCF):

@@ -13,6 +13,7 @@ from farvox.models.ecapa import (
     ecapa_sizes,
     speechbrain_ecapa_sizes,
 )
+from farvox.models.options import EcapaOptions, SpeechBrainEcapaOptions
 
 ECAPA = {
     **{"num_mels": 40, "channels": 128, "aggregate_channels": 96, "embedding_dim": 12, "scale": 8},
@@ -24,13 +25,13 @@ ECAPA = {
     "kwargs", [{}, {"pooling": "asp-local"}, {"pooling": "tstp"}, {"embedding_norm": False, "scale": 4}]
 )
 def test_the_sizes_of_an_ecapa_are_told_by_its_weights(kwargs):
-    network = EcapaTdnn(**ECAPA | kwargs, summed_inputs=False)
+    network = EcapaTdnn(EcapaOptions(**ECAPA | kwargs, summed_inputs=False))
     assert ecapa_sizes(network.state_dict()) == ECAPA | kwargs
 
 
 def test_a_network_without_norm_of_the_embedding_ends_with_the_linear_layer():
     torch.manual_seed(0)
-    network = EcapaTdnn(**ECAPA | {"embedding_norm": False}).eval()
+    network = EcapaTdnn(EcapaOptions(**ECAPA | {"embedding_norm": False})).eval()
     assert isinstance(network.embedding_norm, nn.Identity)
     assert network(torch.randn(2, 20, 40)).shape == (2, 12)
     assert not any(name.startswith("embedding_norm") for name in network.state_dict())
@@ -44,7 +45,7 @@ SPEECHBRAIN = {
 
 def small_speechbrain():
     torch.manual_seed(0)
-    return SpeechBrainEcapa(**SPEECHBRAIN).eval()
+    return SpeechBrainEcapa(SpeechBrainEcapaOptions(**SPEECHBRAIN)).eval()
 
 
 def test_the_sizes_of_speechbrain_s_are_read_off_its_weights():

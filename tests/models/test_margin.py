@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as fn
 
 from farvox.errors import ModelError
-from farvox.models.registry import HEADS, build_head
+from farvox.models.options import HEADS
+from farvox.models.registry import build_head
 
 MARGIN_HEADS = ["am", "aam", "subcentre-aam"]
 LABELS_B = torch.tensor([0, 3, 6])

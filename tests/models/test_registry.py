@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as fn
 
 from farvox.errors import AudioError, ModelError
-from farvox.models.registry import HEADS, MODELS, build_head, build_model
+from farvox.models.options import HEADS, MODELS
+from farvox.models.registry import build_head, build_model
 
 NEEDS_SSL = pytest.mark.skipif(find_spec("transformers") is None, reason="needs the extra ssl")
 NETWORKS = [pytest.param(name, marks=NEEDS_SSL) if name == "wavlm-ecapa" else name for name in MODELS]
@@ -156,35 +157,36 @@ def test_the_pooling_is_a_parameter(name, pooling):
 
 
 def test_an_unknown_network_is_named_with_the_nearest():
-    with pytest.raises(ModelError, match=r"unknown model 'resnet43' \(did you mean 'resnet34'\?\)"):
+    with pytest.raises(ModelError, match=r"name = 'resnet43'; it must be one of .*did you mean 'resnet34'\?"):
         build_model("resnet43")
-    with pytest.raises(ModelError, match="there are: resnet34, ecapa"):
+    with pytest.raises(ModelError, match="one of resnet34, ecapa"):
         build_model("@@")
 
 
 def test_an_unknown_keyword_is_named_with_the_nearest():
-    with pytest.raises(ModelError, match=r"'resnet34' has no parameter 'chanels' \(did you mean 'channels'"):
+    with pytest.raises(ModelError, match=r"'resnet34': unknown key 'chanels'; did you mean 'channels'"):
         build_model("resnet34", chanels=8)
-    with pytest.raises(ModelError, match=r"head 'aam' has no parameter 'easy'"):
+    with pytest.raises(ModelError, match=r"head 'aam': unknown key 'easy'"):
         build_head("aam", 8, 2, easy=True)
-    with pytest.raises(ModelError, match="unknown head 'amm'"):
+    with pytest.raises(ModelError, match=r"head 'amm': name = 'amm'.* did you mean 'am'"):
         build_head("amm", 8, 2)
 
 
 @pytest.mark.parametrize(
     ("name", "kwargs", "message"),
     [
-        ("resnet34", {"channels": 0}, "channels"),
-        ("resnet34", {"blocks": [3, 4, 6]}, "four groups"),
-        ("resnet34", {"channels": "wide"}, "cannot be built with"),
+        ("resnet34", {"channels": 0}, "channels = 0; it must be at least 1"),
+        ("resnet34", {"blocks": [3, 4, 6]}, "blocks must have 4 entries"),
+        ("resnet34", {"blocks": [3, 4, 6, 0]}, "blocks = 0; it must be at least 1"),
+        ("resnet34", {"channels": "wide"}, "channels must be of type int, not 'wide'"),
         ("resnet34", {"embedding_dim": 0}, "embedding_dim"),
-        ("resnet34", {"pooling": "max"}, "unknown pooling"),
+        ("resnet34", {"pooling": "max"}, "pooling = 'max'"),
         ("ecapa", {"channels": 20}, "scale"),
         ("ffsvc-ecapa", {"channels": 20}, "scale"),
         ("speechbrain-ecapa", {"channels": 20}, "scale"),
-        ("campplus", {"blocks": [1, 2]}, "three blocks"),
-        ("campplus", {"growth": 0}, "three blocks"),
-        ("ffsvc-ecapa", {"pooling": "asp"}, "ffsvc or mended"),
+        ("campplus", {"blocks": [1, 2]}, "blocks must have 3 entries"),
+        ("campplus", {"growth": 0}, "growth"),
+        ("ffsvc-ecapa", {"pooling": "asp"}, "ffsvc, mended"),
         ("wavlm-ecapa", {"tune_extractor": True}, "needs tune = true"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import pytest
 
+from farvox.models.options import ResNet34Options
 from farvox.models.resnet import ResNet34, resnet34_sizes
 
 SMALL = {"num_mels": 40, "channels": 16, "blocks": [1, 2, 1, 1], "embedding_dim": 12, "pooling": "tstp"}
@@ -9,4 +10,4 @@ SMALL = {"num_mels": 40, "channels": 16, "blocks": [1, 2, 1, 1], "embedding_dim"
 
 @pytest.mark.parametrize("kwargs", [{}, {"pooling": "asp"}, {"pooling": "asp-local"}, {"num_mels": 80}])
 def test_the_sizes_are_told_by_the_weights(kwargs):
-    assert resnet34_sizes(ResNet34(**SMALL | kwargs).state_dict()) == SMALL | kwargs
+    assert resnet34_sizes(ResNet34(ResNet34Options(**SMALL | kwargs)).state_dict()) == SMALL | kwargs

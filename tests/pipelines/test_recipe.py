@@ -23,7 +23,7 @@ recipes = st.fixed_dictionaries(
         "notes": st.lists(words, max_size=3),
         "seed": st.integers(0, 2**62),
         "paths": st.dictionaries(keys, words, max_size=3),
-        "model": tables,
+        "model": st.fixed_dictionaries({}, optional={"name": st.just("ecapa"), "scale": st.integers(2, 9)}),
         "data": st.fixed_dictionaries(
             {},
             optional={

@@ -11,7 +11,7 @@ import farvox
 
 PUBLIC = {
     "farvox": ["Verdict", "Verifier", "__version__"],
-    "farvox.augment": ["Augmenter", "build_augmenter"],
+    "farvox.augment": ["AugmentOptions", "Augmenter", "build_augmenter"],
     "farvox.verifier": [
         "AudioArgument", "Enrolled", "Enrolment", "Identification", "Signal", "SpeakerStore",
         "SqliteStore", "Verdict", "Verifier", "checked_threshold", "default_store_path", "read_signal",

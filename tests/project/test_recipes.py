@@ -12,6 +12,7 @@ from farvox.models.registry import build_head, build_model
 from farvox.options import from_table, merge, to_table
 from farvox.pipelines.recipe import Recipe, default_run_dir, find_recipe, read_toml, recipe_names
 from farvox.rng import rng_for
+from farvox.training.options import AUGMENT, SPECAUGMENT
 from farvox.training.plan import EpochPlan
 
 RECIPES = recipe_names()
@@ -77,8 +78,10 @@ def test_the_parts_of_a_recipe_are_accepted_by_what_they_configure(name):
             model["wavlm"] = {"num_hidden_layers": 1}
         network = build_model(model.pop("name"), **model)
         assert model.get("num_mels", 80) == features.num_mels
-        assert build_head(embedding_dim=network.embedding_dim, num_classes=3, **recipe.head)
-        masks = draw_masks(rng_for(0, 0, 0), recipe.data.num_frames, features.num_mels, **recipe.specaugment)
+        assert build_head(**recipe.head, embedding_dim=network.embedding_dim, num_classes=3)
+        options = SPECAUGMENT.read(recipe.specaugment, "[specaugment]")
+        masks = draw_masks(rng_for(0, 0, 0), recipe.data.num_frames, features.num_mels, options)
+        assert AUGMENT.read(recipe.augment, "[augment]").kind
         assert masks.shape[1] == 4
         rows = rng_for(0, 0, 0).integers(9, size=recipe.optim.batch_size)
         domains = rows % max(1, len(recipe.data.train))

@@ -12,7 +12,8 @@ from farvox.audio.files import read_audio
 from farvox.errors import ModelError
 from farvox.features.fbank import build_frontend
 from farvox.features.frontend import FrontEndConfig
-from farvox.models.registry import MODELS, build_model
+from farvox.models.options import MODELS
+from farvox.models.registry import build_model
 from farvox.zoo import Card, Model, load_model
 from farvox.zoo.export import OPSET, export_onnx, parity_of, parity_signals
 from farvox.zoo.onnx_backend import OnnxEmbedder

@@ -158,7 +158,7 @@ def test_what_is_no_model_is_named(tmp_path):
         ('{"format": "farvox-model/1", "frontend": {}, "model": {}}', "a 'name' and 'kwargs'"),
         (
             '{"format": "farvox-model/1", "frontend": {}, "model": {"name": "vgg", "kwargs": {}}}',
-            "unknown model 'vgg'",
+            "model 'vgg': name = 'vgg'",
         ),
         (
             '{"format": "farvox-model/1", "frontend": {"knd": 1}, "model": {"name": "ecapa", "kwargs": {}}}',

@@ -47,10 +47,13 @@ def models(
         return
     import torch
 
-    from farvox.models.registry import HEADS, MODELS, build_model
+    from farvox.models.options import HEADS, MODELS
+    from farvox.models.registry import build_model
+    from farvox.options import summary_of
 
     print("\nnetworks, with the number of parameters at default sizes:")
-    for name, (_, summary) in MODELS.items():
+    for name, options in MODELS.items():
+        summary = summary_of(options)
         try:
             with torch.device("meta"):
                 network = build_model(name)
@@ -59,8 +62,8 @@ def models(
             size, summary = "", f"{summary}; {error}"
         print(f"  {name:<17} {size:>12}  {summary}")
     print("\nheads:")
-    for name, (_, summary) in HEADS.items():
-        print(f"  {name:<17} {summary}")
+    for name, head_options in HEADS.items():
+        print(f"  {name:<17} {summary_of(head_options)}")
 
 
 def pull(

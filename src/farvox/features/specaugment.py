@@ -8,25 +8,56 @@ Shape suffixes: B utterance, F frame, M mel, K mask.
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
-KINDS = ("farvox", "ffsvc", "both")
+import numpy as np
+from numpy.typing import NDArray
+
+from farvox.errors import UsageError
+from farvox.options import AtLeast, AtMost, Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Range = tuple[Annotated[int, AtLeast(0)], int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecAugmentOptions(Options):
+    """``[specaugment]``: masks over the features of a training chunk.
+
+    Raises:
+        UsageError: a range is upside down.
+    """
+
+    kind: Literal["farvox", "ffsvc", "both"] = "farvox"
+    """Masks: "farvox" masks time or frequency, half and half; "ffsvc" does so too but with the published
+    baseline's frequency limit, which is always 4 whatever mel_width says; "both" masks time and frequency."""
+    time_width: Range = (10, 20)
+    """Range of the limit of a time mask, in frames."""
+    mel_width: Range = (5, 10)
+    """Range of the limit of a frequency mask, in mels."""
+    num_time: Annotated[int, AtLeast(0)] = 1
+    """Time masks when time is masked."""
+    num_mel: Annotated[int, AtLeast(0)] = 1
+    """Frequency masks when frequency is masked."""
+    probability: Annotated[float, AtLeast(0), AtMost(1)] = 1 / 3
+    """Chance that the utterance is masked at all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("time_width", "mel_width"):
+            least, greatest = getattr(self, name)
+            if least > greatest:
+                raise UsageError(f"{name} goes from the least to the greatest, not {[least, greatest]}")
 
 
 def draw_masks(
     rng: np.random.Generator,
     num_frames: int,
     num_mels: int,
-    *,
-    kind: str = "farvox",
-    time_width: tuple[int, int] = (10, 20),
-    mel_width: tuple[int, int] = (5, 10),
-    num_time: int = 1,
-    num_mel: int = 1,
-    probability: float = 1 / 3,
+    options: SpecAugmentOptions = SpecAugmentOptions(),
 ) -> NDArray[np.int64]:
     """Draw the masks of one utterance.
 
@@ -38,34 +69,22 @@ def draw_masks(
         rng: random stream of the example.
         num_frames: frames of the utterance.
         num_mels: features per frame.
-        kind: "farvox" masks time or frequency, half and half; "ffsvc" does so too but with the published
-            baseline's frequency limit, which is always 4 whatever ``mel_width`` says; "both" masks time and
-            frequency.
-        time_width: range of the limit of a time mask, in frames.
-        mel_width: range of the limit of a frequency mask, in mels.
-        num_time: time masks when time is masked.
-        num_mel: frequency masks when frequency is masked.
-        probability: chance that the utterance is masked at all.
+        options: kind, widths, numbers and probability.
 
     Returns:
         int64 [K, 4], K = max(num_time, num_mel) whatever was drawn, so that utterances can be stacked; a
         row is (first frame, frames, first mel, mels), and a length of 0 masks nothing.
-
-    Raises:
-        ValueError: ``kind`` is unknown.
     """
-    if kind not in KINDS:
-        raise ValueError(f"SpecAugment kind is {kind!r}; choose from {', '.join(KINDS)}")
-    masks_K4 = np.zeros((max(num_time, num_mel), 4), dtype=np.int64)
-    if rng.random() >= probability:
+    masks_K4 = np.zeros((max(options.num_time, options.num_mel), 4), dtype=np.int64)
+    if rng.random() >= options.probability:
         return masks_K4
-    time_only = kind != "both" and rng.random() < 0.5
-    if kind == "both" or time_only:
-        for mask in masks_K4[:num_time]:
-            mask[:2] = _draw_band(rng, num_frames, time_width)
+    time_only = options.kind != "both" and rng.random() < 0.5
+    if options.kind == "both" or time_only:
+        for mask in masks_K4[: options.num_time]:
+            mask[:2] = _draw_band(rng, num_frames, options.time_width)
     if not time_only:
-        for mask in masks_K4[:num_mel]:
-            mask[2:] = _draw_band(rng, num_mels, (4, 4) if kind == "ffsvc" else mel_width)
+        for mask in masks_K4[: options.num_mel]:
+            mask[2:] = _draw_band(rng, num_mels, (4, 4) if options.kind == "ffsvc" else options.mel_width)
     return masks_K4
 
 
@@ -92,7 +111,9 @@ def _draw_band(rng: np.random.Generator, size: int, limits: tuple[int, int]) -> 
 
 
 def _covered(start_BK: Tensor, length_BK: Tensor, size: int) -> Tensor:
-    """Which of ``size`` places any of the bands covers: bool [B, size]."""
+    """The places, of ``size``, that any of the bands covers: bool [B, size]."""
+    import torch
+
     place = torch.arange(size, device=start_BK.device)
     after_start = place >= start_BK[..., None]
     return (after_start & (place < (start_BK + length_BK)[..., None])).any(dim=1)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from farvox.errors import AudioError, ModelError
+from farvox.models.options import ModelOptions
 
 
 class EmbeddingNetwork(nn.Module):
@@ -32,13 +33,10 @@ class EmbeddingNetwork(nn.Module):
 
     channels_last = False
 
-    def __init__(self, *, num_mels: int, embedding_dim: int, min_frames: int = 1) -> None:
+    def __init__(self, options: ModelOptions, min_frames: int = 1) -> None:
         super().__init__()
-        for name, size in (("num_mels", num_mels), ("embedding_dim", embedding_dim)):
-            if size < 1:
-                raise ModelError(f"{name} must be at least 1, not {size}")
-        self.num_mels = num_mels
-        self.embedding_dim = embedding_dim
+        self.num_mels = options.num_mels
+        self.embedding_dim = options.embedding_dim
         self.min_frames = min_frames
 
     def mels_first(self, feats_BFM: Tensor) -> Tensor:
@@ -134,13 +132,3 @@ def cat_channels(parts: Sequence[Tensor]) -> Tensor:
 
 def _is_channels_last(x_BCF: Tensor) -> bool:
     return x_BCF.ndim == 3 and x_BCF.stride(1) == 1 and x_BCF.stride(2) != 1
-
-
-def refuse_uneven_chunks(channels: int, scale: int) -> None:
-    """Refuse sizes of a Res2 convolution that give no equal chunks.
-
-    Raises:
-        ModelError: ``scale`` is below 2 or does not divide ``channels``.
-    """
-    if scale < 2 or channels % scale:
-        raise ModelError(f"channels = {channels} cannot be cut into scale = {scale} equal chunks (2 or more)")

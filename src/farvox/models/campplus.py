@@ -6,15 +6,15 @@ Shape suffixes: B utterance, C channel, M mel, F frame, S segment of frames, E e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from farvox.errors import ModelError
 from farvox.models.base import EmbeddingNetwork
+from farvox.models.options import CamPlusPlusOptions
 from farvox.models.pooling import build_pooling, widen
 from farvox.models.resnet import BasicBlock
 
@@ -118,50 +118,24 @@ class DenseBlock(nn.Module):
 
 
 class CamPlusPlus(EmbeddingNetwork):
-    """CAM++: a front over frequency, densely connected time-delay layers with context-aware masks.
+    """CAM++: a front over frequency, densely connected time-delay layers with context-aware masks."""
 
-    Args:
-        num_mels: features per frame.
-        front_channels: width of the two-dimensional convolutions.
-        channels: width of the first time-delay layer, which halves the frame rate.
-        blocks: layers in each of the three dense blocks.
-        growth: channels that each dense layer adds.
-        bottleneck: channels inside a dense layer.
-        embedding_dim: size of the embedding (192 or 512 in 3D-Speaker).
-        pooling: ``stats`` (3D-Speaker's), ``tstp`` (WeSpeaker's, the same but for a floor of the variance)
-            or ``asp``.
-        dropout: share of the embedding dropped in training.
-    """
-
-    def __init__(
-        self,
-        *,
-        num_mels: int = 80,
-        front_channels: int = 32,
-        channels: int = 128,
-        blocks: Sequence[int] = (12, 24, 16),
-        growth: int = 32,
-        bottleneck: int = 128,
-        embedding_dim: int = 192,
-        pooling: str = "stats",
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__(num_mels=num_mels, embedding_dim=embedding_dim)
-        widths = (front_channels, channels, growth, bottleneck // 2)
-        if len(blocks) != 3 or min(*blocks, *widths) < 1:
-            raise ModelError(f"CAM++ has three blocks of some layers and channels, not {blocks}, {widths}")
-        self.front = FrequencyFront(num_mels, front_channels)
+    def __init__(self, options: CamPlusPlusOptions = CamPlusPlusOptions()) -> None:
+        super().__init__(options)
+        self.front = FrequencyFront(options.num_mels, options.front_channels)
+        channels, bottleneck = options.channels, options.bottleneck
         self.first = nn.Conv1d(self.front.out_channels, channels, 5, stride=2, padding=2, bias=False)
         self.first_norm = nn.BatchNorm1d(channels)
         self.blocks = nn.ModuleList()
-        for num_layers, dilation in zip(blocks, DILATIONS, strict=True):
-            self.blocks.append(block := DenseBlock(channels, num_layers, bottleneck, growth, dilation))
+        for num_layers, dilation in zip(options.blocks, DILATIONS, strict=True):
+            block = DenseBlock(channels, num_layers, bottleneck, options.growth, dilation)
+            self.blocks.append(block)
             channels = block.out_channels
         self.norm = nn.BatchNorm1d(channels)
-        self.pool = build_pooling(pooling, channels)
-        self.embedding = nn.Linear(self.pool.num_statistics, embedding_dim, bias=False)
-        self.embedding_norm = nn.BatchNorm1d(embedding_dim, affine=False)
-        self.dropout = nn.Dropout(dropout)
+        self.pool = build_pooling(options.pooling, channels)
+        self.embedding = nn.Linear(self.pool.num_statistics, options.embedding_dim, bias=False)
+        self.embedding_norm = nn.BatchNorm1d(options.embedding_dim, affine=False)
+        self.dropout = nn.Dropout(options.dropout)
         for module in self.modules():  # the published initialisation
             if isinstance(module, nn.Conv1d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)

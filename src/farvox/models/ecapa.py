@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from farvox.models.base import EmbeddingNetwork, refuse_uneven_chunks
+from farvox.models.base import EmbeddingNetwork
+from farvox.models.options import EcapaOptions, SpeechBrainEcapaOptions
 from farvox.models.pooling import build_pooling, pooling_of, weighted_statistics, widen
 
 SPEECHBRAIN_DILATIONS = (2, 3, 4)
@@ -115,52 +116,23 @@ class SERes2Block(nn.Module):
 
 
 class EcapaTdnn(EmbeddingNetwork):
-    """ECAPA-TDNN with the frame-level features of every block aggregated.
+    """ECAPA-TDNN with the frame-level features of every block aggregated."""
 
-    Args:
-        num_mels: features per frame.
-        channels: width of the convolutions (512 or 1024 in the paper).
-        aggregate_channels: width after the aggregation; by default the paper's 1536, or three times
-            ``channels`` where that is less.
-        embedding_dim: size of the embedding.
-        scale: chunks of the Res2 convolutions; divides ``channels``.
-        bottleneck: width of the squeeze-excitation and attention bottlenecks.
-        dilations: one block for each.
-        summed_inputs: a block takes the sum of the outputs of all layers before it (the paper's
-            section 3.3), not only the last one's (WeSpeaker, SpeechBrain).
-        pooling: ``asp`` (attentive, the paper's), ``asp-local`` (WeSpeaker's without global context) or
-            ``tstp``.
-        embedding_norm: whether a batch norm ends the network (the paper's; an option in WeSpeaker).
-        dropout: share of the embedding dropped in training.
-    """
-
-    def __init__(
-        self,
-        *,
-        num_mels: int = 80,
-        channels: int = 512,
-        aggregate_channels: int | None = None,
-        embedding_dim: int = 192,
-        scale: int = 8,
-        bottleneck: int = 128,
-        dilations: tuple[int, ...] = (2, 3, 4),
-        summed_inputs: bool = True,
-        pooling: str = "asp",
-        embedding_norm: bool = True,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__(num_mels=num_mels, embedding_dim=embedding_dim)
-        refuse_uneven_chunks(channels, scale)
-        aggregate = aggregate_channels or min(1536, 3 * channels)
-        self.summed_inputs = summed_inputs
-        self.first = ConvReluNorm(num_mels, channels, kernel_size=5)
-        self.blocks = nn.ModuleList(SERes2Block(channels, d, scale, bottleneck) for d in dilations)
-        self.aggregate = nn.Conv1d(len(dilations) * channels, aggregate, kernel_size=1)
-        self.pool = build_pooling(pooling, aggregate, bottleneck)
+    def __init__(self, options: EcapaOptions = EcapaOptions()) -> None:
+        super().__init__(options)
+        channels, scale, bottleneck = options.channels, options.scale, options.bottleneck
+        aggregate = options.aggregate_channels or min(1536, 3 * channels)
+        self.summed_inputs = options.summed_inputs
+        self.first = ConvReluNorm(options.num_mels, channels, kernel_size=5)
+        self.blocks = nn.ModuleList(SERes2Block(channels, d, scale, bottleneck) for d in options.dilations)
+        self.aggregate = nn.Conv1d(len(options.dilations) * channels, aggregate, kernel_size=1)
+        self.pool = build_pooling(options.pooling, aggregate, bottleneck)
         self.pool_norm = nn.BatchNorm1d(self.pool.num_statistics)
-        self.embedding = nn.Linear(self.pool.num_statistics, embedding_dim)
-        self.embedding_norm = nn.BatchNorm1d(embedding_dim) if embedding_norm else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        self.embedding = nn.Linear(self.pool.num_statistics, options.embedding_dim)
+        self.embedding_norm = (
+            nn.BatchNorm1d(options.embedding_dim) if options.embedding_norm else nn.Identity()
+        )
+        self.dropout = nn.Dropout(options.dropout)
 
     def forward(self, feats_BFM: Tensor) -> Tensor:
         """Embed features: [B, F, M] to [B, E]."""
@@ -220,46 +192,22 @@ class NormedAttentiveStatistics(nn.Module):
 
 
 class SpeechBrainEcapa(EmbeddingNetwork):
-    """SpeechBrain's ECAPA-TDNN; the defaults are those of ``spkrec-ecapa-voxceleb``.
+    """SpeechBrain's ECAPA-TDNN."""
 
-    Args:
-        num_mels: features per frame.
-        channels: width of the convolutions.
-        aggregate_channels: width after the aggregation; by default three times ``channels``.
-        embedding_dim: size of the embedding.
-        scale: chunks of the Res2 convolutions; divides ``channels``.
-        bottleneck: width of the squeeze-excitation bottlenecks.
-        attention_channels: width of the attention's hidden layer.
-        dropout: share of the embedding dropped in training.
-    """
-
-    def __init__(
-        self,
-        *,
-        num_mels: int = 80,
-        channels: int = 1024,
-        aggregate_channels: int | None = None,
-        embedding_dim: int = 192,
-        scale: int = 8,
-        bottleneck: int = 128,
-        attention_channels: int = 128,
-        dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, options: SpeechBrainEcapaOptions = SpeechBrainEcapaOptions()) -> None:
         # Frames to reflect at an edge must be there: as many as the widest dilation, and the edge itself.
-        super().__init__(
-            num_mels=num_mels, embedding_dim=embedding_dim, min_frames=1 + max(SPEECHBRAIN_DILATIONS)
-        )
-        refuse_uneven_chunks(channels, scale)
-        aggregate = aggregate_channels or 3 * channels
-        self.first = ConvReluNorm(num_mels, channels, kernel_size=5, reflect=True)
+        super().__init__(options, min_frames=1 + max(SPEECHBRAIN_DILATIONS))
+        channels, scale, bottleneck = options.channels, options.scale, options.bottleneck
+        aggregate = options.aggregate_channels or 3 * channels
+        self.first = ConvReluNorm(options.num_mels, channels, kernel_size=5, reflect=True)
         self.blocks = nn.ModuleList(
             SERes2Block(channels, d, scale, bottleneck, reflect=True) for d in SPEECHBRAIN_DILATIONS
         )
         self.aggregate = ConvReluNorm(len(SPEECHBRAIN_DILATIONS) * channels, aggregate)
-        self.pool = NormedAttentiveStatistics(aggregate, attention_channels)
+        self.pool = NormedAttentiveStatistics(aggregate, options.attention_channels)
         self.pool_norm = nn.BatchNorm1d(self.pool.num_statistics)
-        self.embedding = nn.Linear(self.pool.num_statistics, embedding_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.embedding = nn.Linear(self.pool.num_statistics, options.embedding_dim)
+        self.dropout = nn.Dropout(options.dropout)
 
     def forward(self, feats_BFM: Tensor) -> Tensor:
         """Embed features: [B, F, M] to [B, E]."""

@@ -10,51 +10,28 @@ Shape suffixes: B utterance, C channel, M mel, F frame, E embedding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from farvox.errors import ModelError
-from farvox.models.base import (
-    EmbeddingNetwork,
-    FrameConv,
-    FrameNorm,
-    cat_channels,
-    chunk_channels,
-    refuse_uneven_chunks,
-)
+from farvox.models.base import EmbeddingNetwork, FrameConv, FrameNorm, cat_channels, chunk_channels
+from farvox.models.options import FfsvcEcapaOptions, FfsvcResNet34Options
 from farvox.models.pooling import VARIANCE_FLOOR, GlobalStatistics, mean_over_frames, widen
 from farvox.models.resnet import ResNetTrunk
 
 
 class FfsvcResNet34(EmbeddingNetwork):
-    """The baseline's ResNet34 ("C32"): statistics over frequency and time together, heavy dropout.
+    """The baseline's ResNet34 ("C32"): statistics over frequency and time together, heavy dropout."""
 
-    Args:
-        num_mels: features per frame; the weights do not depend on it.
-        channels: width of the first group.
-        blocks: blocks in each of the four groups.
-        embedding_dim: size of the embedding.
-        dropout: share of the embedding dropped in training.
-    """
-
-    def __init__(
-        self,
-        *,
-        num_mels: int = 80,
-        channels: int = 32,
-        blocks: Sequence[int] = (3, 4, 6, 3),
-        embedding_dim: int = 256,
-        dropout: float = 0.5,
-    ) -> None:
-        super().__init__(num_mels=num_mels, embedding_dim=embedding_dim)
-        self.front = ResNetTrunk(channels, blocks)
+    def __init__(self, options: FfsvcResNet34Options = FfsvcResNet34Options()) -> None:
+        super().__init__(options)
+        self.front = ResNetTrunk(options.channels, options.blocks)
         self.pool = GlobalStatistics(self.front.out_channels)
-        self.bottleneck = nn.Linear(self.pool.num_statistics, embedding_dim)
-        self.drop = nn.Dropout(dropout)
+        self.bottleneck = nn.Linear(self.pool.num_statistics, options.embedding_dim)
+        self.drop = nn.Dropout(options.dropout)
 
     def forward(self, feats_BFM: Tensor) -> Tensor:
         """Embed features: [B, F, M] to [B, E]."""
@@ -144,47 +121,24 @@ class FfsvcBlock(nn.Module):
 
 
 class FfsvcEcapaTdnn(EmbeddingNetwork):
-    """The baseline's ECAPA-TDNN ("C1024"), bit for bit.
+    """The baseline's ECAPA-TDNN ("C1024"), bit for bit."""
 
-    Args:
-        num_mels: features per frame.
-        channels: width of the convolutions.
-        embedding_dim: size of the embedding.
-        scale: chunks of the Res2 convolutions; divides ``channels``.
-        bottleneck: width of the squeeze-excitation and attention bottlenecks.
-        pooling: ``ffsvc`` as published, or ``mended`` without the division by the number of frames.
-        unused_branch: keep the parameters that the baseline has and never uses.
-        dropout: share of the embedding dropped in training (the baseline has none here).
-    """
-
-    def __init__(
-        self,
-        *,
-        num_mels: int = 80,
-        channels: int = 1024,
-        embedding_dim: int = 256,
-        scale: int = 8,
-        bottleneck: int = 128,
-        pooling: str = "ffsvc",
-        unused_branch: bool = True,
-        dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, options: FfsvcEcapaOptions = FfsvcEcapaOptions()) -> None:
         # The first convolution shortens by 4 frames, and reflecting 4 frames takes 5.
-        super().__init__(num_mels=num_mels, embedding_dim=embedding_dim, min_frames=9)
-        refuse_uneven_chunks(channels, scale)
-        if pooling not in ("ffsvc", "mended"):
-            raise ModelError(f"unknown pooling '{pooling}': ffsvc or mended")
-        self.conv1 = FrameConv(num_mels, channels, 5)
+        super().__init__(options, min_frames=9)
+        channels, bottleneck = options.channels, options.bottleneck
+        self.conv1 = FrameConv(options.num_mels, channels, 5)
         self.bn1 = FrameNorm(channels)
-        self.block1 = FfsvcBlock(channels, 2, scale, bottleneck, unused_branch)
-        self.block2 = FfsvcBlock(channels, 3, scale, bottleneck, unused_branch)
-        self.block3 = FfsvcBlock(channels, 4, scale, bottleneck, unused_branch)
+        self.block1, self.block2, self.block3 = (
+            FfsvcBlock(channels, dilation, options.scale, bottleneck, options.unused_branch)
+            for dilation in (2, 3, 4)
+        )
         self.conv2 = FrameConv(3 * channels, 3 * channels, 1)
-        self.ASP = FfsvcAttentiveStatistics(3 * channels, bottleneck, mended=pooling == "mended")
+        self.ASP = FfsvcAttentiveStatistics(3 * channels, bottleneck, mended=options.pooling == "mended")
         self.bn2 = nn.BatchNorm1d(6 * channels)
-        self.fc = nn.Linear(6 * channels, embedding_dim)
-        self.bn3 = nn.BatchNorm1d(embedding_dim)
-        self.drop = nn.Dropout(dropout)
+        self.fc = nn.Linear(6 * channels, options.embedding_dim)
+        self.bn3 = nn.BatchNorm1d(options.embedding_dim)
+        self.drop = nn.Dropout(options.dropout)
 
     def forward(self, feats_BFM: Tensor) -> Tensor:
         """Embed features: [B, F, M] to [B, E]."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from farvox.errors import ModelError
+from farvox.models.options import AamOptions, HeadOptions, SoftmaxOptions
 from farvox.models.pooling import widen
 
 
@@ -23,16 +24,13 @@ class SoftmaxHead(nn.Module):
     Args:
         embedding_dim: size of the embeddings.
         num_classes: speakers.
-        margin: without effect; a schedule sets it as of any head.
-        scale: likewise.
+        options: of the head; its margin has no effect, and a schedule sets it as of any head.
     """
 
-    def __init__(
-        self, embedding_dim: int, num_classes: int, *, margin: float = 0.0, scale: float = 1.0
-    ) -> None:
+    def __init__(self, embedding_dim: int, num_classes: int, options: HeadOptions = SoftmaxOptions()) -> None:
         super().__init__()
         _check_sizes(embedding_dim, num_classes)
-        self.margin, self.scale = margin, scale
+        self.margin, self.scale = options.margin, options.scale
         self.num_classes = num_classes
         self.weight = nn.Parameter(_xavier(num_classes, embedding_dim))
         self.bias = nn.Parameter(torch.zeros(num_classes))
@@ -55,20 +53,17 @@ class CosineHead(nn.Module, ABC):
     Args:
         embedding_dim: size of the embeddings.
         num_classes: speakers.
-        margin: makes the true class harder; a plain attribute that a schedule may set.
-        scale: length to which the cosines are stretched before the softmax.
+        options: of the head; the margin becomes a plain attribute that a schedule may set.
         num_subcentres: centres of each class, of which the nearest counts (Deng et al., 2020); row
             ``K c + k`` of the weight is centre k of class c.
     """
 
     def __init__(
-        self, embedding_dim: int, num_classes: int, *, margin: float, scale: float, num_subcentres: int = 1
+        self, embedding_dim: int, num_classes: int, options: HeadOptions, num_subcentres: int = 1
     ) -> None:
         super().__init__()
         _check_sizes(embedding_dim, num_classes)
-        if num_subcentres < 1:
-            raise ModelError(f"num_subcentres must be at least 1, not {num_subcentres}")
-        self.margin, self.scale = margin, scale
+        self.margin, self.scale = options.margin, options.scale
         self.num_classes, self.num_subcentres = num_classes, num_subcentres
         self.weight = nn.Parameter(_xavier(num_classes * num_subcentres, embedding_dim))
 
@@ -102,11 +97,6 @@ class CosineHead(nn.Module, ABC):
 class AmHead(CosineHead):
     """Additive margin softmax: cos t - m (Wang et al., "Additive margin softmax", 2018)."""
 
-    def __init__(
-        self, embedding_dim: int, num_classes: int, *, margin: float = 0.2, scale: float = 32.0
-    ) -> None:
-        super().__init__(embedding_dim, num_classes, margin=margin, scale=scale)
-
     def with_margin(self, cosine_B1: Tensor) -> Tensor:
         """Subtract the margin from the cosine."""
         return cosine_B1 - self.margin
@@ -115,30 +105,12 @@ class AmHead(CosineHead):
 class AamHead(CosineHead):
     """Additive angular margin softmax: cos(t + m) (Deng et al., "ArcFace", 2019).
 
-    Args:
-        embedding_dim: see `CosineHead`, as the others that are not here.
-        num_classes: likewise.
-        margin: in radians.
-        scale: likewise.
-        easy_margin: leave angles beyond a right one as they are. Otherwise cos t - m sin(pi - m) takes
-            the place of cos(t + m) where t + m would pass pi.
-        num_subcentres: likewise.
+    With several centres a class, wrong labels have their own (Deng et al., 2020).
     """
 
-    def __init__(
-        self,
-        embedding_dim: int,
-        num_classes: int,
-        *,
-        margin: float = 0.2,
-        scale: float = 32.0,
-        easy_margin: bool = False,
-        num_subcentres: int = 1,
-    ) -> None:
-        super().__init__(
-            embedding_dim, num_classes, margin=margin, scale=scale, num_subcentres=num_subcentres
-        )
-        self.easy_margin = easy_margin
+    def __init__(self, embedding_dim: int, num_classes: int, options: AamOptions = AamOptions()) -> None:
+        super().__init__(embedding_dim, num_classes, options, options.num_subcentres)
+        self.easy_margin = options.easy_margin
 
     def with_margin(self, cosine_B1: Tensor) -> Tensor:
         """Add the margin to the angle."""
@@ -149,29 +121,6 @@ class AamHead(CosineHead):
             return torch.where(cosine_B1 > 0, phi_B1, cosine_B1)
         beyond_B1 = cosine_B1 - math.sin(math.pi - self.margin) * self.margin
         return torch.where(cosine_B1 > math.cos(math.pi - self.margin), phi_B1, beyond_B1)
-
-
-class SubcentreAamHead(AamHead):
-    """AAM with several centres a class, so that wrong labels have their own (Deng et al., 2020)."""
-
-    def __init__(
-        self,
-        embedding_dim: int,
-        num_classes: int,
-        *,
-        margin: float = 0.2,
-        scale: float = 32.0,
-        easy_margin: bool = False,
-        num_subcentres: int = 3,
-    ) -> None:
-        super().__init__(
-            embedding_dim,
-            num_classes,
-            margin=margin,
-            scale=scale,
-            easy_margin=easy_margin,
-            num_subcentres=num_subcentres,
-        )
 
 
 Head = SoftmaxHead | CosineHead

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from farvox.errors import ModelError
 from farvox.models.base import EmbeddingNetwork
+from farvox.models.options import ResNet34Options
 from farvox.models.pooling import build_pooling, pooling_of
 
 
@@ -48,10 +48,6 @@ class ResNetTrunk(nn.Module):
 
     def __init__(self, channels: int, blocks: Sequence[int]) -> None:
         super().__init__()
-        if channels < 1 or len(blocks) != 4 or min(blocks) < 1:
-            raise ModelError(
-                f"a ResNet has four groups of blocks and some channels, not {blocks}, {channels}"
-            )
         self.conv1 = nn.Conv2d(1, channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.layer1 = _group(channels, channels, blocks[0], stride=1)
@@ -97,33 +93,14 @@ def fold_batch_norms(network: nn.Module) -> int:
 
 
 class ResNet34(EmbeddingNetwork):
-    """ResNet34 with statistics over time for every channel and frequency, as in WeSpeaker.
+    """ResNet34 with statistics over time for every channel and frequency, as in WeSpeaker."""
 
-    Args:
-        num_mels: features per frame.
-        channels: width of the first group; the groups have 1, 2, 4 and 8 times as many.
-        blocks: blocks in each of the four groups; (3, 4, 6, 3) makes it a ResNet34.
-        embedding_dim: size of the embedding.
-        pooling: ``tstp`` (temporal statistics), ``asp`` (attentive statistics) or ``asp-local`` (WeSpeaker's
-            ASTP, without global context).
-        dropout: share of the embedding dropped in training.
-    """
-
-    def __init__(
-        self,
-        *,
-        num_mels: int = 80,
-        channels: int = 32,
-        blocks: Sequence[int] = (3, 4, 6, 3),
-        embedding_dim: int = 256,
-        pooling: str = "tstp",
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__(num_mels=num_mels, embedding_dim=embedding_dim)
-        self.front = ResNetTrunk(channels, blocks)
-        self.pool = build_pooling(pooling, self.front.out_channels * -(-num_mels // 8))
-        self.embedding = nn.Linear(self.pool.num_statistics, embedding_dim)
-        self.dropout = nn.Dropout(dropout)
+    def __init__(self, options: ResNet34Options = ResNet34Options()) -> None:
+        super().__init__(options)
+        self.front = ResNetTrunk(options.channels, options.blocks)
+        self.pool = build_pooling(options.pooling, self.front.out_channels * -(-options.num_mels // 8))
+        self.embedding = nn.Linear(self.pool.num_statistics, options.embedding_dim)
+        self.dropout = nn.Dropout(options.dropout)
 
     def forward(self, feats_BFM: Tensor) -> Tensor:
         """Embed features: [B, F, M] to [B, E]."""

@@ -9,7 +9,6 @@ Shape suffixes: B utterance, T sample, F frame, M sample of a frame, L layer, D 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 import re
@@ -24,6 +23,8 @@ from torch.nn import functional as fn
 from farvox.errors import CheckpointError, MissingExtraError, ModelError
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.ecapa import EcapaTdnn
+from farvox.models.options import EcapaOptions, WavlmEcapaOptions
+from farvox.options import nearest, taken_from
 
 FIELDS = (
     "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
@@ -47,55 +48,23 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 class WavlmEcapa(EmbeddingNetwork):
     """WavLM, frozen or tuned, and ECAPA-TDNN on the weighted sum of its layers.
 
-    Args:
-        num_mels: samples per frame of the front-end ``waveform``.
-        wavlm: a new WavLM's `FIELDS` (those left out are WavLM Base's), or a pretrained one: a folder with
-            ``config.json`` and ``model.safetensors``, or the name of such a repository on huggingface.co,
-            ``ORG/NAME`` or ``ORG/NAME@REVISION``.
-        tune: train WavLM too; otherwise it stays as it is, bit by bit, and has no dropout.
-        tune_extractor: train its convolutions too; they hardly ever need it.
-        channels: see `EcapaTdnn`, as are all that follow.
-        aggregate_channels: likewise.
-        embedding_dim: likewise.
-        scale: likewise.
-        bottleneck: likewise.
-        pooling: likewise.
-        dropout: likewise.
-
     Raises:
         ModelError: unknown fields, sizes that do not fit, or no such pretrained model.
         CheckpointError: pretrained weights are damaged or do not fit their configuration.
         MissingExtraError: transformers is not installed.
     """
 
-    def __init__(
-        self,
-        *,
-        num_mels: int = 80,
-        wavlm: str | Mapping[str, Any] | None = None,
-        tune: bool = False,
-        tune_extractor: bool = False,
-        channels: int = 512,
-        aggregate_channels: int | None = None,
-        embedding_dim: int = 192,
-        scale: int = 8,
-        bottleneck: int = 128,
-        pooling: str = "asp",
-        dropout: float = 0.0,
-    ) -> None:
-        if tune_extractor and not tune:
-            raise ModelError("tune_extractor = true needs tune = true: a frozen WavLM is frozen as a whole")
-        folder = find_pretrained(wavlm) if isinstance(wavlm, str) else None
-        sizes = _read_sizes(folder) if folder else wavlm or {}
+    def __init__(self, options: WavlmEcapaOptions = WavlmEcapaOptions()) -> None:
+        folder = find_pretrained(options.wavlm) if isinstance(options.wavlm, str) else None
+        sizes = _read_sizes(folder) if folder else options.wavlm or {}
         if not isinstance(sizes, Mapping):
             raise ModelError(
                 f"wavlm = {sizes!r}: give a table of sizes, a folder or a name of huggingface.co"
             )
         for key in sizes:
             if key not in FIELDS:
-                near = difflib.get_close_matches(key, FIELDS, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(FIELDS)}"
-                raise ModelError(f"wavlm has no field '{key}'; {hint}")
+                hint = nearest(key, FIELDS) or f"; there are: {', '.join(FIELDS)}"
+                raise ModelError(f"wavlm has no field '{key}'{hint}")
         library = _require("transformers")
         try:
             backbone = library.WavLMModel(library.WavLMConfig(**sizes, **_FIXED))
@@ -103,22 +72,17 @@ class WavlmEcapa(EmbeddingNetwork):
             raise ModelError(f"no WavLM can be built with {dict(sizes)}: {error}") from error
         config = backbone.config
         samples = samples_for(2, config.conv_kernel, config.conv_stride)
-        super().__init__(
-            num_mels=num_mels, embedding_dim=embedding_dim, min_frames=-(-samples // max(1, num_mels))
-        )
+        super().__init__(options, min_frames=-(-samples // options.num_mels))
         if folder:
             _load_pretrained(backbone, folder / _WEIGHTS)
         values = {name: getattr(config, name) for name in FIELDS}
         self.sizes = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
-        self.tune = tune
-        self.backbone = backbone.requires_grad_(tune)
-        if not tune_extractor:
+        self.tune = options.tune
+        self.backbone = backbone.requires_grad_(options.tune)
+        if not options.tune_extractor:
             backbone.feature_extractor._freeze_parameters()
         self.layer_weights_L = nn.Parameter(torch.zeros(config.num_hidden_layers + 1))
-        self.ecapa = EcapaTdnn(
-            num_mels=config.hidden_size, channels=channels, aggregate_channels=aggregate_channels,
-            embedding_dim=embedding_dim, scale=scale, bottleneck=bottleneck, pooling=pooling, dropout=dropout,
-        )  # fmt: skip
+        self.ecapa = EcapaTdnn(taken_from(EcapaOptions, options, num_mels=config.hidden_size))
 
     def train(self, mode: bool = True) -> WavlmEcapa:
         """Training mode for all but a frozen WavLM."""

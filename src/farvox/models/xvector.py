@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from farvox.models.base import EmbeddingNetwork
+from farvox.models.options import XVectorOptions
 from farvox.models.pooling import build_pooling
 
 # (frames spanned by the kernel, dilation) of the five frame-level layers: table 1 of the paper.
@@ -21,29 +22,12 @@ class XVector(EmbeddingNetwork):
     layers the paper puts between it and the softmax are the business of a head here. As in Kaldi, a
     layer is affine, ReLU, batch norm without scale and offset. The layers do not pad: the network sees
     15 frames at once, and needs that many.
-
-    Args:
-        num_mels: features per frame.
-        channels: width of the first four layers.
-        pooled_channels: width of the fifth, over which the statistics are taken.
-        embedding_dim: size of the embedding.
-        pooling: ``tstp`` (mean and standard deviation, the paper's) or ``asp`` (attentive).
-        dropout: share of the embedding dropped in training.
     """
 
-    def __init__(
-        self,
-        *,
-        num_mels: int = 80,
-        channels: int = 512,
-        pooled_channels: int = 1500,
-        embedding_dim: int = 512,
-        pooling: str = "tstp",
-        dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, options: XVectorOptions = XVectorOptions()) -> None:
         span = 1 + sum(dilation * (kernel - 1) for kernel, dilation in CONTEXTS)
-        super().__init__(num_mels=num_mels, embedding_dim=embedding_dim, min_frames=span)
-        widths = (num_mels, channels, channels, channels, channels, pooled_channels)
+        super().__init__(options, min_frames=span)
+        widths = (options.num_mels, *4 * [options.channels], options.pooled_channels)
         self.frames = nn.Sequential(
             *(
                 nn.Sequential(
@@ -54,9 +38,9 @@ class XVector(EmbeddingNetwork):
                 for width_in, width_out, (kernel, dilation) in zip(widths, widths[1:], CONTEXTS, strict=False)
             )
         )
-        self.pool = build_pooling(pooling, pooled_channels)
-        self.embedding = nn.Linear(self.pool.num_statistics, embedding_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.pool = build_pooling(options.pooling, options.pooled_channels)
+        self.embedding = nn.Linear(self.pool.num_statistics, options.embedding_dim)
+        self.dropout = nn.Dropout(options.dropout)
 
     def forward(self, feats_BFM: Tensor) -> Tensor:
         """Embed features: [B, F, M] to [B, E]."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from farvox.errors import RecipeError
+from farvox.models.options import HEAD, MODEL
 from farvox.training.network import EVERYTHING
-from farvox.training.options import TrainOptions
+from farvox.training.options import AUGMENT, FEATURES, SPECAUGMENT, TrainOptions
 
 
 def refuse_contradictions(options: TrainOptions, num_processes: int) -> None:
@@ -17,6 +18,7 @@ def refuse_contradictions(options: TrainOptions, num_processes: int) -> None:
     _refuse_nothing_to_train(options)
     _refuse_shards(options)
     _refuse_without_model(options)
+    _refuse_parts(options)
     if options.validate.trials and not options.validate.data:
         raise RecipeError("validate.trials needs the data dir of its utterances: set validate.data")
     if options.optim.compile and options.optim.checkpointing:
@@ -69,3 +71,20 @@ def _refuse_without_model(options: TrainOptions) -> None:
     ):
         if is_on and not options.init.model:
             raise RecipeError(f"{name} needs a model to start from: set init.model")
+
+
+def _refuse_parts(options: TrainOptions) -> None:
+    """Parts whose options exclude each other; a model to start from brings front-end and network along."""
+    AUGMENT.read(options.augment, "[augment]")
+    HEAD.read(options.head, "[head]")
+    if options.specaugment:
+        SPECAUGMENT.read(options.specaugment, "[specaugment]")
+    if options.init.model:
+        return
+    if not options.model.get("name"):
+        raise RecipeError("the recipe names no architecture: set model.name ('farvox models' lists them)")
+    frontend, network = FEATURES.read(options.features, "[features]"), MODEL.read(options.model, "[model]")
+    if "num_mels" in options.model and network.num_mels != frontend.num_mels:
+        raise RecipeError(
+            f"model.num_mels = {network.num_mels}, but features.num_mels = {frontend.num_mels}: leave it out"
+        )

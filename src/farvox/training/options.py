@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from farvox.options import Above, AtLeast, AtMost, Options, Table
+from farvox.augment import AugmentOptions
+from farvox.features.frontend import FrontEndConfig
+from farvox.features.specaugment import SpecAugmentOptions
+from farvox.models.options import HEAD, MODEL
+from farvox.options import Above, AtLeast, AtMost, Options, Part, Table
+
+FEATURES, AUGMENT, SPECAUGMENT = Part(FrontEndConfig), Part(AugmentOptions), Part(SpecAugmentOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,15 +173,15 @@ class TrainOptions(Options):
     """CPU threads of a training process; 0: torch's own choice."""
     data: DataOptions = DataOptions()
     """The speech that is trained on."""
-    features: Table = field(default_factory=dict)
-    """The front-end of the model."""
-    augment: Table = field(default_factory=dict)
+    features: Annotated[Table, FEATURES] = field(default_factory=dict)
+    """The front-end of a new model; empty: that of init.model."""
+    augment: Annotated[Table, AUGMENT] = field(default_factory=dict)
     """Augmentation of the chunks."""
-    specaugment: Table = field(default_factory=dict)
-    """Masks over the features."""
-    model: Table = field(default_factory=dict)
-    """The network."""
-    head: Table = field(default_factory=dict)
+    specaugment: Annotated[Table, SPECAUGMENT] = field(default_factory=dict)
+    """Masks over the features; empty: none."""
+    model: Annotated[Table, MODEL] = field(default_factory=dict)
+    """The network; empty: that of init.model."""
+    head: Annotated[Table, HEAD] = field(default_factory=dict)
     """The classification head."""
     init: InitOptions = InitOptions()
     """The model that training starts from."""

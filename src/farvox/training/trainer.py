@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from farvox.augment import build_augmenter
 from farvox.errors import CheckpointError, NonFiniteLossError, RecipeError
 from farvox.features.fbank import build_frontend
 from farvox.features.frontend import FrontEndConfig
+from farvox.features.specaugment import draw_masks
 from farvox.machine import has_bf16, is_channels_last, keep_freed_memory, resolve_precision
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.margin import Head
+from farvox.models.options import HEAD
 from farvox.models.registry import build_head, build_model
 from farvox.training import checkpoint
 from farvox.training.checkpoint import TrainingState
@@ -29,12 +33,11 @@ from farvox.training.claim import claim_run_dir
 from farvox.training.contradictions import refuse_contradictions
 from farvox.training.dataset import ChunkDataset
 from farvox.training.distributed import World, synchronise_batchnorm
-from farvox.training.example import mask_law, open_augmenter
 from farvox.training.loader import Batch, load_batches
 from farvox.training.log import RunLog
 from farvox.training.network import Frozen, find_frozen, recompute_stages
 from farvox.training.objective import Anchor, Teacher, TrainingModel
-from farvox.training.options import TrainOptions
+from farvox.training.options import AUGMENT, SPECAUGMENT, TrainOptions
 from farvox.training.plan import EpochPlan, StepBatches
 from farvox.training.schedule import Schedule
 from farvox.training.sharded import Packed, ShardedHead
@@ -181,6 +184,16 @@ def _build(options: TrainOptions, run_dir: Path, world: World) -> Run:
     reserved = class_names(reserved_speakers(data.reserve, table.speaker_names), data.speeds)
     network, head, classes = _network_and_head(options, start, names + reserved)
     number_of = {name: number for number, name in enumerate(classes)}
+    masks = None
+    if options.specaugment:
+        if start.frontend.kind == "waveform":
+            raise RecipeError("[specaugment] masks bands of mels, and a waveform has none; leave it out")
+        masks = partial(
+            draw_masks,
+            num_frames=data.num_frames,
+            num_mels=start.frontend.num_mels,
+            options=SPECAUGMENT.read(options.specaugment, "[specaugment]"),
+        )
     dataset = ChunkDataset(
         table,
         seed=options.seed,
@@ -188,10 +201,8 @@ def _build(options: TrainOptions, run_dir: Path, world: World) -> Run:
         sample_rate=start.frontend.sample_rate,
         speeds=data.speeds,
         labels_VS=np.array([number_of[name] for name in names]).reshape(len(data.speeds), -1),
-        augment=open_augmenter(options.augment, start.frontend.sample_rate),
-        draw_masks=mask_law(
-            options.specaugment, data.num_frames, start.frontend.num_mels, start.frontend.kind
-        ),
+        augment=build_augmenter(AUGMENT.read(options.augment, "[augment]"), start.frontend.sample_rate),
+        draw_masks=masks,
         keep_clean=distill.weight > 0,
     )
     schedule = _schedule(options, plan, head)
@@ -268,15 +279,13 @@ def _network_and_head(
     options: TrainOptions, start: StartingPoint, names: list[str]
 ) -> tuple[EmbeddingNetwork, Head, list[str]]:
     """Network and classifier with the weights that training starts from, and the names of its classes."""
-    if {"embedding_dim", "num_classes"} & options.head.keys():
-        raise RecipeError("[head] of the recipe: the model gives embedding_dim, the data dirs num_classes")
     network = build_model(start.model_name, **start.model_kwargs)
     start.load_network(network)
-    head_kwargs = {"name": "aam", **options.head}
-    idle = idle_names(head_kwargs.pop("idle_classes", 0))
+    head_options = {"name": HEAD.default, **options.head}
+    idle = idle_names(HEAD.read(head_options, "[head]").idle_classes)
     classes = start.classes_for(options.init.classifier, names + idle)
     old = len(start.old_classes) if options.init.classifier in ("keep", "extend") else 0
-    head = build_head(embedding_dim=network.embedding_dim, num_classes=old or len(classes), **head_kwargs)
+    head = build_head(embedding_dim=network.embedding_dim, num_classes=old or len(classes), **head_options)
     if old:
         start.load_head(head, len(classes))
     return network, head, classes
@@ -363,7 +372,7 @@ def _save(
         epoch, step, run.classes, run.table.fingerprint(),
         scaler=run.stepper.scaler.state_dict(), figures=figures,
     )  # fmt: skip
-    extra = {"classes": len(run.classes), "epoch": epoch, "head": {"name": "aam", **run.options.head}}
+    extra = {"classes": len(run.classes), "epoch": epoch, "head": {"name": HEAD.default, **run.options.head}}
 
     def write_model(folder: Path) -> None:
         save_model(folder, run.network, run.frontend_config, run.model_name, run.model_kwargs, extra=extra)
