@@ -31,10 +31,8 @@ from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.features.fbank import build_frontend
 from farvox.features.frontend import FrontEndConfig
 from farvox.features.specaugment import draw_masks
-from farvox.training.dataset import ChunkDataset
-from farvox.training.loader import load_batches
-from farvox.training.plan import EpochPlan, StepBatches
-from farvox.training.table import TrainingTable
+from farvox.training.loader import ChunkDataset, load_batches
+from farvox.training.table import EpochPlan, StepBatches, TrainingTable
 
 RATE, FRAMES, BATCH = 16000, 200, 64
 

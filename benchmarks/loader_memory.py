@@ -61,10 +61,8 @@ def status() -> list[str]:
 
 
 def ours(folder: Path, count: int) -> dict[str, float]:
-    from farvox.training.dataset import ChunkDataset
-    from farvox.training.loader import load_batches
-    from farvox.training.plan import EpochPlan, StepBatches
-    from farvox.training.table import TrainingTable
+    from farvox.training.loader import ChunkDataset, load_batches
+    from farvox.training.table import EpochPlan, StepBatches, TrainingTable
 
     table = TrainingTable.open([folder])
     dataset = ChunkDataset(table, seed=0, num_samples=32240)

@@ -33,10 +33,8 @@ from loader import make_dir, walk
 from farvox.audio.files import read_audio
 from farvox.datadir.kaldi import DataDir, write_data_dir
 from farvox.datadir.pack import pack
-from farvox.training.dataset import ChunkDataset
-from farvox.training.loader import load_batches
-from farvox.training.plan import EpochPlan, StepBatches
-from farvox.training.table import TrainingTable
+from farvox.training.loader import ChunkDataset, load_batches
+from farvox.training.table import EpochPlan, StepBatches, TrainingTable
 
 RATE, SECONDS, CHUNK = 16000, 8, 32000
 WORKERS = 2

@@ -81,7 +81,7 @@ def test_the_command_line_imports_torch_only_inside_its_verbs(sources):
     assert wrong == []
 
 
-READ_OPTIONS = ("training.options", "training.trainer", "training.claim", "training.contradictions")
+READ_OPTIONS = ("training.options", "training.trainer", "training.checkpoint", "training.contradictions")
 
 
 def test_only_the_trainer_sees_the_options_of_a_whole_training(sources):

@@ -13,7 +13,7 @@ from farvox.options import from_table, merge, to_table
 from farvox.pipelines.recipe import Recipe, default_run_dir, find_recipe, read_toml, recipe_names
 from farvox.rng import rng_for
 from farvox.training.options import AUGMENT, SPECAUGMENT
-from farvox.training.plan import EpochPlan
+from farvox.training.table import EpochPlan
 
 RECIPES = recipe_names()
 PUBLISHED = [name for name in RECIPES if name.startswith(("ffsvc2022/", "himia/", "voxceleb/"))]

@@ -4,15 +4,130 @@ import numpy as np
 import pytest
 import torch
 
+from farvox.audio.files import read_audio, write_audio
 from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.errors import AudioError
 from farvox.features.fbank import build_frontend
 from farvox.features.frontend import FrontEndConfig
 from farvox.features.specaugment import draw_masks
-from farvox.training.dataset import ChunkDataset
-from farvox.training.loader import collate, load_batches
-from farvox.training.plan import EpochPlan, StepBatches
-from farvox.training.table import TrainingTable
+from farvox.rng import rng_for
+from farvox.training.loader import ChunkDataset, collate, draw_chunk, fit_length, load_batches
+from farvox.training.table import EpochPlan, StepBatches, TrainingTable
+
+
+@pytest.fixture
+def table(corpus):
+    return TrainingTable.open([corpus / "train"])
+
+
+def test_an_example_is_set_by_seed_epoch_and_position(table):
+    dataset = ChunkDataset(table, seed=1, num_samples=3000)
+    again = ChunkDataset(table, seed=1, num_samples=3000)
+    one, same = dataset[0, 5, 2], again[0, 5, 2]
+    assert (one.wav_T == same.wav_T).all() and (one.label, one.position) == (0, 5)
+    others = [dataset[1, 5, 2], dataset[0, 6, 2], ChunkDataset(table, seed=2, num_samples=3000)[0, 5, 2]]
+    assert all((other.wav_T != one.wav_T).any() for other in others)
+
+
+def test_a_chunk_is_a_part_of_its_file(table):
+    path = table.wav_paths[7]
+    whole_T = read_audio(path)
+    starts = set()
+    for position in range(20):
+        chunk_T = draw_chunk(path, 4000, 16000, rng_for(0, 0, position))
+        at = int(np.argmax([np.array_equal(whole_T[n : n + 4000], chunk_T) for n in range(len(whole_T))]))
+        assert np.array_equal(whole_T[at : at + 4000], chunk_T)
+        starts.add(at)
+    assert len(starts) > 10
+
+
+def test_a_short_file_is_repeated(tmp_path):
+    write_audio(tmp_path / "short.wav", np.linspace(-0.5, 0.5, 700))
+    whole_T = read_audio(tmp_path / "short.wav")
+    chunk_T = draw_chunk(str(tmp_path / "short.wav"), 2000, 16000, rng_for(0, 0, 0))
+    assert np.array_equal(chunk_T, np.tile(whole_T, 3)[:2000])
+    assert np.array_equal(fit_length(whole_T, 3), whole_T[:3])
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 48000])
+def test_files_of_any_rate_give_chunks_of_one_length(rate, tmp_path):
+    t = np.arange(rate) / rate
+    write_audio(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 400 * t), rate)
+    for position in range(10):
+        chunk_T = draw_chunk(str(tmp_path / "a.wav"), 5000, 16000, rng_for(0, 0, position))
+        assert len(chunk_T) == 5000
+        peak = np.argmax(np.abs(np.fft.rfft(chunk_T * np.hanning(5000)))) * 16000 / 5000
+        assert abs(peak - 400) < 4
+
+
+@pytest.mark.parametrize("num_samples", [3000, 30000])
+def test_each_speed_has_its_own_classes_and_all_chunks_one_length(num_samples, table):
+    dataset = ChunkDataset(table, seed=0, num_samples=num_samples, speeds=(1.0, 0.9, 1.1))
+    row = 9
+    examples = [dataset[0, position, row] for position in range(30)]
+    speaker = int(table.speakers_N[row])
+    assert {example.label for example in examples} == {speaker, speaker + 6, speaker + 12}
+    assert {len(example.wav_T) for example in examples} == {num_samples}
+    assert all(example.wav_T.dtype == np.float32 for example in examples)
+
+
+def test_labels_may_be_given_by_another_numbering(table):
+    labels_VS = np.array([[10, 20, 30, 40, 50, 60]])
+    dataset = ChunkDataset(table, seed=0, num_samples=3000, labels_VS=labels_VS)
+    assert [dataset[0, 0, row].label for row in (0, 4, 23)] == [10, 20, 60]
+
+
+def test_the_augmenter_and_the_masks_draw_from_the_examples_own_stream(table):
+    dataset = ChunkDataset(
+        table,
+        seed=0,
+        num_samples=1000,
+        augment=lambda wav_T, rng: wav_T + np.float32(rng.random()),
+        draw_masks=lambda rng: rng.integers(0, 9, (2, 4)),
+    )
+    plain = ChunkDataset(table, seed=0, num_samples=1000)
+    one, same, other = dataset[0, 0, 0], dataset[0, 0, 0], dataset[0, 1, 0]
+    assert (one.wav_T == same.wav_T).all() and (one.masks_K4 == same.masks_K4).all()
+    assert (one.masks_K4 != other.masks_K4).any() and (one.wav_T != plain[0, 0, 0].wav_T).all()
+    assert plain[0, 0, 0].masks_K4.shape == (0, 4)
+
+
+def test_the_clean_chunk_is_that_which_was_augmented(table):
+    options = {"seed": 0, "num_samples": 1000, "speeds": (1.0, 0.9)}
+    plain = ChunkDataset(table, **options)
+    dataset = ChunkDataset(table, **options, augment=lambda wav_T, rng: -wav_T, keep_clean=True)
+    for position in range(8):
+        example = dataset[0, position, 3]
+        assert (example.clean_T == plain[0, position, 3].wav_T).all()
+        assert (example.wav_T == -example.clean_T).all()
+    assert plain[0, 0, 3].clean_T is None
+
+
+def test_an_audio_fault_names_the_utterance_and_the_file(tmp_path):
+    write_audio(tmp_path / "good.wav", np.full(9000, 0.1))
+    (tmp_path / "bad.wav").write_bytes((tmp_path / "good.wav").read_bytes()[:4000])
+    (tmp_path / "empty.wav").write_bytes((tmp_path / "good.wav").read_bytes()[:40] + bytes(4))
+    names = ("bad", "empty", "missing")
+    write_data_dir(tmp_path, [Utterance(f"utt-{n}", str(tmp_path / f"{n}.wav"), "s1", None) for n in names])
+    dataset = ChunkDataset(TrainingTable.open([tmp_path]), seed=0, num_samples=1000)
+    for row, name in enumerate(names):
+        with pytest.raises(AudioError, match=rf"utterance 'utt-{name}': .*/{name}\.wav: "):
+            dataset[0, 0, row]
+
+
+@pytest.mark.parametrize("codec", ["wav", "flac"])
+def test_examples_are_the_same_from_a_packed_data_dir(codec, corpus, tmp_path, table):
+    from farvox.datadir.pack import pack
+
+    pack(corpus / "train", tmp_path / "packed", note=print, codec=codec, shard_bytes=50_000, jobs=1)
+    packed = TrainingTable.open([tmp_path / "packed"])
+    assert packed.fingerprint() == table.fingerprint()
+    plain, other = (
+        ChunkDataset(each, seed=1, num_samples=9000, speeds=(1.0, 0.9)) for each in (table, packed)
+    )
+    for position in range(30):
+        where = (0, position, position % len(table))
+        assert np.array_equal(plain[where].wav_T, other[where].wav_T)
 
 
 def masks(rng):

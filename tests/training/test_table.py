@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farvox.errors import DataDirError
-from farvox.training.table import StringTable, TrainingTable
+from farvox.errors import DataDirError, RecipeError
+from farvox.training.table import EpochPlan, StepBatches, StringTable, TrainingTable
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1))
@@ -74,3 +74,103 @@ def test_a_dir_that_does_not_say_who_speaks_is_refused(tmp_path):
     assert TrainingTable.open([tmp_path], labelled=False).speaker_names == ("unlabelled",)
     with pytest.raises(DataDirError, match=r"set data\.train"):
         TrainingTable.open([])
+
+
+@st.composite
+def plans(draw, **fixed):
+    num_rows = draw(st.integers(8, 60))
+    speakers = draw(st.lists(st.integers(0, 7), min_size=num_rows, max_size=num_rows))
+    options = {
+        "seed": draw(st.integers(0, 2**40)),
+        "batch_size": draw(st.sampled_from([4, 8])),
+        "sampling": draw(st.sampled_from(["utterance", "speaker"])),
+        "epoch_size": draw(st.sampled_from([0, 8, 21, 90])),
+    }
+    return EpochPlan(speakers_N=np.array(speakers), **(options | fixed))
+
+
+def walk(plan, epochs, *, first_epoch=0, first_step=0, rank=0, world_size=1, accumulate=1):
+    return list(StepBatches(plan, first_epoch, first_step, epochs, rank, world_size, accumulate))
+
+
+@given(
+    plan=plans(), world_size=st.sampled_from([1, 2, 4]), accumulate=st.sampled_from([1, 2]), data=st.data()
+)
+def test_the_first_k_batches_and_the_rest_are_all(plan, world_size, accumulate, data):
+    if plan.batch_size % (world_size * accumulate):
+        accumulate = 1
+    rank = data.draw(st.integers(0, world_size - 1))
+    k = data.draw(st.integers(0, 3 * plan.steps_per_epoch - 1))
+    share = {"rank": rank, "world_size": world_size, "accumulate": accumulate}
+    everything = walk(plan, 3, **share)
+    epoch, step = divmod(k, plan.steps_per_epoch)
+    rest = walk(plan, 3, first_epoch=epoch, first_step=step, **share)
+    assert everything[: k * accumulate] + rest == everything
+    assert len(StepBatches(plan, epoch, step, 3, rank, world_size, accumulate)) == len(rest)
+
+
+@given(plan=plans(), world_size=st.sampled_from([2, 4]), accumulate=st.sampled_from([1, 2]))
+def test_the_global_batch_does_not_depend_on_who_shares_it(plan, world_size, accumulate):
+    if plan.batch_size % (world_size * accumulate):
+        accumulate = 1
+    alone = walk(plan, 2)
+    ranks = [
+        walk(plan, 2, rank=rank, world_size=world_size, accumulate=accumulate) for rank in range(world_size)
+    ]
+    for step, whole in enumerate(alone):
+        part = slice(step * accumulate, (step + 1) * accumulate)
+        micro_batches = [batch for batches in ranks for batch in batches[part]]
+        assert len({len(batch) for batch in micro_batches}) == 1
+        assert sorted(example for batch in micro_batches for example in batch) == sorted(whole)
+
+
+@given(plan=plans(sampling="utterance", epoch_size=0), epoch=st.integers(0, 1000))
+def test_every_utterance_stands_once_in_an_epoch(plan, epoch):
+    assert sorted(plan.rows(epoch)) == list(range(len(plan.speakers_N)))
+
+
+@given(plan=plans(sampling="speaker"), epoch=st.integers(0, 1000))
+def test_speakers_come_equally_often(plan, epoch):
+    counts = np.bincount(plan.speakers_N[plan.rows(epoch)], minlength=8)[np.unique(plan.speakers_N)]
+    assert counts.max() - counts.min() <= 1
+
+
+@given(
+    weights=st.lists(st.integers(1, 5), min_size=2, max_size=3),
+    sampling=st.sampled_from(["utterance", "speaker"]),
+    seed=st.integers(0, 99),
+)
+def test_every_batch_has_the_domains_in_their_shares(weights, sampling, seed):
+    domains = np.repeat(np.arange(len(weights)), [40, 7, 13][: len(weights)])
+    plan = EpochPlan(seed, domains * 3, 20, sampling, domains, weights, 60)
+    shares = 20 * np.array(weights) / sum(weights)
+    batches = domains[plan.rows(0)].reshape(-1, 20)
+    counts = np.array([np.bincount(batch, minlength=len(weights)) for batch in batches])
+    assert (counts == counts[0]).all() and (np.abs(counts - shares) < 1).all()
+
+
+@given(plan=plans(epoch_size=0), epoch=st.integers(0, 1000))
+def test_an_epoch_has_one_order_and_epochs_differ(plan, epoch):
+    again = EpochPlan(plan.seed, plan.speakers_N, plan.batch_size, plan.sampling)
+    again.rows(epoch + 5)
+    assert (plan.rows(epoch) == again.rows(epoch)).all()
+    many = EpochPlan(plan.seed, np.arange(60), 8)
+    assert (many.rows(epoch) != many.rows(epoch + 1)).any()
+
+
+def test_an_epoch_longer_than_the_data_goes_round_it():
+    plan = EpochPlan(1, np.zeros(5, dtype=np.int64), 5, epoch_size=15)
+    assert (np.bincount(plan.rows(0)) == 3).all() and plan.steps_per_epoch == 3
+
+
+def test_an_epoch_smaller_than_a_batch_is_refused():
+    with pytest.raises(DataDirError, match=r"3 examples .* batch of 4: lower optim\.batch_size"):
+        EpochPlan(0, np.arange(3), 4)
+    with pytest.raises(DataDirError, match="no utterance"):
+        EpochPlan(0, np.arange(0), 4)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.01), (1.0, -1.0), (0.0, 0.0), (1.0, float("nan"))])
+def test_domain_weights_that_would_leave_a_domain_out_are_refused(weights):
+    with pytest.raises(RecipeError, match=r"data\.domain_weights"):
+        EpochPlan(0, np.arange(40), 8, domains_N=np.repeat([0, 1], 20), domain_weights=weights)

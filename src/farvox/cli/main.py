@@ -33,7 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "simulate": ("farvox.cli.simulate:simulate", "make far-field copies of a data dir"),
     "train": ("farvox.cli.recipes:train", "train or fine-tune a model from a recipe"),
     "average": ("farvox.cli.models:average", "average the weights of several models"),
-    "extract": ("farvox.cli.extract:extract", "turn a data dir into embeddings"),
+    "extract": ("farvox.cli.embed:extract", "turn a data dir into embeddings"),
     "cluster": ("farvox.cli.embed:cluster", "find the speakers of embeddings that nobody labelled"),
     "score": ("farvox.cli.score:score", "score a trial list"),
     "evaluate": ("farvox.cli.score:evaluate", "EER, minDCF and a report from scores"),

@@ -179,7 +179,7 @@ def evaluate_conditions(
         options: conditions, the data dirs that have them, and how figures are computed.
         speakers: of both sides of every trial; with them each condition has intervals, too.
     """
-    from farvox.metrics.conditions import per_condition
+    from farvox.metrics.bootstrap import per_condition
     from farvox.score.conditions import trial_conditions
 
     trials = scores.trials

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder per epoch, weights in safetensors, everything else in readable JSON.
+"""Checkpoints, and the run dir that belongs to the options it was begun with.
 
 ``checkpoints/epoch_037/`` is itself a MODEL (config.json + model.safetensors) and carries besides
 what resuming needs: ``classifier.safetensors``, ``optimizer.safetensors``, ``state.json``.
@@ -9,16 +9,21 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 import torch
 from torch import Tensor
 
-from farvox.atomic import atomic_dir, write_json
-from farvox.errors import CheckpointError
+from farvox.atomic import atomic_dir, write_json, write_text
+from farvox.errors import CheckpointError, RecipeError
+from farvox.options import Table, from_table, kinds, to_table
+from farvox.training.distributed import World
+from farvox.training.options import TrainOptions
 from farvox.zoo import write_weights
 
 EPOCH_FOLDER = re.compile(r"epoch_(\d+)$")
@@ -136,3 +141,53 @@ def prune_checkpoints(run_dir: Path, keep: int) -> None:
     """Delete all but the last ``keep`` checkpoints; 0 keeps all."""
     for epoch in finished_epochs(run_dir)[:-keep] if keep else []:
         shutil.rmtree(checkpoint_folder(run_dir, epoch))
+
+
+FREE = (
+    "device", "threads", "data.workers", "data.features", "augment.pack", "optim.checkpointing",
+    "optim.channels_last", "optim.shard_head", "log.", "validate.", "schedule.epochs",
+)  # fmt: skip
+"""Options that may change when a run is continued: its length, and those that leave the weights alone."""
+
+
+def claim_run_dir(options: TrainOptions, run_dir: Path, world: World, *, resume: bool) -> list[int]:
+    """Make the run dir ours; returns the epochs already finished there.
+
+    Args:
+        options: of the training; a new run dir gets them as ``recipe.toml``, with all else that a recipe has.
+        run_dir: made if need be.
+        world: rank 0 writes.
+        resume: whether a run dir with checkpoints may be continued.
+
+    Raises:
+        RecipeError: it holds checkpoints, and was begun with other options or must not be continued.
+    """
+    finished = finished_epochs(run_dir)
+    saved = run_dir / "recipe.toml"
+    if finished and not resume:
+        raise RecipeError(f"{run_dir} already holds {len(finished)} checkpoint(s): choose another --run-dir")
+    if finished and saved.exists():
+        known = kinds(TrainOptions)
+        table = {key: value for key, value in tomllib.loads(saved.read_text("utf-8")).items() if key in known}
+        before, now = _flat(to_table(from_table(TrainOptions, table, str(saved)))), _flat(to_table(options))
+        changed = [
+            f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now"
+            for key in sorted(before.keys() | now.keys())
+            if key.split(".")[0] in known and before.get(key) != now.get(key) and not key.startswith(FREE)
+        ]
+        if changed:
+            raise RecipeError(
+                f"{run_dir} was begun with another recipe; choose another --run-dir or undo this:\n"
+                + "\n".join(changed)
+            )
+    elif world.is_main:
+        write_text(saved, tomli_w.dumps(to_table(options)))
+    world.barrier()
+    return finished
+
+
+def _flat(table: Table, prefix: str = "") -> Table:
+    flat: Table = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -25,8 +25,8 @@ from farvox.models.base import EmbeddingNetwork
 from farvox.models.margin import CosineHead, Head
 from farvox.rng import rng_for
 from farvox.training.checkpoint import load_state
-from farvox.training.dataset import fit_length
 from farvox.training.distributed import World
+from farvox.training.loader import fit_length
 from farvox.training.table import TrainingTable
 from farvox.zoo import Model, TorchEmbedder, fill, find_model, read_config, read_weights
 

@@ -28,17 +28,14 @@ from farvox.models.margin import Head
 from farvox.models.options import HEAD
 from farvox.models.registry import build_head, build_model
 from farvox.training import checkpoint
-from farvox.training.checkpoint import TrainingState
-from farvox.training.claim import claim_run_dir
+from farvox.training.checkpoint import TrainingState, claim_run_dir
 from farvox.training.contradictions import refuse_contradictions
-from farvox.training.dataset import ChunkDataset
 from farvox.training.distributed import World, synchronise_batchnorm
-from farvox.training.loader import Batch, load_batches
+from farvox.training.loader import Batch, ChunkDataset, load_batches
 from farvox.training.log import RunLog
 from farvox.training.network import Frozen, find_frozen, recompute_stages
 from farvox.training.objective import Anchor, Teacher, TrainingModel
 from farvox.training.options import AUGMENT, SPECAUGMENT, TrainOptions
-from farvox.training.plan import EpochPlan, StepBatches
 from farvox.training.schedule import Schedule
 from farvox.training.sharded import Packed, ShardedHead
 from farvox.training.start import (
@@ -50,7 +47,7 @@ from farvox.training.start import (
     starting_point,
 )
 from farvox.training.step import Stepper, build_optimizer
-from farvox.training.table import TrainingTable
+from farvox.training.table import EpochPlan, StepBatches, TrainingTable
 from farvox.training.validate import Validation
 from farvox.zoo import Model, fill, read_weights, save_model
 
