@@ -9,7 +9,7 @@ from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.errors import AudioError
 from farvox.features.fbank import build_frontend
 from farvox.features.frontend import FrontEndConfig
-from farvox.features.specaugment import draw_masks
+from farvox.features.specaugment import SpecAugmentOptions, draw_masks
 from farvox.rng import rng_for
 from farvox.training.loader import ChunkDataset, collate, draw_chunk, fit_length, load_batches
 from farvox.training.table import EpochPlan, StepBatches, TrainingTable
@@ -131,7 +131,7 @@ def test_examples_are_the_same_from_a_packed_data_dir(codec, corpus, tmp_path, t
 
 
 def masks(rng):
-    return draw_masks(rng, 30, 24, probability=0.9)
+    return draw_masks(rng, 30, 24, SpecAugmentOptions(probability=0.9))
 
 
 def dataset_and_batches(data_dir, epochs=2):
