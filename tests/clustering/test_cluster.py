@@ -47,6 +47,14 @@ def test_the_same_seed_gives_the_same_labels(speakers):
     np.testing.assert_array_equal(first.clustering.labels_N, again.clustering.labels_N)
 
 
+def test_more_restarts_never_give_worse_clusters_and_leave_the_curve_alone(speakers):
+    embeddings, _ = speakers(12, 15, spread=1.8)
+    one, many = (cluster(embeddings, ClusterOptions(clusters="6:18:4", restarts=n), seed=1) for n in (1, 12))
+    np.testing.assert_array_equal(one.wccs_C, many.wccs_C)
+    assert many.clustering.cosine_N.mean() >= one.clustering.cosine_N.mean()
+    assert (one.clustering.labels_N != many.clustering.labels_N).any()
+
+
 @pytest.mark.parametrize("method", ["kmeans", "ahc", "spectral"])
 def test_an_interrupted_clustering_goes_on_to_the_same_end(method, speakers, tmp_path, monkeypatch):
     embeddings, _ = speakers(10, 20, spread=1.5)

@@ -36,6 +36,8 @@ class ClusterOptions(Options):
     """Lloyd iterations of k-means."""
     per_cluster: Annotated[int, AtLeast(0)] = 256
     """Utterances a cluster that k-means iterates on, drawn at random; 0: all."""
+    restarts: Annotated[int, AtLeast(1)] = 3
+    """Runs of k-means from different first centres for the clusters that are kept; the best one is taken."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,9 +22,6 @@ from farvox.errors import FarvoxError
 from farvox.metrics.clustering import mutual_agreement, normalised_mutual_information, purity
 from farvox.progress import Note, Progress, silent
 
-RESTARTS = 3
-"""Of the k-means whose clusters are kept: a bad start costs a few speakers, and the curve only some noise."""
-
 
 @dataclass(frozen=True)
 class TruthFigures:
@@ -93,7 +90,7 @@ def cluster(
 ) -> PseudoLabels:
     """Cluster at each number of clusters, keep the clustering at the elbow, and choose the labels to keep.
 
-    Only one clustering is held at a time: the one at the elbow is made again, with `RESTARTS` of k-means.
+    Only one clustering is held at a time: the one at the elbow is made again, with ``options.restarts``.
 
     Args:
         embeddings: of any length other than zero.
@@ -144,7 +141,7 @@ def cluster(
         wccs = [curve.values[number] for number in numbers]
         elbow = find_elbow(numbers, wccs, axis=options.elbow)
         chosen = elbow.num_clusters
-    clustering = next(clusterings([chosen], RESTARTS))
+    clustering = next(clusterings([chosen], options.restarts))
     if elbow is None:
         wccs = [clustering.wccs(over_samples=over_samples)]
 
