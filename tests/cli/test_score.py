@@ -233,6 +233,12 @@ def test_scores_are_centred_and_normalised_against_a_cohort(folder, capsys):
         assert said in capsys.readouterr().err
         texts.append((folder / "s").read_text())
     assert len(set(texts)) == 4
+    for percent, top in (("10", "6"), ("0.1", "1")):
+        assert run(*words, "--norm", "as-norm", *cohort, "--top", top) == 0
+        expected = (folder / "s").read_bytes()
+        assert run(*words, "--norm", "as-norm", *cohort, "--top-percent", percent) == 0
+        assert (folder / "s").read_bytes() == expected
+        assert f"the nearest {top} of each side" in capsys.readouterr().err
     assert run(*words, "--norm", "as-norm", *cohort) == 1
     assert "the cohort has 60 members, and 300 are needed" in capsys.readouterr().err
     (folder / "utt2spk").write_text("other0-0 other0\n")
@@ -254,6 +260,9 @@ def test_a_cohort_that_is_in_the_trials_is_warned_of(folder, capsys):
         (("--cohort", "x"), "a cohort goes with norm s-norm or as-norm"),
         (("--cohort-speakers", "x"), "cohort-speakers goes with a cohort"),
         (("--norm", "s-norm", "--cohort", "x", "--top", "9"), "top goes with norm as-norm"),
+        (("--norm", "s-norm", "--cohort", "x", "--top-percent", "9"), "top-percent goes with norm as-norm"),
+        (("--norm", "as-norm", "--cohort", "x", "--top", "9", "--top-percent", "9"), "not both"),
+        (("--norm", "as-norm", "--cohort", "x", "--top-percent", "0"), "above 0"),
     ],
 )
 def test_options_that_mean_nothing_alone_are_refused(folder, capsys, words, message):

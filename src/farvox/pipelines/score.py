@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from farvox.errors import TrialError, UsageError
-from farvox.options import AtLeast, Metavar, Options
+from farvox.options import Above, AtLeast, AtMost, Metavar, Options
 from farvox.progress import Note, silent
 from farvox.score import ChannelIds, Channels, Norm
 
@@ -57,6 +57,8 @@ class ScoreOptions(Options):
     """Data dir or utt2spk of the cohort, which becomes a mean embedding a speaker."""
     top: Annotated[int | None, AtLeast(1)] = None
     """Cohort members that as-norm keeps for a side, the nearest ones; 300 unless given."""
+    top_percent: Annotated[float | None, Above(0), AtMost(100)] = None
+    """The same as a share of the cohort, in per cent; at least one member is kept."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +70,8 @@ class ScoreOptions(Options):
             (self.cohort and not self.norm, "a cohort goes with norm s-norm or as-norm"),
             (self.cohort_speakers and not self.cohort, "cohort-speakers goes with a cohort"),
             (self.top is not None and self.norm != "as-norm", "top goes with norm as-norm"),
+            (self.top_percent is not None and self.norm != "as-norm", "top-percent goes with norm as-norm"),
+            (self.top is not None and self.top_percent is not None, "give top or top-percent, not both"),
         ):
             if wrong:
                 raise UsageError(what)
@@ -171,6 +175,8 @@ def score(
             speaker_ids = _speakers_of(members.utt_ids, options.cohort_speakers, options.cohort)
         cohort_CE = cohort_embeddings(members.embeddings, centre_E=centre_E, speaker_ids=speaker_ids)
         top = (options.top or NEAREST) if options.norm == "as-norm" else None
+        if options.top_percent:
+            top = max(1, round(len(cohort_CE) * options.top_percent / 100))
         kept = "all" if top is None else f"the nearest {top:,}"
         what = "utterances" if speaker_ids is None else f"speakers ({len(members):,} utterances)"
         note(f"cohort: {len(cohort_CE):,} {what}, {kept} of each side")
