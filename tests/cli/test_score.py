@@ -233,7 +233,7 @@ def test_scores_are_centred_and_normalised_against_a_cohort(folder, capsys):
         assert said in capsys.readouterr().err
         texts.append((folder / "s").read_text())
     assert len(set(texts)) == 4
-    for percent, top in (("10", "6"), ("0.1", "1")):
+    for percent, top in (("10", "6"), ("3.4", "2")):
         assert run(*words, "--norm", "as-norm", *cohort, "--top", top) == 0
         expected = (folder / "s").read_bytes()
         assert run(*words, "--norm", "as-norm", *cohort, "--top-percent", percent) == 0
