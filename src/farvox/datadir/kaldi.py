@@ -79,16 +79,15 @@ class DataDir:
             raise DataDirError(f"{wav_scp}:{line + 1}: the audio of '{table['utt_id'][line]}' {PIPE_HINT}")
         _refuse_duplicates(wav_scp, table)
         utt_ids = table["utt_id"]
-        speakers = pl.Series("speaker_id", [None] * len(table), dtype=pl.String)
-        if source := next(
-            (file for file in (folder / "utt2spk", folder / "spk2utt") if file.is_file()), None
-        ):
+        speakers: pl.Expr | pl.Series = pl.lit(None, pl.String)
+        present = [name for name in ("utt2spk", "spk2utt") if (folder / name).is_file()]
+        if present:
+            source = folder / present[0]
             if source.name == "utt2spk":
                 known = read_table(source, ("utt_id", "speaker_id"))
             else:
-                known = invert_spk2utt(
-                    read_table(source, ("speaker_id", "utt_ids")).with_row_index("line", 1)
-                )
+                spk2utt = read_table(source, ("speaker_id", "utt_ids"))
+                known = invert_spk2utt(spk2utt.with_row_index("line", 1))
             speakers = _looked_up(source, utt_ids, known, "speaker_id")
             without = speakers.is_null().arg_true()
             if len(without):
@@ -97,7 +96,7 @@ class DataDir:
                     f"{wav_scp}:{line + 1}: '{utt_ids[line]}' has no speaker in {source.name}; "
                     f"'farvox check {folder}' lists every fault"
                 )
-        lengths = pl.Series("num_samples", [None] * len(table), dtype=pl.Int64)
+        lengths: pl.Expr | pl.Series = pl.lit(None, pl.Int64)
         if (source := folder / "utt2num_samples").is_file():
             known = read_table(source, ("utt_id", "num_samples"))
             numbers = known["num_samples"].cast(pl.Int64, strict=False)
@@ -108,7 +107,7 @@ class DataDir:
                     f"{source}:{line + 1}: '{known['num_samples'][line]}' is not a number of samples"
                 )
             lengths = _looked_up(source, utt_ids, known.with_columns(numbers), "num_samples")
-        return cls(folder, table.with_columns(speakers, lengths))
+        return cls(folder, table.with_columns(speaker_id=speakers, num_samples=lengths))
 
     @property
     def utt_ids(self) -> pl.Series:
