@@ -1,22 +1,22 @@
-"""Where a recording holds speech: by its energy alone, or by silero-vad where that is installed.
+"""Detection of speech in a recording: by energy alone, or by silero-vad where that is installed.
 
-The energy gate looks at frames of 25 ms every 10 ms, the mean of each taken off. The loud level of a
-recording is the level that its loudest 0.1 s reach, so that a click does not set it. A recording whose loud
-level is below `SILENCE_DB` is silence. Of any other, the frames within 30 dB of the loud level (40 dB where
-30 give less than `ENOUGH_SECONDS`) are taken for speech. The gate cannot tell speech from other sounds.
+The energy gate looks at frames of 25 ms every 10 ms, each without its mean. The loud level of a recording is
+that of its loudest 0.1 s, so that a click does not set it. A recording whose loud level is below `SILENCE_DB`
+is silence. In any other, the frames within 30 dB of the loud level (40 dB where 30 give less than
+`ENOUGH_SECONDS`) count as speech. The gate cannot tell speech from other sounds.
 
 silero-vad is a small recurrent network (Silero Team, https://github.com/snakers4/silero-vad). Its package
-imports torch, so only the ONNX file in it is used, with onnxruntime, one thread. It hears a copy at 16 kHz
-whose mean is taken off and whose loud level is brought to `HEARD_AT_DB`: it misses speech that is faint. A
-recording of less than 1 s is heard after 0.3 s of zeros: it also misses the beginning of speech. At a
-probability of 0.5 speech begins, and above 0.35 it goes on. Where that gives less than `ENOUGH_SECONDS` it is
-asked again at 0.07 and 0.035, for reverberation and noise lower what it gives to true speech that far.
+imports torch, so only the ONNX file in it is used, with onnxruntime, one thread. It is given a copy at 16 kHz
+without its mean and with its loud level at `SILERO_DB`, because it misses faint speech; and 0.3 s of zeros
+before a recording of less than 1 s, because it misses the beginning of speech. Speech begins at a probability
+of 0.5 and goes on above 0.35. Where that gives less than `ENOUGH_SECONDS`, 0.07 and 0.035 are tried, because
+reverberation and noise lower the probability of true speech that far.
 
 Neither refuses any of the 2500 utterances of speechocean762 (speakers 1-100 of 125 chose the thresholds)
-and the 948 of AN4, as they are, at 30 dB less, in measured rooms (rirs_gtu) with noise_esc10 at 5-10 dB,
+and the 948 of AN4, unchanged, at 30 dB less, in measured rooms (rirs_gtu) with noise_esc10 at 5-10 dB,
 or both. Of the 160 files of noise_esc10 and music_sonicpi silero-vad refuses 108, the energy gate none.
 
-Of several channels the one with the most speech decides: a dead or noisy microphone in an array must not.
+Of several channels the one with the most speech decides, not a dead or noisy microphone in an array.
 
 Shape suffixes: C channel, T sample, F frame or window.
 """
@@ -33,25 +33,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from farvox.audio.files import resample
+from farvox.audio.files import Wave, resample
 from farvox.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-Wave = NDArray[np.float32]
-Floats = NDArray[np.float64]
+Levels = NDArray[np.float64]
 Probabilities = NDArray[np.float32]
 Region = tuple[int, int]
 
 ENOUGH_SECONDS = 0.3  # of speech
 SILENCE_DB = -80.0  # of full scale
-HEARD_AT_DB = -20.0  # of full scale
+SILERO_DB = -20.0  # of full scale
 _LOUD_FRAMES = 10  # 0.1 s
 _RANGES_DB = (30.0, 40.0)  # below the loud level; the second where the first finds too little
 _THRESHOLDS = ((0.5, 0.35), (0.07, 0.035))  # silero's probability where speech begins, and where it goes on
 _GAP_SECONDS = 0.1  # a pause shorter than this belongs to the speech around it
-_WINDOW, _CONTEXT, _RATE = 512, 64, 16000  # what silero's network is fed with
+_WINDOW, _CONTEXT, _RATE = 512, 64, 16000  # samples and Hz of the input of silero's network
 _WARM_UP, _SHORT_SECONDS = 10, 1.0  # windows of zeros; of longer recordings, they would let noise pass
 _FILES = ("silero_vad_16k_op15.onnx", "silero_vad.onnx")  # the first opens in half the time
 
@@ -61,8 +60,8 @@ class Speech:
     """The speech found in a recording.
 
     Attributes:
-        detector: what found it: "energy", or "silero-vad" with its version.
-        seconds: how much was found.
+        detector: "energy", or "silero-vad" with its version.
+        seconds: length of all of it.
         regions: (first, last + 1) samples of the stretches of speech, in order and apart.
     """
 
@@ -82,16 +81,16 @@ def find_speech(wav_CT: Wave, sample_rate: int) -> Speech:
 
 
 def find_by_energy(wav_CT: Wave, sample_rate: int) -> Speech:
-    """Find what is loud enough to be speech; see the head of the module for the rule.
+    """Find sound that is loud enough for speech; the rule is at the top of the module.
 
     Args:
-        wav_CT: samples in [-1, 1]; the channel with the most of it counts.
+        wav_CT: samples in [-1, 1]; the channel with the most such sound counts.
         sample_rate: Hz.
     """
     (window, hop), gap = _frame_sizes(sample_rate), round(_GAP_SECONDS * sample_rate)
     level_CF = [frame_levels(wav_T, sample_rate) for wav_T in wav_CT]
 
-    def loud_regions(level_F: Floats, range_db: float) -> list[Region]:
+    def loud_regions(level_F: Levels, range_db: float) -> list[Region]:
         loud = _loud(level_F)
         frames = _runs(level_F >= loud - range_db) if loud >= SILENCE_DB else []
         return _joined([(begin * hop, (end - 1) * hop + window) for begin, end in frames], gap)
@@ -104,7 +103,7 @@ def find_by_energy(wav_CT: Wave, sample_rate: int) -> Speech:
 
 
 def find_by_silero(wav_CT: Wave, sample_rate: int) -> Speech:
-    """Find speech with silero-vad; see the head of the module for the rule.
+    """Find speech with silero-vad; the rule is at the top of the module.
 
     Args:
         wav_CT: samples in [-1, 1]; the channel with the most speech counts.
@@ -116,15 +115,20 @@ def find_by_silero(wav_CT: Wave, sample_rate: int) -> Speech:
     detector = silero()
     if detector is None:
         raise MissingExtraError("silero-vad is not installed: pip install 'farvox[vad]'")
-    heard_CT = resample(np.stack([_heard(wav_T, sample_rate) for wav_T in wav_CT]), sample_rate, _RATE)
-    zeros = _WARM_UP if heard_CT.shape[1] < _SHORT_SECONDS * _RATE else 0
-    heard_CT = np.pad(heard_CT, ((0, 0), (zeros * _WINDOW, 0)))
-    probability_CF = detector.probabilities(heard_CT)[:, zeros:]
+    scaled = []
+    for wav_T in wav_CT:
+        gain = 10 ** ((SILERO_DB - max(loud_level(wav_T, sample_rate), SILENCE_DB)) / 20)
+        scaled.append(np.clip(gain * (wav_T - np.mean(wav_T, dtype=np.float64)), -1, 1).astype(np.float32))
+    input_CT = resample(np.stack(scaled), sample_rate, _RATE)
+    zeros = _WARM_UP if input_CT.shape[1] < _SHORT_SECONDS * _RATE else 0
+    input_CT = np.pad(input_CT, ((0, 0), (zeros * _WINDOW, 0)))
+    probability_CF = detector.probabilities(input_CT)[:, zeros:]
     window, gap = _WINDOW * sample_rate / _RATE, round(_GAP_SECONDS * sample_rate)
 
     def likely_regions(probability_F: Probabilities, enter: float, stay: float) -> list[Region]:
-        windows = _hysteresis(probability_F, enter, stay)
-        return _joined([(round(begin * window), round(end * window)) for begin, end in windows], gap)
+        runs = _runs(probability_F >= stay)
+        likely = [(begin, end) for begin, end in runs if probability_F[begin:end].max() >= enter]
+        return _joined([(round(begin * window), round(end * window)) for begin, end in likely], gap)
 
     for enter, stay in _THRESHOLDS:
         found = (likely_regions(probability_F, enter, stay) for probability_F in probability_CF)
@@ -141,21 +145,22 @@ def padded(regions: tuple[Region, ...], pad: int, num_samples: int) -> tuple[Reg
 
 
 def loud_level(wav_T: Wave, sample_rate: int) -> float:
-    """The level that the loudest 0.1 s reach, dB of full scale (a square wave at full scale has 0)."""
+    """Level of the loudest 0.1 s, dB of full scale (a square wave at full scale has 0)."""
     return _loud(frame_levels(wav_T, sample_rate))
 
 
-def frame_levels(wav_T: Wave, sample_rate: int) -> Floats:
+def frame_levels(wav_T: Wave, sample_rate: int) -> Levels:
     """Level of each frame without its mean, dB of full scale, at least -200 dB.
 
-    The last frame is filled up, with the mean of the recording, so that each sample is in a frame.
+    The last frame is padded with the mean of the recording, so that each sample is in a frame.
     """
     window, hop = _frame_sizes(sample_rate)
     wide_T = np.asarray(wav_T, np.float64) - np.mean(wav_T, dtype=np.float64)
     num_hops = max(0, -(-(len(wide_T) - window) // hop))
     wide_T = np.pad(wide_T, (0, num_hops * hop + window - len(wide_T)))
     frames_FT = np.lib.stride_tricks.sliding_window_view(wide_T, window)[::hop]
-    power_F = np.concatenate([part_FT.var(axis=1) for part_FT in _blocks(frames_FT)])
+    blocks = range(0, len(frames_FT), 4096)  # so that no copy of a long recording is made
+    power_F = np.concatenate([frames_FT[begin : begin + 4096].var(axis=1) for begin in blocks])
     return np.asarray(10 * np.log10(np.maximum(power_F, 1e-20)))
 
 
@@ -164,7 +169,7 @@ class Silero:
 
     Args:
         path: its ONNX file.
-        name: what it is called in results.
+        name: of the detector in results.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -202,7 +207,7 @@ class Silero:
 
 @cache
 def silero() -> Silero | None:
-    """silero-vad, opened on first use; None where it or onnxruntime is not installed."""
+    """Open silero-vad on first use; None where it or onnxruntime is not installed."""
     spec = importlib.util.find_spec("silero_vad")
     if spec is None or importlib.util.find_spec("onnxruntime") is None:
         return None
@@ -217,25 +222,8 @@ def _frame_sizes(sample_rate: int) -> tuple[int, int]:
     return max(1, round(0.025 * sample_rate)), max(1, round(0.010 * sample_rate))
 
 
-def _blocks(frames_FT: Floats) -> list[Floats]:
-    """Parts of a view, so that no copy of a long recording is made."""
-    return [frames_FT[begin : begin + 4096] for begin in range(0, len(frames_FT), 4096)]
-
-
-def _loud(level_F: Floats) -> float:
+def _loud(level_F: Levels) -> float:
     return float(np.sort(level_F)[-min(_LOUD_FRAMES, len(level_F))])
-
-
-def _heard(wav_T: Wave, sample_rate: int) -> Wave:
-    gain = 10 ** ((HEARD_AT_DB - max(loud_level(wav_T, sample_rate), SILENCE_DB)) / 20)
-    heard_T: Wave = np.clip(gain * (wav_T - np.mean(wav_T, dtype=np.float64)), -1, 1).astype(np.float32)
-    return heard_T
-
-
-def _hysteresis(probability_F: Probabilities, enter: float, stay: float) -> list[Region]:
-    """Runs of windows of at least ``stay`` of which one has at least ``enter``."""
-    runs = _runs(probability_F >= stay)
-    return [(begin, end) for begin, end in runs if probability_F[begin:end].max() >= enter]
 
 
 def _runs(is_in_F: NDArray[np.bool_]) -> list[Region]:
