@@ -43,7 +43,7 @@ AudioSource: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 _UNKNOWN_FORMAT = (1, 7)  # libsndfile: SF_ERR_UNRECOGNISED_FORMAT, and a file that only begins like an mp3
 _TRUSTED_SUFFIXES = (".mp3", ".raw")  # libsndfile goes by these names whatever the content is
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's SF_COUNT_MAX: a flac file written by a pipe
-_HEADERS = 64  # that a thread reads at a time
+_HEADERS = 64  # read at a time by a thread
 _SHORTFALL_SECONDS = 0.25  # codecs may leave out this much at the ends of a complete file
 _MOST_FLAC_CHANNELS = 8
 _EDGE_SECONDS = 0.1  # context that soxr is given on either side of a part, longer than its filter
@@ -114,19 +114,19 @@ def audio_info(audio: AudioSource) -> AudioInfo:
 
 
 def read_headers(paths: Sequence[str], note: Note, jobs: int | None = None) -> list[AudioInfo | AudioError]:
-    """The headers of many files, in order, or the error where one cannot be read; by ``jobs`` threads."""
+    """Read the headers of many files, in order, by ``jobs`` threads; an error where one cannot be read."""
+
+    def headers_of(part: Sequence[str]) -> list[AudioInfo | AudioError]:
+        headers: list[AudioInfo | AudioError] = []
+        for path in part:
+            try:
+                headers.append(audio_info(path))
+            except AudioError as error:
+                headers.append(error)
+        return headers
+
     job = Job(what="audio headers read", note=note, jobs=jobs, executor=threads)
-    return [header for part in job.run(_headers, cut(paths, _HEADERS)) for header in part]
-
-
-def _headers(paths: Sequence[str]) -> list[AudioInfo | AudioError]:
-    headers: list[AudioInfo | AudioError] = []
-    for path in paths:
-        try:
-            headers.append(audio_info(path))
-        except AudioError as error:
-            headers.append(error)
-    return headers
+    return [header for part in job.run(headers_of, cut(paths, _HEADERS)) for header in part]
 
 
 def read_audio(

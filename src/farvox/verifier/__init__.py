@@ -1,4 +1,4 @@
-"""What a Python user touches: recordings in, decisions out; speakers enrolled, identified, forgotten."""
+"""Recordings in, decisions out; speakers enrolled, identified and forgotten."""
 
 from farvox.verifier.enrolment import Enrolled, Enrolment
 from farvox.verifier.signal import AudioArgument, Signal, read_signal

@@ -1,7 +1,7 @@
-"""One SQLite file that several processes and threads use at once, and that says what is wrong with it.
+"""The SQLite file of a store, used by several processes and threads at once; its errors are explained.
 
-The journal is the one that is deleted after every change, not a write-ahead log: it needs no shared memory,
-and no permission to write for those who only read.
+The journal is the one that is deleted after every change, not a write-ahead log: that needs no shared memory,
+and no permission to write for readers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FORMAT_VERSION = 1
 
 _SCHEMA = (
     "CREATE TABLE model (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, dim INTEGER NOT NULL)",
-    # AUTOINCREMENT: an id is never used again, so rows up to an id can only become fewer.
+    # AUTOINCREMENT: an id is never used again, so the rows up to an id can only become fewer.
     """CREATE TABLE enrolment (
         id INTEGER PRIMARY KEY AUTOINCREMENT, model INTEGER NOT NULL REFERENCES model, name TEXT NOT NULL,
         model_name TEXT NOT NULL, num_recordings INTEGER NOT NULL, seconds REAL NOT NULL,
@@ -51,13 +51,13 @@ _CAUSES = {
 _opening = threading.Lock()
 
 
-class State(NamedTuple):
-    """What tells whether the file has changed: equal states, equal contents.
+class FileState(NamedTuple):
+    """State of the file: equal states have equal contents.
 
     Attributes:
-        opening: how many times it was opened until then; another opening may be of another file.
+        opening: number of times it has been opened; another opening may be of another file.
         by_others: changes by other connections, as SQLite counts them.
-        by_us: rows changed through this one.
+        by_us: rows changed through this connection.
     """
 
     opening: int
@@ -68,12 +68,12 @@ class State(NamedTuple):
 class Database:
     """The file of a store, opened when it is first needed; one thread uses it at a time.
 
-    It is made by the first who opens it with ``create``, for its owner only; for the others it is empty
-    until then. It must not be taken through a fork.
+    The first opening with ``create`` makes it, for its owner only; until then it is empty for all others. It
+    must not be taken through a fork.
 
     Args:
         path: of the file.
-        busy_seconds: how long to wait for other processes before giving up.
+        busy_seconds: longest wait for other processes.
     """
 
     def __init__(self, path: Path, busy_seconds: float) -> None:
@@ -86,27 +86,27 @@ class Database:
         self._openings = 0
 
     def close(self) -> None:
-        """Let go of the file; it is opened again when it is needed."""
+        """Close the file; it is opened again when it is needed."""
         with self._lock:
             self._disconnect()
 
-    def state(self, db: sqlite3.Connection) -> State:
-        """As it is within a transaction."""
+    def state(self, db: sqlite3.Connection) -> FileState:
+        """The state of the file within a transaction."""
         [by_others] = db.execute("PRAGMA data_version").fetchone()
-        return State(self._openings, by_others, db.total_changes)
+        return FileState(self._openings, by_others, db.total_changes)
 
     @contextmanager
     def connected(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
         """The connection, for one thread at a time.
 
         Raises:
-            StoreError: instead of whatever goes wrong with the file.
+            StoreError: for any error of the file.
         """
         if os.getpid() != self._process:
             raise StoreError(f"{self.path}: was opened before a fork; open it in each process")
         with self._lock:
             try:
-                # A file that was moved away or put there in the meantime is another store.
+                # A file that was moved away or replaced in the meantime is another store.
                 if self._db is None or self._opened != self._file() or (create and self._opened is None):
                     self._disconnect()
                     self._db, self._opened = self._connect(create)
@@ -127,7 +127,9 @@ class Database:
         except FileNotFoundError:
             return None
         if not stat.S_ISREG(found.st_mode):
-            raise StoreError(f"{self.path}: it is no file, as a store of speakers is: choose another place")
+            raise StoreError(
+                f"{self.path}: it is not a file, as a store of speakers is: choose another place"
+            )
         return found.st_dev, found.st_ino
 
     def _connect(self, create: bool) -> tuple[sqlite3.Connection, tuple[int, int] | None]:
@@ -139,15 +141,14 @@ class Database:
             file = self._file()
             db = self._open(str(self.path) if create or file else ":memory:")
         try:
-            # There is no file, or one whose maker did not come to fill it: nobody is enrolled.
+            # There is no file, or one that was made but not filled: nobody is enrolled.
             if not create and self._is_blank(db):
                 db.close()
                 file, db = None, self._open(":memory:")
-                _make(db)
+                _create_tables(db)
             db.execute("PRAGMA secure_delete = ON")
-            db.execute(
-                "PRAGMA temp_store = MEMORY"
-            )  # sorting and VACUUM write no names or templates elsewhere
+            # Sorting and VACUUM write no names or templates into other files.
+            db.execute("PRAGMA temp_store = MEMORY")
         except sqlite3.Error:
             db.close()
             raise
@@ -165,10 +166,22 @@ class Database:
 
     @contextmanager
     def transaction(self, db: sqlite3.Connection, *, write: bool = False) -> Iterator[None]:
-        """All or nothing; whoever writes waits here for other writers, not half-way."""
+        """Run a block all or nothing; a writer waits for other writers here, not in the middle of it."""
         db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
         try:
-            self._check_format(db, write)
+            if write and self._is_blank(db):
+                _create_tables(db)
+            [application] = db.execute("PRAGMA application_id").fetchone()
+            [version] = db.execute("PRAGMA user_version").fetchone()
+            if application != APPLICATION_ID:
+                raise StoreError(f"{self.path}: {NO_STORE}")
+            if version > FORMAT_VERSION:
+                raise StoreError(
+                    f"{self.path}: it has format {version}, and this farvox reads up to {FORMAT_VERSION}:"
+                    " install a newer one"
+                )
+            if version < FORMAT_VERSION:
+                raise StoreError(f"{self.path}: {DAMAGED} (format {version})")
             yield
             db.execute("COMMIT")
         except BaseException:
@@ -177,35 +190,20 @@ class Database:
             raise
 
     def _is_blank(self, db: sqlite3.Connection) -> bool:
-        # Asking first undoes what a process left half-done that was killed when it made the file.
-        # SQLite takes files of a few bytes for empty ones; they are not to be written over.
+        # The query also rolls back the half-made file of a process that was killed.
+        # SQLite treats files of a few bytes as empty; they must not be overwritten.
         [schema] = db.execute("PRAGMA schema_version").fetchone()
         return schema == 0 and (self._file() is None or self.path.stat().st_size == 0)
 
-    def _check_format(self, db: sqlite3.Connection, write: bool) -> None:
-        if write and self._is_blank(db):
-            _make(db)
-        [application] = db.execute("PRAGMA application_id").fetchone()
-        [version] = db.execute("PRAGMA user_version").fetchone()
-        if application != APPLICATION_ID:
-            raise StoreError(f"{self.path}: {NO_STORE}")
-        if version > FORMAT_VERSION:
-            raise StoreError(
-                f"{self.path}: it has format {version}, and this farvox knows up to {FORMAT_VERSION}:"
-                " install a newer one"
-            )
-        if version < FORMAT_VERSION:
-            raise StoreError(f"{self.path}: {DAMAGED} (format {version})")
 
-
-def _make(db: sqlite3.Connection) -> None:
+def _create_tables(db: sqlite3.Connection) -> None:
     for statement in _SCHEMA:
         db.execute(statement)
 
 
 def explained(error: sqlite3.Error) -> str:
-    """What happened, in words for people."""
-    # The one operational error without a code is that of a text that is not UTF-8.
+    """Explain an error of SQLite to a user."""
+    # The only operational error without a code is that of text that is not UTF-8.
     otherwise = sqlite3.SQLITE_ERROR if isinstance(error, sqlite3.OperationalError) else 0
     code = getattr(error, "sqlite_errorcode", otherwise)
     cause = _CAUSES.get(code & 0xFF, "it cannot be used")

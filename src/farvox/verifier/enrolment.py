@@ -1,4 +1,4 @@
-"""What is known of an enrolled speaker: a name and a template, never audio.
+"""Enrolled speakers: a name and a template each, never audio.
 
 Shape suffixes: E embedding dimension.
 """
@@ -18,30 +18,26 @@ from farvox.errors import StoreError
 
 LONGEST_NAME = 200
 
-# Control, format, surrogate and private characters, line and paragraph separators: they do not print, or
-# change how the text around them prints.
+# Control, format, surrogate and private characters, line and paragraph separators: they are not printed, or
+# change the text around them.
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 _JOINERS = "\u200c\u200d"  # format characters that names of Persian and of Indian languages need
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Enrolled:
-    """An enrolment as it is listed: all of it but the template.
+    """An enrolment without its template, as it is listed.
 
     Attributes:
         name: of the speaker; stripped and in Unicode normal form C, see `speaker_name`.
         model_digest: SHA-256 that identifies the embedding space; only embeddings of one space compare.
-        model_name: the model, as people call it.
-        num_recordings: that the template was made of.
-        seconds: of signal, in all of them.
+        model_name: name of the model, for people.
+        num_recordings: number of recordings in the template.
+        seconds: length of their signal in total.
         enrolled_at: ISO 8601, UTC; now, unless it is given.
 
     Raises:
-        StoreError: one of them cannot be.
+        StoreError: one of the values is not allowed.
     """
 
     name: str
@@ -49,11 +45,11 @@ class Enrolled:
     model_name: str
     num_recordings: int
     seconds: float
-    enrolled_at: str = field(default_factory=_now)
+    enrolled_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", speaker_name(self.name))
-        # sqlite3, json and others take plain numbers only, not numpy's
+        # sqlite3, json and others accept plain numbers only, not numpy's
         object.__setattr__(self, "num_recordings", operator.index(self.num_recordings))
         object.__setattr__(self, "seconds", float(self.seconds))
         if not self.model_digest:
@@ -63,7 +59,11 @@ class Enrolled:
                 f"'{self.name}': cannot be enrolled from {self.num_recordings} recordings"
                 f" of {self.seconds} s; there must be at least one"
             )
-        if not _is_utc(self.enrolled_at):
+        try:
+            is_utc = datetime.fromisoformat(self.enrolled_at).utcoffset() == timedelta(0)
+        except ValueError:
+            is_utc = False
+        if not is_utc:
             raise StoreError(
                 f"'{self.name}': enrolled at {self.enrolled_at!r}, which is no UTC time in ISO 8601"
             )
@@ -75,7 +75,7 @@ class Enrolment(Enrolled):
 
     Attributes:
         template_E: float32 [E], the mean of the length-normalised embeddings of the recordings. A
-            read-only copy of what was given; its length is kept and does not count in comparisons.
+            read-only copy of the argument; its length is kept and does not count in comparisons.
 
     Raises:
         StoreError: the template has another shape or dtype, is zero or not finite; see also `Enrolled`.
@@ -104,7 +104,7 @@ class Enrolment(Enrolled):
 
 @dataclass(frozen=True)
 class ModelCount:
-    """How many speakers are enrolled with one model.
+    """Number of speakers that are enrolled with one model.
 
     Attributes:
         model_digest: see `Enrolled`.
@@ -118,10 +118,10 @@ class ModelCount:
 
 
 def speaker_name(name: str) -> str:
-    """``name`` as it is kept: stripped, in Unicode normal form C, so that equal-looking names are one.
+    """Normalise a name: stripped, in Unicode normal form C, so that names that look equal are equal.
 
     Raises:
-        StoreError: it is empty, longer than 200 characters, or has characters that do not print.
+        StoreError: it is empty, longer than 200 characters, or has characters that cannot be printed.
     """
     kept = unicodedata.normalize("NFC", name).strip()
     categories = [unicodedata.category(char) for char in kept if char not in _JOINERS]
@@ -137,11 +137,11 @@ def speaker_name(name: str) -> str:
 
 
 def refuse_without_direction(emb_E: ArrayLike, what: str) -> None:
-    """Refuse what cannot be compared by cosine.
+    """Refuse an embedding that cannot be compared by cosine.
 
     Args:
         emb_E: real, [E].
-        what: it is called in the message.
+        what: its name in the message.
 
     Raises:
         StoreError: not one dimension, or no length, or not finite.
@@ -153,10 +153,3 @@ def refuse_without_direction(emb_E: ArrayLike, what: str) -> None:
         raise StoreError(f"{what} is not finite: it has no direction to compare")
     if not emb_E.any():
         raise StoreError(f"{what} is zero: it has no direction to compare")
-
-
-def _is_utc(text: str) -> bool:
-    try:
-        return datetime.fromisoformat(text).utcoffset() == timedelta(0)
-    except ValueError:
-        return False

@@ -1,7 +1,7 @@
-"""Where enrolled speakers are kept: the interface, and one SQLite file behind it.
+"""Storage of enrolled speakers: the interface, and one SQLite file behind it.
 
-What calls a store knows `SpeakerStore` only, so that a store of sealed templates or a service can take
-the place of the file. `SqliteStore` turns templates into bytes and back in two places, `_insert` and `_rows`.
+Callers use `SpeakerStore` only, so that a store of encrypted templates or a service can replace the file.
+`SqliteStore` turns templates into bytes in `SqliteStore.add` and back in `_rows`.
 
 Shape suffixes: N enrolment, K some of them, E embedding dimension.
 """
@@ -22,7 +22,7 @@ import platformdirs
 from numpy.typing import NDArray
 
 from farvox.errors import StoreError
-from farvox.verifier.database import DAMAGED, Database, State, explained
+from farvox.verifier.database import DAMAGED, Database, FileState, explained
 from farvox.verifier.enrolment import (
     Enrolled,
     Enrolment,
@@ -35,8 +35,37 @@ BUSY_SECONDS = 30.0
 ROWS_PER_BLOCK = 4096  # a few megabytes at a time in float64
 
 
-class Rows(NamedTuple):
-    """Some enrolments as they are read.
+class SpeakerStore(Protocol):
+    """Enrolled speakers, by name and embedding space. Every method may raise `StoreError`."""
+
+    def add(self, *enrolments: Enrolment, replace: bool = False) -> None:
+        """Enrol all of them or none; a name is enrolled once with a model unless ``replace``."""
+
+    def remove(self, name: str) -> int:
+        """Delete the enrolments of ``name`` with all models, for good; returns their number."""
+
+    def listing(self) -> list[Enrolled]:
+        """Every enrolment without its template, sorted by name."""
+
+    def models(self) -> list[ModelCount]:
+        """The number of speakers enrolled with each model: `best` compares within one only."""
+
+    def best(self, emb_E: NDArray[np.floating], model_digest: str, top: int = 1) -> list[tuple[str, float]]:
+        """The ``top`` most similar speakers and their cosine similarity, best first."""
+
+    def close(self) -> None:
+        """Close files and free memory; the store may be used again."""
+
+
+def default_store_path() -> Path:
+    """The file of enrolled speakers: in the folder ``FARVOX_DATA``, or else in the user's data folder."""
+    chosen = os.environ.get("FARVOX_DATA")
+    folder = Path(chosen).expanduser() if chosen else platformdirs.user_data_path("farvox")
+    return folder / "speakers.sqlite"
+
+
+class Templates(NamedTuple):
+    """Some enrolments, as they are read from the file.
 
     Attributes:
         ids: of the rows, ascending, larger than those before.
@@ -50,10 +79,11 @@ class Rows(NamedTuple):
 
 
 class Gallery:
-    """Names and unit vectors, which never change: what is enrolled or removed makes another gallery.
+    """The enrolled speakers of one model in memory, and the exact search among them.
 
-    So any number of threads may search one while a newer one is made. The newer one takes over the
-    room behind the last row: extend only the newest gallery, one thread at a time.
+    A gallery never changes: an enrolment or a removal makes another one, so that any number of threads may
+    search one while a newer one is made. The newer one uses the free rows of the same buffer: extend only the
+    newest gallery, one thread at a time.
 
     Args:
         dim: embedding dimension E.
@@ -67,7 +97,7 @@ class Gallery:
     def __init__(self, dim: int) -> None:
         self.ids_N: NDArray[np.int64] = np.empty(0, np.int64)
         self.names: list[str] = []
-        self._room: NDArray[np.float32] = np.empty((0, dim), np.float32)
+        self._buffer: NDArray[np.float32] = np.empty((0, dim), np.float32)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -75,41 +105,51 @@ class Gallery:
     @property
     def dim(self) -> int:
         """Embedding dimension E."""
-        return int(self._room.shape[1])
+        return int(self._buffer.shape[1])
 
     @property
     def unit_NE(self) -> NDArray[np.float32]:
         """The templates, scaled to length 1."""
-        return self._room[: len(self)]
+        return self._buffer[: len(self)]
 
-    def extended(self, blocks: Iterable[Rows], count: int) -> Gallery:
-        """This gallery and ``count`` more rows; nothing is copied while there is room behind the last.
+    def extended(self, blocks: Iterable[Templates], count: int) -> Gallery:
+        """This gallery and ``count`` more rows; nothing is copied while the buffer has free rows.
 
         Raises:
             StoreError: a template is zero or not finite.
         """
         total = len(self) + count
-        room = self._room
-        if total > len(room):
-            room = np.empty((total + total // 8, self.dim), np.float32)
-            room[: len(self)] = self.unit_NE
+        buffer = self._buffer
+        if total > len(buffer):
+            buffer = np.empty((total + total // 8, self.dim), np.float32)
+            buffer[: len(self)] = self.unit_NE
         names, ids = list(self.names), [self.ids_N]
         for block in blocks:
-            room[len(names) : len(names) + len(block.names)] = _unit(block)
+            with np.errstate(invalid="ignore"):  # some NaNs warn when they are converted
+                templates_KE = block.templates_KE.astype(np.float64)
+            length_K = np.sqrt(np.einsum("ke,ke->k", templates_KE, templates_KE))
+            usable_K = np.isfinite(length_K) & (length_K > 0)
+            if not usable_K.all():
+                name = block.names[int(np.argmin(usable_K))]
+                raise StoreError(
+                    f"the template of '{name}' is damaged (zero or not finite); forget and enrol it again"
+                )
+            templates_KE /= length_K[:, None]
+            buffer[len(names) : len(names) + len(block.names)] = templates_KE
             names += block.names
             ids.append(np.asarray(block.ids, np.int64))
-        return self._made(np.concatenate(ids), names, room)
+        return self._with(np.concatenate(ids), names, buffer)
 
     def keeping(self, ids: NDArray[np.int64]) -> Gallery:
-        """Those of its rows that have one of ``ids``."""
+        """The rows of this gallery that have one of ``ids``."""
         kept = np.flatnonzero(np.isin(self.ids_N, ids, assume_unique=True))
-        return self._made(self.ids_N[kept], [self.names[n] for n in kept], self._room[kept])
+        return self._with(self.ids_N[kept], [self.names[n] for n in kept], self._buffer[kept])
 
     def best(self, emb_E: NDArray[np.floating], top: int) -> list[tuple[str, float]]:
         """The ``top`` nearest by cosine similarity, best first, those of equal score by name.
 
-        All are scored in float32, and in float64 those that rounding could have put out of the first
-        ``top``. A row's score does not depend on the others', so equal rows have equal scores.
+        All are scored in float32, and again in float64 those that rounding could have kept out of the first
+        ``top``. A row's score does not depend on the other rows, so equal rows have equal scores.
 
         Args:
             emb_E: with a direction, of any length.
@@ -119,7 +159,7 @@ class Gallery:
         if top == 0:
             return []
         probe_E = emb_E.astype(np.float64)
-        probe_E /= np.abs(probe_E).max()  # no square of it overflows or vanishes
+        probe_E /= np.abs(probe_E).max()  # so that no square of it overflows or vanishes
         probe_E /= np.sqrt(probe_E @ probe_E)
         rough_N = self.unit_NE @ probe_E.astype(np.float32)
         last = np.partition(rough_N, len(self) - top)[len(self) - top]
@@ -132,73 +172,30 @@ class Gallery:
             scored += zip((-score_K).tolist(), (self.names[n] for n in rows), strict=True)
         return [(name, -negated) for negated, name in heapq.nsmallest(top, scored)]
 
-    def _made(self, ids_N: NDArray[np.int64], names: list[str], room: NDArray[np.float32]) -> Gallery:
-        made = Gallery(self.dim)
-        made.ids_N, made.names, made._room = ids_N, names, room
-        return made
-
-
-def _unit(rows: Rows) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore"):  # some NaNs warn when they are converted
-        templates_KE = rows.templates_KE.astype(np.float64)
-    length_K = np.sqrt(np.einsum("ke,ke->k", templates_KE, templates_KE))
-    usable_K = np.isfinite(length_K) & (length_K > 0)
-    if not usable_K.all():
-        name = rows.names[int(np.argmin(usable_K))]
-        raise StoreError(
-            f"the template of '{name}' is damaged (zero or not finite); forget and enrol it again"
-        )
-    templates_KE /= length_K[:, None]
-    return templates_KE
-
-
-class SpeakerStore(Protocol):
-    """Enrolled speakers, by name and embedding space. Every method may raise `StoreError`."""
-
-    def add(self, *enrolments: Enrolment, replace: bool = False) -> None:
-        """Enrol all of them or none; a name is enrolled once with a model unless ``replace``."""
-
-    def remove(self, name: str) -> int:
-        """Forget the enrolments of ``name`` with all models, for good; how many those were."""
-
-    def listing(self) -> list[Enrolled]:
-        """Every enrolment without its template, sorted by name."""
-
-    def models(self) -> list[ModelCount]:
-        """How many speakers are enrolled with each model: `best` compares within one only."""
-
-    def best(self, emb_E: NDArray[np.floating], model_digest: str, top: int = 1) -> list[tuple[str, float]]:
-        """The ``top`` most similar speakers and their cosine similarity, best first."""
-
-    def close(self) -> None:
-        """Let go of files and memory; the store may be used again."""
-
-
-def default_store_path() -> Path:
-    """Where speakers are kept: in the folder ``FARVOX_DATA``, or else in the user's data folder."""
-    chosen = os.environ.get("FARVOX_DATA")
-    folder = Path(chosen).expanduser() if chosen else platformdirs.user_data_path("farvox")
-    return folder / "speakers.sqlite"
+    def _with(self, ids_N: NDArray[np.int64], names: list[str], buffer: NDArray[np.float32]) -> Gallery:
+        gallery = Gallery(self.dim)
+        gallery.ids_N, gallery.names, gallery._buffer = ids_N, names, buffer
+        return gallery
 
 
 class SqliteStore:
     """A `SpeakerStore` in one SQLite file, for several processes and threads at once.
 
-    The first enrolment makes the file, for its owner only; until then the store is empty. What another
-    process enrols or removes is seen by the next call, whole; writers wait for one another. One store
-    may be shared by the threads of a process: a lock guards the file, and the search itself runs outside
-    of it. It must not be taken through a fork.
+    The first enrolment makes the file, for its owner only; until then the store is empty. Enrolments and
+    removals of another process are seen by the next call, whole; writers wait for one another. One store may
+    be shared by the threads of a process: a lock guards the file, and the search itself runs without it. It
+    must not be taken through a fork.
 
     Args:
         path: of the file; ``default_store_path()`` unless given. Nothing is opened yet.
-        busy_seconds: how long to wait for other processes before giving up.
+        busy_seconds: longest wait for other processes.
     """
 
     def __init__(self, path: str | Path | None = None, *, busy_seconds: float = BUSY_SECONDS) -> None:
         self.path = Path(os.path.realpath(default_store_path() if path is None else path))
         self._database = Database(self.path, busy_seconds)
-        # Of each model digest: the state of the file, and what was enrolled in it; only used when connected.
-        self._galleries: dict[str, tuple[State, Gallery]] = {}
+        # By model digest: the state of the file, and its gallery then; only used when connected.
+        self._galleries: dict[str, tuple[FileState, Gallery]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -213,21 +210,48 @@ class SqliteStore:
 
         Args:
             enrolments: of any models.
-            replace: one that has the name and the model of an earlier one takes its place.
+            replace: an enrolment replaces an earlier one of the same name and model.
 
         Raises:
             StoreError: the name is enrolled with this model already, the template has another dimension
                 than those of its model, or the file cannot be written.
         """
         with self._database.connected(create=True) as db, self._database.transaction(db, write=True):
-            for enrolment in enrolments:
-                self._insert(db, enrolment, replace)
+            for each in enrolments:
+                dim = len(each.template_E)
+                db.execute(
+                    "INSERT INTO model (digest, dim) VALUES (?, ?) ON CONFLICT DO NOTHING",
+                    (each.model_digest, dim),
+                )
+                model, expected = db.execute(
+                    "SELECT id, dim FROM model WHERE digest = ?", (each.model_digest,)
+                ).fetchone()
+                if dim != expected:
+                    raise StoreError(
+                        f"the template of '{each.name}' has {dim} dimensions,"
+                        f" and those of its model {expected}"
+                    )
+                key = (each.name, model)
+                if replace:
+                    db.execute("DELETE FROM enrolment WHERE name = ? AND model = ?", key)
+                elif db.execute("SELECT 1 FROM enrolment WHERE name = ? AND model = ?", key).fetchone():
+                    raise StoreError(
+                        f"'{each.name}' is enrolled with {each.model_name} already: forget that first"
+                        " (farvox forget), or replace it (--replace, replace=True)"
+                    )
+                about = (each.model_name, each.num_recordings, each.seconds, each.enrolled_at)
+                db.execute(
+                    "INSERT INTO enrolment"
+                    " (name, model, model_name, num_recordings, seconds, enrolled_at, template)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (*key, *about, each.template_E.astype("<f4").tobytes()),
+                )
 
     def remove(self, name: str) -> int:
-        """Forget the enrolments of ``name`` with all models; their bytes are gone from the file.
+        """Delete the enrolments of ``name`` with all models; their bytes are removed from the file.
 
         Returns:
-            How many enrolments those were.
+            The number of those enrolments.
 
         Raises:
             StoreError: the name is unknown (the nearest known one is named), or the file cannot be written.
@@ -236,12 +260,25 @@ class SqliteStore:
         with self._database.connected() as db:
             with self._database.transaction(db, write=True):
                 count = db.execute("DELETE FROM enrolment WHERE name = ?", (name,)).rowcount
-                known = [] if count else db.execute("SELECT DISTINCT name FROM enrolment").fetchall()
+                rows = [] if count else db.execute("SELECT DISTINCT name FROM enrolment").fetchall()
             if count:
-                self._wipe(db, name)
-        if not count:
-            raise StoreError(f"{self.path}: {_unknown(name, [str(row[0]) for row in known])}")
-        return count
+                # SQLite's secure_delete wipes a row, but not the copies that are left on pages when rows are
+                # moved between them (one in 2,000 removals had one). Only a file that is rewritten has none.
+                try:
+                    db.execute("VACUUM")
+                except sqlite3.Error as error:
+                    raise StoreError(
+                        f"{self.path}: '{name}' is removed, but traces may be left until the next removal"
+                        f" rewrites the file; this time it could not be rewritten: {explained(error)}"
+                    ) from error
+        if count:
+            return count
+        if not rows:
+            raise StoreError(f"{self.path}: there is no '{name}' to forget: nobody is enrolled")
+        known = {str(other).casefold(): str(other) for (other,) in rows}
+        near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.5)
+        hint = f"; did you mean '{known[near[0]]}'?" if near else ""
+        raise StoreError(f"{self.path}: '{name}' is not enrolled{hint}")
 
     def listing(self) -> list[Enrolled]:
         """Every enrolment without its template, sorted by name."""
@@ -257,7 +294,7 @@ class SqliteStore:
             raise StoreError(f"{self.path}: {DAMAGED} ({error})") from error
 
     def models(self) -> list[ModelCount]:
-        """How many speakers are enrolled with each model, sorted by the name of the model."""
+        """The number of speakers enrolled with each model, sorted by the name of the model."""
         with self._database.connected() as db, self._database.transaction(db):
             rows = db.execute(
                 "SELECT digest, (SELECT model_name FROM enrolment WHERE enrolment.model = model.id"
@@ -272,8 +309,8 @@ class SqliteStore:
 
         Args:
             emb_E: of the same embedding space, of any length.
-            model_digest: names that space.
-            top: how many, at least 1.
+            model_digest: identifies that space.
+            top: number of speakers, at least 1.
 
         Returns:
             (name, cosine similarity), best first, equal scores by name; fewer than ``top`` if fewer are
@@ -290,60 +327,12 @@ class SqliteStore:
         return gallery.best(emb_E, top)
 
     def close(self) -> None:
-        """Let go of the file and of the templates in memory; the next call opens it again."""
+        """Close the file and free the templates in memory; the next call opens it again."""
         self._database.close()
         self._galleries = {}
 
-    def _wipe(self, db: sqlite3.Connection, name: str) -> None:
-        """Write the file anew, without what was removed.
-
-        SQLite's secure_delete wipes a row, but not the copies that are left on pages when rows are moved
-        between them (one in 2,000 removals had one). Only a file that is written anew has none.
-        """
-        try:
-            db.execute("VACUUM")
-        except sqlite3.Error as error:
-            raise StoreError(
-                f"{self.path}: '{name}' is removed, but traces may be left until the next removal rewrites"
-                f" the file; this time it could not be: {explained(error)}"
-            ) from error
-
-    def _insert(self, db: sqlite3.Connection, enrolment: Enrolment, replace: bool) -> None:
-        dim = len(enrolment.template_E)
-        db.execute(
-            "INSERT INTO model (digest, dim) VALUES (?, ?) ON CONFLICT DO NOTHING",
-            (enrolment.model_digest, dim),
-        )
-        model, expected = db.execute(
-            "SELECT id, dim FROM model WHERE digest = ?", (enrolment.model_digest,)
-        ).fetchone()
-        if dim != expected:
-            raise StoreError(
-                f"the template of '{enrolment.name}' has {dim} dimensions, and those of its model {expected}"
-            )
-        key = (enrolment.name, model)
-        if replace:
-            db.execute("DELETE FROM enrolment WHERE name = ? AND model = ?", key)
-        elif db.execute("SELECT 1 FROM enrolment WHERE name = ? AND model = ?", key).fetchone():
-            raise StoreError(
-                f"'{enrolment.name}' is enrolled with {enrolment.model_name} already: forget that first"
-                " (farvox forget), or replace it (--replace, replace=True)"
-            )
-        db.execute(
-            "INSERT INTO enrolment (name, model, model_name, num_recordings, seconds, enrolled_at, template)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                *key,
-                enrolment.model_name,
-                enrolment.num_recordings,
-                enrolment.seconds,
-                enrolment.enrolled_at,
-                enrolment.template_E.astype("<f4").tobytes(),
-            ),
-        )
-
     def _gallery(self, db: sqlite3.Connection, digest: str, dim: int) -> Gallery:
-        """What is enrolled with a model now; of what was known before, only the changes are read."""
+        """The current gallery of a model; only the changes since the last call are read."""
         found = db.execute("SELECT id, dim FROM model WHERE digest = ?", (digest,)).fetchone()
         if found is None:
             return Gallery(dim)
@@ -377,7 +366,7 @@ class SqliteStore:
         return gallery
 
 
-def _rows(db: sqlite3.Connection, model: int, dim: int, newest: int, count: int) -> Iterator[Rows]:
+def _rows(db: sqlite3.Connection, model: int, dim: int, newest: int, count: int) -> Iterator[Templates]:
     """The ``count`` enrolments after ``newest``, in blocks."""
     # The + keeps SQLite from the index: the rows lie on the disk in the order of their ids.
     cursor = db.execute(
@@ -389,14 +378,6 @@ def _rows(db: sqlite3.Connection, model: int, dim: int, newest: int, count: int)
         whole = all(type(blob) is bytes and len(blob) == 4 * dim for blob in blobs)
         if count < 0 or not whole or any(type(name) is not str for name in names):
             raise StoreError(DAMAGED)
-        yield Rows(ids, names, np.frombuffer(b"".join(blobs), "<f4").reshape(-1, dim))
+        yield Templates(ids, names, np.frombuffer(b"".join(blobs), "<f4").reshape(-1, dim))
     if count:
         raise StoreError(DAMAGED)
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    if not known:
-        return f"there is no '{name}' to forget: nobody is enrolled"
-    folded = {other.casefold(): other for other in known}
-    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
-    return f"'{name}' is not enrolled" + (f"; did you mean '{folded[near[0]]}'?" if near else "")

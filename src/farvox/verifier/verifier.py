@@ -1,7 +1,7 @@
-"""The verifier: recordings in, decisions out, with one model and, for those who enrol, one store of speakers.
+"""The verifier: recordings in, decisions out, with one model and, for enrolment, one store of speakers.
 
-A *side* is what stands for one speaker: a recording, or a list of them. The channels of a recording, and the
-recordings of a side, are fused as the mean of their length-normalised embeddings.
+A *side* is a recording or a list of recordings of one speaker. The channels of a recording, and the
+recordings of a side, are combined as the mean of their length-normalised embeddings.
 
 Shape suffixes: C channel, T sample, E embedding, N recording.
 """
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
 Embedding = npt.NDArray[np.float32]
 Recording: TypeAlias = "AudioArgument | Signal"
-Side: TypeAlias = "Recording | Sequence[Recording]"
+Recordings: TypeAlias = "Recording | Sequence[Recording]"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether two sides are the same speaker; unpacks as ``score, same``.
+    """The decision on two sides; unpacks as ``score, same``.
 
     Attributes:
         score: cosine similarity of the two sides, from -1 to 1.
-        same: whether the score reaches the threshold.
-        threshold: from which score on two sides are the same speaker.
-        probability: of the same speaker, where both answers were equally probable before; None where the
-            model's card has no calibration.
-        enrol: the recordings of the first side, with what is to be said of each.
-        test: those of the second.
+        same: True where the score reaches the threshold: the same speaker.
+        threshold: lowest score of the same speaker.
+        probability: of the same speaker, at equal prior probability of both answers; None where the model's
+            card has no calibration.
+        enrol: the recordings of the first side, each with its warnings.
+        test: those of the second side.
     """
 
     score: float
@@ -58,16 +58,16 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Identification:
-    """Who of the enrolled speakers is heard, if any; unpacks as ``name, score``.
+    """The enrolled speaker of a recording, if any; unpacks as ``name, score``.
 
     Attributes:
         name: the enrolled speaker; None where nobody reaches the threshold.
         score: cosine similarity to the best candidate; NaN where nobody is enrolled.
-        threshold: what the score had to reach.
-        candidates: the best ones with their scores, best first, whether they reach the threshold or not.
-        num_speakers: among how many; the more there are, the likelier a stranger resembles one of them.
-        num_others: how many are enrolled with other models, whose embeddings cannot be compared.
-        test: the recordings, with what is to be said of each.
+        threshold: lowest score of the same speaker.
+        candidates: the best ones with their scores, best first, also below the threshold.
+        num_speakers: number of speakers searched; the more there are, the likelier a stranger resembles one.
+        num_others: number of speakers enrolled with other models, whose embeddings cannot be compared.
+        test: the recordings, each with its warnings.
     """
 
     name: str | None
@@ -91,10 +91,12 @@ class Verifier:
 
     Args:
         embedder: the model.
-        threshold: from which score on two sides are the same speaker; None: what the model's card recommends.
-            A cosine; anything else is a `UsageError`.
+        threshold: lowest score of the same speaker, a cosine; None: that of the model's card.
         vad: see `farvox.verifier.signal.read_signal`.
-        store: where speakers are enrolled; None: a file in the user's data folder, opened when first needed.
+        store: of the enrolled speakers; None: a file in the user's data folder, opened when first needed.
+
+    Raises:
+        UsageError: the threshold is not a cosine.
     """
 
     def __init__(
@@ -120,12 +122,12 @@ class Verifier:
         vad: Vad = "check",
         store: SpeakerStore | None = None,
     ) -> Verifier:
-        """A verifier with a model of any kind.
+        """Make a verifier with a model of any kind.
 
         Args:
             model: a name of the zoo (pulled on first use), a model folder, a run dir, ``RUN_DIR@37``, or an
                 exported ``.onnx`` file, which needs no torch.
-            device: where torch computes: cpu, cuda, mps or auto.
+            device: of torch: cpu, cuda, mps or auto.
             threshold: see the class, like the rest.
 
         Raises:
@@ -141,12 +143,12 @@ class Verifier:
 
     @property
     def calibration(self) -> Calibration | None:
-        """From score to log-likelihood ratio, if the card has it."""
+        """The calibration from scores to log-likelihood ratios, if the card has one."""
         return self.card.calibration
 
     @property
     def threshold(self) -> float:
-        """From which score on two sides are the same speaker.
+        """Lowest score of the same speaker.
 
         Raises:
             ModelError: none was given and the card has none.
@@ -154,19 +156,19 @@ class Verifier:
         if self._threshold is None:
             raise ModelError(
                 "this model has no threshold, so nothing can be decided: give one (threshold=, --threshold), "
-                "or let 'farvox calibrate' choose one on trials of yours and write it into the model's card"
+                "or let 'farvox calibrate' choose one on your trials and write it into the model's card"
             )
         return self._threshold
 
     @property
     def store(self) -> SpeakerStore:
-        """Where speakers are enrolled."""
+        """The store of the enrolled speakers."""
         if self._store is None:
             self._store = SqliteStore()
         return self._store
 
     def signal(self, audio: Recording) -> Signal:
-        """Read a recording as this verifier hears it; what was read already is handed back.
+        """Read a recording for this verifier; a `Signal`, which was read already, is returned as it is.
 
         Raises:
             AudioError: it cannot be judged; see `farvox.verifier.signal.read_signal`.
@@ -176,7 +178,7 @@ class Verifier:
         rate, least = self.embedder.sample_rate, self.embedder.min_samples
         return read_signal(audio, sample_rate=rate, min_samples=least, vad=self.vad)
 
-    def embed(self, audio: Side) -> Embedding:
+    def embed(self, audio: Recordings) -> Embedding:
         """Embeddings of length 1, whose dot product is the score.
 
         Args:
@@ -192,8 +194,8 @@ class Verifier:
         emb_NE = self._embeddings(signals)
         return emb_NE if _is_several(audio) else emb_NE[0]
 
-    def verify(self, enrol: Side, test: Side) -> Verdict:
-        """Whether two sides are of the same speaker.
+    def verify(self, enrol: Recordings, test: Recordings) -> Verdict:
+        """Decide whether two sides are of the same speaker.
 
         Raises:
             AudioError: a recording cannot be judged.
@@ -203,18 +205,18 @@ class Verifier:
         enrol_signals = tuple(self.signal(each) for each in _recordings(enrol))
         test_signals = tuple(self.signal(each) for each in _recordings(test))
         emb_NE = self._embeddings([*enrol_signals, *test_signals])
-        cosine = _fused(emb_NE[: len(enrol_signals)]) @ _fused(emb_NE[len(enrol_signals) :])
+        cosine = _combined(emb_NE[: len(enrol_signals)]) @ _combined(emb_NE[len(enrol_signals) :])
         score = min(1.0, max(-1.0, float(cosine)))
         probability = self.calibration.probability(score) if self.calibration else None
         return Verdict(score, score >= threshold, threshold, probability, enrol_signals, test_signals)
 
-    def enrol(self, name: str, audio: Side, *, replace: bool = False) -> Enrolment:
+    def enrol(self, name: str, audio: Recordings, *, replace: bool = False) -> Enrolment:
         """Enrol a speaker: only an embedding is kept, no audio.
 
         Args:
-            name: what the speaker is called.
+            name: of the speaker.
             audio: one recording or, better, several.
-            replace: take the place of an earlier enrolment of that name.
+            replace: replace an earlier enrolment of that name.
 
         Raises:
             AudioError: a recording cannot be judged.
@@ -223,7 +225,7 @@ class Verifier:
         signals = [self.signal(each) for each in _recordings(audio)]
         enrolment = Enrolment(
             name=name,
-            template_E=_fused(self._embeddings(signals)),
+            template_E=_combined(self._embeddings(signals)),
             model_digest=self.embedder.digest,
             model_name=self.card.name or str(self.embedder.config["model"]["name"]),
             num_recordings=len(signals),
@@ -232,12 +234,12 @@ class Verifier:
         self.store.add(enrolment, replace=replace)
         return enrolment
 
-    def identify(self, audio: Side, *, top: int = 1) -> Identification:
-        """Who of the speakers enrolled with this model is heard.
+    def identify(self, audio: Recordings, *, top: int = 1) -> Identification:
+        """Find the speaker of a side among those enrolled with this model.
 
         Args:
             audio: a recording, or several of one speaker.
-            top: how many candidates to name.
+            top: number of candidates to return.
 
         Raises:
             AudioError: a recording cannot be judged.
@@ -246,7 +248,7 @@ class Verifier:
         """
         threshold = self.threshold
         signals = tuple(self.signal(each) for each in _recordings(audio))
-        emb_E = _fused(self._embeddings(list(signals)))
+        emb_E = _combined(self._embeddings(list(signals)))
         candidates = tuple(self.store.best(emb_E, self.embedder.digest, top=top))
         name, score = candidates[0] if candidates else (None, float("nan"))
         found = name if score >= threshold else None
@@ -264,7 +266,7 @@ class Verifier:
         return self.store.remove(name)
 
     def _embeddings(self, signals: Sequence[Signal]) -> Embedding:
-        """Embeddings of length 1, with the channels of each signal fused: emb_NE."""
+        """Embeddings of length 1, with the channels of each signal combined: emb_NE."""
         channels = [wav_T for signal in signals for wav_T in signal.channels_CT]
         if len(channels) == 1:
             rows = [self.embedder.embed(channels[0])]
@@ -276,14 +278,14 @@ class Verifier:
                 raise AudioError(f"{signal.name}: gives no usable embedding (it is zero or not finite)")
         ends = np.cumsum([len(signal.channels_CT) for signal in signals])
         parts = np.split(np.stack([_length_normalised(row) for row in rows]), ends[:-1])
-        return np.stack([_fused(part) for part in parts])
+        return np.stack([_combined(part) for part in parts])
 
 
 def checked_threshold(threshold: float) -> float:
-    """A threshold as a number.
+    """Convert a threshold to a number.
 
     Raises:
-        UsageError: it is no cosine.
+        UsageError: it is not a cosine.
     """
     try:
         value = float(threshold)
@@ -294,22 +296,22 @@ def checked_threshold(threshold: float) -> float:
     return value
 
 
-def _recordings(side: Side) -> list[Recording]:
+def _recordings(side: Recordings) -> list[Recording]:
     recordings: list[Recording] = list(side) if _is_several(side) else [side]  # type: ignore[arg-type,list-item]
     if not recordings:
         raise AudioError("a side has no recordings; it needs at least one")
     return recordings
 
 
-def _is_several(side: Side) -> bool:
-    """Whether a side is a list of recordings, or a tuple of them and not ``(array, rate)``."""
+def _is_several(side: Recordings) -> bool:
+    """True for a list of recordings, or a tuple of them that is not ``(array, rate)``."""
     if not isinstance(side, tuple):
         return isinstance(side, list)
     is_recording = isinstance(side[0], str | os.PathLike | Signal | tuple) if side else True
     return is_recording or hasattr(side[0], "read")
 
 
-def _fused(emb_NE: Embedding) -> Embedding:
+def _combined(emb_NE: Embedding) -> Embedding:
     return _length_normalised(emb_NE.mean(axis=0)) if len(emb_NE) > 1 else emb_NE[0]
 
 
