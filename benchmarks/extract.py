@@ -21,8 +21,8 @@ from farvox.audio.files import read_audio, write_audio
 from farvox.features.frontend import FrontEndConfig
 from farvox.machine import has_bf16
 from farvox.models.registry import build_model
-from farvox.pipelines.extract import embed_files
 from farvox.zoo import Card, Embedder, Model, load_model, open_embedder, save_model
+from farvox.zoo.embedder import embed_files
 from farvox.zoo.export import export_onnx
 from farvox.zoo.pretrained import is_pulled, zoo_model
 

@@ -19,9 +19,7 @@ LAYERS = (
 )  # fmt: skip
 APART = {"corpora", "synthetic", "features", "augment", "models", "metrics"}
 # Imports that still go up; each is on the way out.
-KNOWN = {
-    ("training", "pipelines"), ("zoo", "synthetic"),
-}  # fmt: skip
+KNOWN = {("zoo", "synthetic")}
 WITHOUT_TORCH = {
     "__init__", "__main__", "errors", "rng", "cache", "progress", "atomic", "jobs", "options",
     "audio", "datadir", "corpora", "synthetic", "farfield", "augment", "score", "metrics", "clustering",

@@ -13,11 +13,11 @@ import torch
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import TrialError
 from farvox.metrics.detection import detection_error
-from farvox.pipelines.extract import embed_files
 from farvox.score.cosine import cosine_scores
 from farvox.score.trials import read_trials
 from farvox.training.distributed import World
 from farvox.zoo import Model, TorchEmbedder
+from farvox.zoo.embedder import embed_files
 
 
 @dataclass

@@ -1,25 +1,36 @@
-"""Waveform in, embedding out: the one thing that extraction and the verifier know of a model.
+"""Waveform in, embedding out: all that extraction and the verifier know of a model.
 
-There are three, by what computes: `torch_backend`, `onnx_backend` and `openvino_backend`.
+There are three, by the library that computes: `torch_backend`, `onnx_backend` and `openvino_backend`. Whole
+files are embedded side by side by `FileEmbedder`.
 
 Shape suffixes: T sample, E embedding.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from threading import Lock, Semaphore
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from farvox.audio.files import read_audio
 from farvox.errors import AudioError
+from farvox.farfield.quality import energy_snr
 from farvox.zoo.card import Card
 
 Wave = npt.NDArray[np.float32]
 Embedding = npt.NDArray[np.float32]
 PRECISIONS = ("fp32", "bf16")
+LOOK_AHEAD = 8
+"""Utterances under way per thread, some of them as samples: a million do not wait in memory."""
+READERS = 2
+"""Files read at a time per thread that embeds, so that no model waits for a disk that is far away."""
 
 
 class Embedder(Protocol):
@@ -82,3 +93,81 @@ def refuse_short(num_samples: int, min_samples: int) -> None:
     """
     if num_samples < min_samples:
         raise AudioError(f"{num_samples} samples are too few: the model needs at least {min_samples}")
+
+
+def embed_files(
+    embedder: Embedder, utt_ids: Sequence[str], wav_paths: Sequence[str]
+) -> npt.NDArray[np.float32]:
+    """Embeddings of whole files; shape [N, E]. Errors as `FileEmbedder`."""
+    with FileEmbedder(embedder) as embed:
+        content = embed(list(zip(utt_ids, wav_paths, strict=True)))
+    rows = np.frombuffer(content, "<f4").reshape(-1, embedder.embedding_dim + 1)
+    return np.ascontiguousarray(rows[:, :-1])
+
+
+class FileEmbedder:
+    """Embeds batches of files, several files at a time, read ahead by threads of their own.
+
+    Whole utterances side by side, each on one thread, beat one utterance on several threads: short operations
+    do not wait for each other. Two batches may be under way: the files of the second follow those of the
+    first, so that no thread waits for the last file of a batch.
+
+    Args:
+        embedder: the model; its sample rate is what files are read at.
+        threads: files read and embedded at a time, each on one CPU thread; 0: one per core.
+        measured: also estimate each file's signal-to-noise ratio, `farvox.farfield.quality.energy_snr`.
+
+    Raises:
+        AudioError: a file cannot be read, is too short, is digital silence, or gives a non-finite embedding;
+            names the utterance.
+    """
+
+    def __init__(self, embedder: Embedder, threads: int = 0, *, measured: bool = False) -> None:
+        workers = threads or os.cpu_count() or 1
+        self._embedder, self._measured = embedder, measured
+        self._readers = ThreadPoolExecutor(READERS * workers)
+        self._side_by_side = embedder.side_by_side(threads)
+        self._free, self._turn = Semaphore(LOOK_AHEAD * workers), Lock()
+        self._start, self._seconds = time.monotonic(), 0.0
+
+    def __enter__(self) -> Self:
+        self._pool = self._side_by_side.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._side_by_side.__exit__(*error)
+        self._readers.shutdown(cancel_futures=True)
+
+    def __call__(self, batch: Sequence[tuple[str, str]]) -> bytes:
+        """A float32 row a file, as bytes: its embedding, and its signal-to-noise ratio in dB, or NaN."""
+        rows = []
+        with self._turn:
+            for utt_id, path in batch:
+                self._free.acquire()
+                wav = self._readers.submit(read_audio, path, sample_rate=self._embedder.sample_rate)
+                rows.append(self._pool.submit(self._embed, utt_id, path, wav))
+                rows[-1].add_done_callback(lambda _: self._free.release())
+        return b"".join([row.result() for row in rows])
+
+    def speed(self) -> str:
+        """Seconds of audio a second."""
+        return f"{self._seconds / (time.monotonic() - self._start):.0f} x real time"
+
+    def _embed(self, utt_id: str, path: str, wav: Future[npt.NDArray[np.float32]]) -> bytes:
+        where, embedder = f"utterance '{utt_id}' ({path})", self._embedder
+        try:
+            wav_T = wav.result()
+        except AudioError as error:
+            raise AudioError(f"utterance '{utt_id}': {error}") from None
+        if len(wav_T) < embedder.min_samples:
+            raise AudioError(
+                f"{where} has {len(wav_T)} samples; the model needs at least {embedder.min_samples}"
+            )
+        if not wav_T.any():
+            raise AudioError(f"{where} is silent: every sample is 0")
+        emb_E = embedder.embed(wav_T)
+        if not np.isfinite(emb_E).all():
+            raise AudioError(f"{where} gives a non-finite embedding")
+        quality = energy_snr(wav_T, embedder.sample_rate) if self._measured else np.nan
+        self._seconds += len(wav_T) / embedder.sample_rate
+        return np.append(emb_E, quality).astype("<f4").tobytes()
