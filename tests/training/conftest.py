@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from farvox.options import from_table, merge
+from farvox.progress import to_stdout
 from farvox.training.distributed import World
 from farvox.training.options import TrainOptions
 from farvox.training.trainer import train
@@ -26,7 +27,7 @@ def train_here(changed):
 
     def run(run_dir, changes=None, **options):
         recipe = from_table(TrainOptions, changed(changes or {}), "recipe")
-        return train(recipe, run_dir, World(0, 1, torch.device("cpu")), **options)
+        return train(recipe, run_dir, World(0, 1, torch.device("cpu")), note=to_stdout, **options)
 
     return run
 

@@ -361,24 +361,6 @@ def test_a_shard_takes_its_rows_of_a_whole_state():
     assert other.state[shard.part.weight]["step"] == 2
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"optim": {"sample_classes": 0.5}}, "set optim.shard_head = true"),
-        ({"optim": {"shard_head": True, "sample_classes": 0.0}}, "sample_classes = 0.0; it must be above 0"),
-        (
-            {"optim": {"shard_head": True, "sample_classes": 1.5}},
-            "sample_classes = 1.5; it must be at most 1",
-        ),
-        ({"optim": {"shard_head": True, "precision": "fp16"}}, "use 'bf16'"),
-        ({"optim": {"shard_head": True}, "distill": {"classify": 0.0, "weight": 1.0}}, "no head to train"),
-    ],
-)
-def test_what_does_not_go_together_is_refused(changes, message, tmp_path, train_here):
-    with pytest.raises(RecipeError, match=message):
-        train_here(tmp_path, changes)
-
-
 def test_more_ranks_than_classes_are_refused():
     head = build_head("aam", EMBEDDING_DIM, 3)
     with pytest.raises(RecipeError, match="3 classes do not go round 4 processes"):

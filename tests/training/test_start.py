@@ -162,6 +162,3 @@ def test_fine_tuning_takes_the_models_front_end_and_architecture(start):
 
 def test_every_speed_but_1_makes_new_speakers():
     assert class_names(["a", "b"], (0.9, 1.0)) == ["a@0.9", "b@0.9", "a", "b"]
-    for speeds in ((), (1.0, 1.0)):
-        with pytest.raises(RecipeError, match=r"data\.speeds"):
-            class_names(["a"], speeds)

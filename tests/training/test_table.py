@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farvox.errors import DataDirError, RecipeError
+from farvox.errors import DataDirError
 from farvox.training.table import EpochPlan, StepBatches, StringTable, TrainingTable
 
 
@@ -168,9 +168,3 @@ def test_an_epoch_smaller_than_a_batch_is_refused():
         EpochPlan(0, np.arange(3), 4)
     with pytest.raises(DataDirError, match="no utterance"):
         EpochPlan(0, np.arange(0), 4)
-
-
-@pytest.mark.parametrize("weights", [(1.0, 0.01), (1.0, -1.0), (0.0, 0.0), (1.0, float("nan"))])
-def test_domain_weights_that_would_leave_a_domain_out_are_refused(weights):
-    with pytest.raises(RecipeError, match=r"data\.domain_weights"):
-        EpochPlan(0, np.arange(40), 8, domains_N=np.repeat([0, 1], 20), domain_weights=weights)

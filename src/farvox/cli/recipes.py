@@ -49,7 +49,7 @@ def train(words: Sequence[str]) -> int:
         return launch_ranks([sys.executable, "-m", "farvox", "train", *words], options.gpus)
     from farvox.pipelines.train import train as run_training
 
-    folder = run_training(recipe, run_dir, resume=not options.no_resume)
+    folder = run_training(recipe, run_dir, resume=not options.no_resume, note=to_stdout)
     if rank in (None, "0"):
         print(f"model: {folder}")
     return 0

@@ -18,7 +18,7 @@ import tomli_w
 
 import farvox
 from farvox.clustering import ClusterOptions
-from farvox.errors import RecipeError, UsageError
+from farvox.errors import RecipeError
 from farvox.options import (
     Above,
     AtLeast,
@@ -113,19 +113,6 @@ class Recipe(TrainOptions):
     evaluate: tuple[EvaluateTable, ...] = ()
     """Trial lists that every trained model is evaluated on."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for table, names, taken in (
-            ("adapt", [each.name for each in self.adapt], {"train", "pre-trained"}),
-            ("evaluate", [each.name for each in self.evaluate], set()),
-        ):
-            for name in names:
-                if not name.strip(". ") or "/" in name or name in taken or names.count(name) > 1:
-                    raise UsageError(f"[[{table}]] name = '{name}': give each a name of its own, without '/'")
-        for each in self.evaluate:
-            if each.conditions and not each.by:
-                raise UsageError(f"[[evaluate]] {each.name}: conditions are for by, which names none")
-
 
 def recipe_root() -> Path:
     """The folder of the recipes that come with farvox: inside the wheel, or beside ``src`` in a checkout."""
@@ -184,6 +171,37 @@ def read_toml(path: Path) -> Table:
         raise RecipeError(f"{path}: no such recipe file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a TOML file: {error}") from None
+
+
+def adapted(recipe: Recipe, adapt: AdaptTable, model: str | Path) -> Recipe:
+    """The recipe of a further training that starts from ``model``, the one that the recipe trains first.
+
+    Raises:
+        RecipeError: it changes fields that there are not, or to values that do not fit.
+    """
+    table = merge(to_table(recipe), {"init": {"model": str(model)}})
+    table = merge({**table, "adapt": [], "features": {}}, adapt.set)
+    return from_table(Recipe, table, f"[[adapt]] {adapt.name}")
+
+
+def with_labels(recipe: Recipe, labels: str | Path, model: str | Path | None = None) -> Recipe:
+    """The recipe by which a round of self-training trains, with the pseudo-labelled data dir added.
+
+    Args:
+        recipe: of the self-training.
+        labels: the pseudo-labelled data dir.
+        model: starts the training instead of ``init.model``.
+    """
+    data, share = recipe.data, recipe.selftrain.share
+    change: Table = {"data": {"train": [*map(str, data.train), str(labels)]}}
+    if share and data.train:
+        known = data.domain_weights or (1.0,)
+        rest = [weight * (1 - share) / sum(known) for weight in known]
+        change["data"]["domain_weights"] = [*rest, share]
+    if model is not None:
+        change["init"] = {"model": str(model)}
+    table = {**merge(to_table(recipe), change), "adapt": [], "selftrain": {}}
+    return from_table(Recipe, table, f"training on {labels}")
 
 
 def recipe_to_toml(recipe: Recipe) -> str:

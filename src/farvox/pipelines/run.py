@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from farvox.atomic import write_text
 from farvox.errors import RecipeError
-from farvox.options import from_table, merge, taken_from, to_table
+from farvox.options import taken_from
+from farvox.pipelines.contradictions import refuse_contradictions
 from farvox.pipelines.evaluate import EvaluateOptions, evaluate_conditions
 from farvox.pipelines.extract import extract
-from farvox.pipelines.recipe import EvaluateTable, Recipe
+from farvox.pipelines.recipe import EvaluateTable, Recipe, adapted
 from farvox.pipelines.score import ScoreOptions, Scores, score
 from farvox.pipelines.train import train
 from farvox.progress import Note, silent
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from farvox.zoo import Embedder
 
 STAGES = ("prepare", "train", "adapt", "extract", "score", "evaluate")
-DATA_VERBS = ("prepare", "check", "combine", "subset", "trials", "enhance", "rirs", "noises", "simulate")
 QUALITY_RULES = ("best", "weighted")
 """Channel rules that need the quality of each recording."""
 
@@ -60,9 +60,7 @@ class Plan:
         """The pre-trained model, then every adapted one."""
         systems = [System("pre-trained", self.recipe, self.root / "train")]
         for adapt in self.recipe.adapt:
-            table = merge(to_table(self.recipe), {"init": {"model": str(self.root / "train")}})
-            table = merge({**table, "adapt": [], "features": {}}, adapt.set)
-            recipe = from_table(Recipe, table, f"[[adapt]] {adapt.name}")
+            recipe = adapted(self.recipe, adapt, self.root / "train")
             systems.append(System(adapt.name, recipe, self.root / adapt.name))
         return systems
 
@@ -115,6 +113,7 @@ def run(
     """
     if STAGES.index(first) > STAGES.index(last):
         raise RecipeError(f"--from {first} comes after --to {last}; the order is {' '.join(STAGES)}")
+    refuse_contradictions(recipe)
     plan = Plan(recipe, Path(root))
     for stage in STAGES[STAGES.index(first) : STAGES.index(last) + 1]:
         note(f"\n== {stage}")
@@ -126,11 +125,11 @@ def run(
                 for path in (*files, evaluate.trials, evaluate.enrol_map, evaluate.test_map):
                     if path and not path.is_file():
                         raise RecipeError(f"[[evaluate]] {evaluate.name}: {path} is not there")
-            train(recipe, plan.systems[0].run_dir)
+            train(recipe, plan.systems[0].run_dir, note=note)
         elif stage == "adapt":
             for system in plan.systems[1:]:
                 note(f"-- {system.name}")
-                train(system.recipe, system.run_dir)
+                train(system.recipe, system.run_dir, note=note)
         elif stage == "extract":
             from farvox.zoo import open_embedder
 
@@ -150,13 +149,11 @@ def prepare(plan: Plan, note: Note, run_verb: RunVerb | None = None) -> None:
     record = plan.root / "prepared.txt"
     done = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
     for line in plan.recipe.prepare:
-        words = shlex.split(line)
-        if not words or words[0] not in DATA_VERBS:
-            raise RecipeError(f"prepare: '{line}' does not begin with one of {', '.join(DATA_VERBS)}")
         if line in done:
             note(f"already done (listed in {record}): farvox {line}")
             continue
         note(f"farvox {line}")
+        words = shlex.split(line)
         command = [sys.executable, "-m", "farvox", *words]
         if run_verb(words) if run_verb else subprocess.run(command).returncode:
             raise RecipeError(f"prepare: 'farvox {line}' failed")

@@ -20,10 +20,11 @@ from farvox.clustering import ClusterOptions
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir, read_table
 from farvox.errors import DataDirError, RecipeError
-from farvox.options import from_table, merge, taken_from, to_table
+from farvox.options import from_table, taken_from, to_table
 from farvox.pipelines.cluster import label
+from farvox.pipelines.contradictions import refuse_contradictions
 from farvox.pipelines.extract import extract
-from farvox.pipelines.recipe import Recipe, recipe_to_toml
+from farvox.pipelines.recipe import Recipe, recipe_to_toml, with_labels
 from farvox.pipelines.run import Plan, RunVerb, System, extract_for, prepare, score_for, score_set
 from farvox.pipelines.train import train
 from farvox.progress import Note, silent
@@ -118,19 +119,6 @@ class Selftraining:
         """The MODEL that a round begins with."""
         return self.recipe.init.model if number <= 1 else str(self.round(number - 1).train)
 
-    def training(self, number: int) -> Recipe:
-        """The recipe by which a round trains: the run's own, with the pseudo-labelled data dir added."""
-        here, data = self.recipe.selftrain, self.recipe.data
-        change: dict[str, Any] = {"data": {"train": [*data.train, str(self.round(number).labels)]}}
-        if here.share and data.train:
-            known = data.domain_weights or (1.0,)
-            rest = [weight * (1 - here.share) / sum(known) for weight in known]
-            change["data"]["domain_weights"] = [*rest, here.share]
-        if here.start == "last" and number > 1:
-            change["init"] = {"model": self.model_before(number)}
-        table = merge(to_table(self.recipe), change)
-        return from_table(Recipe, {**table, "adapt": [], "selftrain": {}}, f"round {number}")
-
 
 def selftrain(
     recipe: Recipe,
@@ -155,18 +143,8 @@ def selftrain(
     Raises:
         RecipeError: the recipe cannot be self-trained by, or ``root`` was begun with another one.
     """
+    refuse_contradictions(recipe, selftrains=True)
     here = recipe.selftrain
-    for wrong, what in (
-        (not here.data, "selftrain.data is missing: name the data dir whose speakers are to be found"),
-        (not recipe.init.model, "init.model is missing: self-training begins with a trained model"),
-        (
-            bool(here.share and not recipe.data.domain_weights and len(recipe.data.train) > 1),
-            "selftrain.share divides a batch between data.train and the clusters; with several data "
-            "dirs there, data.domain_weights must divide their part",
-        ),
-    ):
-        if wrong:
-            raise RecipeError(what)
     run, plan = Selftraining(recipe, Path(root)), Plan(recipe, Path(root))
     _claim(run)
     prepare(plan, note, run_verb)
@@ -188,7 +166,8 @@ def selftrain(
             note(f"the labels are those of round {number - 1}: nothing is left to learn from them")
             break
         if not this.is_finished("train", note):  # on the recipe's data dirs and the pseudo-labelled one
-            train(run.training(number), this.train)
+            model = run.model_before(number) if here.start == "last" else None
+            train(with_labels(recipe, this.labels, model), this.train, note=note)
             this.mark_done("train")
         _evaluate_round(run, plan, number, note, progress)
         last = number

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from farvox.pipelines.contradictions import refuse_contradictions
+from farvox.progress import Note, silent
 from farvox.training.options import TrainOptions
 
 
-def train(options: TrainOptions, run_dir: str | Path, *, resume: bool = True) -> Path:
+def train(options: TrainOptions, run_dir: str | Path, *, resume: bool = True, note: Note = silent) -> Path:
     """Train as the options, or a recipe, say; joins the other ranks, if this process is one of several.
 
     A run dir that holds checkpoints of the same options is continued after the last whole one.
@@ -16,6 +18,7 @@ def train(options: TrainOptions, run_dir: str | Path, *, resume: bool = True) ->
         options: all that the training depends on.
         run_dir: folder of the checkpoints and the log.
         resume: continue a run dir that holds checkpoints, instead of refusing it.
+        note: called with a line on what is trained, and one an epoch.
 
     Returns:
         The folder of the last checkpoint.
@@ -28,4 +31,5 @@ def train(options: TrainOptions, run_dir: str | Path, *, resume: bool = True) ->
     from farvox.training.trainer import train as run_training
 
     with join_world(options.device) as world:
-        return run_training(options, Path(run_dir), world, resume=resume)
+        refuse_contradictions(options, num_processes=world.size)
+        return run_training(options, Path(run_dir), world, resume=resume, note=note)

@@ -9,17 +9,27 @@ from types import TracebackType
 from typing import Any
 
 from farvox.errors import MissingExtraError
-from farvox.progress import Progress
+from farvox.progress import Note, Progress
 
 
 class RunLog:
     """Writes ``train.log`` and ``log.jsonl`` of a run dir and shows progress; silent on other ranks.
 
     On a terminal progress is a bar; elsewhere it is a line every ten seconds.
+
+    Args:
+        run_dir: made if need be.
+        active: whether this rank writes and shows anything.
+        total_steps: of the run.
+        note: called with each line for people.
+        tensorboard: write for TensorBoard, too.
     """
 
-    def __init__(self, run_dir: Path, *, active: bool, total_steps: int, tensorboard: bool = False) -> None:
+    def __init__(
+        self, run_dir: Path, *, active: bool, total_steps: int, note: Note, tensorboard: bool = False
+    ) -> None:
         self.active = active
+        self._note = note
         self._writer: Any = None
         if not active:
             return
@@ -52,9 +62,9 @@ class RunLog:
             self._jsonl.close()
 
     def say(self, line: str) -> None:
-        """A line for people: on stdout and in ``train.log``."""
+        """A line for people, also in ``train.log``."""
         if self.active:
-            print(line, flush=True)
+            self._note(line)
             print(line, file=self._text, flush=True)
 
     def step(self, done: int, *, epoch: int, **figures: float) -> None:

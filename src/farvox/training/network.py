@@ -14,9 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from farvox.errors import RecipeError
 from farvox.models.base import EmbeddingNetwork
 from farvox.options import nearest
-
-EVERYTHING = "network"
-"""Name of the whole network in a list of parts, so that only the classifier is trained."""
+from farvox.training.options import EVERYTHING
 
 
 @dataclass(frozen=True, eq=False)

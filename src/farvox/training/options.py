@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,10 @@ from farvox.augment import AugmentOptions
 from farvox.features.frontend import FrontEndConfig
 from farvox.features.specaugment import SpecAugmentOptions
 from farvox.models.options import HEAD, MODEL
-from farvox.options import Above, AtLeast, AtMost, Options, Part, Table
+from farvox.options import Above, AtLeast, AtMost, Below, Options, Part, Table
 
+EVERYTHING = "network"
+"""The name of the whole network among the parts that are not trained, so that only the classifier is."""
 FEATURES, AUGMENT, SPECAUGMENT = Part(FrontEndConfig), Part(AugmentOptions), Part(SpecAugmentOptions)
 
 
@@ -28,7 +31,7 @@ class DataOptions(Options):
     """Order of an epoch: every "utterance" once, or every "speaker" equally often."""
     reserve: tuple[Path, ...] = ()
     """Data dirs whose speakers get classifier rows, but are not trained on yet."""
-    domain_weights: tuple[float, ...] = ()
+    domain_weights: tuple[Annotated[float, Above(0), Below(math.inf)], ...] = ()
     """Share of each data dir in every batch; empty: as large as each is."""
     epoch_size: Annotated[int, AtLeast(0)] = 0
     """Examples in an epoch; 0: as many as there are utterances."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from farvox.errors import RecipeError
-
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
@@ -24,9 +22,6 @@ class Schedule:
         epochs: the run ends before this epoch.
         margin: the head's full margin.
         margin_epochs: (start, end) of the margin's growth; empty: full margin throughout.
-
-    Raises:
-        RecipeError: ``exponential`` without a final rate to come down to, or a growth without its two ends.
     """
 
     kind: str
@@ -40,18 +35,6 @@ class Schedule:
     warmup_epochs: float = 0.0
     margin: float = 0.0
     margin_epochs: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.kind == "exponential" and not 0 < self.final_lr <= self.lr:
-            raise RecipeError(
-                f"schedule.kind = 'exponential' needs 0 < schedule.final_lr <= optim.lr, "
-                f"not {self.final_lr:g} and {self.lr:g}"
-            )
-        if len(self.margin_epochs) not in (0, 2) or list(self.margin_epochs) != sorted(self.margin_epochs):
-            raise RecipeError(
-                f"schedule.margin_epochs = {list(self.margin_epochs)}: give the epochs where the margin's "
-                "growth starts and ends"
-            )
 
     def lr_at(self, epoch: int, step: int) -> float:
         """Learning rate of optimiser step ``step`` (from 0) of ``epoch``."""

@@ -22,7 +22,7 @@ import polars as pl
 
 from farvox.cache import cached_folder
 from farvox.datadir.kaldi import DataDir, wav_scp_of
-from farvox.errors import CacheError, DataDirError, RecipeError
+from farvox.errors import CacheError, DataDirError
 from farvox.rng import rng_for
 
 UNLABELLED = "unlabelled"
@@ -208,12 +208,6 @@ class EpochPlan:
                 f"an epoch of {self.num_positions} examples is smaller than one batch of {self.batch_size}: "
                 "lower optim.batch_size or raise data.epoch_size"
             )
-        positive = all(0 < weight < np.inf for weight in self.domain_weights)
-        if self.domain_weights and not (positive and self._examples_per_domain().min() > 0):
-            raise RecipeError(
-                f"data.domain_weights = {list(self.domain_weights)}: every weight must be more than 0 and "
-                f"worth at least one of the {self.batch_size} examples of a batch"
-            )
 
     @property
     def num_positions(self) -> int:
@@ -249,7 +243,9 @@ class EpochPlan:
             return _sequence(rng, self.speakers_N, self.num_positions, self.sampling)
         assert self.domains_N is not None
         # Domain of every position: the same share in each batch, shuffled within it.
-        pattern = np.repeat(np.arange(len(self.domain_weights)), self._examples_per_domain())
+        pattern = np.repeat(
+            np.arange(len(self.domain_weights)), examples_per_domain(self.domain_weights, self.batch_size)
+        )
         num_batches = -(-self.num_positions // self.batch_size)
         slots = rng.permuted(np.tile(pattern, (num_batches, 1)), axis=1).reshape(-1)[: self.num_positions]
         rows = np.empty(self.num_positions, dtype=np.int64)
@@ -264,13 +260,14 @@ class EpochPlan:
                 rows[here] = members[_sequence(rng, self.speakers_N[members], len(here), self.sampling)]
         return rows
 
-    def _examples_per_domain(self) -> Index:
-        """Examples of each domain in a batch: the weights' shares, by largest remainder."""
-        weights = np.asarray(self.domain_weights, dtype=np.float64)
-        shares = weights / weights.sum() * self.batch_size
-        counts: Index = np.floor(shares).astype(np.int64)
-        counts[np.argsort(counts - shares, kind="stable")[: self.batch_size - counts.sum()]] += 1
-        return counts
+
+def examples_per_domain(domain_weights: Sequence[float], batch_size: int) -> Index:
+    """Examples of each domain in a batch: the weights' shares, by largest remainder."""
+    weights = np.asarray(domain_weights, dtype=np.float64)
+    shares = weights / weights.sum() * batch_size
+    counts: Index = np.floor(shares).astype(np.int64)
+    counts[np.argsort(counts - shares, kind="stable")[: batch_size - counts.sum()]] += 1
+    return counts
 
 
 def _sequence(rng: np.random.Generator, speakers_N: Index, length: int, sampling: str) -> Index:

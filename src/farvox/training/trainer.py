@@ -27,9 +27,9 @@ from farvox.models.base import EmbeddingNetwork
 from farvox.models.margin import Head
 from farvox.models.options import HEAD
 from farvox.models.registry import build_head, build_model
+from farvox.progress import Note, silent
 from farvox.training import checkpoint
 from farvox.training.checkpoint import TrainingState, claim_run_dir
-from farvox.training.contradictions import refuse_contradictions
 from farvox.training.distributed import World, synchronise_batchnorm
 from farvox.training.loader import Batch, ChunkDataset, load_batches
 from farvox.training.log import RunLog
@@ -52,20 +52,23 @@ from farvox.training.validate import Validation
 from farvox.zoo import Model, fill, read_weights, save_model
 
 
-def train(options: TrainOptions, run_dir: Path, world: World, *, resume: bool = True) -> Path:
+def train(
+    options: TrainOptions, run_dir: Path, world: World, *, resume: bool = True, note: Note = silent
+) -> Path:
     """Train, and return the folder of the last checkpoint.
 
-    All ranks call this together. With ``resume`` a run dir that already holds checkpoints of the same
-    options is continued after its last whole one.
+    All ranks call this together, with options that do not contradict each other
+    (`farvox.pipelines.contradictions`). With ``resume`` a run dir that already holds checkpoints of the same
+    options is continued after its last whole one. ``note`` takes the lines for people.
 
     Raises:
-        RecipeError: options exclude each other, or the run dir was begun with others.
+        RecipeError: the run dir was begun with other options.
         NonFiniteLossError: the gradient became NaN or infinite.
     """
     finished = claim_run_dir(options, run_dir, world, resume=resume)
     if finished and finished[-1] + 1 >= options.schedule.epochs:
         if world.is_main:
-            print(f"{run_dir} has all epochs already, up to {finished[-1]}")
+            note(f"{run_dir} has all epochs already, up to {finished[-1]}")
         return checkpoint.checkpoint_folder(run_dir, finished[-1])
     torch.manual_seed(options.seed)
     if options.threads:
@@ -82,7 +85,9 @@ def train(options: TrainOptions, run_dir: Path, world: World, *, resume: bool = 
     first_epoch = _restore(run, run_dir, finished) if finished else options.schedule.first_epoch
     total = (options.schedule.epochs - options.schedule.first_epoch) * run.plan.steps_per_epoch
     with (
-        RunLog(run_dir, active=world.is_main, total_steps=total, tensorboard=options.log.tensorboard) as log,
+        RunLog(
+            run_dir, active=world.is_main, total_steps=total, note=note, tensorboard=options.log.tensorboard
+        ) as log,
         closing(run.batches(first_epoch)) as batches,
     ):
         if not finished:
@@ -168,7 +173,6 @@ class Run:
 
 
 def _build(options: TrainOptions, run_dir: Path, world: World) -> Run:
-    refuse_contradictions(options, world.size)
     optim, data, distill = options.optim, options.data, options.distill
     table = TrainingTable.open(data.train, labelled=distill.classify > 0)
     plan = EpochPlan(
