@@ -1,7 +1,7 @@
 """The two networks of the FFSVC2022 baseline, exactly, so that its published checkpoints can be used.
 
 Parameter names are the baseline's. Its ECAPA-TDNN differs from the paper in several ways, each kept
-here and none of them in `farvox.models.ecapa`: batch norm before the ReLU, reflect padding and none
+here and none of them in `farvox.models.tdnn`: batch norm before the ReLU, reflect padding and none
 at all in the first layer, blocks that only see the block before, attention by one weight a frame, and
 two defects, which ``pooling`` and ``unused_branch`` correct.
 

@@ -7,13 +7,12 @@ from typing import Any
 from farvox.errors import ModelError
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.campplus import CamPlusPlus
-from farvox.models.ecapa import EcapaTdnn, SpeechBrainEcapa
 from farvox.models.ffsvc import FfsvcEcapaTdnn, FfsvcResNet34
 from farvox.models.margin import AamHead, AmHead, Head, SoftmaxHead
 from farvox.models.options import HEAD, MODEL
 from farvox.models.resnet import ResNet34
+from farvox.models.tdnn import EcapaTdnn, SpeechBrainEcapa, XVector
 from farvox.models.wavlm import WavlmEcapa
-from farvox.models.xvector import XVector
 
 NETWORKS: dict[str, Any] = {
     "resnet34": ResNet34,

@@ -22,8 +22,8 @@ from torch.nn import functional as fn
 
 from farvox.errors import CheckpointError, MissingExtraError, ModelError
 from farvox.models.base import EmbeddingNetwork
-from farvox.models.ecapa import EcapaTdnn
 from farvox.models.options import EcapaOptions, WavlmEcapaOptions
+from farvox.models.tdnn import EcapaTdnn
 from farvox.options import nearest, taken_from
 
 FIELDS = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from farvox.clustering import ClusterOptions as ClusterOptions
 from farvox.clustering.cluster import cluster as run_clustering
-from farvox.clustering.labels import true_labels, write_labels
+from farvox.clustering.cluster import true_labels, write_labels
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir
 from farvox.metrics.clustering import normalised_mutual_information

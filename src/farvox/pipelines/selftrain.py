@@ -282,7 +282,7 @@ def _shown(value: Any, form: str) -> str:
 
 def _refuse_what_shows_late(run: Selftraining) -> None:
     """Refuse now what the first clustering would, hours from now."""
-    from farvox.clustering.labels import true_labels
+    from farvox.clustering.cluster import true_labels
 
     here = run.recipe.selftrain
     numbers = here.numbers

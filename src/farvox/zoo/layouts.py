@@ -85,13 +85,13 @@ class Layout:
 
 
 def _size_reader(model: str) -> Callable[[Weights], dict[str, Any]]:
-    from farvox.models import campplus, ecapa, ffsvc, resnet
+    from farvox.models import campplus, ffsvc, resnet, tdnn
 
     return {
         "campplus": campplus.campplus_sizes,
         "resnet34": resnet.resnet34_sizes,
-        "ecapa": ecapa.ecapa_sizes,
-        "speechbrain-ecapa": ecapa.speechbrain_ecapa_sizes,
+        "ecapa": tdnn.ecapa_sizes,
+        "speechbrain-ecapa": tdnn.speechbrain_ecapa_sizes,
         "ffsvc-resnet34": ffsvc.resnet34_sizes,
         "ffsvc-ecapa": ffsvc.ecapa_sizes,
     }[model]

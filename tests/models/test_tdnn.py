@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from farvox.errors import AudioError
-from farvox.models.ecapa import (
+from farvox.models.options import EcapaOptions, SpeechBrainEcapaOptions
+from farvox.models.tdnn import (
     EcapaTdnn,
     NormedAttentiveStatistics,
     Res2Conv,
@@ -13,7 +14,6 @@ from farvox.models.ecapa import (
     ecapa_sizes,
     speechbrain_ecapa_sizes,
 )
-from farvox.models.options import EcapaOptions, SpeechBrainEcapaOptions
 
 ECAPA = {
     **{"num_mels": 40, "channels": 128, "aggregate_channels": 96, "embedding_dim": 12, "scale": 8},

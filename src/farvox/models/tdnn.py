@@ -1,4 +1,6 @@
-"""ECAPA-TDNN (Desplanques, Thienpondt and Demuynck, Interspeech 2020), and as SpeechBrain publishes it.
+"""Time-delay networks: the x-vector (Snyder et al., ICASSP 2018) and ECAPA-TDNN (Desplanques et al., 2020).
+
+ECAPA-TDNN is as in the paper, and as SpeechBrain publishes it.
 
 SpeechBrain's (``spkrec-ecapa-voxceleb``) departs from the paper: convolutions reflect the frames at the
 edges, the first chunk of a Res2 convolution is the one left as it is, the aggregation and the attention have
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from farvox.models.base import EmbeddingNetwork
-from farvox.models.options import EcapaOptions, SpeechBrainEcapaOptions
+from farvox.models.options import EcapaOptions, SpeechBrainEcapaOptions, XVectorOptions
 from farvox.models.pooling import build_pooling, pooling_of, weighted_statistics, widen
 
 SPEECHBRAIN_DILATIONS = (2, 3, 4)
@@ -236,3 +238,40 @@ def speechbrain_ecapa_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         "bottleneck": weights["blocks.0.layers.3.squeeze.weight"].shape[0],
         "attention_channels": weights["pool.weights.weight"].shape[1],
     }
+
+
+# (frames spanned by the kernel, dilation) of the five frame-level layers: table 1 of the paper.
+CONTEXTS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))
+
+
+class XVector(EmbeddingNetwork):
+    """Five time-delay layers, statistics over time, one affine layer.
+
+    The embedding is the affine output of the first layer after the pooling, as in the paper; the
+    layers the paper puts between it and the softmax are the business of a head here. As in Kaldi, a
+    layer is affine, ReLU, batch norm without scale and offset. The layers do not pad: the network sees
+    15 frames at once, and needs that many.
+    """
+
+    def __init__(self, options: XVectorOptions = XVectorOptions()) -> None:
+        span = 1 + sum(dilation * (kernel - 1) for kernel, dilation in CONTEXTS)
+        super().__init__(options, min_frames=span)
+        widths = (options.num_mels, *4 * [options.channels], options.pooled_channels)
+        self.frames = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Conv1d(width_in, width_out, kernel, dilation=dilation),
+                    nn.ReLU(),
+                    nn.BatchNorm1d(width_out, affine=False),
+                )
+                for width_in, width_out, (kernel, dilation) in zip(widths, widths[1:], CONTEXTS, strict=False)
+            )
+        )
+        self.pool = build_pooling(options.pooling, options.pooled_channels)
+        self.embedding = nn.Linear(self.pool.num_statistics, options.embedding_dim)
+        self.dropout = nn.Dropout(options.dropout)
+
+    def forward(self, feats_BFM: Tensor) -> Tensor:
+        """Embed features: [B, F, M] to [B, E]."""
+        emb_BE: Tensor = self.dropout(self.embedding(self.pool(self.frames(self.mels_first(feats_BFM)))))
+        return emb_BE
