@@ -1,6 +1,7 @@
 """The names that others may rely on, and what the command costs before it does anything."""
 
 import importlib
+import inspect
 import resource
 import subprocess
 import sys
@@ -101,3 +102,34 @@ def test_every_public_function_says_what_it_does(sources):
         and not ast.get_docstring(node)
     ]
     assert silent == []
+
+
+STAGES = {
+    "calibrate": "(scores: Scores, options: CalibrateOptions) -> Calibrated",
+    "cluster": "(embeddings: str | Path, out: str | Path, options: ClusterOptions, *, data, truth, seed, "
+    "plot, note) -> dict[str, Any]",
+    "evaluate": "(scores: Scores, options: EvaluateOptions) -> Evaluation",
+    "extract": "(embedder: Embedder, data_dir: DataDir, *, threads, quality, out, note) -> EmbeddingSet",
+    "run": "(recipe: Recipe, root: str | Path, *, first, last, note, progress, run_verb) -> None",
+    "score": "(trials: str | Path, embeddings: Sequence[str | Path], options: ScoreOptions, *, out, "
+    "out_trials, note) -> Scores",
+    "selftrain": "(recipe: Recipe, root: str | Path, *, note, progress, run_verb) -> str",
+    "train": "(options: TrainOptions, run_dir: str | Path, *, resume, note) -> Path",
+}
+"""The function of each stage, by its module of `farvox.pipelines`; keyword arguments by their names."""
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_function_of_a_stage_has_this_signature(stage):
+    function = getattr(importlib.import_module(f"farvox.pipelines.{stage}"), stage)
+    signature = inspect.signature(function)
+    positional, keywords = [], []
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            assert parameter.default is not parameter.empty, f"{name} has no default"
+            keywords.append(name)
+        else:
+            positional.append(f"{name}: {parameter.annotation}")
+    shown = ", ".join([*positional, *(["*"] if keywords else []), *keywords])
+    assert f"({shown}) -> {signature.return_annotation}" == STAGES[stage]
+    assert "Args:" in function.__doc__ or "Raises:" in function.__doc__
