@@ -28,7 +28,7 @@ def copy_of(source, log):
     return build
 
 
-def test_what_is_kept_is_made_once(source):
+def test_a_cached_folder_is_made_once(source):
     log = []
     folders = {cached_folder("copies", "copy", [source], copy_of(source, log)) for _ in range(3)}
     assert len(log) == 1 and len(folders) == 1

@@ -1,4 +1,4 @@
-"""What "auto" comes to on the devices there are."""
+"""The choice of "auto" on the devices there are."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def test_a_gpu_that_only_imitates_bf16_does_not_count(monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_what_is_asked_for_by_name_is_taken(precision):
+def test_a_precision_given_by_name_is_used(precision):
     assert resolve_precision(precision, CPU) == precision
 
 

@@ -24,7 +24,7 @@ def cache_path() -> Path:
 
 
 def file_state(path: str | Path) -> str:
-    """Size and time of change of a file, which tell it from another one that takes its place.
+    """Size and time of change of a file, which differ when another file replaces it.
 
     Raises:
         OSError: there is no such file.

@@ -18,7 +18,7 @@ _KEPT, _ALL, _LARGEST = 64 << 20, -1, 1 << 30
 def has_bf16(device: torch.device) -> bool:
     """True where the device has instructions that multiply bf16; imitating them is ten times slower.
 
-    False where torch is too old to tell, and on Apple's GPUs, which were not measured.
+    False for a torch without this information, and on Apple's GPUs, which were not measured.
     """
     import torch
 

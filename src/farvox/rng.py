@@ -10,7 +10,7 @@ from farvox.errors import UsageError
 def rng_for(seed: int, epoch: int, position: int, stream: int = 0) -> np.random.Generator:
     """Random stream of one training example.
 
-    The stream is set by its four numbers alone, so it is the same in any worker, on any rank and
+    The stream depends only on its four numbers, so it is the same in any worker, on any rank and
     after any resume.
 
     Args:

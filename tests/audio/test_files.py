@@ -205,7 +205,7 @@ def test_a_flac_from_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"not audio at all", b"<html>404</html>" * 100])
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.m4a"])
-def test_what_is_no_audio_is_refused_by_name(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_file_without_audio_is_refused_by_name(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     for read in (audio_info, read_audio, read_channels):
         with pytest.raises(AudioError, match=name):

@@ -78,7 +78,7 @@ def test_every_bit_that_is_turned_in_a_frame_is_found():
 
 
 @pytest.mark.parametrize("head", [b"", b"RIFF" + bytes(42), b"fLaC" + bytes(60)])
-def test_what_is_no_flac_file_is_damaged(head):
+def test_other_files_are_refused_as_damaged_flac(head):
     with pytest.raises(DamagedFlacError):
         read(head, 1000, 0, 10)
 

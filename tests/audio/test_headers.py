@@ -77,7 +77,7 @@ def test_a_file_that_was_cut_off_is_refused_without_noise(
 
 
 @pytest.mark.parametrize("suffix", ["wav", "wavex", "rf64", "au", "sph", "w64"])
-def test_bytes_after_the_end_of_the_audio_are_no_harm(whole: dict[str, bytes], suffix: str) -> None:
+def test_bytes_after_the_end_of_the_audio_are_allowed(whole: dict[str, bytes], suffix: str) -> None:
     refuse_truncated("a", io.BytesIO(whole[suffix] + bytes(1000)))
     with pytest.raises(AudioError, match="a: truncated"):  # so the length was found
         refuse_truncated("a", io.BytesIO(whole[suffix][:-1000]))
@@ -165,11 +165,11 @@ def test_other_chunks_before_the_samples_are_stepped_over():
     ],
     ids=["24 bits", "floats", "cut short", "no samples", "half a header", "big endian", "empty"],
 )
-def test_what_is_not_plain_is_left_to_others(content):
+def test_other_wav_files_are_left_to_libsndfile(content):
     assert header_of(content) is None
 
 
-def test_a_header_longer_than_what_was_read_is_left_to_others(tmp_path):
+def test_a_long_header_is_left_to_libsndfile(tmp_path):
     plain = wav_bytes(NOISE)
     junk = b"LIST" + struct.pack("<I", 2 * HEAD_BYTES) + bytes(2 * HEAD_BYTES)
     path = tmp_path / "a.wav"

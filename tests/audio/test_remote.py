@@ -34,7 +34,7 @@ def test_ranges_are_those_of_the_file(url):
         assert read_range(url, start, count) == CONTENT[start : start + count]
 
 
-def test_what_is_not_there_is_named(bucket):
+def test_a_missing_remote_file_is_named(bucket):
     assert size_of(f"{bucket}/nothing") is None
     with pytest.raises(AudioError, match=r"bucket-\d+/nothing: no such file"):
         read_range(f"{bucket}/nothing", 0, 10)
@@ -141,14 +141,14 @@ def unreliable(url, s3_server, monkeypatch):
 
 
 @pytest.mark.parametrize("fault", ["hang up", "busy", "cut"])
-def test_what_passes_is_tried_again(fault, url, unreliable, monkeypatch):
+def test_a_passing_fault_is_tried_again(fault, url, unreliable, monkeypatch):
     assert read_range(url, 7, 50_000) == CONTENT[7:50_007]
     unreliable += [fault, fault]
     assert read_range(url, 7, 50_000) == CONTENT[7:50_007]
     assert unreliable == []
 
 
-def test_what_does_not_pass_is_said(url, unreliable, monkeypatch):
+def test_a_lasting_fault_is_an_error(url, unreliable, monkeypatch):
     monkeypatch.setattr(remote, "TRIES", 2)
     unreliable += ["hang up"] * 1000
     with pytest.raises(UnreachableError, match=r"some/file: no answer after 2 tries: ."):

@@ -140,7 +140,7 @@ def test_a_list_of_noises_without_speakers_is_a_data_dir(data: Path) -> None:
     assert faults_of(data) == []
 
 
-def test_what_is_no_data_dir_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_data_dir_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataDirError, match=r"has no wav\.scp"):
         list(check_data_dir(tmp_path))
     with pytest.raises(DataDirError, match="no such data dir"):

@@ -22,7 +22,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "utt2cond"
 
 
-def test_what_is_read_is_what_was_written(file: Path) -> None:
+def test_conditions_are_read_as_they_were_written(file: Path) -> None:
     table = read_conditions(file)
     assert table.columns == ["utt_id", "distance", "device"]
     assert table.rows() == [("a", "1M", "PCM"), ("b", "", "I"), ("c", "3M", "")]
@@ -80,7 +80,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"utt_id": ["a"], "line": ["1"]}, "cannot be called 'line'"),
     ],
 )
-def test_what_could_not_be_read_again_is_not_written(rows: dict[str, list[str]], complaint: str) -> None:
+def test_values_that_could_not_be_read_again_are_refused(rows: dict[str, list[str]], complaint: str) -> None:
     with pytest.raises(DataDirError, match=complaint):
         conditions_text(pl.DataFrame(rows))
 

@@ -93,7 +93,7 @@ def test_a_part_is_chosen_by_conditions(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_what_is_said_of_the_speakers_is_carried_too(tmp_path: Path) -> None:
+def test_files_about_speakers_are_carried_over(tmp_path: Path) -> None:
     x, y = make(tmp_path / "x", "CA"), make(tmp_path / "y", "B")
     (x / "spk2gender").write_text("A m\nC f\n")
     (y / "spk2gender").write_text("B f\nZ m\n")

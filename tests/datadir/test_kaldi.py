@@ -46,7 +46,7 @@ def make(folder: Path, **files: str | bytes) -> Path:
 
 @settings(deadline=None, max_examples=50)
 @given(utterances=utterance_lists())
-def test_what_is_written_is_read_back_sorted(
+def test_a_data_dir_is_read_as_it_was_written_sorted(
     tmp_path_factory: pytest.TempPathFactory, utterances: list[Utterance]
 ) -> None:
     folder = tmp_path_factory.mktemp("data")
@@ -171,13 +171,13 @@ def test_a_table_of_a_missing_file_names_it(tmp_path: Path) -> None:
         ([], "no utterance"),
         ([Utterance("a b", "x.wav")], "'a b' cannot be a utt_id"),
         ([Utterance("a", "x.wav", "s 1")], "'s 1' cannot be a speaker_id"),
-        ([Utterance("a", "x\n.wav")], "cannot stand in a wav.scp"),
-        ([Utterance("a", "cat x.wav |")], "cannot stand in a wav.scp"),
+        ([Utterance("a", "x\n.wav")], "wav.scp cannot hold the audio path"),
+        ([Utterance("a", "cat x.wav |")], "wav.scp cannot hold the audio path"),
         ([Utterance("a", "x.wav"), Utterance("a", "y.wav")], "'a' is there twice"),
         ([Utterance("a", "x.wav", "s1"), Utterance("b", "y.wav")], "'b' has no speaker, others have"),
     ],
 )
-def test_what_no_data_dir_can_hold_is_not_written(
+def test_ids_and_paths_that_no_line_can_hold_are_refused(
     tmp_path: Path, utterances: list[Utterance], complaint: str
 ) -> None:
     with pytest.raises(DataDirError, match=complaint):

@@ -60,7 +60,7 @@ def test_a_template_without_a_direction_is_refused(template_E, complaint):
         ("enrolled_at", "2026-01-02T03:04:05+08:00", "no UTC time"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(field, value, complaint):
+def test_impossible_values_are_refused_by_name(field, value, complaint):
     with pytest.raises(StoreError, match=f"'Anna': .*{complaint}"):
         Enrolled(**{**ANNA, field: value})
 

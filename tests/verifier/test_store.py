@@ -89,7 +89,7 @@ def ended(process: subprocess.Popen) -> str:
 # What a store does
 
 
-def test_who_is_enrolled_is_found_again(store):
+def test_enrolled_speakers_are_found_again(store):
     store.add(*(enrolment(f"s{n}", n) for n in range(20)))
     [(name, score)] = store.best(template(7) * 3, DIGEST)
     assert (name, pytest.approx(1, abs=1e-7)) == ("s7", score)
@@ -176,7 +176,7 @@ def test_embeddings_of_one_model_only_are_compared_and_the_others_counted(store)
     assert store.models() == [ModelCount(DIGEST, "model-d", 1), ModelCount(OTHER, "model-e", 2)]
 
 
-def test_what_does_not_fit_is_refused(store):
+def test_embeddings_that_do_not_fit_are_refused(store):
     store.add(enrolment("a"))
     with pytest.raises(StoreError, match="of 'b' has 17 dimensions, and those of its model 16"):
         store.add(enrolment("b", dim=17))
@@ -360,7 +360,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_a_store(path, delay):
     assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_who_waits_too_long_is_told_why(store, path):
+def test_an_error_explains_a_wait_that_was_too_long(store, path):
     store.add(enrolment("Anna"))
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN EXCLUSIVE")
@@ -494,7 +494,7 @@ def newer(path: Path) -> None:
         (lambda path: path.mkdir(), "not a file"),
     ],
 )
-def test_what_is_no_store_is_refused_and_left_as_it_is(path, make, complaint):
+def test_other_files_are_refused_and_left_unchanged(path, make, complaint):
     path.parent.mkdir()
     make(path)
     before = path.read_bytes() if path.is_file() else None
@@ -591,7 +591,7 @@ def open_folder():
 
 @pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_what_may_be_read_but_not_written_is_read(open_folder, kind):
+def test_a_read_only_store_is_read(open_folder, kind):
     path = open_folder / "data" / "speakers.sqlite"
     with SqliteStore(path) as store:
         store.add(enrolment("Anna"))
@@ -645,7 +645,7 @@ def test_a_disk_that_has_no_room_leaves_the_store_as_it_was(path):
         except StoreError as error:
             assert "the disk" in str(error), error
         else:
-            raise SystemExit("there was room")
+            raise SystemExit("the disk was not full")
         assert store.best(template(5), "d" * 64)[0][0] == "s5"
     """
     ended(start(code, path))

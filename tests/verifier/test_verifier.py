@@ -14,7 +14,7 @@ from farvox.zoo import Calibration, Card, TorchEmbedder, load_model, open_embedd
 
 @pytest.fixture
 def verifier(model_folder, tmp_path):
-    """With the small model, and a store of its own; ears that take any sound for speech."""
+    """With the small model, and a store of its own; without detection of speech."""
     store = SqliteStore(tmp_path / "speakers.sqlite")
     return Verifier.from_pretrained(model_folder, store=store, vad="off")
 
@@ -126,7 +126,7 @@ def test_a_model_without_threshold_decides_nothing_until_it_is_given_one(model_f
     assert Verifier(embedder, vad="off", threshold=-1.0).verify(voices / "a0.wav", voices / "b0.wav").same
 
 
-def test_what_is_no_speech_is_refused_not_scored(model_folder, voices):
+def test_a_recording_without_speech_is_refused_not_scored(model_folder, voices):
     verifier = Verifier.from_pretrained(model_folder)
     with pytest.raises(NoSpeechError, match="silence"):
         verifier.verify(voices / "a0.wav", (np.zeros(32000, np.float32), 16000))

@@ -41,7 +41,7 @@ Wave = npt.NDArray[np.float32]
 AudioSource: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 
 _UNKNOWN_FORMAT = (1, 7)  # libsndfile: SF_ERR_UNRECOGNISED_FORMAT, and a file that only begins like an mp3
-_TRUSTED_SUFFIXES = (".mp3", ".raw")  # libsndfile goes by these names whatever the content is
+_SUFFIX_DECIDES = (".mp3", ".raw")  # libsndfile goes by these suffixes, not by the header
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's SF_COUNT_MAX: a flac file written by a pipe
 _HEADERS = 64  # read at a time by a thread
 _SHORTFALL_SECONDS = 0.25  # codecs may leave out this much at the ends of a complete file
@@ -282,7 +282,7 @@ def _content_in_memory(audio: AudioSource, name: str) -> bytes | None:
         mode = os.stat(name).st_mode
         if stat.S_ISDIR(mode):
             raise AudioError(f"{name}: cannot be read: it is a directory; name the audio file")
-        if stat.S_ISFIFO(mode) or name.lower().endswith(_TRUSTED_SUFFIXES):
+        if stat.S_ISFIFO(mode) or name.lower().endswith(_SUFFIX_DECIDES):
             return Path(name).read_bytes()
     except FileNotFoundError:
         raise AudioError(f"{name}: no such file (relative paths start at {os.getcwd()})") from None
@@ -324,7 +324,7 @@ def _open_plain_wav(path: str, stack: ExitStack) -> OpenAudio | None:
 
 
 def _open_by_libsndfile(name: str, content: bytes | None, stack: ExitStack) -> OpenAudio | None:
-    """Open an audio file with libsndfile; None where that cannot tell the format or the length."""
+    """Open an audio file with libsndfile; None where it finds neither a known format nor a length."""
     try:
         with _binary(name, content) as opened:
             refuse_truncated(name, opened)

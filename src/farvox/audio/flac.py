@@ -1,4 +1,4 @@
-"""Flac files that are read from the middle: a table of their frames stands at their beginning.
+"""Flac files that are read from the middle: they begin with a table of their frames.
 
 They are plain flac files (the table is flac's own seek table, with a point for each frame), so that any
 program reads them. Each frame is decoded without those before it, and its checksum is compared.

@@ -1,7 +1,7 @@
 """Headers of audio files: the length they promise, and the place of the samples in plain 16-bit wav files.
 
 libsndfile and FFmpeg silently read a file that ends too early. Here its size is compared with its header, of
-which a few kilobytes are read whatever the length. A few formats promise no length, so that nothing can be
+which only a few kilobytes are read. A few formats promise no length, so that nothing can be
 missed: an mp3 without a Xing header, an Ogg or Matroska stream cut between two pages or recorded by a pipe.
 
 Opening a wav file with libsndfile takes several times as long as reading two seconds of it. `pcm_header`

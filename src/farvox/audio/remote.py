@@ -1,4 +1,4 @@
-"""Byte ranges of remote files: object stores and whatever else fsspec knows by a URL.
+"""Byte ranges of remote files: object stores and all else that fsspec reads by a URL.
 
 Credentials and the address of the store are found in the usual way: for ``s3://`` in ``AWS_ACCESS_KEY_ID``,
 ``AWS_SECRET_ACCESS_KEY``, ``AWS_ENDPOINT_URL``, ``AWS_PROFILE``, the files of ``~/.aws`` or the role of the
@@ -19,7 +19,7 @@ _FIRST_WAIT = 0.2
 
 _S3_CONFIG = {"retries": {"max_attempts": 0}, "connect_timeout": 10, "read_timeout": 30}
 
-# Errors that no second try would mend.
+# Errors that a second try would repeat.
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 Answer = TypeVar("Answer")
@@ -65,7 +65,7 @@ def put_file(path: str, url: str) -> None:
 
 
 def _try(url: str, ask: Callable[[Any], Answer]) -> Answer:
-    """The answer of the file system of a URL, which is asked again where a failure may pass."""
+    """Request something from the file system of a URL, again where a failure may pass."""
     try:
         import fsspec
 

@@ -35,7 +35,7 @@ def combine(out: str | Path, dirs: Sequence[str | Path]) -> DataDir:
         dirs: the data dirs to read.
 
     Raises:
-        DataDirError: an utterance is another one in another dir, or only some dirs know their speakers.
+        DataDirError: an utterance differs between two dirs, or only some dirs have speakers.
     """
     opened = [DataDir.open(path) for path in dirs]
     if not opened:

@@ -336,7 +336,7 @@ def _refuse_unwritable(folder: Path, table: pl.DataFrame) -> None:
     bad = table["wav_path"].str.contains(r"^$|^[ \t]|[ \t]$|[\r\n]|\|$").arg_true()
     if len(bad):
         utt_id, wav_path = table.row(int(bad[0]))[:2]
-        raise DataDirError(f"{folder}: the audio path '{wav_path}' of '{utt_id}' cannot stand in a wav.scp")
+        raise DataDirError(f"{folder}: a wav.scp cannot hold the audio path '{wav_path}' of '{utt_id}'")
     twice = (table["utt_id"][1:] == table["utt_id"][:-1]).arg_true()
     if len(twice):
         raise DataDirError(

@@ -3,7 +3,7 @@
 The energy gate looks at frames of 25 ms every 10 ms, each without its mean. The loud level of a recording is
 that of its loudest 0.1 s, so that a click does not set it. A recording whose loud level is below `SILENCE_DB`
 is silence. In any other, the frames within 30 dB of the loud level (40 dB where 30 give less than
-`ENOUGH_SECONDS`) count as speech. The gate cannot tell speech from other sounds.
+`ENOUGH_SECONDS`) count as speech. The gate does not distinguish speech from other sounds.
 
 silero-vad is a small recurrent network (Silero Team, https://github.com/snakers4/silero-vad). Its package
 imports torch, so only the ONNX file in it is used, with onnxruntime, one thread. It is given a copy at 16 kHz
