@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farvox.audio.files import (
-    AudioInfo,
     Wave,
     audio_info,
     read_audio,
@@ -22,6 +21,7 @@ from farvox.audio.files import (
     resample,
     write_audio,
 )
+from farvox.audio.headers import AudioInfo
 from farvox.errors import AudioError
 
 

@@ -30,7 +30,7 @@ import soundfile
 import soxr
 
 from farvox.atomic import atomic_file
-from farvox.audio.headers import HEAD_BYTES, float_frames, pcm_header, refuse_truncated
+from farvox.audio.headers import HEAD_BYTES, AudioInfo, float_frames, pcm_header, refuse_truncated
 from farvox.audio.remote import is_remote, read_whole
 from farvox.audio.shards import PackedFile
 from farvox.errors import AudioError
@@ -47,21 +47,6 @@ _HEADERS = 64  # read at a time by a thread
 _SHORTFALL_SECONDS = 0.25  # codecs may leave out this much at the ends of a complete file
 _MOST_FLAC_CHANNELS = 8
 _EDGE_SECONDS = 0.1  # context that soxr is given on either side of a part, longer than its filter
-
-
-@dataclass(frozen=True, slots=True)
-class AudioInfo:
-    """Length, rate and channels of an audio file, by its header.
-
-    Attributes:
-        num_samples: length at the file's own rate, per channel.
-        sample_rate: Hz.
-        num_channels: 1 for mono.
-    """
-
-    num_samples: int
-    sample_rate: int
-    num_channels: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,24 +288,25 @@ def _open_plain_wav(path: str, stack: ExitStack) -> OpenAudio | None:
     header = pcm_header(os.read(handle, HEAD_BYTES), os.fstat(handle).st_size)
     if header is None:
         return None
+    info, data_start = header
+    frame_bytes = 2 * info.num_channels
 
     def frames_of(start: int, count: int) -> Wave:
-        start = min(start, header.num_frames)
-        count = min(count, header.num_frames - start)
-        num_bytes = count * 2 * header.num_channels
+        start = min(start, info.num_samples)
+        num_bytes = min(count, info.num_samples - start) * frame_bytes
         try:
-            os.lseek(handle, header.data_start + start * 2 * header.num_channels, os.SEEK_SET)
+            os.lseek(handle, data_start + start * frame_bytes, os.SEEK_SET)
             content = os.read(handle, num_bytes)
             while len(content) < num_bytes and (more := os.read(handle, num_bytes - len(content))):
                 content += more
         except OSError as error:
             raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from None
         if len(content) < num_bytes:
-            ends = f"{start + len(content) // (2 * header.num_channels)} of {header.num_frames}"
+            ends = f"{start + len(content) // frame_bytes} of {info.num_samples}"
             raise AudioError(f"{path}: truncated: ends at sample {ends}; copy it again")
-        return float_frames(content, header.num_channels)
+        return float_frames(content, info.num_channels)
 
-    return OpenAudio(AudioInfo(header.num_frames, header.sample_rate, header.num_channels), path, frames_of)
+    return OpenAudio(info, path, frames_of)
 
 
 def _open_by_libsndfile(name: str, content: bytes | None, stack: ExitStack) -> OpenAudio | None:

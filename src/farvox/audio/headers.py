@@ -32,28 +32,29 @@ _XING_SLACK = 0.01  # encoders count the bytes of an mp3 differently, by a frame
 
 
 @dataclass(frozen=True, slots=True)
-class PcmHeader:
-    """Header of a plain 16-bit wav file.
+class AudioInfo:
+    """Length, rate and channels of an audio file, by its header.
 
     Attributes:
-        data_start: the byte at which the samples begin.
-        num_frames: samples of each channel.
+        num_samples: length at the file's own rate, per channel.
         sample_rate: Hz.
-        num_channels: interleaved channels.
+        num_channels: 1 for mono.
     """
 
-    data_start: int
-    num_frames: int
+    num_samples: int
     sample_rate: int
     num_channels: int
 
 
-def pcm_header(head: bytes, file_bytes: int) -> PcmHeader | None:
+def pcm_header(head: bytes, file_bytes: int) -> tuple[AudioInfo, int] | None:
     """Read the header of a plain 16-bit wav file; None for anything else.
 
     Args:
         head: the first `HEAD_BYTES` of the file.
         file_bytes: length of the file.
+
+    Returns:
+        its content, and the byte at which the samples begin.
     """
     if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
         return None
@@ -63,7 +64,7 @@ def pcm_header(head: bytes, file_bytes: int) -> PcmHeader | None:
         at += 8
         if name == b"data":
             frames = length // (2 * channels) if channels and at + length <= file_bytes else 0
-            return PcmHeader(at, frames, rate, channels) if frames else None
+            return (AudioInfo(frames, rate, channels), at) if frames else None
         if name == b"fmt ":
             if length < 16 or at + 16 > len(head):
                 return None
