@@ -16,7 +16,7 @@ from _bench import Bench
 
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.pipelines.score import ScoreOptions, score
-from farvox.score.channels import FUSION
+from farvox.score.channels import RULES
 
 DIMENSION = 256
 
@@ -29,7 +29,7 @@ def main() -> None:
     bench.parser.add_argument("--channels", type=int, default=16)
     bench.parser.add_argument("--looped", type=int, default=2_000, help="trials of the loop")
     bench.parser.add_argument(
-        "--rules", nargs="*", default=["sum", "mean-norm"], help=f"of {', '.join(FUSION)}"
+        "--rules", nargs="*", default=["sum", "mean-norm"], help=f"of {', '.join(RULES)}"
     )
     options = bench.parse()
     if options.quick:

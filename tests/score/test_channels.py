@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from farvox.errors import TrialError
-from farvox.score.channels import FUSION, expand
+from farvox.score.channels import RULES as ALL_RULES
+from farvox.score.channels import expand
 from farvox.score.cosine import cosine_scores, side_embeddings
 from farvox.score.sides import read_side_map
 from farvox.score.trials import read_trials, write_trials
@@ -164,7 +165,7 @@ def test_a_quality_that_is_not_known_is_asked_for(listed, rule):
         cosine_scores(resolved, emb_NE, rule, quality_N=[1, 2, np.nan])
 
 
-@pytest.mark.parametrize("rule", FUSION)
+@pytest.mark.parametrize("rule", ALL_RULES)
 def test_a_side_of_one_utterance_is_that_utterance(listed, rule):
     resolved = listed("a b\n").resolve(["a", "b"])
     emb_NE = np.random.default_rng(1).standard_normal((2, 8))

@@ -224,7 +224,7 @@ def trials(
     """
     from farvox.datadir.kaldi import DataDir
     from farvox.errors import TrialError
-    from farvox.score.draw import Pairs, write_all_pairs, write_drawn_pairs
+    from farvox.score.lists import Pairs, write_all_pairs, write_drawn_pairs
 
     if all_pairs and num_nontarget is not None:
         print("farvox trials: --all-pairs and --num-nontarget exclude each other", file=sys.stderr)

@@ -79,9 +79,9 @@ def enhance(
     made = enhance_data_dir(source, out, takes, how, note=_note, jobs=jobs, suffix=format)
     print(f"{made.path}: {len(made):,} utterances, {len(takes):,} takes enhanced")
     if trials is not None and renamed is not None:
-        from farvox.score.rename import write_trials
+        from farvox.score.lists import write_table
 
-        write_trials(out / trials.name, renamed)
+        write_table(out / trials.name, renamed)
         print(f"{out / trials.name}: {len(renamed):,} trials")
 
 
@@ -101,7 +101,7 @@ def _find_takes(source: DataDir, group: str | None, by: str | None, jobs: int | 
 def _renamed(
     trials: Path, source: DataDir, takes: Takes, beamformed: bool, allow_missing: bool
 ) -> pl.DataFrame:
-    from farvox.score.rename import rename_sides
+    from farvox.score.lists import rename_sides
     from farvox.score.trials import read_trials
 
     utt_ids = source.utt_ids

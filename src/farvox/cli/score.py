@@ -114,7 +114,7 @@ def submit(
         scores: lines "enrol test score" for exactly these trials, in any order.
         out: a .zip with scores.txt in it, as FFSVC2022 takes it, or a .txt, as the HI-MIA homework does.
     """
-    from farvox.score.submit import check_submission_path, write_submission
+    from farvox.score.scores import check_submission_path, write_submission
 
     check_submission_path(out)
     scored = Scores.read(trials, scores)

@@ -12,7 +12,7 @@ from farvox.options import Above, Below, Metavar, Options
 from farvox.pipelines.score import Scores
 
 if TYPE_CHECKING:
-    from farvox.score.calibrate import Operating
+    from farvox.score.calibrate import OperatingPoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Calibrated:
         card: the file that holds it now, if a model was given.
     """
 
-    point: Operating
+    point: OperatingPoint
     scale: float
     offset: float
     card: Path | None = None

@@ -14,7 +14,7 @@ from farvox.pipelines.score import Scores
 if TYPE_CHECKING:
     from farvox.metrics.bootstrap import Interval, Resampled
     from farvox.metrics.detection import Detection
-    from farvox.score.calibrate import Operating
+    from farvox.score.calibrate import OperatingPoint
     from farvox.score.conditions import Speakers
 
 
@@ -107,7 +107,7 @@ class Evaluation:
     """
 
     figures: Detection
-    at: Operating | None = None
+    at: OperatingPoint | None = None
     intervals: dict[str, Any] | None = None
     against: dict[str, Difference] | None = None
     conditions: Sequence[dict[str, Any]] | None = None

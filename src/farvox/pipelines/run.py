@@ -26,14 +26,13 @@ from farvox.pipelines.score import ScoreOptions, Scores, score
 from farvox.pipelines.train import train
 from farvox.progress import Note, silent
 from farvox.report.text import aligned, condition_rows
+from farvox.score import QUALITY_RULES
 
 if TYPE_CHECKING:
     from farvox.report.plots import ScoreSet
     from farvox.zoo import Embedder
 
 STAGES = ("prepare", "train", "adapt", "extract", "score", "evaluate")
-QUALITY_RULES = ("best", "weighted")
-"""Channel rules that need the quality of each recording."""
 
 RunVerb = Callable[[Sequence[str]], int]
 """Runs a data verb by the words of its command line; returns its exit status."""

@@ -1,12 +1,12 @@
-"""From scores to decisions: a threshold for a false-acceptance rate, and a log-likelihood ratio for a score.
+"""From scores to decisions: a threshold for a false-acceptance rate, and log-likelihood ratios.
 
 The threshold is the one at which a stated share of the non-target trials is accepted. The calibration is
 logistic regression with both kinds of trials weighing the same (Brummer and du Preez,
 "Application-independent evaluation of speaker detection", Computer Speech and Language, 2006):
 ``llr = scale * score + offset``.
 
-A figure is worth what the trials are worth: both should be drawn from speakers, rooms and devices like those
-to come, and never from those that the result is then reported on.
+Both are as good as the trials they come from: speakers, rooms and devices should be like those to come, and
+never those that the result is then reported on.
 """
 
 from __future__ import annotations
@@ -24,19 +24,18 @@ FEWEST_FALSE_ACCEPTS = 10
 """Below so many accepted non-target trials a rate is a guess (Doddington's rule of 30 would ask for more)."""
 
 _MOST_STEPS = 100
-_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Operating:
-    """A threshold and what it does on a set of trials.
+class OperatingPoint:
+    """A threshold and its error rates on a set of trials.
 
     Attributes:
         threshold: a score; from it on a trial is accepted.
         far: share of the non-target trials that are accepted.
         frr: share of the target trials that are rejected.
-        num_target: how many target trials there were.
-        num_nontarget: how many non-target trials there were.
+        num_target: number of target trials.
+        num_nontarget: number of non-target trials.
     """
 
     threshold: float
@@ -46,7 +45,7 @@ class Operating:
     num_nontarget: int
 
 
-def threshold_at_far(scores: ArrayLike, target: ArrayLike, far: float) -> Operating:
+def threshold_at_far(scores: ArrayLike, target: ArrayLike, far: float) -> OperatingPoint:
     """The lowest threshold that accepts no more than ``far`` of the non-target trials.
 
     It lies halfway between the scores on its two sides.
@@ -75,7 +74,7 @@ def threshold_at_far(scores: ArrayLike, target: ArrayLike, far: float) -> Operat
     return operating_point(values, is_target, threshold)
 
 
-def operating_point(scores: ArrayLike, target: ArrayLike, threshold: float) -> Operating:
+def operating_point(scores: ArrayLike, target: ArrayLike, threshold: float) -> OperatingPoint:
     """The error rates at a threshold that was chosen elsewhere.
 
     Args:
@@ -88,7 +87,7 @@ def operating_point(scores: ArrayLike, target: ArrayLike, threshold: float) -> O
     """
     values, is_target = validate(scores, target)
     accepted = values >= threshold
-    return Operating(
+    return OperatingPoint(
         threshold=float(threshold),
         far=float(np.mean(accepted[~is_target])),
         frr=float(np.mean(~accepted[is_target])),
@@ -98,7 +97,10 @@ def operating_point(scores: ArrayLike, target: ArrayLike, threshold: float) -> O
 
 
 def fit_llr(scores: ArrayLike, target: ArrayLike) -> tuple[float, float]:
-    """Scale and offset of the calibration, in nats.
+    """Fit scale and offset of the calibration, in nats.
+
+    They minimise the mean of log(1 + exp(-llr)) over target trials plus that of log(1 + exp(llr)) over the
+    others.
 
     Args:
         scores: higher means more alike, [num_trials].
@@ -106,7 +108,7 @@ def fit_llr(scores: ArrayLike, target: ArrayLike) -> tuple[float, float]:
 
     Raises:
         TrialError: see `farvox.metrics.detection.validate`; or the two kinds of trials do not overlap, so
-            that any scale would do; or the scores tell nothing, or the opposite.
+            that there is no best scale; or target trials do not score higher.
     """
     values, is_target = validate(scores, target)
     if values[is_target].min() >= values[~is_target].max():
@@ -118,20 +120,11 @@ def fit_llr(scores: ArrayLike, target: ArrayLike) -> tuple[float, float]:
     weight_N = np.where(is_target, 0.5 / is_target.sum(), 0.5 / (~is_target).sum())
     centre, spread = float(values.mean()), float(values.std()) or 1.0
     x_N = (values - centre) / spread  # for numbers of like size in the Hessian
-    slope, bias = _newton(x_N, sign_N, weight_N)
-    scale = slope / spread
-    if not scale > 0:
-        raise TrialError("higher scores do not mean the same speaker on these trials: nothing to calibrate")
-    return scale, bias - scale * centre
 
+    def loss(theta_2: NDArray[np.float64]) -> float:
+        return float(weight_N @ np.logaddexp(0, -sign_N * (theta_2[0] * x_N + theta_2[1])))
 
-def _newton(x_N: _Floats, sign_N: _Floats, weight_N: _Floats) -> tuple[float, float]:
-    """Minimise the weighted mean of log(1 + exp(-sign (slope x + bias))) by damped Newton steps."""
-    theta_2 = np.zeros(2)
-
-    def loss(theta: _Floats) -> float:
-        return float(weight_N @ np.logaddexp(0, -sign_N * (theta[0] * x_N + theta[1])))
-
+    theta_2 = np.zeros(2)  # slope and bias, by damped Newton steps
     current = loss(theta_2)
     for _ in range(_MOST_STEPS):
         miss_N = 1 / (1 + np.exp(np.clip(sign_N * (theta_2[0] * x_N + theta_2[1]), -700, 700)))
@@ -146,4 +139,7 @@ def _newton(x_N: _Floats, sign_N: _Floats, weight_N: _Floats) -> tuple[float, fl
         theta_2, gained, current = theta_2 - step_2, current - proposed, proposed
         if gained < 1e-12:
             break
-    return float(theta_2[0]), float(theta_2[1])
+    scale = float(theta_2[0]) / spread
+    if not scale > 0:
+        raise TrialError("higher scores do not mean the same speaker on these trials: nothing to calibrate")
+    return scale, float(theta_2[1]) - scale * centre

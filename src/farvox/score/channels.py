@@ -1,131 +1,73 @@
 """Ways to make one of the several utterances of a side: channels of one take, or takes of one speaker.
 
-All but `expand` are rules of this module's table `FUSION`: from the embeddings of a side, one vector, which
-stands for the side in a scalar product. `expand` makes every channel a trial of its own.
+From the embeddings of a side, a rule makes one vector, which stands for the side in a scalar product:
 
-Shape suffixes: R row (an utterance or channel of some side), S side, E embedding dimension.
+- ``mean-norm``: the mean of the embeddings, each first scaled to length 1, so that none counts for more.
+- ``sum``: the plain sum, as in the HI-MIA homework.
+- ``mean``: the same divided by the number of utterances, which does not change a cosine.
+- ``score-mean``: the mean of the cosines over all pairs of an utterance of one side and one of the other. It
+  equals the scalar product of the two means of unit vectors, these not scaled to length 1.
+- ``best``: the utterance of the best quality, the first of equals.
+- ``weighted``: the mean of the unit vectors, each weighted by its signal-to-noise ratio of amplitudes,
+  10^(quality / 20): 6 dB count twice.
+
+Under each of them a side of one utterance is that utterance. `expand` is no such rule: it makes every channel
+a trial of its own.
+
+Shape suffixes: R row (an utterance or channel of some side), S side, P piece of a side that is expanded,
+E embedding dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from farvox.errors import TrialError
+from farvox.score import QUALITY_RULES, Channels
 from farvox.score.trials import ResolvedTrials, TrialList
 
 TRIALS_PER_BLOCK = 50_000
 
-_Floats = NDArray[np.float64]
-_Ints = NDArray[np.int64]
+RULES = tuple(name for name in get_args(Channels) if name != "expand")
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class SideRows:
-    """What a rule works on: the rows of some sides, one side after the other.
+def fuse(rule: str, emb_RE: Floats, length_R: Floats, start_S: Ints, quality_R: Floats | None) -> Floats:
+    """One vector for each side; but for ``score-mean`` its length means nothing.
 
-    Attributes:
-        emb_RE: embeddings as the network gave them, or centred.
+    Args:
+        rule: one of `RULES`.
+        emb_RE: embeddings of the utterances of some sides, one side after the other.
         length_R: their lengths, none of them zero.
-        starts_S: the first row of each side.
-        quality_R: quality of each row in dB; None where no rule needs it.
+        start_S: the first row of each side.
+        quality_R: quality of each row in dB, for `QUALITY_RULES`.
+
+    Returns:
+        float64 [S, E].
     """
-
-    emb_RE: _Floats
-    length_R: _Floats
-    starts_S: _Ints
-    quality_R: _Floats | None = None
-
-    @property
-    def unit_RE(self) -> _Floats:
-        """The embeddings scaled to length 1."""
-        scaled: _Floats = self.emb_RE / self.length_R[:, None]
-        return scaled
-
-    @property
-    def count_S(self) -> _Ints:
-        """How many rows each side has."""
-        return np.diff(self.starts_S, append=len(self.emb_RE))
-
-
-@dataclass(frozen=True, slots=True)
-class Fusion:
-    """A way to make one vector of a side.
-
-    Attributes:
-        fuse: the rows of some sides -> a vector for each side, [S, E].
-        to_length_1: whether the vectors are then scaled to length 1, so that a trial's score is a cosine.
-        by_quality: whether the rule looks at ``quality_R``.
-    """
-
-    fuse: Callable[[SideRows], _Floats]
-    to_length_1: bool = True
-    by_quality: bool = False
-
-
-def _sum(rows: SideRows) -> _Floats:
-    return np.add.reduceat(rows.emb_RE, rows.starts_S, axis=0)
-
-
-def _mean(rows: SideRows) -> _Floats:
-    fused: _Floats = _sum(rows) / rows.count_S[:, None]
-    return fused
-
-
-def _mean_norm(rows: SideRows) -> _Floats:
-    fused: _Floats = np.add.reduceat(rows.unit_RE, rows.starts_S, axis=0) / rows.count_S[:, None]
-    return fused
-
-
-def _best(rows: SideRows) -> _Floats:
-    quality_R = _known(rows)
-    best_S = np.maximum.reduceat(quality_R, rows.starts_S)
-    is_best_R = quality_R == np.repeat(best_S, rows.count_S)
-    candidates_R = np.where(is_best_R, np.arange(len(quality_R)), len(quality_R))
-    chosen: _Floats = rows.emb_RE[np.minimum.reduceat(candidates_R, rows.starts_S)]  # the first of equals
-    return chosen
-
-
-def _weighted(rows: SideRows) -> _Floats:
-    quality_R = _known(rows)
-    best_S = np.maximum.reduceat(quality_R, rows.starts_S)
-    weight_R = 10 ** ((quality_R - np.repeat(best_S, rows.count_S)) / 20)
-    fused: _Floats = np.add.reduceat(rows.unit_RE * weight_R[:, None], rows.starts_S, axis=0)
-    return fused
-
-
-def _known(rows: SideRows) -> _Floats:
-    assert rows.quality_R is not None  # `side_embeddings` has seen to it
-    return rows.quality_R
-
-
-FUSION: dict[str, Fusion] = {
-    "mean-norm": Fusion(_mean_norm),
-    "sum": Fusion(_sum),
-    "mean": Fusion(_mean),
-    "score-mean": Fusion(_mean_norm, to_length_1=False),
-    "best": Fusion(_best, by_quality=True),
-    "weighted": Fusion(_weighted, by_quality=True),
-}
-"""The rules, by name. A side of one utterance is that utterance under every one of them.
-
-- ``mean-norm``: the mean of the embeddings, each first scaled to length 1, so that none counts for more.
-- ``sum``: the plain sum, as in the HI-MIA homework.
-- ``mean``: the same divided by the number of utterances, which a cosine does not see.
-- ``score-mean``: the mean of the cosines over all pairs of an utterance of one side and one of the other. It
-  equals the scalar product of the two means of unit vectors, these not scaled to length 1.
-- ``best``: the utterance of the best quality, the first of equals.
-- ``weighted``: the mean of the unit vectors, each weighted by its signal-to-noise ratio of amplitudes,
-  10^(quality / 20): 6 dB count twice.
-"""
+    count_S = np.diff(start_S, append=len(emb_RE))
+    if rule in ("sum", "mean"):
+        sum_SE = np.add.reduceat(emb_RE, start_S, axis=0)
+        return sum_SE if rule == "sum" else sum_SE / count_S[:, None]
+    if rule in QUALITY_RULES:
+        assert quality_R is not None
+        best_R = np.repeat(np.maximum.reduceat(quality_R, start_S), count_S)
+        if rule == "best":
+            candidate_R = np.where(quality_R == best_R, np.arange(len(emb_RE)), len(emb_RE))
+            return emb_RE[np.minimum.reduceat(candidate_R, start_S)]  # the first of equals
+        weight_R = 10 ** ((quality_R - best_R) / 20)
+        return np.add.reduceat(emb_RE / length_R[:, None] * weight_R[:, None], start_S, axis=0)
+    return np.add.reduceat(emb_RE / length_R[:, None], start_S, axis=0) / count_S[:, None]
 
 
 def expand(resolved: ResolvedTrials) -> ResolvedTrials:
-    """Every channel a trial of its own, as in Kaldi's ``egs/hi_mia`` (there without microphone 00).
+    """Make every channel a trial of its own, as in Kaldi's ``egs/hi_mia`` (there without microphone 00).
 
     Where one side has several channels, each of them meets the other side. Where both have, those of the same
     number meet, as in Kaldi's mode "sc". A side that a map names (`TrialList.resolve`) stays one side.
@@ -135,19 +77,21 @@ def expand(resolved: ResolvedTrials) -> ResolvedTrials:
 
     Returns:
         The same over single channels; its ``trials`` is the expanded list, with the labels of the trials that
-        they come from. Trials keep their order, and channels within a trial that of their numbers.
+        they come from. Trials keep their order, and channels within a trial that of their numbers. A channel
+        is named by its utterance, any other side as in the list.
 
     Raises:
         TrialError: the two sides of a trial have no channel number in common.
     """
-    sizes_S = np.diff(resolved.side_offsets)
-    splits_S = (sizes_S > 1) & ~resolved.side_mapped
-    pieces_S = np.where(splits_S, sizes_S, 1)
+    # The sides of the expanded list are pieces of those of the list: a channel, or a whole side.
+    size_S = np.diff(resolved.side_offsets)
+    is_split_S = (size_S > 1) & ~resolved.side_mapped
+    pieces_S = np.where(is_split_S, size_S, 1)
     first_S = np.cumsum(pieces_S) - pieces_S
-    side_P = np.repeat(np.arange(len(sizes_S)), pieces_S)
+    side_P = np.repeat(np.arange(len(size_S)), pieces_S)
+    is_channel_P = is_split_S[side_P]
     row_P = resolved.side_offsets[side_P] + np.arange(len(side_P)) - first_S[side_P]
-    offsets = np.cumsum(np.concatenate([[0], np.where(splits_S[side_P], 1, sizes_S[side_P])]))
-    channel_P = np.where(splits_S[side_P], resolved.row_channel[row_P], -1)
+    channel_P = np.where(is_channel_P, resolved.row_channel[row_P], -1)
 
     trials, enrols, tests = [], [], []
     for start in range(0, len(resolved), TRIALS_PER_BLOCK):
@@ -159,43 +103,19 @@ def expand(resolved: ResolvedTrials) -> ResolvedTrials:
         per_enrol = pieces_S[test_side][n]
         enrol, test = first_S[enrol_side][n] + within // per_enrol, first_S[test_side][n] + within % per_enrol
         meet = (channel_P[enrol] == channel_P[test]) | (channel_P[enrol] < 0) | (channel_P[test] < 0)
-        if len(lonely := np.flatnonzero(np.bincount(n[meet], minlength=len(counts)) == 0)):
-            line = start + int(lonely[0])
+        without = np.flatnonzero(np.bincount(n[meet], minlength=len(counts)) == 0)
+        if len(without):
             raise TrialError(
-                f"{resolved.trials.path}:{line + 1}: the two sides have no channel of the same number, so "
-                "that 'expand' finds no pair; choose another rule, or name one side in a map"
+                f"{resolved.trials.path}:{start + int(without[0]) + 1}: the two sides have no channel of the"
+                " same number, so that 'expand' finds no pair; choose another rule, or name one side in a map"
             )
         trials.append(start + n[meet])
         enrols.append(enrol[meet])
         tests.append(test[meet])
-    listed = _expanded_list(
-        resolved, splits_S[side_P], side_P, row_P, *map(np.concatenate, (trials, enrols, tests))
-    )
-    return ResolvedTrials(
-        trials=listed,
-        utt_ids=resolved.utt_ids,
-        side_offsets=offsets,
-        side_rows=resolved.side_rows,
-        enrol_side=np.concatenate(enrols),
-        test_side=np.concatenate(tests),
-        reading=f"{len(listed):,} trials of single channels",
-        side_mapped=resolved.side_mapped[side_P],
-        row_channel=resolved.row_channel,
-    )
+    trial, enrol, test = (np.concatenate(parts) for parts in (trials, enrols, tests))
 
-
-def _expanded_list(
-    resolved: ResolvedTrials,
-    is_channel_P: NDArray[np.bool_],
-    side_P: _Ints,
-    row_P: _Ints,
-    trial: _Ints,
-    enrol: _Ints,
-    test: _Ints,
-) -> TrialList:
-    """The list of the expanded trials: a channel is named by its utterance, all else as in the list."""
     old = resolved.trials
-    code_S = np.zeros(len(resolved.side_offsets) - 1, np.int64)
+    code_S = np.zeros(len(size_S), np.int64)
     code_S[resolved.enrol_side], code_S[resolved.test_side] = old.enrol_code, old.test_code
     utt_ids = pl.Series(resolved.utt_ids, dtype=pl.String)
     names = pl.DataFrame(
@@ -203,6 +123,22 @@ def _expanded_list(
     ).select(pl.when(pl.Series(is_channel_P)).then("channel").otherwise("listed").alias("name"))["name"]
     ids = names.unique(maintain_order=True)
     code_P = names.replace_strict(ids, pl.int_range(len(ids), dtype=pl.Int32, eager=True)).to_numpy()
-    target = None if old.target is None else old.target[trial]
-    form = f"{len(trial):,} trials of single channels, from {len(old):,}"
-    return TrialList(old.path, ids, code_P[enrol], code_P[test], target, form)
+    reading = f"{len(trial):,} trials of single channels"
+    return ResolvedTrials(
+        trials=TrialList(
+            old.path,
+            ids,
+            code_P[enrol],
+            code_P[test],
+            None if old.target is None else old.target[trial],
+            form=f"{reading}, from {len(old):,}",
+        ),
+        utt_ids=resolved.utt_ids,
+        side_offsets=np.append(0, np.cumsum(np.where(is_channel_P, 1, size_S[side_P]))),
+        side_rows=resolved.side_rows,
+        enrol_side=enrol,
+        test_side=test,
+        reading=reading,
+        side_mapped=resolved.side_mapped[side_P],
+        row_channel=resolved.row_channel,
+    )

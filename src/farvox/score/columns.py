@@ -1,9 +1,9 @@
-"""White-space separated columns of a text file: what trial lists and score files are made of.
+"""White-space separated columns of a text file, the form of trial lists and score files.
 
 A file is read block by block, a thread reading the next block while strings of this one become numbers: ten
 million lines in two seconds, and little more memory than the numbers. A block whose lines are all alike is
-parsed at once as CSV; any other (runs of spaces, tabs between spaces, a fault) line by line, to be put right
-or to name the line at fault.
+parsed at once as CSV; any other (runs of spaces, tabs between spaces, a fault) line by line, so that the line
+at fault can be named.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def encoded_columns(path: Path, widths: tuple[int, ...]) -> tuple[NDArray[np.int
 class IdTable:
     """Numbers strings in the order in which they first appear, whole columns at a time.
 
-    A string is known by its hash of 64 bits, looked up in a table with open addressing that numpy walks for
-    a whole column at once. Two of n strings share a hash, and would be taken for one, with a chance of
-    n² / 2⁶⁵: three in a million for ten million strings. No file can be made to: the seed is drawn anew.
+    A string is known by its hash of 64 bits, looked up in a table with open addressing by numpy, for a whole
+    column at once. Two of n strings share a hash, and would be taken for one, with a chance of n² / 2⁶⁵:
+    three in a million for ten million strings. No file can be made to: the seed is drawn anew.
     """
 
     def __init__(self) -> None:
@@ -84,36 +84,32 @@ class IdTable:
         if len(new):
             new_hashes, firsts = np.unique(hashes[new], return_index=True)
             order = np.argsort(firsts)
-            self._add(column.gather(new[firsts[order]]).to_list(), new_hashes[order])
+            self._strings += column.gather(new[firsts[order]]).to_list()
+            self._hash_of_code = np.append(self._hash_of_code, new_hashes[order])
+            self._fill_slots(len(order))
             codes[new] = self._look_up(hashes[new])
         return codes
 
     def _look_up(self, hashes: NDArray[np.int64]) -> NDArray[np.int32]:
         """The number of the string with each hash, -1 where there is none."""
         codes = np.full(len(hashes), -1, np.int32)
-        if self._strings:
-            for start in range(0, len(hashes), ROWS_IN_CACHE):
-                part = slice(start, start + ROWS_IN_CACHE)
-                codes[part] = self._walk(hashes[part])
-        return codes
-
-    def _walk(self, hashes: NDArray[np.int64]) -> NDArray[np.int32]:
-        """From the slot of each hash to the next, until the string is found or a slot is free."""
         last = len(self._code_in_slot) - 1
-        slots = hashes & last
-        codes = self._code_in_slot.take(slots)
-        others = np.flatnonzero(self._hash_of_code.take(codes, mode="wrap") != hashes)
-        others = others[codes[others] >= 0]
-        while len(others):
-            slots[others] = (slots[others] + 1) & last
-            codes[others] = found = self._code_in_slot[slots[others]]
-            others = others[(found >= 0) & (self._hash_of_code[found] != hashes[others])]
+        for start in range(0, len(hashes) if self._strings else 0, ROWS_IN_CACHE):
+            part = hashes[start : start + ROWS_IN_CACHE]
+            slots = part & last
+            found = self._code_in_slot.take(slots)
+            others = np.flatnonzero(self._hash_of_code.take(found, mode="wrap") != part)
+            others = others[found[others] >= 0]
+            while len(others):  # from slot to slot until the string is found or a slot is free
+                slots[others] = (slots[others] + 1) & last
+                found[others] = there = self._code_in_slot[slots[others]]
+                others = others[(there >= 0) & (self._hash_of_code[there] != part[others])]
+            codes[start : start + ROWS_IN_CACHE] = found
         return codes
 
-    def _add(self, strings: list[str], hashes: NDArray[np.int64]) -> None:
-        first, last = len(self._strings), len(self._code_in_slot) - 1
-        self._strings += strings
-        self._hash_of_code = np.append(self._hash_of_code, hashes)
+    def _fill_slots(self, num_new: int) -> None:
+        """Put the last strings into slots, or all of them into a larger table."""
+        first, last = len(self._strings) - num_new, len(self._code_in_slot) - 1
         if SLOTS_PER_STRING * len(self._strings) > last:
             last = (1 << (SLOTS_PER_STRING * len(self._strings)).bit_length()) - 1
             self._code_in_slot = np.full(last + 1, -1, np.int32)
@@ -142,49 +138,39 @@ def stems_of(utt_ids: pl.Series) -> pl.Series:
 
 
 def _parsed_blocks(path: Path, widths: tuple[int, ...]) -> Iterator[tuple[int, pl.DataFrame]]:
-    """`column_blocks`, each block when it is asked for."""
-    first_line, width, ended = 1, None, False
-    for block in _blocks_of_lines(path):
-        text = block if block[-2:].strip() else block.rstrip()
-        if text:
-            if ended:
-                raise TrialError(f"{path}:{first_line}: blank line")
-            width = width or _width_of_first_line(path, text, widths)
-            columns = _parse(path, first_line, text, width)
-            yield first_line, columns
-            first_line += len(columns)
-        ended = ended or not text or block[len(text) :].partition(b"\n")[2] != b""
-    if width is None:
-        raise TrialError(f"{path}: the file is empty")
-
-
-def _blocks_of_lines(path: Path) -> Iterator[bytes]:
+    """The blocks of `column_blocks`, each read and parsed when it is asked for."""
+    schema: dict[str, type[pl.String]] = {}
+    first_line, ended = 1, False
     try:
         with open(path, "rb") as file:
             start = file.read(len(_UTF8_BOM)).removeprefix(_UTF8_BOM)
             while block := start + file.read(BLOCK_BYTES):
                 start = b""
-                yield block if block.endswith(b"\n") else block + file.readline()
+                if not block.endswith(b"\n"):
+                    block += file.readline()
+                text = block if block[-2:].strip() else block.rstrip()
+                if not text:
+                    ended = True
+                    continue
+                if ended:
+                    raise TrialError(f"{path}:{first_line}: blank line")
+                if not schema:
+                    width = len(text.partition(b"\n")[0].split())
+                    if width not in widths:
+                        allowed = " or ".join(map(str, widths))
+                        fault = f"{_columns(width)}, where {allowed} are expected" if width else "blank line"
+                        raise TrialError(f"{path}:1: {fault}")
+                    schema = {f"column_{n + 1}": pl.String for n in range(width)}
+                frame = _parse_regular(text, schema)
+                if frame is None:
+                    frame = _parse_by_line(path, first_line, text, schema)
+                yield first_line, frame
+                first_line += len(frame)
+                ended = block[len(text) :].partition(b"\n")[2] != b""
     except OSError as error:
         raise TrialError(f"{path}: {error.strerror}") from None
-
-
-def _width_of_first_line(path: Path, text: bytes, widths: tuple[int, ...]) -> int:
-    first = text.partition(b"\n")[0]
-    if not first.strip():
-        raise TrialError(f"{path}:1: blank line")
-    if (width := len(first.split())) not in widths:
-        allowed = " or ".join(map(str, widths))
-        raise TrialError(f"{path}:1: {_columns(width)}, where {allowed} are expected")
-    return width
-
-
-def _parse(path: Path, first_line: int, text: bytes, width: int) -> pl.DataFrame:
-    schema = {f"column_{n + 1}": pl.String for n in range(width)}
-    frame = _parse_regular(text, schema)
-    return (
-        pl.DataFrame(_rows(path, first_line, text, width), schema, orient="row") if frame is None else frame
-    )
+    if not schema:
+        raise TrialError(f"{path}: the file is empty")
 
 
 def _parse_regular(text: bytes, schema: dict[str, type[pl.String]]) -> pl.DataFrame | None:
@@ -203,7 +189,10 @@ def _parse_regular(text: bytes, schema: dict[str, type[pl.String]]) -> pl.DataFr
     return None if num_blanks != between or any(column.has_nulls() for column in frame) else frame
 
 
-def _rows(path: Path, first_line: int, text: bytes, width: int) -> list[list[str]]:
+def _parse_by_line(
+    path: Path, first_line: int, text: bytes, schema: dict[str, type[pl.String]]
+) -> pl.DataFrame:
+    """The columns of lines with any white space between words, or the error that names the line at fault."""
     rows = []
     for number, line in enumerate(text.removesuffix(b"\n").split(b"\n"), first_line):
         try:
@@ -212,10 +201,11 @@ def _rows(path: Path, first_line: int, text: bytes, width: int) -> list[list[str
             raise TrialError(f"{path}:{number}: not UTF-8 text") from None
         if not row:
             raise TrialError(f"{path}:{number}: blank line")
-        if len(row) != width:
-            raise TrialError(f"{path}:{number}: {_columns(len(row))}, where the first line has {width}")
+        if len(row) != len(schema):
+            found, first = _columns(len(row)), len(schema)
+            raise TrialError(f"{path}:{number}: {found}, where the first line has {first}")
         rows.append(row)
-    return rows
+    return pl.DataFrame(rows, schema, orient="row")
 
 
 def _columns(count: int) -> str:

@@ -1,4 +1,4 @@
-"""What is known of each side of a trial: who speaks, and how it was recorded."""
+"""The speaker and the recording conditions of each side of a trial."""
 
 from __future__ import annotations
 
@@ -35,7 +35,15 @@ def speakers_from_dirs(trials: TrialList, sources: Sequence[PathLike]) -> Speake
             the speakers contradict the labels.
         DataDirError: a source cannot be read.
     """
-    table = pl.concat([_speakers_of(Path(source)) for source in sources]).unique(maintain_order=True)
+    tables = []
+    for source in map(Path, sources):
+        if source.is_dir():
+            tables.append(DataDir.open(source).table.select("utt_id", "speaker_id"))
+            if tables[-1]["speaker_id"].has_nulls():
+                raise TrialError(f"{source}: has neither utt2spk nor spk2utt, so the speakers are not known")
+        else:
+            tables.append(read_table(source, ("utt_id", "speaker_id")))
+    table = pl.concat(tables).unique(maintain_order=True)
     twice = table.filter(pl.col("utt_id").is_duplicated()).sort("utt_id")
     if len(twice):
         (utt_id, one), (_, other) = twice.rows()[:2]
@@ -54,7 +62,7 @@ def speakers_from_dirs(trials: TrialList, sources: Sequence[PathLike]) -> Speake
 
 
 def speakers_from_ids(trials: TrialList, separator: str) -> Speakers:
-    """The speaker of both sides, where it is what stands before the first ``separator`` in an id.
+    """The speaker of both sides, named by the part of an id before the first ``separator``.
 
     Returns:
         A number for the speaker of each enrolment and of each test side, int64 [num_trials] each.
@@ -84,7 +92,7 @@ def trial_conditions(trials: TrialList, sources: Sequence[PathLike], by: Sequenc
 
     Returns:
         One column of strings for each name, [num_trials]. A side of several channels has their values
-        joined by ``+``; what is not known is the empty string.
+        joined by ``+``; an unknown value is the empty string.
 
     Raises:
         TrialError: an utterance is in none of the sources.
@@ -106,20 +114,11 @@ def trial_conditions(trials: TrialList, sources: Sequence[PathLike], by: Sequenc
     return pl.DataFrame(columns)
 
 
-def _speakers_of(source: Path) -> pl.DataFrame:
-    if not source.is_dir():
-        return read_table(source, ("utt_id", "speaker_id"))
-    table = DataDir.open(source).table.select("utt_id", "speaker_id")
-    if table["speaker_id"].has_nulls():
-        raise TrialError(f"{source}: has neither utt2spk nor spk2utt, so the speakers are not known")
-    return table
-
-
 def _values_of_side(trials: TrialList, side: str, utt_ids: pl.Series, values: pl.Series) -> pl.Series:
     """The distinct values of the utterances of one side of every trial: a list of strings each."""
     codes = trials.test_code if side == "test" else trials.enrol_code
     alone = dataclasses.replace(trials, enrol_code=codes, test_code=codes)
-    resolved = alone.resolve(utt_ids, allow_missing_channels=True)  # who made the scores has judged them
+    resolved = alone.resolve(utt_ids, allow_missing_channels=True)  # that was checked when scores were made
     sizes = np.diff(resolved.side_offsets)
     rows = pl.DataFrame({"utt_id": resolved.utt_ids}).join(
         pl.DataFrame({"utt_id": utt_ids, "value": values}), on="utt_id", how="left", maintain_order="left"
@@ -131,6 +130,7 @@ def _values_of_side(trials: TrialList, side: str, utt_ids: pl.Series, values: pl
 
 
 def _numbered(trials: TrialList, enrol: pl.Series, test: pl.Series) -> Speakers:
+    """Speakers as numbers, if they agree with the labels of the list."""
     if trials.target is not None:
         wrong = (enrol == test) != pl.Series(trials.target == 1)
         if wrong.any():

@@ -1,14 +1,14 @@
 """Centring, and score normalisation against a cohort of other speakers.
 
-A score says little before it is known how the same sides score against people who are certainly not the
-speaker. With m_e, s_e the mean and standard deviation (of the population) of the scores of the enrolment side
-against a cohort, and m_t, s_t those of the test side, both kinds make of a score x
+A score says little without the scores of the same sides against people who are certainly not the speaker.
+With m_e, s_e the mean and standard deviation (of the population) of the scores of the enrolment side against
+a cohort, and m_t, s_t those of the test side, both kinds make of a score x
 
     1/2 ((x - m_e) / s_e + (x - m_t) / s_t)
 
 - ``s-norm``: over the whole cohort (Kenny, "Bayesian speaker verification with heavy-tailed priors",
   Odyssey 2010).
-- ``as-norm``: over the ``top`` highest of the scores of each side, its own nearest impostors (Matejka et al.,
+- ``as-norm``: over the ``top`` highest of the scores of each side, its nearest impostors (Matejka et al.,
   "Analysis of score normalization in multilingual speaker recognition", Interspeech 2017, as-norm1).
 
 Shape suffixes: N utterance, C member of the cohort, S side of a trial, E embedding dimension.
@@ -24,31 +24,30 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farvox.errors import TrialError
+from farvox.score.channels import Floats
 from farvox.score.cosine import shift_of
 from farvox.score.trials import ResolvedTrials
 
 ROWS_PER_BLOCK = 8192
 BYTES_PER_BLOCK = 1 << 24  # of the scores of some sides against the cohort
-SAMPLED = 16  # one in so many of the cohort tells which scores are high
-
-_Floats = NDArray[np.float64]
+SAMPLED = 16  # one in so many of the cohort is the sample that shows which scores are high
 
 
 @dataclass(frozen=True, eq=False)
 class CohortScores:
-    """How every side of a trial list scores against the cohort.
+    """Mean and standard deviation of the scores of every side of a trial list against the cohort.
 
     Attributes:
         mean_S: float64 [num_sides].
         std_S: float64 [num_sides], of the population; positive.
     """
 
-    mean_S: _Floats
-    std_S: _Floats
+    mean_S: Floats
+    std_S: Floats
 
 
-def mean_embedding(embeddings_NE: ArrayLike) -> _Floats:
-    """The mean of embeddings as they are: what centring subtracts before anything is scaled to length 1.
+def mean_embedding(embeddings_NE: ArrayLike) -> Floats:
+    """The mean of embeddings as they are, for centring: before anything is scaled to length 1.
 
     Args:
         embeddings_NE: any real dtype, memory-mapped or not.
@@ -108,7 +107,7 @@ def cohort_embeddings(
     return _unit(sum_CE, "a speaker of the cohort").astype(np.float32)
 
 
-def cohort_scores(sides_SE: _Floats, cohort_CE: NDArray[np.float32], top: int | None = None) -> CohortScores:
+def cohort_scores(sides_SE: Floats, cohort_CE: NDArray[np.float32], top: int | None = None) -> CohortScores:
     """Mean and standard deviation of the scores of every side against the cohort, or the nearest of it.
 
     Over the whole cohort they follow from its mean and covariance, without a single score. The nearest are
@@ -117,7 +116,7 @@ def cohort_scores(sides_SE: _Floats, cohort_CE: NDArray[np.float32], top: int | 
     Args:
         sides_SE: a vector for each side, see `farvox.score.cosine.side_embeddings`.
         cohort_CE: unit vectors, see `cohort_embeddings`.
-        top: how many of the highest scores of each side count; None: all.
+        top: number of the highest scores of each side that count; None: all.
 
     Raises:
         TrialError: the cohort has another dimension, or fewer than ``top`` or than two members; or its scores
@@ -135,14 +134,32 @@ def cohort_scores(sides_SE: _Floats, cohort_CE: NDArray[np.float32], top: int | 
             f"the cohort has {len(cohort_CE):,} members, and {top or 2:,} are needed; bring a larger one"
             f"{', or ask for fewer with --top' if top else ''}"
         )
-    scores = _of_all(sides_SE, cohort_CE) if top is None else _of_nearest(sides_SE, cohort_CE, top)
-    if not (scores.std_S > 1e-7).all():  # float32 scores of unit vectors
+    if top is None:
+        mean_E = mean_embedding(cohort_CE)
+        covariance_EE = np.zeros((len(mean_E), len(mean_E)))
+        for block in _blocks(len(cohort_CE)):
+            centred = cohort_CE[block] - mean_E
+            covariance_EE += centred.T @ centred
+        covariance_EE /= len(cohort_CE)
+        variance_S = np.empty(len(sides_SE))
+        for block in _blocks(len(sides_SE)):
+            variance_S[block] = np.einsum("se,se->s", sides_SE[block] @ covariance_EE, sides_SE[block])
+        mean_S, std_S = sides_SE @ mean_E, np.sqrt(np.maximum(variance_S, 0))
+    else:
+        mean_S, std_S = np.empty(len(sides_SE)), np.empty(len(sides_SE))
+        num_rows = min(len(sides_SE), max(1, BYTES_PER_BLOCK // (4 * len(cohort_CE))))
+        scratch_SC = np.empty((num_rows, len(cohort_CE)), np.float32)  # new memory costs time, block by block
+        for block in _blocks(len(sides_SE), num_rows):
+            nearest = _nearest(sides_SE[block].astype(np.float32), cohort_CE, top, scratch_SC)
+            nearest = nearest.astype(np.float64)
+            mean_S[block], std_S[block] = nearest.mean(1), nearest.std(1)
+    if not (std_S > 1e-7).all():  # float32 scores of unit vectors
         raise TrialError("the scores of some side against the cohort are all alike: bring another cohort")
-    return scores
+    return CohortScores(mean_S, std_S)
 
 
-def normalise_scores(resolved: ResolvedTrials, scores: _Floats, cohort: CohortScores) -> _Floats:
-    """The formula of this module's docstring, for every trial.
+def normalise_scores(resolved: ResolvedTrials, scores: Floats, cohort: CohortScores) -> Floats:
+    """Normalise every score by the formula of this module's docstring.
 
     Args:
         resolved: the trials.
@@ -150,36 +167,13 @@ def normalise_scores(resolved: ResolvedTrials, scores: _Floats, cohort: CohortSc
         cohort: see `cohort_scores`.
 
     Returns:
-        float64 [num_trials], in standard deviations above an impostor's mean.
+        float64 [num_trials], in standard deviations above the mean of impostors.
     """
     enrol, test = resolved.enrol_side, resolved.test_side
     by_enrol = (scores - cohort.mean_S[enrol]) / cohort.std_S[enrol]
     by_test = (scores - cohort.mean_S[test]) / cohort.std_S[test]
-    normalised: _Floats = (by_enrol + by_test) / 2
+    normalised: Floats = (by_enrol + by_test) / 2
     return normalised
-
-
-def _of_all(sides_SE: _Floats, cohort_CE: NDArray[np.float32]) -> CohortScores:
-    mean_E = mean_embedding(cohort_CE)
-    covariance_EE = np.zeros((len(mean_E), len(mean_E)))
-    for block in _blocks(len(cohort_CE)):
-        centred = cohort_CE[block] - mean_E
-        covariance_EE += centred.T @ centred
-    covariance_EE /= len(cohort_CE)
-    variance_S = np.empty(len(sides_SE))
-    for block in _blocks(len(sides_SE)):
-        variance_S[block] = np.einsum("se,se->s", sides_SE[block] @ covariance_EE, sides_SE[block])
-    return CohortScores(sides_SE @ mean_E, np.sqrt(np.maximum(variance_S, 0)))
-
-
-def _of_nearest(sides_SE: _Floats, cohort_CE: NDArray[np.float32], top: int) -> CohortScores:
-    mean_S, std_S = np.empty(len(sides_SE)), np.empty(len(sides_SE))
-    num_rows = min(len(sides_SE), max(1, BYTES_PER_BLOCK // (4 * len(cohort_CE))))
-    scratch_SC = np.empty((num_rows, len(cohort_CE)), np.float32)  # new memory costs time, block by block
-    for block in _blocks(len(sides_SE), num_rows):
-        nearest = _nearest(sides_SE[block].astype(np.float32), cohort_CE, top, scratch_SC).astype(np.float64)
-        mean_S[block], std_S[block] = nearest.mean(1), nearest.std(1)
-    return CohortScores(mean_S, std_S)
 
 
 def _nearest(
@@ -213,9 +207,10 @@ def _blocks(count: int, size: int = ROWS_PER_BLOCK) -> Iterator[slice]:
     return (slice(first, first + size) for first in range(0, count, size))
 
 
-def _unit(vectors_NE: _Floats, what: str) -> _Floats:
+def _unit(vectors_NE: Floats, what: str) -> Floats:
+    """Vectors scaled to length 1."""
     length_N = np.sqrt(np.einsum("ne,ne->n", vectors_NE, vectors_NE))
     if not (np.isfinite(length_N) & (length_N > 0)).all():
         raise TrialError(f"the embedding of {what} is zero or not finite: it has no direction to compare")
-    scaled: _Floats = vectors_NE / length_N[:, None]
+    scaled: Floats = vectors_NE / length_N[:, None]
     return scaled

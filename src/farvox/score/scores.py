@@ -1,21 +1,30 @@
-"""Score files: one line a trial, in trial order, ``enrol test score``, ids as the trial list spells them."""
+"""Score files, and the submissions that challenges take in place of them.
+
+A score file has one line a trial, in trial order: ``enrol test score``, ids as the trial list spells them. A
+submission has one number a line and no ids: nothing in it names the trial of a number, so it is made from a
+score file, and only when every trial of the list has its score.
+"""
 
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from farvox.atomic import atomic_file
-from farvox.errors import TrialError
+from farvox.atomic import atomic_file, write_text
+from farvox.errors import TrialError, UsageError
 from farvox.score.columns import IdTable, column_blocks, stem_of
 from farvox.score.trials import TrialList
 
 LINES_PER_BLOCK = 1_000_000
 FEWEST_DIGITS = 9
+INSIDE_ZIP = "scores.txt"
+EARLIEST = (1980, 1, 1, 0, 0, 0)
+"""The date of the file in the archive: the same scores give the same bytes, whenever they are packed."""
 
 
 def write_scores(path: str | os.PathLike[str], trials: TrialList, scores: ArrayLike) -> None:
@@ -32,18 +41,21 @@ def write_scores(path: str | os.PathLike[str], trials: TrialList, scores: ArrayL
     Raises:
         TrialError: there is not one finite score for each trial.
     """
-    scores = np.asarray(scores, np.float64)
-    if scores.shape != (len(trials),):
-        raise TrialError(f"scores of shape {scores.shape} do not fit {len(trials):,} trials")
-    if not np.isfinite(scores).all():
-        line = int(np.argmin(np.isfinite(scores)))
-        raise TrialError(f"{trials.path}:{line + 1}: the score of this trial is {scores[line]}")
+    scores = _one_for_each(trials, scores)
     with atomic_file(Path(path)) as temporary, open(temporary, "wb") as file:
         for first in range(0, len(scores), LINES_PER_BLOCK):
             block = slice(first, first + LINES_PER_BLOCK)
             enrol = trials.ids.gather(trials.enrol_code[block]).alias("enrol")
             test = trials.ids.gather(trials.test_code[block]).alias("test")
-            lines = pl.DataFrame([enrol, test, _written(scores[block])])
+            # The shortest text of each score, followed by zeros where that has fewer than nine digits.
+            texts = pl.Series("score", scores[block]).cast(pl.String)
+            rows = (
+                (texts.str.len_bytes() < FEWEST_DIGITS + 8).arg_true().to_numpy()
+            )  # sign, 0.0000 and digits
+            padded = [f"{score:#.{FEWEST_DIGITS}g}" for score in scores[block][rows].tolist()]
+            same = np.array([float(text) for text in padded]) == scores[block][rows]
+            texts = texts.scatter(rows[same], [text for text, kept in zip(padded, same, strict=True) if kept])
+            lines = pl.DataFrame([enrol, test, texts])
             lines.write_csv(file, separator=" ", include_header=False, quote_style="never")
 
 
@@ -65,72 +77,37 @@ def read_scores(path: str | os.PathLike[str], trials: TrialList) -> NDArray[np.f
             list or that has two different scores; or a trial without a score.
     """
     path = Path(path)
-    codes, ids, scores = _encoded(path)
-    pair_of_line, pair_of_trial = _pairs(codes, ids, trials)
+    table, code_blocks, score_blocks = IdTable(), [], []
+    for first_line, (enrol, test, column) in column_blocks(path, widths=(3,)):
+        code_blocks.append(np.stack([table.encode(enrol), table.encode(test)]))
+        numbers = column.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
+        if not np.isfinite(numbers).all():
+            n = int(np.argmin(np.isfinite(numbers)))
+            raise TrialError(f"{path}:{first_line + n}: the score '{column[n]}' is not a finite number")
+        score_blocks.append(numbers)
+    codes, scores = np.concatenate(code_blocks, axis=1), np.concatenate(score_blocks)
+
+    # One number for each pair of ids, the same in the file and in the list.
+    number_of_stem: dict[str, int] = {}
+    of_trial_id, of_line_id = (
+        np.array([number_of_stem.setdefault(stem_of(name), len(number_of_stem)) for name in names], np.int64)
+        for names in (trials.ids, table.values)
+    )
+    base = len(number_of_stem)
+    pair_of_trial = of_trial_id[trials.enrol_code] * base + of_trial_id[trials.test_code]
+    pair_of_line = of_line_id[codes[0]] * base + of_line_id[codes[1]]
     if np.array_equal(pair_of_line, pair_of_trial):
         return scores
-    return _in_trial_order(path, trials, pair_of_line, pair_of_trial, scores)
 
-
-def _encoded(path: Path) -> tuple[NDArray[np.int32], pl.Series, NDArray[np.float64]]:
-    """The ids of every line as numbers [2, num_lines], their strings, and the scores."""
-    table, code_blocks, score_blocks = IdTable(), [], []
-    for first_line, frame in column_blocks(path, widths=(3,)):
-        enrol, test, score = frame
-        code_blocks.append(np.stack([table.encode(enrol), table.encode(test)]))
-        score_blocks.append(_numbers(path, first_line, score))
-    return np.concatenate(code_blocks, axis=1), table.values, np.concatenate(score_blocks)
-
-
-def _written(scores: NDArray[np.float64]) -> pl.Series:
-    """The shortest text of each score, followed by zeros where that has fewer than nine digits."""
-    texts = pl.Series("score", scores).cast(pl.String)
-    rows = (texts.str.len_bytes() < FEWEST_DIGITS + 8).arg_true().to_numpy()  # few: sign, 0.0000 and digits
-    padded = [f"{score:#.{FEWEST_DIGITS}g}" for score in scores[rows].tolist()]
-    exact = np.array([float(text) for text in padded]) == scores[rows]
-    return texts.scatter(rows[exact], [text for text, same in zip(padded, exact, strict=True) if same])
-
-
-def _numbers(path: Path, first_line: int, column: pl.Series) -> NDArray[np.float64]:
-    scores = column.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
-    if not np.isfinite(scores).all():
-        n = int(np.argmin(np.isfinite(scores)))
-        raise TrialError(f"{path}:{first_line + n}: the score '{column[n]}' is not a finite number")
-    return scores
-
-
-def _pairs(
-    line_codes: NDArray[np.int32], ids: pl.Series, trials: TrialList
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """One number for each pair of ids, the same for the lines of a score file and for the trials."""
-    number_of_stem: dict[str, int] = {}
-    numbers = [
-        np.array([number_of_stem.setdefault(stem_of(name), len(number_of_stem)) for name in names], np.int64)
-        for names in (trials.ids, ids)
-    ]
-    base = len(number_of_stem)
-    of_trial = numbers[0][trials.enrol_code] * base + numbers[0][trials.test_code]
-    return numbers[1][line_codes[0]] * base + numbers[1][line_codes[1]], of_trial
-
-
-def _in_trial_order(
-    path: Path,
-    trials: TrialList,
-    pair_of_line: NDArray[np.int64],
-    pair_of_trial: NDArray[np.int64],
-    scores: NDArray[np.float64],
-) -> NDArray[np.float64]:
     line_order = np.argsort(pair_of_line, kind="stable")
     trial_order = np.argsort(pair_of_trial, kind="stable")
     found, wanted = pair_of_line[line_order], pair_of_trial[trial_order]
     sorted_scores = scores[line_order]
-
     contradicts = (found[1:] == found[:-1]) & (sorted_scores[1:] != sorted_scores[:-1])
     if contradicts.any():
         n = int(np.argmax(contradicts))
         earlier, line = line_order[n : n + 2] + 1
         raise TrialError(f"{path}:{line}: another score than on line {earlier} for the same trial")
-
     place = np.minimum(np.searchsorted(found, wanted), len(found) - 1)
     missing = found[place] != wanted
     if missing.any():
@@ -139,7 +116,6 @@ def _in_trial_order(
             f"{path}: {missing.sum():,} of the {len(trials):,} trials have no score; the first is"
             f" '{trials.enrol[n]} {trials.test[n]}' ({trials.path}:{n + 1})"
         )
-
     num_trials = np.searchsorted(wanted, found, "right") - np.searchsorted(wanted, found, "left")
     num_lines = np.searchsorted(found, found, "right") - np.searchsorted(found, found, "left")
     surplus = num_lines > num_trials
@@ -148,7 +124,65 @@ def _in_trial_order(
         line = line_order[n + num_lines[n] - 1] + 1
         what = "is here more often than in" if num_trials[n] else "is not in"
         raise TrialError(f"{path}:{line}: this pair {what} {trials.path} ({surplus.sum():,} such lines)")
-
     in_trial_order = np.empty(len(trials))
     in_trial_order[trial_order] = sorted_scores[place]
     return in_trial_order
+
+
+def check_submission_path(path: str | os.PathLike[str]) -> None:
+    """Refuse a name of neither of the two kinds, before anything is read.
+
+    Raises:
+        UsageError: the name ends neither in ``.zip`` nor in ``.txt``.
+    """
+    if Path(path).suffix not in (".zip", ".txt"):
+        raise UsageError(
+            f"{path}: a submission is a .zip (FFSVC2022, with {INSIDE_ZIP} in it) or a .txt (the homework's "
+            "score.txt)"
+        )
+
+
+def write_submission(path: str | os.PathLike[str], trials: TrialList, scores: ArrayLike) -> None:
+    """Write one number for each trial, in trial order, as UTF-8; whole or not at all.
+
+    FFSVC2022 takes a zip archive with one file, ``scores.txt``, in it; the HI-MIA homework takes a plain
+    ``score.txt``. A number has the digits it takes to read the same float64 back.
+
+    Args:
+        path: ``.zip`` or ``.txt`` file to write; the suffix chooses the kind.
+        trials: the list that the challenge gave out, with or without labels.
+        scores: float [num_trials], in trial order.
+
+    Raises:
+        TrialError: there is not one finite score for each trial.
+        UsageError: ``path`` ends in something else.
+    """
+    path = Path(path)
+    check_submission_path(path)
+    scores = _one_for_each(trials, scores)
+    text = pl.DataFrame([pl.Series("score", scores).cast(pl.String)]).write_csv(
+        include_header=False, quote_style="never"
+    )
+    if path.suffix == ".txt":
+        write_text(path, text)
+        return
+    entry = zipfile.ZipInfo(INSIDE_ZIP, EARLIEST)
+    entry.compress_type, entry.create_system, entry.external_attr = zipfile.ZIP_DEFLATED, 3, 0o100644 << 16
+    with atomic_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        archive.writestr(entry, text.encode())
+
+
+def _one_for_each(trials: TrialList, scores: ArrayLike) -> NDArray[np.float64]:
+    """Scores as an array, which has to have a finite one for each trial."""
+    scores = np.asarray(scores, np.float64)
+    if scores.shape != (len(trials),):
+        raise TrialError(
+            f"{trials.path}: scores of shape {scores.shape} do not fit {len(trials):,} trials: each needs one"
+        )
+    if not np.isfinite(scores).all():
+        line = int(np.argmin(np.isfinite(scores)))
+        raise TrialError(
+            f"{trials.path}:{line + 1}: the score of this trial is {scores[line]}; look at the embeddings of"
+            " its two sides"
+        )
+    return scores

@@ -1,4 +1,4 @@
-"""Which utterances an id of a trial list stands for."""
+"""The utterances that an id of a trial list stands for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from farvox.errors import TrialError
 from farvox.score.columns import stem_of, stems_of
 
 SideMap = Mapping[str, Sequence[str]]
-"""Ids of a trial list that stand for several utterances: id -> what it stands for."""
+"""Ids of a trial list that stand for several other ids: id -> these ids."""
 
 _DIGITS = re.compile(r"[0-9]+")
 _MOST_NAMED = 4
@@ -29,7 +29,7 @@ class ChannelSet(NamedTuple):
 
     Attributes:
         spelled: the id.
-        is_template: whether it is spelled with ``{}``.
+        is_template: True where it is spelled with ``{}``.
         channels: their numbers, ascending.
     """
 
@@ -38,19 +38,19 @@ class ChannelSet(NamedTuple):
     channels: tuple[int, ...]
 
 
-class Side(NamedTuple):
-    """What an id of a trial list stands for.
+class FoundSide(NamedTuple):
+    """The utterances that an id of a trial list stands for.
 
     Attributes:
         rows: the utterances.
         channels: the number of the channel of each; -1 for what is no channel.
-        channel_sets: the ids that were read as channels.
-        mapped: whether a map says so.
+        read_as_channels: the ids that were read as channels.
+        mapped: True where a map names them.
     """
 
     rows: tuple[int, ...]
     channels: tuple[int, ...]
-    channel_sets: tuple[ChannelSet, ...] = ()
+    read_as_channels: tuple[str, ...] = ()
     mapped: bool = False
 
 
@@ -81,11 +81,11 @@ class SideFinder:
        fewer than a thousand.
 
     Ids with ``{}`` should all have the same microphones, those that any of them has; the others all channels
-    from 0 to the highest that any of them has. What is missing is known when all ids have been asked for.
+    from 0 to the highest that any of them has. The missing ones are known when all ids have been found.
 
     Args:
         utt_ids: the utterances there are.
-        spelled: the ids that will be asked for.
+        spelled: the ids that will be looked for.
         first_channel: channels with a lower number are left out.
         allow_missing: channels may be missing among ``ID_0, ID_1, ...``.
 
@@ -112,7 +112,7 @@ class SideFinder:
         self._channel_sets: list[ChannelSet] = []
 
     def plain_rows(self, spelled: pl.Series) -> NDArray[np.int64]:
-        """The rows of ids that name one utterance each, all at once; -1 where `find` must be asked."""
+        """The rows of ids that name one utterance each, all at once; -1 where `find` must look."""
         rows = _rows_of(spelled, self._ids)
         stems, stem_ids = stems_of(spelled), stems_of(self._ids)
         if stem_ids.n_unique() == len(stem_ids):
@@ -125,70 +125,91 @@ class SideFinder:
 
     def find(
         self, spelled: str, as_channels: bool | None = None, side_map: SideMap | None = None
-    ) -> Side | str:
-        """What ``spelled`` stands for, or why there is nothing. Arguments as `find_one`.
+    ) -> FoundSide:
+        """The utterances that an id stands for, by a map or by its name.
 
         Args:
             spelled: the id as the trial list has it.
-            as_channels: see `find_one`.
+            as_channels: see `find_by_name`.
             side_map: ids, with or without their audio suffix, that stand for several others; those that it
                 does not name stand for themselves.
+
+        Raises:
+            TrialError: there are none, or the id can be read in two ways.
         """
-        if side_map is None:
-            return self.find_one(spelled, as_channels)
-        model = spelled if spelled in side_map else stem_of(spelled)
-        if model not in side_map:
-            return self.find_one(spelled, as_channels)
-        members = [self.find_one(name, as_channels) for name in side_map[model]]
-        for member in members:
-            if isinstance(member, str):
-                return f"in the model '{spelled}': {member}"
-        sides = [member for member in members if not isinstance(member, str)]
+        model = spelled
+        if side_map and spelled not in side_map:
+            model = stem_of(spelled)
+        if not side_map or model not in side_map:
+            return self.find_by_name(spelled, as_channels)
+        try:
+            sides = [self.find_by_name(name, as_channels) for name in side_map[model]]
+        except TrialError as error:
+            raise TrialError(f"in the model '{spelled}': {error}") from None
         rows = tuple(row for side in sides for row in side.rows)
         if len(set(rows)) < len(rows):
             twice = next(row for row, count in Counter(rows).items() if count > 1)
-            return f"in the model '{spelled}': the utterance '{self.utt_ids[twice]}' is there twice"
-        return Side(
+            raise TrialError(
+                f"in the model '{spelled}': the utterance '{self.utt_ids[twice]}' is there twice"
+            )
+        return FoundSide(
             rows,
             tuple(channel for side in sides for channel in side.channels),
-            tuple(channel_set for side in sides for channel_set in side.channel_sets),
+            tuple(name for side in sides for name in side.read_as_channels),
             mapped=True,
         )
 
-    def find_one(self, spelled: str, as_channels: bool | None = None) -> Side | str:
-        """The utterances that an id stands for by its name, or why there are none.
+    def find_by_name(self, spelled: str, as_channels: bool | None = None) -> FoundSide:
+        """The utterances that an id stands for by its name.
 
         Args:
             spelled: the id as the trial list has it.
-            as_channels: what is meant where both the utterance and its channels ``ID_0 ...`` are
-                there; None refuses to choose.
+            as_channels: choose the channels (True) or the utterance where both the utterance ``ID`` and its
+                channels ``ID_0 ...`` are there; None refuses to choose.
+
+        Raises:
+            TrialError: there are none, or the id can be read in two ways.
         """
         stem = stem_of(spelled)
+        example = f" (they look like '{self.utt_ids[0]}')" if self.utt_ids else ""
         if "{}" in stem and spelled not in self._row_of_id:
-            return self._template(spelled, stem)
+            if stem.count("{}") > 1:
+                raise TrialError(f"'{spelled}' has more than one {{}}")
+            if stem not in self._rows_by_template:
+                raise TrialError(f"no utterance matches '{spelled}' with digits in place of {{}}{example}")
+            return self._as_channels(spelled, sorted(self._rows_by_template[stem]), is_template=True)
+
         row = self._row_of_id.get(spelled)
         if row is None:
             row = self._row_of_stem.get(stem)
-            if row is not None and self._twins and stem in self._twins:
-                return f"'{spelled}' can be any of {', '.join(self._twins[stem])}"
-        is_channel_set = f"{stem}_0" in self._row_of_stem
-        if row is None and not is_channel_set:
-            need_not_begin_at_0 = self._allow_missing or self._first_channel > 0
-            is_channel_set = need_not_begin_at_0 and stem in self._channels_by_stem
-        if row is None and not is_channel_set:
-            return f"no utterance '{spelled}' among the {len(self.utt_ids):,} there are{self._example()}"
-        if row is not None and is_channel_set and as_channels is None:
-            return (
+            if stem in self._ids_by_shared_stem:
+                raise TrialError(f"'{spelled}' can be any of {', '.join(self._ids_by_shared_stem[stem])}")
+        has_channels = f"{stem}_0" in self._row_of_stem
+        if row is None and not has_channels and (self._allow_missing or self._first_channel > 0):
+            has_channels = stem in self._rows_by_channel
+        if row is None and not has_channels:
+            raise TrialError(f"no utterance '{spelled}' among the {len(self.utt_ids):,} there are{example}")
+        if row is not None and has_channels and as_channels is None:
+            raise TrialError(
                 f"'{spelled}' is an utterance, and its channels '{stem}_0', ... are there too:"
                 " say which side means channels ('farvox score --channel-ids')"
             )
-        if row is not None and not (is_channel_set and as_channels):
-            return Side((row,), (-1,))
-        return self._channels(spelled, stem)
+        if row is not None and not (has_channels and as_channels):
+            return FoundSide((row,), (-1,))
+
+        channels = sorted(self._rows_by_channel[stem])
+        numbers = {number for number, _ in channels}
+        num_wanted = sum(number >= self._first_channel for number in numbers)
+        missing = set(range(self._first_channel, self._first_channel + num_wanted)) - numbers
+        if missing and not self._allow_missing:
+            raise TrialError(
+                f"'{spelled}' stands for its channels, but '{spelled}_{min(missing)}' is missing among them"
+            )
+        return self._as_channels(spelled, channels, is_template=False)
 
     @property
     def reading(self) -> str:
-        """What was read otherwise than as one id, one utterance; empty where nothing was."""
+        """A sentence on the ids that were read as channels; empty where none was."""
         parts = []
         for is_template, form, what in (
             (True, "with {} ", "microphones"),
@@ -197,70 +218,51 @@ class SideFinder:
             sizes = [len(each.channels) for each in self._channel_sets if each.is_template == is_template]
             if sizes:
                 ids, whose = ("id", "its") if len(sizes) == 1 else ("ids", "their")
-                parts.append(f"{len(sizes):,} {ids} {form}read as {whose} {what} ({_span(sizes)} each)")
-        if lacking := [(each, gone) for each in self._channel_sets if (gone := self._missing(each))]:
-            num_channels, (first, gone) = sum(len(gone) for _, gone in lacking), lacking[0]
+                low, high = min(sizes), max(sizes)
+                span = f"{low}" if low == high else f"{low} to {high}"
+                parts.append(f"{len(sizes):,} {ids} {form}read as {whose} {what} ({span} each)")
+        lacking = [each.spelled for each in self._channel_sets if each.spelled in self._missing_channels]
+        if lacking:
+            count = sum(len(self._missing_channels[spelled]) for spelled in lacking)
             parts.append(
-                f"{num_channels:,} missing {_channels_of(num_channels)} of {len(lacking):,}"
-                f" {'id' if len(lacking) == 1 else 'ids'}, the first '{first.spelled}' ({_numbered(gone)})"
+                f"{count:,} missing {'channel' if count == 1 else 'channels'} of {len(lacking):,}"
+                f" {'id' if len(lacking) == 1 else 'ids'}, the first '{lacking[0]}'"
+                f" ({_numbers(self._missing_channels[lacking[0]])})"
             )
         return "; ".join(parts)
 
-    def lacks(self, side: Side) -> str:
-        """Which channels a side lacks that others have, as a sentence; empty where there is none."""
-        for each in side.channel_sets:
-            if gone := self._missing(each):
+    def lacks(self, side: FoundSide) -> str:
+        """The channels that a side lacks and others have, as a sentence; empty where there are none."""
+        for spelled in side.read_as_channels:
+            if missing := self._missing_channels.get(spelled):
+                channels = "channel" if len(missing) == 1 else "channels"
                 return (
-                    f"'{each.spelled}' lacks {_channels_of(len(gone))} {_numbered(gone)}, which others have:"
+                    f"'{spelled}' lacks {channels} {_numbers(missing)}, which others have:"
                     " bring them, or let them be counted ('--allow-missing-channels')"
                 )
         return ""
 
-    def _missing(self, one: ChannelSet) -> list[int]:
-        expected = self._expected[one.is_template]
-        if len(one.channels) == len(expected):
-            return []
-        return sorted(expected - set(one.channels))
-
     @cached_property
-    def _expected(self) -> tuple[set[int], set[int]]:
-        """The channels that each id should have, without and with ``{}``; known when all were found."""
+    def _missing_channels(self) -> dict[str, list[int]]:
+        """The channels that ids lack, by the id; known when all were found."""
+        microphones = {n for each in self._channel_sets if each.is_template for n in each.channels}
         numbered = {n for each in self._channel_sets if not each.is_template for n in each.channels}
-        return (
-            set(range(self._first_channel, max(numbered, default=-1) + 1)),
-            {n for each in self._channel_sets if each.is_template for n in each.channels},
-        )
+        numbered = set(range(self._first_channel, max(numbered, default=-1) + 1))
+        missing = {}
+        for each in self._channel_sets:
+            expected = microphones if each.is_template else numbered
+            if len(each.channels) != len(expected) and (lacking := expected.difference(each.channels)):
+                missing[each.spelled] = sorted(lacking)
+        return missing
 
-    def _template(self, spelled: str, stem: str) -> Side | str:
-        if stem.count("{}") > 1:
-            return f"'{spelled}' has more than one {{}}"
-        channels = self._rows_by_template.get(stem)
-        if channels is None:
-            return f"no utterance matches '{spelled}' with digits in place of {{}}{self._example()}"
-        return self._side(spelled, sorted(channels), is_template=True)
-
-    def _channels(self, spelled: str, stem: str) -> Side | str:
-        channels = sorted(self._channels_by_stem[stem])
-        numbers = {number for number, _ in channels}
-        wanted = sum(number >= self._first_channel for number in numbers)
-        missing = set(range(self._first_channel, self._first_channel + wanted)) - numbers
-        if missing and not self._allow_missing:
-            return (
-                f"'{spelled}' stands for its channels, but '{spelled}_{min(missing)}' is missing among them"
-            )
-        return self._side(spelled, channels, is_template=False)
-
-    def _side(self, spelled: str, channels: list[tuple[int, int]], is_template: bool) -> Side | str:
+    def _as_channels(self, spelled: str, channels: list[tuple[int, int]], is_template: bool) -> FoundSide:
+        """The side of an id that is read as channels, without those below the first one."""
         kept = [(number, row) for number, row in channels if number >= self._first_channel]
         if not kept:
-            return f"'{spelled}' has no channel from number {self._first_channel} on"
+            raise TrialError(f"'{spelled}' has no channel from number {self._first_channel} on")
         numbers, rows = zip(*kept, strict=True)
-        channel_set = ChannelSet(spelled, is_template, numbers)
-        self._channel_sets.append(channel_set)
-        return Side(rows, numbers, (channel_set,))
-
-    def _example(self) -> str:
-        return f" (they look like '{self.utt_ids[0]}')" if self.utt_ids else ""
+        self._channel_sets.append(ChannelSet(spelled, is_template, numbers))
+        return FoundSide(rows, numbers, (spelled,))
 
     @cached_property
     def _row_of_id(self) -> dict[str, int]:
@@ -275,15 +277,15 @@ class SideFinder:
         return {stem: row for row, stem in enumerate(self._stems)}
 
     @cached_property
-    def _twins(self) -> dict[str, list[str]]:
-        """Ids that differ in their suffix only, by stem."""
+    def _ids_by_shared_stem(self) -> dict[str, list[str]]:
+        """Ids that differ in their suffix only, in quotation marks, by stem."""
         if len(self._row_of_stem) == len(self.utt_ids):
             return {}
-        twins: dict[str, list[str]] = {stem: [] for stem, n in Counter(self._stems).items() if n > 1}
+        found: dict[str, list[str]] = {stem: [] for stem, n in Counter(self._stems).items() if n > 1}
         for utt_id, stem in zip(self.utt_ids, self._stems, strict=True):
-            if stem in twins:
-                twins[stem].append(f"'{utt_id}'")
-        return twins
+            if stem in found:
+                found[stem].append(f"'{utt_id}'")
+        return found
 
     @cached_property
     def _rows_by_template(self) -> dict[str, list[tuple[int, int]]]:
@@ -299,7 +301,7 @@ class SideFinder:
         return found
 
     @cached_property
-    def _channels_by_stem(self) -> dict[str, list[tuple[int, int]]]:
+    def _rows_by_channel(self) -> dict[str, list[tuple[int, int]]]:
         """(channel, row) of the utterances named ``ID_<channel>``, by ``ID``."""
         found: dict[str, list[tuple[int, int]]] = {}
         for row, stem in enumerate(self._stems):
@@ -310,21 +312,12 @@ class SideFinder:
 
 
 def _rows_of(names: pl.Series, known: pl.Series) -> NDArray[np.int64]:
-    """Where each name is in ``known``, whose values are unique; -1 where it is not."""
+    """The row of each name in ``known``, whose values are unique; -1 where it is not there."""
     table = known.alias("name").to_frame().with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
     found = names.alias("name").to_frame().join(table, on="name", how="left", maintain_order="left")
     return found["row"].fill_null(-1).to_numpy(writable=True)
 
 
-def _span(sizes: Sequence[int]) -> str:
-    low, high = min(sizes), max(sizes)
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
-def _numbered(channels: Sequence[int]) -> str:
+def _numbers(channels: Sequence[int]) -> str:
     shown = ", ".join(map(str, channels[:_MOST_NAMED]))
     return f"{shown}, ..." if len(channels) > _MOST_NAMED else shown
-
-
-def _channels_of(count: int) -> str:
-    return "channel" if count == 1 else "channels"

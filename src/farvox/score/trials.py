@@ -4,6 +4,8 @@ A list has two or three columns; with three, the label is first (VoxCeleb, FFSVC
 (FFSVC2020, HI-MIA) and is spelled ``1``/``0``, ``target``/``nontarget`` or ``tgt``/``imp``. The form
 is found by looking at every line, never guessed from the first. A side is one utterance, or several
 channels: HI-MIA's ``{}`` for the microphone number, or a bare ``ID`` for ``ID_0 ... ID_n``.
+
+Shape suffixes: S side, R row of a side.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -23,7 +24,7 @@ from farvox.atomic import atomic_file
 from farvox.errors import TrialError
 from farvox.score import ChannelIds
 from farvox.score.columns import encoded_columns
-from farvox.score.sides import SideFinder, SideMap
+from farvox.score.sides import FoundSide, SideFinder, SideMap
 
 LINES_PER_BLOCK = 1_000_000
 
@@ -40,7 +41,7 @@ class TrialList:
         enrol_code: index into ``ids`` of each enrolment side, int32 [num_trials].
         test_code: the same of each test side.
         target: 1 for the same speaker, 0 for another, int8 [num_trials]; None where no key is given.
-        form: one sentence that says what the reader found.
+        form: a sentence on the columns that the reader found.
     """
 
     path: Path
@@ -73,7 +74,7 @@ class TrialList:
         first_channel: int = 0,
         allow_missing_channels: bool = False,
     ) -> ResolvedTrials:
-        """Find the utterances that every side stands for; the rules are those of `SideFinder`.
+        """Find the utterances that every side stands for, by the rules of `SideFinder`.
 
         Args:
             utt_ids: the utterances there are (of a data dir, or of an `EmbeddingSet`), without duplicates.
@@ -89,74 +90,67 @@ class TrialList:
             TrialError: an id names no utterance, can be read in two ways or lacks channels
                 (``FILE:LINE: what``), or ``utt_ids`` holds an utterance twice.
         """
+        # An id is looked for once, or once for each side where the two sides are read differently. Its key is
+        # its code, plus the number of ids where it is looked for as a test side of its own.
+        num_ids = len(self.ids)
         enrol_key, test_key = self.enrol_code, self.test_code
         if channel_ids in ("enrol", "test") or enrol_map or test_map:
-            test_key = test_key + np.int32(
-                len(self.ids)
-            )  # read differently: an id on both sides is two sides
-        is_used = np.zeros(2 * len(self.ids), bool)
+            test_key = test_key + np.int32(num_ids)
+        is_used = np.zeros(2 * num_ids, bool)
         is_used[enrol_key] = is_used[test_key] = True
-        keys = np.flatnonzero(is_used)
-        names = self.ids.gather(keys % len(self.ids))
-        spelled = names.to_list()
-        members = (
-            name
-            for side_map in (enrol_map, test_map)
-            for names in (side_map or {}).values()
-            for name in names
-        )
+        key_S = np.flatnonzero(is_used)
+        id_S = self.ids.gather(key_S % num_ids)
+
+        # Ids that name one utterance are found all at once, the others one by one.
+        spelled_S, on_test_S = id_S.to_list(), key_S >= num_ids
+        maps = [side_map for side_map in (enrol_map, test_map) if side_map]
+        mapped_ids = chain.from_iterable(ids for side_map in maps for ids in side_map.values())
         finder = SideFinder(
             utt_ids,
-            chain(spelled, members),
+            chain(spelled_S, mapped_ids),
             first_channel=first_channel,
             allow_missing=allow_missing_channels,
         )
-        row_of_key = np.full(len(keys), -1) if enrol_map or test_map else finder.plain_rows(names)
-        on_test = keys >= len(self.ids)
-        found = {
-            n: finder.find(
-                spelled[n],
-                _as_channels(channel_ids, bool(on_test[n])),
-                test_map if on_test[n] else enrol_map,
-            )
-            for n in np.flatnonzero(row_of_key < 0).tolist()
-        }
-        faults = {int(keys[n]): side for n, side in found.items() if isinstance(side, str)}
-        sides = {n: side for n, side in found.items() if not isinstance(side, str)}
+        row_S = np.full(len(key_S), -1) if maps else finder.plain_rows(id_S)
+        found: dict[int, FoundSide] = {}
+        faults: dict[int, str] = {}
+        for s in np.flatnonzero(row_S < 0).tolist():
+            side, side_map = ("test", test_map) if on_test_S[s] else ("enrol", enrol_map)
+            as_channels = None if channel_ids is None else channel_ids in ("both", side)
+            try:
+                found[s] = finder.find(spelled_S[s], as_channels, side_map)
+            except TrialError as error:
+                faults[int(key_S[s])] = str(error)
         if not faults and not allow_missing_channels:
-            faults = {int(keys[n]): what for n, side in sides.items() if (what := finder.lacks(side))}
+            faults = {int(key_S[s]): what for s, side in found.items() if (what := finder.lacks(side))}
         if faults:
-            raise self._unresolved(faults, enrol_key, test_key)
-        side_of_key = np.zeros(2 * len(self.ids), np.int64)
-        side_of_key[keys] = np.arange(len(keys))
-        size_S = np.ones(len(keys), np.int64)
-        size_S[list(sides)] = [len(side.rows) for side in sides.values()]
-        rows, channels = np.repeat(row_of_key, size_S), np.full(size_S.sum(), -1, np.int32)
-        from_several = np.repeat(row_of_key < 0, size_S)
-        rows[from_several] = list(chain.from_iterable(side.rows for side in sides.values()))
-        channels[from_several] = list(chain.from_iterable(side.channels for side in sides.values()))
-        mapped = np.zeros(len(keys), bool)
-        mapped[list(sides)] = [side.mapped for side in sides.values()]
+            at_fault = np.fromiter(faults, np.int32)
+            trial = int(np.argmax(np.isin(enrol_key, at_fault) | np.isin(test_key, at_fault)))
+            what = faults.get(int(enrol_key[trial])) or faults[int(test_key[trial])]
+            more = f" (and {len(faults) - 1:,} more ids)" if len(faults) > 1 else ""
+            raise TrialError(f"{self.path}:{trial + 1}: {what}{more}")
+
+        # The rows of all sides, one side after the other.
+        side_of_key = np.zeros(2 * num_ids, np.int64)
+        side_of_key[key_S] = np.arange(len(key_S))
+        size_S, mapped_S = np.ones(len(key_S), np.int64), np.zeros(len(key_S), bool)
+        size_S[list(found)] = [len(side.rows) for side in found.values()]
+        mapped_S[list(found)] = [side.mapped for side in found.values()]
+        is_found_R = np.repeat(row_S < 0, size_S)
+        row_R, channel_R = np.repeat(row_S, size_S), np.full(len(is_found_R), -1, np.int32)
+        row_R[is_found_R] = list(chain.from_iterable(side.rows for side in found.values()))
+        channel_R[is_found_R] = list(chain.from_iterable(side.channels for side in found.values()))
         return ResolvedTrials(
             trials=self,
             utt_ids=finder.utt_ids,
             side_offsets=np.append(0, np.cumsum(size_S)),
-            side_rows=rows,
+            side_rows=row_R,
             enrol_side=side_of_key[enrol_key],
             test_side=side_of_key[test_key],
             reading=finder.reading,
-            side_mapped=mapped,
-            row_channel=channels,
+            side_mapped=mapped_S,
+            row_channel=channel_R,
         )
-
-    def _unresolved(
-        self, faults: dict[int, str], enrol_key: NDArray[np.int32], test_key: NDArray[np.int32]
-    ) -> TrialError:
-        keys = np.fromiter(faults, np.int32)
-        first = int(np.argmax(np.isin(enrol_key, keys) | np.isin(test_key, keys)))
-        what = faults.get(int(enrol_key[first])) or faults[int(test_key[first])]
-        more = f" (and {len(faults) - 1:,} more ids)" if len(faults) > 1 else ""
-        return TrialError(f"{self.path}:{first + 1}: {what}{more}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,8 +164,8 @@ class ResolvedTrials:
         side_rows: int64, the rows of all sides one after the other.
         enrol_side: the side of each enrolment, int64 [num_trials].
         test_side: the same of each test.
-        reading: a sentence for each reading that is not one id, one utterance; empty where there is none.
-        side_mapped: whether a map says what the side stands for, bool [num_sides].
+        reading: sentences on the ids that were read as channels; empty where none was.
+        side_mapped: the sides whose utterances a map names, bool [num_sides].
         row_channel: number of the channel of each of ``side_rows``, int32; -1 for what is no channel.
     """
 
@@ -219,68 +213,45 @@ def write_trials(path: str | os.PathLike[str], trials: TrialList) -> None:
 
 
 def read_trials(path: str | os.PathLike[str]) -> TrialList:
-    """Read a trial list of any form; what was found is said in ``form``.
+    """Read a trial list of any form; ``form`` of the result names the form.
 
     Raises:
         TrialError: ``FILE:LINE: what`` for the first line that does not fit the form of the others.
     """
     path = Path(path)
     columns, ids = encoded_columns(path, widths=(2, 3))
-    count = f"{columns.shape[1]:,} trials"
-    if len(columns) == 2:
-        form = f"{count}: enrolment, test; no labels"
-        return TrialList(path, ids, columns[0], columns[1], None, form)
-    labels = _label_column(path, columns, ids)
-    target_of_id = np.full(len(ids), -1, np.int8)
-    for word, label in labels.words.items():
-        target_of_id[(ids == word).to_numpy()] = label
-    target = target_of_id[columns[labels.column]]
-    enrol, test = columns[1:] if labels.column == 0 else columns[:2]
-    order = ["enrolment", "test"]
-    order.insert(labels.column, f"label ({labels.spelled})")
-    return TrialList(path, ids, enrol, test, target, f"{count}: {', '.join(order)}")
-
-
-def _as_channels(channel_ids: ChannelIds | None, on_test: bool) -> bool | None:
-    if channel_ids is None:
-        return None
-    return channel_ids == "both" or channel_ids == ("test" if on_test else "enrol")
-
-
-class _Labels(NamedTuple):
-    """A way to read a column as labels: the words, whether an id is one of them, on how many lines it is."""
-
-    column: int
-    words: dict[str, int]
-    is_label: NDArray[np.bool_]
-    num_lines: int
-
-    @property
-    def spelled(self) -> str:
-        return "/".join(self.words)
-
-
-def _label_column(path: Path, columns: NDArray[np.int32], ids: pl.Series) -> _Labels:
-    """The column, first or last, that holds labels on every line, and the words it spells them with."""
     num_lines = columns.shape[1]
-    readings = []
+    if len(columns) == 2:
+        form = f"{num_lines:,} trials: enrolment, test; no labels"
+        return TrialList(path, ids, columns[0], columns[1], None, form)
+
+    # The labels are in the column, first or last, and in the words that fit every line.
+    candidates = []
     for column in (0, 2):
         lines_of_id = np.bincount(columns[column], minlength=len(ids))
         for words in LABEL_WORDS:
-            is_label = ids.is_in(list(words)).to_numpy()
-            readings.append(_Labels(column, words, is_label, int(lines_of_id[is_label].sum())))
-    fitting = [labels for labels in readings if labels.num_lines == num_lines]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        raise TrialError(f"{path}: both the first and the last column hold labels: remove one of them")
-    best = max(readings, key=lambda labels: labels.num_lines)
-    if best.num_lines == 0:
+            num_labels = int(lines_of_id[ids.is_in(list(words)).to_numpy()].sum())
+            candidates.append((num_labels, column, words))
+    num_labels, column, words = max(candidates, key=lambda each: each[0])
+    spelled = "/".join(words)
+    if num_labels == 0:
         known = ", ".join("/".join(words) for words in LABEL_WORDS)
         raise TrialError(f"{path}:1: three columns, but neither the first nor the last is a label ({known})")
-    line = int(np.argmin(best.is_label[columns[best.column]]))
-    word, place = ids[int(columns[best.column, line])], "first" if best.column == 0 else "last"
-    raise TrialError(
-        f"{path}:{line + 1}: '{word}' is not a label: "
-        f"{best.num_lines:,} of the {num_lines:,} lines have {best.spelled} in the {place} column"
-    )
+    if num_labels < num_lines:
+        line = int(np.argmin(ids.is_in(list(words)).to_numpy()[columns[column]]))
+        word, place = ids[int(columns[column, line])], "first" if column == 0 else "last"
+        raise TrialError(
+            f"{path}:{line + 1}: '{word}' is not a label: "
+            f"{num_labels:,} of the {num_lines:,} lines have {spelled} in the {place} column"
+        )
+    if sum(each[0] == num_lines for each in candidates) > 1:
+        raise TrialError(f"{path}: both the first and the last column hold labels: remove one of them")
+
+    target_of_id = np.full(len(ids), -1, np.int8)
+    for word, label in words.items():
+        target_of_id[(ids == word).to_numpy()] = label
+    target = target_of_id[columns[column]]
+    enrol, test = columns[1:] if column == 0 else columns[:2]
+    order = ["enrolment", "test"]
+    order.insert(column, f"label ({spelled})")
+    return TrialList(path, ids, enrol, test, target, f"{num_lines:,} trials: {', '.join(order)}")

@@ -1,4 +1,4 @@
-"""Trial lists drawn from the speakers of a data dir.
+"""New trial lists: drawn from the speakers of a data dir, or renamed for one whose utterances were merged.
 
 Pairs are rows of the data dir. Without patterns a pair is unordered and there once; with patterns the
 first side is an enrolment and the second a test, and only an utterance with itself is left out.
@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
+from numpy.typing import NDArray
 
 from farvox.atomic import atomic_file
 from farvox.errors import TrialError
 from farvox.rng import rng_for
+from farvox.score.trials import ResolvedTrials
 
-Rows = npt.NDArray[np.int64]
+Ints = NDArray[np.int64]
 _BLOCK = 1 << 20  # pairs that are handled at a time
 
 
@@ -33,13 +34,13 @@ class Pairs:
         speakers: number of the speaker of each, [N].
         enrol: rows of the first side, sorted.
         test: rows of the second side, sorted.
-        ordered: whether (a, b) and (b, a) are two pairs.
+        ordered: True where (a, b) and (b, a) are two pairs.
     """
 
     utt_ids: pl.Series
-    speakers: Rows
-    enrol: Rows
-    test: Rows
+    speakers: Ints
+    enrol: Ints
+    test: Ints
     ordered: bool
 
     @classmethod
@@ -50,7 +51,7 @@ class Pairs:
 
         Args:
             utt_ids: names of the utterances.
-            speaker_ids: who speaks in each.
+            speaker_ids: the speaker of each.
             enrol: pattern of the enrolment utterances, as of files (``*_7_01_*``).
             test: pattern of the test utterances.
 
@@ -71,22 +72,20 @@ class Pairs:
         per_enrol = np.bincount(self.speakers[self.enrol], minlength=num_speakers)
         per_test = np.bincount(self.speakers[self.test], minlength=num_speakers)
         num_same = len(np.intersect1d(self.enrol, self.test))
-        num_all, num_target = (
-            len(self.enrol) * len(self.test) - num_same,
-            int(per_enrol @ per_test) - num_same,
-        )
+        num_all = len(self.enrol) * len(self.test) - num_same
+        num_target = int(per_enrol @ per_test) - num_same
         if not self.ordered:
             num_all, num_target = num_all // 2, num_target // 2
         return num_target, num_all - num_target
 
-    def all(self) -> Iterator[tuple[Rows, Rows]]:
+    def all(self) -> Iterator[tuple[Ints, Ints]]:
         """Every pair (enrolment rows, test rows), block by block, sorted."""
         step = max(1, _BLOCK // len(self.test))
         for first in range(0, len(self.enrol), step):
             block = self.enrol[first : first + step]
             yield self._kept(np.repeat(block, len(self.test)), np.tile(self.test, len(block)))
 
-    def targets(self) -> tuple[Rows, Rows]:
+    def targets(self) -> tuple[Ints, Ints]:
         """Every pair of one speaker with itself."""
         test = self.test[np.argsort(self.speakers[self.test], kind="stable")]
         ends = np.searchsorted(self.speakers[test], self.speakers[self.enrol], side="right")
@@ -95,7 +94,7 @@ class Pairs:
         offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         return self._kept(np.repeat(self.enrol, sizes), test[np.repeat(starts, sizes) + offsets])
 
-    def draw_nontargets(self, num: int, seed: int) -> tuple[Rows, Rows]:
+    def draw_nontargets(self, num: int, seed: int) -> tuple[Ints, Ints]:
         """``num`` different pairs of two speakers, all equally likely, set by ``seed``.
 
         Raises:
@@ -122,11 +121,11 @@ class Pairs:
             codes = codes[np.sort(np.unique(codes, return_index=True)[1])]
         return np.divmod(np.sort(codes[:num]), len(self.utt_ids))
 
-    def _kept(self, enrol: Rows, test: Rows) -> tuple[Rows, Rows]:
+    def _kept(self, enrol: Ints, test: Ints) -> tuple[Ints, Ints]:
         kept = enrol != test if self.ordered else enrol < test
         return enrol[kept], test[kept]
 
-    def _nontargets(self, enrol: Rows, test: Rows) -> tuple[Rows, Rows]:
+    def _nontargets(self, enrol: Ints, test: Ints) -> tuple[Ints, Ints]:
         kept = self.speakers[enrol] != self.speakers[test]
         return enrol[kept], test[kept]
 
@@ -152,7 +151,51 @@ def write_drawn_pairs(path: str | Path, pairs: Pairs, num_nontarget: int, seed: 
     return _write(path, pairs, [(enrol[order], test[order])])
 
 
-def _write(path: str | Path, pairs: Pairs, blocks: Iterable[tuple[Rows, Rows]]) -> tuple[int, int]:
+def rename_sides(trials: ResolvedTrials, new_ids: Sequence[str] | pl.Series) -> pl.DataFrame:
+    """Name each side of a list after the one utterance that its utterances have become.
+
+    Args:
+        trials: the list, resolved against the old utterances.
+        new_ids: the new utterance of each old one, in the order of ``trials.utt_ids``.
+
+    Returns:
+        Columns `enrol`, `test` and, before them if the list has a key, `target` (1 or 0); in trial order.
+
+    Raises:
+        TrialError: a side has become several utterances.
+    """
+    new_of_row = pl.Series(new_ids, dtype=pl.String).gather(trials.side_rows)
+    first = trials.side_offsets[:-1]
+    name_of_side = new_of_row.gather(first)
+    spread = np.repeat(np.arange(len(first)), np.diff(trials.side_offsets))
+    differing = (new_of_row != name_of_side.gather(spread)).arg_true()
+    if len(differing):
+        side = int(spread[differing[0]])
+        line = int(np.argmax((trials.enrol_side == side) | (trials.test_side == side)))
+        on_test = trials.enrol_side[line] != side
+        spelled = (trials.trials.test if on_test else trials.trials.enrol)[line]
+        one, other = name_of_side[side], new_of_row[int(differing[0])]
+        raise TrialError(
+            f"{trials.trials.path}:{line + 1}: '{spelled}' has become several utterances, such as '{one}' and"
+            f" '{other}'; only a side that is one utterance can be renamed"
+        )
+    columns = {"enrol": name_of_side.gather(trials.enrol_side), "test": name_of_side.gather(trials.test_side)}
+    if trials.target is None:
+        return pl.DataFrame(columns)
+    return pl.DataFrame({"target": pl.Series(trials.target), **columns})
+
+
+def write_table(path: str | Path, table: pl.DataFrame) -> None:
+    """Write a trial list, whole or not at all: the columns of ``table`` with blanks between them.
+
+    Raises:
+        FarvoxError: the system refuses to write there.
+    """
+    with atomic_file(path) as temporary:
+        table.write_csv(temporary, include_header=False, separator=" ", quote_style="never")
+
+
+def _write(path: str | Path, pairs: Pairs, blocks: Iterable[tuple[Ints, Ints]]) -> tuple[int, int]:
     num_target, num_nontarget = pairs.count()
     if not num_target:
         raise TrialError(
@@ -172,7 +215,8 @@ def _write(path: str | Path, pairs: Pairs, blocks: Iterable[tuple[Rows, Rows]]) 
     return int(written[1]), int(written[0])
 
 
-def _matching(utt_ids: pl.Series, pattern: str) -> Rows:
+def _matching(utt_ids: pl.Series, pattern: str) -> Ints:
+    """The rows of utterances whose name matches a pattern, as of files."""
     fits = re.compile(fnmatch.translate(pattern)).match
     rows = np.flatnonzero([fits(utt_id) is not None for utt_id in utt_ids])
     if not len(rows):
