@@ -36,7 +36,7 @@ def verify(
     device: Device = "cpu",
     json: Flag = False,
 ) -> int:
-    """Are two recordings of the same speaker? Exit status 0: same, 1: different, 2: no answer.
+    """Decide whether two recordings are of the same speaker. Exit status 0: same, 1: different, 2: no answer.
 
     Args:
         files: recordings of one speaker, then the one in question; any format, several channels are fused.
@@ -105,7 +105,7 @@ def identify(
     store: Store = None,
     json: Flag = False,
 ) -> int:
-    """Which enrolled speaker is it? Exit status 0: found, 1: unknown, 2: no answer.
+    """Find the enrolled speaker of a recording. Exit status 0: found, 1: unknown, 2: no answer.
 
     Args:
         files: one recording, or several of the same speaker.

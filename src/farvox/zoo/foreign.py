@@ -15,7 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -62,7 +62,12 @@ def import_checkpoint(path: str | Path, out: str | Path, arch: str) -> Model:
     if not kwargs:
         raise CheckpointError(f"{path}: {_why_not(saved, arch)}")
     network = build_model(layout.model, **kwargs)
-    fill(network, _in_shape(weights, network.state_dict()), path)
+    wanted = network.state_dict()
+    for name, tensor in weights.items():  # pointwise convolutions as linear layers
+        if name in wanted and tensor.ndim == wanted[name].ndim + 1:
+            weights[name] = tensor.squeeze(-1)
+    counts = {name: count for name, count in wanted.items() if name.endswith("num_batches_tracked")}
+    fill(network, {**counts, **weights}, path)
 
     imported = {"file": path.name, "arch": arch, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     (Path(out) / CLASSIFIER).unlink(missing_ok=True)
@@ -74,7 +79,7 @@ def import_checkpoint(path: str | Path, out: str | Path, arch: str) -> Model:
 
 
 def _why_not(saved: Mapping[str, Any], arch: str) -> str:
-    """What a file holds instead of the weights of ``arch``, in the words of the layout that knows it."""
+    """A sentence on the content of a file that does not hold the weights of ``arch``."""
     found, relatives = [], []
     for name, layout in LAYOUTS.items():
         theirs = _weights_of(saved, layout.part)
@@ -105,26 +110,11 @@ def _first(names: Iterable[Any], most: int = 6) -> str:
     return ", ".join([*listed[:most], *(["..."] if len(listed) > most else [])]) or "nothing"
 
 
-def _in_shape(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of pointwise convolutions as those of linear layers, and counts of batches, where left out."""
-    shaped = {
-        name: tensor.squeeze(-1) if name in wanted and tensor.ndim == wanted[name].ndim + 1 else tensor
-        for name, tensor in weights.items()
-    }
-    counts = {name: count for name, count in wanted.items() if name.endswith("num_batches_tracked")}
-    return {**counts, **shaped}
-
-
 def _read(path: Path) -> dict[str, Any]:
     """The entries of a file; under `BARE` its weights, if they lie there without being under a name."""
     if path.suffix == ".safetensors":
         weights = read_weights(path)
         return {layout.part: weights for layout in LAYOUTS.values()}  # the format has no entries to lie in
-    saved = _read_torch_pickle(path)
-    return {BARE: saved.get("state_dict", saved), **saved}
-
-
-def _read_torch_pickle(path: Path) -> dict[str, Any]:
     import torch
 
     try:
@@ -145,7 +135,7 @@ def _read_torch_pickle(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a torch checkpoint, or a damaged one") from error
     if not isinstance(saved, dict):
         raise CheckpointError(f"{path}: holds a {type(saved).__name__}, not weights by name")
-    return saved
+    return {BARE: saved.get("state_dict", saved), **saved}
 
 
 def _weights_of(saved: Mapping[str, Any], part: str) -> dict[str, Tensor] | None:
@@ -176,7 +166,15 @@ def import_embeddings(path: str | Path, out: str | Path) -> EmbeddingSet:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            saved = _read_object_array(file)
+            version = np.lib.format.read_magic(file)
+            readers = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }
+            shape, _, dtype = readers[version](file)
+            if not dtype.hasobject or shape != ():
+                raise ValueError(f"an array of {dtype} and shape {shape}")
+            saved = _ArrayUnpickler(file).load().item()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
     except pickle.UnpicklingError as error:
@@ -215,11 +213,3 @@ class _ArrayUnpickler(pickle.Unpickler):
         if (module, name) not in self._allowed:
             raise pickle.UnpicklingError(f"it refers to '{module}.{name}', which is code")
         return getattr(importlib.import_module(module.replace("numpy.core", "numpy._core")), name)
-
-
-def _read_object_array(file: IO[bytes]) -> Any:
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
-    if not dtype.hasobject or shape != ():
-        raise ValueError(f"an array of {dtype} and shape {shape}")
-    return _ArrayUnpickler(file).load().item()

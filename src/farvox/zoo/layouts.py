@@ -1,4 +1,4 @@
-"""How other toolkits lay out their checkpoints: one entry a network, its names translated to ours.
+"""The layouts of other toolkits' checkpoints: one entry a network, its names translated to ours.
 
 A checkpoint fits a layout when every weight is accounted for: translated, or dropped by name. Sizes are read
 off the translated weights by the ``*_sizes`` function that stands beside each network.
@@ -73,7 +73,7 @@ class Layout:
             return {}
 
     def variant(self, theirs: Weights) -> str:
-        """What the weights are, if they are of a relative of the network; empty if they are not."""
+        """The name of a relative of the network that the weights are of; empty if they are of none."""
         try:
             return self.foreign_variant(theirs) if self.foreign_variant else ""
         except (KeyError, IndexError, ValueError, ZeroDivisionError):
@@ -212,7 +212,7 @@ def _campplus_variant(theirs: Weights) -> str:
 
 
 def _relative(theirs: Weights, num_mels: int, channels: int, num_statistics: int) -> str:
-    """What any of these networks can have: another front-end, or another pooling of its channels."""
+    """A variant that these networks can have: another front-end, or another pooling of the channels."""
     if any(name.startswith("frontend.") for name in theirs):
         return "a network with a trained front-end (names that begin with 'frontend.')"
     if num_mels != 80:

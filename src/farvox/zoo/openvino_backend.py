@@ -114,7 +114,7 @@ class _Compiled:
         self._first, self._second = first, second
 
     def begin(self) -> Callable[[Wave], Any]:
-        """What computes wav_1T -> emb_1E, in one thread at a time."""
+        """The compiled model, wav_1T -> emb_1E, in one thread at a time."""
         first = self._first.create_infer_request()
         if self._second is None:
             return lambda wav_1T: first.infer([wav_1T])[0]

@@ -106,7 +106,7 @@ def refuse_precision(precision: str, device: torch.device) -> None:
 
 
 def _for_evaluation(network: EmbeddingNetwork, precision: str) -> nn.Module:
-    """What gives the network's embeddings sooner: itself, or a copy with batch norms folded into weights."""
+    """The network, or a faster copy with batch norms folded into weights."""
     from torch import nn
 
     from farvox.models.resnet import fold_batch_norms
