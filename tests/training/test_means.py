@@ -30,11 +30,7 @@ def start(changed, model_folder, tmp_path):
 
 
 def set_rows(run, utterances=10):
-    speeds = run.options.data.speeds
-    start_at_means(
-        run.head, run.as_model(), run.table, run.dataset.labels_VS,
-        speeds=speeds, utterances=utterances, seed=7, world=ALONE,
-    )  # fmt: skip
+    start_at_means(run.head, run.as_model(), run.dataset, utterances=utterances, world=ALONE)
 
 
 def embeddings(model, run, speaker, speed=1.0):

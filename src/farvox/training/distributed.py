@@ -1,4 +1,4 @@
-"""One process or many: the ranks of a run, and what they do together."""
+"""The ranks of a run, one process or many, and the operations that they share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Rank 0 writes files and talks."""
+        """True for rank 0, which writes files and prints."""
         return self.rank == 0
 
     def barrier(self) -> None:
@@ -73,7 +73,7 @@ class World:
                 dist.broadcast(buffer, src=0)
 
     def gather_rows(self, local: Tensor, total: int) -> Tensor:
-        """Put together rows that were dealt out as ``rows[rank::size]``.
+        """Put together rows that were shared out as ``rows[rank::size]``.
 
         Args:
             local: this rank's rows [n, E] on its device.
@@ -108,9 +108,10 @@ class World:
 
 @contextmanager
 def join_world(device: str = "auto") -> Iterator[World]:
-    """Take this process's place among the ranks that `launch_ranks` or ``torchrun`` started (or be alone).
+    """Join the ranks that `launch_ranks` or ``torchrun`` started; without them the process is alone.
 
-    A rank that loses the others leaves with status `LOST_STATUS`: the fault is not its own.
+    A rank that loses the others exits with status `LOST_STATUS`, so that its message is not the one that is
+    shown.
 
     Raises:
         RecipeError: the device asked for is not there.
@@ -204,12 +205,12 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def sum_over_ranks(values: Tensor, world: World) -> Tensor:
-    """Sum over the ranks; the gradient is that of the sum of what the ranks make of it."""
+    """Sum over the ranks; its gradient is the sum of the gradients of all ranks."""
     return values if world.size == 1 else _summed(values)
 
 
 def concat_over_ranks(values: Tensor, world: World) -> Tensor:
-    """The ranks' tensors, of one shape, one after the other; each gets the gradient of its own."""
+    """The ranks' tensors, of one shape, one after the other; each rank gets the gradient of its own."""
     if world.size == 1:
         return values
     whole: Tensor = _ConcatOverRanks.apply(values, world)  # type: ignore[no-untyped-call]

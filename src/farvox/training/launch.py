@@ -1,7 +1,8 @@
-"""Starting the ranks of a run on this machine.
+"""Starting the ranks of a run on this machine; for several machines ``torchrun`` starts them.
 
-``torchrun`` does the same for many machines. Its agent prints a report of its own around the error of a
-rank; here the message of the rank that failed is the last thing on the terminal.
+torchrun's agent would print a report of thirty lines after the error of a rank, take a rank that lost the
+others for the one that failed, and start three seconds later. Here the message of the rank that failed is the
+last on the terminal.
 """
 
 from __future__ import annotations

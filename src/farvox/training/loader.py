@@ -1,14 +1,16 @@
-"""Training examples and their batches: worker processes read and augment, the training process only stacks.
+"""Training examples and their batches, which worker processes read, augment and stack.
 
 Everything random about an example comes from ``rng_for(seed, epoch, position)``, so that it is the
-same in any worker, on any rank and after any resume. Shape suffixes: T sample, K mask, V speed,
-S speaker.
+same in any worker, on any rank and after any resume.
+
+Shape suffixes: B utterance, T sample, K mask, V speed, S speaker.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing.pool import ThreadPool
 from typing import NamedTuple
 
@@ -24,11 +26,13 @@ from farvox.augment.speed import change_speed, num_samples_before_speed
 from farvox.errors import AudioError, FarvoxError
 from farvox.machine import keep_freed_memory
 from farvox.rng import rng_for
-from farvox.training.table import StepBatches, TrainingTable
+from farvox.training.table import Draw, StepBatches, TrainingTable
 
 Wav = npt.NDArray[np.float32]
 Augment = Callable[[Wav, np.random.Generator], Wav]
 DrawMasks = Callable[[np.random.Generator], npt.NDArray[np.int64]]
+READS_AT_ONCE = 64
+"""Chunks that a worker asks for at a time, over a network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Example:
 
 
 class Chunk(NamedTuple):
-    """A part of an utterance as it was read, and the random stream of all that is still to be done to it."""
+    """A part of an utterance as it was read, and the random stream of the steps that follow."""
 
     wav_T: Wav
     variant: int
@@ -55,10 +59,11 @@ class Chunk(NamedTuple):
     rng: np.random.Generator
 
 
+@dataclass(eq=False)
 class ChunkDataset(Dataset[Example]):
-    """Training chunks, addressed by (epoch, position, row of the training table).
+    """Training chunks, addressed by `Draw`.
 
-    Args:
+    Attributes:
         table: the utterances.
         seed: the run's seed.
         num_samples: length of a chunk, T.
@@ -70,39 +75,25 @@ class ChunkDataset(Dataset[Example]):
         keep_clean: deliver each chunk as it was before augmentation as well.
     """
 
-    def __init__(
-        self,
-        table: TrainingTable,
-        *,
-        seed: int,
-        num_samples: int,
-        sample_rate: int = 16000,
-        speeds: Sequence[float] = (1.0,),
-        labels_VS: npt.NDArray[np.int64] | None = None,
-        augment: Augment | None = None,
-        draw_masks: DrawMasks | None = None,
-        keep_clean: bool = False,
-    ) -> None:
-        self.table = table
-        self.seed = seed
-        self.num_samples = num_samples
-        self.sample_rate = sample_rate
-        self.speeds = tuple(speeds)
-        shape = (len(self.speeds), len(table.speaker_names))
-        self.labels_VS = np.arange(shape[0] * shape[1]).reshape(shape) if labels_VS is None else labels_VS
-        self.augment = augment
-        self.draw_masks = draw_masks
-        self.keep_clean = keep_clean
+    table: TrainingTable
+    seed: int
+    num_samples: int
+    sample_rate: int = 16000
+    speeds: Sequence[float] = (1.0,)
+    labels_VS: npt.NDArray[np.int64] | None = None
+    augment: Augment | None = None
+    draw_masks: DrawMasks | None = None
+    keep_clean: bool = False
 
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, where: tuple[int, int, int]) -> Example:
-        return self.example(self.read(where))
+    def __getitem__(self, draw: Draw) -> Example:
+        return self.example(self.read(draw))
 
-    def read(self, where: tuple[int, int, int]) -> Chunk:
-        """The first half of the work: what waits for a disk or a network; threads may do it at once."""
-        epoch, position, row = where
+    def read(self, draw: Draw) -> Chunk:
+        """Read a chunk: the part of the work that waits for a disk or a network; threads may share it."""
+        epoch, position, row = draw
         rng = rng_for(self.seed, epoch, position)
         variant = int(rng.integers(len(self.speeds))) if len(self.speeds) > 1 else 0
         length = num_samples_before_speed(self.num_samples, self.speeds[variant])
@@ -113,18 +104,21 @@ class ChunkDataset(Dataset[Example]):
         return Chunk(wav_T, variant, position, row, rng)
 
     def example(self, chunk: Chunk) -> Example:
-        """The second half: speed and augmentation."""
+        """Make an example of a chunk: speed, augmentation, masks."""
         speed = self.speeds[chunk.variant]
         wav_T = clean_T = fit_length(change_speed(chunk.wav_T, speed), self.num_samples)
         if self.augment is not None:
             wav_T = self.augment(wav_T, chunk.rng)
         masks = self.draw_masks(chunk.rng) if self.draw_masks else np.zeros((0, 4), dtype=np.int64)
-        label = int(self.labels_VS[chunk.variant, self.table.speakers_N[chunk.row]])
+        label = self.label(chunk.variant, chunk.row)
         return Example(wav_T, label, masks, chunk.position, clean_T if self.keep_clean else None)
 
-    def is_remote(self, row: int) -> bool:
-        """The audio of a row comes over a network."""
-        return is_remote(self.table.wav_paths[row])
+    def label(self, variant: int, row: int) -> int:
+        """Class of an utterance at a speed."""
+        speaker = int(self.table.speakers_N[row])
+        if self.labels_VS is None:
+            return speaker + variant * len(self.table.speaker_names)
+        return int(self.labels_VS[variant, speaker])
 
 
 def draw_chunk(path: str, num_samples: int, sample_rate: int, rng: np.random.Generator) -> Wav:
@@ -147,10 +141,6 @@ def fit_length(wav_T: Wav, num_samples: int) -> Wav:
     if len(wav_T) < num_samples:
         wav_T = np.tile(wav_T, -(-num_samples // len(wav_T)))
     return wav_T[:num_samples]
-
-
-_READS_AT_ONCE = 64  # over a network, by each worker
-_Place = tuple[int, int, int]  # epoch, position, row of the table
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,19 +179,35 @@ class Batch:
         )
 
 
-def collate(examples: Sequence[Example]) -> Batch:
-    """Stack examples; examples with fewer masks than others get empty ones."""
-    num_masks = max(len(example.masks_K4) for example in examples)
-    masks = np.zeros((len(examples), num_masks, 4), dtype=np.int64)
-    for row, example in enumerate(examples):
+def collate(
+    examples: Sequence[Example | FarvoxError], frontend: nn.Module | None = None
+) -> Batch | FarvoxError:
+    """Stack examples to a batch, or give the first error among them.
+
+    Args:
+        examples: those with fewer masks than others get empty ones.
+        frontend: computes the features of the batch, if any.
+    """
+    sound = [example for example in examples if isinstance(example, Example)]
+    for error in examples:
+        if isinstance(error, FarvoxError):
+            return error
+    masks = np.zeros((len(sound), max(len(example.masks_K4) for example in sound), 4), dtype=np.int64)
+    for row, example in enumerate(sound):
         masks[row, : len(example.masks_K4)] = example.masks_K4
-    clean = [example.clean_T for example in examples if example.clean_T is not None]
+    clean = [example.clean_T for example in sound if example.clean_T is not None]
+    wav_BT = torch.from_numpy(np.stack([example.wav_T for example in sound]))
+    clean_BT = torch.from_numpy(np.stack(clean)) if clean else None
+    if frontend is not None:
+        with torch.no_grad():
+            clean_BT = None if clean_BT is None else frontend(clean_BT)
+            wav_BT = frontend(wav_BT)
     return Batch(
-        torch.from_numpy(np.stack([example.wav_T for example in examples])),
-        torch.tensor([example.label for example in examples]),
+        wav_BT,
+        torch.tensor([example.label for example in sound]),
         torch.from_numpy(masks),
-        tuple(example.position for example in examples),
-        torch.from_numpy(np.stack(clean)) if clean else None,
+        tuple(example.position for example in sound),
+        clean_BT,
     )
 
 
@@ -219,19 +225,19 @@ def load_batches(
 
     Args:
         dataset: the examples.
-        batches: which of them make a batch.
+        batches: the draws of each batch.
         workers: processes that read and augment; 0: this one.
         pin_memory: deliver in page-locked memory.
         frontend: computes features where the examples are made; None leaves that to the receiver.
 
     Raises:
-        FarvoxError: what ``dataset`` raised, also where a worker met it.
+        FarvoxError: an error of ``dataset``, also of a worker.
     """
     loader = DataLoader(
-        _FaultsAsValues(dataset),
+        _ErrorsAsValues(dataset),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_Collate(frontend),
+        collate_fn=partial(collate, frontend=frontend),
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_start_worker,
@@ -246,8 +252,8 @@ def _start_worker(_number: int) -> None:
     keep_freed_memory()
 
 
-class _FaultsAsValues(Dataset[Example | FarvoxError]):
-    """Hands errors over like examples: raised in a worker, torch would bury them in a traceback's text.
+class _ErrorsAsValues(Dataset[Example | FarvoxError]):
+    """Examples, and errors in their place: of one that is raised in a worker, torch keeps the text only.
 
     The chunks of a batch that come over a network are asked for all at once.
     """
@@ -255,36 +261,20 @@ class _FaultsAsValues(Dataset[Example | FarvoxError]):
     def __init__(self, dataset: ChunkDataset) -> None:
         self.dataset = dataset
 
-    def __getitems__(self, places: Sequence[_Place]) -> list[Example | FarvoxError]:
-        if not any(self.dataset.is_remote(row) for _, _, row in places):
-            return [self._finished(self._read(place)) for place in places]
-        with ThreadPool(min(_READS_AT_ONCE, len(places))) as pool:
-            return list(map(self._finished, pool.map(self._read, places, chunksize=1)))
+    def __getitems__(self, draws: Sequence[Draw]) -> list[Example | FarvoxError]:
+        if not any(is_remote(self.dataset.table.wav_paths[row]) for _, _, row in draws):
+            return [self._example(self._read(draw)) for draw in draws]
+        with ThreadPool(min(READS_AT_ONCE, len(draws))) as pool:
+            return [self._example(chunk) for chunk in pool.map(self._read, draws, chunksize=1)]
 
-    def _read(self, place: _Place) -> Chunk | FarvoxError:
+    def _read(self, draw: Draw) -> Chunk | FarvoxError:
         try:
-            return self.dataset.read(place)
+            return self.dataset.read(draw)
         except FarvoxError as error:
             return error
 
-    def _finished(self, chunk: Chunk | FarvoxError) -> Example | FarvoxError:
+    def _example(self, chunk: Chunk | FarvoxError) -> Example | FarvoxError:
         try:
             return chunk if isinstance(chunk, FarvoxError) else self.dataset.example(chunk)
         except FarvoxError as error:
             return error
-
-
-@dataclass(frozen=True)
-class _Collate:
-    frontend: nn.Module | None
-
-    def __call__(self, examples: Sequence[Example | FarvoxError]) -> Batch | FarvoxError:
-        fault = next((example for example in examples if isinstance(example, FarvoxError)), None)
-        if fault is not None:
-            return fault
-        batch = collate([example for example in examples if isinstance(example, Example)])
-        if self.frontend is None:
-            return batch
-        with torch.no_grad():
-            clean = None if batch.clean_BT is None else self.frontend(batch.clean_BT)
-            return replace(batch, wav_BT=self.frontend(batch.wav_BT), clean_BT=clean)

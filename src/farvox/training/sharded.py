@@ -67,18 +67,26 @@ class ShardedHead(nn.Module):
         self._shard: dict[str, dict[str, Tensor]] = {}
 
     def describe(self) -> str:
-        """A line on how many classes are where."""
+        """A line on the number of classes of each rank."""
         shared = f"classifier in {self.world.size} shard(s) of up to {max(self.counts)} classes"
         return shared + (f", {self.share:.3g} of them drawn for a step" if self.share < 1.0 else "")
 
     def forward(self, emb_BE: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy of this rank's utterances, and how many of their classes were guessed.
+        """Mean cross-entropy of this rank's utterances, and the number whose class was guessed.
 
-        Every rank brings as many utterances. The gradient is that of the sum of the ranks' losses.
+        Every rank brings as many utterances, with labels that were given to `draw`. The gradient is that of
+        the sum of the ranks' losses.
         """
         with torch.autocast(emb_BE.device.type, enabled=False):
             emb_AE = concat_over_ranks(widen(emb_BE), self.world)
-            own_A = self._own_labels(self.world.concat(labels_B))
+            own_A = self.world.concat(labels_B) - self.classes.start
+            is_other_A = (own_A < 0) | (own_A >= len(self.classes))
+            if self._drawn is not None:  # the place among the drawn classes
+                place_A = torch.searchsorted(self._drawn, own_A).clamp(max=len(self._drawn) - 1)
+                is_drawn_A = self._drawn[place_A] == own_A
+                torch._assert_async((is_drawn_A | is_other_A).all(), "a label was not given to `draw`")
+                own_A = place_A
+            own_A = own_A.masked_fill(is_other_A, -1)  # of another rank
             logits_AC = self.part(emb_AE, own_A)
             highest_A = self.world.max(logits_AC.detach().amax(dim=1))
             at_label_A = logits_AC.gather(1, own_A.clamp(min=0).unsqueeze(1)).squeeze(1)
@@ -91,13 +99,13 @@ class ShardedHead(nn.Module):
             return entropy_A[mine].mean(), (label_A >= highest_A)[mine].sum()
 
     def draw(self, labels_B: Tensor, optimizer: torch.optim.Optimizer, epoch: int, step: int) -> None:
-        """Draw the classes of one step; until the next draw only their rows, and moments, are in sight.
+        """Draw the classes of one step; until the next draw the head has only their rows, and moments.
 
         Args:
             labels_B: of all utterances of this rank in the step. Until the next draw `forward` takes no other
                 labels.
             optimizer: of the head.
-            epoch: with ``step`` and the rank, what the draw depends on.
+            epoch: the draw depends on it, ``step`` and the rank.
             step: number of the step in the epoch.
         """
         if self.share == 1.0:
@@ -119,7 +127,7 @@ class ShardedHead(nn.Module):
         self.part.num_classes = wanted
 
     def put_back(self, optimizer: torch.optim.Optimizer) -> None:
-        """Bring what was drawn back among the others: the head has all classes of the shard again."""
+        """Put the drawn rows back among the others: the head has all classes of the shard again."""
         if self._drawn is None:
             return
         for name, weight, moments in self._rows(optimizer):
@@ -157,21 +165,10 @@ class ShardedHead(nn.Module):
         ours = self._moment_keys(optimizer, whole)
         return {key: self.own(value) if key in ours else value for key, value in whole.items()}
 
-    def _own_labels(self, labels_A: Tensor) -> Tensor:
-        """Place among the classes in sight; -1: of another rank. Labels must have been given to `draw`."""
-        own_A = labels_A - self.classes.start
-        is_other_A = (own_A < 0) | (own_A >= len(self.classes))
-        if self._drawn is not None:
-            place_A = torch.searchsorted(self._drawn, own_A).clamp(max=len(self._drawn) - 1)
-            is_drawn_A = self._drawn[place_A] == own_A
-            torch._assert_async((is_drawn_A | is_other_A).all(), "a label was not given to `draw`")
-            own_A = place_A
-        return own_A.masked_fill(is_other_A, -1)
-
     def _rows(
         self, optimizer: torch.optim.Optimizer
     ) -> Iterator[tuple[str, nn.Parameter, dict[str, Tensor]]]:
-        """Name, weight and moments (what the optimiser keeps of each row) of the head's parameters."""
+        """Name, weight and moments (the optimiser's numbers for each row) of the head's parameters."""
         for name, weight in self.part.named_parameters():
             state = optimizer.state.get(weight, {})
             tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}

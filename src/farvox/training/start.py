@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -25,8 +24,8 @@ from farvox.models.margin import CosineHead, Head
 from farvox.rng import rng_for
 from farvox.training.checkpoint import load_state
 from farvox.training.distributed import World
-from farvox.training.loader import fit_length
-from farvox.training.table import TrainingTable
+from farvox.training.loader import ChunkDataset, fit_length
+from farvox.training.table import Index, TrainingTable
 from farvox.zoo import Model, TorchEmbedder, fill, find_model, read_config, read_weights
 
 _IDLE = "idle "
@@ -36,8 +35,6 @@ MEANS_STREAM = 2
 
 LONGEST_SECONDS = 10.0
 """Length of the beginning of an utterance that is embedded."""
-
-Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -160,16 +157,7 @@ def _speaking(classes: Sequence[str]) -> list[str]:
 
 
 def start_at_means(
-    head: Head,
-    model: Model,
-    table: TrainingTable,
-    labels_VS: Index,
-    *,
-    speeds: Sequence[float],
-    utterances: int,
-    seed: int,
-    world: World,
-    first_class: int = 0,
+    head: Head, model: Model, dataset: ChunkDataset, *, utterances: int, world: World, first_class: int = 0
 ) -> None:
     """Set the rows of ``head`` to the length-normalised means of its speakers' length-normalised embeddings.
 
@@ -179,11 +167,8 @@ def start_at_means(
     Args:
         head: of cosines; changed in place.
         model: the starting model, left in evaluation mode.
-        table: the training utterances.
-        labels_VS: class of each speaker at each speed.
-        speeds: speed factors, V of them.
+        dataset: the training utterances, their classes and speeds; its seed draws those that are embedded.
         utterances: most utterances of each speaker that are embedded, at each speed.
-        seed: of the run; draws them.
         world: the ranks.
         first_class: the class of the head's first row, where it holds a part of them.
 
@@ -195,9 +180,9 @@ def start_at_means(
         raise RecipeError(
             "init.classifier = 'means' needs a head of cosines: head.name = 'aam', for instance"
         )
-    embedder = TorchEmbedder(model)
-    rows_N = draw_utterances(table.speakers_N, utterances, seed)
-    used = [(int(row), variant) for variant in range(len(speeds)) for row in rows_N]
+    embedder, table = TorchEmbedder(model), dataset.table
+    rows_N = draw_utterances(table.speakers_N, utterances, dataset.seed)
+    used = [(int(row), variant) for variant in range(len(dataset.speeds)) for row in rows_N]
     mine = used[world.rank :: world.size]
     local_NE = np.empty((len(mine), embedder.embedding_dim), dtype=np.float32)
 
@@ -208,7 +193,7 @@ def start_at_means(
             wav_T = read_audio(path, num_samples=int(LONGEST_SECONDS * rate), sample_rate=rate)
             if len(wav_T) == 0:
                 raise AudioError(f"{path}: the file has no samples")
-            wav_T = change_speed(wav_T, speeds[variant])
+            wav_T = change_speed(wav_T, dataset.speeds[variant])
             local_NE[number] = embedder.embed(fit_length(wav_T, max(len(wav_T), embedder.min_samples)))
         except AudioError as error:
             raise AudioError(f"utterance '{table.utt_ids[row]}': {error}") from None
@@ -218,7 +203,7 @@ def start_at_means(
             pass
     local = torch.from_numpy(local_NE).to(world.device)
     emb_NE = functional.normalize(world.gather_rows(local, len(used)))
-    classes_N = np.array([labels_VS[variant, table.speakers_N[row]] for row, variant in used])
+    classes_N = np.array([dataset.label(variant, row) for row, variant in used])
     classes_N -= first_class
     here_N = (classes_N >= 0) & (classes_N < head.num_classes)
     emb_NE, classes_N, per_class = emb_NE[torch.from_numpy(here_N)], classes_N[here_N], head.num_subcentres

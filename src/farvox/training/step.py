@@ -33,12 +33,13 @@ class StepResult:
     grad_norm: Tensor
 
 
+@dataclass(eq=False)
 class Stepper:
     """Runs optimiser steps of a training model.
 
-    Args:
+    Attributes:
         model: a `TrainingModel`, or DDP around one.
-        frontend: what batches hold to features, without parameters; `nn.Identity` where they hold features.
+        frontend: gives the features of what batches hold, without parameters; `nn.Identity` for features.
         optimizer: over the model's parameters.
         device: where to compute.
         precision: ``fp32``, ``bf16`` or ``fp16``.
@@ -48,40 +49,29 @@ class Stepper:
         shard: the model's head, where it is a part of one; the gradient's norm is over all parts.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        frontend: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        device: torch.device,
-        precision: str = "fp32",
-        clip_norm: float = 0.0,
-        teacher: Teacher | None = None,
-        anchor: Anchor | None = None,
-        shard: ShardedHead | None = None,
-    ) -> None:
-        self.model = model
-        self.frontend = frontend
-        self.optimizer = optimizer
-        self.device = device
-        self.precision = precision
-        self.clip_norm = clip_norm
-        self.teacher = teacher
-        self.anchor = anchor
-        self.shard = shard
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        own = {id(p) for p in shard.parameters()} if shard else set()
+    model: nn.Module
+    frontend: nn.Module
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    precision: str = "fp32"
+    clip_norm: float = 0.0
+    teacher: Teacher | None = None
+    anchor: Anchor | None = None
+    shard: ShardedHead | None = None
+
+    def __post_init__(self) -> None:
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        own = {id(p) for p in self.shard.parameters()} if self.shard else set()
         self.shared = [p for p in self.parameters if id(p) not in own]
-        self.guard = Guard(model, device)
+        self.guard = Guard(self.model, self.device)
 
     def step(self, micro_batches: Sequence[Batch], *, look: bool = True) -> StepResult:
         """One update from one global batch (this rank's micro-batches).
 
         Args:
             micro_batches: of this rank.
-            look: wait for the device to see whether the gradient was finite. Else a faulty step and
+            look: wait for the device and raise if the gradient was not finite. Otherwise a faulty step and
                 those after it leave all as it was, and the next look raises. A CPU always looks.
 
         Raises:
@@ -176,7 +166,7 @@ class Guard:
         return torch.maximum(self._found[0], (~is_finite).float())
 
     def look(self) -> None:
-        """Wait for the device, and see whether all is well.
+        """Wait for the device, and raise if a step was faulty.
 
         Raises:
             NonFiniteLossError: a gradient was not finite; all is as before that step.
@@ -194,7 +184,7 @@ class Guard:
         )
 
     def _buffers(self) -> list[list[Tensor]]:
-        """By type: they are kept in one piece."""
+        """The buffers, by type: each type is kept in one piece."""
         groups: dict[torch.dtype, list[Tensor]] = {}
         for buffer in self.model.buffers():
             groups.setdefault(buffer.dtype, []).append(buffer)

@@ -25,8 +25,14 @@ from farvox.datadir.kaldi import DataDir, wav_scp_of
 from farvox.errors import CacheError, DataDirError
 from farvox.rng import rng_for
 
+Index = npt.NDArray[np.int64]
+Draw = tuple[int, int, int]
+"""Epoch, position in the epoch, row of the training table."""
+
 UNLABELLED = "unlabelled"
-"""Name of the speaker of utterances that say no speaker, where none is needed."""
+"""Name of the speaker of utterances without one, where none is needed."""
+ORDER_STREAM = 1
+"""Stream of `rng_for` that draws an epoch's order; stream 0 belongs to the examples."""
 
 _ARRAYS = ("utt_ids", "utt_id_ends", "wav_paths", "wav_path_ends", "speakers", "domains")
 _SPEAKERS = "speakers.txt"
@@ -37,7 +43,7 @@ class StringTable:
     """N strings in one byte array. ``table[i]`` is a str."""
 
     text: npt.NDArray[np.uint8]
-    ends_N: npt.NDArray[np.int64]
+    ends_N: Index
 
     @classmethod
     def of(cls, strings: pl.Series) -> StringTable:
@@ -62,15 +68,15 @@ class TrainingTable:
         utt_ids: name of every row.
         wav_paths: audio file of every row.
         speakers_N: speaker number of every row, an index into ``speaker_names``.
-        domains_N: which data dir every row comes from.
+        domains_N: number of the data dir of every row.
         speaker_names: all speakers, C-sorted.
         folder: of the cache, where the arrays lie; None where they are in memory only.
     """
 
     utt_ids: StringTable
     wav_paths: StringTable
-    speakers_N: npt.NDArray[np.int64]
-    domains_N: npt.NDArray[np.int64]
+    speakers_N: Index
+    domains_N: Index
     speaker_names: tuple[str, ...]
     folder: Path | None = field(default=None, compare=False)
 
@@ -80,11 +86,11 @@ class TrainingTable:
 
         Args:
             paths: the data dirs.
-            labelled: whether every utterance must have a speaker; otherwise those without one share
-                the name `UNLABELLED`.
+            labelled: every utterance must have a speaker; otherwise those without one share the name
+                `UNLABELLED`.
 
         Raises:
-            DataDirError: a dir does not say who speaks, or there is none.
+            DataDirError: an utterance has no speaker, or there is no dir.
         """
         if not paths:
             raise DataDirError("no data dir to train on: set data.train")
@@ -103,7 +109,20 @@ class TrainingTable:
     @classmethod
     def read(cls, paths: Sequence[str | Path], labelled: bool) -> TrainingTable:
         """The table in memory; see `open`."""
-        tables = [_open_dir(Path(path), labelled) for path in paths]
+        tables = []
+        for path in paths:
+            table = DataDir.open(path).table.select("utt_id", "wav_path", "speaker_id")
+            if not labelled:
+                table = table.with_columns(pl.col("speaker_id").fill_null(UNLABELLED))
+            unnamed = table.filter(pl.col("speaker_id").is_null())
+            if len(unnamed):
+                raise DataDirError(
+                    f"{path}: utterance '{unnamed['utt_id'][0]}' has no speaker ({len(unnamed)} of "
+                    f"{len(table)} have none); training needs utt2spk or spk2utt: run 'farvox check' on it"
+                )
+            if not len(table):
+                raise DataDirError(f"{path}: no utterance in wav.scp")
+            tables.append(table)
         table = pl.concat(tables)
         names = table["speaker_id"].unique().sort()
         numbers = pl.DataFrame({"speaker_id": names, "speaker": np.arange(len(names))})
@@ -138,7 +157,7 @@ class TrainingTable:
         (folder / _SPEAKERS).write_bytes("\n".join(self.speaker_names).encode())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A mapped table travels by its name."""
+        """A mapped table is pickled as the name of its folder."""
         if self.folder is not None:
             return TrainingTable.mapped, (self.folder,)
         values = (self.utt_ids, self.wav_paths, self.speakers_N, self.domains_N, self.speaker_names)
@@ -154,27 +173,6 @@ class TrainingTable:
             digest.update(array.tobytes())
         digest.update("\n".join(self.speaker_names).encode())
         return digest.hexdigest()
-
-
-def _open_dir(path: Path, labelled: bool) -> pl.DataFrame:
-    table = DataDir.open(path).table.select("utt_id", "wav_path", "speaker_id")
-    if not labelled:
-        table = table.with_columns(pl.col("speaker_id").fill_null(UNLABELLED))
-    unnamed = table.filter(pl.col("speaker_id").is_null())
-    if len(unnamed):
-        raise DataDirError(
-            f"{path}: utterance '{unnamed['utt_id'][0]}' has no speaker ({len(unnamed)} of {len(table)} "
-            "have none); training needs utt2spk or spk2utt: run 'farvox check' on it"
-        )
-    if not len(table):
-        raise DataDirError(f"{path}: no utterance in wav.scp")
-    return table
-
-
-Index = npt.NDArray[np.int64]
-
-ORDER_STREAM = 1
-"""Stream of `rng_for` that draws an epoch's order; stream 0 belongs to the examples."""
 
 
 @dataclass(frozen=True)
@@ -221,13 +219,35 @@ class EpochPlan:
 
     def rows(self, epoch: int) -> Index:
         """Row of the training table at every position of ``epoch``; shape [num_positions]."""
-        if epoch not in self._cache:
-            self._cache.clear()
-            self._cache[epoch] = self._draw(rng_for(self.seed, epoch, 0, ORDER_STREAM))
-        return self._cache[epoch]
+        if epoch in self._cache:
+            return self._cache[epoch]
+        rng = rng_for(self.seed, epoch, 0, ORDER_STREAM)
+        if not self.domain_weights:
+            rows = _sequence(rng, self.speakers_N, self.num_positions, self.sampling)
+        else:
+            assert self.domains_N is not None
+            # Domain of every position: the same share in each batch, shuffled within it.
+            pattern = np.repeat(
+                np.arange(len(self.domain_weights)), examples_per_domain(self.domain_weights, self.batch_size)
+            )
+            num_batches = -(-self.num_positions // self.batch_size)
+            slots = rng.permuted(np.tile(pattern, (num_batches, 1)), axis=1).reshape(-1)[: self.num_positions]
+            rows = np.empty(self.num_positions, dtype=np.int64)
+            for domain in range(len(self.domain_weights)):
+                members = np.flatnonzero(self.domains_N == domain)
+                here = np.flatnonzero(slots == domain)
+                if len(here) and not len(members):
+                    raise DataDirError(
+                        f"data dir {domain + 1} of data.train has no utterance, but a domain weight"
+                    )
+                if len(here):
+                    rows[here] = members[_sequence(rng, self.speakers_N[members], len(here), self.sampling)]
+        self._cache.clear()
+        self._cache[epoch] = rows
+        return rows
 
-    def batch(self, epoch: int, step: int, rank: int = 0, world_size: int = 1) -> list[tuple[int, int, int]]:
-        """The (epoch, position, row) triples that ``rank`` reads for one optimiser step.
+    def batch(self, epoch: int, step: int, rank: int = 0, world_size: int = 1) -> list[Draw]:
+        """The draws that ``rank`` reads for one optimiser step.
 
         The ranks' shares are interleaved slices of the same global batch.
         """
@@ -237,28 +257,6 @@ class EpochPlan:
             (epoch, position, int(rows[position]))
             for position in range(first + rank, first + self.batch_size, world_size)
         ]
-
-    def _draw(self, rng: np.random.Generator) -> Index:
-        if not self.domain_weights:
-            return _sequence(rng, self.speakers_N, self.num_positions, self.sampling)
-        assert self.domains_N is not None
-        # Domain of every position: the same share in each batch, shuffled within it.
-        pattern = np.repeat(
-            np.arange(len(self.domain_weights)), examples_per_domain(self.domain_weights, self.batch_size)
-        )
-        num_batches = -(-self.num_positions // self.batch_size)
-        slots = rng.permuted(np.tile(pattern, (num_batches, 1)), axis=1).reshape(-1)[: self.num_positions]
-        rows = np.empty(self.num_positions, dtype=np.int64)
-        for domain in range(len(self.domain_weights)):
-            members = np.flatnonzero(self.domains_N == domain)
-            here = np.flatnonzero(slots == domain)
-            if len(here) and not len(members):
-                raise DataDirError(
-                    f"data dir {domain + 1} of data.train has no utterance, but a domain weight"
-                )
-            if len(here):
-                rows[here] = members[_sequence(rng, self.speakers_N[members], len(here), self.sampling)]
-        return rows
 
 
 def examples_per_domain(domain_weights: Sequence[float], batch_size: int) -> Index:
@@ -286,9 +284,9 @@ def _sequence(rng: np.random.Generator, speakers_N: Index, length: int, sampling
 
 @dataclass(frozen=True)
 class StepBatches:
-    """The batches of one rank from step ``first_step`` of the run on: what a data loader walks through.
+    """The batches of one rank, from step ``first_step`` of ``first_epoch`` on, for a data loader.
 
-    A batch of ``accumulate`` micro-batches is yielded as that many lists of (epoch, position, row).
+    A batch of ``accumulate`` micro-batches is yielded as that many lists.
     """
 
     plan: EpochPlan
@@ -299,7 +297,7 @@ class StepBatches:
     world_size: int = 1
     accumulate: int = 1
 
-    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+    def __iter__(self) -> Iterator[list[Draw]]:
         for epoch in range(self.first_epoch, self.last_epoch):
             start = self.first_step if epoch == self.first_epoch else 0
             for step in range(start, self.plan.steps_per_epoch):

@@ -78,10 +78,13 @@ def train(
     run = _build(options, run_dir, world)
     if not finished and options.init.classifier == "means":
         start_at_means(
-            run.head, run.as_model(), run.table, run.dataset.labels_VS, speeds=options.data.speeds,
-            utterances=options.init.mean_utterances, seed=options.seed, world=world,
+            run.head,
+            run.as_model(),
+            run.dataset,
+            utterances=options.init.mean_utterances,
+            world=world,
             first_class=run.shard.classes.start if run.shard else 0,
-        )  # fmt: skip
+        )
     first_epoch = _restore(run, run_dir, finished) if finished else options.schedule.first_epoch
     total = (options.schedule.epochs - options.schedule.first_epoch) * run.plan.steps_per_epoch
     with (
