@@ -204,6 +204,29 @@ def test_help_and_defaults_of_every_field_are_those_of_the_declaration():
     assert field_docs(Derived)["name"] == "Name."
 
 
+def test_help_names_the_parts_and_the_entries_of_lists():
+    @dataclass(frozen=True, kw_only=True)
+    class Whole(Options):
+        """A list of tables and a part."""
+
+        many: tuple[Other, ...] = ()
+        """Several."""
+        part: Annotated[Table, Part({"inner": Inner, "other": Other, "same": Other})] = field(
+            default_factory=dict
+        )
+        """Named."""
+
+    assert list(described(Whole)) == [
+        ("[[many]]", "", "Several."),
+        ("[[many]] size", "8", "Size. (at least 1)"),
+        ("part", "", "Named."),
+        ("part.name", "", "One of inner (Options inside others), other (Options of another part), "
+         "same (Options of another part)."),
+        ("part.rate", "0.1", "inner: Rate of the step. (at least 0)"),
+        ("part.size", "8", "other, same: Size. (at least 1)"),
+    ]  # fmt: skip
+
+
 def test_the_flags_of_a_command_are_the_fields(capsys):
     def verb(options: Derived = Derived()) -> Derived:
         return options

@@ -286,18 +286,46 @@ def taken_from(cls: type[SomeOptions], other: Options, **changes: Any) -> SomeOp
 
 
 def described(cls: type[Options], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Dotted name, default and help of every field, also of the dataclasses inside; for a help text."""
+    """Dotted name, default and help of every field, also of the dataclasses and parts inside.
+
+    An entry of a list of tables is called ``[[list]] entry``. A field of several parts comes once for each
+    default or help that it has, and its help begins with the names of those parts.
+    """
     docs = field_docs(cls)
     for field in dataclasses.fields(cls):
-        kind, name = kinds(cls)[field.name], prefix + field.name
-        if isinstance(kind.type, type) and issubclass(kind.type, Options):
+        kind, name, doc = kinds(cls)[field.name], prefix + field.name, docs.get(field.name, "")
+        entry = _kind(typing.get_args(kind.type)[0]) if typing.get_origin(kind.type) is tuple else kind
+        if kind.is_table:
             yield from described(kind.type, f"{name}.")
-            continue
-        default = default_of(field)
-        doc = docs.get(field.name, "")
-        choices = [str(each) for each in kind.choices]
-        limits = [] if all(each in doc for each in choices) else [f"one of {', '.join(choices)}"]
-        yield name, "" if default is None else str(_plain(default)), with_limits(doc, limits, kind.bounds)
+        elif entry.is_table:
+            yield f"[[{name}]]", "", doc
+            yield from described(entry.type, f"[[{name}]] ")
+        elif kind.part:
+            yield name, "", doc
+            yield from _described_part(kind.part, name)
+        else:
+            choices = [str(each) for each in kind.choices]
+            limits = [] if all(each in doc for each in choices) else [f"one of {', '.join(choices)}"]
+            default = default_of(field)
+            plain = "" if default in (None, dataclasses.MISSING) else _plain(default)
+            shown = str(plain).lower() if isinstance(plain, bool) else str(plain)
+            yield name, shown, with_limits(doc, limits, kind.bounds)
+
+
+def _described_part(part: Part[Any], name: str) -> Iterator[tuple[str, str, str]]:
+    if not isinstance(part.choices, Mapping):
+        yield from described(part.choices, f"{name}.")
+        return
+    each = [f"{choice} ({summary_of(cls)})" for choice, cls in part.choices.items()]
+    yield f"{name}.{part.key}", part.default, f"One of {', '.join(each)}."
+    parts_with: dict[tuple[str, str, str], list[str]] = {}
+    for choice, cls in part.choices.items():
+        for row in described(cls, f"{name}."):
+            parts_with.setdefault(row, []).append(choice)
+    order = list(dict.fromkeys(field for field, _, _ in parts_with))
+    for row, choices in sorted(parts_with.items(), key=lambda item: order.index(item[0][0])):
+        of = "" if len(choices) == len(part.choices) else f"{', '.join(choices)}: "
+        yield row[0], row[1], of + row[2]
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:

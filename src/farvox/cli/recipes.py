@@ -165,15 +165,17 @@ def _parser(verb: str, description: str) -> argparse.ArgumentParser:
     """The parser of a verb that takes a recipe; its help explains every field of one."""
     fields = []
     for name, default, doc in described(Recipe):
-        if name not in ("adapt", "evaluate", "prepare"):
-            shown = f"{doc} (default: {default})" if default else doc
-            fields.append(
-                f"  --{name}\n{textwrap.fill(shown, 100, initial_indent=' ' * 6, subsequent_indent=' ' * 6)}"
-            )
+        shown = f"{doc} (default: {default})" if default else doc
+        lines = textwrap.wrap(shown, 94, break_on_hyphens=False)
+        fields.append(
+            f"  {name if name.startswith('[[') else f'--{name}'}\n"
+            + textwrap.indent("\n".join(lines), " " * 6)
+        )
     parser = argparse.ArgumentParser(
         prog=f"farvox {verb}",
         description=textwrap.fill(description, 100),
-        epilog="fields of a recipe, each set with --field.name VALUE (TOML values):\n\n" + "\n".join(fields),
+        epilog="fields of a recipe; those with -- can be set on the command line, to a TOML value:\n\n"
+        + "\n".join(fields),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
