@@ -346,8 +346,9 @@ def summary_of(cls: type) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` with the known word nearest to ``word``, or "" where none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    words = {each.casefold(): each for each in known}
+    near = difflib.get_close_matches(word.casefold(), words, n=1)
+    return f"; did you mean '{words[near[0]]}'?" if near else ""
 
 
 def _kind(hint: Any) -> Kind:

@@ -121,7 +121,9 @@ def _dispatch(words: list[str]) -> int:
         print(f"farvox {farvox.__version__}")
         return 0
     if words[0] not in VERBS:
-        print(f"farvox: unknown verb '{words[0]}'{_nearest(words[0])}\n\n{usage()}", file=sys.stderr)
+        from farvox.options import nearest
+
+        print(f"farvox: unknown verb '{words[0]}'{nearest(words[0], VERBS)}\n\n{usage()}", file=sys.stderr)
         return 2
     return _run_verb(words[0], words[1:])
 
@@ -142,10 +144,3 @@ def _drop_stdout() -> None:
     """Leave nothing that Python would try, and fail, to write when it ends."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _nearest(word: str) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(word, VERBS, n=1)
-    return f" (did you mean '{near[0]}'?)" if near else ""

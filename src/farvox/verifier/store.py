@@ -8,7 +8,6 @@ Shape suffixes: N enrolment, K some of them, E embedding dimension.
 
 from __future__ import annotations
 
-import difflib
 import heapq
 import os
 import sqlite3
@@ -22,6 +21,7 @@ import platformdirs
 from numpy.typing import NDArray
 
 from farvox.errors import StoreError
+from farvox.options import nearest
 from farvox.verifier.database import DAMAGED, Database, FileState, explained
 from farvox.verifier.enrolment import (
     Enrolled,
@@ -275,9 +275,7 @@ class SqliteStore:
             return count
         if not rows:
             raise StoreError(f"{self.path}: there is no '{name}' to forget: nobody is enrolled")
-        known = {str(other).casefold(): str(other) for (other,) in rows}
-        near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.5)
-        hint = f"; did you mean '{known[near[0]]}'?" if near else ""
+        hint = nearest(name, [str(other) for (other,) in rows])
         raise StoreError(f"{self.path}: '{name}' is not enrolled{hint}")
 
     def listing(self) -> list[Enrolled]:

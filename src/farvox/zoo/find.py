@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 
 from farvox.errors import ModelError
+from farvox.options import nearest
 from farvox.zoo.card import Card
 from farvox.zoo.embedder import Embedder
 from farvox.zoo.model import CONFIG, WEIGHTS, Model, load_folder, require_torch
@@ -118,9 +118,8 @@ def find_model(spec: str | Path) -> Path:
     if epochs:
         raise ModelError(f"{path} has no epoch {epoch}; it has {', '.join(map(str, sorted(epochs)))}")
     if not path.is_dir():
-        near = difflib.get_close_matches(str(spec), zoo_models(), n=1)
-        hint = f"did you mean '{near[0]}' of the zoo?" if near else f"the zoo has {', '.join(zoo_models())}"
-        raise ModelError(f"no model '{spec}': there is no such folder; {hint}")
+        hint = nearest(str(spec), zoo_models()) or f"; the zoo has {', '.join(zoo_models())}"
+        raise ModelError(f"no model '{spec}': there is no such folder{hint}")
     raise ModelError(
         f"no model in '{path}': neither {CONFIG} (a model folder) "
         f"nor a complete checkpoints/epoch_NNN (a run dir) is in it"
