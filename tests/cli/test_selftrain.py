@@ -169,7 +169,8 @@ def test_rounds_go_on_from_the_last_model_or_from_the_first(recipe, tmp_path, fi
 def test_another_recipe_is_refused_in_a_run_dir_that_was_begun(recipe, capsys):
     assert farvox("selftrain", recipe(), "--selftrain.rounds", 1) == 0
     assert farvox("selftrain", recipe(), "--selftrain.clusters", "4:5") == 1
-    assert "was begun with another recipe (selftrain differ)" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "was begun with another recipe" in err and "selftrain.clusters: '3:9' there, '4:5' now" in err
 
 
 @pytest.mark.parametrize(

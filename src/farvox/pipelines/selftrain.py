@@ -7,7 +7,6 @@ A run dir holds ``round-0`` (the first model, evaluated) and ``round-1``, ``roun
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,11 @@ import polars as pl
 
 from farvox.atomic import write_json, write_text
 from farvox.clustering import ClusterOptions
+from farvox.clustering.cluster import true_labels
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir, read_table
 from farvox.errors import DataDirError, RecipeError
-from farvox.options import from_table, taken_from, to_table
+from farvox.options import taken_from, to_table
 from farvox.pipelines.cluster import label
 from farvox.pipelines.contradictions import refuse_contradictions
 from farvox.pipelines.extract import extract
@@ -29,14 +29,13 @@ from farvox.pipelines.run import Plan, RunVerb, System, extract_for, prepare, sc
 from farvox.pipelines.train import train
 from farvox.progress import Note, silent
 from farvox.report.text import cluster_lines
+from farvox.training.options import refuse_changes
 
 FREE = (
-    "title", "notes", "run_dir", "device", "threads", "paths", "prepare", "evaluate", "adapt", "log",
-    "validate",
+    "title", "notes", "run_dir", "device", "threads", "paths.", "prepare", "evaluate", "adapt", "log.",
+    "validate.", "optim.channels_last", "selftrain.rounds", "selftrain.stable", "selftrain.truth",
 )  # fmt: skip
-"""Tables of the recipe that may change when a run is continued."""
-FREE_HERE = ("rounds", "stable", "truth")
-"""Fields of ``[selftrain]`` that may."""
+"""Fields of the recipe that may change when a run is continued."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +145,19 @@ def selftrain(
     refuse_contradictions(recipe, selftrains=True)
     here = recipe.selftrain
     run, plan = Selftraining(recipe, Path(root)), Plan(recipe, Path(root))
-    _claim(run)
+    saved = run.root / "recipe.toml"
+    if saved.exists():
+        refuse_changes(saved, recipe, Recipe, FREE)
+    write_text(saved, recipe_to_toml(recipe))
     prepare(plan, note, run_verb)
-    _refuse_what_shows_late(run)
+    unlabelled = DataDir.open(run.unlabelled)
+    if max(here.numbers) > len(unlabelled):
+        raise RecipeError(
+            f"selftrain.clusters = '{here.clusters}': {here.data} has {len(unlabelled):,} utterances"
+        )
+    if here.truth:
+        true_labels(here.truth, unlabelled.utt_ids.to_list())
+
     _evaluate_round(run, plan, 0, note, progress)
     last = 0
     for number in range(1, here.rounds + 1):
@@ -158,7 +167,7 @@ def selftrain(
             from farvox.zoo import open_embedder
 
             embedder = open_embedder(run.model_before(number), recipe.device)
-            extract(embedder, DataDir.open(run.unlabelled), out=this.embeddings, note=progress)
+            extract(embedder, unlabelled, out=this.embeddings, note=progress)
             this.mark_done("extract")
         if not this.is_finished("cluster", note):
             _cluster_round(run, number, note, progress)
@@ -249,15 +258,7 @@ def labels_of(folder: Path, utt_ids: Sequence[str]) -> pl.Series:
 
 def table_of_rounds(facts: Sequence[dict[str, Any]], trial_lists: Sequence[str]) -> list[list[str]]:
     """One row a round, as text: clusters, kept, agreement with the round before, truth, EER of each list."""
-    head = [
-        "round",
-        "clusters",
-        "kept",
-        "NMI to last",
-        "NMI",
-        "purity",
-        *(f"EER {name}" for name in trial_lists),
-    ]
+    head = ["round", "clusters", "kept", "NMI to last", "NMI", "purity"]
     rows = []
     for number, each in enumerate(facts):
         truth = each.get("truth") or {}
@@ -273,48 +274,8 @@ def table_of_rounds(facts: Sequence[dict[str, Any]], trial_lists: Sequence[str])
                 *(_shown(eers.get(name), ".2%") for name in trial_lists),
             ]
         )
-    return [head, *rows]
+    return [[*head, *(f"EER {name}" for name in trial_lists)], *rows]
 
 
 def _shown(value: Any, form: str) -> str:
     return "-" if value is None else format(value, form)
-
-
-def _refuse_what_shows_late(run: Selftraining) -> None:
-    """Refuse now what the first clustering would, hours from now."""
-    from farvox.clustering.cluster import true_labels
-
-    here = run.recipe.selftrain
-    numbers = here.numbers
-    unlabelled = DataDir.open(run.unlabelled)
-    if max(numbers) > len(unlabelled):
-        raise RecipeError(
-            f"selftrain.clusters = '{here.clusters}': {here.data} has {len(unlabelled):,} utterances"
-        )
-    if here.truth:
-        true_labels(here.truth, unlabelled.utt_ids.to_list())
-
-
-def _claim(run: Selftraining) -> None:
-    """Write ``recipe.toml``, or refuse to go on with another recipe than the one that is there."""
-    saved = run.root / "recipe.toml"
-    now = _fixed(to_table(run.recipe))
-    if saved.exists():
-        before = _fixed(to_table(from_table(Recipe, tomllib.loads(saved.read_text("utf-8")), str(saved))))
-        changed = [key for key in now if now[key] != before[key]]
-        if changed:
-            raise RecipeError(
-                f"{run.root} was begun with another recipe ({', '.join(changed)} differ): "
-                "choose another --run-dir, or undo the change"
-            )
-    write_text(saved, recipe_to_toml(run.recipe))
-
-
-def _fixed(table: dict[str, Any]) -> dict[str, Any]:
-    """The parts of a recipe that decide the results of the rounds."""
-    here = {key: value for key, value in table["selftrain"].items() if key not in FREE_HERE}
-    optim = {key: value for key, value in table["optim"].items() if key != "channels_last"}
-    return {key: value for key, value in table.items() if key not in FREE} | {
-        "selftrain": here,
-        "optim": optim,
-    }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,9 +20,9 @@ from torch import Tensor
 
 from farvox.atomic import atomic_dir, write_json, write_text
 from farvox.errors import CheckpointError, RecipeError
-from farvox.options import Table, from_table, kinds, to_table
+from farvox.options import to_table
 from farvox.training.distributed import World
-from farvox.training.options import TrainOptions
+from farvox.training.options import TrainOptions, refuse_changes
 from farvox.zoo import write_weights
 
 EPOCH_FOLDER = re.compile(r"epoch_(\d+)$")
@@ -150,8 +149,8 @@ FREE = (
 """Options that may change when a run is continued: its length, and those that leave the weights alone."""
 
 
-def claim_run_dir(options: TrainOptions, run_dir: Path, world: World, *, resume: bool) -> list[int]:
-    """Make the run dir ours; returns the epochs already finished there.
+def begin_run_dir(options: TrainOptions, run_dir: Path, world: World, *, resume: bool) -> list[int]:
+    """Begin a run dir, or make sure that it can be gone on with; returns the epochs already finished there.
 
     Args:
         options: of the training; a new run dir gets them as ``recipe.toml``, with all else that a recipe has.
@@ -167,27 +166,8 @@ def claim_run_dir(options: TrainOptions, run_dir: Path, world: World, *, resume:
     if finished and not resume:
         raise RecipeError(f"{run_dir} already holds {len(finished)} checkpoint(s): choose another --run-dir")
     if finished and saved.exists():
-        known = kinds(TrainOptions)
-        table = {key: value for key, value in tomllib.loads(saved.read_text("utf-8")).items() if key in known}
-        before, now = _flat(to_table(from_table(TrainOptions, table, str(saved)))), _flat(to_table(options))
-        changed = [
-            f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now"
-            for key in sorted(before.keys() | now.keys())
-            if key.split(".")[0] in known and before.get(key) != now.get(key) and not key.startswith(FREE)
-        ]
-        if changed:
-            raise RecipeError(
-                f"{run_dir} was begun with another recipe; choose another --run-dir or undo this:\n"
-                + "\n".join(changed)
-            )
+        refuse_changes(saved, options, TrainOptions, FREE)
     elif world.is_main:
         write_text(saved, tomli_w.dumps(to_table(options)))
     world.barrier()
     return finished
-
-
-def _flat(table: Table, prefix: str = "") -> Table:
-    flat: Table = {}
-    for key, value in table.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from farvox.augment import AugmentOptions
+from farvox.errors import RecipeError
 from farvox.features.frontend import FrontEndConfig
 from farvox.features.specaugment import SpecAugmentOptions
 from farvox.models.options import HEAD, MODEL
-from farvox.options import Above, AtLeast, AtMost, Below, Options, Part, Table
+from farvox.options import (
+    Above,
+    AtLeast,
+    AtMost,
+    Below,
+    Options,
+    Part,
+    Table,
+    from_table,
+    kinds,
+    to_table,
+)
 
 EVERYTHING = "network"
 """The name of the whole network among the parts that are not trained, so that only the classifier is."""
@@ -198,3 +211,41 @@ class TrainOptions(Options):
     """The trial list that is scored after each epoch."""
     log: LogOptions = LogOptions()
     """Figures and checkpoints that are left behind."""
+
+
+def refuse_changes(
+    saved: Path, options: TrainOptions, fixed: type[TrainOptions], free: tuple[str, ...]
+) -> None:
+    """Refuse to go on with a run dir that was begun with other options.
+
+    Args:
+        saved: its ``recipe.toml``.
+        options: of now.
+        fixed: class whose fields must not change.
+        free: fields that may nevertheless; a table's name with a dot stands for all its fields.
+
+    Raises:
+        RecipeError: names the fields that differ, with their values before and now.
+    """
+
+    def flat(table: Table, prefix: str = "") -> Table:
+        found: Table = {}
+        for key, value in table.items():
+            if prefix or key in kinds(fixed):
+                name = f"{prefix}{key}"
+                found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        return found
+
+    table = {k: v for k, v in tomllib.loads(saved.read_text("utf-8")).items() if k in kinds(fixed)}
+    before, now = flat(to_table(from_table(fixed, table, str(saved)))), flat(to_table(options))
+    changed = [
+        f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+        and not any(key == each or (each.endswith(".") and key.startswith(each)) for each in free)
+    ]
+    if changed:
+        raise RecipeError(
+            f"{saved.parent} was begun with another recipe; choose another --run-dir or undo this:\n"
+            + "\n".join(changed)
+        )

@@ -29,7 +29,7 @@ from farvox.models.options import HEAD
 from farvox.models.registry import build_head, build_model
 from farvox.progress import Note, silent
 from farvox.training import checkpoint
-from farvox.training.checkpoint import TrainingState, claim_run_dir
+from farvox.training.checkpoint import TrainingState, begin_run_dir
 from farvox.training.distributed import World, synchronise_batchnorm
 from farvox.training.loader import Batch, ChunkDataset, load_batches
 from farvox.training.log import RunLog
@@ -65,7 +65,7 @@ def train(
         RecipeError: the run dir was begun with other options.
         NonFiniteLossError: the gradient became NaN or infinite.
     """
-    finished = claim_run_dir(options, run_dir, world, resume=resume)
+    finished = begin_run_dir(options, run_dir, world, resume=resume)
     if finished and finished[-1] + 1 >= options.schedule.epochs:
         if world.is_main:
             note(f"{run_dir} has all epochs already, up to {finished[-1]}")
