@@ -31,6 +31,7 @@ from _bench import Bench, at_least
 from loader import make_dir, walk
 
 from farvox.audio.files import read_audio
+from farvox.datadir import PackOptions
 from farvox.datadir.kaldi import DataDir, write_data_dir
 from farvox.datadir.pack import pack
 from farvox.training.loader import ChunkDataset, load_batches
@@ -92,7 +93,7 @@ def main() -> None:
         root, rng = Path(name), np.random.default_rng(0)
         source = DataDir.open(make_dir(root / "files", [noise(rng) for _ in range(count)]))
         packed = {
-            codec: pack(source.path, root / codec, note=print, codec=codec, shard_bytes=10**8)
+            codec: pack(source.path, root / codec, PackOptions(codec=codec, shard_size=100))
             for codec in ("wav", "flac")
         }
         compare_chunks(bench, source, packed["wav"], "16-bit wav", 2000, at_least(20_000))
@@ -132,7 +133,7 @@ def compare_packing(bench: Bench, source: DataDir, root: Path) -> None:
         made = iter(range(1000))
 
         def ours(codec: str = codec, made: Iterator[int] = made) -> None:
-            pack(source.path, root / f"{codec}-{next(made)}", note=print, codec=codec, shard_bytes=10**8)
+            pack(source.path, root / f"{codec}-{next(made)}", PackOptions(codec=codec, shard_size=100))
 
         def reference(codec: str = codec) -> None:
             with tarfile.open(root / "reference.tar", "w") as archive:
@@ -179,7 +180,7 @@ def compare_store(bench: Bench, source: DataDir, root: Path, samples: int, clock
 
     store = fsspec.filesystem("s3")
     store.mkdir("bench")
-    far = pack(source.path, root / "far", note=print, at="s3://bench/packed", shard_bytes=10**8)
+    far = pack(source.path, root / "far", PackOptions(at="s3://bench/packed", shard_size=100))
     objects = source.wav_paths.to_list()[: samples // 4]
     urls = [f"bench/files/{number:05}.wav" for number in range(len(objects))]
     store.put(objects, urls)

@@ -158,6 +158,7 @@ def test_babble_of_a_small_bank_has_no_talker_twice(made_dirs):
 def test_a_packed_data_dir_gives_the_same_crops_and_is_banked_only_where_that_is_quicker(
     tmp_path, codec, rate, banked
 ):
+    from farvox.datadir import PackOptions
     from farvox.datadir.pack import pack
 
     noise = 0.2 * np.random.default_rng(0).standard_normal((3, 9000))
@@ -165,7 +166,7 @@ def test_a_packed_data_dir_gives_the_same_crops_and_is_banked_only_where_that_is
         write_audio(tmp_path / f"{number}.wav", wav_T)
     rows = [Utterance(str(number), str(tmp_path / f"{number}.wav")) for number in range(3)]
     folder = write_data_dir(tmp_path / "noise", rows).path
-    packed = pack(folder, tmp_path / "packed", note=print, codec=codec, jobs=1).path
+    packed = pack(folder, tmp_path / "packed", PackOptions(codec=codec, jobs=1)).path
     bank = NoiseSet.open([packed], sample_rate=rate)
     assert (bank.packed is not None) == banked
     for position in range(9):

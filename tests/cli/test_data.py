@@ -3,11 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from farvox.audio.files import write_audio
 from farvox.cli import data
 from farvox.cli.main import main
 from farvox.corpora.registry import PREPARERS
+from farvox.datadir.conditions import read_conditions
+from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 
 
@@ -200,3 +203,157 @@ def test_check_with_audio_finds_what_cannot_be_decoded(
 
 def test_pack_refuses_sizes_that_mean_nothing(train: Path, tmp_path: Path) -> None:
     assert main(["pack", str(train), str(tmp_path / "packed"), "--shard-size", "0"]) == 2
+
+
+def test_responses_are_made_and_speech_is_copied_through_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_audio(tmp_path / "a.wav", 0.1 * np.random.default_rng(0).standard_normal(8000))
+    write_data_dir(tmp_path / "near", [Utterance("A-1", str(tmp_path / "a.wav"), "A", 8000)])
+    bank, far = str(tmp_path / "bank"), str(tmp_path / "far")
+    options = ["--rooms", "1", "--per-room", "2", "--t60", "0.25", "0.3", "--jobs", "1"]
+    assert main(["rirs", bank, *options]) == 0
+    assert (
+        main(["simulate", str(tmp_path / "near"), far, "--rirs", bank, "--copies", "2", "--jobs", "1"]) == 0
+    )
+    assert capsys.readouterr().out.endswith(f"{far}: 2 utterances\n")
+    assert read_conditions(far)["utt_id"].to_list() == ["A-1_1_00", "A-1_2_00"]
+    assert main(["check", far]) == 0
+
+
+def test_a_wrong_range_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rirs", str(tmp_path / "rirs"), "--distance", "1", "40"]) == 2
+    assert "distance = 40.0; it must be at most 5" in capsys.readouterr().err
+    assert main(["simulate", str(tmp_path), str(tmp_path / "far"), "--snr", "20", "5"]) == 2
+    assert "snr goes from the least to the greatest, not 20.0 to 5.0" in capsys.readouterr().err
+
+
+@pytest.fixture
+def spoken(tmp_path: Path) -> Path:
+    """Data dirs of two speakers: ``near``, an utterance each, and ``far``, one with a pause in noise."""
+    rng = np.random.default_rng(0)
+    t = np.arange(24000) / 16000
+    for part in ("near", "far"):
+        utterances = []
+        for speaker, pitch in (("A", 120), ("B", 210)):
+            buzz_T = 0.05 * sum(np.sin(2 * np.pi * pitch * k * t + rng.uniform(0, 6)) for k in range(1, 9))
+            gain = 0.01 if part == "far" else 1e-4
+            wav_T = np.where(t < 0.7, buzz_T, 0) + gain * rng.standard_normal(len(t))
+            path = tmp_path / f"{speaker}-{part}.wav"
+            write_audio(path, wav_T.astype(np.float32))
+            utterances.append(Utterance(f"{speaker}-{part}", str(path), speaker, len(t)))
+        write_data_dir(tmp_path / part, utterances)
+    return tmp_path
+
+
+def test_an_enrolment_and_its_copies_in_the_background_of_the_test_are_one_side(
+    spoken: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The enrolment augmentation of the HI-MIA paper, composed of verbs, and the same by hand."""
+
+    def farvox(*words: object) -> None:
+        assert main([str(word) for word in words]) == 0
+
+    near, far, noise, copies = (spoken / name for name in ("near", "far", "noise", "copies"))
+    farvox("noises", far, noise, "--jobs", 1)
+    assert "background of 2 of 2 recordings\nspeech over noise: half of them" in capsys.readouterr().out
+    farvox("rirs", spoken / "rirs", "--rooms", 1, "--per-room", 2, "--t60", 0.25, 0.3, "--jobs", 1)
+    farvox("simulate", near, copies, "--rirs", spoken / "rirs", "--noise", noise, "--copies", 2, "--jobs", 1)
+    assert set(read_conditions(copies)["noise"]) <= {"A-far", "B-far"}
+    cpu = ("--device", "cpu", "--threads", 1)
+    for name in ("near", "far", "copies"):
+        farvox("extract", model_folder, spoken / name, spoken / f"{name}-emb", *cpu)
+    pairs = [(enrol, test) for enrol in "AB" for test in "AB"]
+    (spoken / "trials").write_text("".join(f"{e}-near.wav {t}-far.wav\n" for e, t in pairs))
+    embeddings = [spoken / f"{name}-emb" for name in ("near", "far", "copies")]
+    enrolled = ("--enrol-map", copies / "enrol_map")
+    farvox("score", spoken / "trials", *embeddings, *enrolled, "--out", spoken / "scores")
+    unit_of = {}
+    for emb in map(EmbeddingSet.load, embeddings):
+        unit_NE = emb.embeddings / np.linalg.norm(emb.embeddings, axis=1, keepdims=True)
+        unit_of |= dict(zip(emb.utt_ids, unit_NE.astype(np.float64), strict=True))
+    assert len(unit_of) == 8
+    for line, (enrol, test) in zip((spoken / "scores").read_text().splitlines(), pairs, strict=True):
+        names = [f"{enrol}-near", f"{enrol}-near_1_00", f"{enrol}-near_2_00"]
+        mean_E = sum(unit_of[name] for name in names) / 3
+        by_hand = float(mean_E @ unit_of[f"{test}-far"] / np.linalg.norm(mean_E))
+        assert float(line.split()[2]) == pytest.approx(by_hand, abs=1e-6)
+
+
+GROUP = r"SV\d+_[256]_(?P<channel>\d+)_.*"
+
+
+@pytest.fixture
+def one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def himia(tmp_path, one_thread):
+    rng, rows = np.random.default_rng(0), []
+    for name in ("SV0333_2_{:02}_N0124", "SV0299_2_{:02}_N0001"):
+        wav = 0.1 * rng.standard_normal(5000)
+        for channel in range(4):
+            path = tmp_path / f"{name.format(channel)}.wav"
+            soundfile.write(path, np.roll(wav, 2 * channel), 16000)
+            rows.append(Utterance(path.stem, str(path), path.stem[:6], 5000))
+    path = tmp_path / "SV0299_7_01_S0096.wav"
+    soundfile.write(path, wav, 16000)
+    rows.append(Utterance(path.stem, str(path), "SV0299", 5000))
+    write_data_dir(tmp_path / "data", rows)
+    (tmp_path / "trials_mic").write_text(
+        "SV0299_7_01_S0096.wav SV0333_2_{}_N0124.wav nontarget\n"
+        "SV0299_7_01_S0096.wav SV0299_2_{}_N0001.wav target\n"
+    )
+    return tmp_path
+
+
+def test_takes_are_enhanced_and_the_trial_list_fits_with_and_without_renaming(himia, capsys, sides_of_trials):
+    from farvox.score.trials import read_trials
+
+    words = ["--beamform", "mvdr", "--group", GROUP, "--trials", str(himia / "trials_mic"), "--jobs", "1"]
+    assert main(["enhance", str(himia / "data"), str(himia / "out"), *words]) == 0
+    printed = capsys.readouterr()
+    assert "2 takes of 4 utterances each; 1 utterances are of none" in printed.err
+    assert f"{himia / 'out'}: 3 utterances of 2 speakers" in printed.out
+    out = DataDir.open(himia / "out")
+    assert (himia / "out/trials_mic").read_text() == (
+        "0 SV0299_7_01_S0096 SV0333_2_00_N0124\n1 SV0299_7_01_S0096 SV0299_2_00_N0001\n"
+    )
+    before, after = (
+        sides_of_trials(read_trials(path).resolve(out.utt_ids))
+        for path in (himia / "trials_mic", himia / "out/trials_mic")
+    )
+    assert before == after
+
+
+def test_a_missing_channel_is_an_error_unless_it_is_allowed(himia, capsys):
+    scp = himia / "data/wav.scp"
+    scp.write_text(
+        "".join(line for line in scp.read_text().splitlines(True) if not line.startswith("SV0333_2_02"))
+    )
+    words = [
+        "enhance",
+        str(himia / "data"),
+        str(himia / "out"),
+        "--beamform",
+        "delay-and-sum",
+        "--group",
+        GROUP,
+    ]
+    assert main([*words, "--jobs", "1"]) == 1
+    assert "'SV0333_2_00_N0124' has no channel 02" in capsys.readouterr().err
+    assert not (himia / "out").exists()
+    words += ["--jobs", "1", "--trials", str(himia / "trials_mic"), "--allow-missing-channels"]
+    assert main(words) == 0
+    assert "SV0333_2_00_N0124" in (himia / "out/trials_mic").read_text()
+
+
+def test_nothing_to_do_and_two_ways_to_group_are_wrong_usage(himia, capsys):
+    words = ["enhance", str(himia / "data"), str(himia / "out")]
+    assert main(words) == 2
+    assert "choose a --beamform, or --wpe" in capsys.readouterr().err
+    assert main([*words, "--beamform", "mvdr", "--group", GROUP, "--by", "room"]) == 2
+    assert "give one of them" in capsys.readouterr().err
+    assert main([*words, "--beamform", "mvdr"]) == 1
+    assert "no file has several channels" in capsys.readouterr().err

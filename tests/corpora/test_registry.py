@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from farvox.corpora.registry import PREPARERS, prepare
-from farvox.errors import CorpusError
+from farvox.corpora.registry import PREPARERS, PrepareOptions, prepare
+from farvox.errors import CorpusError, UsageError
 
 
 def test_every_corpus_of_the_issue_is_listed():
@@ -33,9 +33,8 @@ def test_listing_the_corpora_imports_none_of_them():
 
 def test_a_corpus_is_prepared_by_name(tmp_path, record, notes):
     record(tmp_path / "mine/alice/a.wav")
-    (made,) = prepare(
-        "folder", str(tmp_path / "mine"), str(tmp_path / "out"), note=notes.append, jobs=1, trials=None
-    )
+    options = PrepareOptions(jobs=1, trials=None)
+    (made,) = prepare("folder", str(tmp_path / "mine"), str(tmp_path / "out"), options, note=notes.append)
     assert made.utt_ids.to_list() == ["alice-a"]
 
 
@@ -46,9 +45,9 @@ def test_an_unknown_corpus_is_refused_with_the_nearest_name(tmp_path, notes):
 
 def test_an_option_that_the_corpus_does_not_take_is_refused(tmp_path, notes):
     with pytest.raises(CorpusError, match="--convert means nothing to the corpus himia; it takes --jobs"):
-        prepare("himia", tmp_path, tmp_path / "out", note=notes.append, convert="flac")
+        prepare("himia", tmp_path, tmp_path / "out", PrepareOptions(convert="flac"), note=notes.append)
 
 
-def test_no_jobs_at_all_are_refused(tmp_path, notes):
-    with pytest.raises(CorpusError, match="--jobs 0: at least 1"):
-        prepare("himia", tmp_path, tmp_path / "out", note=notes.append, jobs=0)
+def test_no_jobs_at_all_are_refused():
+    with pytest.raises(UsageError, match="jobs = 0; it must be at least 1"):
+        PrepareOptions(jobs=0)

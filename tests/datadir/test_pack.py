@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from farvox.audio.files import read_audio, read_channels, write_audio
 from farvox.audio.remote import put_file
 from farvox.audio.shards import PackedFile
-from farvox.datadir import derive
+from farvox.datadir import PackOptions, derive
 from farvox.datadir.check import check_audio, check_data_dir
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.datadir.pack import pack
@@ -55,7 +55,7 @@ def source(tmp_path_factory):
 def packed(request, source, tmp_path_factory):
     """The same in shards of a few utterances."""
     out = tmp_path_factory.mktemp("packed") / request.param
-    return pack(source.path, out, note=print, codec=request.param, shard_bytes=60_000, jobs=1)
+    return pack(source.path, out, PackOptions(codec=request.param, shard_size=0.06, jobs=1))
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -110,7 +110,7 @@ def test_derived_data_dirs_read_the_same_shards(source, packed, tmp_path):
     part = derive.subset(packed.path, tmp_path / "part", per_speaker=1)
     whole = derive.combine(tmp_path / "whole", [part.path, packed.path])
     assert whole.table.equals(packed.table)
-    again = pack(part.path, tmp_path / "again", note=print, jobs=1)
+    again = pack(part.path, tmp_path / "again", PackOptions(jobs=1))
     for utt_id, path in zip(again.utt_ids, again.wav_paths, strict=True):
         before = source.wav_paths[source.utt_ids.to_list().index(utt_id)]
         np.testing.assert_array_equal(read_channels(path), read_channels(before))
@@ -119,13 +119,13 @@ def test_derived_data_dirs_read_the_same_shards(source, packed, tmp_path):
 def test_what_is_packed_is_not_packed_again_whatever_the_number_of_processes(source, packed):
     codec = packed.path.name
     before, files = shards(packed.path), tree(packed.path)
-    pack(source.path, packed.path, note=print, codec=codec, shard_bytes=60_000, jobs=2)
+    pack(source.path, packed.path, PackOptions(codec=codec, shard_size=0.06, jobs=2))
     assert shards(packed.path) == before and tree(packed.path) == files
 
 
 def test_processes_make_the_same_shards_as_one(source, packed, tmp_path):
     codec = packed.path.name
-    pack(source.path, tmp_path / "two", note=print, codec=codec, shard_bytes=60_000, jobs=2)
+    pack(source.path, tmp_path / "two", PackOptions(codec=codec, shard_size=0.06, jobs=2))
     before = {name: content for name, content in tree(packed.path).items() if name != "wav.scp"}
     assert {name: content for name, content in tree(tmp_path / "two").items() if name != "wav.scp"} == before
 
@@ -143,7 +143,7 @@ def own(tmp_path):
 
 
 def packed_own(own, **options):
-    return pack(own.path, own.path.with_name("packed"), note=print, shard_bytes=16_000, jobs=1, **options)
+    return pack(own.path, own.path.with_name("packed"), PackOptions(shard_size=0.016, jobs=1, **options))
 
 
 def test_a_file_that_changed_is_packed_again_and_nothing_else(own):
@@ -179,7 +179,7 @@ def test_a_bad_recording_is_named_and_nothing_is_lost(own, tmp_path):
     kept = shards(out)
 
     notes: list[str] = []
-    made = pack(own.path, out, note=notes.append, shard_bytes=16_000, jobs=1, skip_bad=True)
+    made = pack(own.path, out, PackOptions(shard_size=0.016, jobs=1, skip_bad=True), note=notes.append)
     assert len(made) == 14 and kept.items() < shards(out).items()
     assert (out / "utt2spk").read_text().count("\n") == 14
     assert any("2 of 16 utterances cannot be packed and were left out" in note for note in notes)
@@ -200,7 +200,7 @@ def test_recordings_that_are_not_16_bit_are_rounded_to_the_nearest_and_counted(t
     utterances = [Utterance(name, str(tmp_path / f"{name}.wav")) for name in ("deep", "float")]
     source = write_data_dir(tmp_path / "data", utterances)
     notes: list[str] = []
-    packed = pack(source.path, tmp_path / "packed", note=notes.append, jobs=1)
+    packed = pack(source.path, tmp_path / "packed", PackOptions(jobs=1), note=notes.append)
     assert np.abs(wav_T).max() > 1
     assert notes[-1] == (
         "2 of 2 utterances are not 16-bit and were rounded; "
@@ -211,15 +211,15 @@ def test_recordings_that_are_not_16_bit_are_rounded_to_the_nearest_and_counted(t
         read_audio(packed.wav_paths[1]), np.clip(wav_T, -1, 32767 / 32768), atol=0.5001 / 32768
     )
     with pytest.raises(AudioError, match=r"'deep': .* is not 16-bit; without --exact it is rounded"):
-        pack(source.path, tmp_path / "packed", note=print, exact=True, jobs=1)
+        pack(source.path, tmp_path / "packed", PackOptions(exact=True, jobs=1))
 
 
 def test_flac_takes_eight_channels_and_says_so(tmp_path):
     soundfile.write(tmp_path / "nine.wav", np.zeros((100, 9)), 16000, subtype="PCM_16")
     write_data_dir(tmp_path / "data", [Utterance("nine", str(tmp_path / "nine.wav"))])
     with pytest.raises(AudioError, match=r"nine\.wav: flac holds 8 channels at most, not 9; use wav"):
-        pack(tmp_path / "data", tmp_path / "packed", note=print, codec="flac", jobs=1)
-    assert len(pack(tmp_path / "data", tmp_path / "packed", note=print, jobs=1)) == 1
+        pack(tmp_path / "data", tmp_path / "packed", PackOptions(codec="flac", jobs=1))
+    assert len(pack(tmp_path / "data", tmp_path / "packed", PackOptions(jobs=1))) == 1
 
 
 def test_a_flipped_bit_is_found_and_the_utterance_named(own):
@@ -255,8 +255,8 @@ def test_a_packing_that_is_killed_goes_on_and_ends_the_same(own, tmp_path):
     """Killed outright as soon as a shard is there, again and again."""
     whole = tmp_path / "whole"
     script = (
-        "from farvox.datadir.pack import pack; import sys; "
-        "pack(sys.argv[1], sys.argv[2], note=print, shard_bytes=8_000, jobs=1)"
+        "from farvox.datadir import PackOptions; from farvox.datadir.pack import pack; import sys; "
+        "pack(sys.argv[1], sys.argv[2], PackOptions(shard_size=0.008, jobs=1))"
     )
     command = [sys.executable, "-c", script, str(own.path), str(tmp_path / "killed")]
     (tmp_path / "killed/shards").mkdir(parents=True)
@@ -272,7 +272,7 @@ def test_a_packing_that_is_killed_goes_on_and_ends_the_same(own, tmp_path):
     (tmp_path / "killed/shards/.tmp-0-half.tar").write_bytes(b"half")
     before = shards(tmp_path / "killed")
     subprocess.run(command, check=True)
-    pack(own.path, whole, note=print, shard_bytes=8_000, jobs=1)
+    pack(own.path, whole, PackOptions(shard_size=0.008, jobs=1))
     found, expected = tree(tmp_path / "killed"), tree(whole)
     found["wav.scp"] = found["wav.scp"].replace(b"/killed/", b"/whole/")
     assert found == expected
@@ -282,13 +282,13 @@ def test_a_packing_that_is_killed_goes_on_and_ends_the_same(own, tmp_path):
 
 def test_other_folders_are_left_alone(own, tmp_path):
     with pytest.raises(DataDirError, match="is the data dir itself"):
-        pack(own.path, own.path, note=print)
+        pack(own.path, own.path)
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers/thesis.tex").write_text("dear")
     with pytest.raises(FarvoxError, match="holds other things"):
-        pack(own.path, tmp_path / "papers", note=print)
+        pack(own.path, tmp_path / "papers")
     with pytest.raises(DataDirError, match="no such data dir"):
-        pack(tmp_path / "nowhere", tmp_path / "packed", note=print)
+        pack(tmp_path / "nowhere", tmp_path / "packed")
 
 
 def test_shards_are_moved_to_an_object_store_and_not_moved_again(own, tmp_path, bucket, monkeypatch):

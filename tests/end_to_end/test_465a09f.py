@@ -11,6 +11,7 @@ import soundfile
 from farvox.audio.files import read_audio
 from farvox.audio.mapped import MappedAudio
 from farvox.cli.main import main
+from farvox.datadir import PackOptions
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir
 from farvox.datadir.pack import pack
@@ -155,7 +156,7 @@ def test_takes_that_were_begun_are_finished(old, expected):
 
 def test_shards_that_were_begun_are_finished(old, expected):
     before = stamps(old / "packed/shards")
-    pack("data/short", "packed", note=print, shard_bytes=14_000, jobs=1)
+    pack("data/short", "packed", PackOptions(shard_size=0.014, jobs=1))
     after = stamps(old / "packed/shards")
     assert {path for path, stamp in before.items() if after[path] != stamp} <= {old / "packed/shards/.lock"}
     assert (old / "packed/wav.scp").read_text() == expected["packed"]

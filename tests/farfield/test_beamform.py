@@ -4,12 +4,9 @@ from scipy.signal import fftconvolve
 
 from farvox.audio.files import read_audio
 from farvox.errors import AudioError
-from farvox.farfield.arrays import circular_array
-from farvox.farfield.beamform import delay_and_sum, energy_masks, estimate_delays, mvdr
-from farvox.farfield.rooms import Room, simulate_rirs
+from farvox.farfield.beamform import delay_and_sum, energy_masks, estimate_delays, istft, mvdr, stft
+from farvox.farfield.rooms import Room, circular_array, simulate_rirs
 from farvox.synthetic.voice import draw_sentence, draw_voice, synthesise
-
-pytest.importorskip("pyroomacoustics", reason="needs the extra sim")
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +25,7 @@ def delayed(wav, delays):
 
 
 def in_room(wav, source, microphones, t60):
+    pytest.importorskip("pyroomacoustics", reason="needs the extra sim")
     rirs = simulate_rirs(Room((6.5, 4.5, 2.8), t60), source, microphones)
     return np.stack([fftconvolve(wav, rir) for rir in rirs])
 
@@ -132,3 +130,12 @@ def test_one_channel_and_silence_are_refused(speech):
         estimate_delays(speech[None])
     with pytest.raises(AudioError, match="nothing to beamform"):
         mvdr(np.stack([speech, np.zeros_like(speech)]))
+
+
+@pytest.mark.parametrize(("size", "hop"), [(1024, 256), (512, 128), (64, 32)])
+@pytest.mark.parametrize("num_samples", [1, 511, 5001])
+def test_the_inverse_gives_the_signal_back(size, hop, num_samples):
+    wav = np.random.default_rng(0).standard_normal((2, num_samples))
+    spectra = stft(wav, size, hop)
+    assert spectra.shape[0] == 2 and spectra.shape[2] == size // 2 + 1
+    np.testing.assert_allclose(istft(spectra, num_samples, size, hop), wav, atol=1e-12)

@@ -5,9 +5,8 @@ import pytest
 from scipy.signal import fftconvolve
 
 from farvox.errors import AudioError, MissingExtraError
-from farvox.farfield.arrays import circular_array
 from farvox.farfield.dereverb import dereverberate
-from farvox.farfield.rooms import Room, simulate_rirs
+from farvox.farfield.rooms import Room, circular_array, simulate_rirs
 from farvox.synthetic.voice import draw_sentence, draw_voice, synthesise
 
 pytest.importorskip("nara_wpe", reason="needs the extra wpe")

@@ -8,11 +8,12 @@ from farvox.audio.files import read_channels
 from farvox.datadir.check import check_data_dir
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import AudioError, FarvoxError, JobError, UsageError
-from farvox.farfield.enhance import Enhancement, enhance, enhance_take
-from farvox.farfield.takes import count_channels, takes_by_file, takes_by_name
+from farvox.farfield import Enhancement
+from farvox.farfield.enhance import enhance_take, enhance_takes
+from farvox.farfield.takes import takes_by_file, takes_by_name
 
 PATTERN = r"ann_(?P<channel>\d)_\d"
-SUM = Enhancement("delay-and-sum")
+SUM = Enhancement(beamform="delay-and-sum")
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,7 @@ def source(tmp_path):
 
 
 def made(source, out, how=SUM, jobs=1):
-    return enhance(source, out, takes_by_name(source, PATTERN), how, note=lambda line: None, jobs=jobs)
+    return enhance_takes(source, out, takes_by_name(source, PATTERN), how, jobs=jobs)
 
 
 def audio_of(folder):
@@ -75,7 +76,7 @@ def test_further_files_are_carried_and_conditions_say_where_the_channels_differe
 
 @pytest.mark.slow
 def test_the_number_of_processes_changes_nothing(source, tmp_path, monkeypatch):
-    how = Enhancement("mvdr")
+    how = Enhancement(beamform="mvdr")
     made(source, tmp_path / "here", how, jobs=1)
     monkeypatch.delenv("OMP_NUM_THREADS")
     made(source, tmp_path / "one", how, jobs=1)
@@ -100,7 +101,7 @@ def test_what_is_done_is_kept_and_what_is_missing_or_damaged_is_made(source, tmp
 def test_other_settings_or_a_foreign_folder_are_not_mixed_in(source, tmp_path):
     made(source, tmp_path / "out")
     with pytest.raises(JobError, match=r'out: was begun with .* \(beamform "delay-and-sum", now "mvdr"\)'):
-        made(source, tmp_path / "out", Enhancement("mvdr"))
+        made(source, tmp_path / "out", Enhancement(beamform="mvdr"))
     with pytest.raises(FarvoxError, match="holds other things"):
         made(source, source.path)
     (tmp_path / "out/enhance.json").write_text("{")
@@ -115,13 +116,13 @@ def test_channels_of_unequal_length_are_cut_to_the_shortest_within_the_tolerance
     with pytest.raises(
         AudioError, match=r"take 'ann_0_2': its channels are 0.31 s \(.*21.wav\) to 0.38 s .* --tolerance"
     ):
-        made(source, tmp_path / "strict", Enhancement("delay-and-sum", tolerance=0.05))
+        made(source, tmp_path / "strict", Enhancement(beamform="delay-and-sum", tolerance=0.05))
     assert not (tmp_path / "strict/wav.scp").exists()
 
 
 def test_with_wpe_alone_the_channels_stay(source, tmp_path):
     pytest.importorskip("nara_wpe", reason="needs the extra wpe")
-    out = made(source, tmp_path / "out", Enhancement("none", wpe=True))
+    out = made(source, tmp_path / "out", Enhancement(wpe=True))
     assert out.utt_ids.to_list() == source.utt_ids.to_list()
     assert (tmp_path / "out/utt2cond").read_text() == (source.path / "utt2cond").read_text()
     assert out.num_samples.to_list() == [4000, *[6000] * 6]
@@ -132,15 +133,14 @@ def test_a_file_of_several_channels_is_a_take(tmp_path):
     wav = np.random.default_rng(0).standard_normal(5000) * 0.1
     soundfile.write(tmp_path / "a.wav", np.stack([wav, np.roll(wav, 4)], axis=1), 16000)
     source = write_data_dir(tmp_path / "data", [Utterance("a", str(tmp_path / "a.wav"))])
-    takes = takes_by_file(source, count_channels(source, print))
-    out = enhance(source, tmp_path / "out", takes, SUM, note=lambda line: None, jobs=1)
+    out = enhance_takes(source, tmp_path / "out", takes_by_file(source, print), SUM, jobs=1)
     assert out.utt_ids.to_list() == ["a"]
     assert read_channels(out.wav_paths[0]).shape == (1, 5000)
 
 
-def test_nothing_to_do_is_refused(source, tmp_path):
+def test_nothing_to_do_is_refused():
     with pytest.raises(UsageError, match="nothing to do"):
-        made(source, tmp_path / "out", Enhancement("none"))
+        Enhancement()
 
 
 def test_what_would_be_clipped_is_made_quieter_and_one_channel_is_left_as_it_is():

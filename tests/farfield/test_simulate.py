@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +9,21 @@ import pytest
 from farvox.audio.files import read_audio, read_channels, write_audio
 from farvox.datadir.conditions import read_conditions
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
-from farvox.errors import AudioError, CorpusError, DataDirError, JobError
-from farvox.farfield.rirs import Rooms, measure_bank, open_banks, simulate_bank
+from farvox.errors import AudioError, CorpusError, DataDirError, JobError, UsageError
+from farvox.farfield import RirsOptions, SimulateOptions
+from farvox.farfield.rirs import make_rirs, open_rirs
 from farvox.farfield.simulate import simulate
 
-SMALL = Rooms(t60=(0.25, 0.35), array="circular4")
+SMALL = RirsOptions(t60=(0.25, 0.35), array="circular4", rooms=2, per_room=2, jobs=1)
 
 
-def quiet(line: str) -> None:
-    """Nobody reads what is noted."""
+def simulated(source: Path, out: Path, **options: object) -> DataDir:
+    """Copies by one process unless ``options`` say otherwise."""
+    return simulate(source, out, SimulateOptions(**{"jobs": 1} | options))
+
+
+def measured(out: Path, *sources: Path) -> DataDir:
+    return make_rirs(out, RirsOptions(measured=sources))
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +41,9 @@ def close(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two rooms of two sources each, heard by four microphones."""
+    """Responses of two rooms of two sources each, to four microphones."""
     out = tmp_path_factory.mktemp("bank") / "rirs"
-    simulate_bank(out, rooms=2, per_room=2, what=SMALL, note=quiet, jobs=1)
+    make_rirs(out, SMALL)
     return out
 
 
@@ -57,7 +64,7 @@ def test_a_bank_states_what_was_asked_and_what_was_measured(bank: Path) -> None:
 def test_copies_are_named_like_himia_and_keep_speaker_and_length(
     close: Path, bank: Path, tmp_path: Path
 ) -> None:
-    made = simulate(close / "data", tmp_path / "far", note=quiet, rirs=[bank], copies=2, jobs=1)
+    made = simulated(close / "data", tmp_path / "far", rirs=[bank], copies=2)
     assert len(made) == 4 * 2 * 4
     assert made.utt_ids[:4].to_list() == ["A-1_1_00", "A-1_1_01", "A-1_1_02", "A-1_1_03"]
     assert made.speaker_ids.unique().sort().to_list() == ["A", "B"]
@@ -68,8 +75,8 @@ def test_copies_are_named_like_himia_and_keep_speaker_and_length(
 def test_noise_comes_from_another_place_in_the_room_at_the_ratio_that_is_written(
     close: Path, bank: Path, tmp_path: Path
 ) -> None:
-    options = {"note": quiet, "rirs": [bank], "jobs": 1}
-    simulate(close / "data", tmp_path / "far", noise=[close / "noise"], snr=(10, 10), **options)
+    options = {"rirs": [bank]}
+    simulated(close / "data", tmp_path / "far", noise=[close / "noise"], snr=(10, 10), **options)
     table = read_conditions(tmp_path / "far")
     assert (table["rir"] != table["noise_rir"]).all()
     assert (table["rir"].str.slice(0, 9) == table["noise_rir"].str.slice(0, 9)).all()
@@ -79,17 +86,17 @@ def test_noise_comes_from_another_place_in_the_room_at_the_ratio_that_is_written
 
 
 def test_the_level_is_one_for_all_channels_of_an_array(close: Path, bank: Path, tmp_path: Path) -> None:
-    made = simulate(close / "data", tmp_path / "far", note=quiet, rirs=[bank], jobs=1)
-    heard_CT = np.stack([read_audio(path) for path in made.wav_paths[:4]])
-    assert 10 * np.log10(np.mean(heard_CT**2)) == pytest.approx(-26, abs=0.1)
-    assert np.ptp(np.mean(heard_CT**2, axis=1)) > 0
+    made = simulated(close / "data", tmp_path / "far", rirs=[bank])
+    wav_CT = np.stack([read_audio(path) for path in made.wav_paths[:4]])
+    assert 10 * np.log10(np.mean(wav_CT**2)) == pytest.approx(-26, abs=0.1)
+    assert np.ptp(np.mean(wav_CT**2, axis=1)) > 0
 
 
 @pytest.mark.slow
 def test_copies_do_not_depend_on_the_number_of_processes(close: Path, bank: Path, tmp_path: Path) -> None:
     for jobs in (1, 2):
-        simulate(
-            close / "data", tmp_path / str(jobs), note=quiet, rirs=[bank], noise=[close / "noise"],
+        simulated(
+            close / "data", tmp_path / str(jobs), rirs=[bank], noise=[close / "noise"],
             copies=5, jobs=jobs,
         )  # fmt: skip
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
@@ -97,8 +104,8 @@ def test_copies_do_not_depend_on_the_number_of_processes(close: Path, bank: Path
 
 
 def test_an_interrupted_run_is_gone_on_with(close: Path, bank: Path, tmp_path: Path) -> None:
-    options = {"note": quiet, "rirs": [bank], "copies": 5, "jobs": 1}
-    simulate(close / "data", tmp_path / "whole", **options)
+    options = {"rirs": [bank], "copies": 5}
+    simulated(close / "data", tmp_path / "whole", **options)
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     (tmp_path / "cut" / "wav.scp").unlink()
     _, last = sorted((tmp_path / "cut" / "batches").iterdir())
@@ -107,22 +114,20 @@ def test_an_interrupted_run_is_gone_on_with(close: Path, bank: Path, tmp_path: P
     before = kept.stat().st_mtime_ns
     lost = next(iter(sorted((tmp_path / "cut" / "audio" / "B").iterdir(), reverse=True)))
     lost.unlink()
-    simulate(close / "data", tmp_path / "cut", **options)
+    simulated(close / "data", tmp_path / "cut", **options)
     assert contents(tmp_path / "whole") == contents(tmp_path / "cut")
     assert kept.stat().st_mtime_ns == before
 
 
 def test_a_folder_begun_with_other_settings_is_refused(close: Path, bank: Path, tmp_path: Path) -> None:
-    simulate(close / "data", tmp_path / "far", note=quiet, rirs=[bank], jobs=1)
+    simulated(close / "data", tmp_path / "far", rirs=[bank])
     with pytest.raises(JobError, match=r"far: was begun with other settings \(seed 0, now 1\)"):
-        simulate(close / "data", tmp_path / "far", note=quiet, rirs=[bank], seed=1, jobs=1)
+        simulated(close / "data", tmp_path / "far", rirs=[bank], seed=1)
 
 
 def test_without_a_bank_every_copy_has_a_room_of_its_own(close: Path, tmp_path: Path) -> None:
-    rooms = Rooms(t60=(0.25, 0.35), array="linear4", channels=(0, 3))
-    made = simulate(
-        close / "data", tmp_path / "far", note=quiet, rooms=rooms, noise=[close / "noise"], jobs=1
-    )
+    rooms = {"t60": (0.25, 0.35), "array": "linear4", "channels": (0, 3)}
+    made = simulated(close / "data", tmp_path / "far", **rooms, noise=[close / "noise"], jobs=1)
     table = read_conditions(made.path)
     assert set(table["channel"]) == {"00", "03"}
     first = table.filter(pl.col("channel") == "00")
@@ -130,55 +135,57 @@ def test_without_a_bank_every_copy_has_a_room_of_its_own(close: Path, tmp_path: 
 
 
 def test_measured_responses_become_a_bank(bank: Path, close: Path, tmp_path: Path) -> None:
-    measure_bank(tmp_path / "measured", [bank / "audio"], quiet)
-    simulated, measured = read_conditions(bank), read_conditions(tmp_path / "measured")
-    assert measured.select("utt_id", "t60", "drr").equals(simulated.select("utt_id", "t60", "drr"))
-    made = simulate(
-        close / "data", tmp_path / "far", note=quiet, rirs=[bank / "audio"], noise=[close / "noise"],
-        rooms=Rooms(channels=(2,)), jobs=1,
+    measured(tmp_path / "measured", bank / "audio")
+    tables = [read_conditions(path).select("utt_id", "t60", "drr") for path in (bank, tmp_path / "measured")]
+    assert tables[0].equals(tables[1])
+    made = simulated(
+        close / "data", tmp_path / "far", rirs=[bank / "audio"], noise=[close / "noise"],
+        channels=(2,),
     )  # fmt: skip
     assert set(read_conditions(made.path)["array"]) == {"measured"}
     assert len(made) == 4
 
 
 def test_two_banks_whose_rooms_are_called_alike_stay_apart(close: Path, bank: Path, tmp_path: Path) -> None:
-    simulate_bank(tmp_path / "other", rooms=2, per_room=2, what=SMALL, note=quiet, seed=1, jobs=1)
-    rirs = open_banks([bank, tmp_path / "other"])
+    make_rirs(tmp_path / "other", replace(SMALL, seed=1))
+    rirs = open_rirs([bank, tmp_path / "other"])
     assert len({rir.name for rir in rirs}) == 8 and len({rir.path for rir in rirs}) == 8
     assert {rir.conditions["room"] for rir in rirs} == {
         f"{name}-room0000{room}" for name in ("rirs", "other") for room in (0, 1)
     }
-    options = {"note": quiet, "rirs": [bank, tmp_path / "other"], "noise": [close / "noise"], "jobs": 1}
-    table = read_conditions(simulate(close / "data", tmp_path / "far", copies=4, **options).path)
+    options = {"rirs": [bank, tmp_path / "other"], "noise": [close / "noise"]}
+    table = read_conditions(simulated(close / "data", tmp_path / "far", copies=4, **options).path)
     assert table["rir"].str.starts_with("other-").any() and table["rir"].str.starts_with("rirs-").any()
     room, noise_room = (table[name].str.replace(r"_\d+$", "") for name in ("rir", "noise_rir"))
     assert (room == noise_room).all()
-    measure_bank(tmp_path / "both", [bank, tmp_path / "other"], quiet)
+    measured(tmp_path / "both", bank, tmp_path / "other")
     assert len(DataDir.open(tmp_path / "both")) == 8
 
 
 def test_what_cannot_be_copied_is_named(close: Path, bank: Path, tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="no array is called 'round'"):
-        simulate(close / "data", tmp_path / "a", note=quiet, rooms=Rooms(array="round"))
+    with pytest.raises(UsageError, match="array = 'round'; it must be one of single"):
+        SimulateOptions(array="round")
+    with pytest.raises(UsageError, match="linear4 has no channel 7"):
+        SimulateOptions(array="linear4", channels=(7,))
     with pytest.raises(AudioError, match="has no channel 7"):
-        simulate(close / "data", tmp_path / "b", note=quiet, rirs=[bank], rooms=Rooms(channels=(7,)), jobs=1)
+        simulated(close / "data", tmp_path / "b", rirs=[bank], channels=(7,))
     for snr in ((20, 5), (np.nan, np.nan), (0, np.inf)):
-        with pytest.raises(CorpusError, match="an SNR from the lowest"):
-            simulate(close / "data", tmp_path / "snr", note=quiet, rirs=[bank], snr=snr)
+        with pytest.raises(UsageError, match="snr goes from the least to the greatest"):
+            SimulateOptions(snr=snr)
     write_audio(tmp_path / "half" / "dead.wav", np.stack([np.eye(1, 800)[0], np.zeros(800)]))
     with pytest.raises(AudioError, match="response 'dead': channel 1 is silent"):
-        simulate(close / "data", tmp_path / "d", note=quiet, rirs=[tmp_path / "half"], jobs=1)
+        simulated(close / "data", tmp_path / "d", rirs=[tmp_path / "half"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataDirError, match=r"neither a wav\.scp nor files"):
-        open_banks([tmp_path / "empty"])
+        open_rirs([tmp_path / "empty"])
     for folder in ("one", "two"):
         write_audio(tmp_path / "twice" / folder / "r.wav", np.eye(1, 100)[0])
     with pytest.raises(CorpusError, match="two responses have one name"):
-        open_banks([tmp_path / "twice"])
+        open_rirs([tmp_path / "twice"])
     write_audio(tmp_path / "zeros.wav", np.zeros(4000))
     write_data_dir(tmp_path / "silent", [Utterance("S-1", str(tmp_path / "zeros.wav"), "S", 4000)])
     with pytest.raises(AudioError, match="utterance 'S-1': it is silent"):
-        simulate(tmp_path / "silent", tmp_path / "c", note=quiet, rirs=[bank], jobs=1)
+        simulated(tmp_path / "silent", tmp_path / "c", rirs=[bank])
 
 
 def test_measured_responses_are_named_by_their_files(bank: Path, tmp_path: Path) -> None:
@@ -187,9 +194,9 @@ def test_measured_responses_are_named_by_their_files(bank: Path, tmp_path: Path)
         (tmp_path / "files" / place).parent.mkdir(parents=True)
         shutil.copy(response, tmp_path / "files" / place)
     with pytest.raises(CorpusError, match="files: two responses have one name"):
-        measure_bank(tmp_path / "out", [tmp_path / "files"], quiet)
+        measured(tmp_path / "out", tmp_path / "files")
     (tmp_path / "files" / "room" / "one_two.wav").unlink()
-    assert measure_bank(tmp_path / "out", [tmp_path / "files"], quiet).utt_ids.to_list() == ["one_two"]
+    assert measured(tmp_path / "out", tmp_path / "files").utt_ids.to_list() == ["one_two"]
 
 
 def test_speakers_that_were_corrected_meanwhile_are_those_of_a_run_gone_on_with(
@@ -200,5 +207,5 @@ def test_speakers_that_were_corrected_meanwhile_are_those_of_a_run_gone_on_with(
     ]
     for utterances in (list(DataDir.open(close / "data").utterances()), spoken):
         write_data_dir(tmp_path / "data", utterances)
-        made = simulate(tmp_path / "data", tmp_path / "far", note=quiet, rirs=[bank], jobs=1)
+        made = simulated(tmp_path / "data", tmp_path / "far", rirs=[bank])
     assert set(made.speaker_ids) == {"X"}

@@ -1,8 +1,10 @@
+import numpy as np
 import polars as pl
 import pytest
+import soundfile
 
 from farvox.datadir.kaldi import Utterance, write_data_dir
-from farvox.errors import DataDirError, UsageError
+from farvox.errors import AudioError, DataDirError, UsageError
 from farvox.farfield.takes import refuse_incomplete, takes_by_condition, takes_by_file, takes_by_name
 
 HIMIA = r"SV[0-9]+_[256]_(?P<channel>[0-9]+)_.*"
@@ -91,7 +93,7 @@ def test_conditions_tell_takes_apart(data_dir):
 @pytest.mark.parametrize("name", ["channel", "microphone"])
 def test_the_column_of_channels_tells_no_takes_apart(data_dir, name):
     source = data_dir("a_0", "a_1", conditions=f"utt_id\t{name}\na_0\t0\na_1\t1\n")
-    with pytest.raises(DataDirError, match=f"--by {name}: tells the channels of a take apart"):
+    with pytest.raises(DataDirError, match=f"--by {name}: .* leave it out"):
         takes_by_condition(source, [name])
 
 
@@ -102,13 +104,20 @@ def test_conditions_that_are_not_there_are_said_to_be_missing(data_dir):
         takes_by_condition(data_dir("a_0", conditions="utt_id\tdevice\na_0\tMIC\n"), ["device"])
 
 
-def test_files_of_several_channels_are_takes(data_dir):
-    source = data_dir("a", "b")
-    takes = takes_by_file(source, [4, 1])
+def test_files_of_several_channels_are_takes(tmp_path):
+    def source(**channels):
+        for name, count in channels.items():
+            soundfile.write(tmp_path / f"{name}.wav", np.zeros((100, count)), 16000)
+        return write_data_dir(tmp_path / "data", [Utterance(n, str(tmp_path / f"{n}.wav")) for n in channels])
+
+    takes = takes_by_file(data_dir := source(a=4, b=1), print)
     assert shown(takes) == {"a": ["a"]} and takes.single["utt_id"].to_list() == ["b"]
-    refuse_incomplete(takes, source)
+    refuse_incomplete(takes, data_dir)
     with pytest.raises(DataDirError, match="no file has several channels"):
-        takes_by_file(source, [1, 1])
+        takes_by_file(source(a=1, b=1), print)
+    (tmp_path / "a.wav").write_bytes(b"no audio")
+    with pytest.raises(AudioError, match=r"a\.wav"):
+        takes_by_file(data_dir, print)
 
 
 def test_channels_of_two_speakers_are_no_take(data_dir):

@@ -241,9 +241,10 @@ def test_the_quality_of_recordings_is_estimated_when_asked_for(tmp_path):
 
 
 def test_a_packed_data_dir_has_the_same_embeddings(model, corpus, tmp_path):
+    from farvox.datadir import PackOptions
     from farvox.datadir.pack import pack
 
-    packed = pack(corpus / "dev", tmp_path / "packed", note=print, codec="flac", jobs=1)
+    packed = pack(corpus / "dev", tmp_path / "packed", PackOptions(codec="flac", jobs=1))
     found, expected = (extracted(model, each) for each in (packed, DataDir.open(corpus / "dev")))
     assert found.utt_ids == expected.utt_ids
     np.testing.assert_array_equal(found.embeddings, expected.embeddings)

@@ -117,9 +117,10 @@ def test_an_audio_fault_names_the_utterance_and_the_file(tmp_path):
 
 @pytest.mark.parametrize("codec", ["wav", "flac"])
 def test_examples_are_the_same_from_a_packed_data_dir(codec, corpus, tmp_path, table):
+    from farvox.datadir import PackOptions
     from farvox.datadir.pack import pack
 
-    pack(corpus / "train", tmp_path / "packed", note=print, codec=codec, shard_bytes=50_000, jobs=1)
+    pack(corpus / "train", tmp_path / "packed", PackOptions(codec=codec, shard_size=0.05, jobs=1))
     packed = TrainingTable.open([tmp_path / "packed"])
     assert packed.fingerprint() == table.fingerprint()
     plain, other = (
@@ -195,10 +196,11 @@ def test_examples_with_fewer_masks_get_empty_ones(corpus):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("codec", ["wav", "flac"])
 def test_batches_from_an_object_store_are_those_from_the_disk(codec, workers, corpus, tmp_path, bucket):
+    from farvox.datadir import PackOptions
     from farvox.datadir.pack import pack
 
     out = tmp_path / "packed"
-    pack(corpus / "train", out, note=print, codec=codec, shard_bytes=100_000, at=f"{bucket}/train", jobs=1)
+    pack(corpus / "train", out, PackOptions(codec=codec, shard_size=0.1, at=f"{bucket}/train", jobs=1))
     assert not list((out / "shards").glob("*.tar"))
     tables = [TrainingTable.open([corpus / "train"]), TrainingTable.open([out])]
     assert tables[1].wav_paths[0].startswith(f"{bucket}/train/")

@@ -1,4 +1,4 @@
-"""The verbs about data: corpora become data dirs, which are checked, merged, cut and paired."""
+"""The verbs about data: corpora become data dirs, which are checked, changed and simulated."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from farvox.corpora.registry import PrepareOptions
+from farvox.datadir import PackOptions
+from farvox.farfield import NoisesOptions, RirsOptions, SimulateOptions
+from farvox.pipelines.enhance import EnhanceOptions
+from farvox.progress import to_stderr, to_stdout
+
 if TYPE_CHECKING:
     from farvox.datadir.kaldi import DataDir
 
@@ -16,22 +22,16 @@ MOST_FAULTS = 100
 MOST_PAIRS_UNASKED = 100_000_000
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-Corpus = Annotated[str, tyro.conf.arg(metavar="CORPUS")]
-Source = Annotated[str, tyro.conf.arg(metavar="SOURCE")]
-Dir = Annotated[Path, tyro.conf.arg(metavar="DIR")]
-Dirs = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR...")]
-Out = Annotated[Path, tyro.conf.arg(metavar="OUT")]
+Dir = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+Dirs = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="DIR...")]
+Out = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
 
 
 def prepare(
-    corpus: Corpus,
-    source: Source,
+    corpus: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CORPUS")],
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")],
     out: Out,
-    /,
-    trials: Path | None = None,
-    convert: Literal["flac", "wav"] | None = None,
-    jobs: int | None = None,
-    seed: int | None = None,
+    preparation: PrepareOptions = PrepareOptions(),
 ) -> int | None:
     """Turn a corpus on disk into data dirs, OUT/<part> for each part that is there.
 
@@ -42,10 +42,7 @@ def prepare(
         corpus: name of the corpus.
         source: folder that holds it as its publisher ships it; for synthetic, a size: demo or tiny.
         out: folder of the data dirs.
-        trials: folder with the official trial lists, where they are not in SOURCE (voxceleb1).
-        convert: decode the audio once into OUT, as flac or wav (voxceleb2).
-        jobs: how many files to work on at a time; by default what suits the machine.
-        seed: what is drawn at random follows from it (synthetic).
+        preparation: those that the corpus takes.
     """
     from farvox.corpora import registry
 
@@ -54,14 +51,12 @@ def prepare(
         for name, preparer in registry.PREPARERS.items():
             print(f"  {name:<15} {preparer.summary}", file=sys.stderr)
         return 2
-    options = {"trials": trials, "convert": convert, "jobs": jobs, "seed": seed}
-    registry.prepare(corpus, source, out, note=lambda line: print(line, flush=True), **options)
+    registry.prepare(corpus, source, out, preparation, note=to_stdout)
     return None
 
 
 def check(
     dir: Dir,
-    /,
     trials: Path | None = None,
     channel_ids: Literal["enrol", "test", "both", "neither"] | None = None,
     audio: Flag = False,
@@ -101,7 +96,7 @@ def check(
     return 1
 
 
-def combine(out: Out, dirs: Dirs, /) -> int | None:
+def combine(out: Out, dirs: Dirs) -> int | None:
     """Merge data dirs into one; an utterance that differs between two of them is an error.
 
     Args:
@@ -120,7 +115,6 @@ def combine(out: Out, dirs: Dirs, /) -> int | None:
 def subset(
     dir: Dir,
     out: Out,
-    /,
     speakers: str | None = None,
     utterances: Path | None = None,
     where: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
@@ -159,17 +153,7 @@ def subset(
     return None
 
 
-def pack(
-    dir: Dir,
-    out: Out,
-    /,
-    codec: Literal["wav", "flac"] = "wav",
-    shard_size: int = 1000,
-    exact: Flag = False,
-    skip_bad: Flag = False,
-    at: str | None = None,
-    jobs: int | None = None,
-) -> None:
+def pack(dir: Dir, out: Out, packing: PackOptions = PackOptions()) -> None:
     """Write a data dir whose audio lies in a few large files, for network disks and object stores.
 
     An interrupted run goes on where it stopped, and what is packed already is not packed again. Any command
@@ -178,29 +162,80 @@ def pack(
     Args:
         dir: the data dir to read.
         out: the data dir to write.
-        codec: wav (16-bit), or flac for about half the bytes.
-        shard_size: megabytes of 16-bit samples in a shard.
-        exact: refuse recordings that 16 bits do not hold; by default they are rounded.
-        skip_bad: leave out recordings that cannot be read, and list them in OUT/rejected.tsv.
-        at: move the shards to the folder of this URL (s3://bucket/corpus), and name them there.
-        jobs: processes; by default as many as the machine has processors.
+        packing: codec, size and place of the shards.
     """
-    from farvox.datadir.pack import pack as pack_dir
-    from farvox.errors import UsageError
+    from farvox.datadir.pack import pack as pack_data_dir
 
-    if shard_size < 1 or (jobs is not None and jobs < 1):
-        raise UsageError("--shard-size and --jobs are at least 1")
-    made = pack_dir(
-        dir, out, note=lambda line: print(line, file=sys.stderr, flush=True), codec=codec,
-        shard_bytes=shard_size * 1_000_000, exact=exact, skip_bad=skip_bad, at=at, jobs=jobs,
-    )  # fmt: skip
-    print(_description(made))
+    print(_description(pack_data_dir(dir, out, packing, note=to_stderr)))
+
+
+def enhance(dir: Dir, out: Out, enhancement: EnhanceOptions) -> None:
+    """Turn the channels of every take into one enhanced utterance (with --wpe alone: into as many).
+
+    Channels are utterances that --group or --by puts together, or else the channels of a file. A take has the
+    id of its first channel; utterances of no take stay as they are. The audio goes to OUT/audio, 16 kHz.
+
+    Args:
+        dir: the data dir of the channels.
+        out: the data dir to write; a run that was interrupted goes on there.
+        enhancement: the takes, and their enhancement.
+    """
+    from farvox.pipelines.enhance import enhance as enhance_data_dir
+
+    print(_description(enhance_data_dir(dir, out, enhancement, note=to_stderr)))
+
+
+def simulate(dir: Dir, out: Out, simulation: SimulateOptions = SimulateOptions()) -> None:
+    """Make far-field copies of a data dir: utterances UTT_COPY_MICROPHONE, conditions in OUT/utt2cond.
+
+    OUT/enrol_map names each utterance with its copies: an enrolment map for "farvox score". An interrupted
+    run goes on where it stopped.
+
+    Args:
+        dir: the data dir of close-talk speech.
+        out: the data dir to write.
+        simulation: rooms, noise and copies.
+    """
+    from farvox.farfield.simulate import simulate as make_copies
+
+    made = make_copies(dir, out, simulation, note=to_stdout)
+    print(f"{made.path}: {len(made):,} utterances")
+
+
+def rirs(out: Out, responses: RirsOptions = RirsOptions()) -> None:
+    """Make a data dir of room impulse responses with their T60, DRR and distance in OUT/utt2cond.
+
+    An interrupted run goes on where it stopped.
+
+    Args:
+        out: the data dir to write.
+        responses: rooms to simulate, or responses to measure.
+    """
+    from farvox.farfield.rirs import make_rirs
+
+    made = make_rirs(out, responses, note=to_stdout)
+    print(f"{made.path}: {len(made):,} responses")
+
+
+def noises(dir: Dir, out: Out, noise: NoisesOptions = NoisesOptions()) -> None:
+    """Make a data dir of noise from the pauses of recordings, where nobody speaks.
+
+    The speech-to-noise ratio of each recording is in OUT/utt2cond. An interrupted run goes on where it
+    stopped.
+
+    Args:
+        dir: the data dir of speech.
+        out: the data dir to write.
+        noise: of the noise.
+    """
+    from farvox.farfield.noises import make_noises
+
+    make_noises(dir, out, noise, note=to_stdout)
 
 
 def trials(
     dir: Dir,
     out: Out,
-    /,
     all_pairs: Flag = False,
     num_nontarget: int | None = None,
     enrol: str | None = None,

@@ -7,13 +7,28 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from farvox.errors import CorpusError
-from farvox.options import nearest
+from farvox.options import AtLeast, Metavar, Options, nearest
+from farvox.progress import Note, silent
 
 if TYPE_CHECKING:
     from farvox.datadir.kaldi import DataDir
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions(Options):
+    """Options of the preparation of a corpus; each corpus takes some of them."""
+
+    trials: Annotated[Path | None, Metavar("DIR")] = None
+    """Folder with the official trial lists, where they are not in SOURCE (voxceleb1)."""
+    convert: Literal["flac", "wav"] | None = None
+    """Decode the audio once into OUT, as flac or wav (voxceleb2)."""
+    jobs: Annotated[int | None, AtLeast(1)] = None
+    """Files to work on at a time; by default as many as suit the machine."""
+    seed: Annotated[int | None, AtLeast(0)] = None
+    """Everything drawn at random follows from it (synthetic)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +102,12 @@ PREPARERS = {
 
 
 def prepare(
-    name: str, source: str | Path, out: str | Path, *, note: Callable[[str], None], **options: Any
+    name: str,
+    source: str | Path,
+    out: str | Path,
+    options: PrepareOptions = PrepareOptions(),
+    *,
+    note: Note = silent,
 ) -> list[DataDir]:
     """Turn a corpus on disk into data dirs OUT/<part>.
 
@@ -95,9 +115,8 @@ def prepare(
         name: a key of `PREPARERS`.
         source: the corpus.
         out: the folder of the data dirs.
-        note: called with a line on what is found, made or left out.
-        options: those of the corpus's function (``trials``, ``convert``, ``jobs``, ``seed``, ...); None
-            counts as not given.
+        options: those that the corpus takes.
+        note: takes lines for people.
 
     Returns:
         The data dirs made.
@@ -110,12 +129,10 @@ def prepare(
             f"unknown corpus '{name}'{nearest(name, PREPARERS)}; farvox knows {', '.join(PREPARERS)}"
         )
     function = PREPARERS[name].load()
-    given = {option: value for option, value in options.items() if value is not None}
+    given = {option: value for option, value in vars(options).items() if value is not None}
     taken = sorted(set(inspect.signature(function).parameters) - {"source", "out", "note"})
     for option in given:
         if option not in taken:
             known = ", ".join(f"--{each}" for each in taken)
             raise CorpusError(f"--{option} means nothing to the corpus {name}; it takes {known}")
-    if given.get("jobs", 1) < 1:
-        raise CorpusError(f"--jobs {given['jobs']}: at least 1 is needed")
     return function(Path(source), Path(out), note=note, **given)

@@ -1,1 +1,26 @@
 """Kaldi-style data dirs: read, write, check, combine, pack; and the embeddings made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from farvox.options import Above, AtLeast, Metavar, Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackOptions(Options):
+    """Options of packing."""
+
+    codec: Literal["wav", "flac"] = "wav"
+    """Format in the shards: wav (16-bit), or flac for about half the bytes."""
+    shard_size: Annotated[float, Above(0)] = 1000.0
+    """Megabytes of 16-bit samples in a shard, counted for one channel."""
+    exact: bool = False
+    """Refuse recordings that 16 bits do not hold; by default they are rounded."""
+    skip_bad: bool = False
+    """Leave out recordings that cannot be read, and list them in OUT/rejected.tsv."""
+    at: Annotated[str | None, Metavar("URL")] = None
+    """Move the shards to the folder of this URL (s3://bucket/corpus), and name them there."""
+    jobs: Annotated[int | None, AtLeast(1)] = None
+    """Processes; by default as many as the machine has processors."""

@@ -32,8 +32,8 @@ class EmbeddingSet:
         utt_ids: names of the utterances, in the order of the rows; unique.
         embeddings: float32 [N, E].
         meta: their origin (model, data dir, ...), in any form that JSON holds.
-        quality: of each recording, in dB (float32 [N]), see `farvox.farfield.quality`; None where it was not
-            measured.
+        quality: of each recording, in dB (float32 [N]), by `farvox.farfield.mixing.energy_snr`; None where it
+            was not measured.
 
     Raises:
         DataDirError: the numbers of ids and rows differ, or an id is there twice.

@@ -1,9 +1,10 @@
-"""Beamforming: the channels of an array become one signal that listens towards the talker.
+"""Beamforming: the channels of an array become one signal, directed at the talker.
 
-Nothing is known of the array's geometry. Where the talker is follows from time delays between channels
-(Knapp & Carter 1976), as in BeamformIt (Anguera et al. 2007), or, for MVDR, from covariances of what is
-speech and what is not (Souden et al. 2010). A take is short and its talker stands still: one direction a
-take.
+The geometry of the array is not needed. The direction of the talker follows from time delays between channels
+(Knapp & Carter 1976), as in BeamformIt (Anguera et al. 2007), or, for MVDR, from covariances of speech and of
+noise (Souden et al. 2010). A take is short and its talker stands still: one direction a take.
+
+The short-time Fourier transform here has an exact inverse, and serves dereverberation as well.
 
 Shape suffixes: C channel, F frame, K frequency bin, L lag, T sample.
 """
@@ -17,21 +18,23 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from farvox.errors import AudioError
-from farvox.farfield.stft import Floats, Spectra, istft, stft
+
+Floats = NDArray[np.float64]
+Spectra = NDArray[np.complex128]
 
 SIZE, HOP = 1024, 256  # samples of a frame, and from frame to frame; 64 and 16 ms at 16 kHz
 FINER = 8  # lags looked at per sample, before the parabola
-NOISE_MARGIN = 4.0  # how far a bin must rise above its quiet frames to tell of the talker
+NOISE_MARGIN = 4.0  # a bin that rises less above its quiet frames says nothing of the talker
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delays:
-    """When the talker reaches each channel.
+    """Times at which the sound of the talker reaches each channel.
 
     Attributes:
         delay_C: samples after the reference channel; 0 for the reference itself.
         coherence_C: mean height of a channel's correlation with the others, 1 for copies of one signal.
-        used_C: which channels agree enough with the others to be used.
+        used_C: True for channels that agree enough with the others to be used.
         reference: the channel that agrees best with the others.
     """
 
@@ -64,7 +67,33 @@ def estimate_delays(wav_CT: NDArray[np.floating], *, max_delay: float = 48, agre
         raise AudioError("one channel has no time delays; a beamformer needs at least two")
     if np.count_nonzero(np.any(wav_CT, axis=1)) < 2:
         raise AudioError("fewer than two channels hold any sound; there is nothing to beamform")
-    lag_CC, peak_CC = _peaks(_steady_phases(wav_CT), max_delay)
+    # phases of the cross-spectra, a weighted sum over frames; without phases it would be 1
+    spectra_CFK = stft(wav_CT, SIZE, HOP)
+    magnitude_CFK = np.abs(spectra_CFK)
+    power_FK = _smooth(np.square(magnitude_CFK).mean(axis=0))
+    phase_CFK = spectra_CFK / np.maximum(magnitude_CFK, np.finfo(np.float64).tiny)
+    phase_KCF = np.ascontiguousarray(phase_CFK.transpose(2, 0, 1))
+    floor_K = np.quantile(power_FK, 0.3, axis=0)
+    loudest = max(float(power_FK.max()), np.finfo(np.float64).tiny)
+    above_FK = 1 - NOISE_MARGIN * floor_K / np.maximum(power_FK, 1e-12 * loudest)
+    above_FK = np.maximum(above_FK, 1e-3)  # a sound that never pauses has a direction, too
+    weight_KF = (above_FK * (power_FK >= 1e-12 * loudest)).T
+    weight_KF = weight_KF * (len(weight_KF) / weight_KF.sum())
+    phases_KCC = (phase_KCF * weight_KF[:, None]) @ phase_KCF.conj().transpose(0, 2, 1)
+
+    # lag (samples) and height of the highest correlation of every pair of channels
+    correlation_LCC = np.fft.irfft(phases_KCC, SIZE * FINER, axis=0) * FINER
+    reach = min(int(np.ceil(max_delay * FINER)), SIZE * FINER // 2 - 2)
+    near_LCC = np.concatenate([correlation_LCC[-reach - 1 :], correlation_LCC[: reach + 2]])
+    top_CC = np.argmax(near_LCC[1:-1], axis=0) + 1
+    before_CC, highest_CC, after_CC = (
+        np.take_along_axis(near_LCC, top_CC[None] + step, axis=0)[0] for step in (-1, 0, 1)
+    )
+    bend_CC = before_CC - 2 * highest_CC + after_CC
+    offset_CC = np.where(bend_CC < 0, 0.5 * (before_CC - after_CC) / np.where(bend_CC < 0, bend_CC, 1.0), 0.0)
+    lag_CC = (top_CC - (reach + 1) + np.clip(offset_CC, -0.5, 0.5)) / FINER
+    peak_CC = np.maximum(highest_CC, 0.0)
+
     num_others = len(wav_CT) - 1
     coherence_C = (peak_CC.sum(axis=1) - np.diag(peak_CC)) / num_others
     reference = int(np.argmax(coherence_C))
@@ -87,7 +116,7 @@ def delay_and_sum(wav_CT: NDArray[np.floating], delays: Delays | None = None) ->
         delays: as `estimate_delays` finds them (the default).
 
     Returns:
-        wav_T, the talker as the reference channel has him.
+        wav_T, the talker as in the reference channel.
 
     Raises:
         AudioError: as `estimate_delays`.
@@ -113,7 +142,7 @@ def mvdr(wav_CT: NDArray[np.floating], delays: Delays | None = None, *, loading:
         loading: more is safer, less suppresses more.
 
     Returns:
-        wav_T, the talker as the reference channel has him.
+        wav_T, the talker as in the reference channel.
 
     Raises:
         AudioError: as `estimate_delays`.
@@ -122,19 +151,34 @@ def mvdr(wav_CT: NDArray[np.floating], delays: Delays | None = None, *, loading:
     speech_FK, noise_FK = energy_masks(np.abs(_summed(spectra_CFK, delays)) ** 2)
     used = np.flatnonzero(delays.used_C)
     observed_KCF = spectra_CFK[used].transpose(2, 0, 1)
-    weights_KC = _mvdr_weights(
-        _covariance(observed_KCF, speech_FK),
-        _covariance(observed_KCF, noise_FK),
-        _turns(delays).conj()[used].T,
-        int(np.searchsorted(used, delays.reference)),
-        loading,
-    )
+    speech_KCC, noise_KCC = _covariance(observed_KCF, speech_FK), _covariance(observed_KCF, noise_FK)
+    speech_power_K, noise_power_K = _mean_power(speech_KCC), _mean_power(noise_KCC)
+    floor = 1e-10 * max(float(speech_power_K.max()), np.finfo(np.float64).tiny)
+    diagonal_K = loading * noise_power_K + floor
+    noise_KCC = noise_KCC + diagonal_K[:, None, None] * np.eye(noise_KCC.shape[1])
+
+    # principal eigenvector of speech whitened by the noise, brought back; 1 at the reference
+    root_KCC = np.linalg.cholesky(noise_KCC)
+    half_KCC = np.linalg.solve(root_KCC, speech_KCC)
+    white_KCC = np.linalg.solve(root_KCC, half_KCC.conj().transpose(0, 2, 1))
+    principal_KC = np.linalg.eigh((white_KCC + white_KCC.conj().transpose(0, 2, 1)) / 2)[1][:, :, -1]
+    steering_KC = np.matmul(root_KCC, principal_KC[:, :, None])[:, :, 0]
+    at_reference_K = steering_KC[:, int(np.searchsorted(used, delays.reference))]
+    least_K = 1e-6 * np.linalg.norm(steering_KC, axis=1)
+    at_reference_K = np.where(np.abs(at_reference_K) > least_K, at_reference_K, least_K)
+    steering_KC = steering_KC / at_reference_K[:, None]
+
+    is_strong_K = speech_power_K > NOISE_MARGIN * noise_power_K
+    steering_KC = np.where(is_strong_K[:, None], steering_KC, _turns(delays).conj()[used].T)
+    solved_KC = np.linalg.solve(noise_KCC, steering_KC[:, :, None])[:, :, 0]
+    response_K = np.sum(steering_KC.conj() * solved_KC, axis=1).real
+    weights_KC = solved_KC / response_K[:, None]
     enhanced_FK = np.matmul(weights_KC.conj()[:, None], observed_KCF)[:, 0].T
     return np.asarray(istft(enhanced_FK[None], wav_CT.shape[1], SIZE, HOP)[0], dtype=np.float64)
 
 
 def energy_masks(power_FK: Floats, *, quiet: float = 0.3, loud: float = 0.3) -> tuple[Floats, Floats]:
-    """Which frames of a frequency bin are speech, and which are noise: its loudest and its quietest ones.
+    """Masks of the frames of each frequency bin that are speech, its loudest, and noise, its quietest ones.
 
     Power is first averaged over 5 frames and 3 bins: a single one is loud or quiet by chance. Frames of
     digital silence count as neither.
@@ -147,29 +191,12 @@ def energy_masks(power_FK: Floats, *, quiet: float = 0.3, loud: float = 0.3) -> 
     Returns:
         speech_FK, noise_FK: 1 or 0.
     """
-    heard_F = power_FK.sum(axis=1) > 1e-12 * power_FK.sum(axis=1).max()
+    sounding_F = power_FK.sum(axis=1) > 1e-12 * power_FK.sum(axis=1).max()
     power_FK = _smooth(power_FK)
-    low_K, high_K = np.quantile(power_FK[heard_F], [quiet, 1 - loud], axis=0)
-    speech_FK = (power_FK >= high_K) & heard_F[:, None]
-    noise_FK = (power_FK <= low_K) & heard_F[:, None]
+    low_K, high_K = np.quantile(power_FK[sounding_F], [quiet, 1 - loud], axis=0)
+    speech_FK = (power_FK >= high_K) & sounding_F[:, None]
+    noise_FK = (power_FK <= low_K) & sounding_F[:, None]
     return speech_FK.astype(np.float64), noise_FK.astype(np.float64)
-
-
-def _steady_phases(wav_CT: NDArray[np.floating]) -> Spectra:
-    """[K, C, C] the phases of the cross-spectra, a weighted sum over frames; without phases it would be 1."""
-    spectra_CFK = stft(wav_CT, SIZE, HOP)
-    magnitude_CFK = np.abs(spectra_CFK)
-    power_FK = _smooth(np.square(magnitude_CFK).mean(axis=0))
-    phase_CFK = spectra_CFK / np.maximum(magnitude_CFK, np.finfo(np.float64).tiny)
-    phase_KCF = np.ascontiguousarray(phase_CFK.transpose(2, 0, 1))
-    floor_K = np.quantile(power_FK, 0.3, axis=0)
-    loudest = max(float(power_FK.max()), np.finfo(np.float64).tiny)
-    above_FK = 1 - NOISE_MARGIN * floor_K / np.maximum(power_FK, 1e-12 * loudest)
-    above_FK = np.maximum(above_FK, 1e-3)  # a sound that never pauses has a direction, too
-    weight_KF = (above_FK * (power_FK >= 1e-12 * loudest)).T
-    weight_KF = weight_KF * (len(weight_KF) / weight_KF.sum())
-    phases_KCC = (phase_KCF * weight_KF[:, None]) @ phase_KCF.conj().transpose(0, 2, 1)
-    return np.asarray(phases_KCC, dtype=np.complex128)
 
 
 def _smooth(power_FK: Floats) -> Floats:
@@ -177,34 +204,15 @@ def _smooth(power_FK: Floats) -> Floats:
     return np.asarray(uniform_filter(power_FK, (5, 3), mode="nearest"), dtype=np.float64)
 
 
-def _peaks(phases_KCC: Spectra, max_delay: float) -> tuple[Floats, Floats]:
-    """Lag (samples) and height of the highest correlation of every pair of channels."""
-    correlation_LCC = np.fft.irfft(phases_KCC, SIZE * FINER, axis=0) * FINER
-    reach = min(int(np.ceil(max_delay * FINER)), SIZE * FINER // 2 - 2)
-    near_LCC = np.concatenate([correlation_LCC[-reach - 1 :], correlation_LCC[: reach + 2]])
-    top_CC = np.argmax(near_LCC[1:-1], axis=0) + 1
-    before, peak, after = (
-        np.take_along_axis(near_LCC, top_CC[None] + step, axis=0)[0] for step in (-1, 0, 1)
-    )
-    bend = before - 2 * peak + after
-    offset = np.where(bend < 0, 0.5 * (before - after) / np.where(bend < 0, bend, 1.0), 0.0)
-    return (top_CC - (reach + 1) + np.clip(offset, -0.5, 0.5)) / FINER, np.maximum(peak, 0.0)
-
-
 def _aligned(wav_CT: NDArray[np.floating], delays: Delays | None) -> tuple[Delays, Spectra]:
     """The delays, found where none are given, and the spectra of the channels moved by whole samples."""
     delays = delays or estimate_delays(wav_CT)
-    return delays, stft(_moved(wav_CT, delays), SIZE, HOP)
-
-
-def _moved(wav_CT: NDArray[np.floating], delays: Delays) -> Floats:
-    """The channels, each earlier by its delay in whole samples."""
     moved_CT = np.zeros(wav_CT.shape)
     for channel, delay in enumerate(np.rint(delays.delay_C).astype(int)):
         later, earlier = max(0, -delay), max(0, delay)
         kept = max(0, wav_CT.shape[1] - abs(int(delay)))
         moved_CT[channel, later : later + kept] = wav_CT[channel, earlier : earlier + kept]
-    return moved_CT
+    return delays, stft(moved_CT, SIZE, HOP)
 
 
 def _summed(spectra_CFK: Spectra, delays: Delays) -> Spectra:
@@ -216,7 +224,7 @@ def _summed(spectra_CFK: Spectra, delays: Delays) -> Spectra:
 
 
 def _turns(delays: Delays) -> Spectra:
-    """[C, K] what undoes the part of each delay that is less than a sample."""
+    """[C, K] phases that undo the part of each delay that is less than a sample."""
     rest_C = delays.delay_C - np.rint(delays.delay_C)
     cycles_K = np.arange(SIZE // 2 + 1) / SIZE  # a sample
     return np.asarray(np.exp(2j * np.pi * np.outer(rest_C, cycles_K)), dtype=np.complex128)
@@ -229,32 +237,53 @@ def _covariance(observed_KCF: Spectra, mask_FK: Floats) -> Spectra:
     )
 
 
-def _mvdr_weights(
-    speech_KCC: Spectra, noise_KCC: Spectra, delayed_KC: Spectra, reference: int, loading: float
-) -> Spectra:
-    speech_power_K, noise_power_K = _mean_power(speech_KCC), _mean_power(noise_KCC)
-    floor = 1e-10 * max(float(speech_power_K.max()), np.finfo(np.float64).tiny)
-    diagonal_K = loading * noise_power_K + floor
-    noise_KCC = noise_KCC + diagonal_K[:, None, None] * np.eye(noise_KCC.shape[1])
-    heard_K = speech_power_K > NOISE_MARGIN * noise_power_K
-    steering_KC = np.where(heard_K[:, None], _steering(speech_KCC, noise_KCC, reference), delayed_KC)
-    solved_KC = np.linalg.solve(noise_KCC, steering_KC[:, :, None])[:, :, 0]
-    response_K = np.sum(steering_KC.conj() * solved_KC, axis=1).real
-    return np.asarray(solved_KC / response_K[:, None], dtype=np.complex128)
-
-
-def _steering(speech_KCC: Spectra, noise_KCC: Spectra, reference: int) -> Spectra:
-    """[K, C] principal eigenvector of speech whitened by the noise, brought back; 1 at the reference."""
-    root_KCC = np.linalg.cholesky(noise_KCC)
-    half_KCC = np.linalg.solve(root_KCC, speech_KCC)
-    white_KCC = np.linalg.solve(root_KCC, half_KCC.conj().transpose(0, 2, 1))
-    principal_KC = np.linalg.eigh((white_KCC + white_KCC.conj().transpose(0, 2, 1)) / 2)[1][:, :, -1]
-    steering_KC = np.matmul(root_KCC, principal_KC[:, :, None])[:, :, 0]
-    at_reference_K = steering_KC[:, reference]
-    least_K = 1e-6 * np.linalg.norm(steering_KC, axis=1)
-    at_reference_K = np.where(np.abs(at_reference_K) > least_K, at_reference_K, least_K)
-    return np.asarray(steering_KC / at_reference_K[:, None], dtype=np.complex128)
-
-
 def _mean_power(covariance_KCC: Spectra) -> Floats:
     return np.asarray(np.trace(covariance_KCC, axis1=1, axis2=2).real / covariance_KCC.shape[1], np.float64)
+
+
+def stft(wav_CT: NDArray[np.floating], size: int, hop: int) -> Spectra:
+    """Spectra of overlapping frames under a square-root Hann window.
+
+    The signal is padded by a frame at either end, so that every sample lies in as many frames as any other.
+
+    Args:
+        wav_CT: samples.
+        size: samples a frame.
+        hop: samples from a frame to the next; a divisor of ``size``, at most half of it.
+
+    Returns:
+        spectra_CFK, K = size / 2 + 1.
+    """
+    num_samples = wav_CT.shape[-1]
+    num_frames = -(-(num_samples + size) // hop)
+    padded_CT = np.zeros((len(wav_CT), num_frames * hop + size))
+    padded_CT[:, size : size + num_samples] = wav_CT
+    frames_CFT = np.lib.stride_tricks.sliding_window_view(padded_CT, size, axis=1)[:, ::hop]
+    return np.asarray(np.fft.rfft(frames_CFT * _window(size), axis=-1), dtype=np.complex128)
+
+
+def istft(spectra_CFK: Spectra, num_samples: int, size: int, hop: int) -> Floats:
+    """The signal of `stft`, by overlap and add (Griffin & Lim 1984).
+
+    Args:
+        spectra_CFK: as `stft` gives it, perhaps changed.
+        num_samples: length of the signal that `stft` was given.
+        size: as in `stft`.
+        hop: as in `stft`.
+
+    Returns:
+        wav_CT.
+    """
+    frames_CFT = np.fft.irfft(spectra_CFK, size, axis=-1) * _window(size)
+    num_channels, num_frames = frames_CFT.shape[:2]
+    wav_CT = np.zeros((num_channels, (num_frames - 1) * hop + size))
+    parts = size // hop
+    for part in range(parts):  # frames that do not overlap are laid side by side
+        laid_CT = frames_CFT[:, part::parts].reshape(num_channels, -1)
+        wav_CT[:, part * hop : part * hop + laid_CT.shape[1]] += laid_CT
+    return wav_CT[:, size : size + num_samples] * (2 * hop / size)
+
+
+def _window(size: int) -> Floats:
+    """Root of a periodic Hann window, whose square and its shifts sum to a constant."""
+    return np.asarray(np.sin(np.pi * np.arange(size) / size), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Dereverberation by weighted prediction error (WPE): what late echoes make predictable is taken away.
+"""Dereverberation by weighted prediction error (WPE): the part that late echoes make predictable is removed.
 
 Shape suffixes: C channel, F frame, K frequency bin, P predictor, T sample.
 """
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farvox.errors import AudioError, MissingExtraError
-from farvox.farfield.stft import Floats, istft, stft
+from farvox.farfield.beamform import Floats, istft, stft
 
 SIZE, HOP = 512, 128  # samples of a frame, and from frame to frame; 32 and 8 ms at 16 kHz
 CONTEXT = 2  # frames on either side that the power of a frame is a mean with
@@ -25,15 +25,15 @@ def dereverberate(
     iterations: int = 3,
     loading: float = 0.01,
 ) -> Floats:
-    """Late reverberation removed from every channel; the channels stay coherent.
+    """Remove late reverberation from every channel; the channels stay coherent.
 
     In every frequency bin each channel is predicted from the channels' frames at least ``delay`` frames ago,
-    with the weights that make what is left most likely for a signal of changing power (Nakatani et al. 2010;
+    with the weights that make the rest most likely for a signal of changing power (Nakatani et al. 2010;
     Yoshioka & Nakatani 2012 for several channels), and the prediction is subtracted. Frames and powers are
-    nara_wpe's (Drude et al. 2018), the power a mean over five frames. Low frequencies are all but alike in
+    nara_wpe's (Drude et al. 2018), the power a mean over five frames. Low frequencies are almost equal in
     microphones a few centimetres apart, so that a few seconds do not fix the weights: without ``loading``
-    they are large, cancel one another and add what they should take away. For the same reason the channels
-    of a large array are predicted from four of them.
+    they are large, cancel one another and add reverberation. For the same reason the channels of a large
+    array are predicted from four of them.
 
     Args:
         wav_CT: the channels; one is enough, more are better.
@@ -41,7 +41,7 @@ def dereverberate(
         delay: frames of 8 ms that are left alone, because speech itself is predictable that far.
         iterations: of estimating the power and the prediction in turn.
         loading: added to the diagonal of the predictors' covariance, as a share of its mean: more is safer,
-            less takes more away.
+            less removes more.
 
     Returns:
         wav_CT, of the same length.

@@ -1,4 +1,4 @@
-"""The channels of every take as one enhanced utterance: beamformed, dereverberated, or both.
+"""Enhancement: the channels of every take become one utterance, beamformed, dereverberated, or both.
 
 Shape suffixes: C channel, T sample.
 """
@@ -9,10 +9,10 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -23,118 +23,121 @@ from farvox.audio.files import audio_info, read_audio, read_channels, write_audi
 from farvox.datadir.conditions import CONDITIONS, conditions_text, read_conditions
 from farvox.datadir.derive import FurtherFile, keys_of, names_of_further_files
 from farvox.datadir.kaldi import DataDir, write_data_dir
-from farvox.errors import AudioError, UsageError
+from farvox.errors import AudioError
+from farvox.farfield import Enhancement
 from farvox.farfield.takes import Takes
 from farvox.jobs import Job, begin, cut, processes_of_one_thread
-from farvox.progress import Note
+from farvox.progress import Note, silent
 
 SAMPLE_RATE = 16000
 SETTINGS = "enhance.json"
 BATCH = 4  # takes handed to a process at a time
-MIXED = "mixed"  # what utt2cond says of a take whose channels differ in a column
-Beamformer = Literal["none", "delay-and-sum", "mvdr"]
+MIXED = "mixed"  # in utt2cond, for a take whose channels differ in a column
 Waves = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Enhancement:
-    """What is done to a take: WPE first, if asked for, then the beamformer.
-
-    Attributes:
-        beamform: ``none`` leaves the channels as they are.
-        wpe: whether late reverberation is removed.
-        taps: frames of 8 ms that WPE looks back over.
-        max_delay_ms: greatest delay between two channels that the beamformer looks for.
-        tolerance: seconds that the channels of a take may differ in length; the shortest counts.
-    """
-
-    beamform: Beamformer = "mvdr"
-    wpe: bool = False
-    taps: int = 10
-    max_delay_ms: float = 3.0
-    tolerance: float = 0.1
-
-
-@dataclass(frozen=True, slots=True)
 class _Take:
-    """One take: where its channels are, and where what is made of them goes (one file, or one a channel)."""
+    """One take, with the files of its channels and those to write: one file, or one a channel."""
 
     name: str
     sources: tuple[str, ...]
     targets: tuple[str, ...]
 
 
-def enhance(
+def enhance_takes(
     data_dir: DataDir,
     out: str | Path,
     takes: Takes,
     how: Enhancement,
     *,
-    note: Note,
+    format: Literal["flac", "wav"] = "flac",
     jobs: int | None = None,
-    suffix: str = "flac",
+    note: Note = silent,
 ) -> DataDir:
     """Write a data dir of enhanced takes, with its audio below OUT/audio.
 
-    With a beamformer a take becomes one utterance that bears its name (see `Takes`); with WPE alone its
+    With a beamformer a take becomes one utterance with its name (see `Takes`); with WPE alone its
     channels remain, under their names. Utterances that are of no take stay as they are, at their old place.
     Speakers, and further ``utt2*`` and ``spk2*`` files, are carried over; of ``utt2cond`` a column in
-    which the channels of a take differ says ``mixed``. An interrupted run goes on where it stopped: an
-    audio file is written whole or not at all, and OUT/enhance.json says of what and how, so that nothing
-    else is mixed in. Whatever the number of processes, the same samples are written: each computes on one
-    thread.
+    which the channels of a take differ has ``mixed``. A run that was interrupted goes on where it stopped.
+    Whatever the number of processes, the same samples are written: each computes on one thread.
 
     Args:
         data_dir: the channels.
         out: the data dir to write.
-        takes: which channels are of one take.
-        how: what is done.
-        note: is told what happens.
+        takes: the channels of each take.
+        how: beamformer and WPE.
+        format: of the audio.
         jobs: processes; as many as there are processors by default.
-        suffix: ``flac`` or ``wav``.
+        note: takes lines for people.
 
     Raises:
         AudioError: a take cannot be read or enhanced, or its channels differ in length by too much.
         FarvoxError: ``out`` is the data dir itself or holds other things.
         JobError: ``out`` was begun with other audio or another ``how``, or a process was killed.
-        UsageError: ``how`` would change nothing.
     """
-    if how.beamform == "none" and not how.wpe:
-        raise UsageError("nothing to do: choose a --beamform, or --wpe, or both")
-    if how.beamform not in get_args(Beamformer):
-        raise UsageError(f"--beamform {how.beamform}: choose one of {', '.join(get_args(Beamformer))}")
     out = Path(os.path.abspath(out))
     channels = hashlib.sha256()
     for row in takes.table.select("take", "utt_id", "wav_path").iter_rows():
         channels.update(json.dumps(row).encode())
-    begin(out / SETTINGS, {**asdict(how), "takes": len(takes), "channels": channels.hexdigest()})
+    begin(out / SETTINGS, {
+        "beamform": how.beamform, "wpe": how.wpe, "taps": how.taps, "max_delay_ms": how.max_delay,
+        "tolerance": how.tolerance, "takes": len(takes), "channels": channels.hexdigest(),
+    })  # fmt: skip
     results = takes.table
     if how.beamform != "none":
         results = results.unique("take", keep="first", maintain_order=True)
-    audio = str(out / "audio")
-    targets = [
-        os.path.join(
-            audio, *([quote(speaker_id, safe="")] if speaker_id else []), f"{quote(utt_id, safe='')}.{suffix}"
-        )
-        for utt_id, speaker_id in results.select("utt_id", "speaker_id").iter_rows()
-    ]
+    targets = []
+    for utt_id, speaker_id in results.select("utt_id", "speaker_id").iter_rows():
+        folder = out / "audio" / (quote(speaker_id, safe="") if speaker_id else "")
+        targets.append(str(folder / f"{quote(utt_id, safe='')}.{format}"))
     results = results.with_columns(target=pl.Series(targets, dtype=pl.String))
+    files = results.group_by("take", maintain_order=True).agg("target")
+    files = (
+        takes.table.group_by("take", maintain_order=True)
+        .agg("wav_path")
+        .join(files, on="take", maintain_order="left")
+    )
+    work = [_Take(name, tuple(paths), tuple(to)) for name, paths, to in files.iter_rows()]
     job = Job(what="takes enhanced", note=note, jobs=jobs, executor=processes_of_one_thread, kept=out)
-    batches = cut(_jobs(takes.table, results), BATCH)
-    lengths = [length for done in job.run(partial(_enhance_batch, how), batches) for length in done]
-    made = results.with_columns(wav_path="target", num_samples=pl.Series(lengths, dtype=pl.Int64))
-    table = pl.concat([made.select(takes.single.columns), takes.single])
-    if table["num_samples"].null_count():  # of what stays where it is
+    batches = job.run(partial(_enhance_batch, how), cut(work, BATCH))
+    lengths = pl.Series([length for batch in batches for length in batch], dtype=pl.Int64)
+    enhanced = results.with_columns(wav_path="target", num_samples=lengths)
+    table = pl.concat([enhanced.select(takes.single.columns), takes.single])
+    if table["num_samples"].null_count():  # of the utterances that stay where they are
         note("some utterances that are of no take have no length in utt2num_samples, so there will be none")
-    return write_data_dir(out, table, files=_carried(data_dir, takes, table, mixed=how.beamform != "none"))
+
+    carried = {}
+    for name in sorted(names_of_further_files(data_dir)):
+        further = FurtherFile.read(data_dir, name)
+        rows = further.rows.filter(pl.col("key").is_in(keys_of(table, name).implode()))
+        carried[name] = replace(further, rows=rows).text()
+    if (data_dir.path / CONDITIONS).is_file():
+        conditions = read_conditions(data_dir.path)
+        if how.beamform != "none":
+            of_channels = conditions.join(
+                takes.table.select("take", "utt_id"), on="utt_id", maintain_order="left"
+            )
+            of_takes = of_channels.group_by("take", maintain_order=True).agg(
+                pl.when(pl.col(name).n_unique() > 1)
+                .then(pl.lit(MIXED))
+                .otherwise(pl.col(name).first())
+                .alias(name)
+                for name in conditions.columns[1:]
+            )
+            of_others = conditions.filter(pl.col("utt_id").is_in(takes.single["utt_id"].implode()))
+            conditions = pl.concat([of_takes.rename({"take": "utt_id"}), of_others])
+        carried[CONDITIONS] = conditions_text(conditions)
+    return write_data_dir(out, table, files=carried)
 
 
 def enhance_take(wav_CT: NDArray[np.floating], how: Enhancement) -> Waves:
-    """What is done to one take: WPE, then the beamformer, then less volume if a sample would be clipped.
+    """Enhance one take: WPE, then the beamformer, then less volume if a sample would be clipped.
 
     Args:
         wav_CT: its channels, 16 kHz. A single one is not beamformed.
-        how: what is done.
+        how: beamformer and WPE.
 
     Returns:
         wav_CT, with one channel if there is a beamformer.
@@ -149,37 +152,33 @@ def enhance_take(wav_CT: NDArray[np.floating], how: Enhancement) -> Waves:
     if how.wpe:
         enhanced_CT = dereverberate(enhanced_CT, taps=how.taps)
     if how.beamform != "none" and len(enhanced_CT) > 1:
-        delays = estimate_delays(enhanced_CT, max_delay=how.max_delay_ms * 1e-3 * SAMPLE_RATE)
+        delays = estimate_delays(enhanced_CT, max_delay=how.max_delay * 1e-3 * SAMPLE_RATE)
         beamform = mvdr if how.beamform == "mvdr" else delay_and_sum
         enhanced_CT = beamform(enhanced_CT, delays)[None]
     peak = float(np.abs(enhanced_CT).max())
     return enhanced_CT * (0.99 / peak) if peak > 1 else enhanced_CT
 
 
-def _jobs(channels: pl.DataFrame, results: pl.DataFrame) -> list[_Take]:
-    sources = channels.group_by("take", maintain_order=True).agg("wav_path")
-    targets = results.group_by("take", maintain_order=True).agg("target")
-    return [
-        _Take(name, tuple(paths), tuple(to))
-        for name, paths, to in sources.join(targets, on="take", maintain_order="left").iter_rows()
-    ]
-
-
-def _enhance_batch(how: Enhancement, batch: Sequence[_Take]) -> list[int]:
-    return [num_samples for take in batch for num_samples in _enhance_one(take, how)]
-
-
-def _enhance_one(take: _Take, how: Enhancement) -> list[int]:
-    lengths = [_length_of_output(target) for target in take.targets]
-    if all(lengths):
-        return lengths
-    try:
-        enhanced_CT = enhance_take(_read(take, how.tolerance), how)
-        for target, wav_CT in zip(take.targets, _parts(enhanced_CT, len(take.targets)), strict=True):
-            write_audio(target, wav_CT, SAMPLE_RATE)
-    except AudioError as error:
-        raise AudioError(f"the take '{take.name}': {error}") from None
-    return [enhanced_CT.shape[1]] * len(take.targets)
+def _enhance_batch(how: Enhancement, takes: Sequence[_Take]) -> list[int]:
+    """Samples of every target of some takes; those that an earlier run wrote are kept."""
+    lengths = []
+    for take in takes:
+        try:
+            written = [audio_info(to).num_samples if os.path.exists(to) else 0 for to in take.targets]
+        except AudioError:
+            written = [0]
+        if not all(written):
+            try:
+                enhanced_CT = enhance_take(_read(take, how.tolerance), how)
+                # all channels into one file, or one into each
+                waves = [enhanced_CT] if len(take.targets) == 1 else [wav_T[None] for wav_T in enhanced_CT]
+                for target, wav_CT in zip(take.targets, waves, strict=True):
+                    write_audio(target, wav_CT, SAMPLE_RATE)
+            except AudioError as error:
+                raise AudioError(f"the take '{take.name}': {error}") from None
+            written = [enhanced_CT.shape[1]] * len(take.targets)
+        lengths += written
+    return lengths
 
 
 def _read(take: _Take, tolerance: float) -> NDArray[np.float32]:
@@ -197,40 +196,3 @@ def _read(take: _Take, tolerance: float) -> NDArray[np.float32]:
             " take, or one is damaged (a larger --tolerance cuts all to the shortest)"
         )
     return np.stack([wav_T[:shortest] for wav_T in waves])
-
-
-def _parts(enhanced_CT: Waves, num_targets: int) -> list[Waves]:
-    """What goes into each file: all channels into one, or one into each."""
-    return [enhanced_CT] if num_targets == 1 else [wav_T[None] for wav_T in enhanced_CT]
-
-
-def _length_of_output(target: str) -> int:
-    """Samples of what an earlier run wrote; 0 where there is nothing usable."""
-    try:
-        return audio_info(target).num_samples if os.path.exists(target) else 0
-    except AudioError:
-        return 0
-
-
-def _carried(data_dir: DataDir, takes: Takes, table: pl.DataFrame, *, mixed: bool) -> dict[str, str]:
-    """The further files of the data dir for the utterances of ``table``, whose ids are all in it."""
-    files = {}
-    for name in sorted(names_of_further_files(data_dir)):
-        file = FurtherFile.read(data_dir, name)
-        kept = file.rows.filter(pl.col("key").is_in(keys_of(table, name).implode()))
-        files[name] = replace(file, rows=kept).text()
-    if (data_dir.path / CONDITIONS).is_file():
-        conditions = read_conditions(data_dir.path)
-        files[CONDITIONS] = conditions_text(_mixed(conditions, takes) if mixed else conditions)
-    return files
-
-
-def _mixed(conditions: pl.DataFrame, takes: Takes) -> pl.DataFrame:
-    """A row a take: what its channels agree in, and ``mixed`` for the rest."""
-    of_channels = conditions.join(takes.table.select("take", "utt_id"), on="utt_id", maintain_order="left")
-    of_takes = of_channels.group_by("take", maintain_order=True).agg(
-        pl.when(pl.col(name).n_unique() > 1).then(pl.lit(MIXED)).otherwise(pl.col(name).first()).alias(name)
-        for name in conditions.columns[1:]
-    )
-    of_others = conditions.filter(pl.col("utt_id").is_in(takes.single["utt_id"].implode()))
-    return pl.concat([of_takes.rename({"take": "utt_id"}), of_others])

@@ -1,6 +1,6 @@
-"""Rooms and noise put on a signal; what augmentation and simulation share.
+"""Levels, noise and room responses of signals: the arithmetic that augmentation and simulation share.
 
-Shape suffixes: C channel (microphone), T sample, R sample of a room impulse response (RIR).
+Shape suffixes: C channel (microphone), F frame, T sample, R sample of a room impulse response (RIR).
 """
 
 from __future__ import annotations
@@ -20,6 +20,12 @@ _FAINT = 1e-20
 _BLOCK = 8192
 _LANES, _STEP = 4, 1024
 
+FRAME_SECONDS = 0.02
+LOUD, QUIET = 95, 10
+"""Percentiles of the power of the frames: speech with noise, and noise alone."""
+FLOOR = 1e-10  # power of digital silence, -100 dB of full scale
+SNR_RANGE_DB = (-20.0, 100.0)
+
 
 def power(wav_T: Array) -> float:
     """Mean square of a waveform, to six digits whatever its level."""
@@ -34,9 +40,9 @@ def power(wav_T: Array) -> float:
 
 
 def is_silent(wav_T: Array) -> bool:
-    """Whether a waveform is too weak to say anything: below -100 dB of full scale, or empty."""
+    """True for a waveform that is below -100 dB of full scale, or empty."""
     first_T = wav_T[:_BLOCK]
-    if np.dot(first_T, first_T) > 2 * _SILENT_POWER * len(wav_T):  # most speech: no need to hear it all
+    if np.dot(first_T, first_T) > 2 * _SILENT_POWER * len(wav_T):  # most speech: no need to look at all of it
         return False
     return power(wav_T) < _SILENT_POWER
 
@@ -67,7 +73,7 @@ def add_noise(speech_T: Array, noise_T: Array, snr_db: float) -> Array:
 def convolve_rir(
     speech_T: Array, rir_R: Array, *, aligned: bool = True, rir_spectrum: Spectrum | None = None
 ) -> Array:
-    """Speech as heard in the room of an RIR; as long as it was.
+    """Convolve speech with an RIR; it stays as long as it was.
 
     Args:
         speech_T: samples.
@@ -78,7 +84,7 @@ def convolve_rir(
         rir_spectrum: `spectrum_of_rir` for speech of this length where it is known already.
 
     Returns:
-        float32 [T]; the speech itself where ``aligned`` and nothing of it comes through the RIR.
+        float32 [T]; the speech itself where ``aligned`` and the RIR leaves nothing of it.
 
     Raises:
         AudioError: the RIR is empty or not finite.
@@ -90,7 +96,15 @@ def convolve_rir(
         return speech_T
     if rir_spectrum is None:
         rir_spectrum = spectrum_of_rir(rir_R, num_samples)
-    wet_T = _overlap_save(speech_T, rir_spectrum, len(rir_R), direct_path(rir_R) if aligned else 0)
+    count, block, size = _blocks(num_samples, len(rir_R))
+    before = len(rir_R) - 1 - (direct_path(rir_R) if aligned else 0)
+    padded = np.zeros((count - 1) * block + size, dtype=np.float32)
+    padded[before : before + num_samples] = speech_T
+    blocks = as_strided(padded, (count, size), (block * padded.itemsize, padded.itemsize), writeable=False)
+    spectra = rfft(blocks, axis=1)
+    spectra *= rir_spectrum
+    wet: Array = irfft(spectra, size, axis=1, overwrite_x=True)[:, len(rir_R) - 1 : len(rir_R) - 1 + block]
+    wet_T = wet.reshape(-1)[:num_samples]  # overlap and save
     if not aligned:
         return wet_T
     wet_power = power(wet_T)
@@ -101,13 +115,13 @@ def convolve_rir(
 
 
 def spectrum_of_rir(rir_R: Array, num_samples: int) -> Spectrum:
-    """What `convolve_rir` needs of an RIR, for speech of ``num_samples``."""
+    """Spectrum of an RIR as `convolve_rir` takes it, for speech of ``num_samples``."""
     spectrum: Spectrum = rfft(rir_R, _blocks(num_samples, len(rir_R))[2])
     return spectrum
 
 
 def _blocks(num_samples: int, rir_length: int) -> tuple[int, int, int]:
-    """How speech is cut to be convolved: number of blocks, samples of each, size of their FFTs.
+    """Blocks that speech is cut into to be convolved: their number, samples of each, size of their FFTs.
 
     pocketfft transforms four signals at once in little more time than one (SIMD), so four blocks that overlap
     by the RIR cost less than one transform of everything, unless the RIR is much the longer of the two.
@@ -118,22 +132,8 @@ def _blocks(num_samples: int, rir_length: int) -> tuple[int, int, int]:
     return count, block, int(next_fast_len(block + tail, real=True))
 
 
-def _overlap_save(speech_T: Array, rir_spectrum: Spectrum, rir_length: int, delay: int) -> Array:
-    """Samples ``delay .. delay + T`` of the convolution."""
-    num_samples = len(speech_T)
-    count, block, size = _blocks(num_samples, rir_length)
-    before = rir_length - 1 - delay
-    padded = np.zeros((count - 1) * block + size, dtype=np.float32)
-    padded[before : before + num_samples] = speech_T
-    blocks = as_strided(padded, (count, size), (block * padded.itemsize, padded.itemsize), writeable=False)
-    spectra = rfft(blocks, axis=1)
-    spectra *= rir_spectrum
-    wet: Array = irfft(spectra, size, axis=1, overwrite_x=True)[:, rir_length - 1 : rir_length - 1 + block]
-    return wet.reshape(-1)[:num_samples]
-
-
 def convolve_array(wav_T: Array, rirs_CR: Array) -> Array:
-    """A signal as the microphones of an array hear it: as long as it was, with the delays between them kept.
+    """Convolve a signal with the RIRs of an array: as long as it was, with the delays between them kept.
 
     It begins where the direct sound reaches the first microphone. Levels are as the RIRs give them.
 
@@ -152,12 +152,12 @@ def convolve_array(wav_T: Array, rirs_CR: Array) -> Array:
     size = int(next_fast_len(len(wav_T) + rirs_CR.shape[1] - 1, real=True))
     delay = min(direct_path(rir_R) for rir_R in rirs_CR)
     spectrum = rfft(wav_T, size)
-    heard = [irfft(spectrum * rfft(rir_R, size), size)[delay : delay + len(wav_T)] for rir_R in rirs_CR]
-    return np.stack(heard).astype(np.float32)
+    wet = [irfft(spectrum * rfft(rir_R, size), size)[delay : delay + len(wav_T)] for rir_R in rirs_CR]
+    return np.stack(wet).astype(np.float32)
 
 
 def direct_path(rir_R: Array) -> int:
-    """Place of the direct sound in an RIR: its largest sample, which is Kaldi's rule too."""
+    """Index of the direct sound in an RIR: its largest sample, which is Kaldi's rule too."""
     return int(np.argmax(np.abs(rir_R)))
 
 
@@ -172,3 +172,38 @@ def set_level(wav_T: Array, level_db: float, *, peak: float = 0.95) -> Array:
         raise AudioError("cannot set the level of a silent signal")
     gain = min(10 ** (level_db / 20) / rms, peak / float(np.abs(wav_T).max()))
     return (wav_T * np.float32(gain)).astype(np.float32)
+
+
+def energy_snr(wav_T: Array, sample_rate: int) -> float:
+    """Signal-to-noise ratio of a recording in dB, from the powers of its loud and quiet frames of 20 ms.
+
+    Speech comes and goes, noise mostly stays: loud frames hold both, quiet ones noise alone. NIST's ``stnr``
+    (of its Speech Quality Assurance package) goes by the same idea; it fits the noise to the lower mode of a
+    histogram of frame powers, where a low percentile, which needs no fit, is taken here. Reverberation fills
+    the pauses as noise does, and lowers the figure as well.
+
+    It compares recordings of one take, such as the channels of an array. Over takes it also depends on how
+    much of them is pause, and without any pause it says nothing.
+
+    Args:
+        wav_T: samples in [-1, 1].
+        sample_rate: in Hz.
+
+    Returns:
+        Between -20 and 100; -20 for what has no louder frames, or is shorter than two.
+    """
+    power_F, _ = frame_powers(wav_T, sample_rate)
+    if len(power_F) < 2:
+        return SNR_RANGE_DB[0]
+    loud, quiet = np.percentile(power_F, [LOUD, QUIET])
+    ratio = (loud - quiet) / quiet
+    return float(np.clip(10 * np.log10(ratio), *SNR_RANGE_DB)) if ratio > 0 else SNR_RANGE_DB[0]
+
+
+def frame_powers(wav_T: Array, sample_rate: int) -> tuple[NDArray[np.float64], int]:
+    """Power of each frame of 20 ms, its mean taken off, at least `FLOOR`; and the samples of a frame."""
+    size = max(1, round(FRAME_SECONDS * sample_rate))
+    num_frames = len(wav_T) // size
+    wav_FT = wav_T[: num_frames * size].reshape(num_frames, size).astype(np.float64)
+    wav_FT -= wav_FT.mean(axis=1, keepdims=True)  # an offset of the microphone is no power
+    return np.maximum(np.einsum("ft,ft->f", wav_FT, wav_FT) / size, FLOOR), size

@@ -1,19 +1,23 @@
-"""Shoebox rooms: impulse responses by the image-source method, and what is measured on them.
+"""Shoebox rooms: arrays and noise fields in them, impulse responses (RIRs), and measures of these.
 
-Shape suffixes: C channel (microphone), T sample, 3 the axes x, y, z in metres.
+Shape suffixes: C channel (microphone), F frame, G point of a coarse grid of frequencies, K frequency bin,
+T sample, 3 the axes x, y, z in metres.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farvox.errors import AudioError, MissingExtraError
-from farvox.farfield.diffuse import diffuse_noise
 
 SPEED_OF_SOUND = 343.0  # m/s
+GRID = (
+    513  # frequencies at which the matrix of coherences is rooted; between them the roots are almost linear
+)
 
 Samples = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -40,7 +44,7 @@ class Room:
 def draw_room(
     rng: np.random.Generator, *, t60: tuple[float, float] = (0.3, 0.8), longest: float = 9.0
 ) -> Room:
-    """A room long enough for a talker 5 m away from an array.
+    """Draw a room that is long enough for a talker 5 m away from an array.
 
     Args:
         rng: source of randomness.
@@ -49,6 +53,90 @@ def draw_room(
     """
     size = (rng.uniform(6.5, longest), rng.uniform(3.5, 6.5), rng.uniform(2.5, 3.5))
     return Room(size, rng.uniform(*t60))
+
+
+def circular_array(
+    centre: ArrayLike = (0.0, 0.0, 0.0), *, num: int = 16, radius: float = 0.05, turn: float = 0.0
+) -> Floats:
+    """Positions of microphones at equal angles on a horizontal circle, as in HI-MIA and FFSVC (16 on 5 cm).
+
+    Args:
+        centre: middle of the circle, metres.
+        num: number of microphones.
+        radius: metres.
+        turn: angle of microphone 0 against the x axis, radians.
+
+    Returns:
+        positions_C3, counter-clockwise from microphone 0.
+    """
+    angle_C = turn + 2 * np.pi * np.arange(num) / num
+    offsets_C3 = radius * np.stack([np.cos(angle_C), np.sin(angle_C), np.zeros(num)], axis=1)
+    return np.asarray(np.asarray(centre) + offsets_C3, dtype=np.float64)
+
+
+def linear_array(
+    centre: ArrayLike = (0.0, 0.0, 0.0), *, num: int = 4, spacing: float = 0.05, turn: float = 0.0
+) -> Floats:
+    """Positions of microphones at equal distances on a horizontal line.
+
+    Args:
+        centre: middle of the line, metres.
+        num: number of microphones.
+        spacing: metres between neighbours.
+        turn: angle of the line against the x axis, radians.
+
+    Returns:
+        positions_C3, in order along the line.
+    """
+    along_C = spacing * (np.arange(num) - (num - 1) / 2)
+    direction_3 = np.array([np.cos(turn), np.sin(turn), 0.0])
+    return np.asarray(np.asarray(centre) + along_C[:, None] * direction_3, dtype=np.float64)
+
+
+def diffuse_coherence(distance: Floats, frequency: Floats) -> Floats:
+    """Coherence of two microphones in a field that comes equally from all directions: sinc(2 f d / c).
+
+    Args:
+        distance: between the microphones, metres.
+        frequency: Hz; the two are broadcast against each other.
+    """
+    return np.asarray(np.sinc(2 * frequency * distance / SPEED_OF_SOUND), dtype=np.float64)
+
+
+def diffuse_noise(
+    rng: np.random.Generator, microphones_C3: Floats, num_samples: int, sample_rate: int
+) -> Floats:
+    """White Gaussian noise of power 1 in every microphone, coherent as in a diffuse field.
+
+    Independent noises are mixed in the frequency domain by the symmetric root of the matrix of coherences
+    (Habets & Gannot 2007, who root it by Cholesky), which turns no phases and prefers no microphone. One
+    microphone gets the noise as it is drawn.
+
+    Args:
+        rng: source of randomness.
+        microphones_C3: positions.
+        num_samples: length.
+        sample_rate: Hz.
+
+    Returns:
+        noise_CT.
+    """
+    noise_CT = rng.standard_normal((len(microphones_C3), num_samples))
+    if len(microphones_C3) == 1:
+        return noise_CT
+    distance_CC = np.linalg.norm(microphones_C3[:, None] - microphones_C3[None], axis=2)
+    frequency_G11 = np.linspace(0, sample_rate / 2, GRID)[:, None, None]
+    power_GC, vectors_GCC = np.linalg.eigh(diffuse_coherence(distance_CC, frequency_G11))
+    scaled_GCC = vectors_GCC * np.sqrt(np.maximum(power_GC, 0))[:, None]  # rounding leaves some below 0
+    roots_GCC = scaled_GCC @ vectors_GCC.transpose(0, 2, 1)
+    spectra_CK = np.fft.rfft(noise_CT)
+    place_K = np.linspace(0, GRID - 1, spectra_CK.shape[1])
+    below_K = np.minimum(place_K.astype(int), GRID - 2)
+    part_K11 = (place_K - below_K)[:, None, None]
+    roots_KCC = roots_GCC[below_K] * (1 - part_K11) + roots_GCC[below_K + 1] * part_K11
+    roots_KCC /= np.linalg.norm(roots_KCC, axis=2, keepdims=True)  # between two grid points they are smaller
+    mixed_CK = np.matmul(roots_KCC, spectra_CK.T[:, :, None])[:, :, 0].T
+    return np.asarray(np.fft.irfft(mixed_CK, num_samples), dtype=np.float64)
 
 
 def simulate_rirs(
@@ -63,10 +151,10 @@ def simulate_rirs(
     """Impulse responses from one source to each microphone of a shoebox room.
 
     Images are summed up to ``max_order`` reflections (Allen & Berkley 1979, by pyroomacoustics; wall
-    absorption by Sabine's formula). Where the room rings on after the last complete order, a Gaussian
-    tail that decays at the room's T60 takes over: there the echoes are too dense to be told from noise,
-    and the sum over all images would take seconds instead of milliseconds. The tails of the microphones of
-    one call are coherent as a field from all around is: all but alike at low frequencies and short distances.
+    absorption by Sabine's formula). After the last complete order a Gaussian tail follows that decays at the
+    room's T60: there the echoes are so dense that they are like noise, and the sum over all images would take
+    seconds instead of milliseconds. The tails of the microphones of one call are coherent as a diffuse field
+    is: almost equal at low frequencies and short distances.
 
     Args:
         room: the shoebox.
@@ -83,30 +171,15 @@ def simulate_rirs(
         AudioError: a position lies outside the room, or no wall can be absorbent enough for the T60.
         MissingExtraError: pyroomacoustics is not installed.
     """
-    source_3, microphones_C3 = (
-        np.asarray(source, np.float64),
-        np.atleast_2d(np.asarray(microphones, np.float64)),
-    )
-    for place in (source_3, *microphones_C3):
-        if np.any(place <= 0) or np.any(place >= room.size):
-            raise AudioError(f"position {place.round(2).tolist()} is outside the room {room.size} m")
-    rirs_CT = _image_sources(room, source_3, microphones_C3, sample_rate, max_order)
-    nearest_missing = max_order / np.sqrt(np.sum(1 / np.square(room.size)))  # metres, images of higher order
-    complete = int(nearest_missing / SPEED_OF_SOUND * sample_rate)
-    num_samples = int(room.t60 * sample_rate)
-    if rirs_CT.shape[1] <= complete or num_samples <= complete:
-        return rirs_CT[:, : max(num_samples, complete)].astype(np.float32)
-    noise_CT = diffuse_noise(np.random.default_rng(tail_seed), microphones_C3, num_samples, sample_rate)
-    return _with_tail(rirs_CT, noise_CT, complete, room.t60 * sample_rate)
-
-
-def _image_sources(
-    room: Room, source_3: Floats, microphones_C3: Floats, sample_rate: int, max_order: int
-) -> Floats:
     try:
         import pyroomacoustics as pra
     except ImportError:
         raise MissingExtraError("rooms need pyroomacoustics: pip install 'farvox[sim]'") from None
+    source_3 = np.asarray(source, np.float64)
+    microphones_C3 = np.atleast_2d(np.asarray(microphones, np.float64))
+    for place in (source_3, *microphones_C3):
+        if np.any(place <= 0) or np.any(place >= room.size):
+            raise AudioError(f"position {place.round(2).tolist()} is outside the room {room.size} m")
     try:
         absorption, needed_order = pra.inverse_sabine(room.t60, list(room.size))
     except ValueError as error:
@@ -120,23 +193,24 @@ def _image_sources(
     shoebox.add_source(source_3)
     shoebox.add_microphone_array(microphones_C3.T)
     shoebox.compute_rir()
-    num_samples = max(len(row[0]) for row in shoebox.rir)
-    rirs_CT = np.stack([np.pad(row[0], (0, num_samples - len(row[0]))) for row in shoebox.rir])
+    longest = max(len(row[0]) for row in shoebox.rir)
     early = pra.constants.get("frac_delay_length") // 2  # its fractional delays start this late
-    return np.asarray(rirs_CT[:, early:], dtype=np.float64)
+    images_CT = np.stack([np.pad(row[0], (0, longest - len(row[0]))) for row in shoebox.rir])[:, early:]
 
-
-def _with_tail(rirs_CT: Floats, noise_CT: Floats, complete: int, t60: float) -> Samples:
-    """Replace what follows sample ``complete`` by noise of the same level, -60 dB after ``t60`` samples."""
-    num_samples = noise_CT.shape[1]
+    nearest_missing = max_order / np.sqrt(np.sum(1 / np.square(room.size)))  # metres, images of higher order
+    complete = int(nearest_missing / SPEED_OF_SOUND * sample_rate)
+    num_samples = int(room.t60 * sample_rate)
+    if images_CT.shape[1] <= complete or num_samples <= complete:
+        return images_CT[:, : max(num_samples, complete)].astype(np.float32)
+    # a tail of the same level as what it follows, -60 dB after the T60
+    noise_CT = diffuse_noise(np.random.default_rng(tail_seed), microphones_C3, num_samples, sample_rate)
     window = complete // 4
-    decay_T = 10 ** (-3 * (np.arange(num_samples) - complete) / t60)
-    before_CT = rirs_CT[:, complete - window : complete] / decay_T[complete - window : complete]
-    level_C1 = np.sqrt(np.mean(before_CT**2, axis=1, keepdims=True))
-    tail_CT = noise_CT * decay_T * level_C1
+    decay_T = 10 ** (-3 * (np.arange(num_samples) - complete) / (room.t60 * sample_rate))
+    before_CT = images_CT[:, complete - window : complete] / decay_T[complete - window : complete]
+    tail_CT = noise_CT * decay_T * np.sqrt(np.mean(before_CT**2, axis=1, keepdims=True))
     fade_T = np.clip((np.arange(num_samples) - (complete - window)) / window, 0, 1)
     body_CT = np.zeros_like(tail_CT)
-    body_CT[:, : min(num_samples, rirs_CT.shape[1])] = rirs_CT[:, :num_samples]
+    body_CT[:, : min(num_samples, images_CT.shape[1])] = images_CT[:, :num_samples]
     return np.asarray(body_CT * np.sqrt(1 - fade_T) + tail_CT * np.sqrt(fade_T), dtype=np.float32)
 
 
@@ -144,7 +218,7 @@ def measure_t60(rir_T: ArrayLike, sample_rate: int = 16000, *, decay_db: float =
     """Reverberation time from the slope of the backward-integrated energy (Schroeder 1965).
 
     A recorded response ends here where it has come down to its noise (the mean of its last tenth, and 3 dB).
-    What would have followed that end must matter little where the fit ends; otherwise noise, or a recording
+    The energy that would have followed must matter little where the fit ends; otherwise noise, or a recording
     cut short, would be taken for the room.
 
     Args:
@@ -161,7 +235,14 @@ def measure_t60(rir_T: ArrayLike, sample_rate: int = 16000, *, decay_db: float =
     energy_T = np.asarray(rir_T, np.float64) ** 2
     if not energy_T.any():
         raise AudioError("a silent impulse response has no reverberation time")
-    energy_T, last = _before_noise(energy_T, max(1, int(0.02 * sample_rate)))
+    frame = min(max(1, int(0.02 * sample_rate)), len(energy_T))
+    level_F = energy_T[: len(energy_T) // frame * frame].reshape(-1, frame).mean(axis=1)
+    noise, peak = float(energy_T[-max(1, len(energy_T) // 10) :].mean()), int(np.argmax(level_F))
+    covered = np.flatnonzero(level_F[peak + 1 :] <= 2 * noise)
+    last = float(level_F[-1])  # energy of a sample where the response ends
+    if len(covered):
+        end = peak + 1 + int(covered[0])
+        energy_T, last = energy_T[: end * frame], float(level_F[end - 1])
     left_T = np.cumsum(energy_T[::-1])[::-1]
     curve_T = 10 * np.log10(np.maximum(left_T / left_T[0], 1e-30))
     fitted = np.flatnonzero((curve_T <= -5) & (curve_T >= -5 - decay_db))
@@ -175,19 +256,6 @@ def measure_t60(rir_T: ArrayLike, sample_rate: int = 16000, *, decay_db: float =
     if missing > left_T[fitted[-1]] / 3:
         raise too_short
     return t60
-
-
-def _before_noise(energy_T: NDArray[np.float64], frame: int) -> tuple[NDArray[np.float64], float]:
-    """A response's energy until noise covers it, and the mean energy of a sample at that end."""
-    frame = min(frame, len(energy_T))
-    level_F = energy_T[: len(energy_T) // frame * frame].reshape(-1, frame).mean(axis=1)
-    noise = float(energy_T[-max(1, len(energy_T) // 10) :].mean())
-    peak = int(np.argmax(level_F))
-    covered = np.flatnonzero(level_F[peak + 1 :] <= 2 * noise)
-    if not len(covered):
-        return energy_T, float(level_F[-1])
-    end = peak + 1 + int(covered[0])
-    return energy_T[: end * frame], float(level_F[end - 1])
 
 
 def measure_drr(rir_T: ArrayLike, sample_rate: int = 16000, *, direct_ms: float = 2.5) -> float:
@@ -208,3 +276,17 @@ def measure_drr(rir_T: ArrayLike, sample_rate: int = 16000, *, direct_ms: float 
     if direct == 0 or late == 0:
         raise AudioError("no direct-to-reverberant ratio: the response has only one of the two parts")
     return float(10 * np.log10(direct / late))
+
+
+def measure_rir(rir_T: Samples) -> tuple[float | None, float | None]:
+    """T60 in seconds and DRR in dB of an impulse response at 16 kHz; None where it does not show one.
+
+    The T60 is that of a decay of 30 dB, or of 20 dB where noise in the recording hides the rest.
+    """
+    t60 = drr = None
+    for decay_db in (20.0, 30.0):
+        with suppress(AudioError):
+            t60 = measure_t60(rir_T, decay_db=decay_db)
+    with suppress(AudioError):
+        drr = measure_drr(rir_T)
+    return t60, drr

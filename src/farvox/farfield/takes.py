@@ -1,4 +1,4 @@
-"""Which utterances of a data dir are the channels of one take."""
+"""Takes of a data dir: utterances, or channels of a file, of one recording by several microphones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from farvox.errors import AudioError, DataDirError, UsageError
 from farvox.progress import Note
 
 CHANNEL_COLUMNS = ("channel", "microphone", "mic")
-Name = tuple[str, str | None]  # a channel, and the utterance that is it
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Takes:
 
     @property
     def description(self) -> str:
-        """What was found, in a sentence."""
+        """The takes in a sentence, for people."""
         sizes = self.table.group_by("take").len()["len"]
         low, high = min(sizes.to_list()), max(sizes.to_list())
         span = f"{low}" if low == high else f"{low} to {high}"
@@ -47,7 +46,7 @@ class Takes:
         return f"{len(self):,} takes of {span} utterances each{rest}"
 
     def new_ids(self, utt_ids: pl.Series) -> pl.Series:
-        """What each utterance is part of once takes are one utterance each: its take, or itself."""
+        """The id of each utterance once takes are one utterance each: its take's, or its own."""
         named = (
             utt_ids.alias("utt_id")
             .to_frame()
@@ -57,10 +56,10 @@ class Takes:
 
 
 def takes_by_name(data_dir: DataDir, pattern: str) -> Takes:
-    r"""Takes told from utterance ids, such as ``SV\d+_[256]_(?P<channel>\d+)_\w+`` for HI-MIA.
+    r"""Takes found by utterance ids, such as ``SV\d+_[256]_(?P<channel>\d+)_\w+`` for HI-MIA.
 
     The pattern is one for the whole id. Utterances whose ids are alike but for the group ``channel`` are
-    one take; those that the pattern does not fit are none's. A take bears the id of its first channel, so
+    one take; those that the pattern does not fit are in none. A take has the id of its first channel, so
     that ``SV0333_2_{}_N0124`` and, with channels ``ID_0 ... ID_7``, ``ID`` in a trial list mean it.
 
     Raises:
@@ -92,10 +91,10 @@ def takes_by_name(data_dir: DataDir, pattern: str) -> Takes:
 
 
 def takes_by_condition(data_dir: DataDir, columns: Sequence[str]) -> Takes:
-    """Takes told from ``utt2cond``: utterances of one speaker that are alike in ``columns``.
+    """Takes found by ``utt2cond``: utterances of one speaker that are alike in ``columns``.
 
     Their channels are its column ``channel`` (or ``microphone``, ``mic``); an utterance with nothing
-    there is no take's. A take bears the id of its first channel.
+    there is in no take. A take has the id of its first channel.
 
     Raises:
         DataDirError: no ``utt2cond``, or one without these columns.
@@ -111,7 +110,7 @@ def takes_by_condition(data_dir: DataDir, columns: Sequence[str]) -> Takes:
         lacks = f"column '{missing[0]}'" if missing else f"column of channels ({', '.join(CHANNEL_COLUMNS)})"
         raise DataDirError(f"{path}:1: no {lacks}; there are: {', '.join(there)}")
     if channel in columns:
-        raise DataDirError(f"--by {channel}: tells the channels of a take apart, not takes; leave it out")
+        raise DataDirError(f"--by {channel}: distinguishes the channels of a take, not takes; leave it out")
     keys = pl.concat_str([*columns, pl.col("speaker_id").fill_null("")], separator="\0")
     table = data_dir.table.join(
         conditions.rename({channel: "channel"}), on="utt_id", how="left", maintain_order="left"
@@ -119,36 +118,29 @@ def takes_by_condition(data_dir: DataDir, columns: Sequence[str]) -> Takes:
     return _named(table)
 
 
-def takes_by_file(data_dir: DataDir, num_channels: Sequence[int]) -> Takes:
+def takes_by_file(data_dir: DataDir, note: Note, jobs: int | None = None) -> Takes:
     """Takes that are files of several channels; a file of one channel is no take.
 
     Args:
-        data_dir: the data dir.
-        num_channels: channels of each of its files.
-    """
-    several = pl.Series([count > 1 for count in num_channels], dtype=pl.Boolean)
-    if not several.any():
-        raise DataDirError(
-            f"{data_dir.path}: no file has several channels; --group or --by say which utterances are a take"
-        )
-    table = data_dir.table.with_columns(
-        key=pl.when(several).then("utt_id"), channel=pl.lit("all"), speaker_id="speaker_id"
-    )
-    return _named(table)
-
-
-def count_channels(data_dir: DataDir, note: Note, jobs: int | None = None) -> list[int]:
-    """Channels of each file of a data dir, by its header.
+        data_dir: the data dir; the headers of its files are read.
+        note: takes lines for people.
+        jobs: threads that read headers.
 
     Raises:
         AudioError: a file cannot be read.
+        DataDirError: no file has several channels.
     """
-    counts = []
+    several = []
     for header in read_headers(data_dir.wav_paths.to_list(), note, jobs):
         if isinstance(header, AudioError):
             raise header
-        counts.append(header.num_channels)
-    return counts
+        several.append(header.num_channels > 1)
+    if not any(several):
+        raise DataDirError(
+            f"{data_dir.path}: no file has several channels; --group or --by say which utterances are a take"
+        )
+    key = pl.when(pl.Series(several, dtype=pl.Boolean)).then("utt_id")
+    return _named(data_dir.table.with_columns(key=key, channel=pl.lit("all"), speaker_id="speaker_id"))
 
 
 def refuse_incomplete(takes: Takes, data_dir: DataDir) -> None:
@@ -171,21 +163,18 @@ def refuse_incomplete(takes: Takes, data_dir: DataDir) -> None:
         )
 
 
-def _order() -> list[pl.Expr]:
-    """Channels in the order of their numbers, and what is no number by its letters."""
-    return [pl.col("channel").cast(pl.Int64, strict=False).fill_null(2**62), pl.col("channel")]
-
-
 def _named(table: pl.DataFrame) -> Takes:
+    """The takes of a table whose rows of one ``key`` are one take, and those without a key are of none."""
     columns = ["utt_id", "wav_path", "speaker_id", "num_samples"]
-    rows = table.filter(pl.col("key").is_not_null()).sort("key", *_order(), maintain_order=True)
+    number = pl.col("channel").cast(pl.Int64, strict=False).fill_null(2**62)  # other names follow, by letters
+    rows = table.filter(pl.col("key").is_not_null()).sort("key", number, "channel", maintain_order=True)
     rows = rows.with_columns(take=pl.col("utt_id").first().over("key"))
     twice = rows.filter(pl.struct("key", "channel").is_duplicated())
     if len(twice):
         one, other = twice["utt_id"][:2]
         raise DataDirError(
             f"'{one}' and '{other}' are both channel '{twice['channel'][0]}' of one take;"
-            " more must tell takes apart (--by, --group)"
+            " --by or --group must distinguish more takes"
         )
     split = rows.group_by("key", maintain_order=True).agg(
         pl.col("speaker_id").n_unique(), pl.col("utt_id").first()

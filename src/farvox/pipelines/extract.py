@@ -45,7 +45,7 @@ def extract(
         embedder: the model; its sample rate is what files are read at.
         data_dir: needs only ``wav.scp``.
         threads: utterances read and embedded at a time, each on one CPU thread; 0: one per core.
-        quality: also estimate each recording's signal-to-noise ratio, `farvox.farfield.quality.energy_snr`.
+        quality: also estimate each recording's signal-to-noise ratio, `farvox.farfield.mixing.energy_snr`.
         out: folder to write, whole or not at all.
         note: takes lines for people.
 

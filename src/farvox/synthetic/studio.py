@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from farvox.datadir.kaldi import Utterance
-from farvox.farfield.arrays import circular_array
 from farvox.farfield.mixing import add_noise, convolve_rir, set_level
-from farvox.farfield.rooms import draw_room, simulate_rirs
+from farvox.farfield.rooms import circular_array, draw_room, simulate_rirs
 from farvox.rng import rng_for
 from farvox.synthetic.voice import SAMPLE_RATE, draw_occasion, draw_sentence, draw_voice, synthesise
 

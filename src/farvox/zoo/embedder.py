@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from farvox.audio.files import read_audio
 from farvox.errors import AudioError
-from farvox.farfield.quality import energy_snr
+from farvox.farfield.mixing import energy_snr
 from farvox.zoo.card import Card
 
 Wave = npt.NDArray[np.float32]
@@ -115,7 +115,7 @@ class FileEmbedder:
     Args:
         embedder: the model; its sample rate is what files are read at.
         threads: files read and embedded at a time, each on one CPU thread; 0: one per core.
-        measured: also estimate each file's signal-to-noise ratio, `farvox.farfield.quality.energy_snr`.
+        measured: also estimate each file's signal-to-noise ratio, `farvox.farfield.mixing.energy_snr`.
 
     Raises:
         AudioError: a file cannot be read, is too short, is digital silence, or gives a non-finite embedding;
