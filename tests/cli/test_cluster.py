@@ -110,7 +110,7 @@ def test_copies_of_one_embedding_are_one_cluster(here, method):
 def test_a_truth_that_lacks_an_utterance_is_refused(here, capsys):
     (here / "truth").write_text("u000 a\n")
     assert farvox("cluster", here / "emb", here / "out", "--clusters", "8", "--truth", here / "truth") == 1
-    assert "does not name the speaker of 'u001'" in capsys.readouterr().err
+    assert "truth: has no line for the utterance 'u001'" in capsys.readouterr().err
 
 
 def test_a_folder_of_other_things_is_not_replaced(here, capsys):

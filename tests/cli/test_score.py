@@ -243,7 +243,7 @@ def test_scores_are_centred_and_normalised_against_a_cohort(folder, capsys):
     assert "the cohort has 60 members, and 300 are needed" in capsys.readouterr().err
     (folder / "utt2spk").write_text("other0-0 other0\n")
     assert run(*words, "--norm", "s-norm", *cohort, "--cohort-speakers", folder / "utt2spk") == 1
-    assert "--cohort-speakers does not say who speaks in 'other0-1'" in capsys.readouterr().err
+    assert "utt2spk: has no line for the utterance 'other0-1'" in capsys.readouterr().err
 
 
 def test_a_cohort_that_is_in_the_trials_is_warned_of(folder, capsys):

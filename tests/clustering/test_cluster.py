@@ -124,7 +124,7 @@ def test_a_share_of_a_round_number_of_utterances_is_exact():
     assert confident(many, ClusterOptions(keep=0.07)).sum() == 7
 
 
-def test_utterances_that_changed_company_are_dropped(clustering):
+def test_utterances_whose_clusters_are_no_partners_are_dropped(clustering):
     earlier = np.array([7, 1, 7, 1, 7, 1, 1, 1], np.int32)
     assert np.flatnonzero(confident(clustering, ClusterOptions(), earlier)).tolist() == [0, 1, 2, 3, 4, 7]
 

@@ -40,7 +40,7 @@ def test_clusters_are_numbered_by_size_and_none_is_empty(blobs):
     np.testing.assert_allclose(np.linalg.norm(found.centres_KE, axis=1), 1, atol=1e-5)
 
 
-def test_everyone_is_with_the_nearest_centre(blobs):
+def test_every_utterance_is_with_its_nearest_centre(blobs):
     unit, _ = blobs(6, 15, spread=2.0)
     found = kmeans(unit, 6)
     cosines = unit @ found.centres_KE.T
@@ -122,7 +122,7 @@ def test_few_clusters_empty_ones_and_lone_utterances_are_no_trouble(number):
     unit_NE, truth_KE = speakers(3, 4, 0.1)
     centres_KE = truth_KE[:number].copy()
     if number == 3:
-        centres_KE[2] = -unit_NE.sum(axis=0) / np.linalg.norm(unit_NE.sum(axis=0))  # nobody's
+        centres_KE[2] = -unit_NE.sum(axis=0) / np.linalg.norm(unit_NE.sum(axis=0))  # no utterance is near it
     better_KE, moved = relocated(unit_NE, assigned(unit_NE, centres_KE))
     assert np.allclose(np.linalg.norm(better_KE, axis=1), 1, atol=1e-5) and moved <= 1
     assert assigned(unit_NE, better_KE).cosine_N.sum() >= nearest(unit_NE, centres_KE)[1].sum() - 1e-4

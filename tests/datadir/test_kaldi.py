@@ -16,6 +16,7 @@ from farvox.datadir.kaldi import (
     read_table,
     regular_pairs,
     split_lines,
+    values_of,
     write_data_dir,
 )
 from farvox.errors import DataDirError
@@ -77,6 +78,13 @@ def test_regular_tables_are_read_at_once(tmp_path: Path) -> None:
     for text, regular in (("a b\nc d\n", True), ("a b\nc d", True), ("a b\nc d e\n", False), ("", False)):
         path.write_text(text)
         assert (regular_pairs(path, ("key", "value")) is not None) == regular
+
+
+def test_values_come_in_the_order_asked_for_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "utt2cluster").write_text("a c1 0.9\nb c2 0.8\n")
+    assert values_of(tmp_path / "utt2cluster", ["b", "a"]).to_list() == ["c2 0.8", "c1 0.9"]
+    with pytest.raises(DataDirError, match="utt2cluster: has no line for the utterance 'z'"):
+        values_of(tmp_path / "utt2cluster", ["a", "z"])
 
 
 @settings(deadline=None, max_examples=50)

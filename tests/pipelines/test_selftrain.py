@@ -1,9 +1,6 @@
 """Rounds on disk."""
 
-import pytest
-
-from farvox.errors import DataDirError
-from farvox.pipelines.selftrain import Round, labels_of, table_of_rounds
+from farvox.pipelines.selftrain import Round, table_of_rounds
 
 
 def test_a_round_remembers_what_is_done_and_what_it_came_to(tmp_path):
@@ -15,13 +12,6 @@ def test_a_round_remembers_what_is_done_and_what_it_came_to(tmp_path):
     again = Round(1, tmp_path / "round-1")
     assert again.is_done("extract") and again.is_done("cluster") and not again.is_done("train")
     assert again.facts() == {"clusters": 7, "eer": {"dev": 0.1}}
-
-
-def test_labels_come_in_the_order_asked_for(tmp_path):
-    (tmp_path / "utt2cluster").write_text("a c1 0.9\nb c2 0.8\n")
-    assert labels_of(tmp_path, ["b", "a"]).to_list() == ["c2", "c1"]
-    with pytest.raises(DataDirError, match="does not have 'z'"):
-        labels_of(tmp_path, ["a", "z"])
 
 
 def test_the_table_has_a_row_a_round_and_a_dash_where_nothing_is_known():

@@ -1,4 +1,4 @@
-"""Who speaks on each side of a trial, and how it was recorded."""
+"""The speaker and the recording conditions of each side of a trial."""
 
 import pytest
 
@@ -77,7 +77,7 @@ def test_conditions_are_those_of_the_test_side_or_of_the_enrolment_side(folder, 
     assert table["enrol.distance"].to_list() == ["1m", "1m", "", "1m"]
 
 
-def test_a_condition_that_nobody_has_is_refused(folder, trials):
+def test_an_unknown_condition_is_refused(folder, trials):
     with pytest.raises(UsageError, match="--by device: no such condition; there are distance, channel"):
         trial_conditions(trials(), [folder], ["device"])
     with pytest.raises(DataDirError, match="nowhere"):

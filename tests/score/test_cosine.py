@@ -57,7 +57,7 @@ def test_every_side_has_length_one():
     assert len(sides_SE) == 3
 
 
-def test_scores_do_not_depend_on_the_size_of_the_embeddings_or_on_rows_nobody_needs():
+def test_scores_do_not_depend_on_the_size_of_the_embeddings_or_on_rows_that_no_trial_needs():
     pairs = [("u1", "u2"), ("u2", "u5")]
     utt_ids = [f"u{n}" for n in range(6)]
     emb_NE = embeddings(6)

@@ -40,7 +40,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize(("text", "form"), FORMS.values(), ids=FORMS)
-def test_every_form_is_told_and_read(listed, text, form):
+def test_every_form_is_recognised_and_read(listed, text, form):
     trials = listed(text)
     assert trials.enrol.to_list() == ["a", "a"]
     assert trials.test.to_list() == ["b", "c"]

@@ -20,7 +20,7 @@ from farvox.clustering import ClusterOptions
 from farvox.clustering.elbow import Elbow, SavedCurve, find_elbow
 from farvox.clustering.kmeans import Clustering, kmeans, merged_clusters, spectral_clusters, unit_rows
 from farvox.datadir.embeddings import EmbeddingSet
-from farvox.datadir.kaldi import DataDir, read_table, write_data_dir
+from farvox.datadir.kaldi import DataDir, write_data_dir
 from farvox.errors import DataDirError, FarvoxError
 from farvox.metrics.clustering import mutual_agreement, normalised_mutual_information, purity
 from farvox.progress import Note, Progress, silent
@@ -137,10 +137,10 @@ def cluster(
         if curve.values:
             note(f"{len(curve.values)} of {len(numbers)} numbers of clusters are known: {saved}")
         missing = [number for number in numbers if number not in curve.values]
-        with Progress("cluster", len(numbers)) as line:
+        with Progress("cluster", len(numbers)) as progress:
             for number, found in zip(missing, clusterings(missing), strict=False):
                 curve.add(number, found.wccs(over_samples=over_samples))
-                line.show(len(curve.values), f"{number} clusters: {curve.values[number]:.4f}")
+                progress.show(len(curve.values), f"{number} clusters: {curve.values[number]:.4f}")
         wccs = [curve.values[number] for number in numbers]
         elbow = find_elbow(numbers, wccs, axis=options.elbow)
         chosen = elbow.num_clusters
@@ -186,21 +186,6 @@ def confident(
     left_K = np.bincount(labels_N, weights=kept_N, minlength=len(clustering.centres_KE))
     kept: NDArray[np.bool_] = kept_N & (left_K >= options.min_size)[labels_N]
     return kept
-
-
-def true_labels(path: str | Path, utt_ids: list[str]) -> NDArray[np.int64]:
-    """The speaker of each utterance by an ``utt2spk``, as numbers [N].
-
-    Raises:
-        DataDirError: the file is malformed, or an utterance is not in it.
-    """
-    known = read_table(path, ("utt_id", "speaker_id")).unique("utt_id")
-    wanted = pl.DataFrame({"utt_id": pl.Series(utt_ids, dtype=pl.String)})
-    speakers = wanted.join(known, on="utt_id", how="left", maintain_order="left")["speaker_id"]
-    if speakers.null_count():
-        missing = wanted["utt_id"].filter(speakers.is_null())[0]
-        raise DataDirError(f"{path}: does not name the speaker of '{missing}'")
-    return speakers.rank("dense").to_numpy().astype(np.int64)
 
 
 def write_labels(

@@ -29,8 +29,8 @@ SMOOTHED_POINTS = 3
 class SavedCurve:
     """The points of a curve that are known so far, in a file of JSON lines.
 
-    Clustering 823,726 embeddings at many numbers of clusters takes a night. The first line says of which
-    embeddings and settings the curve is; numbers are written so that they are read back to the last bit.
+    Clustering 823,726 embeddings at many numbers of clusters takes a night. The first line identifies the
+    embeddings and settings of the curve; numbers are written so that they are read back to the last bit.
 
     Attributes:
         path: the file; None: points are kept in memory alone.

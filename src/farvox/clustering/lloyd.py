@@ -33,7 +33,7 @@ SLACK = 1e-3
 
 
 class Assignment(NamedTuple):
-    """Which centre each utterance is nearest to, the cosine to it, and the centres."""
+    """The nearest centre of each utterance, the cosine to it, and the centres."""
 
     labels_N: Labels
     cosine_N: Floats32

@@ -13,7 +13,7 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,6 +176,21 @@ def read_table(path: str | Path, columns: tuple[str, str] = ("utt_id", "value"))
         what = f"'{table[key][line]}' has no second field" if table[key][line] else "empty line"
         raise DataDirError(f"{path}:{line + 1}: {what}; every line is '{key} {value}'")
     return table
+
+
+def values_of(path: str | Path, utt_ids: Sequence[str] | pl.Series, column: str = "speaker_id") -> pl.Series:
+    """The value of each utterance by a file of lines ``utt_id value``.
+
+    Raises:
+        DataDirError: the file is malformed, or has no line for an utterance.
+    """
+    known = read_table(path, ("utt_id", column)).unique("utt_id", keep="last")
+    wanted = pl.DataFrame({"utt_id": pl.Series(utt_ids, dtype=pl.String)})
+    values = wanted.join(known, on="utt_id", how="left", maintain_order="left")[column]
+    if values.null_count():
+        missing = wanted["utt_id"].filter(values.is_null())[0]
+        raise DataDirError(f"{path}: has no line for the utterance '{missing}'")
+    return values
 
 
 def regular_pairs(path: str | Path, columns: tuple[str, str]) -> pl.DataFrame | None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from farvox.clustering import ClusterOptions as ClusterOptions
 from farvox.clustering.cluster import cluster as run_clustering
-from farvox.clustering.cluster import true_labels, write_labels
+from farvox.clustering.cluster import write_labels
 from farvox.datadir.embeddings import EmbeddingSet
-from farvox.datadir.kaldi import DataDir
+from farvox.datadir.kaldi import DataDir, values_of
 from farvox.metrics.clustering import normalised_mutual_information
 from farvox.progress import Note, silent
 
@@ -117,7 +117,9 @@ def label(
     Returns:
         The content of ``clusters.json``.
     """
-    truth_N = None if truth is None else true_labels(truth, embeddings.utt_ids)
+    truth_N = None
+    if truth is not None:
+        truth_N = values_of(truth, embeddings.utt_ids).rank("dense").to_numpy()
     found = run_clustering(
         embeddings,
         options,

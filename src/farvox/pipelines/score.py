@@ -125,6 +125,7 @@ def score(
     Raises:
         TrialError: the list, a map or the cohort does not fit the embeddings.
     """
+    from farvox.datadir.kaldi import values_of
     from farvox.score.channels import expand
     from farvox.score.cosine import scalar_products, side_embeddings
     from farvox.score.norm import cohort_embeddings, cohort_scores, mean_embedding, normalise_scores
@@ -172,7 +173,9 @@ def score(
             )
         speaker_ids = None
         if options.cohort_speakers:
-            speaker_ids = _speakers_of(members.utt_ids, options.cohort_speakers, options.cohort)
+            source = options.cohort_speakers
+            utt2spk = source / "utt2spk" if source.is_dir() else source
+            speaker_ids = values_of(utt2spk, members.utt_ids).to_list()
         cohort_CE = cohort_embeddings(members.embeddings, centre_E=centre_E, speaker_ids=speaker_ids)
         top = (options.top or NEAREST) if options.norm == "as-norm" else None
         if options.top_percent:
@@ -220,14 +223,3 @@ def load_embeddings(folders: Sequence[str | Path], note: Note = silent) -> Embed
         np.concatenate([other.embeddings for other in sets]),
         quality=np.concatenate(qualities) if any(s.quality is not None for s in sets) else None,
     )
-
-
-def _speakers_of(utt_ids: Sequence[str], source: Path, cohort: Path) -> list[str]:
-    """The speaker of each utterance of the cohort by a data dir or an utt2spk file."""
-    from farvox.datadir.kaldi import read_table
-
-    table = read_table(source / "utt2spk" if source.is_dir() else source, ("utt_id", "speaker_id"))
-    speaker_of = dict(table.iter_rows())
-    if unknown := next((utt_id for utt_id in utt_ids if utt_id not in speaker_of), None):
-        raise TrialError(f"--cohort-speakers does not say who speaks in '{unknown}' of {cohort}")
-    return [speaker_of[utt_id] for utt_id in utt_ids]

@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from farvox.atomic import write_json, write_text
 from farvox.clustering import ClusterOptions
-from farvox.clustering.cluster import true_labels
 from farvox.datadir.embeddings import EmbeddingSet
-from farvox.datadir.kaldi import DataDir, read_table
-from farvox.errors import DataDirError, RecipeError
+from farvox.datadir.kaldi import DataDir, values_of
+from farvox.errors import RecipeError
 from farvox.options import taken_from, to_table
 from farvox.pipelines.cluster import label
 from farvox.pipelines.contradictions import refuse_contradictions
@@ -156,7 +153,7 @@ def selftrain(
             f"selftrain.clusters = '{here.clusters}': {here.data} has {len(unlabelled):,} utterances"
         )
     if here.truth:
-        true_labels(here.truth, unlabelled.utt_ids.to_list())
+        values_of(here.truth, unlabelled.utt_ids)
 
     _evaluate_round(run, plan, 0, note, progress)
     last = 0
@@ -197,7 +194,10 @@ def _cluster_round(run: Selftraining, number: int, note: Note, progress: Note) -
     """Cluster, choose the number of clusters, drop what is not confident, write a data dir."""
     here, settings = run.round(number), run.recipe.selftrain
     found = EmbeddingSet.load(here.embeddings)
-    earlier = None if number == 1 else labels_of(run.round(number - 1).labels, found.utt_ids)
+    earlier_N = None
+    if number > 1:  # a line of utt2cluster: utterance, label, cosine
+        lines = values_of(run.round(number - 1).labels / "utt2cluster", found.utt_ids, "label")
+        earlier_N = lines.str.split(" ").list.first().rank("dense").to_numpy().astype("int32")
     facts = label(
         found,
         here.labels,
@@ -206,7 +206,7 @@ def _cluster_round(run: Selftraining, number: int, note: Note, progress: Note) -
         audio=DataDir.open(run.unlabelled),
         truth=settings.truth,
         seed=run.recipe.seed,
-        earlier_N=None if earlier is None else earlier.rank("dense").to_numpy().astype("int32"),
+        earlier_N=earlier_N,
         agreement=settings.agreement,
         prefix=f"round{number}-",
         plot=None if len(settings.numbers) == 1 else here.path / "elbow.png",
@@ -239,21 +239,6 @@ def _evaluate_round(run: Selftraining, plan: Plan, number: int, note: Note, prog
         found = score_set(plan, system, each)
         eer[each.name] = detection_error(found.scores, found.target).eer
     here.mark_done("evaluate", {"eer": eer})
-
-
-def labels_of(folder: Path, utt_ids: Sequence[str]) -> pl.Series:
-    """The cluster of each utterance, kept or not, by the ``utt2cluster`` of a round.
-
-    Raises:
-        DataDirError: an utterance is not in it.
-    """
-    known = read_table(folder / "utt2cluster", ("utt_id", "label"))
-    wanted = pl.DataFrame({"utt_id": pl.Series(utt_ids, dtype=pl.String)})
-    labels = wanted.join(known, on="utt_id", how="left", maintain_order="left")["label"]
-    if labels.null_count():
-        missing = wanted["utt_id"].filter(labels.is_null())[0]
-        raise DataDirError(f"{folder / 'utt2cluster'}: does not have '{missing}'")
-    return labels.str.split(" ").list.first()
 
 
 def table_of_rounds(facts: Sequence[dict[str, Any]], trial_lists: Sequence[str]) -> list[list[str]]:

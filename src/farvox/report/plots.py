@@ -69,7 +69,7 @@ def det_figure(systems: Sequence[ScoreSet], *, p_target: float = 0.01, ties: Tie
         colour = COLOURS[n % len(COLOURS)]
         eer, eer_threshold = equal_error_rate(curve)
         min_dcf, cost_threshold = min_detection_cost(curve, p_target=p_target)
-        # In normal deviates, thinned to the points that can be told apart: at most a few thousand.
+        # In normal deviates, thinned to the points that differ visibly: at most a few thousand.
         frr, far = (ndtri(np.clip(rate, low / 2, (1 + high) / 2)) for rate in (curve.frr, curve.far))
         seen = np.round(np.stack([frr, far]) * 200).astype(np.int64)
         kept = np.append(True, np.any(seen[:, 1:] != seen[:, :-1], axis=0))

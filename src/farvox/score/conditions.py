@@ -101,8 +101,8 @@ def trial_conditions(trials: TrialList, sources: Sequence[PathLike], by: Sequenc
     """
     known = merge_conditions([read_conditions(Path(source)) for source in sources], [str(s) for s in sources])
     utt_ids = [DataDir.open(source).utt_ids for source in map(Path, sources) if source.is_dir()]
-    everyone = pl.concat([known["utt_id"], *utt_ids]).unique(maintain_order=True)
-    table = pl.DataFrame({"utt_id": everyone}).join(known, on="utt_id", how="left", maintain_order="left")
+    all_ids = pl.concat([known["utt_id"], *utt_ids]).unique(maintain_order=True)
+    table = pl.DataFrame({"utt_id": all_ids}).join(known, on="utt_id", how="left", maintain_order="left")
     columns = []
     for name in by:
         column = name.removeprefix("enrol.")
@@ -117,8 +117,10 @@ def trial_conditions(trials: TrialList, sources: Sequence[PathLike], by: Sequenc
 def _values_of_side(trials: TrialList, side: str, utt_ids: pl.Series, values: pl.Series) -> pl.Series:
     """The distinct values of the utterances of one side of every trial: a list of strings each."""
     codes = trials.test_code if side == "test" else trials.enrol_code
-    alone = dataclasses.replace(trials, enrol_code=codes, test_code=codes)
-    resolved = alone.resolve(utt_ids, allow_missing_channels=True)  # that was checked when scores were made
+    one_side = dataclasses.replace(trials, enrol_code=codes, test_code=codes)
+    resolved = one_side.resolve(
+        utt_ids, allow_missing_channels=True
+    )  # that was checked when scores were made
     sizes = np.diff(resolved.side_offsets)
     rows = pl.DataFrame({"utt_id": resolved.utt_ids}).join(
         pl.DataFrame({"utt_id": utt_ids, "value": values}), on="utt_id", how="left", maintain_order="left"

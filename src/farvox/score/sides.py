@@ -43,7 +43,7 @@ class FoundSide(NamedTuple):
 
     Attributes:
         rows: the utterances.
-        channels: the number of the channel of each; -1 for what is no channel.
+        channels: the number of the channel of each; -1 for an utterance that is no channel.
         read_as_channels: the ids that were read as channels.
         mapped: True where a map names them.
     """
@@ -105,7 +105,7 @@ class SideFinder:
         self._ids = pl.Series("id", self.utt_ids, dtype=pl.String)
         if self._ids.n_unique() < len(self.utt_ids):
             twice = next(utt_id for utt_id, count in Counter(self.utt_ids).items() if count > 1)
-            raise TrialError(f"the utterance '{twice}' is there twice: its rows cannot be told apart")
+            raise TrialError(f"the utterance '{twice}' is there twice: its rows cannot be distinguished")
         self._templates = {stem_of(name) for name in spelled if "{}" in name}
         self._first_channel = first_channel
         self._allow_missing = allow_missing

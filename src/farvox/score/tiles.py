@@ -84,7 +84,7 @@ class _Grid:
 
     @property
     def width(self) -> int:
-        """How many tiles lie side by side."""
+        """Number of tiles side by side."""
         return -(-len(self.rows_RE) // TILE)
 
     @property
@@ -98,7 +98,7 @@ class _Grid:
         return (low_P // TILE) * np.int32(self.width) + high_P // TILE
 
     def count(self, tile_P: Places) -> Ints:
-        """How many pairs lie in each tile."""
+        """Number of pairs in each tile."""
         return np.bincount(tile_P, minlength=self.width**2)
 
     def multiply(self, low_P: Places, high_P: Places, dense_T: NDArray[np.bool_], products_P: Floats) -> None:
