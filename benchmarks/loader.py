@@ -46,7 +46,7 @@ class BaselineDataset(Dataset):
         )
         self.lowpass = lowpass
         config = FrontEndConfig(kind="ffsvc-mel")
-        self.mel_KM = build_frontend(config).mel_KM
+        self.mel_KM = build_frontend(config).mel_LM[::2]  # its rows are there for both parts of a bin
         self.window_N = torch.hann_window(400)
 
     def __len__(self) -> int:
@@ -158,7 +158,7 @@ def compare(bench: Bench, dirs: dict[str, Path], samples: int, clock: str) -> No
     table = TrainingTable.open([dirs["speech"]])
     config = FrontEndConfig()
     banks = {name: [dirs[name]] for name in ("noise", "music", "rirs")}
-    frontend = build_frontend(config, exact=False)  # as the trainer has it
+    frontend = build_frontend(config)
 
     def ours(kind: str, workers: int = 2, features: bool = True) -> float:
         plan = EpochPlan(0, table.speakers_N, BATCH, epoch_size=samples)

@@ -1,8 +1,6 @@
 import math
 import os
-import platform
 import runpy
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,17 +11,14 @@ import torch
 from farvox.errors import AudioError
 from farvox.features.fbank import build_frontend
 from farvox.features.frontend import KINDS, FrontEndConfig
+from farvox.metrics.detection import detection_error
+from farvox.pipelines.extract import embed_files
+from farvox.zoo import open_embedder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 WAVEFORMS = runpy.run_path(str(GOLDEN / "make_features.py"))["waveforms"]()
 TONE = np.round(30000 * np.sin(2 * np.pi * 3011 / 16000 * np.arange(16000))).astype(np.float32) / 32768
 KALDI_WINDOWS = {"povey": "povey", "hamming": "hamming", "hann": "hanning"}
-
-
-same_roundings = pytest.mark.skipif(
-    platform.machine() not in ("x86_64", "AMD64") or sys.platform != "linux",
-    reason="kaldi-native-fbank's wheels for other machines round in another order",
-)
 
 
 def real_speech(count):
@@ -57,50 +52,42 @@ def features(wav_T, **config):
     return build_frontend(FrontEndConfig(**config))(torch.from_numpy(wav_T)[None])[0].numpy()
 
 
-@same_roundings
 @pytest.mark.parametrize("scale", [32768.0, 1.0])
 def test_fbank_is_kaldis_on_real_speech(scale):
-    """Every value of every frame, however faint."""
+    """Within 1e-3 are 99.99 % of the values, within 1e-2 all; at 32768 all that are less than 95 dB down."""
     frontend = build_frontend(FrontEndConfig(sample_scale=scale, mean="none"))
-    gaps = {}
-    for name, wav_T in real_speech(20):
+    gaps, depths, utterances = [], [], 0
+    for _, wav_T in real_speech(20):
         ours_FM = frontend(torch.from_numpy(wav_T)[None])[0].numpy()
-        gaps[name] = np.abs(ours_FM - kaldi_native_fbank(wav_T, scale=scale)).max()
-    assert len(gaps) >= 40
-    assert {name: gap for name, gap in gaps.items() if not gap < 1e-3} == {}
+        theirs_FM = kaldi_native_fbank(wav_T, scale=scale)
+        gaps.append(np.abs(ours_FM - theirs_FM).ravel())
+        depths.append((theirs_FM.max(axis=1, keepdims=True) - theirs_FM).ravel())
+        utterances += 1
+    gap, depth = np.concatenate(gaps), np.concatenate(depths) * 10 / math.log(10)
+    assert utterances >= 40
+    assert np.mean(gap < 1e-3) >= 0.9999
+    assert gap[depth < 75].max() < 1e-3
+    assert gap[depth < (95 if scale > 1 else np.inf)].max() < 1e-2
 
 
-@same_roundings
-def test_filters_without_energy_have_the_roundings_of_kaldi():
+def test_fbank_of_a_tone_is_kaldis_down_to_95_decibels():
     theirs_FM = kaldi_native_fbank(TONE, scale=32768)
-    frontend = build_frontend(FrontEndConfig(mean="none"))
-    ours_FM = frontend(torch.from_numpy(TONE)[None])[0].numpy()
-    plain_FM = frontend.log_mel(frontend.cut(torch.from_numpy(TONE)[None]))[0].numpy()
-    assert np.abs(ours_FM - theirs_FM).max() < 1e-3
-    assert np.abs(plain_FM - theirs_FM).max() > 1e-2
-
-
-def test_training_features_differ_only_where_filters_hold_nothing():
-    wav_BT = torch.from_numpy(TONE)[None]
-    config = FrontEndConfig(mean="none")
-    exact, quick = (build_frontend(config, exact=exact)(wav_BT) for exact in (True, False))
-    heard = exact.amax(dim=-1, keepdim=True) - exact < 14  # 61 dB below the loudest filter of the frame
-    torch.testing.assert_close(quick[heard], exact[heard], atol=1e-3, rtol=0)
-    assert (quick - exact)[~heard].abs().max() > 1e-2
+    gap_FM = np.abs(features(TONE, mean="none") - theirs_FM)
+    depth_FM = (theirs_FM.max(axis=1, keepdims=True) - theirs_FM) * 10 / math.log(10)
+    assert gap_FM[depth_FM < 75].max() < 1e-3
+    assert gap_FM[depth_FM < 95].max() < 1e-2
 
 
 # One frame, three, and more than go into one block; without and with DC.
 @pytest.mark.parametrize("num_samples", [400, 720, 80_000])
 @pytest.mark.parametrize("level", [0.0, 0.3])
-def test_training_features_of_noise_are_the_exact_ones(num_samples, level):
+def test_fbank_of_noise_is_kaldis(num_samples, level):
     noise_BT = level + 0.1 * torch.randn(2, num_samples, generator=torch.Generator().manual_seed(0))
-    exact, quick = (build_frontend(FrontEndConfig(mean="none"), exact=exact) for exact in (True, False))
-    wanted_BFM = exact(noise_BT)
-    heard = wanted_BFM.amax(dim=-1, keepdim=True) - wanted_BFM < 12
-    assert heard.float().mean() > 0.95
+    frontend = build_frontend(FrontEndConfig(mean="none"))
+    theirs_BFM = np.stack([kaldi_native_fbank(wav_T, scale=32768) for wav_T in noise_BT.numpy()])
     in_steps_of_two_BT = noise_BT.repeat_interleave(2, dim=1)[:, ::2]
     for wav_BT in (noise_BT, in_steps_of_two_BT):
-        torch.testing.assert_close(quick(wav_BT)[heard], wanted_BFM[heard], atol=1e-3, rtol=0)
+        np.testing.assert_allclose(frontend(wav_BT).numpy(), theirs_BFM, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("window", list(KALDI_WINDOWS))
@@ -179,6 +166,18 @@ def test_features_do_not_depend_on_the_batch(kind):
     wav_BT = torch.from_numpy(np.stack([np.resize(wav_T, 8000) for wav_T in [*WAVEFORMS.values(), TONE]]))
     alone = torch.cat([frontend(wav_T[None]) for wav_T in wav_BT])
     torch.testing.assert_close(frontend(wav_BT), alone, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_traced_front_end_computes_the_same_at_lengths_never_traced(kind):
+    """A graph has a product of matrices for the Fourier transform."""
+    frontend = build_frontend(FrontEndConfig(kind=kind, mean="none"))
+    sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    traced = torch.export.export(frontend, (torch.randn(2, 4321),), dynamic_shapes=(sizes,))
+    module = traced.module(check_guards=False)  # ONNX has none
+    for num_utterances, num_samples in ((1, 400), (3, 12_345), (1, 70_001)):
+        wav_BT = torch.from_numpy(np.resize(WAVEFORMS["fading"], (num_utterances, num_samples)))
+        torch.testing.assert_close(module(wav_BT), frontend(wav_BT), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -284,3 +283,22 @@ def test_a_chunk_of_300_frames_is_three_seconds():
 def test_less_than_a_frame_is_refused():
     with pytest.raises(AudioError, match="159 samples are too few for one frame of features: 160"):
         waveform()(torch.zeros(1, 159))
+
+
+@pytest.mark.slow
+def test_the_eer_of_the_default_model_is_that_of_kaldis_own_features(campplus, corpora):
+    """All pairs of speakers 101 to 125. With features rounded as kaldi-native-fbank does: EER 0.5667 %."""
+    embedder = open_embedder(campplus)
+    listed = (line.split() for line in (corpora / "speechocean762/train/spk2utt").read_text().splitlines())
+    speakers = sorted((speaker, sorted(utts)) for speaker, *utts in listed)[100:]
+    where = dict(line.split() for line in (corpora / "speechocean762/train/wav.scp").read_text().splitlines())
+    paths = [str(corpora / "speechocean762" / where[utt]) for _, utts in speakers for utt in utts]
+    emb_NE = embed_files(embedder, paths, paths)
+    emb_NE /= np.linalg.norm(emb_NE, axis=1, keepdims=True)
+    speaker_N = np.repeat(np.arange(len(speakers)), [len(utts) for _, utts in speakers])
+    one_P, other_P = np.triu_indices(len(paths), 1)
+    assert len(one_P) == 124_750
+    scores_P = (emb_NE @ emb_NE.T)[one_P, other_P]
+    found = detection_error(scores_P, speaker_N[one_P] == speaker_N[other_P])
+    assert found.eer == pytest.approx(0.0056671, abs=1e-5)
+    assert found.min_dcf == pytest.approx(0.10498, abs=1e-4)

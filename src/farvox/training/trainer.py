@@ -148,7 +148,7 @@ class Run:
             batches,
             workers=self.options.data.workers,
             pin_memory=self.world.device.type == "cuda",
-            frontend=_training_frontend(self.frontend_config) if in_workers else None,
+            frontend=build_frontend(self.frontend_config) if in_workers else None,
         )
 
     def as_model(self) -> Model:
@@ -236,7 +236,7 @@ def _build(options: TrainOptions, run_dir: Path, world: World) -> Run:
         frozen.apply(options.schedule.first_epoch)  # before DDP asks which gradients to wait for
     wrapped = _reduced(model, shard, unused=frozen.is_released_later) if world.size > 1 else model
     in_workers = data.features == "workers"
-    on_device = nn.Identity() if in_workers else _training_frontend(start.frontend).to(world.device)
+    on_device = nn.Identity() if in_workers else frontend
     stepper = Stepper(
         wrapped, on_device, optimizer,
         device=world.device, precision=precision,
@@ -248,10 +248,6 @@ def _build(options: TrainOptions, run_dir: Path, world: World) -> Run:
         options, world, table, plan, dataset, schedule, start.frontend, frontend, start.model_name,
         start.model_kwargs, network, head, shard, classes, optimizer, stepper, frozen, validation,
     )  # fmt: skip
-
-
-def _training_frontend(config: FrontEndConfig) -> nn.Module:
-    return build_frontend(config, exact=False)
 
 
 def _reduced(model: TrainingModel, shard: ShardedHead | None, *, unused: bool) -> nn.Module:

@@ -1,11 +1,8 @@
 """A model as one ONNX file, waveform in, embedding out: for devices that have onnxruntime and no torch.
 
-The front-end is part of the graph. Where torch takes an FFT the graph does not: onnxruntime's loses digits
-that faint filters consist of (a filter of speechbrain-fbank was 0.17 dB off), and is ten times as slow.
-Frames of a power of two go through `KissPower`, whose additions and multiplications come in a fixed order and
-therefore give the same digits everywhere; frames of another size are multiplied by a matrix in float64.
+The front-end is part of the graph: `farvox.features.fbank` is traced as it is.
 
-Shape suffixes: B utterance, T sample, F frame, N sample of a frame, K frequency bin, M mel, E embedding.
+Shape suffixes: B utterance, T sample, E embedding.
 """
 
 from __future__ import annotations
@@ -24,14 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 import farvox
 from farvox.atomic import atomic_file
 from farvox.audio.files import resample
 from farvox.errors import MissingExtraError, ModelError
-from farvox.features.fbank import FfsvcMel, KaldiFbank, SpeechBrainFbank
-from farvox.features.kiss import KissPower
+from farvox.features.fbank import Waveform
 from farvox.rng import rng_for
 from farvox.synthetic.voice import SAMPLE_RATE, draw_sentence, draw_voice, synthesise
 from farvox.zoo.card import Card
@@ -39,8 +35,6 @@ from farvox.zoo.find import ONNX_SUFFIX
 from farvox.zoo.model import Model
 from farvox.zoo.onnx_backend import FORMAT, INPUT, OUTPUT, OnnxEmbedder, with_metadata
 from farvox.zoo.torch_backend import model_digest
-
-FrontEnd = KaldiFbank | FfsvcMel | SpeechBrainFbank
 
 OPSET = 20
 TOLERANCE = 1e-4
@@ -129,7 +123,7 @@ def export_onnx(model: Model, card: Card, out: str | Path, *, tolerance: float =
             f"{out}: not written: the front-end adds noise (dither {model.frontend_config.dither:g}), which "
             "no graph draws as torch does; set 'dither' to 0 in the model's config.json and export that"
         )
-    if not isinstance(model.frontend, FrontEnd):
+    if isinstance(model.frontend, Waveform):
         raise ModelError(
             f"{out}: not written: WavLM cannot be exported: torch traces its attention for one number of "
             "utterances only; use the model folder itself"
@@ -176,59 +170,9 @@ def require_export() -> None:
             raise MissingExtraError(f"export needs {name}: pip install 'farvox[export]'") from error
 
 
-class GraphFrontEnd(nn.Module):
-    """A front-end of `farvox.features.fbank` as a chain of operations that an ONNX graph can hold.
-
-    Args:
-        frontend: whose windows, filters and logarithm are taken.
-    """
-
-    frontend: FrontEnd
-    kiss_power: KissPower | None
-    dft_NK: Tensor
-
-    def __init__(self, frontend: FrontEnd) -> None:
-        super().__init__()
-        self.frontend = frontend
-        n_fft = 2 * (len(frontend.mel_KM) - 1)
-        self.padding = n_fft - len(frontend.window_N)
-        power_of_two = n_fft & (n_fft - 1) == 0
-        self.kiss_power = KissPower(n_fft) if power_of_two else None
-        if not power_of_two:
-            turns_NK = np.outer(np.arange(n_fft), np.arange(n_fft // 2 + 1)) % n_fft / n_fft
-            parts = [np.cos(2 * np.pi * turns_NK), np.sin(2 * np.pi * turns_NK)]
-            self.register_buffer("dft_NK", torch.from_numpy(np.concatenate(parts, axis=1)), persistent=False)
-
-    def forward(self, wav_BT: Tensor) -> Tensor:
-        """[B, T] to features [B, F, M]."""
-        raw_BFN = self.frontend.cut(wav_BT)
-        frames_BFN = nn.functional.pad(self._windowed(raw_BFN), (0, self.padding))
-        log_mel_BFM = self.frontend.log(self._mel_power(frames_BFN))
-        return self.frontend.levelled(log_mel_BFM)
-
-    def _windowed(self, raw_BFN: Tensor) -> Tensor:
-        if not isinstance(self.frontend, KaldiFbank):
-            return self.frontend.windowed(raw_BFN)
-        config = self.frontend.config  # the same steps as there, in the same order, but none of them in place
-        sum_BF1 = raw_BFN.double().sum(dim=-1, keepdim=True).float()
-        centred_BFN = raw_BFN - sum_BF1 / config.frame_length
-        previous_BFN = torch.cat([centred_BFN[..., :1], centred_BFN[..., :-1]], dim=-1)
-        return (centred_BFN - config.preemphasis * previous_BFN) * self.frontend.window_N
-
-    def _mel_power(self, frames_BFN: Tensor) -> Tensor:
-        mel_KM = self.frontend.mel_KM
-        if self.kiss_power is None:
-            real_BFK, imag_BFK = torch.matmul(frames_BFN.double(), self.dft_NK).chunk(2, dim=-1)
-            return torch.matmul((real_BFK.square() + imag_BFK.square()).float(), mel_KM)
-        num_utts, num_frames, _ = frames_BFN.shape
-        power_KS = self.kiss_power(frames_BFN.flatten(0, 1).T)  # without Nyquist, which no filter hears
-        return torch.matmul(power_KS.T, mel_KM[:-1]).reshape(num_utts, num_frames, -1)
-
-
 def _graph_bytes(model: Model) -> bytes:
     """The graph of front-end and network, serialised."""
-    assert isinstance(model.frontend, FrontEnd)
-    module = nn.Sequential(GraphFrontEnd(model.frontend), model.network).eval()
+    module = nn.Sequential(model.frontend, model.network).eval()
     num_utts, seconds = _TRACED
     rate = model.frontend_config.sample_rate
     wav_BT = torch.randn(num_utts, max(int(seconds * rate), 2 * model.min_samples))
@@ -307,7 +251,8 @@ def parity_signals(sample_rate: int, min_samples: int) -> dict[str, NDArray[np.f
     """Signals on which a graph and torch could part: name -> wav_BT, of lengths and batches never traced.
 
     Speech is synthetic. Faint filters, whose logarithm shows every rounding, are asked for by 16-bit samples
-    a few steps high, by digital silence and by speech that has nothing in the upper half of the band.
+    a few steps high, by digital silence and by speech that has nothing in the upper half of the band but the
+    rounding to 16 bits (without it, at a ``sample_scale`` of 32768, the features there are rounding errors).
     """
 
     def speech(num_samples: int, position: int, peak: float = 0.5) -> NDArray[np.float32]:
@@ -315,8 +260,10 @@ def parity_signals(sample_rate: int, min_samples: int) -> dict[str, NDArray[np.f
         sentence = draw_sentence(rng, 2 * num_samples / sample_rate + 2)
         wav_T = resample(synthesise(draw_voice(rng), sentence, rng), SAMPLE_RATE, sample_rate)
         wav_T = wav_T[len(wav_T) // 3 :][:num_samples]
-        steps_T = np.rint(wav_T * (peak / np.abs(wav_T).max()) * 32768)
-        return np.asarray(steps_T / 32768, np.float32)
+        return in_16_bits(wav_T * (peak / np.abs(wav_T).max()))
+
+    def in_16_bits(wav_T: NDArray[np.floating]) -> NDArray[np.float32]:
+        return np.asarray(np.rint(wav_T * 32768) / 32768, np.float32)
 
     def lasting(seconds: float) -> int:
         return max(int(seconds * sample_rate), min_samples)
@@ -332,7 +279,7 @@ def parity_signals(sample_rate: int, min_samples: int) -> dict[str, NDArray[np.f
         "speech between digital silences": np.pad(speech(lasting(1.3), 8), (lasting(0.4), lasting(0.6)))[
             None
         ],
-        "speech of half the band": narrow_T[None],
+        "speech of half the band": in_16_bits(narrow_T)[None],
         "samples finer than 16 bits": 0.7312 * speech(lasting(3.6), 9)[None],
         "noise": 0.1 * rng_for(3, 1, 0).standard_normal((1, lasting(0.81)), dtype=np.float32),
     }
