@@ -12,8 +12,8 @@ from farvox.errors import AudioError
 from farvox.features.fbank import build_frontend
 from farvox.features.frontend import KINDS, FrontEndConfig
 from farvox.metrics.detection import detection_error
-from farvox.pipelines.extract import embed_files
 from farvox.zoo import open_embedder
+from farvox.zoo.embedder import embed_files
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 WAVEFORMS = runpy.run_path(str(GOLDEN / "make_features.py"))["waveforms"]()
