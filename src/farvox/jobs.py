@@ -40,7 +40,7 @@ from farvox.errors import JobError
 from farvox.progress import Note, Progress
 
 Item = TypeVar("Item")
-Batch = TypeVar("Batch")
+BatchType = TypeVar("BatchType")
 Items = TypeVar("Items", bound=Sized)
 Result = TypeVar("Result")
 
@@ -96,7 +96,7 @@ class Executor(Protocol):
     """Computes a function of each batch; gives the results in order."""
 
     def __call__(
-        self, function: Callable[[Batch], Result], batches: Sequence[Batch], jobs: int | None
+        self, function: Callable[[BatchType], Result], batches: Sequence[BatchType], jobs: int | None
     ) -> Generator[Result]:
         """Compute a picklable function by ``jobs`` workers, or as many as suit the machine.
 
@@ -106,7 +106,7 @@ class Executor(Protocol):
 
 
 def processes(
-    function: Callable[[Batch], Result], batches: Sequence[Batch], jobs: int | None
+    function: Callable[[BatchType], Result], batches: Sequence[BatchType], jobs: int | None
 ) -> Generator[Result]:
     """An `Executor`: processes, one a processor by default; this one alone where one is enough.
 
@@ -117,7 +117,7 @@ def processes(
 
 
 def processes_of_one_thread(
-    function: Callable[[Batch], Result], batches: Sequence[Batch], jobs: int | None
+    function: Callable[[BatchType], Result], batches: Sequence[BatchType], jobs: int | None
 ) -> Generator[Result]:
     """An `Executor`: processes in which numerical libraries compute on one thread.
 
@@ -140,7 +140,7 @@ def processes_of_one_thread(
 
 
 def threads(
-    function: Callable[[Batch], Result], batches: Sequence[Batch], jobs: int | None
+    function: Callable[[BatchType], Result], batches: Sequence[BatchType], jobs: int | None
 ) -> Generator[Result]:
     """An `Executor`: threads of this process, by default as many as suit work that waits for disks."""
     pool = ThreadPoolExecutor(jobs or min(16, 4 * (os.cpu_count() or 1)))
@@ -150,7 +150,9 @@ def threads(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _in_pool(function: Callable[[Batch], Result], batches: Sequence[Batch], jobs: int) -> Generator[Result]:
+def _in_pool(
+    function: Callable[[BatchType], Result], batches: Sequence[BatchType], jobs: int
+) -> Generator[Result]:
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker)
     try:
         yield from pool.map(partial(_work, function), batches)
@@ -175,7 +177,7 @@ def _start_worker() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _work(function: Callable[[Batch], Result], batch: Batch) -> Result:
+def _work(function: Callable[[BatchType], Result], batch: BatchType) -> Result:
     if _worker["is stopped"]:
         raise KeyboardInterrupt
     _worker["is busy"] = True
@@ -203,8 +205,8 @@ class Job:
 
     def run(
         self,
-        function: Callable[[Batch], Result],
-        batches: Sequence[Batch],
+        function: Callable[[BatchType], Result],
+        batches: Sequence[BatchType],
         *,
         count: Callable[[Any], int] = len,
         done: int = 0,

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 MOST_FAULTS = 100
 MOST_PAIRS_UNASKED = 100_000_000
 
-Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 Dir = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
 Dirs = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="DIR...")]
 Out = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
@@ -59,7 +58,7 @@ def check(
     dir: Dir,
     trials: Path | None = None,
     channel_ids: Literal["enrol", "test", "both", "neither"] | None = None,
-    audio: Flag = False,
+    audio: bool = False,
 ) -> int:
     """Validate a data dir: prints its faults as FILE:LINE: what (at most 100, then how many more).
 
@@ -236,7 +235,7 @@ def noises(dir: Dir, out: Out, noise: NoisesOptions = NoisesOptions()) -> None:
 def trials(
     dir: Dir,
     out: Out,
-    all_pairs: Flag = False,
+    all_pairs: bool = False,
     num_nontarget: int | None = None,
     enrol: str | None = None,
     test: str | None = None,

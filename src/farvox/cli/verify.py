@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import Positional, arg
 
 from farvox.errors import UsageError
 from farvox.zoo.pretrained import DEFAULT_MODEL
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
 Files = Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE...")]
 Name = Annotated[Positional[str], arg(metavar="NAME")]
-Model = Annotated[str, arg(metavar="MODEL")]
+ModelName = Annotated[str, arg(metavar="MODEL")]
 Store = Annotated[Path | None, arg(metavar="FILE")]
-Flag = Annotated[bool, FlagCreatePairsOff]
 Vad = Literal["check", "trim", "off"]
 Device = Literal["cpu", "cuda", "mps", "auto"]
 
@@ -30,11 +29,11 @@ _USUAL_RATE = 16000
 
 def verify(
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="ENROL... TEST")],
-    model: Model = DEFAULT_MODEL,
+    model: ModelName = DEFAULT_MODEL,
     threshold: float | None = None,
     vad: Vad = "check",
     device: Device = "cpu",
-    json: Flag = False,
+    json: bool = False,
 ) -> int:
     """Decide whether two recordings are of the same speaker. Exit status 0: same, 1: different, 2: no answer.
 
@@ -69,8 +68,8 @@ def verify(
 def enrol(
     name: Name,
     files: Files,
-    model: Model = DEFAULT_MODEL,
-    replace: Flag = False,
+    model: ModelName = DEFAULT_MODEL,
+    replace: bool = False,
     vad: Vad = "check",
     device: Device = "cpu",
     store: Store = None,
@@ -97,13 +96,13 @@ def enrol(
 
 def identify(
     files: Files,
-    model: Model = DEFAULT_MODEL,
+    model: ModelName = DEFAULT_MODEL,
     threshold: float | None = None,
     top: int = 3,
     vad: Vad = "check",
     device: Device = "cpu",
     store: Store = None,
-    json: Flag = False,
+    json: bool = False,
 ) -> int:
     """Find the enrolled speaker of a recording. Exit status 0: found, 1: unknown, 2: no answer.
 
@@ -150,7 +149,7 @@ def forget(name: Name, store: Store = None) -> None:
     print(f"{name}: forgotten ({count} enrolment{'s' * (count > 1)})")
 
 
-def speakers(store: Store = None, json: Flag = False) -> None:
+def speakers(store: Store = None, json: bool = False) -> None:
     """List the enrolled speakers.
 
     Args:

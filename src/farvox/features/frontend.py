@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, get_args
 from farvox.errors import AudioError, ModelError, RecipeError, UsageError
 from farvox.options import Above, AtLeast, AtMost, Below, Options, from_table
 
-Kind = Literal["kaldi-fbank", "ffsvc-mel", "speechbrain-fbank", "waveform"]
-KINDS: tuple[str, ...] = get_args(Kind)
+FrontEndKind = Literal["kaldi-fbank", "ffsvc-mel", "speechbrain-fbank", "waveform"]
+KINDS: tuple[str, ...] = get_args(FrontEndKind)
 
 _KALDI_ONLY = ("sample_scale", "dither", "window", "preemphasis", "low_freq", "high_freq")
 
@@ -29,7 +29,7 @@ class FrontEndConfig(Options):
         UsageError: a value is out of range, or is set although the kind has no use for it.
     """
 
-    kind: Kind = "kaldi-fbank"
+    kind: FrontEndKind = "kaldi-fbank"
     """Kaldi's log-mel filterbank, the FFSVC2022 baseline's log-mel spectrogram, SpeechBrain's filterbank in
     decibels, or the samples themselves (for WavLM); the last three fix all but ``num_mels`` and ``mean``."""
     sample_rate: Annotated[int, AtLeast(1000)] = 16000

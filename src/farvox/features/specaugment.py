@@ -20,7 +20,7 @@ from farvox.options import AtLeast, AtMost, Options
 if TYPE_CHECKING:
     from torch import Tensor
 
-Range = tuple[Annotated[int, AtLeast(0)], int]
+WidthRange = tuple[Annotated[int, AtLeast(0)], int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,9 @@ class SpecAugmentOptions(Options):
     kind: Literal["farvox", "ffsvc", "both"] = "farvox"
     """Masks: "farvox" masks time or frequency, half and half; "ffsvc" does so too but with the published
     baseline's frequency limit, which is always 4 whatever mel_width says; "both" masks time and frequency."""
-    time_width: Range = (10, 20)
+    time_width: WidthRange = (10, 20)
     """Range of the limit of a time mask, in frames."""
-    mel_width: Range = (5, 10)
+    mel_width: WidthRange = (5, 10)
     """Range of the limit of a frequency mask, in mels."""
     num_time: Annotated[int, AtLeast(0)] = 1
     """Time masks when time is masked."""

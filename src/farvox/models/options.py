@@ -10,7 +10,7 @@ from farvox.options import AtLeast, AtMost, Options, Part
 
 Size = Annotated[int, AtLeast(1)]
 Share = Annotated[float, AtLeast(0), AtMost(1)]
-Pooling = Literal["tstp", "stats", "asp", "asp-local"]
+PoolingName = Literal["tstp", "stats", "asp", "asp-local"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class ResNetOptions(ModelOptions):
 class ResNet34Options(ResNetOptions):
     """ResNet34, statistics over time (as in WeSpeaker)."""
 
-    pooling: Pooling = "tstp"
+    pooling: PoolingName = "tstp"
     """Pooling: "tstp" (temporal statistics), "stats" (the same without a floor of the variance), "asp"
     (attentive statistics) or "asp-local" (WeSpeaker's ASTP, without global context)."""
 
@@ -83,7 +83,7 @@ class EcapaBackOptions(Res2Options):
 
     aggregate_channels: Annotated[int | None, AtLeast(1)] = None
     """Width after the aggregation; by default 1536 (the paper's), or three times channels if that is less."""
-    pooling: Pooling = "asp"
+    pooling: PoolingName = "asp"
     """Pooling: "asp" (attentive, the paper's), "asp-local" (WeSpeaker's without global context), "tstp"
     (temporal statistics) or "stats" (the same without a floor of the variance)."""
 
@@ -140,7 +140,7 @@ class XVectorOptions(ModelOptions):
     """Width of the fifth, over which the statistics are taken."""
     embedding_dim: Size = 512
     """Size of the embedding."""
-    pooling: Pooling = "tstp"
+    pooling: PoolingName = "tstp"
     """Pooling: "tstp" (mean and standard deviation, the paper's), "stats" (the same without a floor of the
     variance), "asp" (attentive) or "asp-local" (the same without global context)."""
 
@@ -159,7 +159,7 @@ class CamPlusPlusOptions(ModelOptions):
     """Channels that each dense layer adds."""
     bottleneck: Annotated[int, AtLeast(2)] = 128
     """Channels inside a dense layer."""
-    pooling: Pooling = "stats"
+    pooling: PoolingName = "stats"
     """Pooling: "stats" (3D-Speaker's), "tstp" (WeSpeaker's, the same but for a floor of the variance), "asp"
     (attentive) or "asp-local" (the same without global context)."""
 

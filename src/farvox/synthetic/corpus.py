@@ -39,7 +39,7 @@ TRIALS = 9  # random stream of the trial lists
 CLOSE_POINT, POINT_AT_1M = "7", "2"
 SPEEDS = {"N": "normal", "S": "slow", "F": "fast"}
 
-Take = tuple[str, str]  # speaker, speed and number of the take
+TakeName = tuple[str, str]  # speaker, speed and number of the take
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ def make_trials(
         against one microphone of an array. ``trials_mic``: close-talk against all microphones of an
         array, written ``{}``. ``trials_1m``: all microphones at 1 m against all of an array.
     """
-    far_of: dict[Take, list[str]] = {}
+    far_of: dict[TakeName, list[str]] = {}
     close_takes = set()
     for utterance in utterances:
         speaker, point, _, spoken = utterance.utt_id.split("_")
@@ -252,32 +252,32 @@ def make_trials(
     ordered = [(a, b) for a, b in permutations(takes, 2) if a[0] == b[0]]
     between_speakers = [(a, b) for a, b in permutations(takes, 2) if a[0] != b[0]]
 
-    def draw_nontargets(num_targets: int) -> list[tuple[Take, Take]]:
+    def draw_nontargets(num_targets: int) -> list[tuple[TakeName, TakeName]]:
         size = min(int(nontargets_per_target * num_targets), len(between_speakers))
         drawn = rng.choice(len(between_speakers), size=size, replace=False)
         return [between_speakers[i] for i in sorted(drawn)]
 
     near_others, far_others = draw_nontargets(len(near)), draw_nontargets(len(ordered))
 
-    def close(take: Take) -> str:
+    def close(take: TakeName) -> str:
         return f"{take[0]}_{CLOSE_POINT}_01_{take[1]}.wav"
 
-    def array_at_1m(take: Take) -> str:
+    def array_at_1m(take: TakeName) -> str:
         return f"{take[0]}_{POINT_AT_1M}_{{}}_{take[1]}.wav"
 
-    def one_microphone(take: Take) -> str:
+    def one_microphone(take: TakeName) -> str:
         recordings = sorted(far_of[take])
         return f"{recordings[rng.integers(len(recordings))]}.wav"
 
-    def all_microphones(take: Take) -> str:
+    def all_microphones(take: TakeName) -> str:
         speaker, point, _, spoken = one_microphone(take).split("_")
         return f"{speaker}_{point}_{{}}_{spoken}"  # ends in .wav as one_microphone does
 
     def text(
-        targets: list[tuple[Take, Take]],
-        nontargets: list[tuple[Take, Take]],
-        enrol: Callable[[Take], str],
-        test: Callable[[Take], str],
+        targets: list[tuple[TakeName, TakeName]],
+        nontargets: list[tuple[TakeName, TakeName]],
+        enrol: Callable[[TakeName], str],
+        test: Callable[[TakeName], str],
     ) -> str:
         lines = [f"{enrol(a)} {test(b)} target\n" for a, b in targets]
         return "".join([*lines, *(f"{enrol(a)} {test(b)} nontarget\n" for a, b in nontargets)])

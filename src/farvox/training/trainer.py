@@ -262,12 +262,12 @@ def _reduced(model: TrainingModel, shard: ShardedHead | None, *, unused: bool) -
 
 
 def _is_on_many_cpus(world: World) -> bool:
-    """Where torch 2.13 crashes on channels_last under DDP."""
+    """Several CPU processes: torch 2.13 crashes there on channels_last under DDP."""
     return world.size > 1 and world.device.type == "cpu"
 
 
 def _parameter_groups(model: TrainingModel, anchor: Anchor | None) -> list[dict[str, Any]]:
-    """What is trained; weights that are pulled to where they started are not pulled to 0 as well."""
+    """The weights to train; those that are pulled to where they started are not pulled to 0 as well."""
     network = [p for p in model.network.parameters() if p.requires_grad]
     head = [p for p in model.head.parameters() if p.requires_grad]
     if anchor is None:
