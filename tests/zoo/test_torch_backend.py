@@ -10,7 +10,7 @@ from farvox.features.frontend import FrontEndConfig
 from farvox.machine import has_bf16
 from farvox.models.registry import build_model
 from farvox.models.resnet import fold_batch_norms
-from farvox.zoo import Model, TorchEmbedder, open_embedder
+from farvox.zoo import Model, TorchEmbedder
 
 needs_bf16 = pytest.mark.skipif(not has_bf16(torch.device("cpu")), reason="this CPU has no bf16")
 SIZES = {
@@ -110,9 +110,3 @@ def test_bf16_is_refused_on_a_cpu_that_would_imitate_it(monkeypatch):
 def test_a_precision_that_is_none_is_refused():
     with pytest.raises(ModelError, match="precision 'int8' is unknown: fp32 or bf16"):
         TorchEmbedder(made("xvector"), precision="int8")
-
-
-@pytest.mark.parametrize("backend", ["onnx", "openvino"])
-def test_a_backend_of_exported_models_says_how_to_export(backend, model_folder):
-    with pytest.raises(ModelError, match=rf"--backend {backend} .*farvox export {model_folder} OUT\.onnx"):
-        open_embedder(model_folder, backend=backend)

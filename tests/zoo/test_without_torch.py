@@ -41,7 +41,8 @@ def test_embeddings_can_be_imported_without_torch(tmp_path):
     assert (tmp_path / "out" / "embeddings.npy").is_file()
 
 
-def test_a_name_of_the_zoo_is_answered_with_the_two_ways_out():
+def test_a_name_of_the_zoo_is_answered_with_the_two_ways_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("FARVOX_CACHE", str(tmp_path))
     done = run(NO_TORCH + "from farvox.zoo import open_embedder; open_embedder('campplus-zh-en')")
     assert "MissingExtraError" in done.stderr and "pip install 'farvox[torch]'" in done.stderr
     assert "farvox export campplus-zh-en OUT.onnx" in done.stderr

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from farvox.cli.score import refuse_plot_name
 from farvox.clustering import ClusterOptions
+from farvox.zoo.embedder import Backend, Precision
 
 if TYPE_CHECKING:
     from farvox.datadir.kaldi import DataDir
@@ -56,8 +57,8 @@ def extract(
     device: str = "auto",
     threads: int = 0,
     quality: FlagCreatePairsOff[bool] = False,
-    precision: Literal["fp32", "bf16"] = "fp32",
-    backend: Literal["auto", "torch", "onnx", "openvino"] = "auto",
+    precision: Precision = "fp32",
+    backend: Backend = "auto",
 ) -> int:
     """Turn a data dir into embeddings: OUT/{embeddings.npy,utt_ids.txt,meta.json}.
 
@@ -71,7 +72,8 @@ def extract(
         quality: also estimate each recording's signal-to-noise ratio (OUT/utt2quality), which
             "farvox score --channels best" and "weighted" need.
         precision: what the network multiplies in: fp32, or bf16, which torch and openvino have.
-        backend: what computes: torch (auto), or for an .onnx file onnx (auto) or openvino.
+        backend: torch, or onnxruntime (onnx) or OpenVINO, which compute from a graph of the model that is
+            made once; auto: onnxruntime in fp32 on a CPU, where it is installed, else torch.
     """
     from farvox.datadir.kaldi import DataDir
     from farvox.zoo import open_embedder

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json as json_format
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from farvox.errors import UsageError
+from farvox.options import Metavar, Options
+from farvox.zoo.embedder import Backend
 from farvox.zoo.pretrained import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -19,35 +21,43 @@ if TYPE_CHECKING:
 
 Files = Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE...")]
 Name = Annotated[Positional[str], arg(metavar="NAME")]
-ModelName = Annotated[str, arg(metavar="MODEL")]
 Store = Annotated[Path | None, arg(metavar="FILE")]
-Vad = Literal["check", "trim", "off"]
-Device = Literal["cpu", "cuda", "mps", "auto"]
 
 _USUAL_RATE = 16000
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(Options):
+    """The model that recordings are embedded with, and what is asked of them before."""
+
+    model: Annotated[str, Metavar("MODEL")] = DEFAULT_MODEL
+    """A name of the zoo, a model folder, a run dir, RUN_DIR@37 or an exported .onnx file."""
+    vad: Literal["check", "trim", "off"] = "check"
+    """Make sure that there is speech (check), also cut away the rest (trim), or neither (off)."""
+    device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
+    """The device that torch computes on."""
+    backend: Backend = "auto"
+    """Torch, or onnxruntime (onnx) or OpenVINO, which compute from a graph of the model that is made once;
+    auto: onnxruntime where it is installed and the device is the CPU, else torch."""
+
+
 def verify(
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="ENROL... TEST")],
-    model: ModelName = DEFAULT_MODEL,
+    model: ModelOptions = ModelOptions(),
     threshold: float | None = None,
-    vad: Vad = "check",
-    device: Device = "cpu",
     json: bool = False,
 ) -> int:
     """Decide whether two recordings are of the same speaker. Exit status 0: same, 1: different, 2: no answer.
 
     Args:
         files: recordings of one speaker, then the one in question; any format, several channels are fused.
-        model: a name of the zoo, a model folder, a run dir, RUN_DIR@37 or an exported .onnx file.
+        model: the model, and what is asked of recordings.
         threshold: from which score on it is the same speaker; by default what the model's card recommends.
-        vad: make sure that there is speech (check), also cut away what is none (trim), or neither (off).
-        device: where torch computes.
         json: print everything that is known as JSON.
     """
     if len(files) < 2:
         raise UsageError("two recordings are needed: farvox verify ENROL TEST")
-    verifier, signals = _open(files, model, vad, device, threshold)
+    verifier, signals = _open(files, model, threshold)
     verdict = verifier.verify(signals[:-1], signals[-1])
     _warn("verify", signals)
     if json:
@@ -68,26 +78,24 @@ def verify(
 def enrol(
     name: Name,
     files: Files,
-    model: ModelName = DEFAULT_MODEL,
+    model: ModelOptions = ModelOptions(),
     replace: bool = False,
-    vad: Vad = "check",
-    device: Device = "cpu",
     store: Store = None,
 ) -> None:
     """Enrol a speaker, so that "farvox identify" knows the voice. No audio is kept.
 
+    Only speakers enrolled with the same model can be compared.
+
     Args:
         name: what the speaker is called.
         files: recordings of the speaker, the more the better.
-        model: see "farvox verify"; only speakers enrolled with the same model can be compared.
+        model: the model, and what is asked of recordings.
         replace: take the place of an earlier enrolment of that name.
-        vad: see "farvox verify".
-        device: where torch computes.
         store: the file of enrolled speakers, if not the user's own.
     """
     if not files:
         raise UsageError("no recordings: farvox enrol NAME FILE...")
-    verifier, signals = _open(files, model, vad, device, store=_store(store))
+    verifier, signals = _open(files, model, store=_store(store))
     enrolment = verifier.enrol(name, signals, replace=replace)
     _warn("enrol", signals)
     recordings = f"{enrolment.num_recordings} recording{'s' * (enrolment.num_recordings > 1)}"
@@ -96,11 +104,9 @@ def enrol(
 
 def identify(
     files: Files,
-    model: ModelName = DEFAULT_MODEL,
+    model: ModelOptions = ModelOptions(),
     threshold: float | None = None,
     top: int = 3,
-    vad: Vad = "check",
-    device: Device = "cpu",
     store: Store = None,
     json: bool = False,
 ) -> int:
@@ -108,17 +114,15 @@ def identify(
 
     Args:
         files: one recording, or several of the same speaker.
-        model: see "farvox verify".
+        model: the model, and what is asked of recordings.
         threshold: from which score on a speaker is found; by default what the model's card recommends.
         top: how many candidates to print.
-        vad: see "farvox verify".
-        device: where torch computes.
         store: the file of enrolled speakers, if not the user's own.
         json: print everything that is known as JSON.
     """
     if not files or top < 1:
         raise UsageError("no recording: farvox identify FILE" if not files else "--top: at least 1")
-    verifier, signals = _open(files, model, vad, device, threshold, _store(store))
+    verifier, signals = _open(files, model, threshold, _store(store))
     found = verifier.identify(signals, top=top)
     _warn("identify", signals)
     if json:
@@ -168,9 +172,7 @@ def speakers(store: Store = None, json: bool = False) -> None:
 
 def _open(
     files: Sequence[Path],
-    model: str,
-    vad: Vad,
-    device: Device,
+    model: ModelOptions,
     threshold: float | None = None,
     store: SqliteStore | None = None,
 ) -> tuple[Verifier, list[Signal]]:
@@ -179,8 +181,15 @@ def _open(
 
     if threshold is not None:
         checked_threshold(threshold)
-    signals = [read_signal(path, sample_rate=_USUAL_RATE, vad=vad) for path in files]
-    verifier = Verifier.from_pretrained(model, device=device, threshold=threshold, vad=vad, store=store)
+    signals = [read_signal(path, sample_rate=_USUAL_RATE, vad=model.vad) for path in files]
+    verifier = Verifier.from_pretrained(
+        model.model,
+        device=model.device,
+        backend=model.backend,
+        threshold=threshold,
+        vad=model.vad,
+        store=store,
+    )
     if verifier.embedder.sample_rate != _USUAL_RATE:
         signals = [verifier.signal(path) for path in files]
     return verifier, signals

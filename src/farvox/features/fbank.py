@@ -70,7 +70,7 @@ class _LogMel(nn.Module, ABC):
         self.config.refuse_too_short(wav_BT.shape[-1])
         with torch.autocast(wav_BT.device.type, enabled=False):
             raw_BFN = self.frames(wav_BT.float())
-            if not wav_BT.is_cpu or torch.compiler.is_exporting():
+            if not wav_BT.is_cpu:
                 return self.normalised(self.log_mel(raw_BFN))
             num_utts, num_frames, _ = raw_BFN.shape
             log_mel_BFM = raw_BFN.new_empty(num_utts, num_frames, self.config.num_mels)
@@ -99,7 +99,7 @@ class _LogMel(nn.Module, ABC):
         A graph takes a product instead: onnxruntime's transform is ten times as slow, and loses digits that
         faint filters consist of (a filter of speechbrain-fbank was 0.17 dB off).
         """
-        if not torch.compiler.is_exporting():
+        if isinstance(frames_BFN, Tensor):
             return torch.view_as_real(torch.fft.rfft(frames_BFN, n=self.n_fft)).flatten(-2)
         turns_NK = np.outer(np.arange(len(self.window_N)), np.arange(self.n_fft // 2 + 1)) / self.n_fft
         dft_NK = np.exp(-2j * np.pi * (turns_NK % 1)).astype(np.complex64)

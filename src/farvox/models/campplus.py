@@ -63,16 +63,11 @@ class ContextMask(nn.Module):
         shorter.
         """
         x_BCF = widen(x_BCF)
-        if torch.compiler.is_exporting():  # OpenVINO refuses a window that is longer than the utterance
-            sums_BCS = fn.avg_pool1d(fn.pad(x_BCF, (0, SEGMENT_FRAMES - 1)), SEGMENT_FRAMES)
-            ones_11F = torch.ones_like(x_BCF[:1, :1])
-            means_BCS = sums_BCS / fn.avg_pool1d(fn.pad(ones_11F, (0, SEGMENT_FRAMES - 1)), SEGMENT_FRAMES)
-        else:
-            means_BCS = fn.avg_pool1d(x_BCF, SEGMENT_FRAMES, ceil_mode=True, count_include_pad=False)
+        means_BCS = fn.avg_pool1d(x_BCF, SEGMENT_FRAMES, ceil_mode=True, count_include_pad=False)
         context_BCS = x_BCF.mean(dim=-1, keepdim=True) + means_BCS
         mask_BCS = torch.sigmoid(self.excite(fn.relu(self.squeeze(context_BCS))))
-        segment_F = torch.arange(x_BCF.shape[-1], device=x_BCF.device) // SEGMENT_FRAMES
-        return mask_BCS[..., segment_F]
+        frames_BCF = mask_BCS.unsqueeze(-1).expand(-1, -1, -1, SEGMENT_FRAMES).flatten(2)
+        return frames_BCF[..., : x_BCF.shape[-1]]
 
 
 class DenseLayer(nn.Module):

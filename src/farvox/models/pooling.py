@@ -36,9 +36,9 @@ def unbiased_variance(x_BCF: Tensor) -> Tensor:
     first order, so that its gradient need not be followed.
     """
     squares_BC = (x_BCF - x_BCF.mean(dim=-1, keepdim=True).detach()).square().sum(dim=-1)
-    if torch.compiler.is_exporting():  # a graph is one for all lengths, and cannot ask for it
-        return squares_BC / (torch.ones_like(x_BCF[:1, :1]).sum(dim=-1) - 1).clamp(min=1)
-    return squares_BC / max(1, x_BCF.shape[-1] - 1)
+    # Not max, so that a graph has it, too.
+    count: int = torch.sym_max(1, x_BCF.shape[-1] - 1)  # type: ignore[no-untyped-call]
+    return squares_BC / count
 
 
 def weighted_statistics(x_BCF: Tensor, alpha_BCF: Tensor, floor: float = VARIANCE_FLOOR) -> Tensor:

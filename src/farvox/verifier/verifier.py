@@ -21,6 +21,7 @@ from farvox.verifier.enrolment import Enrolment
 from farvox.verifier.signal import AudioArgument, Signal, Vad, read_signal
 from farvox.verifier.store import SpeakerStore, SqliteStore
 from farvox.zoo import DEFAULT_MODEL, Calibration, Card, Embedder, open_embedder
+from farvox.zoo.embedder import Backend
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,6 +119,7 @@ class Verifier:
         model: str | Path = DEFAULT_MODEL,
         *,
         device: str = "cpu",
+        backend: Backend = "auto",
         threshold: float | None = None,
         vad: Vad = "check",
         store: SpeakerStore | None = None,
@@ -128,13 +130,15 @@ class Verifier:
             model: a name of the zoo (pulled on first use), a model folder, a run dir, ``RUN_DIR@37``, or an
                 exported ``.onnx`` file, which needs no torch.
             device: of torch: cpu, cuda, mps or auto.
+            backend: see `farvox.zoo.find.open_embedder`.
             threshold: see the class, like the rest.
 
         Raises:
             ModelError: there is no such model, or it cannot be fetched.
             MissingExtraError: torch or onnxruntime is not installed.
         """
-        return cls(open_embedder(model, device), threshold=threshold, vad=vad, store=store)
+        embedder = open_embedder(model, device, backend=backend)
+        return cls(embedder, threshold=threshold, vad=vad, store=store)
 
     @property
     def card(self) -> Card:

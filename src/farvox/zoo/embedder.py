@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from threading import Lock, Semaphore
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,10 @@ from farvox.zoo.card import Card
 
 Wave = npt.NDArray[np.float32]
 Embedding = npt.NDArray[np.float32]
+Precision = Literal["fp32", "bf16"]
+"""Of the multiplications of a network."""
+Backend = Literal["auto", "torch", "onnx", "openvino"]
+"""What computes: ``onnx`` is onnxruntime, ``auto`` the faster of it and torch at equal embeddings."""
 PRECISIONS = ("fp32", "bf16")
 LOOK_AHEAD = 8
 """Utterances under way per thread, some of them as samples: a million do not wait in memory."""

@@ -1,22 +1,19 @@
-"""A model as one ONNX file, waveform in, embedding out: for devices that have onnxruntime and no torch.
+"""A model as one ONNX file, waveform in, embedding out: it runs without torch, and faster.
 
-The front-end is part of the graph: `farvox.features.fbank` is traced as it is.
+The front-end is part of the graph. A file is only written if onnxruntime computes from it what torch does.
 
 Shape suffixes: B utterance, T sample, E embedding.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
-import logging
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,20 +24,19 @@ import farvox
 from farvox.atomic import atomic_file
 from farvox.audio.files import resample
 from farvox.errors import MissingExtraError, ModelError
-from farvox.features.fbank import Waveform
 from farvox.rng import rng_for
 from farvox.synthetic.voice import SAMPLE_RATE, draw_sentence, draw_voice, synthesise
 from farvox.zoo.card import Card
-from farvox.zoo.find import ONNX_SUFFIX
-from farvox.zoo.model import Model
-from farvox.zoo.onnx_backend import FORMAT, INPUT, OUTPUT, OnnxEmbedder, with_metadata
+from farvox.zoo.graph import OPSET, write_graph
+from farvox.zoo.kept_graph import why_no_graph
+from farvox.zoo.model import Model, one_thread
+from farvox.zoo.onnx_backend import FORMAT, INPUT, ONNX_SUFFIX, OUTPUT, OnnxEmbedder, with_metadata
 from farvox.zoo.torch_backend import model_digest
 
-OPSET = 20
 TOLERANCE = 1e-4
 """Largest difference between embeddings of graph and torch, in parts of the embedding's largest number."""
 
-_TRACED = (2, 3.017)  # utterances, seconds: neither is a length that the parity check runs at
+_TRACED = ((1, 1.1), (2, 3.3))  # utterances, seconds: none is a length that the parity check runs at
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +94,14 @@ def worst_of(parities: tuple[Parity, ...]) -> Parity:
     )
 
 
-def export_onnx(model: Model, card: Card, out: str | Path, *, tolerance: float = TOLERANCE) -> ExportReport:
+def export_onnx(
+    model: Model,
+    card: Card,
+    out: str | Path,
+    *,
+    tolerance: float = TOLERANCE,
+    extra: Mapping[str, str] | None = None,
+) -> ExportReport:
     """Write a model as one self-contained ONNX file, if onnxruntime computes from it what torch computes.
 
     The graph takes ``wav_BT``, float32 samples in [-1, 1] at the model's rate, any number of utterances of
@@ -109,28 +112,33 @@ def export_onnx(model: Model, card: Card, out: str | Path, *, tolerance: float =
         card: goes into the file, with ``config.json``, the digest and the version of farvox.
         out: the file, ending in ``.onnx``.
         tolerance: the bound on `Parity.relative`.
+        extra: further metadata.
 
     Raises:
-        ModelError: the name is not one of an ONNX file, the front-end dithers, the network is a WavLM, or the
+        ModelError: the name is not one of an ONNX file, the model has no graph (see `why_no_graph`), or the
             embeddings differ by more than the tolerance; nothing is written then.
-        MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
+        MissingExtraError: onnxruntime is not installed.
     """
     start = time.perf_counter()
     require_export()
     refuse_name(out)
-    if model.frontend_config.dither:
-        raise ModelError(
-            f"{out}: not written: the front-end adds noise (dither {model.frontend_config.dither:g}), which "
-            "no graph draws as torch does; set 'dither' to 0 in the model's config.json and export that"
-        )
-    if isinstance(model.frontend, Waveform):
-        raise ModelError(
-            f"{out}: not written: WavLM cannot be exported: torch traces its attention for one number of "
-            "utterances only; use the model folder itself"
-        )
-    graph = _graph_bytes(model)
-    content = with_metadata(graph, _metadata(model, card))
-    with atomic_file(out) as unfinished:
+    config = model.frontend_config
+    if reason := why_no_graph(config):
+        raise ModelError(f"{out}: not written: {reason}")
+    module = nn.Sequential(model.frontend, model.network).eval()
+    least = model.min_samples
+    one, other = (torch.randn(n, least + int(seconds * config.sample_rate)) for n, seconds in _TRACED)
+    metadata = {
+        "format": FORMAT,
+        "farvox_version": farvox.__version__,
+        "config": json.dumps(model.config, ensure_ascii=False),
+        "card": json.dumps(card.to_dict(), ensure_ascii=False),
+        "digest": model_digest(model),
+        "min_samples": str(least),
+        **(extra or {}),
+    }
+    with one_thread(), atomic_file(out) as unfinished:
+        content = with_metadata(write_graph(module, (one, other), INPUT, OUTPUT), metadata)
         unfinished.write_bytes(content)
         parities = tuple(check_parity(model, OnnxEmbedder(unfinished)))
         worst = worst_of(parities)
@@ -141,8 +149,7 @@ def export_onnx(model: Model, card: Card, out: str | Path, *, tolerance: float =
                 f"(1 - cosine: {worst.angular:.1e})"
             )
     seconds = time.perf_counter() - start
-    rate = model.frontend_config.sample_rate
-    return ExportReport(Path(out), len(content), OPSET, rate, model.min_samples, parities, seconds)
+    return ExportReport(Path(out), len(content), OPSET, config.sample_rate, least, parities, seconds)
 
 
 def refuse_name(out: str | Path) -> None:
@@ -161,73 +168,10 @@ def require_export() -> None:
     """Say which extra brings what an export needs, if it is not there.
 
     Raises:
-        MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
+        MissingExtraError: onnxruntime is not installed.
     """
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise MissingExtraError(f"export needs {name}: pip install 'farvox[export]'") from error
-
-
-def _graph_bytes(model: Model) -> bytes:
-    """The graph of front-end and network, serialised."""
-    module = nn.Sequential(model.frontend, model.network).eval()
-    num_utts, seconds = _TRACED
-    rate = model.frontend_config.sample_rate
-    wav_BT = torch.randn(num_utts, max(int(seconds * rate), 2 * model.min_samples))
-    any_size = torch.export.Dim.DYNAMIC
-    with _quietly(), torch.no_grad():
-        program = torch.export.export(module, (wav_BT,), dynamic_shapes=({0: any_size, 1: any_size},))
-        exported = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            verbose=False,
-        )
-    assert exported is not None
-    return _stripped(exported.model_proto)
-
-
-def _stripped(proto: Any) -> bytes:
-    """A serialised graph without the exporter's notes on the source code (a fifteenth of CAM++'s file)."""
-    graph = proto.graph
-    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    proto.producer_name, proto.producer_version = "farvox", farvox.__version__
-    content: bytes = proto.SerializeToString()
-    return content
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without what torch and onnxscript say about themselves, to Python's warnings and to logs."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            for category in (FutureWarning, DeprecationWarning, UserWarning):
-                warnings.filterwarnings("ignore", category=category)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _metadata(model: Model, card: Card) -> dict[str, str]:
-    return {
-        "format": FORMAT,
-        "farvox_version": farvox.__version__,
-        "config": json.dumps(model.config, ensure_ascii=False),
-        "card": json.dumps(card.to_dict(), ensure_ascii=False),
-        "digest": model_digest(model),
-        "min_samples": str(model.min_samples),
-    }
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise MissingExtraError("export needs onnxruntime: pip install 'farvox[export]'")
 
 
 def check_parity(model: Model, embedder: OnnxEmbedder) -> Iterator[Parity]:
@@ -247,6 +191,7 @@ def parity_of(signal: str, ours_BE: NDArray[np.float64], theirs_BE: NDArray[np.f
     return Parity(signal, float(gap_B.max()), float(relative_B.max()), float((1 - cosine_B).max()))
 
 
+@cache
 def parity_signals(sample_rate: int, min_samples: int) -> dict[str, NDArray[np.float32]]:
     """Signals on which a graph and torch could part: name -> wav_BT, of lengths and batches never traced.
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
-from farvox.errors import ModelError
+from farvox.errors import CheckpointError, FarvoxError, MissingExtraError, ModelError
+from farvox.features.frontend import FrontEndConfig
 from farvox.options import nearest
+from farvox.progress import to_stderr
 from farvox.zoo.card import Card
-from farvox.zoo.embedder import Embedder
-from farvox.zoo.model import CONFIG, WEIGHTS, Model, load_folder, require_torch
+from farvox.zoo.embedder import Backend, Embedder
+from farvox.zoo.kept_graph import open_kept_graph, why_no_graph
+from farvox.zoo.model import CONFIG, WEIGHTS, Model, load_folder, pick_device, read_config, require_torch
+from farvox.zoo.onnx_backend import ONNX_SUFFIX, OnnxEmbedder
 from farvox.zoo.pretrained import pull, zoo_models
 from farvox.zoo.torch_backend import TorchEmbedder
 
-ONNX_SUFFIX = ".onnx"
+if TYPE_CHECKING:
+    from farvox.zoo.openvino_backend import OpenvinoEmbedder
 
 
 def load_model(spec: str | Path, device: str = "cpu") -> Model:
@@ -37,44 +45,59 @@ def open_embedder(
     """Open any MODEL: a model folder, a run dir, ``RUN_DIR@37``, a name of the zoo, or an exported ``.onnx``.
 
     Args:
-        spec: the model. An ``.onnx`` file needs onnxruntime or OpenVINO, everything else torch.
+        spec: the model.
         device: where torch computes; the others compute on the CPU.
         precision: ``fp32``, or ``bf16`` for torch and OpenVINO.
-        backend: ``torch``, ``onnx`` or ``openvino``; ``auto``: torch, or onnx for an ``.onnx`` file.
+        backend: ``torch``; ``onnx`` or ``openvino``, which compute from the model's graph and make it if need
+            be; ``auto``: onnx where it gives the same embeddings sooner, else torch. The environment variable
+            ``FARVOX_BACKEND`` takes the place of ``auto``, but for an ``.onnx`` file.
 
     Raises:
         ModelError: there is no such model, its description is not usable, or the backend cannot run it so.
         CheckpointError: the weights are damaged or do not fit the network.
         MissingExtraError: what computes is not installed.
     """
-    if Path(spec).suffix == ONNX_SUFFIX:
-        return _open_exported(spec, precision, backend)
-    if backend not in ("auto", "torch"):
+    is_exported = Path(spec).suffix == ONNX_SUFFIX
+    if backend == "auto" and not is_exported:
+        backend = os.environ.get("FARVOX_BACKEND") or backend
+    if backend not in get_args(Backend):
+        raise ModelError(f"backend '{backend}' is unknown; there are {', '.join(get_args(Backend))}")
+    if backend == "torch" and is_exported:
         raise ModelError(
-            f"--backend {backend} runs exported models: 'farvox export {spec} OUT{ONNX_SUFFIX}', then give "
-            f"OUT{ONNX_SUFFIX} as MODEL"
+            f"{spec}: an exported model, which torch does not run: name what it was exported from"
         )
-    require_torch(spec)
-    folder = find_model(spec)
-    return TorchEmbedder(load_folder(folder, device), read_card(spec), precision)
-
-
-def _open_exported(path: str | Path, precision: str, backend: str) -> Embedder:
-    if backend == "torch":
-        raise ModelError(
-            f"{path}: an exported model, which torch does not run: name what it was exported from"
-        )
-    if backend == "openvino":
-        from farvox.zoo.openvino_backend import OpenvinoEmbedder
-
-        return OpenvinoEmbedder(path, precision)
-    if precision != "fp32":
+    if precision != "fp32" and (backend == "onnx" or (is_exported and backend == "auto")):
         raise ModelError(
             f"onnxruntime has no {precision} on a CPU: add --backend openvino, or leave --precision out"
         )
-    from farvox.zoo.onnx_backend import OnnxEmbedder
 
-    return OnnxEmbedder(path)
+    def open_file(path: Path) -> OnnxEmbedder | OpenvinoEmbedder:
+        if backend == "openvino":
+            from farvox.zoo.openvino_backend import OpenvinoEmbedder
+
+            return OpenvinoEmbedder(path, precision)
+        return OnnxEmbedder(path)
+
+    if is_exported:
+        return open_file(Path(spec))
+    folder, card = find_model(spec), read_card(spec)
+    is_suited = (
+        precision == "fp32"
+        and importlib.util.find_spec("onnxruntime") is not None
+        and not why_no_graph(FrontEndConfig.from_dict(read_config(folder)["frontend"]))
+        and (device == "cpu" or (device == "auto" and pick_device(device) == "cpu"))
+    )
+    if backend in ("onnx", "openvino") or (backend == "auto" and is_suited):
+        try:
+            return open_kept_graph(folder, str(spec), card, open_file)
+        except (CheckpointError, MissingExtraError):
+            raise
+        except FarvoxError as error:
+            if backend != "auto":
+                raise
+            to_stderr(f"{error}; torch computes instead")
+    require_torch(spec)
+    return TorchEmbedder(load_folder(folder, device), card, precision)
 
 
 def read_card(spec: str | Path) -> Card:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from farvox.models.base import EmbeddingNetwork
 
 FORMAT = "farvox-model/1"
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, GRAPH = "config.json", "model.safetensors", "graph.onnx"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +119,7 @@ def save_model(
         raise ModelError(f"{folder}: the entry '{clash[0]}' of {CONFIG} is the format's own")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for outdated in (CONFIG, CARD):  # a card speaks of the weights that it lay beside
+    for outdated in (CONFIG, CARD, GRAPH):  # a card speaks of the weights that it lay beside
         (folder / outdated).unlink(missing_ok=True)
     write_weights(folder / WEIGHTS, network.state_dict())
     write_json(folder / CONFIG, config | dict(extra or {}))

@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from farvox.zoo.embedder import Embedding, Wave, refuse_short
 FORMAT = "farvox-onnx/1"
 INPUT, OUTPUT = "wav_BT", "emb_BE"
 SEAL = "sha256"
+ONNX_SUFFIX = ".onnx"
 
 _GRAPH, _METADATA = 7, 14  # numbers of the fields ``graph`` and ``metadata_props`` of ONNX's ModelProto
 _NEEDED = ("config", "card", "digest", "min_samples", "farvox_version", SEAL)
@@ -36,6 +37,9 @@ _NEEDED = ("config", "card", "digest", "min_samples", "farvox_version", SEAL)
 
 class ExportedModel:
     """An ``.onnx`` file, and all of `farvox.zoo.embedder.Embedder` that its metadata tell.
+
+    Attributes:
+        metadata: what the file says of itself.
 
     Args:
         path: what ``farvox export`` wrote.
@@ -47,8 +51,7 @@ class ExportedModel:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._first_content: bytes | None = (content := _read(self.path))
-        metadata = _checked(self.path, content)
-        self._seal = metadata[SEAL]
+        self.metadata = metadata = _checked(self.path, content)
         self.config = _config(self.path, metadata)
         self.card = Card.from_dict(_json(self.path, metadata, "card"), f"{path}: model card")
         self.digest = metadata["digest"]
@@ -66,7 +69,7 @@ class ExportedModel:
             content, self._first_content = self._first_content, None
             return content
         content = _read(self.path)
-        if _checked(self.path, content)[SEAL] != self._seal:
+        if _checked(self.path, content)[SEAL] != self.metadata[SEAL]:
             raise ModelError(f"{self.path}: was replaced by another model while this one is used")
         return content
 
@@ -76,10 +79,7 @@ class OnnxEmbedder(ExportedModel):
 
     Args:
         path: what ``farvox export`` wrote.
-        threads: CPU threads that one `embed` takes; 0 for one a core.
-        optimise: let onnxruntime rearrange the graph for this CPU. CAM++ is then a seventh faster and takes
-            twice as long to load (0.14 s instead of 0.08 s), which pays from about ten utterances on. Threads
-            that work `side_by_side` always do.
+        threads: CPU threads that one `embed` takes, but for those `side_by_side`; 0 for one a core.
 
     Raises:
         ModelError: there is no such file, it is none of farvox's, or it is damaged.
@@ -88,10 +88,12 @@ class OnnxEmbedder(ExportedModel):
 
     precision = "fp32"
 
-    def __init__(self, path: str | Path, threads: int = 0, *, optimise: bool = False) -> None:
+    def __init__(self, path: str | Path, threads: int = 0) -> None:
         super().__init__(path)
-        self._session = _session(self.path, self.content(), threads or num_cores(), optimise)
-        self._alone = threading.local()  # set in threads that work side by side
+        self._threads = threads or num_cores()
+        self._sessions: dict[int, Any] = {}  # by the number of threads
+        self._alone, self._lock = threading.local(), threading.Lock()
+        self._session(1)
 
     @property
     def backend(self) -> str:
@@ -104,41 +106,77 @@ class OnnxEmbedder(ExportedModel):
         return emb_E
 
     def embed_batch(self, wav_BT: Wave) -> Embedding:
-        """`embed` for several waveforms of one length: emb_BE."""
+        """Embed several waveforms of one length: emb_BE."""
         refuse_short(wav_BT.shape[1], self.min_samples)
-        session = self._one_thread if getattr(self._alone, "yes", False) else self._session
+        session = self._session(getattr(self._alone, "threads", self._threads))
         emb_BE: Embedding = session.run([OUTPUT], {INPUT: np.ascontiguousarray(wav_BT, dtype=np.float32)})[0]
         return emb_BE
 
     @contextmanager
     def side_by_side(self, workers: int = 0) -> Iterator[ThreadPoolExecutor]:
         """See `Embedder`."""
-        _ = self._one_thread  # made here, once, not by whichever worker is first
         pool = ThreadPoolExecutor(
-            workers or num_cores(), initializer=setattr, initargs=(self._alone, "yes", True)
+            workers or num_cores(), initializer=setattr, initargs=(self._alone, "threads", 1)
         )
         try:
             yield pool
         finally:
             pool.shutdown(cancel_futures=True)
 
-    @cached_property
-    def _one_thread(self) -> Any:
-        return _session(self.path, self.content(), 1, optimise=True)
+    def _session(self, threads: int) -> Any:
+        """What runs the graph on a number of threads, made when it is first asked for."""
+        with self._lock:
+            if threads in self._sessions:
+                return self._sessions[threads]
+            runtime = _runtime()
+            options = runtime.SessionOptions()
+            options.intra_op_num_threads = threads
+            options.inter_op_num_threads = 1
+            options.add_session_config_entry(
+                "session.intra_op.allow_spinning", "0"
+            )  # which starves other work
+            options.log_severity_level = 4  # what is fatal is raised as well
+            options.enable_mem_reuse = False  # planning it takes longer than loading, and saves nothing here
+            try:
+                session = runtime.InferenceSession(
+                    self.content(), options, providers=["CPUExecutionProvider"]
+                )
+            except ModelError:
+                raise
+            except Exception as error:
+                raise ModelError(f"{self.path}: {self.backend} cannot run it: {error}") from error
+            taken, given = (
+                [each.name for each in sides] for sides in (session.get_inputs(), session.get_outputs())
+            )
+            if (taken, given) != ([INPUT], [OUTPUT]):
+                raise ModelError(
+                    f"{self.path}: the graph takes {taken} and gives {given}, not '{INPUT}' and '{OUTPUT}'"
+                )
+            return self._sessions.setdefault(threads, session)
 
 
 def with_metadata(graph: bytes, metadata: Mapping[str, str]) -> bytes:
     """A serialised ONNX model with metadata and their seal appended, as `OnnxEmbedder` wants it."""
-    content = graph + b"".join(_entry(key, value) for key, value in metadata.items())
-    return content + _entry(SEAL, hashlib.sha256(content).hexdigest())
+
+    def entry(key: str, value: str) -> bytes:
+        return encode((_METADATA, encode((1, key), (2, value))))
+
+    content = graph + b"".join(entry(key, value) for key, value in metadata.items())
+    return content + entry(SEAL, hashlib.sha256(content).hexdigest())
 
 
-def _entry(key: str, value: str) -> bytes:
-    pair = b"".join(
-        bytes([number << 3 | 2]) + _varint(len(text)) + text
-        for number, text in ((1, key.encode()), (2, value.encode()))
-    )
-    return bytes([_METADATA << 3 | 2]) + _varint(len(pair)) + pair
+def encode(*fields: tuple[int, int | float | str | bytes]) -> bytes:
+    """Encode a protobuf message, as ONNX files consist of: its fields by number."""
+    parts = []
+    for number, value in fields:
+        if isinstance(value, float):
+            parts += [_varint(number << 3 | 5), struct.pack("<f", value)]
+        elif isinstance(value, int):
+            parts += [_varint(number << 3), _varint(value & (1 << 64) - 1)]
+        else:
+            content = value.encode() if isinstance(value, str) else value
+            parts += [_varint(number << 3 | 2), _varint(len(content)), content]
+    return b"".join(parts)
 
 
 def _varint(value: int) -> bytes:
@@ -254,25 +292,6 @@ def _runtime() -> Any:
     except ImportError as error:
         raise MissingExtraError("exported models need onnxruntime: pip install 'farvox[onnx]'") from error
     return onnxruntime
-
-
-def _session(path: Path, content: bytes, threads: int, optimise: bool) -> Any:
-    runtime = _runtime()
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # which starves other work
-    options.log_severity_level = 4  # what is fatal is raised as well
-    level = runtime.GraphOptimizationLevel  # folding constants is the exporter's work, and done
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
-    try:
-        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelError(f"{path}: onnxruntime {runtime.__version__} cannot run it: {error}") from error
-    taken, given = ([side.name for side in sides] for sides in (session.get_inputs(), session.get_outputs()))
-    if (taken, given) != ([INPUT], [OUTPUT]):
-        raise ModelError(f"{path}: the graph takes {taken} and gives {given}, not '{INPUT}' and '{OUTPUT}'")
-    return session
 
 
 def num_cores() -> int:

@@ -230,7 +230,7 @@ def pull_model(model: ZooModel) -> Path:
     """`pull` of an entry of the table. Two processes may pull at once: each finds a whole folder or none."""
     if is_pulled(model):
         return model.folder
-    require_torch()
+    require_torch(model.name)
     cache_path().mkdir(parents=True, exist_ok=True)
     print(f"pulling {model.name} ({model.bytes / 1e6:.0f} MB): {model.folder}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=cache_path(), prefix=".tmp-pull-") as folder:

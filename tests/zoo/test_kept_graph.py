@@ -1,0 +1,295 @@
+"""The graph beside a model's weights: made once, of these weights alone, and never in the way."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from farvox.cli.main import main
+from farvox.datadir.embeddings import EmbeddingSet
+from farvox.errors import FarvoxError, MissingExtraError, ModelError
+from farvox.features.frontend import FrontEndConfig
+from farvox.models.registry import build_model
+from farvox.zoo import Card, open_embedder, save_model
+from farvox.zoo.embedder import embed_files
+from farvox.zoo.onnx_backend import OnnxEmbedder
+from farvox.zoo.torch_backend import TorchEmbedder
+
+NO_TORCH = """
+import sys
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "safetensors"):
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+sys.meta_path.insert(0, NoTorch())
+"""
+KWARGS = {"num_mels": 20, "channels": 16, "pooled_channels": 24, "embedding_dim": 12}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """An empty cache."""
+    monkeypatch.setenv("FARVOX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FARVOX_BACKEND", raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_model(tmp_path / "model", seed=0)
+
+
+def write_model(folder, seed, **frontend):
+    torch.manual_seed(seed)
+    config = FrontEndConfig(num_mels=20, **frontend)
+    save_model(folder, build_model("xvector", **KWARGS), config, "xvector", KWARGS)
+    Card(name="small", threshold=0.5).save(folder)
+    return folder
+
+
+def graph_of(folder):
+    """The graph that lies beside the weights, opened by itself."""
+    return OnnxEmbedder(folder / "graph.onnx")
+
+
+def wave(num_samples=16_000):
+    return (0.1 * np.random.default_rng(0).standard_normal(num_samples)).astype(np.float32)
+
+
+def assert_computes_like_torch(embedder, folder):
+    found_E, expected_E = embedder.embed(wave()), open_embedder(folder, backend="torch").embed(wave())
+    np.testing.assert_allclose(found_E, expected_E, rtol=0, atol=1e-5 * np.abs(expected_E).max())
+
+
+def test_it_is_made_once_and_is_the_torch_model_in_all_that_is_known_of_it(model, cache, capsys):
+    first = open_embedder(model)
+    assert isinstance(first, OnnxEmbedder) and first.backend.startswith("onnxruntime ")
+    assert capsys.readouterr().err.count("\n") == 1 and first.path == model / "graph.onnx"
+    written = first.path.stat().st_mtime_ns
+    by_torch = open_embedder(model, backend="torch")
+    assert isinstance(by_torch, TorchEmbedder)
+    for name in ("config", "card", "digest", "sample_rate", "min_samples", "embedding_dim", "precision"):
+        assert getattr(first, name) == getattr(by_torch, name), name
+    again = open_embedder(model)
+    assert again.path.stat().st_mtime_ns == written and capsys.readouterr().err == ""
+    assert_computes_like_torch(again, model)
+    assert sorted(path.name for path in model.iterdir()) == [
+        "card.json", "config.json", "graph.onnx", "model.safetensors",
+    ]  # fmt: skip
+    assert not cache.exists()
+
+
+def test_from_then_on_verify_does_without_torch(model, voices, capsys):
+    words = ["verify", "--model", str(model), str(voices / "a0.wav"), str(voices / "a1.wav"), "--vad", "off"]
+    status = main(words)
+    answer = capsys.readouterr().out
+    code = f"{NO_TORCH}from farvox.cli.main import main\nsys.exit(main({words!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (status, answer, "")
+
+
+def test_it_is_made_again_when_the_weights_are_others(model, capsys):
+    open_embedder(model)
+    before = (model / "graph.onnx").read_bytes()
+    other = write_model(model.parent / "other", seed=1)
+    shutil.copy(other / "model.safetensors", model)
+    capsys.readouterr()
+    embedder = open_embedder(model)
+    assert "graph.onnx: not made of the weights that are beside it now" in capsys.readouterr().err
+    assert_computes_like_torch(embedder, other)
+    assert (model / "graph.onnx").read_bytes() != before
+    assert graph_of(model).digest == open_embedder(other, backend="torch").digest
+
+
+def test_it_is_made_again_when_the_config_is_another(model):
+    open_embedder(model)
+    config = json.loads((model / "config.json").read_text())
+    config["frontend"]["mean"] = "none"
+    (model / "config.json").write_text(json.dumps(config))
+    assert_computes_like_torch(open_embedder(model), model)
+
+
+def test_it_is_made_again_when_the_writer_is_another(model, monkeypatch):
+    first = open_embedder(model).metadata["source"]
+    monkeypatch.setattr("farvox.zoo.kept_graph.VERSION", b"another")
+    assert open_embedder(model).metadata["source"] != first
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: b"a text\n",
+        lambda content: content[:5000] + bytes([content[5000] ^ 1]) + content[5001:],
+    ],
+    ids=["half written", "empty", "foreign", "a changed bit"],
+)
+def test_a_damaged_one_is_made_again_with_a_note(model, damage, capsys):
+    path = open_embedder(model).path
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    capsys.readouterr()
+    assert_computes_like_torch(open_embedder(model), model)
+    assert str(path) in capsys.readouterr().err
+    assert path.read_bytes() == whole
+
+
+def test_the_graph_of_another_model_is_not_taken_for_ones_own(model, tmp_path):
+    other = write_model(tmp_path / "other", seed=1)
+    shutil.copy(open_embedder(other).path, model / "graph.onnx")
+    assert_computes_like_torch(open_embedder(model), model)
+
+
+def test_the_card_is_the_one_of_today(model):
+    open_embedder(model)
+    Card(name="small", threshold=0.25).save(model)
+    assert open_embedder(model).card.threshold == 0.25
+
+
+def test_a_model_saved_in_its_place_takes_the_graph_away(model):
+    open_embedder(model)
+    write_model(model, seed=1)
+    assert not (model / "graph.onnx").exists()
+
+
+@pytest.fixture
+def refuses(monkeypatch):
+    """Let the system refuse to write below some folders."""
+
+    def refuse(*folders):
+        def write_bytes(path, content):
+            if any(path.is_relative_to(folder) for folder in folders):
+                raise OSError(28, "No space left on device")
+            with path.open("wb") as file:
+                return file.write(content)
+
+        monkeypatch.setattr(Path, "write_bytes", write_bytes)
+
+    return refuse
+
+
+def test_where_the_folder_cannot_be_written_it_lies_in_the_cache(model, cache, refuses, capsys):
+    refuses(model)
+    first = open_embedder(model)
+    assert first.path.parent == cache / "graphs" and not (model / "graph.onnx").exists()
+    capsys.readouterr()
+    assert open_embedder(model).path == first.path and capsys.readouterr().err == ""
+    assert_computes_like_torch(first, model)
+
+
+def test_where_nothing_can_be_written_torch_computes(model, cache, refuses, capsys):
+    refuses(model, cache)
+    embedder = open_embedder(model)
+    assert isinstance(embedder, TorchEmbedder)
+    assert "graph.onnx: cannot be written: " in (err := capsys.readouterr().err)
+    assert "torch computes instead" in err
+    assert not list((cache / "graphs").iterdir()) and not (model / "graph.onnx").exists()
+    assert not [path for path in model.iterdir() if path.name.startswith(".")]
+    with pytest.raises(FarvoxError, match="cannot be written"):
+        open_embedder(model, backend="onnx")
+
+
+def test_a_graph_that_differs_from_torch_is_not_used(model, monkeypatch, capsys):
+    from farvox.zoo import graph
+
+    monkeypatch.setitem(graph._UNARY, "relu", "Tanh")
+    assert isinstance(open_embedder(model), TorchEmbedder)
+    assert "onnxruntime's embeddings are not torch's" in capsys.readouterr().err
+    assert not (model / "graph.onnx").exists()
+
+
+def test_without_onnxruntime_torch_computes_and_nothing_is_said(model, monkeypatch, capsys):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name)
+    )
+    assert isinstance(open_embedder(model), TorchEmbedder)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(MissingExtraError, match=r"farvox\[export\]"):
+        open_embedder(model, backend="onnx")
+
+
+def test_a_model_without_a_graph_is_computed_by_torch(tmp_path, capsys):
+    model = write_model(tmp_path / "noisy", seed=0, dither=1.0)
+    assert isinstance(open_embedder(model), TorchEmbedder)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ModelError, match=r"noisy: the front-end adds noise \(dither 1\)"):
+        open_embedder(model, backend="onnx")
+
+
+def test_torch_computes_where_it_is_asked_for(model, monkeypatch):
+    monkeypatch.setattr("farvox.zoo.torch_backend.has_bf16", lambda device: True)
+    assert open_embedder(model, precision="bf16").backend.startswith("torch ")
+    with pytest.raises(ModelError, match="onnxruntime has no bf16"):
+        open_embedder(model, precision="bf16", backend="onnx")
+    assert open_embedder(model, backend="torch").backend.startswith("torch ")
+    monkeypatch.setenv("FARVOX_BACKEND", "torch")
+    assert open_embedder(model).backend.startswith("torch ")
+    assert not (model / "graph.onnx").exists()
+    assert open_embedder(model, backend="onnx").backend.startswith("onnxruntime ")
+
+
+def test_a_gpu_is_for_torch(model, monkeypatch):
+    monkeypatch.setattr("farvox.zoo.find.pick_device", lambda device: "cuda")
+    monkeypatch.setattr("farvox.zoo.find.load_folder", lambda folder, device: pytest.skip("asked for a GPU"))
+    with pytest.raises(pytest.skip.Exception):
+        open_embedder(model, "auto")
+    assert not (model / "graph.onnx").exists()
+
+
+def test_a_backend_that_is_none_is_refused(model, monkeypatch):
+    monkeypatch.setenv("FARVOX_BACKEND", "tensorrt")
+    with pytest.raises(
+        ModelError, match="backend 'tensorrt' is unknown; there are auto, torch, onnx, openvino"
+    ):
+        open_embedder(model)
+
+
+def test_openvino_takes_the_graph_too(model):
+    pytest.importorskip("openvino")
+    assert_computes_like_torch(open_embedder(model, backend="openvino"), model)
+    assert (model / "graph.onnx").is_file()
+
+
+def test_every_epoch_of_a_run_has_its_own(tmp_path):
+    for epoch in (0, 1):
+        write_model(tmp_path / "run" / "checkpoints" / f"epoch_{epoch:03d}", seed=epoch)
+    for spec in (f"{tmp_path}/run@0", f"{tmp_path}/run"):
+        assert_computes_like_torch(open_embedder(spec), spec)
+
+
+def test_embeddings_say_what_computed_them(model, corpus, tmp_path):
+    for backend in ("onnxruntime", "torch"):
+        words = ["--backend", "torch"] if backend == "torch" else []
+        out = tmp_path / backend
+        assert main(["extract", str(model), str(corpus / "dev"), str(out), *words]) == 0
+        meta = EmbeddingSet.load(out).meta
+        assert meta["backend"].startswith(f"{backend} ") and meta["precision"] == "fp32"
+
+
+@pytest.mark.slow
+def test_decisions_on_real_speech_are_those_of_torch(campplus, corpora):
+    """All pairs of speakers 101 to 125 of speechocean762, in sorted order, by CAM++ and its threshold."""
+    speakers = sorted((corpora / "speechocean762" / "WAVE").iterdir())[100:125]
+    files = [str(path) for speaker in speakers for path in sorted(speaker.iterdir())]
+    assert len(files) == 500
+    ways = [open_embedder("campplus-zh-en", backend=backend) for backend in ("auto", "torch")]
+    assert ways[0].backend.startswith("onnxruntime ")
+    found = [embed_files(embedder, files, files).astype(np.float64) for embedder in ways]
+    found = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in found]
+    pairs = np.triu_indices(len(files), 1)
+    ours, theirs = ((rows @ rows.T)[pairs] for rows in found)
+    assert len(ours) == 124_750 and np.abs(ours - theirs).max() <= 1e-5
+    assert (1 - (found[0] * found[1]).sum(axis=1)).max() <= 1e-6
+    threshold = ways[0].card.threshold
+    assert ((ours >= threshold) == (theirs >= threshold)).all()
