@@ -27,7 +27,7 @@ _USUAL_RATE = 16000
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions(Options):
+class EmbedderOptions(Options):
     """The model that recordings are embedded with, and what is asked of them before."""
 
     model: Annotated[str, Metavar("MODEL")] = DEFAULT_MODEL
@@ -43,7 +43,7 @@ class ModelOptions(Options):
 
 def verify(
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="ENROL... TEST")],
-    model: ModelOptions = ModelOptions(),
+    model: EmbedderOptions = EmbedderOptions(),
     threshold: float | None = None,
     json: bool = False,
 ) -> int:
@@ -78,7 +78,7 @@ def verify(
 def enrol(
     name: Name,
     files: Files,
-    model: ModelOptions = ModelOptions(),
+    model: EmbedderOptions = EmbedderOptions(),
     replace: bool = False,
     store: Store = None,
 ) -> None:
@@ -104,7 +104,7 @@ def enrol(
 
 def identify(
     files: Files,
-    model: ModelOptions = ModelOptions(),
+    model: EmbedderOptions = EmbedderOptions(),
     threshold: float | None = None,
     top: int = 3,
     store: Store = None,
@@ -172,7 +172,7 @@ def speakers(store: Store = None, json: bool = False) -> None:
 
 def _open(
     files: Sequence[Path],
-    model: ModelOptions,
+    model: EmbedderOptions,
     threshold: float | None = None,
     store: SqliteStore | None = None,
 ) -> tuple[Verifier, list[Signal]]:

@@ -42,7 +42,7 @@ class Embedder(Protocol):
 
     @property
     def backend(self) -> str:
-        """What computes: ``torch``, ``onnxruntime`` or ``openvino``, with its version."""
+        """The library that computes: ``torch``, ``onnxruntime`` or ``openvino``, with its version."""
 
     @property
     def precision(self) -> str:

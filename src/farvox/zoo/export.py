@@ -28,8 +28,7 @@ from farvox.rng import rng_for
 from farvox.synthetic.voice import SAMPLE_RATE, draw_sentence, draw_voice, synthesise
 from farvox.zoo.card import Card
 from farvox.zoo.graph import OPSET, write_graph
-from farvox.zoo.kept_graph import why_no_graph
-from farvox.zoo.model import Model, one_thread
+from farvox.zoo.model import Model, one_thread, why_no_graph
 from farvox.zoo.onnx_backend import FORMAT, INPUT, ONNX_SUFFIX, OUTPUT, OnnxEmbedder, with_metadata
 from farvox.zoo.torch_backend import model_digest
 
@@ -41,7 +40,7 @@ _TRACED = ((1, 1.1), (2, 3.3))  # utterances, seconds: none is a length that the
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How far the graph's embeddings of one signal, or of several at worst, are from torch's.
+    """The distance of the graph's embeddings of one signal, or of several at worst, from torch's.
 
     Attributes:
         signal: what was embedded.
@@ -58,7 +57,7 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What `export_onnx` wrote.
+    """The result of `export_onnx`.
 
     Attributes:
         path: the file.
@@ -183,7 +182,7 @@ def check_parity(model: Model, embedder: OnnxEmbedder) -> Iterator[Parity]:
 
 
 def parity_of(signal: str, ours_BE: NDArray[np.float64], theirs_BE: NDArray[np.float64]) -> Parity:
-    """How far one batch of embeddings is from another, at worst."""
+    """The largest distance of one batch of embeddings from another."""
     gap_B = np.abs(ours_BE - theirs_BE).max(axis=1)
     norms_B = np.linalg.norm(ours_BE, axis=1) * np.linalg.norm(theirs_BE, axis=1)
     cosine_B = (ours_BE * theirs_BE).sum(axis=1) / norms_B

@@ -14,8 +14,17 @@ from farvox.options import nearest
 from farvox.progress import to_stderr
 from farvox.zoo.card import Card
 from farvox.zoo.embedder import Backend, Embedder
-from farvox.zoo.kept_graph import open_kept_graph, why_no_graph
-from farvox.zoo.model import CONFIG, WEIGHTS, Model, load_folder, pick_device, read_config, require_torch
+from farvox.zoo.kept_graph import open_kept_graph
+from farvox.zoo.model import (
+    CONFIG,
+    WEIGHTS,
+    Model,
+    load_folder,
+    pick_device,
+    read_config,
+    require_torch,
+    why_no_graph,
+)
 from farvox.zoo.onnx_backend import ONNX_SUFFIX, OnnxEmbedder
 from farvox.zoo.pretrained import pull, zoo_models
 from farvox.zoo.torch_backend import TorchEmbedder
@@ -150,7 +159,7 @@ def find_model(spec: str | Path) -> Path:
 
 
 def is_zoo_name(spec: str | Path) -> bool:
-    """Whether ``spec`` is a name of the zoo, and no model on disk is called the same."""
+    """``spec`` is a name of the zoo, and no model on disk is called the same."""
     on_disk = (Path(spec) / CONFIG).is_file() or (Path(spec) / "checkpoints").is_dir()
     return str(spec) in zoo_models() and not on_disk
 

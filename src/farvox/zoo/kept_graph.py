@@ -17,7 +17,7 @@ from farvox.errors import CheckpointError, FarvoxError, ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.progress import to_stderr
 from farvox.zoo.card import Card
-from farvox.zoo.model import CONFIG, GRAPH, WEIGHTS, load_folder, read_config, require_torch
+from farvox.zoo.model import CONFIG, GRAPH, WEIGHTS, load_folder, read_config, require_torch, why_no_graph
 from farvox.zoo.onnx_backend import ExportedModel
 
 VERSION = b"1"
@@ -93,17 +93,3 @@ def source_of(folder: Path) -> str:
         except OSError as error:
             raise CheckpointError(f"{folder / name}: cannot be read: {error.strerror}") from error
     return found.hexdigest()
-
-
-def why_no_graph(config: FrontEndConfig) -> str:
-    """The reason why a model with this front-end has no graph; empty if it has one."""
-    if config.kind == "waveform":
-        return (
-            "WavLM cannot be exported: its attention is not written as a graph; use the model folder itself"
-        )
-    if config.dither:
-        return (
-            f"the front-end adds noise (dither {config.dither:g}), which no graph draws as torch does; set "
-            "'dither' to 0 in the model's config.json and export that"
-        )
-    return ""

@@ -64,7 +64,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.network.parameters()).device
 
     def embed(self, wav_BT: Tensor) -> Tensor:
@@ -196,7 +196,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def are_whole(path: Path) -> bool:
-    """Whether a safetensors file is there and as long as its header says; the numbers are not looked at."""
+    """A safetensors file is there and as long as its header says; the numbers are not looked at."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -299,3 +299,17 @@ def pick_device(device: str) -> str:
         there = ", ".join(name for name in present if present[name])
         raise ModelError(f"device '{device}' is not available here; available: {there}")
     return device
+
+
+def why_no_graph(config: FrontEndConfig) -> str:
+    """The reason why a model with this front-end has no graph; empty if it has one."""
+    if config.kind == "waveform":
+        return (
+            "WavLM cannot be exported: its attention is not written as a graph; use the model folder itself"
+        )
+    if config.dither:
+        return (
+            f"the front-end adds noise (dither {config.dither:g}), which no graph draws as torch does; set "
+            "'dither' to 0 in the model's config.json and export that"
+        )
+    return ""

@@ -124,7 +124,7 @@ class OnnxEmbedder(ExportedModel):
             pool.shutdown(cancel_futures=True)
 
     def _session(self, threads: int) -> Any:
-        """What runs the graph on a number of threads, made when it is first asked for."""
+        """The session that runs the graph on a number of threads, made when it is first asked for."""
         with self._lock:
             if threads in self._sessions:
                 return self._sessions[threads]
