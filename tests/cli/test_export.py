@@ -97,7 +97,7 @@ def test_what_is_exported_cannot_be_exported_again(exported, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("absent", ["onnx", "onnxscript", "onnxruntime"])
+@pytest.mark.parametrize("absent", ["onnxruntime"])
 def test_export_names_the_extra_that_brings_what_it_needs(absent, folder, tmp_path):
     code = f"""
 import sys

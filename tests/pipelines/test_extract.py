@@ -111,7 +111,7 @@ class Slow:
         time.sleep(0.02)
         return self.embedder.embed(wav_T)
 
-embedder = open_embedder(sys.argv[1], "cpu")
+embedder = open_embedder(sys.argv[1], "cpu", backend="torch")
 extract(Slow(embedder), DataDir.open(sys.argv[2]), out=sys.argv[3], threads=int(sys.argv[4]), quality=True)
 """
 
@@ -120,7 +120,7 @@ extract(Slow(embedder), DataDir.open(sys.argv[2]), out=sys.argv[3], threads=int(
 def test_an_extraction_that_is_killed_goes_on_and_ends_the_same(threads, many, model_folder, tmp_path):
     """Killed outright as soon as something is kept; then what is kept is not embedded again."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    embedder = open_embedder(str(model_folder), "cpu")
+    embedder = open_embedder(str(model_folder), "cpu", backend="torch")
     extract(embedder, many, out=tmp_path / "whole", threads=2, quality=True)
     words = [str(model_folder), str(many.path), str(tmp_path / "killed"), str(threads)]
     process = subprocess.Popen([sys.executable, str(tmp_path / "script.py"), *words])

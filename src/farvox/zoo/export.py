@@ -7,7 +7,6 @@ Shape suffixes: B utterance, T sample, E embedding.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -169,8 +168,10 @@ def require_export() -> None:
     Raises:
         MissingExtraError: onnxruntime is not installed.
     """
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise MissingExtraError("export needs onnxruntime: pip install 'farvox[export]'")
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("export needs onnxruntime: pip install 'farvox[export]'") from None
 
 
 def check_parity(model: Model, embedder: OnnxEmbedder) -> Iterator[Parity]:
