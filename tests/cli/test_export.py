@@ -58,9 +58,9 @@ def test_export_does_not_write_over_a_folder(tmp_path, capsys):
 @pytest.mark.slow
 def test_what_is_exported_answers_as_its_model_does(exported, model_folder, voices, capsys):
     answers = []
-    for model in (exported, model_folder):
+    for model, backend in ((exported, "auto"), (model_folder, "torch")):
         words = [str(voices / "a0.wav"), str(voices / "b0.wav"), "--vad", "off", "--json"]
-        status = main(["verify", "--model", str(model), *words])
+        status = main(["verify", "--model", str(model), "--backend", backend, *words])
         answers.append((status, json.loads(capsys.readouterr().out)))
     (status, ours), (torch_status, theirs) = answers
     assert status == torch_status == (0 if theirs["same"] else 1)

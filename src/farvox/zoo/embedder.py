@@ -21,7 +21,6 @@ import numpy.typing as npt
 
 from farvox.audio.files import read_audio
 from farvox.errors import AudioError
-from farvox.farfield.mixing import energy_snr
 from farvox.zoo.card import Card
 
 Wave = npt.NDArray[np.float32]
@@ -172,6 +171,10 @@ class FileEmbedder:
         emb_E = embedder.embed(wav_T)
         if not np.isfinite(emb_E).all():
             raise AudioError(f"{where} gives a non-finite embedding")
-        quality = energy_snr(wav_T, embedder.sample_rate) if self._measured else np.nan
+        quality = np.nan
+        if self._measured:
+            from farvox.farfield.mixing import energy_snr  # with scipy, which a device need not have
+
+            quality = energy_snr(wav_T, embedder.sample_rate)
         self._seconds += len(wav_T) / embedder.sample_rate
         return np.append(emb_E, quality).astype("<f4").tobytes()
