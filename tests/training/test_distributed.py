@@ -162,7 +162,7 @@ def test_two_processes_have_the_losses_of_one(changes, on_two, tmp_path, train_h
     )
     assert len(one) == len(two) == 20 and np.ptp(one) > 0.1
     print(f"largest difference {np.abs(one - two).max():.1e}")
-    np.testing.assert_allclose(two[:10], one[:10], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(two[:10], one[:10], rtol=0, atol=2e-4)
     np.testing.assert_allclose(two, one, rtol=0, atol=5e-4)
 
 
