@@ -147,14 +147,7 @@ def read_audio(
 
 
 def read_channels(audio: AudioSource, *, sample_rate: int = 16000) -> Wave:
-    """Read all channels of an audio file.
-
-    Args:
-        audio: a path or a binary file object.
-        sample_rate: of the result, Hz.
-
-    Returns:
-        wav_CT: float32 in [-1, 1].
+    """Read all channels of an audio file at ``sample_rate``: wav_CT, float32 in [-1, 1].
 
     Raises:
         AudioError: as `read_audio`.
@@ -164,13 +157,9 @@ def read_channels(audio: AudioSource, *, sample_rate: int = 16000) -> Wave:
 
 
 def read_recording(audio: AudioSource) -> tuple[Wave, int]:
-    """Read all channels of an audio file at its own rate.
+    """Read all channels of an audio file at its own rate, and that rate in Hz.
 
-    Args:
-        audio: a path or a binary file object.
-
-    Returns:
-        wav_CT, float32, in [-1, 1] except in files of floats that exceed it; and the rate in Hz.
+    wav_CT is float32, in [-1, 1] except in files of floats that exceed it.
 
     Raises:
         AudioError: as `read_audio`.
@@ -230,9 +219,6 @@ def write_audio(path: str | Path, wav_T: npt.NDArray[np.floating], sample_rate: 
 @contextmanager
 def open_audio(audio: AudioSource) -> Iterator[OpenAudio]:
     """Open an audio file, to look at it and read from it several times.
-
-    Args:
-        audio: a path or a binary file object.
 
     Raises:
         AudioError: as `audio_info`.

@@ -19,13 +19,7 @@ from numpy.typing import NDArray
 
 from farvox.audio.files import Wave, audio_name, read_recording, resample
 from farvox.errors import AudioError, NoSpeechError, TooShortError
-from farvox.verifier.speech import (
-    ENOUGH_SECONDS,
-    SILENCE_DB,
-    find_speech,
-    loud_level,
-    padded,
-)
+from farvox.verifier.speech import ENOUGH_SECONDS, SILENCE_DB, find_speech, loud_level, padded
 
 AudioArgument: TypeAlias = "str | os.PathLike[str] | BinaryIO | tuple[NDArray[Any], int]"
 Vad: TypeAlias = Literal["check", "trim", "off"]
@@ -138,15 +132,9 @@ def read_signal(
     if channels_CT.shape[1] < min_samples:
         found = f"{channels_CT.shape[1] / sample_rate:.2f} s of {'speech' if vad == 'trim' else 'signal'}"
         raise TooShortError(f"{name}: {found}; this model needs {min_samples / sample_rate:.2f} s")
+    channels_CT = np.ascontiguousarray(channels_CT)
     return Signal(
-        name,
-        np.ascontiguousarray(channels_CT),
-        len(wav_CT),
-        own_rate,
-        seconds,
-        speech_seconds,
-        detector,
-        tuple(warnings),
+        name, channels_CT, len(wav_CT), own_rate, seconds, speech_seconds, detector, tuple(warnings)
     )
 
 

@@ -23,13 +23,7 @@ from numpy.typing import NDArray
 from farvox.errors import StoreError
 from farvox.options import nearest
 from farvox.verifier.database import DAMAGED, Database, FileState, explained
-from farvox.verifier.enrolment import (
-    Enrolled,
-    Enrolment,
-    ModelCount,
-    refuse_without_direction,
-    speaker_name,
-)
+from farvox.verifier.enrolment import Enrolled, Enrolment, ModelCount, refuse_without_direction, speaker_name
 
 BUSY_SECONDS = 30.0
 ROWS_PER_BLOCK = 4096  # a few megabytes at a time in float64
