@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from _bench import LOST, Row, machine, row_of, told
@@ -23,6 +24,8 @@ from _bench import LOST, Row, machine, row_of, told
 HERE = Path(__file__).parent
 BASE, LATEST = HERE / "results/base.json", HERE / "results/latest.json"
 PAGE = HERE.parent / "docs/performance.md"
+HELD_TO_AVX2 = ("extract", "train_step")
+"""Stages that are run a second time with torch's convolutions in AVX2 and fp32, as on most laptops."""
 BEGIN, END = "<!-- figures: written by 'make bench-base' -->\n", "<!-- end of figures -->\n"
 
 
@@ -34,12 +37,21 @@ def stages() -> list[str]:
 
 
 def run_stage(stage: str, options: list[str]) -> list[Row]:
-    """The rows of one script, which prints what it does."""
-    print(f"== {stage}", flush=True)
+    """The rows of one script, which prints what it does; where it matters, also those of a common laptop."""
+    rows = run_script(stage, options)
+    if stage in HELD_TO_AVX2 and "avx512f" in str(machine()["flags"]):
+        held = run_script(stage, options, ONEDNN_MAX_CPU_ISA="AVX2")
+        rows += [replace(row, name=f"{row.name}, oneDNN held to AVX2", target=None) for row in held]
+    return rows
+
+
+def run_script(stage: str, options: list[str], **environment: str) -> list[Row]:
+    """The rows of one script, run with further variables of the environment."""
+    print(f"== {stage} {environment or ''}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder, "rows.json")
         command = [sys.executable, str(HERE / f"{stage}.py"), "--json", str(found), *options]
-        if subprocess.run(command).returncode:
+        if subprocess.run(command, env={**os.environ, **environment}).returncode:
             raise SystemExit(f"benchmarks/{stage}.py failed")
         return [row_of(fields) for fields in json.loads(found.read_text())] if found.exists() else []
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from farvox.machine import has_bf16, is_channels_last, resolve_precision
+from farvox.machine import has_bf16, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -44,6 +44,8 @@ def test_a_precision_given_by_name_is_used(precision):
     assert resolve_precision(precision, CPU) == precision
 
 
-@pytest.mark.parametrize(("choice", "expected"), [("on", True), ("off", False), ("auto", False)])
-def test_the_order_of_memory_is_the_one_asked_for(choice, expected):
-    assert is_channels_last(choice, "fp32", CPU) is expected
+@pytest.mark.parametrize(("allowed", "expected"), [("AVX2", "fp32"), ("avx512_core_amx", "bf16")])
+def test_a_cpu_whose_convolutions_are_kept_from_bf16_has_none(allowed, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
+    assert resolve_precision("auto", CPU) == expected

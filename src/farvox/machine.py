@@ -1,8 +1,9 @@
-"""Properties of the machine: bf16 of a device, the order of channels in memory, memory that is freed."""
+"""Properties of the machine: bf16 of a device, memory that is freed."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     import torch
 
 _CPU_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86, ARM
+_ISA = "ONEDNN_MAX_CPU_ISA"  # the instructions that torch's convolutions may use
+_ISA_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _KEPT, _ALL, _LARGEST = 64 << 20, -1, 1 << 30
 
@@ -18,14 +21,23 @@ _KEPT, _ALL, _LARGEST = 64 << 20, -1, 1 << 30
 def has_bf16(device: torch.device) -> bool:
     """True where the device has instructions that multiply bf16; imitating them is ten times slower.
 
-    False for a torch without this information, and on Apple's GPUs, which were not measured.
+    False for a torch without this information, on Apple's GPUs, which were not measured, and on a CPU where
+    the environment keeps oneDNN from these instructions.
     """
     import torch
 
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    allowed = os.environ.get(_ISA, "").upper() not in _ISA_WITHOUT_BF16
+    return device.type == "cpu" and allowed and any(map(has_instructions, _CPU_BF16))
+
+
+def has_instructions(name: str) -> bool:
+    """True where the CPU has the instructions that torch calls so; False for a torch that does not know."""
+    import torch
+
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return device.type == "cpu" and any(capabilities.get(name) for name in _CPU_BF16)
+    return bool(capabilities.get(name))
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -33,17 +45,6 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if precision != "auto":
         return precision
     return "bf16" if has_bf16(device) else "fp32"
-
-
-def is_channels_last(choice: str, precision: str, device: torch.device) -> bool:
-    """True where a network is trained with all channels of one position side by side in memory.
-
-    Args:
-        choice: ``on``, ``off``, or ``auto``, which leaves the order as it is.
-        precision: of the training.
-        device: of the training.
-    """
-    return choice == "on"
 
 
 def keep_freed_memory(*, all_of_it: bool = False) -> None:

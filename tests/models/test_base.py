@@ -95,3 +95,28 @@ def test_nothing_of_the_baseline_s_ecapa_leaves_the_order():
     network(torch.randn(2, 50, 80))
     assert len(seen) > 40
     assert all(x_BCF.stride(1) == 1 for pair in seen for x_BCF in pair)
+
+
+@pytest.mark.parametrize(
+    ("name", "instructions", "precision", "expected"),
+    [
+        ("resnet34", {"avx512_bf16"}, "bf16", True),
+        ("resnet34", {"amx_bf16"}, "fp32", True),
+        ("campplus", {"avx512_bf16"}, "bf16", True),
+        ("resnet34", {"avx2"}, "fp32", False),
+        ("xvector", {"avx512_bf16"}, "bf16", False),
+        ("ffsvc-ecapa", {"avx512_bf16"}, "bf16", True),
+        ("ffsvc-ecapa", {"avx512_bf16"}, "fp32", False),
+        ("ffsvc-ecapa", {"avx512_bf16", "amx_bf16"}, "bf16", False),
+    ],
+)
+def test_the_order_of_memory_is_the_one_measured_as_faster(
+    name, instructions, precision, expected, monkeypatch
+):
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: dict.fromkeys(instructions, True), raising=False
+    )
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    network = build_model(name)
+    assert network.is_faster_in_channels_last(torch.device("cpu"), precision) is expected
+    assert network.is_faster_in_channels_last(torch.device("cuda"), precision) is False

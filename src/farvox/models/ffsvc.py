@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from farvox.machine import has_bf16, has_instructions
 from farvox.models.base import EmbeddingNetwork, FrameConv, FrameNorm, cat_channels, chunk_channels
 from farvox.models.options import FfsvcEcapaOptions, FfsvcResNet34Options
 from farvox.models.pooling import VARIANCE_FLOOR, GlobalStatistics, mean_over_frames, widen
@@ -152,6 +153,11 @@ class FfsvcEcapaTdnn(EmbeddingNetwork):
         y_BCF = fn.relu(self.conv2(cat_channels([y1_BCF, y2_BCF, y3_BCF])))
         emb_BE: Tensor = self.drop(self.bn3(self.fc(self.bn2(self.ASP(y_BCF)))))
         return emb_BE
+
+    def is_faster_in_channels_last(self, device: torch.device, precision: str) -> bool:
+        """In bf16 without AMX by 8 %; with AMX it is slower by 12 %, in fp32 by 5 to 10 %."""
+        is_cpu_without_amx = device.type == "cpu" and not has_instructions("amx_bf16")
+        return precision == "bf16" and is_cpu_without_amx and has_bf16(device)
 
     def stages(self) -> list[nn.Module]:
         """The three blocks."""

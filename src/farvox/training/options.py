@@ -114,7 +114,8 @@ class OptimOptions(Options):
     release_epoch: Annotated[int, AtLeast(0)] = 0
     """First epoch in which the frozen parts are trained too; 0: none."""
     channels_last: Literal["auto", "on", "off"] = "auto"
-    """Memory order of the convolutions, "auto": the faster one on this device."""
+    """All channels of one position side by side in memory; "auto": where the network's step is then faster on
+    this device."""
     checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
     compile: bool = False

@@ -22,7 +22,7 @@ from farvox.errors import CheckpointError, NonFiniteLossError, RecipeError
 from farvox.features.fbank import build_frontend
 from farvox.features.frontend import FrontEndConfig
 from farvox.features.specaugment import draw_masks
-from farvox.machine import has_bf16, is_channels_last, keep_freed_memory, resolve_precision
+from farvox.machine import has_bf16, keep_freed_memory, resolve_precision
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.margin import Head
 from farvox.models.options import HEAD
@@ -212,7 +212,8 @@ def _build(options: TrainOptions, run_dir: Path, world: World) -> Run:
     schedule = _schedule(options, plan, head)
     network.to(world.device)
     precision = resolve_precision(optim.precision, world.device)
-    if not _is_on_many_cpus(world) and is_channels_last(optim.channels_last, precision, world.device):
+    is_faster = optim.channels_last == "auto" and network.is_faster_in_channels_last(world.device, precision)
+    if not _is_on_many_cpus(world) and (optim.channels_last == "on" or is_faster):
         network.use_channels_last()
     teacher = Teacher(network) if distill.weight else None
     if optim.sync_batchnorm:
