@@ -4,15 +4,18 @@ import numpy as np
 import pytest
 
 from farvox.clustering.kmeans import (
+    Assignment,
     by_size,
+    cosines_to,
     kmeans,
+    lloyd,
+    mean_directions,
     merged_clusters,
     nearest,
     relocated,
     spectral_clusters,
     unit_rows,
 )
-from farvox.clustering.lloyd import Assignment, cosines_to, mean_directions
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.errors import DataDirError, FarvoxError
 from farvox.metrics.clustering import normalised_mutual_information
@@ -64,8 +67,8 @@ def test_the_intra_class_cosine_is_a_mean_of_clusters_or_of_samples():
 def test_blocks_are_put_together_as_if_there_were_none(blobs, monkeypatch):
     unit, truth = blobs(4, 25)
     whole = mean_directions(unit, truth, 4), nearest(unit, unit[:4]), cosines_to(unit, truth, unit[:4])
-    monkeypatch.setattr("farvox.clustering.lloyd.ROWS", 7)
-    monkeypatch.setattr("farvox.clustering.lloyd.CELLS", 9)
+    monkeypatch.setattr("farvox.clustering.kmeans.ROWS", 7)
+    monkeypatch.setattr("farvox.clustering.kmeans.CELLS", 9)
     np.testing.assert_allclose(mean_directions(unit, truth, 4), whole[0], atol=1e-6)
     np.testing.assert_array_equal(nearest(unit, unit[:4])[0], whole[1][0])
     np.testing.assert_allclose(cosines_to(unit, truth, unit[:4]), whole[2], atol=1e-6)
@@ -162,3 +165,41 @@ def test_merging_finds_clusters_of_unequal_size(blobs):
     )
     (found,) = merged_clusters(unit[kept], [8], most=8)
     assert normalised_mutual_information(found.labels_N, truth[kept]) > 0.95
+
+
+def plain(unit_NE, centres_KE, iterations):
+    for _ in range(iterations):
+        labels_N = (unit_NE @ centres_KE.T).argmax(axis=1)
+        centres_KE = mean_directions(unit_NE, labels_N, len(centres_KE))
+    return (unit_NE @ centres_KE.T).argmax(axis=1), centres_KE
+
+
+def unit_noise(count, dimension, seed=0):
+    noise = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
+    return noise / np.linalg.norm(noise, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("iterations", [0, 1, 4, 30])
+@pytest.mark.parametrize("spread", [0.3, 1.0, 3.0], ids=["apart", "touching", "one cloud"])
+def test_the_clusters_are_those_of_the_plain_iterations(spread, iterations, monkeypatch):
+    monkeypatch.setattr("farvox.clustering.kmeans.CELLS", 1000)  # several blocks
+    speakers = unit_noise(40, 24)
+    unit = speakers[np.arange(1500) % 40] + spread * unit_noise(1500, 24, seed=1)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    first = unit[:60].copy()
+    labels, centres = plain(unit, first, iterations)
+    assert len(np.unique(labels)) == 60  # or the comparison would not be fair
+    found = lloyd(unit, first, iterations)
+    assert np.mean(found.labels_N == labels) > 0.999
+    np.testing.assert_allclose(found.centres_KE, centres, atol=1e-2)
+    np.testing.assert_allclose(
+        found.cosine_N, np.einsum("ne,ne->n", unit, found.centres_KE[found.labels_N]), atol=1e-5
+    )
+    assert np.array_equal((unit @ found.centres_KE.T).argmax(axis=1), found.labels_N)
+
+
+def test_a_centre_without_members_starts_anew():
+    unit = np.float32([[1, 0], [1, 0], [0, 1], [0.1, 0.995]])
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    found = lloyd(unit, np.float32([[1, 0], [-1, 0]]), 10)
+    assert found.labels_N.tolist() == [0, 0, 1, 1]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farvox.atomic import write_text
-from farvox.clustering.lloyd import ROWS, Floats32
+from farvox.clustering.kmeans import ROWS, Floats32
 from farvox.errors import FarvoxError
 
 FEWEST_TO_SMOOTH = 20

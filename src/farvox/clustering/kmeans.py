@@ -14,33 +14,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.linalg import eigh
 
-from farvox.clustering.lloyd import (
-    ROWS,
-    Assignment,
-    Floats32,
-    Labels,
-    cosines_to,
-    lloyd,
-    mean_directions,
-    row_blocks,
-)
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.errors import DataDirError, FarvoxError
 from farvox.rng import rng_for
 
+Floats32 = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+CELLS = 1 << 22
+"""Products of utterances and centres held at a time: 16 MB."""
+ROWS = 65_536
+"""Rows worked on at a time where there are no products."""
 SEEDING_SAMPLE = 5
 """Utterances a cluster among which the first centres are looked for."""
 BETWEEN = 2
 """Lloyd iterations before centres are relocated."""
 SPLIT_STEPS = 3
 """Two-means iterations by which a cluster is split."""
+
+
+class Assignment(NamedTuple):
+    """The nearest centre of each utterance, the cosine to it, and the centres."""
+
+    labels_N: Labels
+    cosine_N: Floats32
+    centres_KE: Floats32
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,30 @@ def kmeans(
     return by_size(*best)
 
 
+def lloyd(unit_NE: Floats32, centres_KE: Floats32, iterations: int) -> Assignment:
+    """Move centres to the mean directions of their members, until nothing changes or for so many times.
+
+    A centre that lost all its members starts anew from the utterance that is farthest from its own.
+
+    Args:
+        unit_NE: embeddings of unit length.
+        centres_KE: of unit length too.
+        iterations: at most so many.
+    """
+    labels_N, cosine_N = nearest(unit_NE, centres_KE)
+    for _ in range(iterations):
+        before_N, num_clusters = labels_N, len(centres_KE)
+        centres_KE = mean_directions(unit_NE, labels_N, num_clusters)
+        without = np.flatnonzero(np.bincount(labels_N, minlength=num_clusters) == 0)
+        if len(without):
+            worst = np.argsort(cosine_N, kind="stable")[: len(without)]
+            centres_KE[without[: len(worst)]] = unit_NE[worst]
+        labels_N, cosine_N = nearest(unit_NE, centres_KE)
+        if np.array_equal(labels_N, before_N):
+            break
+    return Assignment(labels_N, cosine_N, centres_KE)
+
+
 def nearest(unit_NE: Floats32, centres_KE: Floats32) -> tuple[NDArray[np.int64], Floats32]:
     """The nearest centre of each utterance, and the cosine to it."""
     labels_N, cosine_N = np.empty(len(unit_NE), np.int64), np.empty(len(unit_NE), np.float32)
@@ -162,6 +191,37 @@ def nearest(unit_NE: Floats32, centres_KE: Floats32) -> tuple[NDArray[np.int64],
         labels_N[part] = scores_NK.argmax(axis=1)
         cosine_N[part] = np.take_along_axis(scores_NK, labels_N[part, None], axis=1)[:, 0]
     return labels_N, cosine_N
+
+
+def mean_directions(unit_NE: Floats32, labels_N: NDArray[np.integer[Any]], num_clusters: int) -> Floats32:
+    """Sums of each cluster's embeddings, scaled to unit length: float32 [K, E]."""
+    from scipy.sparse import csr_array
+
+    sums_KE = np.zeros((num_clusters, unit_NE.shape[1]))
+    for start in range(0, len(unit_NE), ROWS):
+        label = labels_N[start : start + ROWS]
+        members = csr_array(
+            (np.ones(len(label), np.float32), (label, np.arange(len(label)))), (num_clusters, len(label))
+        )
+        sums_KE += members @ unit_NE[start : start + ROWS]
+    length = np.maximum(np.linalg.norm(sums_KE, axis=1, keepdims=True), 1e-12)
+    directions_KE: Floats32 = (sums_KE / length).astype(np.float32)
+    return directions_KE
+
+
+def cosines_to(unit_NE: Floats32, labels_N: NDArray[np.integer[Any]], centres_KE: Floats32) -> Floats32:
+    """Cosine of each utterance to the centre of the cluster it is in, float32 [N]."""
+    cosine_N = np.empty(len(unit_NE), np.float32)
+    for start in range(0, len(unit_NE), ROWS):
+        part = slice(start, start + ROWS)
+        np.einsum("ne,ne->n", unit_NE[part], centres_KE[labels_N[part]], out=cosine_N[part])
+    return cosine_N
+
+
+def row_blocks(num_rows: int, num_columns: int) -> Iterator[slice]:
+    """Blocks of rows that make at most `CELLS` products with so many columns."""
+    size = max(1, CELLS // max(1, num_columns))
+    return (slice(first, first + size) for first in range(0, num_rows, size))
 
 
 def by_size(labels_N: NDArray[np.integer[Any]], cosine_N: Floats32, centres_KE: Floats32) -> Clustering:
