@@ -6,7 +6,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farvox.augment.baseline import TEMPO_FACTORS
+from farvox.augment.chain import TEMPO_FACTORS
 from farvox.augment.speed import (
     LARGEST,
     change_speed,

@@ -24,7 +24,6 @@ WITHOUT_TORCH = {
     "__init__", "__main__", "errors", "rng", "cache", "progress", "atomic", "jobs", "options",
     "audio", "datadir", "corpora", "synthetic", "farfield", "augment", "score", "metrics", "clustering",
     "report", "pipelines.extract", "pipelines.score", "pipelines.evaluate", "pipelines.recipe",
-    "pipelines.contradictions",
     "training.options", "verifier",
 }  # fmt: skip
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -80,7 +79,7 @@ def test_the_command_line_imports_torch_only_inside_its_verbs(sources):
     assert wrong == []
 
 
-READ_OPTIONS = ("training.options", "training.trainer", "training.checkpoint", "training.network")
+READ_OPTIONS = ("training.options", "training.trainer", "training.checkpoint", "training.objective")
 
 
 def test_only_the_trainer_sees_the_options_of_a_whole_training(sources):

@@ -6,8 +6,8 @@ import pytest
 from scipy.spatial.distance import cosine
 
 from farvox.errors import TrialError
-from farvox.score import tiles
-from farvox.score.cosine import cosine_scores, side_embeddings
+from farvox.score import cosine as module
+from farvox.score.cosine import cosine_scores, products_of_pairs, side_embeddings
 from farvox.score.trials import TrialList
 
 
@@ -79,26 +79,26 @@ def test_more_trials_and_sides_than_fit_in_a_block_are_scored():
 @pytest.mark.parametrize("cells_per_pair", [0, 4, 1000], ids=["pair by pair", "both ways", "by tiles"])
 @pytest.mark.parametrize("sides", ["alike", "apart"])
 def test_products_of_pairs_are_those_of_one_pair_at_a_time(monkeypatch, cells_per_pair, sides):
-    monkeypatch.setattr(tiles, "TILE", 16)
-    monkeypatch.setattr(tiles, "PAIRS_AT_A_TIME", 700)
-    monkeypatch.setattr(tiles, "CELLS_PER_PAIR", cells_per_pair)
+    monkeypatch.setattr(module, "TILE", 16)
+    monkeypatch.setattr(module, "PAIRS_AT_A_TIME", 700)
+    monkeypatch.setattr(module, "CELLS_PER_PAIR", cells_per_pair)
     rng = np.random.default_rng(0)
     rows_RE = rng.standard_normal((150, 24))
     first, second = rng.integers(150, size=2000), rng.integers(150, size=2000) ** 2 // 150
     if sides == "apart":
         first, second = first // 3 * 3, second // 3 * 3 + 1
-    found = tiles.products_of_pairs(rows_RE, first, second)
+    found = products_of_pairs(rows_RE, first, second)
     expected = [rows_RE[a] @ rows_RE[b] for a, b in zip(first, second, strict=True)]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
 def test_a_trial_that_is_there_twice_has_one_score_in_either_order(monkeypatch):
-    monkeypatch.setattr(tiles, "TILE", 16)
-    monkeypatch.setattr(tiles, "PAIRS_AT_A_TIME", 1000)
+    monkeypatch.setattr(module, "TILE", 16)
+    monkeypatch.setattr(module, "PAIRS_AT_A_TIME", 1000)
     rng = np.random.default_rng(1)
     rows_RE = rng.standard_normal((130, 256))
     first, second = rng.integers(130, size=(2, 3000))
-    found = tiles.products_of_pairs(rows_RE, np.append(first, second), np.append(second, first))
+    found = products_of_pairs(rows_RE, np.append(first, second), np.append(second, first))
     assert np.array_equal(found[:3000], found[3000:])
 
 

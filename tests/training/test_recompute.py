@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from farvox.models.registry import build_model
 from farvox.training.distributed import synchronise_batchnorm
-from farvox.training.network import recompute_stages
+from farvox.training.objective import recompute_stages
 
 SMALL = {
     "ffsvc-resnet34": {"num_mels": 24, "channels": 8, "embedding_dim": 16},

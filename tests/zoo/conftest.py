@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from farvox.models.registry import build_model
-from farvox.zoo.layouts import LAYOUTS
+from farvox.zoo.foreign import LAYOUTS
 
 
 @pytest.fixture

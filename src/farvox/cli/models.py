@@ -10,7 +10,7 @@ from tyro.extras import literal_type_from_choices
 
 from farvox.errors import MissingExtraError, UsageError
 from farvox.progress import to_stderr
-from farvox.zoo.layouts import LAYOUTS
+from farvox.zoo.foreign import LAYOUTS
 
 if TYPE_CHECKING:
     from farvox.zoo import Card

@@ -38,6 +38,12 @@ BETWEEN = 2
 """Lloyd iterations before centres are relocated."""
 SPLIT_STEPS = 3
 """Two-means iterations by which a cluster is split."""
+SMALL_CLUSTERS = 4000
+"""Most small clusters that are merged; their distances take 64 MB."""
+SAMPLE = 4000
+"""Most utterances that spectral clustering compares with one another."""
+NEIGHBOURS = 12
+"""Nearest utterances of the sample that an utterance stays connected to."""
 
 
 class Assignment(NamedTuple):
@@ -334,14 +340,6 @@ def _nearer_half(unit_NE: Floats32, labels_N: Labels, halves_HE: Floats32) -> La
     """The half that each utterance is nearer to, as a row of ``halves_HE``."""
     nearer_N: Labels = 2 * labels_N + (cosines_to(unit_NE, labels_N, halves_HE[1::2] - halves_HE[::2]) > 0)
     return nearer_N
-
-
-SMALL_CLUSTERS = 4000
-"""Most small clusters that are merged; their distances take 64 MB."""
-SAMPLE = 4000
-"""Most utterances that spectral clustering compares with one another."""
-NEIGHBOURS = 12
-"""Nearest utterances of the sample that an utterance stays connected to."""
 
 
 def merged_clusters(

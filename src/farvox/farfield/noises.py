@@ -26,8 +26,8 @@ from farvox.farfield.mixing import (
     is_silent,
     set_level,
 )
-from farvox.farfield.output import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
 from farvox.farfield.simulate import LEVEL_DB
+from farvox.farfield.takes import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
 from farvox.jobs import Job, begin, digest
 from farvox.progress import Note, silent
 

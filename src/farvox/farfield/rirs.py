@@ -20,9 +20,8 @@ from farvox.datadir.conditions import CONDITIONS, read_conditions
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import CorpusError, DataDirError
 from farvox.farfield import RirsOptions
-from farvox.farfield.output import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
-from farvox.farfield.rooms import Samples, measure_rir
-from farvox.farfield.scenes import draw_scene
+from farvox.farfield.rooms import Samples, draw_scene, measure_rir
+from farvox.farfield.takes import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
 from farvox.jobs import Job, begin
 from farvox.progress import Note, silent
 from farvox.rng import rng_for

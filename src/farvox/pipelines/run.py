@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING
 from farvox.atomic import write_text
 from farvox.errors import RecipeError
 from farvox.options import taken_from
-from farvox.pipelines.contradictions import refuse_contradictions
 from farvox.pipelines.evaluate import EvaluateOptions, evaluate_conditions
 from farvox.pipelines.extract import extract
-from farvox.pipelines.recipe import EvaluateTable, Recipe, adapted
+from farvox.pipelines.recipe import EvaluateTable, Recipe, adapted, refuse_contradictions
 from farvox.pipelines.score import ScoreOptions, Scores, score
 from farvox.pipelines.train import train
 from farvox.progress import Note, silent
-from farvox.report.text import aligned, condition_rows
+from farvox.report.page import aligned, condition_rows
 from farvox.score import QUALITY_RULES
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from farvox.pipelines.contradictions import refuse_contradictions
+from farvox.pipelines.recipe import refuse_contradictions
 from farvox.progress import Note, silent
 from farvox.training.options import TrainOptions
 

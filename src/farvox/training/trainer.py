@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,27 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from farvox.augment import build_augmenter
-from farvox.errors import CheckpointError, NonFiniteLossError, RecipeError
+from farvox.datadir.kaldi import DataDir
+from farvox.errors import CheckpointError, NonFiniteLossError, RecipeError, TrialError
 from farvox.features.fbank import build_frontend
 from farvox.features.frontend import FrontEndConfig
 from farvox.features.specaugment import draw_masks
 from farvox.machine import has_bf16, keep_freed_memory, resolve_precision
+from farvox.metrics.detection import detection_error
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.margin import Head
 from farvox.models.options import HEAD
 from farvox.models.registry import build_head, build_model
 from farvox.progress import Note, silent
+from farvox.score.cosine import cosine_scores
+from farvox.score.trials import read_trials
 from farvox.training import checkpoint
 from farvox.training.checkpoint import TrainingState, begin_run_dir
 from farvox.training.distributed import World, synchronise_batchnorm
 from farvox.training.loader import Batch, ChunkDataset, load_batches
 from farvox.training.log import RunLog
-from farvox.training.network import Frozen, find_frozen, recompute_stages
-from farvox.training.objective import Anchor, Teacher, TrainingModel
+from farvox.training.objective import Anchor, Frozen, Teacher, TrainingModel, find_frozen, recompute_stages
 from farvox.training.options import AUGMENT, SPECAUGMENT, TrainOptions
-from farvox.training.schedule import Schedule
 from farvox.training.sharded import Packed, ShardedHead
 from farvox.training.start import (
     StartingPoint,
@@ -46,10 +48,10 @@ from farvox.training.start import (
     start_at_means,
     starting_point,
 )
-from farvox.training.step import Stepper, build_optimizer
+from farvox.training.step import Schedule, Stepper, build_optimizer
 from farvox.training.table import EpochPlan, StepBatches, TrainingTable
-from farvox.training.validate import Validation
-from farvox.zoo import Model, fill, read_weights, save_model
+from farvox.zoo import Model, TorchEmbedder, fill, read_weights, save_model
+from farvox.zoo.embedder import embed_files
 
 
 def train(
@@ -58,7 +60,7 @@ def train(
     """Train, and return the folder of the last checkpoint.
 
     All ranks call this together, with options that do not contradict each other
-    (`farvox.pipelines.contradictions`). With ``resume`` a run dir that already holds checkpoints of the same
+    (`farvox.pipelines.recipe`). With ``resume`` a run dir that already holds checkpoints of the same
     options is continued after its last whole one. ``note`` takes the lines for people.
 
     Raises:
@@ -406,3 +408,40 @@ def _restore(run: Run, run_dir: Path, finished: list[int]) -> int:
     checkpoint.unpack_optimizer(run.optimizer, moments, state.optimizer)
     run.stepper.scaler.load_state_dict(state.scaler)
     return state.epoch + 1
+
+
+@dataclass
+class Validation:
+    """A data dir and a labelled trial list; read once, at the start, so that faults show before training."""
+
+    data_dir: Path
+    trials: Path
+
+    def __post_init__(self) -> None:
+        self._prepared  # noqa: B018  (faults of the files show now)
+
+    @cached_property
+    def _prepared(self) -> tuple[list[str], list[str], Any, Any]:
+        table = DataDir.open(self.data_dir).table
+        trials = read_trials(self.trials)
+        if trials.target is None:
+            raise TrialError(f"{self.trials}: validation needs a trial list with labels")
+        rows = trials.resolve(table["utt_id"], allow_missing_channels=True).needed_rows
+        kept = table[rows]
+        return (
+            kept["utt_id"].to_list(),
+            kept["wav_path"].to_list(),
+            trials,
+            trials.resolve(kept["utt_id"], allow_missing_channels=True),
+        )
+
+    def run(self, model: Model, world: World) -> dict[str, float]:
+        """EER and minDCF of ``model``; every rank embeds its share of the utterances."""
+        utt_ids, wav_paths, trials, resolved = self._prepared
+        model.network.eval()
+        mine = slice(world.rank, None, world.size)
+        local = embed_files(TorchEmbedder(model), utt_ids[mine], wav_paths[mine])
+        rows = world.gather_rows(torch.from_numpy(local).to(world.device), len(utt_ids))
+        scores = cosine_scores(resolved, rows.cpu().numpy().astype(np.float32))
+        result = detection_error(scores, trials.target)
+        return {"eer": result.eer, "min_dcf": result.min_dcf}

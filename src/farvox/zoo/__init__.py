@@ -2,9 +2,8 @@
 
 from farvox.zoo.card import Calibration, Card, Figure
 from farvox.zoo.embedder import Embedder
-from farvox.zoo.find import find_model, is_zoo_name, load_model, open_embedder, read_card
-from farvox.zoo.foreign import import_checkpoint, import_embeddings
-from farvox.zoo.layouts import LAYOUTS
+from farvox.zoo.find import average_models, find_model, is_zoo_name, load_model, open_embedder, read_card
+from farvox.zoo.foreign import LAYOUTS, import_checkpoint, import_embeddings
 from farvox.zoo.model import (
     Model,
     fill,
@@ -16,7 +15,6 @@ from farvox.zoo.model import (
     write_weights,
 )
 from farvox.zoo.pretrained import DEFAULT_MODEL, is_address, is_pulled, pull, pull_address, zoo_models
-from farvox.zoo.soup import average_models
 from farvox.zoo.torch_backend import TorchEmbedder
 
 __all__ = [

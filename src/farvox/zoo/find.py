@@ -1,36 +1,56 @@
-"""From what a user calls a model to the model: the folder it lies in, its weights, its card, its embedder."""
+"""From what a user calls a model to the model: its folder, weights, card and embedder; averages of models.
+
+The ONNX graph of a model folder is made once and kept, because onnxruntime is faster than torch, and sooner
+ready. It lies beside the weights, or in the cache where the folder cannot be written. Its metadata hold the
+SHA-256 of the ``config.json`` and the weights that it was made of; it is never used for others. Only where a
+graph is made is torch imported.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, TypeVar, get_args
 
+from farvox.cache import cache_path
 from farvox.errors import CheckpointError, FarvoxError, MissingExtraError, ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.options import nearest
 from farvox.progress import to_stderr
 from farvox.zoo.card import Card
 from farvox.zoo.embedder import Backend, Embedder
-from farvox.zoo.kept_graph import open_kept_graph
 from farvox.zoo.model import (
     CONFIG,
+    GRAPH,
     WEIGHTS,
     Model,
     load_folder,
     pick_device,
     read_config,
+    read_weights,
     require_torch,
+    save_model,
     why_no_graph,
 )
-from farvox.zoo.onnx_backend import ONNX_SUFFIX, OnnxEmbedder
+from farvox.zoo.onnx_backend import ONNX_SUFFIX, ExportedModel, OnnxEmbedder
 from farvox.zoo.pretrained import pull, zoo_models
 from farvox.zoo.torch_backend import TorchEmbedder
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from farvox.zoo.openvino_backend import OpenvinoEmbedder
+
+VERSION = b"1"
+"""Version of the graphs; with a new one all that are kept are made again."""
+SOURCE = "source"
+"""The entry of a kept graph's metadata that holds `source_of` its model folder."""
+Exported = TypeVar("Exported", bound=ExportedModel)
+_RANGE = re.compile(r"(.+)@(\d+)\.\.(\d+)")
 
 
 def load_model(spec: str | Path, device: str = "cpu") -> Model:
@@ -172,3 +192,143 @@ def _complete_epochs(checkpoints: Path) -> dict[int, Path]:
         and (folder / CONFIG).is_file()
         and (folder / WEIGHTS).is_file()
     }
+
+
+def open_kept_graph(folder: Path, name: str, card: Card, open_file: Callable[[Path], Exported]) -> Exported:
+    """Open the graph of a model folder; it is made first if there is none that is whole and of these weights.
+
+    Args:
+        folder: the model folder.
+        name: of the model, as the user knows it.
+        card: the model's, which takes the place of the graph's.
+        open_file: opens an ``.onnx`` file.
+
+    Raises:
+        ModelError: no graph can be made of this model, or its embeddings are not torch's.
+        CheckpointError: the weights are damaged.
+        MissingExtraError: torch or onnxruntime is not installed.
+        FarvoxError: neither the folder nor the cache can be written.
+    """
+    if reason := why_no_graph(FrontEndConfig.from_dict(read_config(folder)["frontend"])):
+        raise ModelError(f"{name}: {reason}")
+    source, notes = source_of(folder), []
+    places = (folder / GRAPH, cache_path() / "graphs" / f"{source[:32]}.onnx")
+    for place in filter(Path.is_file, places):
+        try:
+            exported = open_file(place)
+        except ModelError as error:
+            notes.append(str(error))
+            continue
+        if exported.metadata.get(SOURCE) == source:
+            exported.card = card
+            return exported
+        notes.append(f"{place}: not made of the weights that are beside it now")
+    require_torch(name)
+    from farvox.zoo.export import export_onnx, require_export
+
+    require_export()
+    model = load_folder(folder)
+    for note in (*notes, f"{name}: writing {GRAPH}, which is faster than torch; this takes seconds, once"):
+        to_stderr(note)
+    faults = []
+    for place in places:
+        try:
+            export_onnx(model, card, place, extra={SOURCE: source})
+        except (ModelError, CheckpointError):
+            raise
+        except FarvoxError as error:
+            faults.append(error)
+            continue
+        exported = open_file(place)
+        exported.card = card
+        return exported
+    raise faults[0]
+
+
+def source_of(folder: Path) -> str:
+    """SHA-256 of all that a graph is made of: ``config.json``, the weights, and the version of the writer.
+
+    Raises:
+        CheckpointError: one of the files cannot be read.
+    """
+    found = hashlib.sha256(VERSION)
+    for name in (CONFIG, WEIGHTS):
+        try:
+            with (folder / name).open("rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise CheckpointError(f"{folder / name}: cannot be read: {error.strerror}") from error
+    return found.hexdigest()
+
+
+def average_models(out: str | Path, models: Sequence[str | Path], weights: Sequence[float] = ()) -> int:
+    """Write the mean of some models' weights as a model; BatchNorm's running statistics are averaged too.
+
+    Args:
+        out: the folder to write.
+        models: MODELs, see `find_model`, of one architecture and front-end; ``RUN_DIR@30..37`` stands for
+            the epochs 30 to 37 of a run.
+        weights: share of each, in any unit; empty: all alike.
+
+    Returns:
+        how many models there were.
+
+    Raises:
+        ModelError: there are fewer than two models, one is not there, they differ in architecture or
+            front-end, or the weights are not as many positive numbers.
+        CheckpointError: the weights of one are damaged.
+    """
+    require_torch()
+    import torch
+
+    names = [name for spec in models for name in expand_range(str(spec))]
+    if len(names) < 2:
+        raise ModelError(f"an average needs two models or more, not {len(names)}")
+    weights = list(weights) or [1.0] * len(names)
+    if len(weights) != len(names) or not all(0 < weight < float("inf") for weight in weights):
+        raise ModelError(f"give a positive weight for each of the {len(names)} models, not {weights}")
+    shares = [weight / sum(weights) for weight in weights]
+    folders = [find_model(name) for name in names]
+    config, *others = (read_config(folder) for folder in folders)
+    for folder, other in zip(folders[1:], others, strict=True):
+        for part in ("frontend", "model"):
+            if other[part] != config[part]:
+                raise ModelError(
+                    f"{folders[0]} and {folder} cannot be averaged: they differ in '{part}' of config.json: "
+                    f"{config[part]} and {other[part]}"
+                )
+
+    total: dict[str, Tensor] = {}
+    for folder, share in zip(folders, shares, strict=True):
+        tensors = read_weights(folder / WEIGHTS)
+        if total and total.keys() != tensors.keys():
+            name = sorted(total.keys() ^ tensors.keys())[0]
+            raise ModelError(f"{folder}: the weights are not those of the other models: '{name}'")
+        for name, tensor in tensors.items():
+            if not tensor.is_floating_point():  # of counts the largest stays
+                total[name] = torch.maximum(total[name], tensor) if name in total else tensor
+            elif name in total:
+                total[name] += share * tensor.double()
+            else:
+                total[name] = share * tensor.double()
+    model = load_folder(folders[0])
+    model.network.load_state_dict(total)
+    save_model(
+        out, model.network, FrontEndConfig.from_dict(config["frontend"]), config["model"]["name"],
+        config["model"]["kwargs"], extra={"average": {"models": names, "weights": shares}},
+    )  # fmt: skip
+    return len(names)
+
+
+def expand_range(spec: str) -> list[str]:
+    """``RUN_DIR@30..37`` as eight MODELs; anything else as it is.
+
+    Raises:
+        ModelError: the range ends before it begins.
+    """
+    if not (match := _RANGE.fullmatch(spec)):
+        return [spec]
+    first, last = int(match[2]), int(match[3])
+    if last < first:
+        raise ModelError(f"{spec}: the range ends before it begins")
+    return [f"{match[1]}@{epoch}" for epoch in range(first, last + 1)]

@@ -77,7 +77,7 @@ class ZooModel:
 
     Attributes:
         name: what it is called everywhere.
-        arch: layout of its checkpoint, a key of `farvox.zoo.layouts.LAYOUTS`.
+        arch: layout of its checkpoint, a key of `farvox.zoo.foreign.LAYOUTS`.
         sha256: of the checkpoint.
         bytes: size of the checkpoint.
         sources: where it is, in the order in which they are tried.
