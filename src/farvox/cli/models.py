@@ -23,9 +23,7 @@ else:
     Arch = literal_type_from_choices([*LAYOUTS, EMBEDDINGS])
 
 
-def models(
-    model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = None,
-) -> None:
+def models(model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = None) -> None:
     """List the pretrained models, the network architectures and the heads that train them; or print a card.
 
     Args:

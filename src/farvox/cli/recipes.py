@@ -13,14 +13,7 @@ from typing import Any
 
 from farvox.errors import RecipeError, UsageError
 from farvox.options import Table, described, from_table, merge
-from farvox.pipelines.recipe import (
-    Recipe,
-    default_run_dir,
-    find_recipe,
-    read_recipe,
-    read_toml,
-    recipe_names,
-)
+from farvox.pipelines.recipe import Recipe, default_run_dir, find_recipe, read_recipe, read_toml, recipe_names
 from farvox.progress import to_stderr, to_stdout
 
 STAGES = ("prepare", "train", "adapt", "extract", "score", "evaluate")

@@ -61,8 +61,7 @@ PREPARERS = {
         "1,251 celebrities, with the official trial lists O, E and H",
     ),
     "voxceleb2": Preparer(
-        "farvox.corpora.voxceleb:prepare_voxceleb2",
-        "6,112 celebrities, m4a (use --convert flac)",
+        "farvox.corpora.voxceleb:prepare_voxceleb2", "6,112 celebrities, m4a (use --convert flac)"
     ),
     "himia": Preparer(
         "farvox.corpora.himia:prepare_himia",
@@ -90,12 +89,10 @@ PREPARERS = {
     ),
     "musan": Preparer("farvox.corpora.musan:prepare_musan", "noise, music and speech to mix in"),
     "rirs_noises": Preparer(
-        "farvox.corpora.rirs_noises:prepare_rirs_noises",
-        "simulated and real room impulse responses",
+        "farvox.corpora.rirs_noises:prepare_rirs_noises", "simulated and real room impulse responses"
     ),
     "speechocean762": Preparer(
-        "farvox.corpora.speechocean762:prepare_speechocean762",
-        "250 readers of English, children and adults",
+        "farvox.corpora.speechocean762:prepare_speechocean762", "250 readers of English, children and adults"
     ),
     "an4": Preparer("farvox.corpora.an4:prepare_an4", "84 speakers spelling and counting"),
     "folder": Preparer("farvox.corpora.registry:prepare_folder", "your own recordings"),

@@ -60,11 +60,7 @@ class _Responses:
 
 
 def simulate(
-    source: str | Path,
-    out: str | Path,
-    options: SimulateOptions = SimulateOptions(),
-    *,
-    note: Note = silent,
+    source: str | Path, out: str | Path, options: SimulateOptions = SimulateOptions(), *, note: Note = silent
 ) -> DataDir:
     """Make far-field copies of a data dir: ``<utterance>_<copy>_<microphone>`` in ``out``.
 

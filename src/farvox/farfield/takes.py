@@ -197,8 +197,7 @@ def _named(table: pl.DataFrame) -> Takes:
             f"the channels of the take '{torn['utt_id'][0]}' are of several speakers; see utt2spk"
         )
     return Takes(
-        rows.select("take", "channel", *columns, "key"),
-        table.filter(pl.col("key").is_null()).select(columns),
+        rows.select("take", "channel", *columns, "key"), table.filter(pl.col("key").is_null()).select(columns)
     )
 
 

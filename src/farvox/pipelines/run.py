@@ -166,11 +166,7 @@ def extract_for(plan: Plan, system: System, embedder: Embedder, note: Note, prog
     for data, quality in plan.dirs.items():
         note(f"{system.name}: {data}")
         extract(
-            embedder,
-            DataDir.open(data),
-            quality=quality,
-            out=plan.embeddings(system, data),
-            note=progress,
+            embedder, DataDir.open(data), quality=quality, out=plan.embeddings(system, data), note=progress
         )
 
 

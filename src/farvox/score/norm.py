@@ -70,10 +70,7 @@ def mean_embedding(embeddings_NE: ArrayLike) -> Floats:
 
 
 def cohort_embeddings(
-    embeddings_NE: ArrayLike,
-    *,
-    centre_E: ArrayLike | None = None,
-    speaker_ids: Sequence[str] | None = None,
+    embeddings_NE: ArrayLike, *, centre_E: ArrayLike | None = None, speaker_ids: Sequence[str] | None = None
 ) -> NDArray[np.float32]:
     """The cohort: unit vectors, of utterances or of speakers.
 

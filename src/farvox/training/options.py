@@ -14,18 +14,7 @@ from farvox.errors import RecipeError
 from farvox.features.frontend import FrontEndConfig
 from farvox.features.specaugment import SpecAugmentOptions
 from farvox.models.options import HEAD, MODEL
-from farvox.options import (
-    Above,
-    AtLeast,
-    AtMost,
-    Below,
-    Options,
-    Part,
-    Table,
-    from_table,
-    kinds,
-    to_table,
-)
+from farvox.options import Above, AtLeast, AtMost, Below, Options, Part, Table, from_table, kinds, to_table
 
 EVERYTHING = "network"
 """The name of the whole network among the parts that are not trained, so that only the classifier is."""

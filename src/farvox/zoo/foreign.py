@@ -59,10 +59,7 @@ _CAMPPLUS: Renames = (
     (r"\.cam_layer\.linear1\.", ".mask.squeeze."),
     (r"\.cam_layer\.linear2\.", ".mask.excite."),
 )
-_POOL: Renames = (
-    (r"^pool\.linear1\.", "pool.hidden."),
-    (r"^pool\.linear2\.", "pool.weights."),
-)
+_POOL: Renames = ((r"^pool\.linear1\.", "pool.hidden."), (r"^pool\.linear2\.", "pool.weights."))
 _WESPEAKER_RESNET: Renames = (
     (r"^(conv1|bn1|layer\d)\.", r"front.\1."),
     (r"\.shortcut\.", ".downsample."),
