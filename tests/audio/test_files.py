@@ -1,41 +1,28 @@
-import http.client
 import io
 import math
-import multiprocessing
 import os
-import subprocess
-import sys
 import threading
 from fractions import Fraction
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import av
-import fsspec
 import numpy as np
 import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farvox.audio import files
 from farvox.audio.files import (
     Wave,
     audio_info,
-    put_file,
     read_audio,
     read_channels,
-    read_range,
     read_recording,
-    read_whole,
     resample,
-    size_of,
     write_audio,
 )
 from farvox.audio.headers import AudioInfo
-from farvox.audio.shards import Member, PackedFile, encode
-from farvox.errors import AudioError, UnreachableError
+from farvox.errors import AudioError
 
 
 def noise(num_samples: int, num_channels: int | None = None) -> Wave:
@@ -352,160 +339,3 @@ def test_the_libraries_say_nothing_of_their_own(
         with pytest.raises(AudioError):
             read_recording(audio)
     assert capfd.readouterr() == ("", "")
-
-
-CONTENT = np.random.default_rng(0).integers(0, 256, 100_000).astype(np.uint8).tobytes()
-
-
-@pytest.fixture
-def url(bucket, tmp_path):
-    """A file in the bucket."""
-    (tmp_path / "file").write_bytes(CONTENT)
-    put_file(str(tmp_path / "file"), f"{bucket}/some/file")
-    return f"{bucket}/some/file"
-
-
-def test_ranges_are_those_of_the_file(url):
-    assert read_whole(url) == CONTENT and size_of(url) == len(CONTENT)
-    for start, count in ((0, 10), (500, 64_000), (99_990, 100)):
-        assert read_range(url, start, count) == CONTENT[start : start + count]
-
-
-def test_a_missing_remote_file_is_named(bucket):
-    assert size_of(f"{bucket}/nothing") is None
-    with pytest.raises(AudioError, match=r"bucket-\d+/nothing: no such file"):
-        read_range(f"{bucket}/nothing", 0, 10)
-    with pytest.raises(AudioError, match="no such file, or no such bucket"):
-        read_whole("s3://no-such-bucket/a.wav")
-
-
-def test_a_file_that_is_not_packed_is_read_whole(bucket, tmp_path):
-    write_audio(tmp_path / "a.flac", 0.1 * np.random.default_rng(0).standard_normal(5000))
-    put_file(str(tmp_path / "a.flac"), f"{bucket}/a.flac")
-    assert audio_info(f"{bucket}/a.flac").num_samples == 5000
-    np.testing.assert_array_equal(
-        read_audio(f"{bucket}/a.flac", start=9, num_samples=99), read_audio(tmp_path / "a.flac")[9:108]
-    )
-
-
-@pytest.mark.parametrize(("kind", "seconds", "requests"), [("wav", 5, 1), ("flac", 5, 1), ("flac", 90, 3)])
-def test_a_chunk_is_few_requests_of_few_bytes(kind, seconds, requests, bucket, tmp_path, monkeypatch):
-    """One, but of a long flac file, whose table of frames is asked for first."""
-    pcm_TC = np.random.default_rng(0).integers(-9000, 9000, (16_000 * seconds, 1)).astype(np.int16)
-    content = encode(pcm_TC, 16000, kind)
-    (tmp_path / "x.tar").write_bytes(bytes(512) + content + bytes(1024))
-    put_file(str(tmp_path / "x.tar"), f"{bucket}/x.tar")
-    asked = []
-
-    def counted(url, start, count):
-        asked.append(count)
-        return read_range(url, start, count)
-
-    monkeypatch.setattr("farvox.audio.shards.read_range", counted)
-    packed = PackedFile(f"{bucket}/x.tar", Member(kind, 512, len(content), len(pcm_TC), 16000, 1))
-    chunk_T = read_audio(str(packed), start=30_000, num_samples=32_000)
-    np.testing.assert_array_equal(chunk_T * 32768, pcm_TC[30_000:62_000, 0])
-    assert len(asked) == requests
-    assert sum(asked) <= (64_000 if kind == "wav" else max(200_000, len(content) // 20))
-
-
-def _digest(url):
-    return read_range(url, 100, 50)
-
-
-def test_threads_and_processes_of_either_kind_read_at_once(url):
-    expected = CONTENT[100:150]
-    assert _digest(url) == expected
-    with ThreadPool(16) as pool:
-        assert pool.map(_digest, [url] * 64) == [expected] * 64
-    for kind in ("fork", "spawn"):
-        with multiprocessing.get_context(kind).Pool(2) as pool:
-            assert pool.map(_digest, [url] * 4) == [expected] * 4
-
-
-class _Proxy(BaseHTTPRequestHandler):
-    """Hands on what it is asked, but spoils some answers."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_any(self):
-        faults = self.server.faults
-        fault = faults.pop(0) if faults else None
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if fault == "hang up":
-            self.close_connection = True
-            return
-        if fault == "busy":
-            self.send_response(503)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        upstream = http.client.HTTPConnection(self.server.upstream)
-        upstream.request(self.command, self.path, body, dict(self.headers))
-        answer = upstream.getresponse()
-        content = answer.read()
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in ("connection", "transfer-encoding", "server", "date", "content-length"):
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if fault == "cut":
-            self.wfile.write(content[: len(content) // 2])
-            self.close_connection = True
-        else:
-            self.wfile.write(content)
-
-    do_GET = do_HEAD = do_PUT = do_POST = do_any
-
-    def log_message(self, *words):
-        pass
-
-
-@pytest.fixture
-def unreliable(url, s3_server, monkeypatch):
-    """The list of faults that the way to the server has from now on, one a request."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Proxy)
-    server.upstream, server.faults = s3_server.removeprefix("http://"), []
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-    fsspec.filesystem("s3").clear_instance_cache()
-    yield server.faults
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.mark.parametrize("fault", ["hang up", "busy", "cut"])
-def test_a_passing_fault_is_tried_again(fault, url, unreliable, monkeypatch):
-    assert read_range(url, 7, 50_000) == CONTENT[7:50_007]
-    unreliable += [fault, fault]
-    assert read_range(url, 7, 50_000) == CONTENT[7:50_007]
-    assert unreliable == []
-
-
-def test_a_lasting_fault_is_an_error(url, unreliable, monkeypatch):
-    monkeypatch.setattr(files, "TRIES", 2)
-    unreliable += ["hang up"] * 1000
-    with pytest.raises(UnreachableError, match=r"some/file: no answer after 2 tries: ."):
-        read_range(url, 0, 10)
-
-
-def test_a_missing_package_is_named_with_its_extra():
-    script = (
-        "import sys; sys.modules['s3fs'] = None\n"
-        "from farvox.errors import MissingExtraError\n"
-        "from farvox.audio.files import read_audio\n"
-        "try: read_audio('s3://bucket/a.wav')\n"
-        "except MissingExtraError as error: print(error)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=dict(os.environ)
-    )
-    assert "pip install 'farvox[s3]'" in done.stdout
-
-
-def test_an_unknown_kind_of_url_is_named():
-    with pytest.raises(AudioError, match=r"gopher://a/b\.wav: .*gopher"):
-        read_audio("gopher://a/b.wav")

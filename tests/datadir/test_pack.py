@@ -12,8 +12,8 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from farvox.audio import files
-from farvox.audio.files import put_file, read_audio, read_channels, write_audio
+from farvox.audio.files import read_audio, read_channels, write_audio
+from farvox.audio.remote import put_file
 from farvox.audio.shards import PackedFile
 from farvox.datadir import PackOptions, derive
 from farvox.datadir.check import check_audio, check_data_dir
@@ -321,9 +321,10 @@ def test_shards_are_moved_to_an_object_store_and_not_moved_again(own, tmp_path, 
 
 
 def test_a_store_that_cannot_be_used_is_found_out_at_once(own, monkeypatch, s3_server):
+    from farvox.audio import remote
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(files, "TRIES", 1)
+    monkeypatch.setattr(remote, "TRIES", 1)
     with pytest.raises(UnreachableError, match="no answer after 1 tries"):
         packed_own(own, at="s3://bucket/own")
     assert not (own.path.with_name("packed") / "shards").exists()

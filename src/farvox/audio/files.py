@@ -9,11 +9,6 @@ Four readers are tried, the quickest first: entries of shards (`farvox.audio.sha
 by their header alone, libsndfile (other wav files, flac, ogg, mp3, NIST sphere), and FFmpeg through PyAV
 (other formats, such as the m4a files of VoxCeleb2). soxr resamples.
 
-Byte ranges of remote files are read by fsspec. Credentials and the address of the store are found as usual:
-for ``s3://`` in ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_ENDPOINT_URL``, ``AWS_PROFILE``,
-the files of ``~/.aws`` or the role of the machine; for other stores as their fsspec packages do. A request
-that fails for a passing reason is repeated.
-
 Shape suffixes: C channel, T sample.
 """
 
@@ -23,12 +18,11 @@ import io
 import math
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, TypeVar
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +31,9 @@ import soxr
 
 from farvox.atomic import atomic_file
 from farvox.audio.headers import HEAD_BYTES, AudioInfo, float_frames, pcm_header, refuse_truncated
+from farvox.audio.remote import is_remote, read_whole
 from farvox.audio.shards import PackedFile
-from farvox.errors import AudioError, MissingExtraError, UnreachableError
+from farvox.errors import AudioError
 from farvox.jobs import Job, cut, threads
 from farvox.progress import Note
 
@@ -52,13 +47,6 @@ _HEADERS = 64  # read at a time by a thread
 _SHORTFALL_SECONDS = 0.25  # codecs may leave out this much at the ends of a complete file
 _MOST_FLAC_CHANNELS = 8
 _EDGE_SECONDS = 0.1  # context that soxr is given on either side of a part, longer than its filter
-TRIES = 6
-"""Tries of a request; the waits between them add up to 6 seconds."""
-_FIRST_WAIT = 0.2
-_S3_CONFIG = {"retries": {"max_attempts": 0}, "connect_timeout": 10, "read_timeout": 30}
-# Errors that a second try would repeat.
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,80 +375,3 @@ def _checked(name: str, wav: Wave) -> Wave:
     if not np.isfinite(wav).all():
         raise AudioError(f"{name}: holds samples that are not finite (NaN or infinite)")
     return np.ascontiguousarray(wav)
-
-
-def is_remote(location: str) -> bool:
-    """True for a URL, which is read through fsspec."""
-    return "://" in location
-
-
-def read_range(url: str, start: int, count: int) -> bytes:
-    """Bytes ``start`` to ``start + count`` of a remote file, by one request; fewer where it ends before.
-
-    Raises:
-        AudioError: there is no such file.
-        UnreachableError: access is denied, or the store does not answer.
-        MissingExtraError: the package for this kind of URL is not installed.
-    """
-    return _try(url, lambda store: bytes(store.cat_file(url, start=start, end=start + count)))
-
-
-def read_whole(url: str) -> bytes:
-    """All bytes of a remote file; errors as `read_range`."""
-    return _try(url, lambda store: bytes(store.cat_file(url)))
-
-
-def size_of(url: str) -> int | None:
-    """Bytes of a remote file, as it is now; None where there is none. Errors as `read_range`."""
-
-    def ask(store: Any) -> int | None:
-        try:
-            store.invalidate_cache()
-            return int(store.info(url)["size"])
-        except FileNotFoundError:
-            return None
-
-    return _try(url, ask)
-
-
-def put_file(path: str, url: str) -> None:
-    """Copy a local file to a URL; stores show it whole or not at all. Errors as `read_range`."""
-    _try(url, lambda store: store.put_file(path, url))
-
-
-def _try(url: str, ask: Callable[[Any], Answer]) -> Answer:
-    """Request something from the file system of a URL, again where a failure may pass."""
-    try:
-        import fsspec
-
-        # fsspec keeps one file system a process, and makes a new one after a fork.
-        if url.startswith("s3://"):
-            store = fsspec.core.url_to_fs(url, config_kwargs=_S3_CONFIG)[0]
-            store.retries = 1  # else three layers try again, each for all tries of the one below
-        else:
-            store = fsspec.core.url_to_fs(url)[0]
-    except ImportError as error:
-        how = "pip install 'farvox[s3]'" if url.startswith("s3://") else f"{error}"
-        raise MissingExtraError(f"{url}: needs {error.name or 'a further package'}: {how}") from error
-    except ValueError as error:
-        raise UnreachableError(f"{url}: {error}") from None
-    wait = _FIRST_WAIT
-    for remaining in reversed(range(TRIES)):
-        try:
-            return ask(store)
-        except FileNotFoundError:
-            raise AudioError(f"{url}: no such file, or no such bucket") from None
-        except _FINAL as error:
-            raise UnreachableError(
-                f"{url}: access is refused: {error}; check the credentials (docs/training.md says where they "
-                "are looked for) and what they allow"
-            ) from None
-        except Exception as error:  # each store has errors of its own
-            if not remaining:
-                raise UnreachableError(
-                    f"{url}: no answer after {TRIES} tries: {error}; check the address and the network, "
-                    "and start again"
-                ) from error
-        time.sleep(wait)
-        wait *= 2
-    raise AssertionError("the last try returns or raises")

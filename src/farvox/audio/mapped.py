@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from farvox.audio.files import Wave, is_remote, open_audio
+from farvox.audio.files import Wave, open_audio
+from farvox.audio.remote import is_remote
 from farvox.audio.shards import PackedFile, state_of
 from farvox.cache import cached_folder
 from farvox.errors import AudioError, CacheError

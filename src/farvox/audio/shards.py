@@ -9,7 +9,7 @@ there, so that a chunk is one read of a shard, without any other index or a head
 The flac files begin with a table of their frames (a quarter of a second each at 16 kHz), of which only those
 of the chunk are read and decoded. The table is flac's own seek table, with a point for each frame, so that
 any program reads the files. Each frame is decoded without those before it, and its checksum is compared. A
-shard is read by its path, or by a URL (`farvox.audio.files`).
+shard is read by its path, or by a URL (`farvox.audio.remote`).
 
 Shards are not mapped into memory: a read of the system is as fast, asks a network disk for the chunk in one
 piece, and turns the failure of a disk into an error, where a map would kill the process.
@@ -35,8 +35,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from farvox.audio.files import is_remote, read_range, read_whole, size_of
 from farvox.audio.headers import float_frames
+from farvox.audio.remote import is_remote, read_range, read_whole, size_of
 from farvox.cache import file_state
 from farvox.errors import AudioError
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import polars as pl
 
-from farvox.audio.files import is_remote, read_recording
+from farvox.audio.files import read_recording
+from farvox.audio.remote import is_remote
 from farvox.audio.shards import ADDRESS, PackedFile, ShardTable, size_of_file, table_of
 from farvox.datadir import kaldi
 from farvox.datadir.conditions import CONDITIONS, parse_conditions

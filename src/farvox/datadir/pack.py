@@ -24,8 +24,9 @@ import numpy as np
 import polars as pl
 
 from farvox.atomic import atomic_file, refuse_to_replace_foreign, write_text
-from farvox.audio.files import put_file, read_headers, read_recording, size_of
+from farvox.audio.files import read_headers, read_recording
 from farvox.audio.headers import AudioInfo
+from farvox.audio.remote import put_file, size_of
 from farvox.audio.shards import (
     Entry,
     Member,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from farvox.metrics.bootstrap import Interval, Resampled
     from farvox.metrics.detection import Detection
     from farvox.score.calibrate import OperatingPoint
-    from farvox.score.conditions import Speakers
+    from farvox.score.lists import Speakers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ def evaluate(scores: Scores, options: EvaluateOptions = EvaluateOptions()) -> Ev
     from farvox.metrics.bootstrap import interval, speaker_bootstrap
     from farvox.metrics.detection import detection_error
     from farvox.score.calibrate import operating_point
-    from farvox.score.conditions import speakers_from_dirs, speakers_from_ids
+    from farvox.score.lists import speakers_from_dirs, speakers_from_ids
     from farvox.score.scores import read_scores
 
     trials, values = scores.trials, scores.values
@@ -180,7 +180,7 @@ def evaluate_conditions(
         speakers: of both sides of every trial; with them each condition has intervals, too.
     """
     from farvox.metrics.bootstrap import per_condition
-    from farvox.score.conditions import trial_conditions
+    from farvox.score.lists import trial_conditions
 
     trials = scores.trials
     assert trials.target is not None

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from farvox.audio.files import is_remote, open_audio
+from farvox.audio.files import open_audio
+from farvox.audio.remote import is_remote
 from farvox.augment.speed import change_speed, num_samples_before_speed
 from farvox.errors import AudioError, FarvoxError
 from farvox.machine import keep_freed_memory
