@@ -6,7 +6,6 @@ question give the answer as their status, 0 yes and 1 no, and 2 whenever there i
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import importlib
 import io
@@ -15,14 +14,10 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Annotated, Any, get_type_hints
-
-import tyro
-from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+from typing import Any
 
 import farvox
 from farvox.errors import FarvoxError, UsageError
-from farvox.options import Options, default_of, field_docs, kinds, with_limits
 
 # verb -> (module:function, one line of help). The order is that of the stages.
 VERBS: dict[str, tuple[str, str]] = {
@@ -60,7 +55,6 @@ VERBS: dict[str, tuple[str, str]] = {
 
 ANSWERS = ("verify", "identify")
 """Verbs whose status is their answer: with them 1 is never a fault."""
-registry = ConstructorRegistry()
 
 
 def usage() -> str:
@@ -137,7 +131,7 @@ def _run_verb(name: str, words: list[str]) -> int:
     if getattr(verb, "parses_its_own_words", False):
         status = verb(words)
     else:
-        from farvox.cli.main import parse
+        from farvox.cli.flags import parse
 
         status = parse(verb, words, f"farvox {name}")
     return int(status or 0)
@@ -147,27 +141,3 @@ def _drop_stdout() -> None:
     """Leave nothing that Python would try, and fail, to write when it ends."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-@registry.struct_rule
-def _options(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """The fields of an options dataclass as flags with their metavars, choices and bounds."""
-    cls = info.type
-    if not (isinstance(cls, type) and issubclass(cls, Options)):
-        return None
-    docs, hints = field_docs(cls), get_type_hints(cls)
-    fields = []
-    for field in dataclasses.fields(cls):
-        kind = kinds(cls)[field.name]
-        help_text = with_limits(docs.get(field.name, ""), kind.bounds)
-        hint: Any = Annotated[hints[field.name], tyro.conf.arg(metavar=kind.metavar or None, help=help_text)]
-        if kind.repeated:
-            hint = Annotated[hint, tyro.conf.UseAppendAction]
-        fields.append(StructFieldSpec(field.name, hint, default_of(field)))
-    return StructConstructorSpec(instantiate=cls, fields=tuple(fields))
-
-
-def parse(verb: Callable[..., Any], words: Sequence[str], name: str) -> Any:
-    """Call a verb with the words of a command line; ``name`` is what its help calls it."""
-    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    return tyro.cli(verb, args=list(words), prog=name, config=config, registry=registry)
