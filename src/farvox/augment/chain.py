@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
 import numpy as np
 
-from farvox.augment.noise import NoiseSet, draw_babble
-from farvox.augment.reverb import RirSet
+from farvox.augment.effects import NoiseSet, RirSet, draw_babble
 from farvox.augment.speed import change_tempo, change_volume
 from farvox.errors import RecipeError, UsageError
 from farvox.farfield.mixing import Array, add_noise, is_silent, power
@@ -101,9 +101,9 @@ class AugmentOptions(Options):
                     "kind 'farvox' has nothing to do: give data dirs of rirs, noise, music or speech, "
                     "or take 'none'"
                 )
-            if self.rir_ranges and not self.chance("reverb"):
+            if self._rir_ranges and not self.chance("reverb"):
                 raise UsageError(
-                    f"rir_{next(iter(self.rir_ranges))} chooses among RIRs, and none are used; give rirs"
+                    f"rir_{next(iter(self._rir_ranges))} chooses among RIRs, and none are used; give rirs"
                 )
             return
         for name in ("noise", "music", "rirs"):
@@ -134,7 +134,7 @@ class AugmentOptions(Options):
         return float(chance)
 
     @property
-    def rir_ranges(self) -> dict[str, Range]:
+    def _rir_ranges(self) -> dict[str, Range]:
         """The ranges that RIRs are chosen by: condition -> least and greatest."""
         ranges = {"t60": self.rir_t60, "drr": self.rir_drr, "distance": self.rir_distance}
         return {name: limits for name, limits in ranges.items() if limits is not None}
@@ -163,14 +163,10 @@ def build_augmenter(options: AugmentOptions, sample_rate: int = 16000) -> Augmen
         DataDirError: a data dir cannot be read or has no files, or no RIR is in the ranges asked for.
         AudioError: a file cannot be read (without ``pack``: the first of a data dir).
     """
-
-    def recordings(dirs: tuple[Path, ...]) -> NoiseSet:
-        return NoiseSet.open(dirs, sample_rate=sample_rate, pack=options.pack)
-
-    def rirs() -> RirSet:
-        within = options.rir_ranges
-        return RirSet.open(options.rirs, sample_rate=sample_rate, within=within, pack=options.pack)
-
+    recordings = partial(NoiseSet.open, sample_rate=sample_rate, pack=options.pack)
+    rirs = partial(
+        RirSet.open, options.rirs, sample_rate=sample_rate, within=options._rir_ranges, pack=options.pack
+    )
     if options.kind == "none":
         return Unchanged()
     if options.kind == "ffsvc":

@@ -192,7 +192,7 @@ def lloyd(unit_NE: Floats32, centres_KE: Floats32, iterations: int) -> Assignmen
 def nearest(unit_NE: Floats32, centres_KE: Floats32) -> tuple[NDArray[np.int64], Floats32]:
     """The nearest centre of each utterance, and the cosine to it."""
     labels_N, cosine_N = np.empty(len(unit_NE), np.int64), np.empty(len(unit_NE), np.float32)
-    for part in row_blocks(len(unit_NE), len(centres_KE)):
+    for part in _row_blocks(len(unit_NE), len(centres_KE)):
         scores_NK = unit_NE[part] @ centres_KE.T
         labels_N[part] = scores_NK.argmax(axis=1)
         cosine_N[part] = np.take_along_axis(scores_NK, labels_N[part, None], axis=1)[:, 0]
@@ -224,7 +224,7 @@ def cosines_to(unit_NE: Floats32, labels_N: NDArray[np.integer[Any]], centres_KE
     return cosine_N
 
 
-def row_blocks(num_rows: int, num_columns: int) -> Iterator[slice]:
+def _row_blocks(num_rows: int, num_columns: int) -> Iterator[slice]:
     """Blocks of rows that make at most `CELLS` products with so many columns."""
     size = max(1, CELLS // max(1, num_columns))
     return (slice(first, first + size) for first in range(0, num_rows, size))
@@ -262,7 +262,7 @@ def relocated(unit_NE: Floats32, found: Assignment) -> tuple[Floats32, int]:
     # or one of a single utterance would be the partner of all others.
     rank_K = np.argsort(np.argsort(-length_K, kind="stable"))
     partner_K, cost_K = np.zeros(num_clusters, np.int64), np.zeros(num_clusters)
-    for part in row_blocks(num_clusters, num_clusters):
+    for part in _row_blocks(num_clusters, num_clusters):
         own_R = length_K[part, None]
         squares_RK = own_R**2 + length_K**2 + 2 * own_R * length_K * (mean_KE[part] @ mean_KE.T)
         cost_RK = own_R + length_K - np.sqrt(np.maximum(squares_RK, 0))

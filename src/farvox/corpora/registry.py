@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from farvox.corpora.parts import audio_files, open_source, unique, write_parts
-from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
 from farvox.options import AtLeast, Metavar, Options, nearest
 from farvox.progress import Note, silent
 
 if TYPE_CHECKING:
     from farvox.datadir.kaldi import DataDir
-
-LAYOUT = "one folder per speaker, with audio files at any depth below it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +56,8 @@ PREPARERS = {
         "1,251 celebrities, with the official trial lists O, E and H",
     ),
     "voxceleb2": Preparer(
-        "farvox.corpora.voxceleb:prepare_voxceleb2", "6,112 celebrities, m4a (use --convert flac)"
+        "farvox.corpora.voxceleb:prepare_voxceleb2",
+        "6,112 celebrities, m4a (use --convert flac)",
     ),
     "himia": Preparer(
         "farvox.corpora.himia:prepare_himia",
@@ -89,13 +85,15 @@ PREPARERS = {
     ),
     "musan": Preparer("farvox.corpora.musan:prepare_musan", "noise, music and speech to mix in"),
     "rirs_noises": Preparer(
-        "farvox.corpora.rirs_noises:prepare_rirs_noises", "simulated and real room impulse responses"
+        "farvox.corpora.rirs_noises:prepare_rirs_noises",
+        "simulated and real room impulse responses",
     ),
     "speechocean762": Preparer(
-        "farvox.corpora.speechocean762:prepare_speechocean762", "250 readers of English, children and adults"
+        "farvox.corpora.speechocean762:prepare_speechocean762",
+        "250 readers of English, children and adults",
     ),
     "an4": Preparer("farvox.corpora.an4:prepare_an4", "84 speakers spelling and counting"),
-    "folder": Preparer("farvox.corpora.registry:prepare_folder", "your own recordings"),
+    "folder": Preparer("farvox.corpora.folder:prepare_folder", "your own recordings"),
     "synthetic": Preparer(
         "farvox.synthetic.corpus:prepare_synthetic",
         "voices made by a source-filter model in simulated rooms, laid out like HI-MIA",
@@ -138,33 +136,3 @@ def prepare(
             known = ", ".join(f"--{each}" for each in taken)
             raise CorpusError(f"--{option} means nothing to the corpus {name}; it takes {known}")
     return function(Path(source), Path(out), note=note, **given)
-
-
-def prepare_folder(source: Path, out: Path, *, note: Note, jobs: int | None = None) -> list[DataDir]:
-    """Make OUT/all from ``SOURCE/<speaker>/.../*.wav``, or any other format that can be read.
-
-    An utterance id is the speaker and the path below the speaker's folder joined by ``-``, without the
-    suffix; white space becomes ``_``.
-
-    Args:
-        source: the folder of speaker folders.
-        out: the folder of the data dir.
-        note: called with a line on what is found, made or left out.
-        jobs: threads that read headers.
-
-    Raises:
-        CorpusError: no speaker folder with audio, or two files with the same id.
-    """
-    source = open_source(source, out, LAYOUT)
-    found, utterances = list(audio_files(source)), []
-    for path in found:
-        if os.path.dirname(path) != str(source):
-            inside = os.path.splitext(os.path.relpath(path, source))[0]
-            names = ["_".join(name.split()) for name in inside.split(os.sep)]
-            utterances.append(Utterance("-".join(names), path, names[0]))
-    if not utterances:
-        raise CorpusError(f"{source}: no speaker found; expected {LAYOUT}")
-    if len(utterances) < len(found):
-        num_outside = len(found) - len(utterances)
-        note(f"{source}: {num_outside:,} audio files outside the speaker folders were left out")
-    return write_parts(out, {"all": unique(utterances)}, note=note, jobs=jobs)

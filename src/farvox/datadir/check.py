@@ -103,28 +103,24 @@ def check_audio(path: str | Path) -> Iterator[Fault]:
         table = ShardTable.read(shard)
         return {} if table is None else {entry.member.start: entry.crc32 for entry in table.entries}
 
-    def fault_of(path: str) -> str:
-        try:
-            packed = PackedFile.parse(path)
-            if packed is None:
-                read_recording(path)
-                return ""
-            checksum = checksums(packed.shard).get(packed.member.start)
-            if checksum is None:
-                return f"no checksum of it in {table_of(packed.shard)}; copy that file again"
-            if zlib.crc32(packed.content()) != checksum:
-                return f"{packed}: differs from its checksum; the shard is damaged: copy it again"
-        except AudioError as error:
-            return str(error)
-        return ""
-
     data_dir = DataDir.open(path)
     utt_ids, paths = data_dir.utt_ids.to_list(), data_dir.wav_paths.to_list()
     wav_scp = str(data_dir.path / "wav.scp")
 
     def faults_of(rows: Sequence[int]) -> list[Fault]:
-        found = [(row, fault_of(paths[row])) for row in rows]
-        return [Fault(wav_scp, row + 1, f"'{utt_ids[row]}': {fault}") for row, fault in found if fault]
+        found = {}
+        for row in rows:
+            try:
+                packed = PackedFile.parse(paths[row])
+                if packed is None:
+                    read_recording(paths[row])
+                elif (checksum := checksums(packed.shard).get(packed.member.start)) is None:
+                    found[row] = f"no checksum of it in {table_of(packed.shard)}; copy that file again"
+                elif zlib.crc32(packed.content()) != checksum:
+                    found[row] = f"{packed}: differs from its checksum; the shard is damaged: copy it again"
+            except AudioError as error:
+                found[row] = str(error)
+        return [Fault(wav_scp, row + 1, f"'{utt_ids[row]}': {fault}") for row, fault in found.items()]
 
     job = Job(what="recordings checked", note=to_stderr, executor=threads)
     for faults in job.run(faults_of, cut(range(len(paths)), 16)):

@@ -44,12 +44,12 @@ class RoomOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.refuse_range("t60", self.t60)
-        self.refuse_range("distance", self.distance)
+        self._refuse_range("t60", self.t60)
+        self._refuse_range("distance", self.distance)
         if len(set(self.channels)) < len(self.channels):
             raise UsageError(f"channels {self.channels}: one is named twice")
 
-    def refuse_range(self, name: str, values: tuple[float, float]) -> None:
+    def _refuse_range(self, name: str, values: tuple[float, float]) -> None:
         """Refuse a range that is not from the least to the greatest of two finite values."""
         if not -math.inf < values[0] <= values[1] < math.inf:
             raise UsageError(f"{name} goes from the least to the greatest, not {values[0]} to {values[1]}")
@@ -117,7 +117,7 @@ class SimulateOptions(RoomOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.refuse_range("snr", self.snr)
+        self._refuse_range("snr", self.snr)
         if not self.rirs:
             self.refuse_absent_channels()
 

@@ -69,31 +69,31 @@ class _LogMel(nn.Module, ABC):
         """
         self.config.refuse_too_short(wav_BT.shape[-1])
         with torch.autocast(wav_BT.device.type, enabled=False):
-            raw_BFN = self.frames(wav_BT.float())
+            raw_BFN = self._frames(wav_BT.float())
             if not wav_BT.is_cpu:
-                return self.normalised(self.log_mel(raw_BFN))
+                return self._normalised(self._log_mel(raw_BFN))
             num_utts, num_frames, _ = raw_BFN.shape
             log_mel_BFM = raw_BFN.new_empty(num_utts, num_frames, self.config.num_mels)
             for n, start in itertools.product(range(num_utts), range(0, num_frames, _BLOCK)):
                 block = (n, slice(start, start + _BLOCK))
-                log_mel_BFM[block] = self.log_mel(raw_BFN[block])
-            return self.normalised(log_mel_BFM)
+                log_mel_BFM[block] = self._log_mel(raw_BFN[block])
+            return self._normalised(log_mel_BFM)
 
-    def log_mel(self, raw_BFN: Tensor) -> Tensor:
+    def _log_mel(self, raw_BFN: Tensor) -> Tensor:
         """Compute the features of each frame by itself: raw_BFN -> log_mel_BFM."""
-        squares_BFL = self.spectrum(self.windowed(raw_BFN)).square_()
+        squares_BFL = self._spectrum(self._windowed(raw_BFN)).square_()
         power = [squares_BFL[..., bins] @ self.mel_LM[bins, mels] for bins, mels in self.groups]
-        return self.log(torch.cat(power, dim=-1))
+        return self._log(torch.cat(power, dim=-1))
 
     @abstractmethod
-    def frames(self, wav_BT: Tensor) -> Tensor:
+    def _frames(self, wav_BT: Tensor) -> Tensor:
         """Cut waveforms into frames that overlap, a view: wav_BT -> raw_BFN."""
 
-    def windowed(self, raw_BFN: Tensor) -> Tensor:
+    def _windowed(self, raw_BFN: Tensor) -> Tensor:
         """Prepare each frame by itself for the Fourier transform: raw_BFN -> frames_BFN."""
         return raw_BFN * self.window_N
 
-    def spectrum(self, frames_BFN: Tensor) -> Tensor:
+    def _spectrum(self, frames_BFN: Tensor) -> Tensor:
         """Fourier transform of each frame, as real numbers: frames_BFN -> spectrum_BFL.
 
         A graph takes a product instead: onnxruntime's transform is ten times as slow, and loses digits that
@@ -106,10 +106,10 @@ class _LogMel(nn.Module, ABC):
         return frames_BFN @ torch.from_numpy(dft_NK.view(np.float32))
 
     @abstractmethod
-    def log(self, power: Tensor) -> Tensor:
+    def _log(self, power: Tensor) -> Tensor:
         """Logarithm of the power in mel filters."""
 
-    def normalised(self, log_mel_BFM: Tensor) -> Tensor:
+    def _normalised(self, log_mel_BFM: Tensor) -> Tensor:
         """Subtract the mean over time, unless the config keeps it."""
         if self.config.mean == "none":
             return log_mel_BFM
@@ -146,7 +146,7 @@ class KaldiFbank(_LogMel):
             )
         super().__init__(config, window_N, mel_KM)
 
-    def frames(self, wav_BT: Tensor) -> Tensor:
+    def _frames(self, wav_BT: Tensor) -> Tensor:
         """Whole frames of the scaled, perhaps dithered waveform."""
         wav_BT = wav_BT * self.config.sample_scale
         if self.config.dither:
@@ -155,13 +155,13 @@ class KaldiFbank(_LogMel):
             wav_BT = wav_BT + self.config.dither * noise_T
         return wav_BT.unfold(-1, self.config.frame_length, self.config.frame_shift)
 
-    def windowed(self, raw_BFN: Tensor) -> Tensor:
+    def _windowed(self, raw_BFN: Tensor) -> Tensor:
         """DC removed, pre-emphasised (the first sample by itself), windowed: in this order, like Kaldi."""
         frames_BFN = raw_BFN - raw_BFN.mean(dim=-1, keepdim=True)
         previous_BFN = torch.cat([frames_BFN[..., :1], frames_BFN[..., :-1]], dim=-1)
         return frames_BFN.sub_(previous_BFN.mul_(self.config.preemphasis)).mul_(self.window_N)
 
-    def log(self, power: Tensor) -> Tensor:
+    def _log(self, power: Tensor) -> Tensor:
         """Natural logarithm, not below that of float32 epsilon."""
         return power.clamp_min(_EPSILON).log_()
 
@@ -180,14 +180,14 @@ class FfsvcMel(_LogMel):
         window_N = np.pad(torch.hann_window(config.frame_length, periodic=True).numpy(), 56)
         super().__init__(config, window_N, _triangles(*_htk_mel_points(config, n_fft=512)))
 
-    def frames(self, wav_BT: Tensor) -> Tensor:
+    def _frames(self, wav_BT: Tensor) -> Tensor:
         """Centred frames of the waveform at zero mean and unit deviation."""
         centred_BT = wav_BT - wav_BT.mean(dim=-1, keepdim=True)
         wav_BT = centred_BT / wav_BT.std(dim=-1, keepdim=True).clamp_min(1e-6)
         padded_BT = nn.functional.pad(wav_BT, (self.n_fft // 2, self.n_fft // 2), mode="reflect")
         return padded_BT.unfold(-1, self.n_fft, self.config.frame_shift)
 
-    def log(self, power: Tensor) -> Tensor:
+    def _log(self, power: Tensor) -> Tensor:
         """Logarithm of power + 1e-6."""
         return (power + 1e-6).log_()
 
@@ -209,19 +209,19 @@ class SpeechBrainFbank(_LogMel):
         slope_KM = (hz_K[:, None] - corners_hz[1:-1]) / (corners_hz[1:-1] - corners_hz[:-2])
         super().__init__(config, window_N, np.maximum(0, np.minimum(slope_KM + 1, 1 - slope_KM)))
 
-    def frames(self, wav_BT: Tensor) -> Tensor:
+    def _frames(self, wav_BT: Tensor) -> Tensor:
         """Centred frames of the waveform."""
         padded_BT = nn.functional.pad(wav_BT, (self.n_fft // 2, self.n_fft // 2))
         return padded_BT.unfold(-1, self.n_fft, self.config.frame_shift)
 
-    def log(self, power: Tensor) -> Tensor:
+    def _log(self, power: Tensor) -> Tensor:
         """Decibels, not below -100."""
         return power.clamp_min(1e-10).log10_().mul_(10)
 
-    def normalised(self, log_mel_BFM: Tensor) -> Tensor:
+    def _normalised(self, log_mel_BFM: Tensor) -> Tensor:
         """Raise decibels to 80 below the utterance's loudest, then subtract the mean over time."""
         lowest_B11 = log_mel_BFM.amax(dim=(1, 2), keepdim=True) - 80
-        return super().normalised(torch.maximum(log_mel_BFM, lowest_B11))
+        return super()._normalised(torch.maximum(log_mel_BFM, lowest_B11))
 
 
 class Waveform(nn.Module):

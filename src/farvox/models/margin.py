@@ -68,7 +68,7 @@ class CosineHead(nn.Module, ABC):
         self.weight = nn.Parameter(_xavier(num_classes * num_subcentres, embedding_dim))
 
     @abstractmethod
-    def with_margin(self, cosine_B1: Tensor) -> Tensor:
+    def _with_margin(self, cosine_B1: Tensor) -> Tensor:
         """The cosine of the true class, made harder."""
 
     def forward(self, emb_BE: Tensor, labels_B: Tensor | None = None) -> Tensor:
@@ -84,7 +84,7 @@ class CosineHead(nn.Module, ABC):
                 labels_B1 = labels_B.long().unsqueeze(1)
                 at_label = labels_B1.clamp(min=0)
                 cosine_B1 = cosine_BC.gather(1, at_label)
-                harder_B1 = torch.where(labels_B1 < 0, cosine_B1, self.with_margin(cosine_B1))
+                harder_B1 = torch.where(labels_B1 < 0, cosine_B1, self._with_margin(cosine_B1))
                 cosine_BC = cosine_BC.scatter(1, at_label, harder_B1)
             return self.scale * cosine_BC
 
@@ -97,7 +97,7 @@ class CosineHead(nn.Module, ABC):
 class AmHead(CosineHead):
     """Additive margin softmax: cos t - m (Wang et al., "Additive margin softmax", 2018)."""
 
-    def with_margin(self, cosine_B1: Tensor) -> Tensor:
+    def _with_margin(self, cosine_B1: Tensor) -> Tensor:
         """Subtract the margin from the cosine."""
         return cosine_B1 - self.margin
 
@@ -112,7 +112,7 @@ class AamHead(CosineHead):
         super().__init__(embedding_dim, num_classes, options, options.num_subcentres)
         self.easy_margin = options.easy_margin
 
-    def with_margin(self, cosine_B1: Tensor) -> Tensor:
+    def _with_margin(self, cosine_B1: Tensor) -> Tensor:
         """Add the margin to the angle."""
         # The floor is for a sine of 0: the gradient of the root would be infinite there.
         sine_B1 = (1.0 - cosine_B1.square()).clamp(min=torch.finfo(cosine_B1.dtype).tiny).sqrt()

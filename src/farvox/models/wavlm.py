@@ -55,7 +55,7 @@ class WavlmEcapa(EmbeddingNetwork):
     """
 
     def __init__(self, options: WavlmEcapaOptions = WavlmEcapaOptions()) -> None:
-        folder = find_pretrained(options.wavlm) if isinstance(options.wavlm, str) else None
+        folder = _find_pretrained(options.wavlm) if isinstance(options.wavlm, str) else None
         sizes = _read_sizes(folder) if folder else options.wavlm or {}
         if not isinstance(sizes, Mapping):
             raise ModelError(
@@ -146,7 +146,7 @@ def samples_for(num_frames: int, kernels: list[int], strides: list[int]) -> int:
     return size
 
 
-def find_pretrained(name: str) -> Path:
+def _find_pretrained(name: str) -> Path:
     """The folder of a pretrained WavLM: one that is there, or huggingface.co's, fetched the first time.
 
     Raises:

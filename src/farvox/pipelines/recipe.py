@@ -39,6 +39,8 @@ from farvox.pipelines.score import ScoreOptions
 from farvox.training.options import AUGMENT, EVERYTHING, FEATURES, SPECAUGMENT, TrainOptions
 from farvox.training.table import examples_per_domain
 
+_INSIDE = Path(farvox.__file__).parent / "recipes"  # in the wheel; in a checkout they lie beside src
+_ROOT = _INSIDE if _INSIDE.is_dir() else _INSIDE.parents[2] / "recipes"
 DATA_VERBS = ("prepare", "check", "combine", "subset", "trials", "enhance", "rirs", "noises", "simulate")
 """Verbs that the lines of ``prepare`` may begin with."""
 
@@ -122,16 +124,9 @@ class Recipe(TrainOptions):
     """Trial lists that every trained model is evaluated on."""
 
 
-def recipe_root() -> Path:
-    """The folder of the recipes that come with farvox: inside the wheel, or beside ``src`` in a checkout."""
-    inside = Path(farvox.__file__).parent / "recipes"
-    return inside if inside.is_dir() else Path(farvox.__file__).parents[2] / "recipes"
-
-
 def recipe_names() -> list[str]:
     """Names of all recipes: path below ``recipes/`` without ``.toml``; ``x/recipe.toml`` is just ``x``."""
-    root = recipe_root()
-    names = (path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.toml"))
+    names = (path.relative_to(_ROOT).with_suffix("").as_posix() for path in _ROOT.rglob("*.toml"))
     return sorted(name.removesuffix("/recipe") for name in names)
 
 
@@ -141,8 +136,7 @@ def find_recipe(name: str) -> Path:
     Raises:
         RecipeError: there is none; names the nearest.
     """
-    root = recipe_root()
-    for path in (Path(name), root / f"{name}.toml", root / name / "recipe.toml"):
+    for path in (Path(name), _ROOT / f"{name}.toml", _ROOT / name / "recipe.toml"):
         if path.is_file():
             return path
     hint = nearest(name, recipe_names()) or "; 'farvox recipes' lists those that come with farvox"

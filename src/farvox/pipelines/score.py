@@ -137,7 +137,7 @@ def score(
         raise UsageError("--out-trials goes with --channels expand: other rules keep the trials as they are")
     trial_list = read_trials(trials)
     note(trial_list.form)
-    embedding_set = load_embeddings(embeddings, note)
+    embedding_set = _load_embeddings(embeddings, note)
     resolved = trial_list.resolve(
         embedding_set.utt_ids,
         options.channel_ids,
@@ -158,14 +158,14 @@ def score(
         note(resolved.reading)
     centre_E = None
     if options.centre is not None:
-        centre_E = mean_embedding(load_embeddings([options.centre], note).embeddings)
+        centre_E = mean_embedding(_load_embeddings([options.centre], note).embeddings)
     sides_SE = side_embeddings(
         resolved, embedding_set.embeddings, rule, centre_E=centre_E, quality_N=embedding_set.quality
     )
     values = scalar_products(resolved, sides_SE)
 
     if options.norm and options.cohort:
-        members = load_embeddings([options.cohort], note)
+        members = _load_embeddings([options.cohort], note)
         if shared := set(members.utt_ids) & set(resolved.needed_ids):
             note(
                 f"warning: {len(shared):,} utterances of the cohort are in the trials ('{min(shared)}', "
@@ -193,7 +193,7 @@ def score(
     return Scores(resolved.trials, values)
 
 
-def load_embeddings(folders: Sequence[str | Path], note: Note = silent) -> EmbeddingSet:
+def _load_embeddings(folders: Sequence[str | Path], note: Note = silent) -> EmbeddingSet:
     """The embeddings of several folders as one set; ``note`` is called where their precisions differ.
 
     Raises:

@@ -69,7 +69,7 @@ class Round:
         """A stage is finished."""
         return stage in self._done()
 
-    def is_finished(self, stage: str, note: Note, is_whole: bool = True) -> bool:
+    def _is_finished(self, stage: str, note: Note, is_whole: bool = True) -> bool:
         """`is_done`, with a line on it for people; a stage that is not whole has to be done again."""
         done = is_whole and self.is_done(stage)
         note(f"already done (listed in {self.path / 'done.txt'}): {stage}" if done else f"-- {stage}")
@@ -109,7 +109,7 @@ class Selftraining:
         """The folder of a round."""
         return Round(number, self.root / f"round-{number}")
 
-    def model_before(self, number: int) -> str:
+    def _model_before(self, number: int) -> str:
         """The MODEL that a round begins with."""
         return self.recipe.init.model if number <= 1 else str(self.round(number - 1).train)
 
@@ -158,19 +158,19 @@ def selftrain(
     for number in range(1, here.rounds + 1):
         note(f"\n== round {number}")
         this = run.round(number)
-        if not this.is_finished("extract", note):
+        if not this._is_finished("extract", note):
             from farvox.zoo import open_embedder
 
-            embedder = open_embedder(run.model_before(number), recipe.device)
+            embedder = open_embedder(run._model_before(number), recipe.device)
             extract(embedder, unlabelled, out=this.embeddings, note=progress)
             this.mark_done("extract")
-        if not this.is_finished("cluster", note):
+        if not this._is_finished("cluster", note):
             _cluster_round(run, number, note, progress)
         if (this.facts()["nmi_to_last"] or 0) >= here.stable:
             note(f"the labels are those of round {number - 1}: nothing is left to learn from them")
             break
-        if not this.is_finished("train", note):  # on the recipe's data dirs and the pseudo-labelled one
-            model = run.model_before(number) if here.start == "last" else None
+        if not this._is_finished("train", note):  # on the recipe's data dirs and the pseudo-labelled one
+            model = run._model_before(number) if here.start == "last" else None
             train(with_labels(recipe, this.labels, model), this.train, note=note)
             this.mark_done("train")
         _evaluate_round(run, plan, number, note, progress)
@@ -185,7 +185,7 @@ def selftrain(
     note("")
     for row in rows:
         note("  ".join(f"{text:>{width}}" for text, width in zip(row, widths, strict=True)))
-    return run.model_before(last + 1)
+    return run._model_before(last + 1)
 
 
 def _cluster_round(run: Selftraining, number: int, note: Note, progress: Note) -> None:
@@ -223,13 +223,13 @@ def _evaluate_round(run: Selftraining, plan: Plan, number: int, note: Note, prog
     here = run.round(number)
     known = here.facts().get("eer", {})
     is_whole = all(each.name in known for each in run.recipe.evaluate)
-    if not run.recipe.evaluate or here.is_finished("evaluate", note, is_whole):
+    if not run.recipe.evaluate or here._is_finished("evaluate", note, is_whole):
         return
     from farvox.metrics.detection import detection_error
     from farvox.zoo import open_embedder
 
     system = System(f"round {number}", run.recipe, here.path / "evaluation")
-    embedder = open_embedder(run.model_before(number + 1), run.recipe.device)
+    embedder = open_embedder(run._model_before(number + 1), run.recipe.device)
     extract_for(plan, system, embedder, note, progress)
     score_for(plan, system, progress)
     eer = {}

@@ -199,7 +199,7 @@ def products_of_pairs(rows_RE: Floats, first_P: Ints, second_P: Ints) -> Floats:
     one_P, other_P = grid.place_R[first_P], grid.place_R[second_P]
     low_P, high_P = np.minimum(one_P, other_P), np.maximum(one_P, other_P, out=other_P)
     count_T = sum(grid.count(grid.tiles(low_P[block], high_P[block])) for block in blocks)
-    dense_T = count_T * CELLS_PER_PAIR >= grid.cells_T * len(blocks)
+    dense_T = count_T * CELLS_PER_PAIR >= grid._cells_T * len(blocks)
     for block in blocks:
         grid.multiply(low_P[block], high_P[block], dense_T, products_P[block])
     return products_P
@@ -235,7 +235,7 @@ class _Grid:
         return -(-len(self.rows_RE) // TILE)
 
     @property
-    def cells_T(self) -> Ints:
+    def _cells_T(self) -> Ints:
         """The number of cells of each tile."""
         sides = np.minimum(TILE, len(self.rows_RE) - TILE * np.arange(self.width))
         return np.outer(sides, sides).ravel()

@@ -130,7 +130,7 @@ class SideFinder:
 
         Args:
             spelled: the id as the trial list has it.
-            as_channels: see `find_by_name`.
+            as_channels: see `_find_by_name`.
             side_map: ids, with or without their audio suffix, that stand for several others; those that it
                 does not name stand for themselves.
 
@@ -141,9 +141,9 @@ class SideFinder:
         if side_map and spelled not in side_map:
             model = stem_of(spelled)
         if not side_map or model not in side_map:
-            return self.find_by_name(spelled, as_channels)
+            return self._find_by_name(spelled, as_channels)
         try:
-            sides = [self.find_by_name(name, as_channels) for name in side_map[model]]
+            sides = [self._find_by_name(name, as_channels) for name in side_map[model]]
         except TrialError as error:
             raise TrialError(f"in the model '{spelled}': {error}") from None
         rows = tuple(row for side in sides for row in side.rows)
@@ -159,7 +159,7 @@ class SideFinder:
             mapped=True,
         )
 
-    def find_by_name(self, spelled: str, as_channels: bool | None = None) -> FoundSide:
+    def _find_by_name(self, spelled: str, as_channels: bool | None = None) -> FoundSide:
         """The utterances that an id stands for by its name.
 
         Args:

@@ -6,7 +6,7 @@ for trying out and for testing the toolkit: figures on it say nothing about huma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from itertools import combinations, permutations
@@ -119,7 +119,7 @@ def prepare_synthetic(
 
     ``out/audio`` is laid out as HI-MIA ships it (``train``, ``dev``, ``test_v2``, one folder per
     speaker); it appears whole or not at all. The data dirs are ``close``, ``far`` and ``train`` (both) of the
-    training speakers; ``dev`` and ``test_v2`` with trial lists, see `make_trials`; and ``rirs`` and
+    training speakers; ``dev`` and ``test_v2`` with trial lists, see `_make_trials`; and ``rirs`` and
     ``noise`` to augment with. No speaker, room or noise is in two of ``train``, ``dev``, ``test_v2`` and
     those for augmentation.
 
@@ -186,7 +186,7 @@ def prepare_synthetic(
                 parts["rirs"].append(_write(folder / "rirs", name, rir_T))
         for number, noise_T in enumerate(noises[first_noise:], start=1):
             parts["noise"].append(_write(folder / "noise", f"noise{number:02d}", noise_T))
-        trials = {part: make_trials(parts[part], rng_for(seed, 0, 0, TRIALS)) for part in ("dev", "test_v2")}
+        trials = {part: _make_trials(parts[part], rng_for(seed, 0, 0, TRIALS)) for part in ("dev", "test_v2")}
         for name in ("trials_mic", "trials_1m"):
             write_text(folder / "test_v2" / name, trials["test_v2"][name])
         write_json(folder / SETTINGS, {"seed": seed, **asdict(spec)})
@@ -222,7 +222,7 @@ def _write(folder: Path, utt_id: str, wav_T: Samples) -> Utterance:
     return Utterance(utt_id, str(path), None, len(wav_T))
 
 
-def make_trials(
+def _make_trials(
     utterances: Sequence[Utterance], rng: np.random.Generator, *, nontargets_per_target: float = 2.0
 ) -> dict[str, str]:
     """Trial lists over one part of the corpus, in HI-MIA's form ``ENROL.wav TEST.wav target|nontarget``.
@@ -258,33 +258,20 @@ def make_trials(
         return [between_speakers[i] for i in sorted(drawn)]
 
     near_others, far_others = draw_nontargets(len(near)), draw_nontargets(len(ordered))
-
-    def close(take: TakeName) -> str:
-        return f"{take[0]}_{CLOSE_POINT}_01_{take[1]}.wav"
-
-    def array_at_1m(take: TakeName) -> str:
-        return f"{take[0]}_{POINT_AT_1M}_{{}}_{take[1]}.wav"
-
-    def one_microphone(take: TakeName) -> str:
-        recordings = sorted(far_of[take])
-        return f"{recordings[rng.integers(len(recordings))]}.wav"
-
-    def all_microphones(take: TakeName) -> str:
-        speaker, point, _, spoken = one_microphone(take).split("_")
-        return f"{speaker}_{point}_{{}}_{spoken}"  # ends in .wav as one_microphone does
-
-    def text(
-        targets: list[tuple[TakeName, TakeName]],
-        nontargets: list[tuple[TakeName, TakeName]],
-        enrol: Callable[[TakeName], str],
-        test: Callable[[TakeName], str],
-    ) -> str:
-        lines = [f"{enrol(a)} {test(b)} target\n" for a, b in targets]
-        return "".join([*lines, *(f"{enrol(a)} {test(b)} nontarget\n" for a, b in nontargets)])
-
-    return {
-        "trials_near": text(near, near_others, close, close),
-        "trials_far": text(ordered, far_others, close, one_microphone),
-        "trials_mic": text(ordered, far_others, close, all_microphones),
-        "trials_1m": text(ordered, far_others, array_at_1m, all_microphones),
-    }
+    texts = {}
+    for name in ("near", "far", "mic", "1m"):
+        targets, nontargets = (near, near_others) if name == "near" else (ordered, far_others)
+        lines: list[str] = []
+        for (speaker, spoken), other in (*targets, *nontargets):
+            place = f"{POINT_AT_1M}_{{}}" if name == "1m" else f"{CLOSE_POINT}_01"
+            test = f"{other[0]}_{CLOSE_POINT}_01_{other[1]}"
+            if name != "near":
+                recordings = sorted(far_of[other])
+                test = recordings[rng.integers(len(recordings))]
+            if name in ("mic", "1m"):
+                who, point, _, take = test.split("_")
+                test = f"{who}_{point}_{{}}_{take}"
+            label = "target" if len(lines) < len(targets) else "nontarget"
+            lines.append(f"{speaker}_{place}_{spoken}.wav {test}.wav {label}\n")
+        texts[f"trials_{name}"] = "".join(lines)
+    return texts

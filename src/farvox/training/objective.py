@@ -177,15 +177,14 @@ def find_frozen(network: nn.Module, parts: Sequence[str], release_epoch: int) ->
             raise RecipeError(
                 f"optim.freeze: the network has no part '{part}'{hint} ('{EVERYTHING}' is all of it)"
             )
-
-    def is_in_a_part(name: str) -> bool:
-        return any(part == EVERYTHING or f"{name}.".startswith(f"{part}.") for part in parts)
-
-    weights = [w for name, w in network.named_parameters() if w.requires_grad and is_in_a_part(name)]
+    begin = tuple("" if part == EVERYTHING else f"{part}." for part in parts)
+    weights = [
+        w for name, w in network.named_parameters() if w.requires_grad and f"{name}.".startswith(begin)
+    ]
     batchnorms = [
         module
         for name, module in network.named_modules()
-        if isinstance(module, _BatchNorm) and is_in_a_part(name)
+        if isinstance(module, _BatchNorm) and f"{name}.".startswith(begin)
     ]
     return Frozen(tuple(weights), tuple(batchnorms), release_epoch)
 

@@ -110,7 +110,7 @@ class ShardedHead(nn.Module):
         """
         if self.share == 1.0:
             return
-        self.put_back(optimizer)
+        self._put_back(optimizer)
         own_A = self.world.concat(labels_B.to(self.world.device)).cpu().numpy() - self.classes.start
         present = np.unique(own_A[(own_A >= 0) & (own_A < len(self.classes))])
         rng = rng_for(self.seed, epoch, step * self.world.size + self.world.rank, SAMPLE_STREAM)
@@ -126,7 +126,7 @@ class ShardedHead(nn.Module):
             optimizer.state[weight].update({key: value[rows] for key, value in moments.items()})
         self.part.num_classes = wanted
 
-    def put_back(self, optimizer: torch.optim.Optimizer) -> None:
+    def _put_back(self, optimizer: torch.optim.Optimizer) -> None:
         """Put the drawn rows back among the others: the head has all classes of the shard again."""
         if self._drawn is None:
             return
@@ -147,7 +147,7 @@ class ShardedHead(nn.Module):
 
     def whole_state(self, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Packed]:
         """State of head and optimiser, packed, as without shards; whole on rank 0 only."""
-        self.put_back(optimizer)
+        self._put_back(optimizer)
         head = {name: self._gather(value) for name, value in self.part.state_dict().items()}
         tensors, numbers = pack_optimizer(optimizer)
         ours = self._moment_keys(optimizer, tensors)

@@ -203,36 +203,38 @@ class EpochPlan:
             raise DataDirError("there is no utterance to train on")
         if self.steps_per_epoch == 0:
             raise DataDirError(
-                f"an epoch of {self.num_positions} examples is smaller than one batch of {self.batch_size}: "
+                f"an epoch of {self._num_positions} examples is smaller than one batch of {self.batch_size}: "
                 "lower optim.batch_size or raise data.epoch_size"
             )
 
     @property
-    def num_positions(self) -> int:
+    def _num_positions(self) -> int:
         """Positions in an epoch."""
         return self.epoch_size or len(self.speakers_N)
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in an epoch; what is left over is dropped, as in the baseline."""
-        return self.num_positions // self.batch_size
+        return self._num_positions // self.batch_size
 
     def rows(self, epoch: int) -> Index:
-        """Row of the training table at every position of ``epoch``; shape [num_positions]."""
+        """Row of the training table at every position of ``epoch``; shape [_num_positions]."""
         if epoch in self._cache:
             return self._cache[epoch]
         rng = rng_for(self.seed, epoch, 0, ORDER_STREAM)
         if not self.domain_weights:
-            rows = _sequence(rng, self.speakers_N, self.num_positions, self.sampling)
+            rows = _sequence(rng, self.speakers_N, self._num_positions, self.sampling)
         else:
             assert self.domains_N is not None
             # Domain of every position: the same share in each batch, shuffled within it.
             pattern = np.repeat(
                 np.arange(len(self.domain_weights)), examples_per_domain(self.domain_weights, self.batch_size)
             )
-            num_batches = -(-self.num_positions // self.batch_size)
-            slots = rng.permuted(np.tile(pattern, (num_batches, 1)), axis=1).reshape(-1)[: self.num_positions]
-            rows = np.empty(self.num_positions, dtype=np.int64)
+            num_batches = -(-self._num_positions // self.batch_size)
+            slots = rng.permuted(np.tile(pattern, (num_batches, 1)), axis=1).reshape(-1)[
+                : self._num_positions
+            ]
+            rows = np.empty(self._num_positions, dtype=np.int64)
             for domain in range(len(self.domain_weights)):
                 members = np.flatnonzero(self.domains_N == domain)
                 here = np.flatnonzero(slots == domain)

@@ -376,13 +376,16 @@ def _save(
         scaler=run.stepper.scaler.state_dict(), figures=figures,
     )  # fmt: skip
     extra = {"classes": len(run.classes), "epoch": epoch, "head": {"name": HEAD.default, **run.options.head}}
-
-    def write_model(folder: Path) -> None:
-        save_model(folder, run.network, run.frontend_config, run.model_name, run.model_kwargs, extra=extra)
-
     checkpoint.save_checkpoint(
         checkpoint.checkpoint_folder(run_dir, epoch),
-        write_model=write_model,
+        write_model=partial(
+            save_model,
+            network=run.network,
+            frontend_config=run.frontend_config,
+            model_name=run.model_name,
+            model_kwargs=run.model_kwargs,
+            extra=extra,
+        ),
         head=packed[0],
         optimizer=packed[1],
         state=state,

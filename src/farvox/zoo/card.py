@@ -90,13 +90,9 @@ class Card:
     calibration: Calibration | None = None
     figures: tuple[Figure, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "model card") -> Card:
-        """Inverse of `to_dict`; absent fields take their defaults.
+        """A card of a table of fields, as JSON has it; absent fields take their defaults.
 
         Raises:
             ModelError: a field is unknown or of the wrong kind; ``where`` and the field are named.
@@ -139,8 +135,8 @@ class Card:
         Raises:
             ModelError: it could not be read again.
         """
-        self.from_dict(self.to_dict(), f"{folder}: model card")
-        write_json(Path(folder) / CARD, self.to_dict())
+        self.from_dict(asdict(self), f"{folder}: model card")
+        write_json(Path(folder) / CARD, asdict(self))
 
 
 _KINDS: dict[str, type | tuple[type, ...]] = {

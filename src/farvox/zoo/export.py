@@ -8,9 +8,8 @@ Shape suffixes: B utterance, T sample, E embedding.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -65,7 +64,6 @@ class ExportReport:
         sample_rate: Hz of the waveforms it takes.
         min_samples: samples in the shortest of them.
         parities: one for each signal of the parity check.
-        seconds: the time it all took.
     """
 
     path: Path
@@ -74,22 +72,16 @@ class ExportReport:
     sample_rate: int
     min_samples: int
     parities: tuple[Parity, ...]
-    seconds: float
 
     @property
     def worst(self) -> Parity:
-        """See `worst_of`."""
-        return worst_of(self.parities)
-
-
-def worst_of(parities: tuple[Parity, ...]) -> Parity:
-    """The largest of each figure, with the signal that differs most."""
-    return Parity(
-        max(parities, key=lambda parity: parity.relative).signal,
-        max(parity.absolute for parity in parities),
-        max(parity.relative for parity in parities),
-        max(parity.angular for parity in parities),
-    )
+        """The largest of each figure, with the signal that differs most."""
+        return Parity(
+            max(self.parities, key=lambda parity: parity.relative).signal,
+            max(parity.absolute for parity in self.parities),
+            max(parity.relative for parity in self.parities),
+            max(parity.angular for parity in self.parities),
+        )
 
 
 def export_onnx(
@@ -117,7 +109,6 @@ def export_onnx(
             embeddings differ by more than the tolerance; nothing is written then.
         MissingExtraError: onnxruntime is not installed.
     """
-    start = time.perf_counter()
     require_export()
     refuse_name(out)
     config = model.frontend_config
@@ -130,7 +121,7 @@ def export_onnx(
         "format": FORMAT,
         "farvox_version": farvox.__version__,
         "config": json.dumps(model.config, ensure_ascii=False),
-        "card": json.dumps(card.to_dict(), ensure_ascii=False),
+        "card": json.dumps(asdict(card), ensure_ascii=False),
         "digest": model_digest(model),
         "min_samples": str(least),
         **(extra or {}),
@@ -138,16 +129,19 @@ def export_onnx(
     with one_thread(), atomic_file(out) as unfinished:
         content = with_metadata(write_graph(module, (one, other), INPUT, OUTPUT), metadata)
         unfinished.write_bytes(content)
-        parities = tuple(check_parity(model, OnnxEmbedder(unfinished)))
-        worst = worst_of(parities)
+        embedder, parities = OnnxEmbedder(unfinished), []
+        for name, wav_BT in parity_signals(config.sample_rate, least).items():
+            ours_BE = model.embed(torch.from_numpy(wav_BT)).double().cpu().numpy()
+            parities.append(parity_of(name, ours_BE, embedder.embed_batch(wav_BT).astype(np.float64)))
+        report = ExportReport(Path(out), len(content), OPSET, config.sample_rate, least, tuple(parities))
+        worst = report.worst
         if not worst.relative <= tolerance:
             raise ModelError(
                 f"{out}: not written: onnxruntime's embeddings are not torch's: {worst.signal} differs by "
                 f"{worst.relative:.1e} of the embedding's largest number, and {tolerance:.0e} is allowed "
                 f"(1 - cosine: {worst.angular:.1e})"
             )
-    seconds = time.perf_counter() - start
-    return ExportReport(Path(out), len(content), OPSET, config.sample_rate, least, parities, seconds)
+    return report
 
 
 def refuse_name(out: str | Path) -> None:
@@ -172,14 +166,6 @@ def require_export() -> None:
         import onnxruntime  # noqa: F401
     except ImportError:
         raise MissingExtraError("export needs onnxruntime: pip install 'farvox[export]'") from None
-
-
-def check_parity(model: Model, embedder: OnnxEmbedder) -> Iterator[Parity]:
-    """Compare the embeddings of `parity_signals` by an exported file with those of `Model.embed`."""
-    for name, wav_BT in parity_signals(model.frontend_config.sample_rate, model.min_samples).items():
-        ours_BE = model.embed(torch.from_numpy(wav_BT)).double().cpu().numpy()
-        theirs_BE = embedder.embed_batch(wav_BT).astype(np.float64)
-        yield parity_of(name, ours_BE, theirs_BE)
 
 
 def parity_of(signal: str, ours_BE: NDArray[np.float64], theirs_BE: NDArray[np.float64]) -> Parity:

@@ -13,6 +13,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args
 
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 VERSION = b"1"
 """Version of the graphs; with a new one all that are kept are made again."""
 SOURCE = "source"
-"""The entry of a kept graph's metadata that holds `source_of` its model folder."""
+"""The entry of a kept graph's metadata that holds `_source_of` its model folder."""
 Exported = TypeVar("Exported", bound=ExportedModel)
 _RANGE = re.compile(r"(.+)@(\d+)\.\.(\d+)")
 
@@ -99,14 +100,11 @@ def open_embedder(
         raise ModelError(
             f"onnxruntime has no {precision} on a CPU: add --backend openvino, or leave --precision out"
         )
+    open_file: Callable[[Path], OnnxEmbedder | OpenvinoEmbedder] = OnnxEmbedder
+    if backend == "openvino":
+        from farvox.zoo.openvino_backend import OpenvinoEmbedder
 
-    def open_file(path: Path) -> OnnxEmbedder | OpenvinoEmbedder:
-        if backend == "openvino":
-            from farvox.zoo.openvino_backend import OpenvinoEmbedder
-
-            return OpenvinoEmbedder(path, precision)
-        return OnnxEmbedder(path)
-
+        open_file = partial(OpenvinoEmbedder, precision=precision)
     if is_exported:
         return open_file(Path(spec))
     folder, card = find_model(spec), read_card(spec)
@@ -118,7 +116,7 @@ def open_embedder(
     )
     if backend in ("onnx", "openvino") or (backend == "auto" and is_suited):
         try:
-            return open_kept_graph(folder, str(spec), card, open_file)
+            return _open_kept_graph(folder, str(spec), card, open_file)
         except (CheckpointError, MissingExtraError):
             raise
         except FarvoxError as error:
@@ -194,7 +192,7 @@ def _complete_epochs(checkpoints: Path) -> dict[int, Path]:
     }
 
 
-def open_kept_graph(folder: Path, name: str, card: Card, open_file: Callable[[Path], Exported]) -> Exported:
+def _open_kept_graph(folder: Path, name: str, card: Card, open_file: Callable[[Path], Exported]) -> Exported:
     """Open the graph of a model folder; it is made first if there is none that is whole and of these weights.
 
     Args:
@@ -211,7 +209,7 @@ def open_kept_graph(folder: Path, name: str, card: Card, open_file: Callable[[Pa
     """
     if reason := why_no_graph(FrontEndConfig.from_dict(read_config(folder)["frontend"])):
         raise ModelError(f"{name}: {reason}")
-    source, notes = source_of(folder), []
+    source, notes = _source_of(folder), []
     places = (folder / GRAPH, cache_path() / "graphs" / f"{source[:32]}.onnx")
     for place in filter(Path.is_file, places):
         try:
@@ -245,7 +243,7 @@ def open_kept_graph(folder: Path, name: str, card: Card, open_file: Callable[[Pa
     raise faults[0]
 
 
-def source_of(folder: Path) -> str:
+def _source_of(folder: Path) -> str:
     """SHA-256 of all that a graph is made of: ``config.json``, the weights, and the version of the writer.
 
     Raises:

@@ -157,12 +157,9 @@ class OnnxEmbedder(ExportedModel):
 
 def with_metadata(graph: bytes, metadata: Mapping[str, str]) -> bytes:
     """A serialised ONNX model with metadata and their seal appended, as `OnnxEmbedder` wants it."""
-
-    def entry(key: str, value: str) -> bytes:
-        return encode((_METADATA, encode((1, key), (2, value))))
-
-    content = graph + b"".join(entry(key, value) for key, value in metadata.items())
-    return content + entry(SEAL, hashlib.sha256(content).hexdigest())
+    entries = (encode((_METADATA, encode((1, key), (2, value)))) for key, value in metadata.items())
+    content = graph + b"".join(entries)
+    return content + encode((_METADATA, encode((1, SEAL), (2, hashlib.sha256(content).hexdigest()))))
 
 
 def encode(*fields: tuple[int, int | float | str | bytes]) -> bytes:

@@ -213,21 +213,19 @@ def _copy(source: IO[bytes], out: Path, most_bytes: int, promised: int) -> None:
         raise FetchError(f"broke off after {done:,} of {promised:,} bytes")
 
 
-def pull(name: str) -> Path:
+def pull(model: str | ZooModel) -> Path:
     """The model folder of a model of the zoo, fetched if it is not in the cache yet.
 
+    Two processes may pull at once: each finds a whole folder or none.
+
     Args:
-        name: see ``farvox models``.
+        model: a name, see ``farvox models``, or an entry of the table.
 
     Raises:
         ModelError: there is no such model, or none of its sources gives the pinned file.
         MissingExtraError: torch, which converts it, is not installed.
     """
-    return pull_model(zoo_model(name))
-
-
-def pull_model(model: ZooModel) -> Path:
-    """`pull` of an entry of the table. Two processes may pull at once: each finds a whole folder or none."""
+    model = zoo_model(model) if isinstance(model, str) else model
     if is_pulled(model):
         return model.folder
     require_torch(model.name)

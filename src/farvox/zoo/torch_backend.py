@@ -24,7 +24,6 @@ from farvox.zoo.embedder import PRECISIONS, Embedding, Wave, refuse_short
 from farvox.zoo.model import Model
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from farvox.models.base import EmbeddingNetwork
@@ -43,7 +42,11 @@ class TorchEmbedder:
     """
 
     def __init__(self, model: Model, card: Card | None = None, precision: str = "fp32") -> None:
-        refuse_precision(precision, model.device)
+        if precision not in PRECISIONS:
+            raise ModelError(f"precision '{precision}' is unknown: {' or '.join(PRECISIONS)}")
+        if precision == "bf16" and not has_bf16(model.device):
+            which = "this CPU" if model.device.type == "cpu" else str(model.device)
+            raise ModelError(f"{which} has no bf16, and imitating it is slow: leave --precision out")
         self._model = model
         self.precision = precision
         self._network = _for_evaluation(model.network, precision)
@@ -90,19 +93,6 @@ class TorchEmbedder:
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(own_threads)
-
-
-def refuse_precision(precision: str, device: torch.device) -> None:
-    """Refuse what torch cannot compute in on a device.
-
-    Raises:
-        ModelError: neither fp32 nor bf16, or bf16 on a device that has none.
-    """
-    if precision not in PRECISIONS:
-        raise ModelError(f"precision '{precision}' is unknown: {' or '.join(PRECISIONS)}")
-    if precision == "bf16" and not has_bf16(device):
-        which = "this CPU" if device.type == "cpu" else str(device)
-        raise ModelError(f"{which} has no bf16, and imitating it is slow: leave --precision out")
 
 
 def _for_evaluation(network: EmbeddingNetwork, precision: str) -> nn.Module:

@@ -1,6 +1,6 @@
-"""Reverberation: speech convolved with room impulse responses (RIRs).
+"""Noise at an exact signal-to-noise ratio, and reverberation, of packed recordings and responses.
 
-Shape suffixes: T sample, R sample of the RIR.
+Shape suffixes: T sample.
 """
 
 from __future__ import annotations
@@ -14,13 +14,118 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from farvox.audio.files import read_audio
+from farvox.audio.files import audio_info, open_audio, read_audio
 from farvox.audio.mapped import MappedAudio, map_audio
-from farvox.augment.noise import read_paths
 from farvox.datadir.conditions import CONDITIONS, read_conditions
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import AudioError, DataDirError
-from farvox.farfield.mixing import Array, Spectrum, convolve_rir, spectrum_of_rir
+from farvox.farfield.mixing import Array, Spectrum, convolve_rir, is_silent, power, spectrum_of_rir
+
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class NoiseSet:
+    """Recordings to take crops from: MUSAN's noise, music or speech, or any other data dirs.
+
+    Only the samples of a crop are read, from one memory-mapped file of 16-bit samples or from the files.
+
+    Attributes:
+        paths: the audio files.
+        sample_rate: rate of the crops in Hz.
+        packed: the same recordings in one memory-mapped file; None to read the files.
+    """
+
+    paths: tuple[str, ...]
+    sample_rate: int = 16000
+    packed: MappedAudio | None = field(default=None, compare=False)
+
+    @classmethod
+    def open(cls, dirs: Iterable[str | Path], *, sample_rate: int = 16000, pack: bool = True) -> NoiseSet:
+        """The recordings of some data dirs.
+
+        Args:
+            dirs: data dirs; ``wav.scp`` is enough.
+            sample_rate: rate of the crops in Hz.
+            pack: keep the recordings in one file in the cache, so that a crop opens no file.
+
+        Raises:
+            DataDirError: a data dir cannot be read or has no files.
+            AudioError: a file cannot be read (without ``pack``: the first of a data dir).
+        """
+        paths = read_paths(dirs)
+        return cls(paths, sample_rate, map_audio(paths, sample_rate=sample_rate) if pack else None)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def draw(self, rng: np.random.Generator, num_samples: int, index: int | None = None) -> Array:
+        """Draw a crop at random, again if it is silent, up to five times.
+
+        Args:
+            rng: random stream of the example.
+            num_samples: samples wanted; a shorter file is repeated from its beginning.
+            index: of the file to crop; drawn when None (and again after a silent crop).
+
+        Raises:
+            AudioError: the file cannot be read.
+        """
+        for _ in range(_TRIES):
+            chosen = int(rng.integers(len(self.paths))) if index is None else index
+            if self.packed is not None:
+                start = int(rng.integers(max(0, self.packed.length(chosen) - num_samples) + 1))
+                crop_T = self.packed.crop(chosen, start, num_samples)
+            else:
+                with open_audio(self.paths[chosen]) as file:
+                    length = max(1, file.info.num_samples * self.sample_rate // file.info.sample_rate)
+                    start = int(rng.integers(max(0, length - num_samples) + 1))
+                    size = min(num_samples, length)
+                    crop_T = file.read(start=start, num_samples=size, sample_rate=self.sample_rate)
+            if not is_silent(crop_T):
+                break
+        return crop_T if len(crop_T) == num_samples else np.resize(crop_T, num_samples)
+
+
+def draw_babble(
+    rng: np.random.Generator, speech: NoiseSet, num_samples: int, num_talkers: tuple[int, int] = (3, 7)
+) -> Array:
+    """Several people who talk at once: crops of different files, each at the same power, summed.
+
+    Args:
+        rng: random stream of the example.
+        speech: recordings of speech, at least as many as the fewest talkers.
+        num_samples: samples wanted.
+        num_talkers: fewest and most talkers, the most no more than there are recordings.
+    """
+    talkers = int(rng.integers(num_talkers[0], min(num_talkers[1], len(speech)) + 1))
+    babble_T = np.zeros(num_samples, dtype=np.float32)
+    for index in rng.choice(len(speech), size=talkers, replace=False):
+        talker_T = speech.draw(rng, num_samples, int(index))
+        if not is_silent(talker_T):
+            babble_T += talker_T / np.float32(np.sqrt(power(talker_T)))
+    return babble_T
+
+
+def read_paths(dirs: Iterable[str | Path]) -> tuple[str, ...]:
+    """The audio files of some data dirs, in order.
+
+    The first file of each data dir is opened, so that training does not begin with a corpus that was moved.
+
+    Raises:
+        DataDirError: a data dir cannot be read, or has no files; or none is given.
+        AudioError: the first file cannot be opened.
+    """
+    paths: list[str] = []
+    for folder in dirs:
+        of_folder = [str(path) for path in DataDir.open(folder).wav_paths]
+        if not of_folder:
+            raise DataDirError(f"{folder}: has no audio files; augmentation needs some")
+        audio_info(of_folder[0])
+        paths += of_folder
+    if not paths:
+        raise DataDirError("augmentation needs at least one data dir")
+    return tuple(paths)
+
 
 _SPECTRA_BYTES = 32_000_000
 

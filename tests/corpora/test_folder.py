@@ -1,0 +1,44 @@
+import pytest
+
+from farvox.corpora.folder import prepare_folder
+from farvox.errors import CorpusError
+
+
+def test_an_id_is_the_speaker_and_the_path_below_the_speakers_folder(tmp_path, record, notes):
+    record(tmp_path / "mine/alice/hello.wav")
+    record(tmp_path / "mine/alice/2024/day 1/hello.flac")
+    record(tmp_path / "mine/bob/a.b.ogg".replace("ogg", "WAV"))
+    (made,) = prepare_folder(tmp_path / "mine", tmp_path / "out", note=notes.append)
+    assert made.path.name == "all"
+    assert made.table.select("utt_id", "speaker_id").rows() == [
+        ("alice-2024-day_1-hello", "alice"), ("alice-hello", "alice"), ("bob-a.b", "bob"),
+    ]  # fmt: skip
+    assert made.wav_paths[0] == str(tmp_path / "mine/alice/2024/day 1/hello.flac")
+
+
+def test_two_formats_of_one_recording_are_refused(tmp_path, record, notes):
+    record(tmp_path / "mine/alice/hello.wav")
+    record(tmp_path / "mine/alice/hello.flac")
+    with pytest.raises(CorpusError, match=r"hello\.wav: its utterance id 'alice-hello' is also that of"):
+        prepare_folder(tmp_path / "mine", tmp_path / "out", note=notes.append)
+
+
+def test_two_paths_that_join_to_one_id_are_refused(tmp_path, record, notes):
+    record(tmp_path / "mine/alice/a/b.wav")
+    record(tmp_path / "mine/alice/a-b.wav")
+    with pytest.raises(CorpusError, match="'alice-a-b' is also that of"):
+        prepare_folder(tmp_path / "mine", tmp_path / "out", note=notes.append)
+
+
+def test_audio_outside_the_speaker_folders_is_left_out_and_counted(tmp_path, record, notes):
+    record(tmp_path / "mine/alice/a.wav")
+    record(tmp_path / "mine/stray.wav")
+    (made,) = prepare_folder(tmp_path / "mine", tmp_path / "out", note=notes.append)
+    assert made.utt_ids.to_list() == ["alice-a"]
+    assert any("1 audio files outside the speaker folders" in note for note in notes)
+
+
+def test_a_folder_without_speakers_is_refused_with_what_was_expected(tmp_path, record, notes):
+    record(tmp_path / "mine/a.wav")
+    with pytest.raises(CorpusError, match="no speaker found; expected one folder per speaker"):
+        prepare_folder(tmp_path / "mine", tmp_path / "out", note=notes.append)
