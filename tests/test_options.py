@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farvox.cli.main import parse
+from farvox.cli.flags import parse
 from farvox.errors import ModelError, RecipeError, UsageError
 from farvox.options import (
     Above,

@@ -14,8 +14,7 @@ from farvox.augment.chain import (
     HomeworkMixture,
     add_baseline_noise,
 )
-from farvox.augment.effects import NoiseSet, RirSet
-from farvox.augment.speed import change_tempo
+from farvox.augment.effects import NoiseSet, RirSet, change_tempo
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import DataDirError, RecipeError, UsageError
 from farvox.farfield.mixing import power

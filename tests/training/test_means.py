@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from farvox.audio.files import read_audio
-from farvox.augment.speed import change_speed
+from farvox.augment.effects import change_speed
 from farvox.errors import RecipeError
 from farvox.options import from_table, merge
 from farvox.training import trainer

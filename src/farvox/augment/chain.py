@@ -17,8 +17,7 @@ from typing import Annotated, Literal, Protocol
 
 import numpy as np
 
-from farvox.augment.effects import NoiseSet, RirSet, draw_babble
-from farvox.augment.speed import change_tempo, change_volume
+from farvox.augment.effects import NoiseSet, RirSet, change_tempo, change_volume, draw_babble
 from farvox.errors import RecipeError, UsageError
 from farvox.farfield.mixing import Array, add_noise, is_silent, power
 from farvox.options import AtLeast, AtMost, Options

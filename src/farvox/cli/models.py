@@ -223,7 +223,7 @@ def cluster(
     refuse_plot_name(plot)
     from farvox.pipelines.cluster import cluster as run_clustering
     from farvox.progress import to_stderr
-    from farvox.report.page import cluster_lines
+    from farvox.report.text import cluster_lines
 
     facts = run_clustering(
         embeddings, out, clustering, data=data, truth=truth, seed=seed, plot=plot, note=to_stderr

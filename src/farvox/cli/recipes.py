@@ -40,7 +40,7 @@ def train(words: Sequence[str]) -> int:
 
             find_model(recipe.init.model)  # fetched once, if need be, and not by every rank
         return launch_ranks([sys.executable, "-m", "farvox", "train", *words], options.gpus)
-    from farvox.pipelines.run import train as run_training
+    from farvox.pipelines.train import train as run_training
 
     folder = run_training(recipe, run_dir, resume=not options.no_resume, note=to_stdout)
     if rank in (None, "0"):

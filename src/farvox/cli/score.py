@@ -14,7 +14,7 @@ from farvox.pipelines.calibrate import CalibrateOptions
 from farvox.pipelines.evaluate import EvaluateOptions, as_table
 from farvox.pipelines.score import ScoreOptions, Scores
 from farvox.progress import to_stderr
-from farvox.report.page import aligned, condition_rows, interval_lines
+from farvox.report.text import aligned, condition_rows, interval_lines
 
 Trials = Annotated[Positional[Path], arg(metavar="TRIALS")]
 ScoreFile = Annotated[Positional[Path], arg(metavar="SCORES")]
@@ -64,8 +64,7 @@ def evaluate(
     print(dumps(table, indent=2) if json else _as_text(table, scored.trials.form))
     if not (plot or report):
         return
-    from farvox.report.page import write_report
-    from farvox.report.plots import ScoreSet, det_figure, save_figure
+    from farvox.report.page import ScoreSet, det_figure, save_figure, write_report
 
     assert scored.trials.target is not None
     system = ScoreSet(scores.stem, scored.values, scored.trials.target)

@@ -22,13 +22,13 @@ from farvox.pipelines.evaluate import EvaluateOptions, evaluate_conditions
 from farvox.pipelines.extract import extract
 from farvox.pipelines.recipe import EvaluateTable, Recipe, adapted, refuse_contradictions
 from farvox.pipelines.score import ScoreOptions, Scores, score
+from farvox.pipelines.train import train
 from farvox.progress import Note, silent
-from farvox.report.page import aligned, condition_rows
+from farvox.report.text import aligned, condition_rows
 from farvox.score import QUALITY_RULES
-from farvox.training.options import TrainOptions
 
 if TYPE_CHECKING:
-    from farvox.report.plots import ScoreSet
+    from farvox.report.page import ScoreSet
     from farvox.zoo import Embedder
 
 
@@ -198,7 +198,7 @@ def score_set(plan: Plan, system: System, evaluate: EvaluateTable) -> ScoreSet:
     Raises:
         RecipeError: the trial list has no labels.
     """
-    from farvox.report.plots import ScoreSet
+    from farvox.report.page import ScoreSet
 
     scored = Scores.read(plan.trials(system, evaluate), plan.scores(system, evaluate))
     if scored.trials.target is None:
@@ -242,29 +242,3 @@ def _evaluate(plan: Plan, note: Note) -> None:
     )
     for line in (*recipe.notes, f"report: {path}"):
         note(line)
-
-
-def train(options: TrainOptions, run_dir: str | Path, *, resume: bool = True, note: Note = silent) -> Path:
-    """Train as the options, or a recipe, say; joins the other ranks, if this process is one of several.
-
-    A run dir that holds checkpoints of the same options is continued after the last whole one.
-
-    Args:
-        options: all that the training depends on.
-        run_dir: folder of the checkpoints and the log.
-        resume: continue a run dir that holds checkpoints, instead of refusing it.
-        note: called with a line on what is trained, and one an epoch.
-
-    Returns:
-        The folder of the last checkpoint.
-
-    Raises:
-        RecipeError: settings exclude each other, or the run dir belongs to other settings.
-        NonFiniteLossError: the gradient became NaN or infinite.
-    """
-    from farvox.training.distributed import join_world
-    from farvox.training.trainer import train as run_training
-
-    with join_world(options.device) as world:
-        refuse_contradictions(options, num_processes=world.size)
-        return run_training(options, Path(run_dir), world, resume=resume, note=note)

@@ -21,9 +21,10 @@ from farvox.options import taken_from, to_table
 from farvox.pipelines.cluster import label
 from farvox.pipelines.extract import extract
 from farvox.pipelines.recipe import Recipe, recipe_to_toml, refuse_contradictions, with_labels
-from farvox.pipelines.run import Plan, RunVerb, System, extract_for, prepare, score_for, score_set, train
+from farvox.pipelines.run import Plan, RunVerb, System, extract_for, prepare, score_for, score_set
+from farvox.pipelines.train import train
 from farvox.progress import Note, silent
-from farvox.report.page import cluster_lines
+from farvox.report.text import cluster_lines
 from farvox.training.options import refuse_changes
 
 FREE = (

@@ -1,18 +1,33 @@
-"""The report: one HTML file of figures, curves and their meaning; and figures as lines and tables of text.
-
-Nothing is loaded from outside.
-"""
+"""The report: one HTML file of figures, curves and their meaning; nothing is loaded from outside."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from farvox.atomic import write_text
-from farvox.metrics.detection import Ties, detection_error
-from farvox.report.plots import ScoreSet, det_figure, histogram_figure, inline_svg, save_figure
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
+
+from farvox.atomic import atomic_file, write_text
+from farvox.errors import FarvoxError
+from farvox.metrics.detection import (
+    DetCurve,
+    Ties,
+    det_curve,
+    detection_error,
+    equal_error_rate,
+    min_detection_cost,
+)
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --soft: #5c6773; --line: #d9dee4; }
@@ -44,6 +59,11 @@ TIES = {
     "baseline": "Equal scores are stepped through one by one, as in the FFSVC2022 baseline.",
     "grouped": "Equal scores are one threshold.",
 }
+COLOURS = ("#2f7de1", "#e8590c", "#2b9a66", "#a05fd0", "#c79200", "#d6336c", "#0c8599", "#868e96")
+INK = "#5c6773"
+PERCENT = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 40, 50, 60, 80, 90)
+RATES = tuple(percent / 100 for percent in PERCENT)
+"""Error rates at which the axes of a DET curve may begin, end and have ticks."""
 
 
 def write_report(
@@ -164,65 +184,173 @@ def _cell(text: str, *, is_best: bool = False) -> str:
     return f'<td class="best">{escape(text)}</td>' if is_best else f"<td>{escape(text)}</td>"
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of text as lines whose columns are flush."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+@dataclass(frozen=True)
+class ScoreSet:
+    """The scores of one system on one labelled trial list.
+
+    Attributes:
+        name: of the system, in legends and tables.
+        scores: float [num_trials], higher is more alike.
+        target: 1 for target trials, 0 for the others, [num_trials].
+    """
+
+    name: str
+    scores: NDArray[np.float64] = field(repr=False)
+    target: NDArray[np.int8] = field(repr=False)
 
 
-def condition_rows(conditions: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The figures of each condition, as `farvox.pipelines.evaluate` gives them, as rows below a head."""
-    with_intervals = any(each["intervals"] for each in conditions)
-    interval_head = ["95 %"] if with_intervals else []
-    head = [*conditions[0]["condition"], "EER", *interval_head, "minDCF", *interval_head]
-    rows = [[*head, "target", "non-target"]]
-    for each in conditions:
-        row = [value or "unknown" for value in each["condition"].values()]
-        for key, form in (("eer", ".2%"), ("min_dcf", ".4f")):
-            row.append("-" if each[key] is None else f"{each[key]:{form}}")
-            if with_intervals:
-                row.append(span(each["intervals"][key], form) if each["intervals"] else "-")
-        rows.append([*row, f"{each['num_target']:,}", f"{each['num_nontarget']:,}"])
-    return rows
+def det_figure(systems: Sequence[ScoreSet], *, p_target: float = 0.01, ties: Ties = "baseline") -> Figure:
+    """DET curves of one or several systems on normal-deviate axes; a dot marks the EER, a ring the minDCF.
+
+    Raises:
+        TrialError: the scores or labels of a system are not usable, see `farvox.metrics.detection.validate`.
+    """
+    curves = [det_curve(system.scores, system.target, ties=ties) for system in systems]
+    # The axes begin at the rate that the number of trials can resolve, and end some way above the EER.
+    fewest = min(min(int(s.target.sum()), len(s.target) - int(s.target.sum())) for s in systems)
+    worst = max(equal_error_rate(curve)[0] for curve in curves)
+    low = max([rate for rate in RATES if rate <= min(1 / fewest, 0.02)], default=RATES[0])
+    high = min([rate for rate in RATES if rate >= max(0.4, 1.5 * worst)], default=RATES[-1])
+
+    figure = _new_figure(width=5.6, height=5.2)
+    axes = figure.subplots()
+    _style(axes)
+    for n, (system, curve) in enumerate(zip(systems, curves, strict=True)):
+        colour = COLOURS[n % len(COLOURS)]
+        eer, eer_threshold = equal_error_rate(curve)
+        min_dcf, cost_threshold = min_detection_cost(curve, p_target=p_target)
+        # In normal deviates, thinned to the points that differ visibly: at most a few thousand.
+        frr, far = (ndtri(np.clip(rate, low / 2, (1 + high) / 2)) for rate in (curve.frr, curve.far))
+        seen = np.round(np.stack([frr, far]) * 200).astype(np.int64)
+        kept = np.append(True, np.any(seen[:, 1:] != seen[:, :-1], axis=0))
+        label = f"{_plain(system.name)}  (EER {eer:.2%}, minDCF {min_dcf:.3f})"
+        axes.plot(far[kept], frr[kept], color=colour, linewidth=1.8, label=label)
+        _mark(axes, curve, eer_threshold, color=colour, markersize=5)
+        _mark(axes, curve, cost_threshold, color=colour, markersize=8, markerfacecolor="none")
+    axes.plot(ndtri([low, high]), ndtri([low, high]), color=INK, linewidth=0.7, linestyle=":")
+    ticks = [rate for rate in RATES if low <= rate <= high]
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(ndtri(ticks), [f"{100 * rate:g}" for rate in ticks])
+    axes.set(xlim=ndtri([low, high]), ylim=ndtri([low, high]), aspect="equal")
+    axes.set(xlabel="false acceptance rate (%)", ylabel="false rejection rate (%)")
+    figure.legend(loc="outside upper left", frameon=False, fontsize=8, labelcolor=INK)
+    return figure
 
 
-def interval_lines(table: dict[str, Any]) -> list[str]:
-    """The intervals of an evaluation, and its comparison with another system, as sentences."""
-    found = table["intervals"]
-    lines = [
-        f"{found['level']:.0%} intervals, {found['replicates']:,} resamples of {found['num_speakers']:,}"
-        f" speakers (seed {found['seed']}):"
-        f" EER {span(found['eer'], '.2%')}, minDCF {span(found['min_dcf'], '.4f')}"
-    ]
-    if "against" in table:
-        other = table["against"]
-        for name, key, form in (("EER", "eer", ".2%"), ("minDCF", "min_dcf", ".4f")):
-            found = other[key]
-            verdict = "excludes zero" if found["excludes_zero"] else "does not exclude zero"
-            lines.append(
-                f"{name} less that of {other['scores']} ({found['other']:{form}}):"
-                f" {found['difference']:+{form}}, {span(found['interval'], '+' + form)}, which {verdict}"
-            )
-    return lines
+def histogram_figure(systems: Sequence[ScoreSet], *, num_bins: int = 80) -> Figure:
+    """Histograms of target and non-target scores, one panel a system, with the EER threshold."""
+    figure = _new_figure(width=5.6, height=0.8 + 1.7 * len(systems))
+    panels = figure.subplots(len(systems), 1, sharex=True, squeeze=False)[:, 0]
+    for system, axes in zip(systems, panels, strict=True):
+        _style(axes)
+        _, threshold = equal_error_rate(det_curve(system.scores, system.target))
+        edges = np.linspace(system.scores.min(), np.nextafter(system.scores.max(), np.inf), num_bins + 1)
+        if edges[0] == edges[-2]:
+            edges = np.linspace(edges[0] - 0.5, edges[0] + 0.5, num_bins + 1)
+        for value, name, colour in ((0, "non-target", COLOURS[1]), (1, "target", COLOURS[0])):
+            chosen = system.scores[system.target == value]
+            share = np.histogram(chosen, edges)[0] / len(chosen)
+            axes.stairs(100 * share, edges, fill=True, color=colour, alpha=0.45, label=name)
+            axes.stairs(100 * share, edges, color=colour, linewidth=1)
+        axes.axvline(threshold, color=INK, linewidth=1, linestyle="--", label="EER threshold")
+        axes.set_ylabel("% of trials")
+        axes.set_title(f"{_plain(system.name)}: threshold {threshold:.4g}", loc="left", fontsize=8, color=INK)
+    panels[-1].set_xlabel("score")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper left", ncols=3, frameon=False, fontsize=8, labelcolor=INK
+    )
+    return figure
 
 
-def span(interval: tuple[float, float], form: str) -> str:
-    """An interval as ``low to high``."""
-    return f"{interval[0]:{form}} to {interval[1]:{form}}"
+def elbow_figure(numbers: Sequence[int], wccs: ArrayLike, chosen: int, *, truth: int | None = None) -> Figure:
+    """Intra-class cosine over the number of clusters; a line marks the elbow, another the truth, if known.
+
+    Args:
+        numbers: numbers of clusters tried, ascending [C].
+        wccs: their intra-class cosine [C].
+        chosen: the number at the elbow.
+        truth: the true number of speakers.
+    """
+    figure = _new_figure(width=5.6, height=3.6)
+    axes = figure.subplots()
+    axes.grid(color=INK, alpha=0.18, linewidth=0.6)
+    axes.plot(numbers, np.asarray(wccs), color=COLOURS[0], linewidth=1.8, marker="o", markersize=2.5)
+    axes.axvline(chosen, color=COLOURS[1], linewidth=1.2, label=f"elbow: {chosen}")
+    if truth is not None:
+        axes.axvline(truth, color=COLOURS[2], linewidth=1.2, linestyle="--", label=f"truth: {truth}")
+    if numbers[-1] > 20 * numbers[0] and all(a < b for a, b in pairwise(numbers)):
+        axes.set_xscale("log")
+    axes.set(xlabel="number of clusters", ylabel="intra-class cosine")
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    return figure
 
 
-def cluster_lines(facts: Mapping[str, Any]) -> list[str]:
-    """The results of a clustering as lines."""
-    lines = [
-        f"clusters  {facts['clusters']:,}  (intra-class cosine {facts['wccs']:.4f})",
-        f"kept      {facts['kept']:,} of {facts['utterances']:,} utterances",
-    ]
-    if facts["at_edge"]:
-        lines.append("          the elbow is at the edge of the range: try a wider one")
-    if truth := facts["truth"]:
-        lines.append(
-            f"truth     {truth['speakers']:,} speakers; all: NMI {truth['nmi']:.4f}, "
-            f"purity {truth['purity']:.4f}; kept: NMI {truth['kept_nmi']:.4f}, "
-            f"purity {truth['kept_purity']:.4f}"
-        )
-    return lines
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure as ``.png`` or ``.svg``, whole or not at all.
+
+    Raises:
+        FarvoxError: another suffix.
+    """
+    path = Path(path)
+    if path.suffix == ".svg":
+        data = _svg(figure, transparent=False)
+    elif path.suffix == ".png":
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=160, facecolor="white")
+        data = buffer.getvalue()
+    else:
+        raise FarvoxError(f"{path}: a figure is written as .png or .svg")
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def inline_svg(figure: Figure) -> str:
+    """The figure as an ``<svg>`` element of an HTML page: transparent, in the colour of the text round it.
+
+    It holds no address, not even those that name the SVG language: an HTML page needs none.
+    """
+    text = _svg(figure, transparent=True).decode()
+    text = text[text.index("<svg") :]
+    head, _, rest = text.partition("<metadata>")
+    text = head + rest.partition("</metadata>")[2] if rest else text
+    for namespace in ('xmlns:xlink="http://www.w3.org/1999/xlink"', 'xmlns="http://www.w3.org/2000/svg"'):
+        text = text.replace(namespace, "")
+    return text.replace(INK, "currentColor")
+
+
+def _svg(figure: Figure, *, transparent: bool) -> bytes:
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "farvox"}):
+        background = "none" if transparent else "white"
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, facecolor=background)
+    return buffer.getvalue()
+
+
+def _new_figure(*, width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _style(axes: Axes) -> None:
+    axes.set_facecolor("none")
+    axes.grid(color=INK, alpha=0.18, linewidth=0.6)
+    axes.tick_params(colors=INK, labelsize=8, length=0)
+    axes.xaxis.label.set(color=INK, fontsize=9)
+    axes.yaxis.label.set(color=INK, fontsize=9)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_color(INK)
+
+
+def _plain(name: str) -> str:
+    """A name as matplotlib shows it unchanged: no formula in it, and not hidden from the legend."""
+    return (" " + name if name.startswith("_") else name).replace("$", r"\$")
+
+
+def _mark(axes: Axes, curve: DetCurve, threshold: float, **style: Any) -> None:
+    """Mark the point of a threshold."""
+    n = int(np.argmax(curve.threshold == threshold))
+    if 0 < curve.far[n] < 1 and 0 < curve.frr[n] < 1:  # a rate of 0 or 1 has no place on these axes
+        axes.plot([ndtri(curve.far[n])], [ndtri(curve.frr[n])], "o", **style)

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from farvox.audio.files import open_audio
 from farvox.audio.remote import is_remote
-from farvox.augment.speed import change_speed, num_samples_before_speed
+from farvox.augment.effects import change_speed, num_samples_before_speed
 from farvox.errors import AudioError, FarvoxError
 from farvox.machine import keep_freed_memory
 from farvox.rng import rng_for

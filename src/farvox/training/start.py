@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from farvox.audio.files import read_audio
-from farvox.augment.speed import change_speed
+from farvox.augment.effects import change_speed
 from farvox.errors import AudioError, RecipeError
 from farvox.features.frontend import FrontEndConfig
 from farvox.models.base import EmbeddingNetwork

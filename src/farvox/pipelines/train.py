@@ -1,0 +1,35 @@
+"""Training: a recipe and a run dir become checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from farvox.pipelines.recipe import refuse_contradictions
+from farvox.progress import Note, silent
+from farvox.training.options import TrainOptions
+
+
+def train(options: TrainOptions, run_dir: str | Path, *, resume: bool = True, note: Note = silent) -> Path:
+    """Train as the options, or a recipe, say; joins the other ranks, if this process is one of several.
+
+    A run dir that holds checkpoints of the same options is continued after the last whole one.
+
+    Args:
+        options: all that the training depends on.
+        run_dir: folder of the checkpoints and the log.
+        resume: continue a run dir that holds checkpoints, instead of refusing it.
+        note: called with a line on what is trained, and one an epoch.
+
+    Returns:
+        The folder of the last checkpoint.
+
+    Raises:
+        RecipeError: settings exclude each other, or the run dir belongs to other settings.
+        NonFiniteLossError: the gradient became NaN or infinite.
+    """
+    from farvox.training.distributed import join_world
+    from farvox.training.trainer import train as run_training
+
+    with join_world(options.device) as world:
+        refuse_contradictions(options, num_processes=world.size)
+        return run_training(options, Path(run_dir), world, resume=resume, note=note)
