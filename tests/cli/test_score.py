@@ -260,7 +260,7 @@ def test_a_cohort_that_is_in_the_trials_is_warned_of(folder, capsys):
         (("--cohort", "x"), "a cohort goes with norm s-norm or as-norm"),
         (("--cohort-speakers", "x"), "cohort-speakers goes with a cohort"),
         (("--norm", "s-norm", "--cohort", "x", "--top", "9"), "top goes with norm as-norm"),
-        (("--norm", "s-norm", "--cohort", "x", "--top-percent", "9"), "top-percent goes with norm as-norm"),
+        (("--norm", "s-norm", "--cohort", "x", "--top-percent", "9"), "top_percent goes with norm as-norm"),
         (("--norm", "as-norm", "--cohort", "x", "--top", "9", "--top-percent", "9"), "not both"),
         (("--norm", "as-norm", "--cohort", "x", "--top-percent", "0"), "above 0"),
     ],

@@ -70,8 +70,8 @@ class ScoreOptions(Options):
             (self.cohort and not self.norm, "a cohort goes with norm s-norm or as-norm"),
             (self.cohort_speakers and not self.cohort, "cohort-speakers goes with a cohort"),
             (self.top is not None and self.norm != "as-norm", "top goes with norm as-norm"),
-            (self.top_percent is not None and self.norm != "as-norm", "top-percent goes with norm as-norm"),
-            (self.top is not None and self.top_percent is not None, "give top or top-percent, not both"),
+            (self.top_percent is not None and self.norm != "as-norm", "top_percent goes with norm as-norm"),
+            (self.top is not None and self.top_percent is not None, "give top or top_percent, not both"),
         ):
             if wrong:
                 raise UsageError(what)

@@ -91,7 +91,8 @@ def open_embedder(
     if backend == "auto" and not is_exported:
         backend = os.environ.get("FARVOX_BACKEND") or backend
     if backend not in get_args(Backend):
-        raise ModelError(f"backend '{backend}' is unknown; there are {', '.join(get_args(Backend))}")
+        where = "FARVOX_BACKEND: " if backend == os.environ.get("FARVOX_BACKEND") else ""
+        raise ModelError(f"{where}backend '{backend}' is unknown; there are {', '.join(get_args(Backend))}")
     if backend == "torch" and is_exported:
         raise ModelError(
             f"{spec}: an exported model, which torch does not run: name what it was exported from"
@@ -226,7 +227,7 @@ def _open_kept_graph(folder: Path, name: str, card: Card, open_file: Callable[[P
 
     require_export()
     model = load_folder(folder)
-    for note in (*notes, f"{name}: writing {GRAPH}, which is faster than torch; this takes seconds, once"):
+    for note in (*notes, f"{name}: writing {GRAPH}, to compute faster than torch; this takes seconds, once"):
         to_stderr(note)
     faults = []
     for place in places:
