@@ -292,13 +292,7 @@ class HomeworkMixture:
     """The HI-MIA homework's: an eighth each of noise, reverberation, volume and tempo, half clean.
 
     Volume is an amplitude ratio from 5 to 20, so that most speech clips. A chunk at another tempo is cut at a
-    random place, or repeated, to its former length.
-
-    Attributes:
-        noise: MUSAN's noise.
-        music: MUSAN's music.
-        rirs: the simulated rooms of RIRS_NOISES.
-        sample_rate: of the chunks, in Hz.
+    random place, or repeated, to its former length. Recordings and rooms as in `BaselineMixture`.
     """
 
     noise: NoiseSet
