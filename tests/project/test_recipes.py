@@ -13,6 +13,7 @@ from farvox.options import from_table, merge, to_table
 from farvox.pipelines.recipe import Recipe, default_run_dir, find_recipe, read_toml, recipe_names
 from farvox.rng import rng_for
 from farvox.training.options import AUGMENT, SPECAUGMENT
+from farvox.training.schedule import Schedule
 from farvox.training.table import EpochPlan
 
 RECIPES = recipe_names()
@@ -57,7 +58,7 @@ def test_the_published_systems_are_there():
         "ffsvc2022/resnet34-pretrain", "ffsvc2022/resnet34-pretrain-dp", "ffsvc2022/resnet34-finetune",
         "ffsvc2022/ecapa-pretrain", "ffsvc2022/ecapa-pretrain-dp", "ffsvc2022/ecapa-finetune",
         "ffsvc2022/reserved-pretrain", "ffsvc2022/reserved-finetune",
-        "ffsvc2022/wavlm-ecapa", "ffsvc2022/task2-selftrain",
+        "ffsvc2022/wavlm-ecapa", "ffsvc2022/task2-selftrain", "ffsvc2022/resnet34-large-margin",
         "himia/ecapa-pretrain", "himia/ecapa-ftmix", "voxceleb/resnet34", "voxceleb/ecapa",
     }  # fmt: skip
 
@@ -116,7 +117,8 @@ def figures_of(run_dir, trial_list):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [name for name in PUBLISHED if not name.endswith(("-finetune", "-ftmix", "-selftrain"))]
+    "name",
+    [name for name in PUBLISHED if not name.endswith(("-finetune", "-ftmix", "-selftrain", "-large-margin"))],
 )
 def test_a_pretraining_goes_from_corpora_to_scores(at_home, capsys, name):
     recipe = load_recipe(name)
@@ -153,6 +155,38 @@ def test_a_published_checkpoint_is_fine_tuned_for_ffsvc2022(at_home, capsys, arc
     assert len(figures_of(default_run_dir(name), "FFSVC2022-dev")) == 27
     folder = default_run_dir(name) / f"train/checkpoints/epoch_{first:03}"
     assert json.loads((folder / "config.json").read_text())["model"]["name"] == recipe.model["name"]
+
+
+@pytest.mark.slow
+def test_the_large_margin_goes_on_at_epoch_40_with_the_classifier_of_the_pretraining(at_home):
+    first = ["--schedule.first_epoch", "39", "--schedule.epochs", "40", "--validate.trials", ""]
+    pretrain = ["ffsvc2022/resnet34-pretrain-dp", *SMALL, *NARROW["ffsvc-resnet34"], *first]
+    assert main(["run", *pretrain, "--to", "train"]) == 0
+    name = "ffsvc2022/resnet34-large-margin"
+    last = ["--schedule.epochs", "41", "--validate.trials", ""]
+    assert main(["run", name, *SMALL, "--data.num_frames", "60", *last]) == 0
+    runs = [
+        default_run_dir(f"ffsvc2022/resnet34-{part}") / "train" for part in ("pretrain-dp", "large-margin")
+    ]
+    states = [next((run / "checkpoints").iterdir()) / "state.json" for run in runs]
+    before, after = (json.loads(state.read_text())["classes"] for state in states)
+    assert before == after and (runs[1] / "checkpoints/epoch_040").is_dir()
+    assert len(figures_of(default_run_dir(name), "Vox-O")) > 0
+
+
+def test_the_learning_rates_of_the_fine_tuning_are_those_of_train_dist_py():
+    """Its warm-up of 5 epochs is over at epoch 38, and a fresh MultiStepLR counts from there."""
+    for name in ("ffsvc2022/resnet34-finetune", "ffsvc2022/task2-selftrain"):
+        recipe = load_recipe(name)
+        options = recipe.schedule
+        schedule = Schedule(
+            kind=options.kind, lr=recipe.optim.lr, steps_per_epoch=10, epochs=70,
+            first_epoch=options.first_epoch, milestones=options.milestones, gamma=options.gamma,
+            warmup_epochs=options.warmup_epochs,
+        )  # fmt: skip
+        found = [schedule.lr_at(epoch, 0) for epoch in (38, 47, 48, 57, 58, 67, 68)]
+        assert found == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5, 1e-6])
+        assert (recipe.optim.name, recipe.optim.momentum, recipe.optim.weight_decay) == ("sgd", 0.9, 1e-3)
 
 
 @pytest.mark.slow
