@@ -245,8 +245,11 @@ def ffsvc2022(root: Path) -> None:
 
 
 def homework(root: Path) -> None:
-    """The blind test of the HI-MIA homework: enrolments are files, tests eight channels; no labels."""
-    enrolled, tested = ("id06729", "id06730"), ("id01519", "id01520", "id01521")
+    """The blind test of the HI-MIA homework: enrolments are files, tests eight channels; no labels.
+
+    One id is a file and eight channels, as seven are in the homework's list.
+    """
+    enrolled, tested = ("id06729", "id06730", "id01520"), ("id01519", "id01520", "id01521")
     for name in (*enrolled, *(f"{test}_{channel}" for test in tested for channel in range(8))):
         voice(root / f"homework/wav/{name}.wav")
     pairs = [f"{enrol} {test}\n" for test, enrol in itertools.product(tested, enrolled)]
