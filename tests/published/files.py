@@ -1,4 +1,4 @@
-"""Lists and scores that the organisers and the homework published, by name, address and SHA-256.
+"""Lists, scores and code that the organisers and the homework published, by name, address and SHA-256.
 
 python tests/published/files.py FOLDER    # downloads what is not there yet
 FARVOX_PUBLISHED=FOLDER make test         # the tests of this folder then run on them
@@ -54,6 +54,18 @@ FILES = {
         f"{BASELINE}/data/RIR_Noise/rir_list",
         "eecf50f1876a00788635ea0333f756b8b00c5e379f54918382eb916264e2c6db",
     ),
+    "baseline/resnet.py": (
+        f"{BASELINE}/model/resnet.py",
+        "51e776943abd7536608e5e97a7241dd327e8cd4833bec8779ccb4a0e3c4d95d9",
+    ),
+    "baseline/tdnn.py": (
+        f"{BASELINE}/model/tdnn.py",
+        "a127cd6740a523e63c9d4d095a2553cf9d94249ff949167000df491fd1b6265d",
+    ),
+    "baseline/classifier.py": (
+        f"{BASELINE}/model/classifier.py",
+        "4d2d1509b55ee26f5e939c4c4dfde3bd7f397a707c03f4cc9760b0d7dd10225f",
+    ),
     "himia_trial_mic": (
         f"{HOMEWORK}/data/himia_eval/trial_mic",
         "9dd880acb91481ebbc3904bb7bd82468083269d26e35618006ff70d90e91a71f",
@@ -86,6 +98,7 @@ def main() -> None:
         path = folder / name
         if not path.exists():
             print(url)
+            path.parent.mkdir(exist_ok=True)
             with urllib.request.urlopen(url, timeout=60) as answer:
                 path.write_bytes(answer.read())
         check(path, sha256)

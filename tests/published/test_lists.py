@@ -6,7 +6,6 @@ baseline's tools/utils.py (Vox1-O, FFSVC2022), ``get_eer_HIMIA`` of the homework
 """
 
 import json
-import os
 import runpy
 import zipfile
 from pathlib import Path
@@ -17,20 +16,7 @@ import pytest
 from farvox.cli.main import main
 from farvox.datadir.embeddings import EmbeddingSet
 
-HERE = Path(__file__).parent
-FILES = runpy.run_path(str(HERE / "files.py"))
-embeddings_of = runpy.run_path(str(HERE / "embeddings.py"))["embeddings_of"]
-
-
-@pytest.fixture(scope="module")
-def published():
-    """The folder of the lists, each of which is the one that was published."""
-    if "FARVOX_PUBLISHED" not in os.environ:
-        pytest.skip("needs the publishers' lists: see tests/published/files.py, and set FARVOX_PUBLISHED")
-    folder = Path(os.environ["FARVOX_PUBLISHED"])
-    for name, (_, sha256) in FILES["FILES"].items():
-        FILES["check"](folder / name, sha256)
-    return folder
+embeddings_of = runpy.run_path(str(Path(__file__).with_name("embeddings.py")))["embeddings_of"]
 
 
 def rows_of(path):
