@@ -1,6 +1,6 @@
 """A checkpoint of the baseline's own classes goes on here as it would have gone on there.
 
-In double precision: Adam turns the rounding of a gradient that is zero (a bias before a batch norm) into a step.
+In double precision: Adam makes a step of the rounding where a gradient is zero (a bias before a batch norm).
 """
 
 import importlib.util
@@ -15,9 +15,9 @@ from farvox.training.loader import Batch
 from farvox.training.objective import TrainingModel
 from farvox.training.start import starting_point
 from farvox.training.step import Stepper, build_optimizer
-from farvox.zoo import import_checkpoint
+from farvox.zoo import export_checkpoint, import_checkpoint, load_model
 
-SPEAKERS = [f"id{number:05}" for number in range(12)]
+SPEAKERS = [f"id{number:05}" for number in (3, 1, 2, *range(4, 13))]  # the baseline does not sort them
 OPTIMIZERS = {
     "sgd": {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-3},  # of train_dist.py
     "adam": {"lr": 1e-3, "weight_decay": 2e-5},  # of train.py
@@ -77,11 +77,12 @@ def test_three_steps_from_a_checkpoint_are_the_baselines(baseline, arch, optimiz
     theirs, classifier = their_parts(baseline, arch)
     saved = {"model": theirs.state_dict(), "classifier": classifier.state_dict()}
     torch.save(saved, tmp_path / "model_37.pkl")
-    import_checkpoint(tmp_path / "model_37.pkl", tmp_path / "model", arch)
+    (tmp_path / "spk2utt").write_text("".join(f"{speaker} {speaker}-1\n" for speaker in SPEAKERS))
+    import_checkpoint(tmp_path / "model_37.pkl", tmp_path / "model", arch, spk2utt=tmp_path / "spk2utt")
 
     start = starting_point(str(tmp_path / "model"), {}, {})
     kwargs = start.model_kwargs if arch == "ffsvc-ecapa" else {**start.model_kwargs, "dropout": 0.0}
-    start.old_classes.extend(SPEAKERS)
+    assert start.classes_for("keep", sorted(SPEAKERS)) == SPEAKERS
     network = build_model(start.model_name, **kwargs)
     start.load_network(network)
     head = build_head("aam", 16, len(SPEAKERS), margin=0.2, scale=32)
@@ -107,3 +108,27 @@ def test_three_steps_from_a_checkpoint_are_the_baselines(baseline, arch, optimiz
             found[name], tensor, rtol=0, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
         )
     torch.testing.assert_close(head.weight, classifier.weight, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("arch", ["ffsvc-resnet34", "ffsvc-ecapa"])
+def test_what_is_exported_the_baselines_code_loads(baseline, arch, tmp_path):
+    theirs, classifier = their_parts(baseline, arch)
+    torch.save(
+        {"model": theirs.state_dict(), "classifier": classifier.state_dict()}, tmp_path / "model_37.pkl"
+    )
+    model = import_checkpoint(tmp_path / "model_37.pkl", tmp_path / "model", arch)
+    export_checkpoint(tmp_path / "model", tmp_path / "model_38.pkl")
+    again, classifier_again = their_parts(baseline, arch)
+    for part in (again, classifier_again):
+        for weight in part.parameters():
+            nn.init.zeros_(weight)
+    checkpoint = torch.load(tmp_path / "model_38.pkl")
+    again.load_state_dict(checkpoint["model"])  # as test.py, train.py and train_dist.py do
+    classifier_again.load_state_dict(checkpoint["classifier"])
+    feats_BFM = torch.randn(2, 120, 80)
+    with torch.no_grad():
+        expected = model.network.eval()(feats_BFM)
+        found = again.eval()(feats_BFM.transpose(1, 2))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(classifier_again.weight, classifier.weight)
+    assert load_model(tmp_path / "model").config["imported"]["epoch"] == 37

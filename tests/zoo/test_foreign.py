@@ -14,12 +14,22 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from farvox.cli.main import main
 from farvox.datadir.embeddings import EmbeddingSet
-from farvox.errors import CheckpointError, ModelError
+from farvox.errors import CheckpointError, ModelError, RecipeError
 from farvox.features.fbank import build_frontend
 from farvox.features.frontend import FrontEndConfig
 from farvox.models.registry import build_model
-from farvox.zoo import LAYOUTS, import_checkpoint, import_embeddings, load_model
+from farvox.training.checkpoint import load_state
+from farvox.training.start import starting_point
+from farvox.zoo import (
+    LAYOUTS,
+    export_checkpoint,
+    import_checkpoint,
+    import_embeddings,
+    load_model,
+    save_model,
+)
 
 SIZES = {
     "ffsvc-resnet34": {"channels": 4, "embedding_dim": 12},
@@ -99,6 +109,75 @@ def test_a_checkpoint_without_classifier_leaves_none_behind(tmp_path):
     del checkpoint["classifier"]
     import_checkpoint(save(checkpoint, tmp_path / "b.pkl"), out, "ffsvc-resnet34")
     assert sorted(file.name for file in out.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def write_spk2utt(path, count=NUM_SPEAKERS):
+    """Speakers in no order, as the baseline's spk2utt has them."""
+    path.write_text("".join(f"id{number} id{number}-1 id{number}-2\n" for number in range(count, 0, -1)))
+    return path
+
+
+def test_the_classes_of_the_classifier_are_the_lines_of_spk2utt(tmp_path):
+    checkpoint = save(make_checkpoint(make_network("ffsvc-resnet34")), tmp_path / "model_37.pkl")
+    out, spk2utt = tmp_path / "out", write_spk2utt(tmp_path / "spk2utt")
+    import_checkpoint(checkpoint, out, "ffsvc-resnet34", spk2utt=spk2utt)
+    state = load_state(out)
+    assert state.classes == [f"id{number}" for number in range(NUM_SPEAKERS, 0, -1)] and state.epoch == 37
+    assert starting_point(str(out), {}, {}).classes_for("keep", sorted(state.classes)) == state.classes
+    import_checkpoint(checkpoint, out, "ffsvc-resnet34", epoch=12)
+    assert json.loads((out / "config.json").read_text())["imported"]["epoch"] == 12
+    with pytest.raises(RecipeError, match=r"'keep' needs .*farvox import --spk2utt"):
+        starting_point(str(out), {}, {}).classes_for("keep", state.classes)
+
+
+def test_speakers_that_are_not_the_classes_of_the_classifier_are_refused(tmp_path):
+    checkpoint = make_checkpoint(make_network("ffsvc-resnet34"))
+    spk2utt = write_spk2utt(tmp_path / "spk2utt", NUM_SPEAKERS + 1)
+    path = save(checkpoint, tmp_path / "a.pkl")
+    with pytest.raises(CheckpointError, match=r"a.pkl: .* has 7 classes, and .*spk2utt 8 speakers"):
+        import_checkpoint(path, tmp_path / "out", "ffsvc-resnet34", spk2utt=spk2utt)
+    del checkpoint["classifier"]
+    path = save(checkpoint, tmp_path / "b.pkl")
+    with pytest.raises(CheckpointError, match=r"b.pkl: holds no classifier"):
+        import_checkpoint(path, tmp_path / "out", "ffsvc-resnet34", spk2utt=spk2utt)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_model_goes_back_to_the_baseline(tmp_path, arch):
+    checkpoint = make_checkpoint(make_network(arch))
+    import_checkpoint(save(checkpoint, tmp_path / "model_37.pkl"), tmp_path / "out", arch)
+    export_checkpoint(tmp_path / "out", tmp_path / "model_0.pkl")
+    back = torch.load(tmp_path / "model_0.pkl", weights_only=True)
+    assert back["model"].keys() == checkpoint["model"].keys()
+    assert all(torch.equal(tensor, checkpoint["model"][name]) for name, tensor in back["model"].items())
+    assert torch.equal(back["classifier"]["weight"], checkpoint["classifier"]["weight"])
+
+
+def test_what_the_baseline_cannot_compute_is_not_exported_to_it(tmp_path):
+    mel = FrontEndConfig(kind="ffsvc-mel")
+    kwargs = SIZES["ffsvc-ecapa"] | {"pooling": "mended"}
+    save_model(tmp_path / "mended", build_model("ffsvc-ecapa", **kwargs), mel, "ffsvc-ecapa", kwargs)
+    with pytest.raises(ModelError, match="no pooling = 'mended'"):
+        export_checkpoint(tmp_path / "mended", tmp_path / "a.pkl")
+    kwargs = {"channels": 16, "pooled_channels": 24, "embedding_dim": 12}
+    save_model(tmp_path / "x", build_model("xvector", **kwargs), FrontEndConfig(), "xvector", kwargs)
+    with pytest.raises(ModelError, match="a 'xvector' on kaldi-fbank"):
+        export_checkpoint(tmp_path / "x", tmp_path / "a.pkl")
+    with pytest.raises(ModelError, match=r"a.pt: .* must end in '.pkl'"):
+        export_checkpoint(tmp_path / "x", tmp_path / "a.pt")
+    assert not (tmp_path / "a.pkl").exists()
+
+
+def test_embeddings_go_back_to_the_baseline(tmp_path):
+    rows = np.random.default_rng(0).standard_normal((3, 4), dtype=np.float32)
+    EmbeddingSet(list("cab"), rows, {}).save(tmp_path / "emb")
+    assert main(["export", str(tmp_path / "emb"), str(tmp_path / "test_0.npy"), "--to", "ffsvc"]) == 0
+    back = np.load(tmp_path / "test_0.npy", allow_pickle=True).item()  # as scoring.py reads them
+    assert list(back) == list("cab") and all(
+        np.array_equal(back[u], r) for u, r in zip("cab", rows, strict=True)
+    )
+    assert import_embeddings(tmp_path / "test_0.npy", tmp_path / "again").utt_ids == list("cab")
 
 
 def test_the_prefix_of_data_parallel_is_dropped(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 from tyro.extras import literal_type_from_choices
@@ -105,6 +105,8 @@ def import_checkpoint(
     checkpoint: Annotated[Positional[Path], arg(metavar="CHECKPOINT")],
     out: Annotated[Positional[Path], arg(metavar="OUT")],
     arch: Arch,
+    spk2utt: Path | None = None,
+    epoch: int | None = None,
 ) -> None:
     """Convert what another toolkit saved; nothing in the file is ever executed.
 
@@ -115,6 +117,9 @@ def import_checkpoint(
         out: the folder to write: a model (config.json, model.safetensors and the baseline's classifier if
             there is one), or a set of embeddings.
         arch: what the file holds.
+        spk2utt: of the data dir that the baseline's model was trained on. It names the classes of its
+            classifier, which init.classifier = "keep" and "extend" need.
+        epoch: the last one that it was trained for (default: the number in model_37.pkl).
     """
     from farvox import zoo
 
@@ -122,24 +127,38 @@ def import_checkpoint(
         embeddings = zoo.import_embeddings(checkpoint, out)
         print(f"{out}: {len(embeddings.utt_ids):,} embeddings of {embeddings.embeddings.shape[1]} numbers")
         return
-    model = zoo.import_checkpoint(checkpoint, out, arch)
+    model = zoo.import_checkpoint(checkpoint, out, arch, spk2utt=spk2utt, epoch=epoch)
     num_parameters = sum(parameter.numel() for parameter in model.network.parameters())
     print(f"{out}: {arch}, {num_parameters:,} parameters, embeddings of {model.embedding_dim} numbers")
 
 
 def export(
     model: Annotated[Positional[str], arg(metavar="MODEL")],
-    out: Annotated[Positional[Path], arg(metavar="OUT.onnx")],
+    out: Annotated[Positional[Path], arg(metavar="OUT")],
+    to: Literal["onnx", "ffsvc"] = "onnx",
 ) -> None:
-    """Write a model as one ONNX file, which runs without torch: waveform in, embedding out.
+    """Write a model as one ONNX file, which runs without torch; or as the FFSVC2022 baseline's code loads it.
 
-    The file is only written if onnxruntime computes from it what torch computes. It carries the model's card,
-    and every command that takes a MODEL takes it.
+    The ONNX file is only written if onnxruntime computes from it what torch computes. It carries the model's
+    card, and every command that takes a MODEL takes it.
 
     Args:
-        model: a model folder, a run dir (its last epoch), RUN_DIR@37 or a name of the zoo.
-        out: the file to write; its name ends in .onnx.
+        model: a model folder, a run dir (its last epoch), RUN_DIR@37 or a name of the zoo; of embeddings
+            their folder.
+        out: the file to write: .onnx; for the baseline .pkl (model_37.pkl) or, of embeddings, .npy.
+        to: the form.
     """
+    if to == "ffsvc":
+        from farvox import zoo
+
+        if out.suffix == ".npy":
+            from farvox.datadir.embeddings import EmbeddingSet
+
+            zoo.export_embeddings(EmbeddingSet.load(model), out)
+        else:
+            zoo.export_checkpoint(zoo.find_model(model), out)
+        print(out)
+        return
     from farvox.zoo import Card, find_model, load_model, require_torch
 
     require_torch()

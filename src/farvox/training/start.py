@@ -67,7 +67,8 @@ class StartingPoint:
             return classes
         if not self.old_classes:
             raise RecipeError(
-                f"init.classifier = '{classifier}' needs init.model to be a run dir or one of its checkpoints"
+                f"init.classifier = '{classifier}' needs init.model to be a run dir, one of its checkpoints, "
+                "or a model of the baseline that 'farvox import --spk2utt' gave the names of its classes"
             )
         if classifier == "extend":
             known = set(self.old_classes)

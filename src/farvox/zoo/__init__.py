@@ -3,7 +3,13 @@
 from farvox.zoo.card import Calibration, Card, Figure
 from farvox.zoo.embedder import Embedder
 from farvox.zoo.find import average_models, find_model, is_zoo_name, load_model, open_embedder, read_card
-from farvox.zoo.foreign import LAYOUTS, import_checkpoint, import_embeddings
+from farvox.zoo.foreign import (
+    LAYOUTS,
+    export_checkpoint,
+    export_embeddings,
+    import_checkpoint,
+    import_embeddings,
+)
 from farvox.zoo.model import (
     Model,
     fill,
@@ -27,6 +33,8 @@ __all__ = [
     "Model",
     "TorchEmbedder",
     "average_models",
+    "export_checkpoint",
+    "export_embeddings",
     "fill",
     "find_model",
     "import_checkpoint",

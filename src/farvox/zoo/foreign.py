@@ -1,8 +1,8 @@
-"""Checkpoints and embeddings that other toolkits saved, read as data and never executed.
+"""Checkpoints and embeddings that other toolkits saved, read as data and never executed; and the way back.
 
-This is the only module of farvox that unpickles anything. A checkpoint fits a layout when every weight is
-accounted for: translated to our name, or dropped by name. Sizes are read off the translated weights by the
-``*_sizes`` function that stands beside each network.
+This is the only module of farvox that reads or writes pickles. A checkpoint fits a layout when every weight
+is accounted for: translated to our name, or dropped by name. Sizes are read off the translated weights by
+the ``*_sizes`` function that stands beside each network.
 
 Shape suffixes: E embedding, N row.
 """
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from farvox.atomic import atomic_file, write_json
 from farvox.errors import CheckpointError, ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.zoo.model import Model, fill, load_folder, read_weights, require_torch, save_model, write_weights
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from farvox.datadir.embeddings import EmbeddingSet
 
 
-CLASSIFIER = "classifier.safetensors"
+CLASSIFIER, STATE = "classifier.safetensors", "state.json"
 BARE = ""  # the entry for weights that are all a file holds
 Renames = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 Weights = Mapping[str, "Tensor"]
@@ -104,11 +105,19 @@ _WESPEAKER: dict[str, Any] = {"sample_scale": 32768.0, "window": "hamming"}
 _CLASSIFIER = r"projection\."
 
 
-def import_checkpoint(path: str | Path, out: str | Path, arch: str) -> Model:
+def import_checkpoint(
+    path: str | Path,
+    out: str | Path,
+    arch: str,
+    *,
+    spk2utt: str | Path | None = None,
+    epoch: int | None = None,
+) -> Model:
     """Turn a checkpoint of another toolkit into a model folder.
 
     The sizes are read off the weights, the front-end is the toolkit's. The classifier of the FFSVC2022
-    baseline goes to ``classifier.safetensors`` beside the model, if there is one; others' are left out.
+    baseline goes to ``classifier.safetensors`` beside the model, if there is one; others' are left out. With
+    the names of its classes training goes on with it (``init.classifier`` ``keep`` and ``extend``).
 
     Args:
         path: what the toolkit's ``torch.save`` wrote: weights by name, or a dict with them under ``model``
@@ -116,10 +125,13 @@ def import_checkpoint(path: str | Path, out: str | Path, arch: str) -> Model:
             It is read as weights and plain values, never executed.
         out: the model folder.
         arch: a key of `LAYOUTS`.
+        spk2utt: that of the data dir it was trained on: its speakers, in this order, are the classes.
+        epoch: the last one that it was trained for; by default the number in a name like ``model_37.pkl``.
 
     Raises:
         ModelError: ``arch`` is unknown.
-        CheckpointError: the file is damaged, holds code, or has other weights than ``arch``.
+        CheckpointError: the file is damaged, holds code, has other weights than ``arch``, or its classifier
+            has not as many classes as ``spk2utt`` has speakers.
     """
     require_torch()
     from farvox.models.registry import build_model
@@ -141,13 +153,91 @@ def import_checkpoint(path: str | Path, out: str | Path, arch: str) -> Model:
     counts = {name: count for name, count in wanted.items() if name.endswith("num_batches_tracked")}
     fill(network, {**counts, **weights}, path)
 
-    imported = {"file": path.name, "arch": arch, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    (Path(out) / CLASSIFIER).unlink(missing_ok=True)
-    if layout.part and (classifier := _weights_of(saved, "classifier")):
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    imported: dict[str, str | int] = {"file": path.name, "arch": arch, "sha256": sha256}
+    if epoch is None and (numbered := re.fullmatch(r"model_(\d+)", path.stem)):
+        epoch = int(numbered[1])
+    if epoch is not None:
+        imported["epoch"] = epoch
+    classifier = (_weights_of(saved, "classifier") if layout.part else None) or {}
+    classes = [] if spk2utt is None else _classes(path, classifier, Path(spk2utt))
+    for outdated in (CLASSIFIER, STATE):
+        (Path(out) / outdated).unlink(missing_ok=True)
+    if classifier:
         write_weights(Path(out) / CLASSIFIER, classifier)
     frontend_config = layout.frontend_config(network.num_mels)
     save_model(out, network, frontend_config, layout.model, kwargs, {"imported": imported})
+    if classes:  # as a checkpoint of a training has them
+        write_json(
+            Path(out) / STATE, {"epoch": -1 if epoch is None else epoch, "step": 0, "classes": classes}
+        )
     return load_folder(Path(out))
+
+
+def _classes(path: Path, classifier: Mapping[str, Tensor], spk2utt: Path) -> list[str]:
+    """The names of a classifier's rows: the baseline numbers the speakers by the lines of ``spk2utt``."""
+    from farvox.datadir.kaldi import read_table  # with polars, which a device need not have
+
+    if "weight" not in classifier:
+        raise CheckpointError(f"{path}: holds no classifier of the FFSVC2022 baseline; leave --spk2utt out")
+    speakers: list[str] = read_table(spk2utt)["utt_id"].to_list()
+    if len(speakers) != (num_classes := len(classifier["weight"])):
+        raise CheckpointError(
+            f"{path}: its classifier has {num_classes:,} classes, and {spk2utt} {len(speakers):,} speakers: "
+            "give the spk2utt of the data dir that it was trained on"
+        )
+    return speakers
+
+
+def export_checkpoint(folder: Path, out: str | Path) -> None:
+    """Write a model as the FFSVC2022 baseline saves one (``model_37.pkl``), with its classifier, if any.
+
+    Args:
+        folder: a model folder.
+        out: the file, ending in ``.pkl``. The baseline loads ``exp/<save_dir>/model_<epoch>.pkl``.
+
+    Raises:
+        ModelError: the baseline has no such network, or computes another way with these weights.
+        CheckpointError: the weights are damaged.
+    """
+    require_torch()
+    import torch
+
+    if Path(out).suffix != ".pkl":
+        raise ModelError(f"{out}: the name of a checkpoint for the baseline must end in '.pkl'")
+    model = load_folder(folder)
+    name, kwargs = model.config["model"]["name"], model.config["model"]["kwargs"]
+    if name not in ("ffsvc-resnet34", "ffsvc-ecapa") or model.frontend_config.kind != "ffsvc-mel":
+        raise ModelError(
+            f"{folder}: a '{name}' on {model.frontend_config.kind}; the baseline has 'ffsvc-resnet34' and "
+            "'ffsvc-ecapa' on ffsvc-mel"
+        )
+    changed = {"pooling": "ffsvc", "unused_branch": True}
+    if others := [
+        f"{key} = {kwargs[key]!r}" for key in changed if kwargs.get(key, changed[key]) != changed[key]
+    ]:
+        raise ModelError(f"{folder}: the baseline's network has no {' and no '.join(others)}")
+    head = folder / CLASSIFIER
+    classifier = read_weights(head) if head.is_file() else {}
+    with atomic_file(out) as unfinished:
+        torch.save({"model": model.network.state_dict(), "classifier": classifier}, unfinished)
+
+
+def export_embeddings(embeddings: EmbeddingSet, out: str | Path) -> None:
+    """Write embeddings as the baseline saves them: ``np.save`` of a dict, utterance -> vector.
+
+    Args:
+        embeddings: of any model.
+        out: the file, ending in ``.npy``.
+
+    Raises:
+        ModelError: it does not.
+    """
+    if Path(out).suffix != ".npy":
+        raise ModelError(f"{out}: the name of embeddings for the baseline must end in '.npy'")
+    rows = np.asarray(embeddings.embeddings, np.float32)
+    with atomic_file(out) as unfinished, unfinished.open("wb") as file:
+        np.save(file, np.array(dict(zip(embeddings.utt_ids, rows, strict=True))), allow_pickle=True)
 
 
 def _why_not(saved: Mapping[str, Any], arch: str) -> str:
