@@ -3,6 +3,7 @@
 import tomllib
 
 import pytest
+import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from farvox.options import from_table, merge, to_table
 from farvox.pipelines.recipe import (
     Recipe,
     expand_paths,
+    read_recipe,
     read_toml,
     recipe_names,
     recipe_to_toml,
@@ -286,3 +288,51 @@ def test_no_recipe_of_ours_contradicts_itself(name, monkeypatch):
     monkeypatch.setenv("FARVOX_CORPORA", "corpora")
     recipe = load_recipe(name)
     refuse_contradictions(recipe, selftrains=recipe.selftrain.data is not None)
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        ({"optim": {"name": "adam", "momentum": 0.9}}, ["optim.momentum", "optim.name = 'adam'", "'sgd'"]),
+        ({"optim": {"name": "adamw", "nesterov": False}}, ["optim.nesterov", "'adamw'"]),
+        ({"schedule": {"kind": "constant", "milestones": [3]}}, ["schedule.milestones", "'constant'"]),
+        ({"schedule": {"final_lr": 1e-5}}, ["schedule.final_lr", "'multistep'", "'cosine'"]),
+        ({"specaugment": {"kind": "ffsvc", "mel_width": [2, 5]}}, ["specaugment.mel_width", "'ffsvc'"]),
+        (
+            {"head": {"name": "softmax", "margin": 0.1, "scale": 30}},
+            ["head.margin", "head.scale", "'softmax'"],
+        ),
+        (
+            {"adapt": [{"name": "x", "set": {"optim": {"name": "adam", "momentum": 0.5}}}]},
+            ["[[adapt]] x: optim.mom"],
+        ),
+    ],
+)
+def test_an_option_that_was_written_and_has_no_effect_is_noted(tables, words, tmp_path):
+    path, notes = tmp_path / "recipe.toml", []
+    path.write_text(tomli_w.dumps({"model": {"name": "xvector"}, **tables}))
+    read_recipe(str(path), note=notes.append)
+    assert all(any(word in note and str(path) in note for note in notes) for word in words)
+
+
+def test_options_that_have_an_effect_or_were_not_written_are_not_noted(tmp_path):
+    path, notes = tmp_path / "recipe.toml", []
+    path.write_text(tomli_w.dumps({"optim": {"momentum": 0.8}, "schedule": {"kind": "constant"}}))
+    recipe = read_recipe(str(path), {"optim": {"name": "adam"}}, note=notes.append)  # of the other optimiser
+    assert notes == []
+    path.write_text(recipe_to_toml(recipe))  # in full, as a run dir has it
+    read_recipe(str(path), note=notes.append)
+    assert notes == []
+    read_recipe(str(path), {"optim": {"nesterov": True}}, note=notes.append)
+    assert len(notes) == 1 and notes[0].startswith("note: command line: optim.nesterov has no effect")
+
+
+@pytest.mark.parametrize(
+    ("head", "fault"),
+    [({"margin": -0.1}, "margin = -0.1"), ({"margin": 3.2}, "margin = 3.2"), ({"scale": 0}, "scale = 0")],
+)
+def test_a_head_that_cannot_train_is_refused(head, fault, tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(tomli_w.dumps({"head": {"name": "aam", **head}}))
+    with pytest.raises(RecipeError, match=f"recipe.toml: head.{fault}"):
+        read_recipe(str(path))

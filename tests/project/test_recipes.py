@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from farvox.training.schedule import Schedule
 
 from farvox.cli.main import main
 from farvox.cli.recipes import load_recipe
@@ -14,6 +13,7 @@ from farvox.options import from_table, merge, to_table
 from farvox.pipelines.recipe import Recipe, default_run_dir, find_recipe, read_toml, recipe_names
 from farvox.rng import rng_for
 from farvox.training.options import AUGMENT, SPECAUGMENT
+from farvox.training.step import Schedule
 from farvox.training.table import EpochPlan
 
 RECIPES = recipe_names()

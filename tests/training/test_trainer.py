@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from farvox.errors import AudioError, NonFiniteLossError, TrialError
+from farvox.errors import AudioError, NonFiniteLossError, RecipeError, TrialError
 from farvox.training.checkpoint import finished_epochs
 from farvox.zoo import load_model
 
@@ -48,6 +48,23 @@ def test_validation_needs_labels_and_says_so_before_training(tmp_path, train_her
     with pytest.raises(TrialError, match="needs a trial list with labels"):
         train_here(tmp_path / "run", {"validate": {"data": str(corpus / "dev"), "trials": str(blind)}})
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("label", "kind"), [("1", "target"), ("0", "non-target")])
+def test_validation_needs_both_kinds_of_trials_and_says_so_before_training(
+    tmp_path, train_here, corpus, label, kind
+):
+    one_sided = tmp_path / "one-sided"
+    one_sided.write_text(f"{label} d0_0 d0_1\n{label} d0_0 d1_1\n")
+    with pytest.raises(TrialError, match=f"one-sided: all trials are {kind}"):
+        train_here(tmp_path / "run", {"validate": {"data": str(corpus / "dev"), "trials": str(one_sided)}})
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_one_speaker_is_nothing_to_classify(tmp_path, train_here, make_corpus):
+    make_corpus(tmp_path / "one", speakers=["alone"], takes=8)
+    with pytest.raises(RecipeError, match=r"one speaker, 'alone'.*distill.classify = 0"):
+        train_here(tmp_path / "run", {"data": {"train": [str(tmp_path / "one")], "speeds": [1.0]}})
 
 
 def test_a_damaged_file_of_the_validation_does_not_cost_the_epoch(tmp_path, train_here, make_corpus):

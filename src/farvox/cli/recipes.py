@@ -114,7 +114,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         from_table(Recipe, changes, "command line")
     except RecipeError as error:
         raise UsageError(str(error)) from None
-    return read_recipe(name, changes)
+    return read_recipe(name, changes, note=to_stderr)
 
 
 def parse_overrides(words: Sequence[str]) -> Table:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from farvox.errors import UsageError
-from farvox.options import AtLeast, AtMost, Options, Part
+from farvox.options import Above, AtLeast, AtMost, Options, Part
 
 Size = Annotated[int, AtLeast(1)]
 Share = Annotated[float, AtLeast(0), AtMost(1)]
@@ -206,9 +207,9 @@ MODEL = Part(MODELS)
 class HeadOptions(Options):
     """Options of every head."""
 
-    margin: float = 0.2
+    margin: Annotated[float, AtLeast(0), AtMost(math.pi)] = 0.2
     """Margin by which the true class is made harder; without effect for "softmax", in radians for "aam"."""
-    scale: float = 32.0
+    scale: Annotated[float, Above(0)] = 32.0
     """Length to which the cosines are stretched before the softmax; without effect for "softmax"."""
     idle_classes: Annotated[int, AtLeast(0)] = 0
     """Further classes that no speaker has, which only ever push away."""

@@ -12,7 +12,7 @@ import os
 import shlex
 import string
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,7 +22,8 @@ import tomli_w
 import farvox
 from farvox.clustering import ClusterOptions
 from farvox.errors import RecipeError
-from farvox.models.options import HEAD, MODEL
+from farvox.features.specaugment import SpecAugmentOptions
+from farvox.models.options import HEAD, HEADS, MODEL, HeadOptions
 from farvox.options import (
     Above,
     AtLeast,
@@ -31,16 +32,34 @@ from farvox.options import (
     Options,
     Table,
     from_table,
+    kinds,
     merge,
     nearest,
     to_table,
 )
 from farvox.pipelines.score import ScoreOptions
-from farvox.training.options import AUGMENT, EVERYTHING, FEATURES, SPECAUGMENT, TrainOptions
+from farvox.progress import Note, silent
+from farvox.training.options import (
+    AUGMENT,
+    EVERYTHING,
+    FEATURES,
+    SPECAUGMENT,
+    OptimOptions,
+    ScheduleOptions,
+    TrainOptions,
+)
 from farvox.training.table import examples_per_domain
 
 _INSIDE = Path(farvox.__file__).parent / "recipes"  # in the wheel; in a checkout they lie beside src
 _ROOT = _INSIDE if _INSIDE.is_dir() else _INSIDE.parents[2] / "recipes"
+_NEEDS: tuple[tuple[str, tuple[str, ...], str, str, tuple[str, ...]], ...] = (
+    ("optim", ("momentum", "nesterov"), "name", "sgd", ("sgd",)),
+    ("schedule", ("milestones", "gamma"), "kind", "multistep", ("multistep",)),
+    ("schedule", ("final_lr",), "kind", "multistep", ("linear", "cosine", "exponential")),
+    ("specaugment", ("mel_width",), "kind", "farvox", ("farvox", "both")),
+    ("head", ("margin", "scale"), "name", HEAD.default, tuple(name for name in HEADS if name != "softmax")),
+)
+"""Table, options of it, the option that they depend on, its default, and the values that they need."""
 DATA_VERBS = ("prepare", "check", "combine", "subset", "trials", "enhance", "rirs", "noises", "simulate")
 """Verbs that the lines of ``prepare`` may begin with."""
 
@@ -149,16 +168,47 @@ def default_run_dir(name: str) -> Path:
     return Path("exp") / (path.stem if path.suffix == ".toml" else path)
 
 
-def read_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+def read_recipe(name: str, changes: Mapping[str, Any] | None = None, *, note: Note = silent) -> Recipe:
     """A recipe by path or name, with ``changes`` (nested tables) and with every ``$name`` in it expanded.
+
+    Args:
+        name: a TOML file, or a recipe that comes with farvox.
+        changes: entries that take the place of the recipe's.
+        note: called with a line on each option that was written and has no effect.
 
     Raises:
         RecipeError: the recipe is not there, or anything in it is wrong.
     """
     path = find_recipe(name)
-    table = merge(read_toml(path), changes or {})
+    written = read_toml(path)
+    table = merge(written, changes or {})
     from_table(Recipe, table, str(path))  # names a fault as it is written, before paths are expanded
+    for where, added, whole in (
+        (str(path), written, written),
+        ("command line", changes or {}, table),
+        *(
+            (f"{path}: [[adapt]] {each['name']}", each["set"], merge(table, each["set"]))
+            for each in table.get("adapt", ())
+        ),
+    ):
+        for line in _idle(added, whole):
+            note(f"note: {where}: {line}")
     return from_table(Recipe, expand_paths(table), str(path))
+
+
+def _idle(added: Mapping[str, Any], whole: Mapping[str, Any]) -> Iterator[str]:
+    """A line on each option of ``added`` that has no effect in the recipe ``whole``; both are tables."""
+    parts = {"specaugment": SpecAugmentOptions, "head": HeadOptions}
+    full = {"optim": OptimOptions, "schedule": ScheduleOptions} | parts
+    for table, keys, chooser, default, needed in _NEEDS:
+        entries = added.get(table, {})
+        chosen = whole.get(table, {}).get(chooser, default)
+        is_saved = entries.keys() >= kinds(full[table]).keys()  # as a run dir's recipe.toml has them
+        if chosen in needed or is_saved:
+            continue
+        for key in (key for key in keys if key in entries):
+            words = " or ".join(f"'{each}'" for each in needed)
+            yield f"{table}.{key} has no effect with {table}.{chooser} = '{chosen}', only with {words}"
 
 
 def read_toml(path: Path) -> Table:

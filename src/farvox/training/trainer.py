@@ -287,6 +287,11 @@ def _network_and_head(
     head_options = {"name": HEAD.default, **options.head}
     idle = idle_names(HEAD.read(head_options, "[head]").idle_classes)
     classes = start.classes_for(options.init.classifier, names + idle)
+    if options.distill.classify and len(classes) < 2:
+        raise RecipeError(
+            f"the data dirs have one speaker, '{classes[0]}', and there is nothing to classify: add another "
+            "data dir to data.train, or set distill.classify = 0"
+        )
     old = len(start.old_classes) if options.init.classifier in ("keep", "extend") else 0
     head = build_head(embedding_dim=network.embedding_dim, num_classes=old or len(classes), **head_options)
     if old:
@@ -429,6 +434,9 @@ class Validation:
         trials = read_trials(self.trials)
         if trials.target is None:
             raise TrialError(f"{self.trials}: validation needs a trial list with labels")
+        if trials.target.all() or not trials.target.any():
+            kind = "target" if trials.target.all() else "non-target"
+            raise TrialError(f"{self.trials}: all trials are {kind}; validation needs both kinds")
         rows = trials.resolve(table["utt_id"], allow_missing_channels=True).needed_rows
         kept = table[rows]
         return (
