@@ -63,12 +63,32 @@ def test_all_stages_end_in_a_table_and_a_report(recipe, tmp_path, capsys):
     assert stages == ["prepare", "train", "adapt", "extract", "score", "evaluate"]
     table = out[out.index("== evaluate") :].splitlines()
     assert re.fullmatch(r" +all pairs +drawn +seen", table[1])
-    assert re.fullmatch(r"pre-trained( +\d+\.\d\d %   \d\.\d{4}){3}", table[3])
-    assert re.fullmatch(r"wider      ( +\d+\.\d\d %   \d\.\d{4}){3}", table[4])
+    assert re.fullmatch(r"trained( +\d+\.\d\d %   \d\.\d{4}){3}", table[3])
+    assert re.fullmatch(r"wider  ( +\d+\.\d\d %   \d\.\d{4}){3}", table[4])
     assert table[5:] == ["The voices are made up.", f"report: {tmp_path}/exp/report.html"]
     assert "The voices are made up." in (tmp_path / "exp" / "report.html").read_text()
     dev = [EmbeddingSet.load(tmp_path / "exp" / "train" / "embeddings" / f"dev-{n}") for n in (1, 2)]
     assert [len(embeddings.utt_ids) for embeddings in dev] == [9, 24]
+
+
+def test_the_starting_model_is_the_first_row_and_published_figures_the_last(recipe, tmp_path, capsys):
+    assert farvox("run", recipe(), "--to", "train") == 0
+    published = {"eer": 0.0207, "source": "a paper"}
+    evaluate = [EVALUATE[0] | {"published": published}, *EVALUATE[1:]]
+    start = {"model": str(tmp_path / "exp" / "train"), "classifier": "keep"}
+    file = recipe(init=start, adapt=[], evaluate=evaluate, run_dir=str(tmp_path / "exp" / "further"))
+    capsys.readouterr()
+    assert farvox("run", file) == 0
+    out = capsys.readouterr().out
+    table = out[out.index("== evaluate") :].splitlines()
+    names = [line.split("  ")[0] for line in table[3:6]]
+    assert names == ["starting model", "fine-tuned", "published"]
+    assert re.search(r"published +2.07 %", table[5])
+    assert f"{EVALUATE[0]['name']}: published EER 2.07 % (a paper)" in table
+    rows = [(tmp_path / f"exp/further/{name}/scores").is_dir() for name in ("start", "train")]
+    assert rows == [True, True]
+    assert farvox("run", file, "--name", "mine", "--from", "evaluate") == 0
+    assert "\nmine " in capsys.readouterr().out
 
 
 def test_a_second_run_repeats_no_training_and_no_preparation(recipe, tmp_path, capsys):
@@ -178,7 +198,7 @@ def test_a_recipe_scores_as_the_verbs_do(recipe, far, corpus, tmp_path, capsys):
     rows = [line.split() for line in capsys.readouterr().out.splitlines()][-3:]
     start = lines.index(["expanded", "by", "channel,", "enrol.distance"])
     assert lines[start + 1] == ["system", *rows[0]] and rows[0][0] == "channel"
-    assert lines[start + 2 : start + 4] == [["pre-trained", *row] for row in rows[1:]]
+    assert lines[start + 2 : start + 4] == [["trained", *row] for row in rows[1:]]
     assert ["normalised", "by", "distance"] in lines
     assert "expanded by channel, enrol.distance" in (tmp_path / "exp/report.html").read_text()
 

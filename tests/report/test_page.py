@@ -61,6 +61,16 @@ def test_the_page_holds_the_figures_of_every_system_and_trial_list(tmp_path):
     assert "Demo & more" in text and "The voices are synthetic." in text and "near-far" in text
 
 
+def test_the_best_figure_is_marked_only_where_there_are_a_hundred_target_trials(tmp_path):
+    many = systems("a", "b")
+    few = [ScoreSet(each.name, each.scores[:297], each.target[:297]) for each in many]
+    marked = [
+        'class="best"' in write_report(tmp_path / "r.html", "Demo", {"trials": each}).read_text("utf-8")
+        for each in (many, few)
+    ]
+    assert marked == [True, False]
+
+
 def test_the_page_loads_nothing_and_follows_the_colour_scheme_of_the_reader(tmp_path):
     page = write_report(tmp_path / "r.html", "Demo", {"trials": systems("a")}).read_text("utf-8")
     assert "http" not in page and "<script" not in page and "<link" not in page

@@ -90,7 +90,7 @@ FAULTS = {
     "contradiction": ("b c 3\na b 1\na c 2\na b 4\n", "scores:4: another score than on line 2"),
     "not a number": ("a b 1\na c x\nb c 2\n", "scores:2: the score 'x' is not a finite number"),
     "nan": ("a b 1\na c 2\nb c nan\n", "scores:3: the score 'nan' is not a finite number"),
-    "two columns": ("a b\na c\n", "scores:1: 2 columns, where 3 are expected"),
+    "two columns": ("a b\na c\n", "scores:1: 2 columns, where 3 or 4 are expected"),
     "empty": ("", "scores: the file is empty"),
 }
 
@@ -191,3 +191,35 @@ def test_a_list_of_the_shape_of_the_homeworks_blind_test(tmp_path):
     write_submission(tmp_path / "score.txt", trials, scores)
     lines = (tmp_path / "score.txt").read_text("utf-8").splitlines()
     assert len(lines) == NUM_HOMEWORK and np.array_equal(np.array(lines, float), scores)
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["{enrol} {test} {score} {word}", "{enrol} {test} {label} {score}", "{enrol}\t{test}\t{score}\t{label}"],
+    ids=["wespeaker", "3dspeaker", "label last"],
+)
+def test_score_files_of_other_toolkits_carry_labels(tmp_path, form):
+    (tmp_path / "list").write_text("1 a b\n0 a c\n1 b a\n0 b c\n")
+    trials = read_trials(tmp_path / "list")
+    lines = [("b", "c", 0.0, 0), ("a", "b", 1.0, 1), ("b", "a", 0.5, 1), ("a", "c", -0.25, 0)]
+    (tmp_path / "scores").write_text(
+        "".join(
+            form.format(enrol=e, test=t, score=s, label=k, word=("nontarget", "target")[k]) + "\n"
+            for e, t, s, k in lines
+        )
+    )
+    assert read_scores(tmp_path / "scores", trials).tolist() == [1.0, -0.25, 0.5, 0.0]
+
+
+def test_labels_of_a_score_file_that_contradict_the_list_or_the_scores_are_refused(tmp_path):
+    (tmp_path / "list").write_text("1 a b\n0 a c\n")
+    trials = read_trials(tmp_path / "list")
+    (tmp_path / "scores").write_text("a b 1 0.5\na c 1 0.2\n")
+    with pytest.raises(TrialError, match=r"scores:2: the label is not that of the trial in .*list"):
+        read_scores(tmp_path / "scores", trials)
+    (tmp_path / "scores").write_text("a b 1 1\na c 0 0\n")
+    with pytest.raises(TrialError, match=r"scores:1: .* both look like labels"):
+        read_scores(tmp_path / "scores", trials)
+    (tmp_path / "scores").write_text("a b 0.5 0.1\na c 0.2 0.3\n")
+    with pytest.raises(TrialError, match=r"scores:1: four columns"):
+        read_scores(tmp_path / "scores", trials)

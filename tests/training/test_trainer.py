@@ -4,10 +4,16 @@ import json
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 
+from farvox.datadir.embeddings import EmbeddingSet
+from farvox.datadir.kaldi import DataDir
 from farvox.errors import AudioError, NonFiniteLossError, RecipeError, TrialError
+from farvox.metrics.detection import detection_error
+from farvox.score.cosine import cosine_scores
+from farvox.score.trials import read_trials
 from farvox.training.checkpoint import finished_epochs
 from farvox.zoo import load_model
 
@@ -40,6 +46,19 @@ def test_the_line_of_an_epoch_is_the_baselines(tmp_path, train_here, corpus, cap
 def test_validation_may_be_rarer_but_never_misses_the_last_epoch(tmp_path, train_here, corpus, logged):
     train_here(tmp_path, validation(corpus, every=2) | {"schedule": {"epochs": 5}})
     assert ["eer" in epoch for epoch in logged(tmp_path, "epoch")] == [False, True, False, True, True]
+
+
+def test_the_embeddings_of_each_validation_are_kept_on_request(tmp_path, train_here, corpus, logged):
+    kept = validation(corpus)
+    kept["validate"]["keep_embeddings"] = True
+    train_here(tmp_path, kept | {"schedule": {"epochs": 2}})
+    found = [EmbeddingSet.load(tmp_path / f"validation/epoch_{epoch:03}") for epoch in (0, 1)]
+    assert all(set(each.utt_ids) <= set(DataDir.open(corpus / "dev").utt_ids) for each in found)
+    assert not np.array_equal(found[0].embeddings, found[1].embeddings)
+    resolved = read_trials(corpus / "dev" / "trials").resolve(found[1].utt_ids)
+    scores = cosine_scores(resolved, found[1].embeddings)
+    result = detection_error(scores, read_trials(corpus / "dev" / "trials").target)
+    assert logged(tmp_path, "epoch")[1]["eer"] == pytest.approx(result.eer)
 
 
 def test_validation_needs_labels_and_says_so_before_training(tmp_path, train_here, corpus):

@@ -27,6 +27,7 @@ from farvox.models.options import HEAD, HEADS, MODEL, HeadOptions
 from farvox.options import (
     Above,
     AtLeast,
+    AtMost,
     Below,
     Metavar,
     Options,
@@ -88,12 +89,28 @@ class SelftrainTable(ClusterOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptTable(Options):
-    """``[[adapt]]``: one further training that starts from the pre-trained model."""
+    """``[[adapt]]``: one further training that starts from the first."""
 
     name: str
     """Its name: a folder of the run dir and a row of the results."""
     set: Table = field(default_factory=dict)
     """The part of the recipe that differs, as nested tables."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedFigures(Options):
+    """``[[evaluate]] published``: figures that were published for a trial list."""
+
+    eer: Annotated[float, AtLeast(0), AtMost(1)]
+    """Equal error rate, a fraction (0.0207 is 2.07 %)."""
+    min_dcf: Annotated[float, AtLeast(0)] | None = None
+    """Normalised minDCF at P_target 0.01."""
+    source: str
+    """Paper, page or file that has them."""
+
+    def __str__(self) -> str:
+        dcf = "" if self.min_dcf is None else f", minDCF {self.min_dcf:.4f}"
+        return f"published EER {100 * self.eer:.2f} %{dcf} ({self.source})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +131,8 @@ class EvaluateTable(ScoreOptions):
     """Conditions by which the figures are also shown, of the test side or, after "enrol.", of the other."""
     conditions: tuple[Path, ...] = ()
     """Data dirs that have them; empty: data."""
+    published: PublishedFigures | None = None
+    """Figures of others on this list, which are printed beside ours."""
 
     @property
     def dirs(self) -> tuple[Path, ...]:
@@ -127,6 +146,8 @@ class Recipe(TrainOptions):
 
     title: str = ""
     """Heading of the results."""
+    name: str = ""
+    """Name of the first training in the tables; empty: "fine-tuned" with init.model, else "trained"."""
     notes: tuple[str, ...] = ()
     """Remarks that a reader of the results needs; printed below the table and in the report."""
     run_dir: Path | None = None
@@ -141,6 +162,13 @@ class Recipe(TrainOptions):
     """Further trainings that start from the first."""
     evaluate: tuple[EvaluateTable, ...] = ()
     """Trial lists that every trained model is evaluated on."""
+
+    @property
+    def names_of_rows(self) -> tuple[str, ...]:
+        """The names that the starting model, if there is one, and the first training have in tables."""
+        if self.init.model:
+            return "starting model", self.name or "fine-tuned"
+        return (self.name or "trained",)
 
 
 def recipe_names() -> list[str]:
@@ -189,6 +217,7 @@ def read_recipe(name: str, changes: Mapping[str, Any] | None = None, *, note: No
         *(
             (f"{path}: [[adapt]] {each['name']}", each["set"], merge(table, each["set"]))
             for each in table.get("adapt", ())
+            if each.keys() >= {"name", "set"}
         ),
     ):
         for line in _idle(added, whole):
@@ -318,7 +347,7 @@ def refuse_contradictions(recipe: TrainOptions, *, num_processes: int = 1, selft
     if not isinstance(recipe, Recipe):
         return
     for table, names, taken in (
-        ("adapt", [each.name for each in recipe.adapt], {"train", "pre-trained"}),
+        ("adapt", [each.name for each in recipe.adapt], {"train", "start", *recipe.names_of_rows}),
         ("evaluate", [each.name for each in recipe.evaluate], set()),
     ):
         for name in names:

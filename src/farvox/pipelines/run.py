@@ -40,11 +40,17 @@ RunVerb = Callable[[Sequence[str]], int]
 
 @dataclass(frozen=True)
 class System:
-    """One trained model of the run: a row of the table."""
+    """A model of the run, trained there unless it is the starting model: a row of the table."""
 
     name: str
     recipe: Recipe
     run_dir: Path
+    start: str = ""
+
+    @property
+    def model(self) -> str | Path:
+        """The MODEL that is extracted with."""
+        return self.start or self.run_dir
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,11 @@ class Plan:
 
     @property
     def systems(self) -> list[System]:
-        """The pre-trained model, then every adapted one."""
-        systems = [System("pre-trained", self.recipe, self.root / "train")]
+        """The starting model, if there is one, the first training, then every further one."""
+        *before, first = self.recipe.names_of_rows
+        start = self.recipe.init.model
+        systems = [System(name, self.recipe, self.root / "start", start) for name in before]
+        systems.append(System(first, self.recipe, self.root / "train"))
         for adapt in self.recipe.adapt:
             recipe = adapted(self.recipe, adapt, self.root / "train")
             systems.append(System(adapt.name, recipe, self.root / adapt.name))
@@ -124,16 +133,16 @@ def run(
                 for path in (*files, evaluate.trials, evaluate.enrol_map, evaluate.test_map):
                     if path and not path.is_file():
                         raise RecipeError(f"[[evaluate]] {evaluate.name}: {path} is not there")
-            train(recipe, plan.systems[0].run_dir, note=note)
+            train(recipe, plan.root / "train", note=note)
         elif stage == "adapt":
-            for system in plan.systems[1:]:
+            for system in plan.systems[len(recipe.names_of_rows) :]:
                 note(f"-- {system.name}")
                 train(system.recipe, system.run_dir, note=note)
         elif stage == "extract":
             from farvox.zoo import open_embedder
 
             for system in plan.systems:
-                extract_for(plan, system, open_embedder(system.run_dir, system.recipe.device), note, progress)
+                extract_for(plan, system, open_embedder(system.model, system.recipe.device), note, progress)
         elif stage == "score":
             for system in plan.systems:
                 score_for(plan, system, progress)
@@ -215,13 +224,22 @@ def _evaluate(plan: Plan, note: Note) -> None:
 
     recipe, systems = plan.recipe, plan.systems
     trial_lists = {e.name: [score_set(plan, system, e) for system in systems] for e in recipe.evaluate}
-    width = max(len(system.name) for system in systems)
+    published = {each.name: each.published for each in recipe.evaluate if each.published}
+    names = [system.name for system in systems] + ["published"] * bool(published)
+    width = max(map(len, names))
     note(" " * width + "".join(f"  {name:>22}" for name in trial_lists))
     note(" " * width + f"  {'EER      minDCF':>22}" * len(trial_lists))
     for row, system in enumerate(systems):
         figures = [detection_error(found[row].scores, found[row].target) for found in trial_lists.values()]
         cells = (f"  {100 * each.eer:>11.2f} %   {each.min_dcf:.4f}" for each in figures)
         note(f"{system.name:<{width}}{''.join(cells)}")
+    if published:
+        cells = (
+            "" if each is None else f"{100 * each.eer:>11.2f} %   {each.min_dcf or '-'}"
+            for each in map(published.get, trial_lists)
+        )
+        note(f"{'published':<{width}}{''.join(f'  {cell:<22}' for cell in cells)}".rstrip())
+    notes = (*recipe.notes, *(f"{name}: {each}" for name, each in published.items()))
     by_condition: dict[str, list[list[str]]] = {}
     for evaluate in (each for each in recipe.evaluate if each.by):
         options = EvaluateOptions(by=evaluate.by, conditions=evaluate.conditions or (evaluate.data,))
@@ -237,8 +255,8 @@ def _evaluate(plan: Plan, note: Note) -> None:
         plan.root / "report.html",
         recipe.title or "farvox",
         trial_lists,
-        notes=recipe.notes,
+        notes=notes,
         tables=by_condition,
     )
-    for line in (*recipe.notes, f"report: {path}"):
+    for line in (*notes, f"report: {path}"):
         note(line)

@@ -54,6 +54,8 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .4rem 1.2rem; }
 dd { margin: 0; color: var(--soft); max-width: 52rem; }
 """
 
+MOST_UNMARKED = 100
+"""Target trials from which on the best figure of a list is marked; with fewer it says little."""
 HEAD = ("system", "EER", "minDCF", "EER threshold", "target", "non-target")
 TIES = {
     "baseline": "Equal scores are stepped through one by one, as in the FFSVC2022 baseline.",
@@ -100,10 +102,11 @@ def write_report(
         det, histogram = det_figure(systems, p_target=p_target, ties=ties), histogram_figure(systems)
         found = [detection_error(system.scores, system.target, p_target, ties) for system in systems]
         best_eer, best_dcf = min(each.eer for each in found), min(each.min_dcf for each in found)
+        are_marked = len(found) > 1 and found[0].num_target >= MOST_UNMARKED
         rows = [
             _cell(system.name)
-            + _cell(f"{each.eer:.2%}", is_best=each.eer == best_eer and len(found) > 1)
-            + _cell(f"{each.min_dcf:.4f}", is_best=each.min_dcf == best_dcf and len(found) > 1)
+            + _cell(f"{each.eer:.2%}", is_best=each.eer == best_eer and are_marked)
+            + _cell(f"{each.min_dcf:.4f}", is_best=each.min_dcf == best_dcf and are_marked)
             + _cell(f"{each.threshold:.4f}")
             + _cell(f"{each.num_target:,}")
             + _cell(f"{each.num_nontarget:,}")

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from farvox.atomic import atomic_file, write_text
 from farvox.errors import TrialError, UsageError
 from farvox.score.columns import IdTable, column_blocks, stem_of
-from farvox.score.trials import TrialList
+from farvox.score.trials import LABEL_WORDS, TrialList
 
 LINES_PER_BLOCK = 1_000_000
 FEWEST_DIGITS = 9
@@ -59,6 +59,17 @@ def write_scores(path: str | os.PathLike[str], trials: TrialList, scores: ArrayL
             lines.write_csv(file, separator=" ", include_header=False, quote_style="never")
 
 
+def _score_and_label(where: str, third: pl.Series, fourth: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """The column of scores and that of labels, whichever comes first."""
+    for words in LABEL_WORDS:
+        third_is_label, fourth_is_label = third.is_in(words).all(), fourth.is_in(words).all()
+        if third_is_label and fourth_is_label:
+            raise TrialError(f"{where}: the last two columns both look like labels; leave the labels out")
+        if third_is_label or fourth_is_label:
+            return (fourth, third) if third_is_label else (third, fourth)
+    raise TrialError(f"{where}: four columns, of which neither the third nor the fourth is a label")
+
+
 def read_scores(path: str | os.PathLike[str], trials: TrialList) -> NDArray[np.float64]:
     """Read the score of every trial of a list, whatever the order of the lines.
 
@@ -66,7 +77,8 @@ def read_scores(path: str | os.PathLike[str], trials: TrialList) -> NDArray[np.f
     times has its score as often, or once.
 
     Args:
-        path: lines ``enrol test score``.
+        path: lines ``enrol test score``; or with a label as well, ``enrol test score label`` (WeSpeaker) or
+            ``enrol test label score`` (3D-Speaker, SpeechBrain).
         trials: the list to put the scores in order for.
 
     Returns:
@@ -74,11 +86,16 @@ def read_scores(path: str | os.PathLike[str], trials: TrialList) -> NDArray[np.f
 
     Raises:
         TrialError: ``FILE:LINE: what`` for a score that is no finite number, a pair that is not in the
-            list or that has two different scores; or a trial without a score.
+            list or that has two different scores; for labels that are not those of the list, or cannot be
+            told from the scores; or a trial without a score.
     """
     path = Path(path)
-    table, code_blocks, score_blocks = IdTable(), [], []
-    for first_line, (enrol, test, column) in column_blocks(path, widths=(3,)):
+    table, code_blocks, score_blocks, label_blocks = IdTable(), [], [], []
+    for first_line, columns in column_blocks(path, widths=(3, 4)):
+        enrol, test, column, *label = columns
+        if label:
+            column, words = _score_and_label(f"{path}:{first_line}", column, *label)
+            label_blocks.append(words.replace_strict({w: k for each in LABEL_WORDS for w, k in each.items()}))
         code_blocks.append(np.stack([table.encode(enrol), table.encode(test)]))
         numbers = column.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
         if not np.isfinite(numbers).all():
@@ -96,6 +113,12 @@ def read_scores(path: str | os.PathLike[str], trials: TrialList) -> NDArray[np.f
     base = len(number_of_stem)
     pair_of_trial = of_trial_id[trials.enrol_code] * base + of_trial_id[trials.test_code]
     pair_of_line = of_line_id[codes[0]] * base + of_line_id[codes[1]]
+    if label_blocks and trials.target is not None:
+        label_of = dict(zip(pair_of_trial.tolist(), np.asarray(trials.target, bool).tolist(), strict=True))
+        labels = np.concatenate([each.to_numpy() for each in label_blocks])
+        for n, (pair, label) in enumerate(zip(pair_of_line.tolist(), labels.tolist(), strict=True), 1):
+            if label_of.get(pair, label) != label:
+                raise TrialError(f"{path}:{n}: the label is not that of the trial in {trials.path}")
     if np.array_equal(pair_of_line, pair_of_trial):
         return scores
 

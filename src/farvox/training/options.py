@@ -153,6 +153,8 @@ class ValidateOptions(Options):
     """Trial list with labels; without one there is no validation."""
     every: int = 1
     """Epochs between validations; the last epoch is always validated."""
+    keep_embeddings: bool = False
+    """Keep the embeddings of each validation in the run dir, as validation/epoch_NNN."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from farvox.augment import build_augmenter
+from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import CheckpointError, NonFiniteLossError, RecipeError, TrialError
 from farvox.features.fbank import build_frontend
@@ -104,7 +105,9 @@ def train(
             packed = _pack(run)  # by all ranks together, before one of them can fail
             try:
                 if run.validation and _is_due(options, epoch):
-                    figures |= run.validation.run(run.as_model(), world)
+                    out = run_dir / f"validation/epoch_{epoch:03d}"
+                    kept = out if options.validate.keep_embeddings else None
+                    figures |= run.validation.run(run.as_model(), world, kept)
                 lr = run.schedule.lr_at(epoch, run.plan.steps_per_epoch - 1)
                 log.epoch(done, epoch=epoch, lr=lr, **figures)
             finally:  # a damaged file of the validation's does not cost the epoch
@@ -446,13 +449,22 @@ class Validation:
             trials.resolve(kept["utt_id"], allow_missing_channels=True),
         )
 
-    def run(self, model: Model, world: World) -> dict[str, float]:
-        """EER and minDCF of ``model``; every rank embeds its share of the utterances."""
+    def run(self, model: Model, world: World, out: Path | None = None) -> dict[str, float]:
+        """EER and minDCF of ``model``; every rank embeds its share of the utterances.
+
+        Args:
+            model: as it stands.
+            world: the ranks.
+            out: folder that the embeddings are written to.
+        """
         utt_ids, wav_paths, trials, resolved = self._prepared
         model.network.eval()
         mine = slice(world.rank, None, world.size)
         local = embed_files(TorchEmbedder(model), utt_ids[mine], wav_paths[mine])
         rows = world.gather_rows(torch.from_numpy(local).to(world.device), len(utt_ids))
-        scores = cosine_scores(resolved, rows.cpu().numpy().astype(np.float32))
+        emb_NE = rows.cpu().numpy().astype(np.float32)
+        if out and world.is_main:
+            EmbeddingSet(utt_ids, emb_NE, {"data": str(self.data_dir)}).save(out)
+        scores = cosine_scores(resolved, emb_NE)
         result = detection_error(scores, trials.target)
         return {"eer": result.eer, "min_dcf": result.min_dcf}
