@@ -135,6 +135,17 @@ def test_two_processes_are_one_run(recipe_file, tmp_path, capfd):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torch.distributed.run", "torch.distributed.launch"])
+def test_the_launchers_of_torch_start_two_processes(launcher, recipe_file, tmp_path):
+    """The second is the baseline's, which adds ``--local-rank`` to the words of each process."""
+    command = [sys.executable, "-W", "ignore", "-m", launcher, "--nproc_per_node=2", "--master_port=29517"]
+    words = ["-m", "farvox", "train", str(recipe_file), "--run-dir", str(tmp_path / "run"), "--device", "cpu"]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "2 process(es) on cpu" in done.stdout and done.stdout.count("model: ") == 1
+
+
+@pytest.mark.slow
 def test_a_fault_of_one_of_two_processes_is_its_message_and_status_1(recipe_file, tmp_path, capfd):
     words = ("--gpus=2", "--run-dir", tmp_path / "run", "--optim.batch_size", "9")
     assert farvox("train", recipe_file, *words) == 1

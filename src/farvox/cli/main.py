@@ -71,6 +71,8 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if len(words) > 1 and words[0].replace("_", "-").startswith("--local-rank="):
+        words[:2] = words[1::-1]  # torch.distributed.launch puts it before the verb
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot spell must not end an answer
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

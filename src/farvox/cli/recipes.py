@@ -30,8 +30,12 @@ def train(words: Sequence[str]) -> int:
     parser.add_argument(
         "--no-resume", action="store_true", help="refuse a run dir that already holds checkpoints"
     )
+    # What torch.distributed.launch adds to the words; it sets the environment as torchrun does, too.
+    parser.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
     options, recipe, run_dir = _read(parser, words)
     rank = os.environ.get("RANK")
+    if rank is not None and options.local_rank is not None:
+        os.environ.setdefault("LOCAL_RANK", str(options.local_rank))
     if options.gpus > 1 and rank is None:
         from farvox.training.launch import launch_ranks
 
