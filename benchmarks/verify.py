@@ -44,7 +44,7 @@ def main() -> None:
         report = export_onnx(model, Card(), path)
         print(
             f"CAM++ ({'random weights' if folder.parent == Path(name) else folder}): exported in "
-            f"{report.seconds:.0f} s, {report.num_bytes / 1e6:.1f} MB; embeddings differ from torch's by "
+            f"{report.num_bytes / 1e6:.1f} MB; embeddings differ from torch's by "
             f"{report.worst.absolute:.1e} at most"
         )
         for threads in sorted({1, os.cpu_count() or 1}):
