@@ -53,7 +53,6 @@ def main() -> None:
                 backends: dict[str, Embedder] = {
                     "torch": TorchEmbedder(model),
                     "onnxruntime": OnnxEmbedder(path, threads),
-                    "onnxruntime, optimised": OnnxEmbedder(path, threads, optimise=True),
                 }
                 compare_utterance(bench, backends, seconds, threads)
         np.save(wav := Path(name, "wav.npy"), noise(3))

@@ -124,12 +124,11 @@ def test_the_table_and_the_lists_are_printed(script, counts, capsys):
     assert "_once" in out and "tree.one <-> tree.two" in out
 
 
-MOST_FILES = 160
-"""The aim is 140."""
+MOST_FILES = 140
 MOST_LINES = 26_500
 """The aim is 25,000."""
-MOST_PUBLIC_FUNCTIONS = 780
-"""There were 737 at 465a09f, before the stages could be called from Python."""
+MOST_PUBLIC_FUNCTIONS = 737
+"""As many as there were at 465a09f."""
 MOST_FORMAT_SKIPS = 61
 """As many as there were at 465a09f."""
 
