@@ -33,7 +33,7 @@ FAULTS = {
     "missing": ("a b 1\n", "scores: 1 of the 2 trials have no score"),
     "surplus": ("a b 1\na c 2\nb c 3\n", "scores:3: this pair is not in"),
     "nan": ("a b nan\na c 1\n", "scores:1: the score 'nan' is not a finite number"),
-    "no ids": ("1\n2\n", "scores:1: 1 column, where 3 are expected"),
+    "no ids": ("1\n2\n", "scores:1: 1 column, where 3 or 4 are expected"),
 }
 
 
