@@ -37,6 +37,26 @@ def test_faults_are_plain_lines_on_stdout(train: Path, capsys: pytest.CaptureFix
     assert printed.err == ""
 
 
+def test_lines_out_of_order_are_noted_and_no_fault(
+    train: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The baseline's data dirs are not sorted, and have no spk2utt."""
+    (train / "spk2utt").unlink()
+    for name in ("wav.scp", "utt2spk"):
+        lines = (train / name).read_text().splitlines(keepends=True)
+        (train / name).write_text("".join(reversed(lines)))
+    assert main(["check", str(train)]) == 0
+    *notes, last = capsys.readouterr().out.splitlines()
+    assert [note.split(":")[:3] for note in notes] == [
+        ["note", f" {train}/{name}", "2"] for name in ("wav.scp", "utt2spk")
+    ]
+    assert "farvox combine" in notes[0] and last == f"{train}: 12 utterances of 4 speakers"
+    assert main(["combine", str(tmp_path / "sorted"), str(train)]) == 0
+    capsys.readouterr()
+    assert main(["check", str(tmp_path / "sorted")]) == 0
+    assert "note" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("num_faults", "last"), [(100, None), (101, "1 more fault"), (250, "150 more faults")]
 )

@@ -25,7 +25,7 @@ def edit(file: Path, change: Callable[[bytes], bytes]) -> None:
 
 
 def faults_of(data: Path) -> list[str]:
-    return [str(fault).removeprefix(f"{data}{os.sep}") for fault in check_data_dir(data)]
+    return [str(fault).replace(f"{data}{os.sep}", "") for fault in check_data_dir(data)]
 
 
 def test_a_sound_data_dir_has_no_fault_though_its_utterances_share_a_file(data: Path) -> None:
@@ -111,7 +111,7 @@ def test_order_is_by_bytes(tmp_path: Path) -> None:
     assert faults_of(tmp_path) == []
     (tmp_path / "wav.scp").write_text("".join(lines[i] for i in (2, 0, 3, 1)), "utf-8")
     (fault,) = faults_of(tmp_path)
-    assert fault.startswith("wav.scp:2: not sorted in C order: 'B-1' comes after 'a1' (so do 1 more lines)")
+    assert fault.startswith("note: wav.scp:2: not sorted in C order: 'B-1' comes after 'a1' (so do 1 more")
 
 
 def test_an_id_given_twice_names_both_lines(data: Path) -> None:
@@ -163,8 +163,8 @@ def test_two_speakers_of_an_utterance_are_named_in_spk2utt_where_it_is_all_there
 def test_the_faults_of_conditions_are_named_by_line(data: Path) -> None:
     (data / "utt2cond").write_text("utt_id\tdistance\na2\t1M\na1\t\nb1\nq\t3M\na2\t1M\n")
     assert faults_of(data) == [
-        "utt2cond:3: not sorted in C order: 'a1' comes after 'a2' (so do 1 more lines); "
-        "sort the file with LC_ALL=C sort",
+        "note: utt2cond:3: not sorted in C order: 'a1' comes after 'a2' (so do 1 more lines); "
+        "'farvox combine OUT DIR' sorts",
         "utt2cond:4: 1 fields between tabs, the header has 2: 'b1'",
         "utt2cond:5: 'q' is not in wav.scp",
         "utt2cond:6: 'a2' is there twice",

@@ -36,14 +36,22 @@ _FAULTS = {"line": pl.Int64, "what": pl.String}
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault of a data dir; prints as ``FILE:LINE: what``."""
+    """A fault of a data dir; prints as ``FILE:LINE: what``.
+
+    Attributes:
+        file: its path.
+        line: from 1.
+        what: the fault.
+        is_note: it is one of form, and changes no result: lines out of order.
+    """
 
     file: str
     line: int
     what: str
+    is_note: bool = False
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.what}"
+        return f"{'note: ' * self.is_note}{self.file}:{self.line}: {self.what}"
 
 
 def check_data_dir(path: str | Path) -> Iterator[Fault]:
@@ -74,15 +82,15 @@ def check_data_dir(path: str | Path) -> Iterator[Fault]:
         twice = _faults(
             repeated.join(first, on="key"), pl.format("'{}' is there already, in line {}", "key", "first")
         )
-        found = [file.malformed, twice, _out_of_order(file.table), *rules[name](files)]
-        yield from _in_order(file.path, found)
+        found = [file.malformed, twice, *rules[name](files)]
+        yield from _in_order(file.path, found, _out_of_order(file.table))
     if (folder / CONDITIONS).is_file():
         not_utf8, text = _decoded(folder / CONDITIONS, strip="\r")
         table, misfits = parse_conditions(text)
         table = table.select("line", key="utt_id")
         misfits = misfits.join(not_utf8, on="line", how="anti", maintain_order="left")
         absent = _absent(table, files["wav.scp"].table["key"], "wav.scp")
-        yield from _in_order(folder / CONDITIONS, [not_utf8, misfits, _out_of_order(table), absent])
+        yield from _in_order(folder / CONDITIONS, [not_utf8, misfits, absent], _out_of_order(table))
 
 
 def check_audio(path: str | Path) -> Iterator[Fault]:
@@ -242,16 +250,17 @@ def _absent(table: pl.DataFrame, keys: pl.Series, name: str) -> pl.DataFrame:
 
 
 def _out_of_order(table: pl.DataFrame) -> pl.DataFrame:
-    """One fault a file: the first line that should come earlier, and the number of further ones."""
+    """One note a file: the first line that should come earlier, and the number of further ones."""
     before = table.with_columns(before=pl.col("key").shift()).filter(pl.col("key") < pl.col("before"))
     what = pl.format("not sorted in C order: '{}' comes after '{}'", "key", "before")
     more = f" (so do {len(before) - 1} more lines)" if len(before) > 1 else ""
-    return _faults(before.head(1), what + pl.lit(f"{more}; sort the file with LC_ALL=C sort"))
+    return _faults(before.head(1), what + pl.lit(f"{more}; 'farvox combine OUT DIR' sorts"))
 
 
-def _in_order(path: Path, found: Sequence[pl.DataFrame]) -> Iterator[Fault]:
-    for line, what in pl.concat(found).sort("line", maintain_order=True).iter_rows():
-        yield Fault(str(path), line, what)
+def _in_order(path: Path, found: Sequence[pl.DataFrame], notes: pl.DataFrame) -> Iterator[Fault]:
+    marked = pl.concat([notes.with_columns(is_note=True), pl.concat(found).with_columns(is_note=False)])
+    for line, what, is_note in marked.sort("line", maintain_order=True).iter_rows():
+        yield Fault(str(path), line, what, is_note)
 
 
 def _decoded(path: Path, strip: str = " \t\r") -> tuple[pl.DataFrame, pl.Series]:
