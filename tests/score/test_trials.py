@@ -127,6 +127,12 @@ def test_ids_match_with_and_without_a_suffix(listed, sides_of_trials):
     assert sides_of_trials(resolved) == [(("a",), ("b.wav",)), (("a",), ("c",))]
 
 
+@pytest.mark.parametrize("suffix", [".wav", ".WAV", ".flac", ".m4a", ".mp3", ".sph"])
+def test_each_suffix_of_the_published_lists_may_be_left_out(listed, sides_of_trials, suffix):
+    resolved = listed(f"1 a{suffix} b\n").resolve(["a", f"b{suffix}"])
+    assert sides_of_trials(resolved) == [(("a",), (f"b{suffix}",))]
+
+
 def test_voxceleb_paths_match_joined_ids(listed, sides_of_trials):
     trials = listed("1 id10270/x6uYqmx31kE/00001.wav id10270/8jEAjG6SegY/00008.wav\n")
     utt_ids = ["id10270-8jEAjG6SegY-00008", "id10270-x6uYqmx31kE-00001"]

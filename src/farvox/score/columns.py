@@ -22,7 +22,7 @@ from farvox.errors import TrialError
 BLOCK_BYTES = 1 << 24
 ROWS_IN_CACHE = 1 << 16
 FEWEST_SLOTS, SLOTS_PER_STRING = 1 << 10, 4
-AUDIO_SUFFIXES = (".wav", ".flac", ".m4a")
+AUDIO_SUFFIXES = (".wav", ".WAV", ".flac", ".m4a", ".mp3", ".sph")
 _UTF8_BOM = b"\xef\xbb\xbf"
 
 
