@@ -315,6 +315,15 @@ def test_an_option_that_was_written_and_has_no_effect_is_noted(tables, words, tm
     assert all(any(word in note and str(path) in note for note in notes) for word in words)
 
 
+def test_an_adaptation_of_the_wrong_form_is_refused_and_no_traceback(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        tomli_w.dumps({"model": {"name": "xvector"}, "adapt": [{"name": "x", "set": {"optim": 3}}]})
+    )
+    with pytest.raises(RecipeError, match="optim must be a table"):
+        refuse_contradictions(read_recipe(str(path)))
+
+
 def test_options_that_have_an_effect_or_were_not_written_are_not_noted(tmp_path):
     path, notes = tmp_path / "recipe.toml", []
     path.write_text(tomli_w.dumps({"optim": {"momentum": 0.8}, "schedule": {"kind": "constant"}}))

@@ -211,6 +211,12 @@ def test_score_files_of_other_toolkits_carry_labels(tmp_path, form):
     assert read_scores(tmp_path / "scores", trials).tolist() == [1.0, -0.25, 0.5, 0.0]
 
 
+def test_scores_of_0_and_1_are_not_taken_for_labels_beside_words(tmp_path):
+    (tmp_path / "list").write_text("1 a b\n0 a c\n")
+    (tmp_path / "scores").write_text("a b 1 target\na c 0 nontarget\n")
+    assert read_scores(tmp_path / "scores", read_trials(tmp_path / "list")).tolist() == [1.0, 0.0]
+
+
 def test_labels_of_a_score_file_that_contradict_the_list_or_the_scores_are_refused(tmp_path):
     (tmp_path / "list").write_text("1 a b\n0 a c\n")
     trials = read_trials(tmp_path / "list")

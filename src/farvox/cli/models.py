@@ -124,6 +124,8 @@ def import_checkpoint(
     from farvox import zoo
 
     if arch == EMBEDDINGS:
+        if spk2utt is not None or epoch is not None:
+            raise UsageError("--spk2utt and --epoch are of a model; leave them out for embeddings")
         embeddings = zoo.import_embeddings(checkpoint, out)
         print(f"{out}: {len(embeddings.utt_ids):,} embeddings of {embeddings.embeddings.shape[1]} numbers")
         return

@@ -42,7 +42,7 @@ class Fault:
         file: its path.
         line: from 1.
         what: the fault.
-        is_note: it is one of form, and changes no result: lines out of order.
+        is_note: it is one of form: lines out of order, which are read as they stand.
     """
 
     file: str

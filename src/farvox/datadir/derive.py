@@ -1,11 +1,17 @@
-"""New data dirs out of others: several as one, or a part of one."""
+"""New data dirs out of others: several as one, a part of one, or new audio that is made in batches.
+
+A batch leaves a table of conditions behind when all its files are there; a batch with a table is not done
+again by a run that goes on (`farvox.jobs`).
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 
@@ -17,9 +23,16 @@ from farvox.datadir.conditions import (
     refuse_disagreement,
     select_utterances,
 )
-from farvox.datadir.kaldi import CORE_FILES, DataDir, read_lines, write_data_dir
+from farvox.datadir.kaldi import CORE_FILES, DataDir, Utterance, read_lines, write_data_dir
 from farvox.errors import DataDirError
+from farvox.jobs import Job, cut
 from farvox.rng import rng_for
+
+SETTINGS = "simulate.json"  # of the settings that the folder was begun with
+AUDIO, BATCHES = "audio", "batches"
+Row = dict[str, str]
+"""An utterance: its `utt_id`, `file` below the audio folder, `speaker`, `num_samples` and conditions."""
+Item = TypeVar("Item")
 
 
 def combine(out: str | Path, dirs: Sequence[str | Path]) -> DataDir:
@@ -200,6 +213,52 @@ def names_of_further_files(part: DataDir) -> set[str]:
 def keys_of(table: pl.DataFrame, name: str) -> pl.Series:
     """The utterances or the speakers of a data dir, whichever a file of that name is about."""
     return table["utt_id" if name.startswith("utt2") else "speaker_id"]
+
+
+def run_batches(
+    job: Job, function: Callable[[Item], list[Row]], items: Sequence[Item], out: Path, *, size: int
+) -> pl.DataFrame:
+    """Table of all rows that a function gives for ``items``, in order.
+
+    Args:
+        job: names the work and its workers.
+        function: writes the files of an item, and gives a row a file; picklable.
+        items: all there are.
+        out: the folder; audio is in it, and the tables of the batches.
+        size: items a batch.
+
+    Raises:
+        JobError: a process was killed.
+    """
+    files = job.run_kept(partial(_table_text, function), cut(items, size), out / BATCHES, ".tsv")
+    return pl.concat([read_conditions(path) for path in files])
+
+
+def _table_text(function: Callable[[Item], list[Row]], batch: Sequence[Item]) -> bytes:
+    rows = [row for item in batch for row in function(item)]
+    header = list(rows[0])
+    lines = ["\t".join(header), *("\t".join(row[column] for column in header) for row in rows)]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def write_output(out: Path, table: pl.DataFrame, files: Mapping[str, str] | None = None) -> DataDir:
+    """Write the data dir of a table of rows, with further ``files`` (name to text).
+
+    The tables of the batches stay, so that a second run finds all done.
+    """
+    utterances = [
+        Utterance(utt_id, str(out / AUDIO / file), speaker or None, int(num_samples))
+        for utt_id, file, speaker, num_samples in table.select(
+            "utt_id", "file", "speaker", "num_samples"
+        ).iter_rows()
+    ]
+    conditions = table.drop("file", "speaker", "num_samples")
+    return write_data_dir(out, utterances, files={CONDITIONS: conditions_text(conditions), **(files or {})})
+
+
+def text_of(value: float | None, digits: int) -> str:
+    """A measured value; the empty string where there is none."""
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def _merged(rows: pl.DataFrame, columns: Iterable[str], key: str) -> pl.DataFrame:

@@ -13,12 +13,12 @@ import polars as pl
 from scipy.ndimage import binary_erosion
 
 from farvox.audio.files import read_audio, write_audio
+from farvox.datadir.derive import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import AudioError, DataDirError
 from farvox.farfield import NoisesOptions
 from farvox.farfield.mixing import FLOOR, LOUD, QUIET, Array, energy_snr, frame_powers, is_silent, set_level
 from farvox.farfield.simulate import LEVEL_DB
-from farvox.farfield.takes import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
 from farvox.jobs import Job, begin, digest
 from farvox.progress import Note, silent
 

@@ -17,11 +17,11 @@ import soundfile
 from farvox.atomic import atomic_file
 from farvox.audio.files import audio_info, read_channels
 from farvox.datadir.conditions import CONDITIONS, read_conditions
+from farvox.datadir.derive import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import CorpusError, DataDirError
 from farvox.farfield import RirsOptions
 from farvox.farfield.rooms import Samples, draw_scene, measure_rir
-from farvox.farfield.takes import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
 from farvox.jobs import Job, begin
 from farvox.progress import Note, silent
 from farvox.rng import rng_for

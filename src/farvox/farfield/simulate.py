@@ -13,13 +13,13 @@ import numpy as np
 import polars as pl
 
 from farvox.audio.files import read_audio, read_channels, write_audio
+from farvox.datadir.derive import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import AudioError, DataDirError
 from farvox.farfield import SimulateOptions
 from farvox.farfield.mixing import convolve_array, is_silent, power, set_level
 from farvox.farfield.rirs import SUFFIXES, Rir, open_rirs
 from farvox.farfield.rooms import Samples, draw_scene, measure_rir
-from farvox.farfield.takes import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
 from farvox.jobs import Job, begin, digest
 from farvox.progress import Note, silent
 from farvox.rng import rng_for

@@ -230,8 +230,10 @@ def _idle(added: Mapping[str, Any], whole: Mapping[str, Any]) -> Iterator[str]:
     parts = {"specaugment": SpecAugmentOptions, "head": HeadOptions}
     full = {"optim": OptimOptions, "schedule": ScheduleOptions} | parts
     for table, keys, chooser, default, needed in _NEEDS:
-        entries = added.get(table, {})
-        chosen = whole.get(table, {}).get(chooser, default)
+        entries, chosen_from = added.get(table, {}), whole.get(table, {})
+        if not (isinstance(entries, Mapping) and isinstance(chosen_from, Mapping)):
+            continue  # an adaptation that is refused when it is looked at
+        chosen = chosen_from.get(chooser, default)
         is_saved = entries.keys() >= kinds(full[table]).keys()  # as a run dir's recipe.toml has them
         if chosen in needed or is_saved:
             continue

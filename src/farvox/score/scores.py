@@ -61,7 +61,7 @@ def write_scores(path: str | os.PathLike[str], trials: TrialList, scores: ArrayL
 
 def _score_and_label(where: str, third: pl.Series, fourth: pl.Series) -> tuple[pl.Series, pl.Series]:
     """The column of scores and that of labels, whichever comes first."""
-    for words in LABEL_WORDS:
+    for words in reversed(LABEL_WORDS):  # scores may be 0 and 1, beside labels that are words
         third_is_label, fourth_is_label = third.is_in(words).all(), fourth.is_in(words).all()
         if third_is_label and fourth_is_label:
             raise TrialError(f"{where}: the last two columns both look like labels; leave the labels out")
