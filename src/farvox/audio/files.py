@@ -32,7 +32,7 @@ import soxr
 from farvox.atomic import atomic_file
 from farvox.audio.headers import HEAD_BYTES, AudioInfo, float_frames, pcm_header, refuse_truncated
 from farvox.audio.remote import is_remote, read_whole
-from farvox.audio.shards import PackedFile
+from farvox.audio.shards import Handle, PackedFile
 from farvox.errors import AudioError
 from farvox.jobs import Job, cut, threads
 from farvox.progress import Note
@@ -51,17 +51,12 @@ _EDGE_SECONDS = 0.1  # context that soxr is given on either side of a part, long
 
 @dataclass(frozen=True, slots=True)
 class OpenAudio:
-    """An open audio file.
-
-    Attributes:
-        info: the content of its header.
-        name: its name in messages.
-        frames_of: (start, count) -> frames [T, C] at the file's own rate; fewer where the file ends.
-    """
+    """An open audio file."""
 
     info: AudioInfo
-    name: str
+    name: str  # in messages
     frames_of: Callable[[int, int], Wave]
+    """(start, count) -> frames [T, C] at the file's own rate; fewer where the file ends."""
 
     def read(
         self, *, start: int = 0, num_samples: int | None = None, sample_rate: int = 16000, channel: int = 0
@@ -101,17 +96,15 @@ def audio_info(audio: AudioSource) -> AudioInfo:
 def read_headers(paths: Sequence[str], note: Note, jobs: int | None = None) -> list[AudioInfo | AudioError]:
     """Read the headers of many files, in order, by ``jobs`` threads; an error where one cannot be read."""
 
-    def headers_of(part: Sequence[str]) -> list[AudioInfo | AudioError]:
-        headers: list[AudioInfo | AudioError] = []
-        for path in part:
-            try:
-                headers.append(audio_info(path))
-            except AudioError as error:
-                headers.append(error)
-        return headers
+    def header_of(path: str) -> AudioInfo | AudioError:
+        try:
+            return audio_info(path)
+        except AudioError as error:
+            return error
 
     job = Job(what="audio headers read", note=note, jobs=jobs, executor=threads)
-    return [header for part in job.run(headers_of, cut(paths, _HEADERS)) for header in part]
+    parts = job.run(lambda part: list(map(header_of, part)), cut(paths, _HEADERS))
+    return [header for part in parts for header in part]
 
 
 def read_audio(
@@ -122,7 +115,7 @@ def read_audio(
     sample_rate: int = 16000,
     channel: int = 0,
 ) -> Wave:
-    """Read one channel of an audio file, or a part of it; only that part is read from disk.
+    """Read one channel of an audio file as wav_T, float32 in [-1, 1]; of a part only that is read from disk.
 
     ``read_audio(path, start=s, num_samples=n)`` is ``read_audio(path)[s:s + n]``, so it is shorter
     than ``n`` where the file ends before. Where the file's rate differs, a part is resampled with 0.1 s
@@ -131,12 +124,9 @@ def read_audio(
     Args:
         audio: a path or a binary file object.
         start: first sample, counted at ``sample_rate``.
-        num_samples: number of samples at ``sample_rate``; None for all that follow.
+        num_samples: counted likewise; None for all that follow.
         sample_rate: of the result, Hz.
-        channel: number of the channel, from 0.
-
-    Returns:
-        wav_T: float32 in [-1, 1].
+        channel: from 0.
 
     Raises:
         AudioError: no such file, not audio, damaged, shorter than its header promises, empty, or with
@@ -170,13 +160,7 @@ def read_recording(audio: AudioSource) -> tuple[Wave, int]:
 
 
 def resample(wav: Wave, own_rate: int, sample_rate: int) -> Wave:
-    """Bring samples to another rate (soxr, quality HQ); the same array where the rates are the same.
-
-    Args:
-        wav: wav_T or wav_CT.
-        own_rate: its rate, Hz.
-        sample_rate: of the result, Hz.
-    """
+    """Bring wav_T or wav_CT from one rate to another (Hz, soxr HQ); the same array where they are equal."""
     if own_rate == sample_rate:
         return wav
     if wav.ndim == 2:
@@ -194,14 +178,9 @@ def audio_name(audio: AudioSource) -> str:
 
 
 def write_audio(path: str | Path, wav_T: npt.NDArray[np.floating], sample_rate: int = 16000) -> None:
-    """Write 16-bit audio, whole or not at all; the suffix (.wav or .flac) gives the format.
+    """Write wav_T or wav_CT as 16-bit audio, whole or not at all; the suffix (.wav or .flac) decides.
 
     Samples outside [-1, 1] are clipped. Samples that came from a 16-bit file are written unchanged.
-
-    Args:
-        path: the file.
-        wav_T: samples in [-1, 1]; several channels as wav_CT.
-        sample_rate: Hz.
 
     Raises:
         AudioError: another suffix, no samples, samples that are not finite, or too many channels for flac.
@@ -231,7 +210,7 @@ def open_audio(audio: AudioSource) -> Iterator[OpenAudio]:
         return
     content = _content_in_memory(audio, name)
     with ExitStack() as stack:
-        file = _open_plain_wav(name, stack) if content is None else None
+        file = _open_plain_wav(name) if content is None else None
         yield file or _open_by_libsndfile(name, content, stack) or _decode_by_ffmpeg(name, content)
 
 
@@ -264,14 +243,13 @@ def _content_in_memory(audio: AudioSource, name: str) -> bytes | None:
     return None
 
 
-def _open_plain_wav(path: str, stack: ExitStack) -> OpenAudio | None:
+def _open_plain_wav(path: str) -> OpenAudio | None:
     """Open a complete, plain 16-bit wav file, without any library; None for anything else."""
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        file = Handle(path)
     except OSError:
         return None
-    stack.callback(os.close, handle)
-    header = pcm_header(os.read(handle, HEAD_BYTES), os.fstat(handle).st_size)
+    header = pcm_header(file.read(0, HEAD_BYTES), os.fstat(file.handle).st_size)
     if header is None:
         return None
     info, data_start = header
@@ -281,10 +259,7 @@ def _open_plain_wav(path: str, stack: ExitStack) -> OpenAudio | None:
         start = min(start, info.num_samples)
         num_bytes = min(count, info.num_samples - start) * frame_bytes
         try:
-            os.lseek(handle, data_start + start * frame_bytes, os.SEEK_SET)
-            content = os.read(handle, num_bytes)
-            while len(content) < num_bytes and (more := os.read(handle, num_bytes - len(content))):
-                content += more
+            content = file.read(data_start + start * frame_bytes, num_bytes)
         except OSError as error:
             raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from None
         if len(content) < num_bytes:
@@ -316,14 +291,13 @@ def _open_by_libsndfile(name: str, content: bytes | None, stack: ExitStack) -> O
         if file.frames == 0:
             raise AudioError(f"{name}: holds no audio")
         start = min(start, file.frames)
-        count = min(count, file.frames - start)
         try:
             if start:
                 file.seek(start)
             frames_TC: Wave = file.read(count, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise AudioError(f"{name}: damaged audio: {error.error_string}; copy it again") from None
-        if len(frames_TC) < count:
+        if len(frames_TC) < min(count, file.frames - start):
             ends = start + len(frames_TC)
             raise AudioError(f"{name}: truncated: ends at sample {ends} of {file.frames}; copy it again")
         return frames_TC
@@ -337,10 +311,8 @@ def _decode_by_ffmpeg(name: str, content: bytes | None) -> OpenAudio:
 
     try:
         # A playlist names other files; without any protocol FFmpeg opens none of them.
-        with (
-            _binary(name, content) as file,
-            av.open(file, "r", options={"protocol_whitelist": "none"}) as opened,
-        ):
+        protocols = {"protocol_whitelist": "none"}
+        with _binary(name, content) as file, av.open(file, "r", options=protocols) as opened:
             if not opened.streams.audio:
                 raise AudioError(f"{name}: holds no audio stream")
             stream = opened.streams.audio[0]

@@ -33,28 +33,17 @@ _XING_SLACK = 0.01  # encoders count the bytes of an mp3 differently, by a frame
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """Length, rate and channels of an audio file, by its header.
+    """Length, rate and channels of an audio file, by its header."""
 
-    Attributes:
-        num_samples: length at the file's own rate, per channel.
-        sample_rate: Hz.
-        num_channels: 1 for mono.
-    """
-
-    num_samples: int
-    sample_rate: int
+    num_samples: int  # at the file's own rate, per channel
+    sample_rate: int  # Hz
     num_channels: int
 
 
 def pcm_header(head: bytes, file_bytes: int) -> tuple[AudioInfo, int] | None:
-    """Read the header of a plain 16-bit wav file; None for anything else.
+    """Read the header of a plain 16-bit wav file, and the byte at which its samples begin.
 
-    Args:
-        head: the first `HEAD_BYTES` of the file.
-        file_bytes: length of the file.
-
-    Returns:
-        its content, and the byte at which the samples begin.
+    None for anything else. ``head`` is the first `HEAD_BYTES` of the file's ``file_bytes``.
     """
     if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
         return None
@@ -83,11 +72,7 @@ def float_frames(content: bytes, num_channels: int) -> npt.NDArray[np.float32]:
 
 
 def refuse_truncated(name: str, file: BinaryIO) -> None:
-    """Compare the size of an audio file with the length that its header promises.
-
-    Args:
-        name: name of the file in messages.
-        file: open at its beginning; can seek. Its position afterwards is anywhere.
+    """Compare the size of an audio file, which can seek, with the length that its header promises.
 
     Raises:
         AudioError: the file is empty, or bytes are missing at its end.
@@ -97,8 +82,7 @@ def refuse_truncated(name: str, file: BinaryIO) -> None:
         raise AudioError(f"{name}: cannot be read as audio: it is empty (0 bytes)")
     file.seek(0)
     start, length = _promised_bytes(file, size)
-    missing = start + length - size
-    if missing > 0:
+    if (missing := start + length - size) > 0:
         what = f"{missing} of its {length} bytes of audio are missing"
         raise AudioError(f"{name}: truncated: {what}; copy it again")
 
@@ -110,9 +94,7 @@ def _promised_bytes(file: BinaryIO, size: int) -> tuple[int, int]:
         file.seek(12)
         while len(chunk := file.read(8)) == 8:
             length = int.from_bytes(chunk[4:], "little")
-            if (
-                chunk[:4] == b"data" and head[:4] == b"RF64"
-            ):  # the chunk ds64, which comes first, has its length
+            if chunk[:4] == b"data" and head[:4] == b"RF64":  # the chunk ds64 comes first and has its length
                 return file.tell(), int.from_bytes(head[28:36], "little") if head[12:16] == b"ds64" else 0
             if chunk[:4] == b"data":
                 return file.tell(), length if length < _STREAMED else 0

@@ -32,46 +32,35 @@ _SPARE_BYTES = 1 << 30  # left free on the disk of the cache
 
 @dataclass(frozen=True)
 class MappedAudio:
-    """The samples of many audio files behind one another.
+    """The samples of many audio files behind one another."""
 
-    Attributes:
-        folder: of the cache, that holds them.
-        kind: "int16" or "float32".
-        samples_T: all samples, memory-mapped.
-        ends_N: end of each file in ``samples_T``.
-    """
-
-    folder: Path
-    kind: str
-    samples_T: NDArray[Any]
-    ends_N: NDArray[np.int64]
+    folder: Path  # of the cache
+    kind: str  # "int16" or "float32"
+    samples_T: NDArray[Any]  # memory-mapped
+    bounds: NDArray[np.int64]  # [N + 1]: file n is samples_T[bounds[n] : bounds[n + 1]]
 
     @classmethod
     def open(cls, folder: Path, kind: str) -> MappedAudio:
         """Map the files that `map_audio` wrote."""
         samples_T = np.memmap(folder / _SAMPLES, _KINDS[kind], "r")
-        return cls(folder, kind, np.asarray(samples_T), np.load(folder / _ENDS))
+        return cls(folder, kind, np.asarray(samples_T), np.append(0, np.load(folder / _ENDS)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MappedAudio.open, (self.folder, self.kind)
 
     def length(self, index: int) -> int:
         """Samples of a file."""
-        return int(self.ends_N[index] - self._start(index))
+        return int(self.bounds[index + 1] - self.bounds[index])
 
     def crop(self, index: int, start: int = 0, num_samples: int | None = None) -> Wave:
         """Samples of a file, float32; a float32 pack gives a view, which is not to be written to."""
-        begin = self._start(index) + start
-        end = int(self.ends_N[index])
+        begin, end = int(self.bounds[index]) + start, int(self.bounds[index + 1])
         crop_T = self.samples_T[begin : end if num_samples is None else min(end, begin + num_samples)]
         if self.kind == "float32":
             return crop_T
         scaled_T: Wave = crop_T.astype(np.float32)
         scaled_T *= np.float32(1 / 32768)
         return scaled_T
-
-    def _start(self, index: int) -> int:
-        return int(self.ends_N[index - 1]) if index else 0
 
 
 def map_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") -> MappedAudio | None:
@@ -83,26 +72,23 @@ def map_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") ->
         kind: "int16" (clipped to [-1, 1]) or "float32" (as they are).
 
     Returns:
-        the pack; None where reading the files is as quick (int16 at this rate, in shards on this machine), or
-        where the cache cannot be written or is full, which a line on stderr reports.
+        None where reading the files is as quick (int16 at this rate, in shards on this machine), or where the
+        cache cannot be written or is full, which a line on stderr reports.
 
     Raises:
         AudioError: a file cannot be read.
     """
     if kind == "int16":
         packed = [PackedFile.parse(path) for path in paths]
-        if all(
-            file is not None
-            and not is_remote(file.shard)
-            and (file.member.kind, file.member.sample_rate) == ("wav", sample_rate)
-            for file in packed
-        ):
+        here = [file.member for file in packed if file is not None and not is_remote(file.shard)]
+        plain = [member for member in here if (member.kind, member.sample_rate) == ("wav", sample_rate)]
+        if len(plain) == len(paths):
             return None
 
     def build(folder: Path) -> None:
-        ends, end = [], 0
+        lengths = []
         with (folder / _SAMPLES).open("wb") as out, Progress("packing", len(paths)) as progress:
-            for number, path in enumerate(paths, 1):
+            for path in paths:
                 with open_audio(path) as audio:
                     if shutil.disk_usage(folder).free < 4 * audio.info.num_samples + _SPARE_BYTES:
                         raise CacheError(
@@ -112,10 +98,9 @@ def map_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") ->
                 if kind == "int16":
                     wav_T = np.clip(np.rint(wav_T * 32768), -32768, 32767)
                 out.write(wav_T.astype(_KINDS[kind], copy=False).tobytes())
-                end += len(wav_T)
-                ends.append(end)
-                progress.show(number)
-        np.save(folder / _ENDS, np.array(ends, dtype=np.int64))
+                lengths.append(len(wav_T))
+                progress.advance()
+        np.save(folder / _ENDS, np.cumsum(lengths, dtype=np.int64))
 
     try:
         folder = cached_folder("banks", f"{kind} at {sample_rate} Hz", paths, build, state_of=state_of)

@@ -23,7 +23,6 @@ import io
 import json
 import os
 import re
-import stat
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,35 +58,21 @@ class DamagedFlacError(Exception):
 
 
 class Member(NamedTuple):
-    """A file in a shard: its format, and where it begins.
+    """A file in a shard: its format, and where it begins."""
 
-    Attributes:
-        kind: "wav" or "flac".
-        start: byte of the shard at which the file begins.
-        num_bytes: of the file.
-        num_samples: per channel.
-        sample_rate: Hz.
-        num_channels: interleaved.
-    """
-
-    kind: str
-    start: int
+    kind: str  # "wav" or "flac"
+    start: int  # byte of the shard
     num_bytes: int
-    num_samples: int
-    sample_rate: int
-    num_channels: int
+    num_samples: int  # per channel
+    sample_rate: int  # Hz
+    num_channels: int  # interleaved
 
 
 @dataclass(frozen=True, slots=True)
 class PackedFile:
-    """A recording in a shard. ``str()`` gives its audio path in `wav.scp`.
+    """A recording in a shard. ``str()`` gives its audio path in `wav.scp`."""
 
-    Attributes:
-        shard: path or URL of the tar file.
-        member: its format, and where it lies in the shard.
-    """
-
-    shard: str
+    shard: str  # path or URL of the tar file
     member: Member
 
     @classmethod
@@ -109,8 +94,7 @@ class PackedFile:
         """
         num_samples, num_channels = self.member.num_samples, self.member.num_channels
         start = min(start, num_samples)
-        count = min(count, num_samples - start)
-        if not count:
+        if not (count := min(count, num_samples - start)):
             return np.zeros((0, num_channels), np.float32)
         if self.member.kind == "wav":
             frame_bytes = 2 * num_channels
@@ -138,7 +122,7 @@ class PackedFile:
             if is_remote(shard):
                 content = read_range(shard, at, count)
             elif len(content := _opened(shard).read(at, count)) < count:
-                content = _Handle(shard).read(at, count)  # the file of an open handle may have been replaced
+                content = Handle(shard).read(at, count)  # the file of an open handle may have been replaced
         except FileNotFoundError:
             raise AudioError(f"{shard}: no such file (relative paths start at {os.getcwd()})") from None
         except OSError as error:
@@ -149,36 +133,22 @@ class PackedFile:
 
 
 class Entry(NamedTuple):
-    """An utterance in the table of a shard.
+    """An utterance in the table of a shard."""
 
-    Attributes:
-        utt_id: its name when it was packed.
-        member: its format, and where it lies in the shard.
-        crc32: of the file's bytes.
-        rounded: 1 where the recording was not 16-bit, and was rounded to it.
-        clipped: samples that lay outside [-1, 1].
-    """
-
-    utt_id: str
+    utt_id: str  # when it was packed
     member: Member
-    crc32: int
-    rounded: int
-    clipped: int
+    crc32: int  # of the file's bytes
+    rounded: int  # 1 where the recording was not 16-bit, and was rounded to it
+    clipped: int  # samples that lay outside [-1, 1]
 
 
 @dataclass(frozen=True)
 class ShardTable:
-    """Table of contents of a shard; kept beside it as JSON, and written after it.
+    """Table of contents of a shard; kept beside it as JSON, and written after it."""
 
-    Attributes:
-        num_bytes: size of the shard.
-        entries: its utterances, in order.
-        rejected: utterances that were left out, with the reason.
-    """
-
-    num_bytes: int
-    entries: list[Entry]
-    rejected: dict[str, str]
+    num_bytes: int  # of the shard
+    entries: list[Entry]  # in order
+    rejected: dict[str, str]  # utterances that were left out, with the reason
 
     @classmethod
     def read(cls, shard: str) -> ShardTable | None:
@@ -190,11 +160,8 @@ class ShardTable:
         path = table_of(shard)
         try:
             fields = json.loads(read_whole(path) if is_remote(path) else Path(path).read_bytes())
-            return cls(
-                fields["bytes"],
-                [Entry(utt_id, Member(*member), *rest) for utt_id, member, *rest in fields["utterances"]],
-                fields["rejected"],
-            )
+            entries = [Entry(utt_id, Member(*each), *rest) for utt_id, each, *rest in fields["utterances"]]
+            return cls(fields["bytes"], entries, fields["rejected"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
@@ -214,11 +181,7 @@ def size_of_file(location: str) -> int | None:
     """Bytes of the file of a path or URL; None where there is none. Raises as `size_of` does."""
     if is_remote(location):
         return size_of(location)
-    try:
-        found = os.stat(location)
-    except (OSError, ValueError):  # as os.path.isfile
-        return None
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
+    return os.path.getsize(location) if os.path.isfile(location) else None
 
 
 def state_of(path: str) -> str:
@@ -233,10 +196,10 @@ def state_of(path: str) -> str:
 
 
 def encode(pcm_TC: npt.NDArray[np.int16], sample_rate: int, kind: str) -> bytes:
-    """Encode 16-bit samples as a file, as shards hold it.
+    """Encode 16-bit samples as a wav or flac file, as shards hold it.
 
     Raises:
-        AudioError: too many channels or too many samples for this kind of file.
+        AudioError: too many channels or samples for a file of this kind, or a rate that flac does not have.
     """
     if kind == "flac":
         return encode_flac(pcm_TC, sample_rate)
@@ -249,11 +212,7 @@ def encode(pcm_TC: npt.NDArray[np.int16], sample_rate: int, kind: str) -> bytes:
 
 
 def encode_flac(pcm_TC: npt.NDArray[np.int16], sample_rate: int) -> bytes:
-    """Encode 16-bit samples as libsndfile does, with the table in the place of its comments.
-
-    Raises:
-        AudioError: too many channels, or a rate that flac does not have.
-    """
+    """Encode 16-bit samples as libsndfile does, with the table in the place of its comments."""
     if pcm_TC.shape[1] > 8:
         raise AudioError(f"flac holds 8 channels at most, not {pcm_TC.shape[1]}; use wav")
     written = io.BytesIO()
@@ -288,12 +247,7 @@ def read_frames(
 ) -> npt.NDArray[np.float32]:
     """Read samples ``start`` to ``start + count`` of a file that `encode_flac` made; [T, C], in [-1, 1].
 
-    Args:
-        bytes_of: (start, length) -> that part of the file.
-        num_bytes: of the file.
-        num_samples: of the file, per channel.
-        start: first sample.
-        count: number of samples; at least one, and all in the file.
+    There is at least one, and all are in the file. ``bytes_of`` gives a part of it by start and length.
 
     Raises:
         DamagedFlacError: they cannot be decoded.
@@ -302,12 +256,10 @@ def read_frames(
     block = int.from_bytes(head[8:10])
     if head[:4] != b"fLaC" or not block:
         raise DamagedFlacError
-    num_frames = -(-num_samples // block)
+    num_frames, point = -(-num_samples // block), _POINT.itemsize
     first, last = start // block, (start + count - 1) // block
-    points = bytes_of(
-        _TABLE_AT + first * _POINT.itemsize, (min(last + 2, num_frames) - first) * _POINT.itemsize
-    )
-    bytes_P = np.frombuffer(points, _POINT)["byte"] + np.uint64(_TABLE_AT + num_frames * _POINT.itemsize)
+    points = bytes_of(_TABLE_AT + first * point, (min(last + 2, num_frames) - first) * point)
+    bytes_P = np.frombuffer(points, _POINT)["byte"] + np.uint64(_TABLE_AT + num_frames * point)
     begin, end = int(bytes_P[0]), num_bytes if last + 1 == num_frames else int(bytes_P[-1])
     if not begin < end <= num_bytes:
         raise DamagedFlacError
@@ -326,7 +278,7 @@ def read_frames(
     return decoded_TC[start - first * block :][:count]
 
 
-class _Handle:
+class Handle:
     """An open file, closed when no reference to it is left; threads and forked processes may share it."""
 
     def __init__(self, path: str) -> None:
@@ -337,19 +289,18 @@ class _Handle:
             os.close(self.handle)
 
     def read(self, start: int, count: int) -> bytes:
+        """Read ``count`` bytes from ``start``, fewer where the file ends."""
         if not hasattr(os, "pread"):  # Windows
             with open(self.path, "rb") as file:
                 file.seek(start)
                 return file.read(count)
-        content = os.pread(self.handle, count, start)
-        while len(content) < count:
-            if not (more := os.pread(self.handle, count - len(content), start + len(content))):
-                break
+        content = b""
+        while more := os.pread(self.handle, count - len(content), start + len(content)):
             content += more
         return content
 
 
-_opened = lru_cache(_MOST_OPEN)(_Handle)
+_opened = lru_cache(_MOST_OPEN)(Handle)
 
 
 def _is_frame_head(content: bytes, at: int, num_coded: int) -> bool:
