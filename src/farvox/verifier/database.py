@@ -52,28 +52,18 @@ _opening = threading.Lock()
 
 
 class FileState(NamedTuple):
-    """State of the file: equal states have equal contents.
+    """State of the file: equal states have equal contents."""
 
-    Attributes:
-        opening: number of times it has been opened; another opening may be of another file.
-        by_others: changes by other connections, as SQLite counts them.
-        by_us: rows changed through this connection.
-    """
-
-    opening: int
-    by_others: int
-    by_us: int
+    opening: int  # number of times it has been opened; another opening may be of another file
+    by_others: int  # changes by other connections, as SQLite counts them
+    by_us: int  # rows changed through this connection
 
 
 class Database:
     """The file of a store, opened when it is first needed; one thread uses it at a time.
 
     The first opening with ``create`` makes it, for its owner only; until then it is empty for all others. It
-    must not be taken through a fork.
-
-    Args:
-        path: of the file.
-        busy_seconds: longest wait for other processes.
+    must not be taken through a fork. ``busy_seconds`` is the longest wait for other processes.
     """
 
     def __init__(self, path: Path, busy_seconds: float) -> None:

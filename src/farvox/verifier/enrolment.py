@@ -104,17 +104,11 @@ class Enrolment(Enrolled):
 
 @dataclass(frozen=True)
 class ModelCount:
-    """Number of speakers that are enrolled with one model.
-
-    Attributes:
-        model_digest: see `Enrolled`.
-        model_name: that of its latest enrolment.
-        num_speakers: at least 1.
-    """
+    """Number of speakers that are enrolled with one model."""
 
     model_digest: str
-    model_name: str
-    num_speakers: int
+    model_name: str  # that of its latest enrolment
+    num_speakers: int  # at least 1
 
 
 def speaker_name(name: str) -> str:
@@ -137,11 +131,7 @@ def speaker_name(name: str) -> str:
 
 
 def refuse_without_direction(emb_E: ArrayLike, what: str) -> None:
-    """Refuse an embedding that cannot be compared by cosine.
-
-    Args:
-        emb_E: real, [E].
-        what: its name in the message.
+    """Refuse an embedding that cannot be compared by cosine; ``what`` is its name in the message.
 
     Raises:
         StoreError: not one dimension, or no length, or not finite.

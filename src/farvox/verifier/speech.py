@@ -24,6 +24,7 @@ Shape suffixes: C channel, T sample, F frame or window.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -57,36 +58,20 @@ _FILES = ("silero_vad_16k_op15.onnx", "silero_vad.onnx")  # the first opens in h
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """The speech found in a recording.
+    """The speech found in a recording."""
 
-    Attributes:
-        detector: "energy", or "silero-vad" with its version.
-        seconds: length of all of it.
-        regions: (first, last + 1) samples of the stretches of speech, in order and apart.
-    """
-
-    detector: str
-    seconds: float
-    regions: tuple[Region, ...]
+    detector: str  # "energy", or "silero-vad" with its version
+    seconds: float  # of all of it
+    regions: tuple[Region, ...]  # (first, last + 1) samples of the stretches of speech, in order and apart
 
 
 def find_speech(wav_CT: Wave, sample_rate: int) -> Speech:
-    """Find speech with the best detector that is installed.
-
-    Args:
-        wav_CT: samples in [-1, 1]; the channel with the most speech counts.
-        sample_rate: Hz.
-    """
+    """Find speech in samples in [-1, 1] with the best detector that is installed."""
     return find_by_energy(wav_CT, sample_rate) if silero() is None else find_by_silero(wav_CT, sample_rate)
 
 
 def find_by_energy(wav_CT: Wave, sample_rate: int) -> Speech:
-    """Find sound that is loud enough for speech; the rule is at the top of the module.
-
-    Args:
-        wav_CT: samples in [-1, 1]; the channel with the most such sound counts.
-        sample_rate: Hz.
-    """
+    """Find sound that is loud enough for speech; the rule is at the top of the module."""
     (window, hop), gap = _frame_sizes(sample_rate), round(_GAP_SECONDS * sample_rate)
     level_CF = [frame_levels(wav_T, sample_rate) for wav_T in wav_CT]
 
@@ -95,19 +80,12 @@ def find_by_energy(wav_CT: Wave, sample_rate: int) -> Speech:
         frames = _runs(level_F >= loud - range_db) if loud >= SILENCE_DB else []
         return _joined([(begin * hop, (end - 1) * hop + window) for begin, end in frames], gap)
 
-    for range_db in _RANGES_DB:
-        regions = max((loud_regions(level_F, range_db) for level_F in level_CF), key=_length)
-        if _length(regions) >= ENOUGH_SECONDS * sample_rate:
-            break
-    return _speech("energy", regions, wav_CT.shape[1], sample_rate)
+    tries = ([loud_regions(level_F, range_db) for level_F in level_CF] for range_db in _RANGES_DB)
+    return _speech("energy", tries, wav_CT.shape[1], sample_rate)
 
 
 def find_by_silero(wav_CT: Wave, sample_rate: int) -> Speech:
     """Find speech with silero-vad; the rule is at the top of the module.
-
-    Args:
-        wav_CT: samples in [-1, 1]; the channel with the most speech counts.
-        sample_rate: Hz.
 
     Raises:
         MissingExtraError: silero-vad or onnxruntime is not installed.
@@ -130,12 +108,8 @@ def find_by_silero(wav_CT: Wave, sample_rate: int) -> Speech:
         likely = [(begin, end) for begin, end in runs if probability_F[begin:end].max() >= enter]
         return _joined([(round(begin * window), round(end * window)) for begin, end in likely], gap)
 
-    for enter, stay in _THRESHOLDS:
-        found = (likely_regions(probability_F, enter, stay) for probability_F in probability_CF)
-        regions = max(found, key=_length)
-        if _length(regions) >= ENOUGH_SECONDS * sample_rate:
-            break
-    return _speech(detector.name, regions, wav_CT.shape[1], sample_rate)
+    tries = ([likely_regions(chance_F, *each) for chance_F in probability_CF] for each in _THRESHOLDS)
+    return _speech(detector.name, tries, wav_CT.shape[1], sample_rate)
 
 
 def padded(regions: tuple[Region, ...], pad: int, num_samples: int) -> tuple[Region, ...]:
@@ -165,12 +139,7 @@ def frame_levels(wav_T: Wave, sample_rate: int) -> Levels:
 
 
 class Silero:
-    """The network of silero-vad, opened once.
-
-    Args:
-        path: its ONNX file.
-        name: of the detector in results.
-    """
+    """The network of silero-vad, opened once; ``name`` is that of the detector in results."""
 
     def __init__(self, path: Path, name: str) -> None:
         import onnxruntime
@@ -179,18 +148,14 @@ class Silero:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self.name = name
-        self._session: InferenceSession = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
+        cpu = ["CPUExecutionProvider"]
+        self._session: InferenceSession = onnxruntime.InferenceSession(path, options, providers=cpu)
 
     def probabilities(self, wav_CT: Wave) -> Probabilities:
-        """Probability of speech in each window of 32 ms, [C, F].
+        """Probability of speech in each window of 32 ms at 16 kHz, [C, F].
 
         The network reads 512 samples at a time after the last 64 of the window before, and carries a
         state from one to the next; the last window is filled up with zeros.
-
-        Args:
-            wav_CT: samples at 16 kHz.
         """
         num_channels, num_samples = wav_CT.shape
         num_windows = -(-num_samples // _WINDOW)
@@ -247,6 +212,11 @@ def _length(regions: list[Region]) -> int:
     return sum(end - begin for begin, end in regions)
 
 
-def _speech(detector: str, regions: list[Region], num_samples: int, sample_rate: int) -> Speech:
+def _speech(detector: str, tries: Iterable[list[list[Region]]], num_samples: int, sample_rate: int) -> Speech:
+    """The speech of the channel that has the most, in the first try that finds enough or else the last."""
+    for regions_of_channels in tries:
+        regions = max(regions_of_channels, key=_length)
+        if _length(regions) >= ENOUGH_SECONDS * sample_rate:
+            break
     inside = [(begin, min(end, num_samples)) for begin, end in regions if begin < num_samples]
     return Speech(detector, _length(inside) / sample_rate, tuple(inside))

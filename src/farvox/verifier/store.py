@@ -13,7 +13,6 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
@@ -59,17 +58,11 @@ def default_store_path() -> Path:
 
 
 class Templates(NamedTuple):
-    """Some enrolments, as they are read from the file.
+    """Some enrolments, as they are read from the file."""
 
-    Attributes:
-        ids: of the rows, ascending, larger than those before.
-        names: of the speakers, unique in a gallery.
-        templates_KE: float32 [K, E], of any lengths.
-    """
-
-    ids: Sequence[int]
-    names: Sequence[str]
-    templates_KE: NDArray[np.float32]
+    ids: Sequence[int]  # of the rows, ascending, larger than those before
+    names: Sequence[str]  # of the speakers, unique in a gallery
+    templates_KE: NDArray[np.float32]  # of any lengths
 
 
 class Gallery:
@@ -78,19 +71,11 @@ class Gallery:
     A gallery never changes: an enrolment or a removal makes another one, so that any number of threads may
     search one while a newer one is made. The newer one uses the free rows of the same buffer: extend only the
     newest gallery, one thread at a time.
-
-    Args:
-        dim: embedding dimension E.
-
-    Attributes:
-        ids_N: int64, ascending.
-        names: in the order of the rows.
-        unit_NE: float32, rows of length 1.
     """
 
     def __init__(self, dim: int) -> None:
-        self.ids_N: NDArray[np.int64] = np.empty(0, np.int64)
-        self.names: list[str] = []
+        self.ids_N: NDArray[np.int64] = np.empty(0, np.int64)  # ascending
+        self.names: list[str] = []  # in the order of the rows
         self._buffer: NDArray[np.float32] = np.empty((0, dim), np.float32)
 
     def __len__(self) -> int:
@@ -144,10 +129,6 @@ class Gallery:
 
         All are scored in float32, and again in float64 those that rounding could have kept out of the first
         ``top``. A row's score does not depend on the other rows, so equal rows have equal scores.
-
-        Args:
-            emb_E: with a direction, of any length.
-            top: at least 1.
         """
         top = min(top, len(self))
         if top == 0:
@@ -194,17 +175,11 @@ class SqliteStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def add(self, *enrolments: Enrolment, replace: bool = False) -> None:
-        """Enrol all of them or none.
-
-        Args:
-            enrolments: of any models.
-            replace: an enrolment replaces an earlier one of the same name and model.
+        """Enrol all of them or none; with ``replace`` in place of earlier ones of the same names and models.
 
         Raises:
             StoreError: the name is enrolled with this model already, the template has another dimension
@@ -213,13 +188,10 @@ class SqliteStore:
         with self._database.connected(create=True) as db, self._database.transaction(db, write=True):
             for each in enrolments:
                 dim = len(each.template_E)
-                db.execute(
-                    "INSERT INTO model (digest, dim) VALUES (?, ?) ON CONFLICT DO NOTHING",
-                    (each.model_digest, dim),
-                )
-                model, expected = db.execute(
-                    "SELECT id, dim FROM model WHERE digest = ?", (each.model_digest,)
-                ).fetchone()
+                row = (each.model_digest, dim)
+                db.execute("INSERT INTO model (digest, dim) VALUES (?, ?) ON CONFLICT DO NOTHING", row)
+                found = db.execute("SELECT id, dim FROM model WHERE digest = ?", row[:1])
+                model, expected = found.fetchone()
                 if dim != expected:
                     raise StoreError(
                         f"the template of '{each.name}' has {dim} dimensions,"
@@ -242,10 +214,7 @@ class SqliteStore:
                 )
 
     def remove(self, name: str) -> int:
-        """Delete the enrolments of ``name`` with all models; their bytes are removed from the file.
-
-        Returns:
-            The number of those enrolments.
+        """Delete the enrolments of ``name`` with all models from the file's bytes; returns their number.
 
         Raises:
             StoreError: the name is unknown (the nearest known one is named), or the file cannot be written.
@@ -300,8 +269,8 @@ class SqliteStore:
         """The most similar speakers among those enrolled with one model.
 
         Args:
-            emb_E: of the same embedding space, of any length.
-            model_digest: identifies that space.
+            emb_E: of any length.
+            model_digest: of its embedding space.
             top: number of speakers, at least 1.
 
         Returns:
@@ -340,15 +309,12 @@ class SqliteStore:
         if before is None or before.opening != state.opening:
             gallery = Gallery(dim)
         newest = int(gallery.ids_N[-1]) if len(gallery) else 0
-        [known] = db.execute(
-            "SELECT count(*) FROM enrolment WHERE model = ? AND id <= ?", (model, newest)
-        ).fetchone()
+        rows = "FROM enrolment WHERE model = ? AND id"
+        [known] = db.execute(f"SELECT count(*) {rows} <= ?", (model, newest)).fetchone()
         if known < len(gallery):
-            ids = db.execute("SELECT id FROM enrolment WHERE model = ? AND id <= ?", (model, newest))
+            ids = db.execute(f"SELECT id {rows} <= ?", (model, newest))
             gallery = gallery.keeping(np.array(ids.fetchall(), np.int64).reshape(-1))
-        [new] = db.execute(
-            "SELECT count(*) FROM enrolment WHERE model = ? AND id > ?", (model, newest)
-        ).fetchone()
+        [new] = db.execute(f"SELECT count(*) {rows} > ?", (model, newest)).fetchone()
         if new:
             try:
                 gallery = gallery.extended(_rows(db, model, dim, newest, new), new)

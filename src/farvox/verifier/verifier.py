@@ -89,6 +89,7 @@ class Verifier:
 
     Every method takes recordings as a path, a binary file object or ``(array, rate)``, the array [T] or
     [C, T] of floats in [-1, 1] or of int16 or int32; and a list of recordings where one speaker has several.
+    A recording that cannot be judged raises an `AudioError`, see `farvox.verifier.signal.read_signal`.
 
     Args:
         embedder: the model.
@@ -172,42 +173,25 @@ class Verifier:
         return self._store
 
     def signal(self, audio: Recording) -> Signal:
-        """Read a recording for this verifier; a `Signal`, which was read already, is returned as it is.
-
-        Raises:
-            AudioError: it cannot be judged; see `farvox.verifier.signal.read_signal`.
-        """
+        """Read a recording for this verifier; a `Signal`, which was read already, is returned as it is."""
         if isinstance(audio, Signal):
             return audio
         rate, least = self.embedder.sample_rate, self.embedder.min_samples
         return read_signal(audio, sample_rate=rate, min_samples=least, vad=self.vad)
 
     def embed(self, audio: Recordings) -> Embedding:
-        """Embeddings of length 1, whose dot product is the score.
-
-        Args:
-            audio: a recording, or several as a list or tuple.
-
-        Returns:
-            emb_E of a recording, emb_NE of several.
-
-        Raises:
-            AudioError: a recording cannot be judged.
-        """
-        signals = [self.signal(each) for each in _recordings(audio)]
-        emb_NE = self._embeddings(signals)
+        """Embeddings of length 1, whose dot product is the score: emb_E of a recording, emb_NE of several."""
+        emb_NE = self._embeddings(self._signals(audio))
         return emb_NE if _is_several(audio) else emb_NE[0]
 
     def verify(self, enrol: Recordings, test: Recordings) -> Verdict:
         """Decide whether two sides are of the same speaker.
 
         Raises:
-            AudioError: a recording cannot be judged.
             ModelError: there is no threshold to decide by.
         """
         threshold = self.threshold
-        enrol_signals = tuple(self.signal(each) for each in _recordings(enrol))
-        test_signals = tuple(self.signal(each) for each in _recordings(test))
+        enrol_signals, test_signals = self._signals(enrol), self._signals(test)
         emb_NE = self._embeddings([*enrol_signals, *test_signals])
         cosine = _combined(emb_NE[: len(enrol_signals)]) @ _combined(emb_NE[len(enrol_signals) :])
         score = min(1.0, max(-1.0, float(cosine)))
@@ -223,10 +207,9 @@ class Verifier:
             replace: replace an earlier enrolment of that name.
 
         Raises:
-            AudioError: a recording cannot be judged.
             StoreError: the name is taken or cannot be one, or the store cannot be written.
         """
-        signals = [self.signal(each) for each in _recordings(audio)]
+        signals = self._signals(audio)
         enrolment = Enrolment(
             name=name,
             template_E=_combined(self._embeddings(signals)),
@@ -239,20 +222,15 @@ class Verifier:
         return enrolment
 
     def identify(self, audio: Recordings, *, top: int = 1) -> Identification:
-        """Find the speaker of a side among those enrolled with this model.
-
-        Args:
-            audio: a recording, or several of one speaker.
-            top: number of candidates to return.
+        """Find the speaker of a side among those enrolled with this model; ``top`` candidates are returned.
 
         Raises:
-            AudioError: a recording cannot be judged.
             ModelError: there is no threshold to decide by.
             StoreError: the store cannot be read.
         """
         threshold = self.threshold
-        signals = tuple(self.signal(each) for each in _recordings(audio))
-        emb_E = _combined(self._embeddings(list(signals)))
+        signals = self._signals(audio)
+        emb_E = _combined(self._embeddings(signals))
         candidates = tuple(self.store.best(emb_E, self.embedder.digest, top=top))
         name, score = candidates[0] if candidates else (None, float("nan"))
         found = name if score >= threshold else None
@@ -268,6 +246,12 @@ class Verifier:
             StoreError: nobody of that name is enrolled.
         """
         return self.store.remove(name)
+
+    def _signals(self, side: Recordings) -> tuple[Signal, ...]:
+        recordings: list[Recording] = list(side) if _is_several(side) else [side]  # type: ignore[arg-type,list-item]
+        if not recordings:
+            raise AudioError("a side has no recordings; it needs at least one")
+        return tuple(map(self.signal, recordings))
 
     def _embeddings(self, signals: Sequence[Signal]) -> Embedding:
         """Embeddings of length 1, with the channels of each signal combined: emb_NE."""
@@ -298,13 +282,6 @@ def checked_threshold(threshold: float) -> float:
     if not -1 <= value <= 1:
         raise UsageError(f"the threshold {threshold!r} is no cosine: it lies from -1 to 1")
     return value
-
-
-def _recordings(side: Recordings) -> list[Recording]:
-    recordings: list[Recording] = list(side) if _is_several(side) else [side]  # type: ignore[arg-type,list-item]
-    if not recordings:
-        raise AudioError("a side has no recordings; it needs at least one")
-    return recordings
 
 
 def _is_several(side: Recordings) -> bool:
