@@ -8,11 +8,12 @@ Shape suffixes: T sample, E embedding.
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from threading import Lock, Semaphore
 from typing import Any, Literal, Protocol, Self
 
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from farvox.audio.files import read_audio
-from farvox.errors import AudioError
+from farvox.errors import AudioError, MissingExtraError
 from farvox.zoo.card import Card
 
 Wave = npt.NDArray[np.float32]
@@ -89,11 +90,7 @@ class Embedder(Protocol):
 
 
 def refuse_short(num_samples: int, min_samples: int) -> None:
-    """Refuse a waveform that a network cannot see as a whole.
-
-    Raises:
-        AudioError: there are fewer than ``min_samples``.
-    """
+    """Raise an `AudioError` for a waveform that a network cannot see as a whole."""
     if num_samples < min_samples:
         raise AudioError(f"{num_samples} samples are too few: the model needs at least {min_samples}")
 
@@ -106,6 +103,28 @@ def embed_files(
         content = embed(list(zip(utt_ids, wav_paths, strict=True)))
     rows = np.frombuffer(content, "<f4").reshape(-1, embedder.embedding_dim + 1)
     return np.ascontiguousarray(rows[:, :-1])
+
+
+def import_extra(module: str, remedy: str) -> Any:
+    """Import a module that an extra brings.
+
+    Raises:
+        MissingExtraError: it is not installed; the message is ``remedy``.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(remedy) from error
+
+
+@contextmanager
+def pool_of(workers: int, begin: Callable[..., object], *arguments: object) -> Iterator[ThreadPoolExecutor]:
+    """A pool of threads, each of which begins with a call; at the end what waits in it is dropped."""
+    pool = ThreadPoolExecutor(workers, initializer=begin, initargs=arguments)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class FileEmbedder:

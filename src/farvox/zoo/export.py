@@ -21,10 +21,11 @@ from torch import nn
 import farvox
 from farvox.atomic import atomic_file
 from farvox.audio.files import resample
-from farvox.errors import MissingExtraError, ModelError
+from farvox.errors import ModelError
 from farvox.rng import rng_for
 from farvox.synthetic.voice import SAMPLE_RATE, draw_sentence, draw_voice, synthesise
 from farvox.zoo.card import Card
+from farvox.zoo.embedder import import_extra
 from farvox.zoo.graph import OPSET, write_graph
 from farvox.zoo.model import Model, one_thread, why_no_graph
 from farvox.zoo.onnx_backend import FORMAT, INPUT, ONNX_SUFFIX, OUTPUT, OnnxEmbedder, with_metadata
@@ -38,40 +39,24 @@ _TRACED = ((1, 1.1), (2, 3.3))  # utterances, seconds: none is a length that the
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """The distance of the graph's embeddings of one signal, or of several at worst, from torch's.
+    """The distance of the graph's embeddings of one signal, or of several at worst, from torch's."""
 
-    Attributes:
-        signal: what was embedded.
-        absolute: largest difference of two numbers.
-        relative: the same in parts of the largest number of torch's embedding; this is held to `TOLERANCE`.
-        angular: 1 - cosine.
-    """
-
-    signal: str
-    absolute: float
-    relative: float
-    angular: float
+    signal: str  # what was embedded
+    absolute: float  # largest difference of two numbers
+    relative: float  # the same in parts of the largest number of torch's embedding; held to `TOLERANCE`
+    angular: float  # 1 - cosine
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """The result of `export_onnx`.
-
-    Attributes:
-        path: the file.
-        num_bytes: its size.
-        opset: of the operators in it.
-        sample_rate: Hz of the waveforms it takes.
-        min_samples: samples in the shortest of them.
-        parities: one for each signal of the parity check.
-    """
+    """The result of `export_onnx`."""
 
     path: Path
     num_bytes: int
-    opset: int
-    sample_rate: int
-    min_samples: int
-    parities: tuple[Parity, ...]
+    opset: int  # of the operators in it
+    sample_rate: int  # Hz of the waveforms it takes
+    min_samples: int  # in the shortest of them
+    parities: tuple[Parity, ...]  # one for each signal of the parity check
 
     @property
     def worst(self) -> Parity:
@@ -162,10 +147,7 @@ def require_export() -> None:
     Raises:
         MissingExtraError: onnxruntime is not installed.
     """
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("export needs onnxruntime: pip install 'farvox[export]'") from None
+    import_extra("onnxruntime", "export needs onnxruntime: pip install 'farvox[export]'")
 
 
 def parity_of(signal: str, ours_BE: NDArray[np.float64], theirs_BE: NDArray[np.float64]) -> Parity:
@@ -200,6 +182,7 @@ def parity_signals(sample_rate: int, min_samples: int) -> dict[str, NDArray[np.f
         return max(int(seconds * sample_rate), min_samples)
 
     full_T = speech(lasting(2.31), 5)
+    silences = lasting(0.4), lasting(0.6)
     narrow_T = resample(resample(full_T, sample_rate, sample_rate // 2), sample_rate // 2, sample_rate)
     return {
         "the shortest waveform": speech(min_samples, 0)[None],
@@ -207,9 +190,7 @@ def parity_signals(sample_rate: int, min_samples: int) -> dict[str, NDArray[np.f
         "speech": speech(lasting(6.43), 3)[None],
         "three utterances": np.stack([speech(lasting(1.237), 4 + n) for n in range(3)]),
         "speech 20 steps of 16 bits high": speech(lasting(2.05), 7, peak=20 / 32768)[None],
-        "speech between digital silences": np.pad(speech(lasting(1.3), 8), (lasting(0.4), lasting(0.6)))[
-            None
-        ],
+        "speech between digital silences": np.pad(speech(lasting(1.3), 8), silences)[None],
         "speech of half the band": in_16_bits(narrow_T)[None],
         "samples finer than 16 bits": 0.7312 * speech(lasting(3.6), 9)[None],
         "noise": 0.1 * rng_for(3, 1, 0).standard_normal((1, lasting(0.81)), dtype=np.float32),

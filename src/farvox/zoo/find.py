@@ -38,7 +38,7 @@ from farvox.zoo.model import (
     why_no_graph,
 )
 from farvox.zoo.onnx_backend import ONNX_SUFFIX, ExportedModel, OnnxEmbedder
-from farvox.zoo.pretrained import pull, zoo_models
+from farvox.zoo.pretrained import pull, sha256_of, zoo_models
 from farvox.zoo.torch_backend import TorchEmbedder
 
 if TYPE_CHECKING:
@@ -196,17 +196,8 @@ def _complete_epochs(checkpoints: Path) -> dict[int, Path]:
 def _open_kept_graph(folder: Path, name: str, card: Card, open_file: Callable[[Path], Exported]) -> Exported:
     """Open the graph of a model folder; it is made first if there is none that is whole and of these weights.
 
-    Args:
-        folder: the model folder.
-        name: of the model, as the user knows it.
-        card: the model's, which takes the place of the graph's.
-        open_file: opens an ``.onnx`` file.
-
-    Raises:
-        ModelError: no graph can be made of this model, or its embeddings are not torch's.
-        CheckpointError: the weights are damaged.
-        MissingExtraError: torch or onnxruntime is not installed.
-        FarvoxError: neither the folder nor the cache can be written.
+    The model's card takes the place of the graph's. A ``FarvoxError`` of no other class says that neither the
+    folder nor the cache can be written.
     """
     if reason := why_no_graph(FrontEndConfig.from_dict(read_config(folder)["frontend"])):
         raise ModelError(f"{name}: {reason}")
@@ -245,16 +236,11 @@ def _open_kept_graph(folder: Path, name: str, card: Card, open_file: Callable[[P
 
 
 def _source_of(folder: Path) -> str:
-    """SHA-256 of all that a graph is made of: ``config.json``, the weights, and the version of the writer.
-
-    Raises:
-        CheckpointError: one of the files cannot be read.
-    """
+    """SHA-256 of all that a graph is made of: ``config.json``, the weights, and the version of the writer."""
     found = hashlib.sha256(VERSION)
     for name in (CONFIG, WEIGHTS):
         try:
-            with (folder / name).open("rb") as file:
-                found.update(hashlib.file_digest(file, "sha256").digest())
+            found.update(bytes.fromhex(sha256_of(folder / name)))
         except OSError as error:
             raise CheckpointError(f"{folder / name}: cannot be read: {error.strerror}") from error
     return found.hexdigest()

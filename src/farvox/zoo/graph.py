@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def write_graph(module: nn.Module, examples: tuple[Tensor, Tensor], taken: str, 
     """Serialise what a module computes as an ONNX model of one input and one output, both matrices.
 
     Args:
-        module: one tensor to one tensor, in evaluation mode and on the CPU.
+        module: in evaluation mode and on the CPU.
         examples: two inputs; sizes that may vary differ, and so do those that follow from them.
         taken: name of the input.
         given: name of the output.
@@ -94,21 +95,14 @@ def _node(node: Node, renamed: dict[str, str]) -> bytes:
     return encode(*fields, (4, op))
 
 
+@dataclass(eq=False, repr=False)
 class Symbol:
-    """A tensor of a graph, or a number that follows from the size of one.
+    """A tensor of a graph, or a number that follows from the size of one."""
 
-    Attributes:
-        graph: records what is done with it.
-        name: in the graph.
-        examples: the values in two runs.
-    """
-
+    graph: _Graph  # records what is done with it
+    name: str  # in the graph
+    examples: tuple[Any, Any]  # the values in two runs
     is_cpu = False  # so that front-ends do not go through memory in the order that suits a CPU
-
-    def __init__(self, graph: _Graph, name: str, examples: tuple[Any, Any]) -> None:
-        self.graph = graph
-        self.name = name
-        self.examples = examples
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -145,16 +139,11 @@ Node = tuple[str, tuple[str, ...], tuple[str, ...], dict[str, Any]]
 
 
 class _Graph:
-    """The operators added so far.
-
-    Attributes:
-        nodes: in an order in which they can be computed.
-        arrays: constants by name.
-    """
+    """The operators added so far."""
 
     def __init__(self) -> None:
-        self.nodes: list[Node] = []
-        self.arrays: dict[str, np.ndarray] = {}
+        self.nodes: list[Node] = []  # in an order in which they can be computed
+        self.arrays: dict[str, np.ndarray] = {}  # constants by name
         self._producers: dict[str, Node] = {}
         self._known: dict[Any, Any] = {}  # names of nodes and constants, which are not added twice
         self._sizes: dict[tuple[int, int, int], Symbol] = {}
@@ -183,11 +172,7 @@ class _Graph:
     def _emit(self, name: str, found: tuple[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Add the operators for one of torch's functions; the name of the result, or a list of names.
 
-        Args:
-            name: of the function.
-            found: its results in the two runs.
-            args: its arguments.
-            kwargs: likewise.
+        ``found`` are its results in the two runs.
         """
 
         def given(name: str, default: Any = None, position: int = 1) -> Any:
@@ -231,9 +216,8 @@ class _Graph:
             case "flatten":
                 start, sizes = given("start_dim", 0), zip(found[0].shape, found[1].shape, strict=True)
                 varying = [0 if axis < start else -1 for axis in range(x.ndim)]
-                return add(
-                    "Reshape", x, [a if a == b else v for (a, b), v in zip(sizes, varying, strict=False)]
-                )
+                shape = [a if a == b else v for (a, b), v in zip(sizes, varying, strict=False)]
+                return add("Reshape", x, shape)
             case "expand":
                 return add("Expand", x, np.maximum(args[1:], 1))
             case "full_like":

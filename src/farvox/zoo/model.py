@@ -7,7 +7,6 @@ Shape suffixes: B utterance, T sample, E embedding.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -18,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import farvox
 from farvox.atomic import atomic_file, write_json
-from farvox.errors import CheckpointError, MissingExtraError, ModelError
+from farvox.errors import CheckpointError, ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.zoo.card import CARD
+from farvox.zoo.embedder import import_extra
 
 if TYPE_CHECKING:
     import torch
@@ -101,8 +101,8 @@ def save_model(
         folder: made if need be. A model that is there already is replaced.
         network: what ``build_model(model_name, **model_kwargs)`` gave, trained.
         frontend_config: the front-end it was trained on.
-        model_name: its name in `farvox.models.registry.MODELS`.
-        model_kwargs: the keyword arguments it was built with.
+        model_name: of `farvox.models.registry.MODELS`.
+        model_kwargs: it was built with.
         extra: further entries of ``config.json``, where the model comes from for instance.
 
     Raises:
@@ -126,32 +126,20 @@ def save_model(
 
 
 def load_folder(folder: Path, device: str = "cpu") -> Model:
-    """Load the model of a folder, in evaluation mode.
-
-    Args:
-        folder: with ``config.json`` and ``model.safetensors`` in it.
-        device: where the weights go, see `pick_device`.
-
-    Raises:
-        ModelError: ``config.json`` is not usable.
-        CheckpointError: the weights are damaged or do not fit the network.
-        MissingExtraError: torch is not installed.
-    """
+    """Load the model of a folder, in evaluation mode. Errors as `farvox.zoo.find.load_model`."""
     require_torch()
     from farvox.features.fbank import build_frontend
     from farvox.models.registry import build_model
 
-    device = pick_device(device)
-    config = read_config(folder)
+    device, config = pick_device(device), read_config(folder)
     frontend_config = FrontEndConfig.from_dict(config["frontend"])
     with one_thread():
         network = build_model(config["model"]["name"], **config["model"]["kwargs"])
-    if network.num_mels != frontend_config.num_mels:
-        raise ModelError(
-            f"{folder / CONFIG}: the front-end gives {frontend_config.num_mels} mels, "
-            f"the network takes {network.num_mels}"
-        )
-    with one_thread():
+        if network.num_mels != frontend_config.num_mels:
+            raise ModelError(
+                f"{folder / CONFIG}: the front-end gives {frontend_config.num_mels} mels, "
+                f"the network takes {network.num_mels}"
+            )
         fill(network, read_weights(folder / WEIGHTS), folder / WEIGHTS)
     network.to(device).eval()
     frontend = build_frontend(frontend_config).to(device).eval()
@@ -218,12 +206,7 @@ def write_weights(path: str | Path, weights: Mapping[str, Tensor]) -> None:
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:
-    """Load weights into a network strictly.
-
-    Args:
-        network: takes the weights in place.
-        weights: tensors by name.
-        source: where they come from, for the message.
+    """Load weights into a network strictly; the message says that they come from ``source``.
 
     Raises:
         CheckpointError: a weight is missing, unexpected, of another shape or not finite; such are named.
@@ -267,21 +250,16 @@ def _listed(names: list[str], most: int = 20) -> str:
 
 
 def require_torch(model: str | Path = "MODEL") -> None:
-    """Say what to do without torch, if it is not there.
-
-    Args:
-        model: what it is needed for.
+    """Say what to do without torch, which ``model`` needs, if it is not there.
 
     Raises:
         MissingExtraError: torch is not installed.
     """
-    try:
-        importlib.import_module("torch")
-    except ImportError as error:
-        raise MissingExtraError(
-            "models need torch: pip install 'farvox[torch]'; or, to verify without it, run "
-            f"'farvox export {model} OUT.onnx' on a machine that has it and give OUT.onnx as MODEL"
-        ) from error
+    import_extra(
+        "torch",
+        "models need torch: pip install 'farvox[torch]'; or, to verify without it, run "
+        f"'farvox export {model} OUT.onnx' on a machine that has it and give OUT.onnx as MODEL",
+    )
 
 
 def pick_device(device: str) -> str:

@@ -15,16 +15,16 @@ import struct
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from farvox.errors import MissingExtraError, ModelError
+from farvox.errors import ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.zoo.card import Card
-from farvox.zoo.embedder import Embedding, Wave, refuse_short
+from farvox.zoo.embedder import Embedding, Wave, import_extra, pool_of, refuse_short
 
 FORMAT = "farvox-onnx/1"
 INPUT, OUTPUT = "wav_BT", "emb_BE"
@@ -38,12 +38,6 @@ _NEEDED = ("config", "card", "digest", "min_samples", "farvox_version", SEAL)
 class ExportedModel:
     """An ``.onnx`` file, and all of `farvox.zoo.embedder.Embedder` that its metadata tell.
 
-    Attributes:
-        metadata: what the file says of itself.
-
-    Args:
-        path: what ``farvox export`` wrote.
-
     Raises:
         ModelError: there is no such file, it is none of farvox's, or it is damaged.
     """
@@ -52,10 +46,15 @@ class ExportedModel:
         self.path = Path(path)
         self._first_content: bytes | None = (content := _read(self.path))
         self.metadata = metadata = _checked(self.path, content)
-        self.config = _config(self.path, metadata)
+        self.config = _json(self.path, metadata, "config")
+        kinds = {"frontend": dict, "model": dict, "embedding_dim": int}
+        if bad := [key for key, kind in kinds.items() if not isinstance(self.config.get(key), kind)]:
+            raise ModelError(f"{path}: 'config' of its metadata lacks '{bad[0]}', or it is of the wrong kind")
         self.card = Card.from_dict(_json(self.path, metadata, "card"), f"{path}: model card")
-        self.digest = metadata["digest"]
-        self.min_samples = _whole_number(self.path, metadata, "min_samples")
+        self.digest, least = metadata["digest"], metadata["min_samples"]
+        if not least.isdecimal():
+            raise ModelError(f"{path}: 'min_samples' of its metadata is not a whole number: {least!r}")
+        self.min_samples = int(least)
         self.sample_rate = FrontEndConfig.from_dict(self.config["frontend"]).sample_rate
         self.embedding_dim: int = self.config["embedding_dim"]
 
@@ -112,42 +111,28 @@ class OnnxEmbedder(ExportedModel):
         emb_BE: Embedding = session.run([OUTPUT], {INPUT: np.ascontiguousarray(wav_BT, dtype=np.float32)})[0]
         return emb_BE
 
-    @contextmanager
-    def side_by_side(self, workers: int = 0) -> Iterator[ThreadPoolExecutor]:
+    def side_by_side(self, workers: int = 0) -> AbstractContextManager[ThreadPoolExecutor]:
         """See `Embedder`."""
-        pool = ThreadPoolExecutor(
-            workers or num_cores(), initializer=setattr, initargs=(self._alone, "threads", 1)
-        )
-        try:
-            yield pool
-        finally:
-            pool.shutdown(cancel_futures=True)
+        return pool_of(workers or num_cores(), setattr, self._alone, "threads", 1)
 
     def _session(self, threads: int) -> Any:
         """The session that runs the graph on a number of threads, made when it is first asked for."""
         with self._lock:
             if threads in self._sessions:
                 return self._sessions[threads]
-            runtime = _runtime()
+            content, runtime = self.content(), _runtime()
             options = runtime.SessionOptions()
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
-            options.add_session_config_entry(
-                "session.intra_op.allow_spinning", "0"
-            )  # which starves other work
+            # Threads that wait by spinning starve other work.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             options.log_severity_level = 4  # what is fatal is raised as well
             options.enable_mem_reuse = False  # planning it takes longer than loading, and saves nothing here
             try:
-                session = runtime.InferenceSession(
-                    self.content(), options, providers=["CPUExecutionProvider"]
-                )
-            except ModelError:
-                raise
+                session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             except Exception as error:
                 raise ModelError(f"{self.path}: {self.backend} cannot run it: {error}") from error
-            taken, given = (
-                [each.name for each in sides] for sides in (session.get_inputs(), session.get_outputs())
-            )
+            taken, given = [x.name for x in session.get_inputs()], [x.name for x in session.get_outputs()]
             if (taken, given) != ([INPUT], [OUTPUT]):
                 raise ModelError(
                     f"{self.path}: the graph takes {taken} and gives {given}, not '{INPUT}' and '{OUTPUT}'"
@@ -226,8 +211,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, int]]:
     """The fields of a protobuf message: number, content (empty for a number), and where the field starts.
 
     Raises:
-        ValueError: this is no protobuf message, or it ends in the middle of a field.
-        IndexError: likewise.
+        ValueError, IndexError: this is no protobuf message, or it ends in the middle of a field.
     """
     position = 0
     while position < len(message):
@@ -258,21 +242,6 @@ def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
             raise ValueError("a number of more than 64 bits")
 
 
-def _config(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The model's ``config.json``, with the entries that are needed here."""
-    config = _json(path, metadata, "config")
-    for key, kind in (("frontend", dict), ("model", dict), ("embedding_dim", int)):
-        if not isinstance(config.get(key), kind):
-            raise ModelError(f"{path}: 'config' of its metadata lacks '{key}', or it is of the wrong kind")
-    return config
-
-
-def _whole_number(path: Path, metadata: Mapping[str, str], key: str) -> int:
-    if not metadata[key].isdecimal():
-        raise ModelError(f"{path}: '{key}' of its metadata is not a whole number: {metadata[key]!r}")
-    return int(metadata[key])
-
-
 def _json(path: Path, metadata: Mapping[str, str], key: str) -> dict[str, Any]:
     try:
         values = json.loads(metadata[key])
@@ -284,11 +253,7 @@ def _json(path: Path, metadata: Mapping[str, str], key: str) -> dict[str, Any]:
 
 
 def _runtime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError("exported models need onnxruntime: pip install 'farvox[onnx]'") from error
-    return onnxruntime
+    return import_extra("onnxruntime", "exported models need onnxruntime: pip install 'farvox[onnx]'")
 
 
 def num_cores() -> int:

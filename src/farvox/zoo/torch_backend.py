@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from farvox.errors import ModelError
 from farvox.machine import has_bf16
 from farvox.zoo.card import Card
-from farvox.zoo.embedder import PRECISIONS, Embedding, Wave, refuse_short
+from farvox.zoo.embedder import PRECISIONS, Embedding, Wave, pool_of, refuse_short
 from farvox.zoo.model import Model
 
 if TYPE_CHECKING:
@@ -30,12 +30,7 @@ if TYPE_CHECKING:
 
 
 class TorchEmbedder:
-    """A `Model` as an `Embedder`.
-
-    Args:
-        model: stays as it is, but for being put into evaluation mode.
-        card: what is known of it.
-        precision: ``fp32`` or ``bf16``.
+    """A `Model` as an `Embedder`; it stays as it is, but for being put into evaluation mode.
 
     Raises:
         ModelError: the device has no bf16, or the precision is unknown.
@@ -87,11 +82,10 @@ class TorchEmbedder:
         import torch
 
         own_threads = torch.get_num_threads()
-        pool = ThreadPoolExecutor(workers or own_threads, initializer=torch.set_num_threads, initargs=(1,))
         try:
-            yield pool
+            with pool_of(workers or own_threads, torch.set_num_threads, 1) as pool:
+                yield pool
         finally:
-            pool.shutdown(cancel_futures=True)
             torch.set_num_threads(own_threads)
 
 
@@ -113,9 +107,8 @@ def _for_evaluation(network: EmbeddingNetwork, precision: str) -> nn.Module:
 
 def model_digest(model: Model) -> str:
     """SHA-256 of front-end, architecture and weights, the same wherever and however they are stored."""
-    digest = hashlib.sha256(
-        json.dumps([model.config["frontend"], model.config["model"]], sort_keys=True).encode()
-    )
+    described = json.dumps([model.config["frontend"], model.config["model"]], sort_keys=True)
+    digest = hashlib.sha256(described.encode())
     for name, tensor in sorted(model.network.state_dict().items()):
         if not name.endswith("num_batches_tracked"):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
