@@ -54,28 +54,16 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """The figures of one or several systems on the same resamples of the speakers.
+    """The figures of one or several systems on the same resamples of the speakers."""
 
-    Attributes:
-        eer_RK: equal error rates, fractions, float64 [replicates, systems].
-        min_dcf_RK: normalised detection costs, the same shape.
-        num_speakers: number of speakers that were drawn each time.
-        seed: of the draws.
-    """
-
-    eer_RK: Floats = field(repr=False)
-    min_dcf_RK: Floats = field(repr=False)
-    num_speakers: int
-    seed: int
+    eer_RK: Floats = field(repr=False)  # equal error rates, fractions
+    min_dcf_RK: Floats = field(repr=False)  # normalised detection costs
+    num_speakers: int  # that were drawn each time
+    seed: int  # of the draws
 
 
 def interval(values_R: ArrayLike, level: float = LEVEL) -> Interval:
-    """The percentile interval of resampled values.
-
-    Args:
-        values_R: one value for each replicate, or one difference of two systems.
-        level: the share of the values that lies in it.
-    """
+    """The percentile interval in which the share ``level`` of resampled values or differences lies."""
     tail = (1 - level) / 2
     low, high = np.quantile(np.asarray(values_R, np.float64), [tail, 1 - tail])
     return Interval(float(low), float(high))
@@ -146,23 +134,14 @@ def speaker_bootstrap(
 
 @dataclass(frozen=True, eq=False)
 class _Ordered:
-    """Trials in ascending order of their scores, sorted once for all replicates.
+    """Trials in ascending order of their scores, sorted once for all replicates."""
 
-    Attributes:
-        target_speaker: the speaker of each target trial.
-        enrol: the enrolment speaker of each non-target trial.
-        test: its test speaker.
-        targets_below: number of target trials that are rejected at each threshold, ascending.
-        nontargets_below: the same of non-target trials.
-        corners: the thresholds at which a detection cost can be least: the next one rejects targets.
-    """
-
-    target_speaker: Ints
-    enrol: Ints
-    test: Ints
-    targets_below: Ints
-    nontargets_below: Ints
-    corners: Ints
+    target_speaker: Ints  # of each target trial
+    enrol: Ints  # the enrolment speaker of each non-target trial
+    test: Ints  # its test speaker
+    targets_below: Ints  # number of target trials that are rejected at each threshold, ascending
+    nontargets_below: Ints  # the same of non-target trials
+    corners: Ints  # the thresholds at which a detection cost can be least: the next one rejects targets
 
     @classmethod
     def of(
@@ -222,21 +201,13 @@ def _running_sum(weights: NDArray[np.number]) -> NDArray[np.number]:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """The trials of one condition.
+    """The trials of one condition."""
 
-    Attributes:
-        number: of the condition.
-        num_target: number of its target trials.
-        num_nontarget: number of its non-target trials.
-        figures: EER and minDCF; None where trials of one kind are missing.
-        resampled: figures for intervals; None if not asked for, or with fewer than three speakers.
-    """
-
-    number: int
+    number: int  # of the condition
     num_target: int
     num_nontarget: int
-    figures: Detection | None
-    resampled: Resampled | None
+    figures: Detection | None  # None where trials of one kind are missing
+    resampled: Resampled | None  # None if not asked for, or with fewer than three speakers
 
 
 def per_condition(
@@ -257,10 +228,7 @@ def per_condition(
         target: 1 for target trials, 0 for the others, [num_trials].
         condition: the number of each trial's condition, [num_trials].
         speakers: the speakers of the enrolment and of the test sides, for intervals; see `speaker_bootstrap`.
-        p_target: prior of a target trial in the detection cost; both costs are 1.
-        ties: treatment of equal scores, see `farvox.metrics.detection`.
-        replicates: number of times that the speakers of a condition are drawn.
-        seed: of the draws.
+        p_target, ties, replicates, seed: see `speaker_bootstrap`.
 
     Raises:
         TrialError: see `farvox.metrics.detection.validate` and `speaker_bootstrap`; or another number of

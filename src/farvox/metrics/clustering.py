@@ -1,6 +1,7 @@
 """The agreement of two labellings of the same utterances: NMI, purity, and the matching of their clusters.
 
-A labelling is a row of integers or names, one an utterance; the number of a cluster has no meaning.
+A labelling is a row of integers or names, one an utterance; the number of a cluster has no meaning. Two
+that are empty or of different lengths raise a `FarvoxError`.
 
 Shape suffixes: N utterance, A cluster of the first labelling, B cluster of the second.
 """
@@ -20,9 +21,6 @@ def contingency(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.int64],
 
     Clusters are numbered in the sorted order of their labels. The table is sparse, so that its size is
     at most the number of utterances.
-
-    Raises:
-        FarvoxError: the labellings are empty or of different lengths.
     """
     first_N, second_N = np.asarray(first), np.asarray(second)
     if first_N.shape != second_N.shape or first_N.ndim != 1 or not first_N.size:
@@ -45,9 +43,6 @@ def normalised_mutual_information(first: ArrayLike, second: ArrayLike) -> float:
 
     Reference:
         N. X. Vinh et al., Information theoretic measures for clusterings comparison, JMLR 11, 2010.
-
-    Raises:
-        FarvoxError: the labellings are empty or of different lengths.
     """
     pairs, counts = contingency(first, second)
     joint = counts / counts.sum()
@@ -64,9 +59,6 @@ def purity(clusters: ArrayLike, truth: ArrayLike) -> float:
 
     It grows with the number of clusters and is 1 when each utterance has its own, so it is read beside
     that number, or beside the NMI.
-
-    Raises:
-        FarvoxError: the labellings are empty or of different lengths.
     """
     pairs, counts = contingency(clusters, truth)
     best_A = np.zeros(pairs[:, 0].max() + 1, np.int64)
@@ -79,9 +71,6 @@ def mutual_agreement(first: ArrayLike, second: ArrayLike) -> NDArray[np.bool_]:
 
     Clusters are matched one to one so that the most utterances agree (the Hungarian method). Those of
     a cluster left without a partner agree with nothing.
-
-    Raises:
-        FarvoxError: the labellings are empty or of different lengths.
     """
     pairs, counts = contingency(first, second)
     table_AB = np.zeros(pairs.max(axis=0) + 1, np.int32)

@@ -57,41 +57,24 @@ class DetCurve(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """The figures of one set of scores.
+    """The figures of one set of scores."""
 
-    Attributes:
-        eer: equal error rate, a fraction.
-        threshold: the score at which FRR and FAR are nearest to each other.
-        min_dcf: the smallest normalised detection cost over all thresholds.
-        num_target: number of target trials.
-        num_nontarget: number of non-target trials.
-        min_dcf_threshold: the score at which ``min_dcf`` is reached.
-        p_target: the prior that ``min_dcf`` assumes.
-    """
-
-    eer: float
-    threshold: float
-    min_dcf: float
+    eer: float  # equal error rate, a fraction
+    threshold: float  # the score at which FRR and FAR are nearest to each other
+    min_dcf: float  # the smallest normalised detection cost over all thresholds
     num_target: int
     num_nontarget: int
-    min_dcf_threshold: float
-    p_target: float
+    min_dcf_threshold: float  # the score at which ``min_dcf`` is reached
+    p_target: float  # the prior that ``min_dcf`` assumes
 
 
 class DecisiveTrials(NamedTuple):
-    """The trials that can decide a figure, and their places among all.
+    """The trials that can decide a figure, and their places among all."""
 
-    Attributes:
-        scores_M: their scores, in the order of the trials.
-        is_target_M: their labels.
-        skipped_M: number of other trials below each, when these are sorted by score.
-        skipped_targets_M: number of target trials among those.
-    """
-
-    scores_M: Floats
+    scores_M: Floats  # in the order of the trials
     is_target_M: Bools
-    skipped_M: Ints
-    skipped_targets_M: Ints
+    skipped_M: Ints  # number of other trials below each, when these are sorted by score
+    skipped_targets_M: Ints  # number of target trials among those
 
 
 def validate(scores: ArrayLike, target: ArrayLike) -> tuple[Floats, Bools]:
@@ -112,11 +95,9 @@ def validate(scores: ArrayLike, target: ArrayLike) -> tuple[Floats, Bools]:
         n = int(np.argmin(np.isfinite(scores)))
         raise TrialError(f"score {n + 1} is {scores[n]}: every score must be a finite number")
     is_target = labels.astype(bool)
-    for kind, there in (("target", is_target.any()), ("non-target", not is_target.all())):
-        if not there:
-            raise TrialError(
-                f"none of the {len(scores):,} trials is a {kind} trial: error rates need both kinds"
-            )
+    if is_target.all() or not is_target.any():
+        kind = "non-target" if is_target[0] else "target"
+        raise TrialError(f"none of the {len(scores):,} trials is a {kind} trial: error rates need both kinds")
     return scores, is_target
 
 
@@ -159,10 +140,8 @@ def _curve(scores: Floats, is_target: Bools, ties: Ties, kept: DecisiveTrials | 
     if kept is not None:
         rejected_targets, rejected = rejected_targets + kept.skipped_targets_M, rejected + kept.skipped_M
     if ties == "grouped":
-        last_of_group = np.append(threshold[1:] != threshold[:-1], True)
-        threshold, rejected_targets, rejected = (
-            values[last_of_group] for values in (threshold, rejected_targets, rejected)
-        )
+        last = np.append(threshold[1:] != threshold[:-1], True)  # of each group
+        threshold, rejected_targets, rejected = threshold[last], rejected_targets[last], rejected[last]
     frr = rejected_targets / num_target
     far = (num_nontarget - (rejected - rejected_targets)) / num_nontarget
     return DetCurve(np.append(0.0, frr), np.append(1.0, far), np.append(lowest - 0.001, threshold))
@@ -203,13 +182,8 @@ def decisive_trials(
 ) -> DecisiveTrials | None:
     """The trials between which EER and minDCF are reached, with both neighbours of the crossing.
 
-    Args:
-        scores: finite, [num_trials].
-        is_target: trials of both kinds, [num_trials].
-        cost: of FRR and FAR, rising with both.
-
-    Returns:
-        None where the scores cannot be put in bins: they are all equal, or too far apart for a float.
+    ``cost`` is one of FRR and FAR, rising with both. None where the finite scores cannot be put in bins: they
+    are all equal, or too far apart for a float.
     """
     lowest, highest = float(scores.min()), float(scores.max())
     with np.errstate(over="ignore", divide="ignore"):
@@ -228,7 +202,6 @@ def decisive_trials(
         counts += np.bincount(bin_N, minlength=2 * NUM_BINS)
     nontargets_B, targets_B = counts.reshape(2, NUM_BINS)
     all_B = targets_B + nontargets_B
-
     num_nontarget = int(nontargets_B.sum())
     frr = np.append(0, np.cumsum(targets_B)) / int(targets_B.sum())
     far = (num_nontarget - np.append(0, np.cumsum(nontargets_B))) / num_nontarget
@@ -238,15 +211,12 @@ def decisive_trials(
     before = np.flatnonzero(all_B[:crossing])
     keep_B[before[-1:]] = True  # its last trial is the point at the lower edge
 
-    parts = [
-        (scores[part][mask], is_target[part][mask]) for part, bin_N in blocks() for mask in (keep_B[bin_N],)
-    ]
-    kept_scores, kept_target = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
+    kept_N = np.concatenate([keep_B[bin_N] for _, bin_N in blocks()])
     skipped, skipped_targets = (
         np.repeat(np.cumsum(np.where(keep_B, 0, count_B))[keep_B], all_B[keep_B])
         for count_B in (all_B, targets_B)
     )
-    return DecisiveTrials(kept_scores, kept_target, skipped, skipped_targets)
+    return DecisiveTrials(scores[kept_N], is_target[kept_N], skipped, skipped_targets)
 
 
 def detection_error(
@@ -271,14 +241,6 @@ def detection_error(
         kept = decisive_trials(scores, is_target, lambda frr, far: _cost(frr, far, p_target, 1.0, 1.0))
     curve = _curve(scores, is_target, ties, kept)
     eer, threshold = equal_error_rate(curve)
-    min_dcf, min_dcf_threshold = min_detection_cost(curve, p_target=p_target)
-    num_target = int(np.count_nonzero(is_target))
-    return Detection(
-        eer=eer,
-        threshold=threshold,
-        min_dcf=min_dcf,
-        num_target=num_target,
-        num_nontarget=len(scores) - num_target,
-        min_dcf_threshold=min_dcf_threshold,
-        p_target=p_target,
-    )
+    min_dcf, dcf_threshold = min_detection_cost(curve, p_target=p_target)
+    targets = int(np.count_nonzero(is_target))
+    return Detection(eer, threshold, min_dcf, targets, len(scores) - targets, dcf_threshold, p_target)

@@ -63,8 +63,8 @@ TIES = {
 }
 COLOURS = ("#2f7de1", "#e8590c", "#2b9a66", "#a05fd0", "#c79200", "#d6336c", "#0c8599", "#868e96")
 INK = "#5c6773"
-PERCENT = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 40, 50, 60, 80, 90)
-RATES = tuple(percent / 100 for percent in PERCENT)
+LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 8, "labelcolor": INK}
+RATES = tuple(n / 100 for n in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 40, 50, 60, 80, 90))
 """Error rates at which the axes of a DET curve may begin, end and have ticks."""
 
 
@@ -107,9 +107,9 @@ def write_report(
             _cell(system.name)
             + _cell(f"{each.eer:.2%}", is_best=each.eer == best_eer and are_marked)
             + _cell(f"{each.min_dcf:.4f}", is_best=each.min_dcf == best_dcf and are_marked)
-            + _cell(f"{each.threshold:.4f}")
-            + _cell(f"{each.num_target:,}")
-            + _cell(f"{each.num_nontarget:,}")
+            + "".join(
+                map(_cell, (f"{each.threshold:.4f}", f"{each.num_target:,}", f"{each.num_nontarget:,}"))
+            )
             for system, each in zip(systems, found, strict=True)
         ]
         det_svg, histogram_svg = inline_svg(det), inline_svg(histogram)
@@ -189,17 +189,11 @@ def _cell(text: str, *, is_best: bool = False) -> str:
 
 @dataclass(frozen=True)
 class ScoreSet:
-    """The scores of one system on one labelled trial list.
+    """The scores of one system on one labelled trial list."""
 
-    Attributes:
-        name: of the system, in legends and tables.
-        scores: float [num_trials], higher is more alike.
-        target: 1 for target trials, 0 for the others, [num_trials].
-    """
-
-    name: str
-    scores: NDArray[np.float64] = field(repr=False)
-    target: NDArray[np.int8] = field(repr=False)
+    name: str  # of the system, in legends and tables
+    scores: NDArray[np.float64] = field(repr=False)  # higher is more alike
+    target: NDArray[np.int8] = field(repr=False)  # 1 for target trials, 0 for the others
 
 
 def det_figure(systems: Sequence[ScoreSet], *, p_target: float = 0.01, ties: Ties = "baseline") -> Figure:
@@ -236,7 +230,7 @@ def det_figure(systems: Sequence[ScoreSet], *, p_target: float = 0.01, ties: Tie
         axis.set_ticks(ndtri(ticks), [f"{100 * rate:g}" for rate in ticks])
     axes.set(xlim=ndtri([low, high]), ylim=ndtri([low, high]), aspect="equal")
     axes.set(xlabel="false acceptance rate (%)", ylabel="false rejection rate (%)")
-    figure.legend(loc="outside upper left", frameon=False, fontsize=8, labelcolor=INK)
+    figure.legend(loc="outside upper left", **LEGEND)
     return figure
 
 
@@ -260,21 +254,12 @@ def histogram_figure(systems: Sequence[ScoreSet], *, num_bins: int = 80) -> Figu
         axes.set_title(f"{_plain(system.name)}: threshold {threshold:.4g}", loc="left", fontsize=8, color=INK)
     panels[-1].set_xlabel("score")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside upper left", ncols=3, frameon=False, fontsize=8, labelcolor=INK
-    )
+    figure.legend(handles, labels, loc="outside upper left", ncols=3, **LEGEND)
     return figure
 
 
 def elbow_figure(numbers: Sequence[int], wccs: ArrayLike, chosen: int, *, truth: int | None = None) -> Figure:
-    """Intra-class cosine over the number of clusters; a line marks the elbow, another the truth, if known.
-
-    Args:
-        numbers: numbers of clusters tried, ascending [C].
-        wccs: their intra-class cosine [C].
-        chosen: the number at the elbow.
-        truth: the true number of speakers.
-    """
+    """Intra-class cosine over ascending numbers of clusters; lines mark the elbow and the truth, if known."""
     figure = _new_figure(width=5.6, height=3.6)
     axes = figure.subplots()
     axes.grid(color=INK, alpha=0.18, linewidth=0.6)
@@ -285,16 +270,12 @@ def elbow_figure(numbers: Sequence[int], wccs: ArrayLike, chosen: int, *, truth:
     if numbers[-1] > 20 * numbers[0] and all(a < b for a, b in pairwise(numbers)):
         axes.set_xscale("log")
     axes.set(xlabel="number of clusters", ylabel="intra-class cosine")
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    axes.legend(**LEGEND)
     return figure
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as ``.png`` or ``.svg``, whole or not at all.
-
-    Raises:
-        FarvoxError: another suffix.
-    """
+    """Write a figure as ``.png`` or ``.svg``, whole or not at all; a `FarvoxError` for another suffix."""
     path = Path(path)
     if path.suffix == ".svg":
         data = _svg(figure, transparent=False)
