@@ -107,9 +107,9 @@ def write_report(
             _cell(system.name)
             + _cell(f"{each.eer:.2%}", is_best=each.eer == best_eer and are_marked)
             + _cell(f"{each.min_dcf:.4f}", is_best=each.min_dcf == best_dcf and are_marked)
-            + "".join(
-                map(_cell, (f"{each.threshold:.4f}", f"{each.num_target:,}", f"{each.num_nontarget:,}"))
-            )
+            + _cell(f"{each.threshold:.4f}")
+            + _cell(f"{each.num_target:,}")
+            + _cell(f"{each.num_nontarget:,}")
             for system, each in zip(systems, found, strict=True)
         ]
         det_svg, histogram_svg = inline_svg(det), inline_svg(histogram)
