@@ -59,15 +59,14 @@ def measure(bench: Bench, share: float, classes: int, steps: int) -> dict[str, f
 
     from farvox.models.registry import build_head
     from farvox.training.distributed import World
+    from farvox.training.options import OptimOptions
     from farvox.training.sharded import ShardedHead
     from farvox.training.step import build_optimizer
 
     torch.manual_seed(0)
     whole = build_head("aam", embedding_dim=DIMENSION, num_classes=classes)
     head = ShardedHead(whole, World(0, 1, torch.device("cpu")), share=share)
-    optimizer = build_optimizer(
-        "sgd", list(head.parameters()), lr=0.1, weight_decay=1e-4, momentum=0.9, nesterov=False
-    )
+    optimizer = build_optimizer(OptimOptions(lr=0.1, weight_decay=1e-4), list(head.parameters()))
 
     def step(number: int) -> None:
         emb_BE = torch.randn(BATCH, DIMENSION, requires_grad=True)

@@ -21,6 +21,7 @@ from farvox.machine import keep_freed_memory, resolve_precision
 from farvox.models.registry import build_head, build_model
 from farvox.training.loader import Batch
 from farvox.training.objective import TrainingModel
+from farvox.training.options import OptimOptions
 from farvox.training.step import Stepper, build_optimizer
 
 FRAMES, MELS, CLASSES = 200, 80, 6000
@@ -126,9 +127,7 @@ def our_step(model, words, feats_BFM, labels_B):
         network.use_channels_last()
     head = build_head("aam", 256, CLASSES)
     training = TrainingModel(network, head, compiled="compile" in words).train()
-    optimizer = build_optimizer(
-        "sgd", list(training.parameters()), lr=0.01, weight_decay=1e-3, momentum=0.9, nesterov=False
-    )
+    optimizer = build_optimizer(OptimOptions(lr=0.01, weight_decay=1e-3), list(training.parameters()))
     frontend, cpu = torch.nn.Identity(), torch.device("cpu")
     stepper = Stepper(training, frontend, optimizer, device=cpu, precision=words[0])
     no_masks = torch.zeros(len(labels_B), 0, 4, dtype=torch.int64)

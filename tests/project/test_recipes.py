@@ -1,5 +1,6 @@
 """Every recipe parses, its parts accept it, and each family runs all its stages on corpora in miniature."""
 
+import dataclasses
 import json
 
 import pytest
@@ -178,12 +179,7 @@ def test_the_learning_rates_of_the_fine_tuning_are_those_of_train_dist_py():
     """Its warm-up of 5 epochs is over at epoch 38, and a fresh MultiStepLR counts from there."""
     for name in ("ffsvc2022/resnet34-finetune", "ffsvc2022/task2-selftrain"):
         recipe = load_recipe(name)
-        options = recipe.schedule
-        schedule = Schedule(
-            kind=options.kind, lr=recipe.optim.lr, steps_per_epoch=10, epochs=70,
-            first_epoch=options.first_epoch, milestones=options.milestones, gamma=options.gamma,
-            warmup_epochs=options.warmup_epochs,
-        )  # fmt: skip
+        schedule = Schedule(dataclasses.replace(recipe.schedule, epochs=70), recipe.optim.lr, 10)
         found = [schedule.lr_at(epoch, 0) for epoch in (38, 47, 48, 57, 58, 67, 68)]
         assert found == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5, 1e-6])
         assert (recipe.optim.name, recipe.optim.momentum, recipe.optim.weight_decay) == ("sgd", 0.9, 1e-3)

@@ -13,6 +13,7 @@ from torch import nn
 from farvox.models.registry import build_head, build_model
 from farvox.training.loader import Batch
 from farvox.training.objective import TrainingModel
+from farvox.training.options import OptimOptions
 from farvox.training.start import starting_point
 from farvox.training.step import Stepper, build_optimizer
 from farvox.zoo import export_checkpoint, import_checkpoint, load_model
@@ -89,7 +90,7 @@ def test_three_steps_from_a_checkpoint_are_the_baselines(baseline, arch, optimiz
     start.load_head(head, len(SPEAKERS))
     training = TrainingModel(network, head).double().train()
     options = {"momentum": 0.0, **OPTIMIZERS[optimizer]}
-    ours = build_optimizer(optimizer, list(training.parameters()), nesterov=False, **options)
+    ours = build_optimizer(OptimOptions(name=optimizer, **options), list(training.parameters()))
     stepper = Stepper(training, nn.Identity(), ours, device=torch.device("cpu"), precision="fp32")
     losses = []
     for feats_BMF, labels_B in batches():

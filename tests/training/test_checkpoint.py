@@ -17,6 +17,7 @@ from farvox.training.checkpoint import (
     save_checkpoint,
     unpack_optimizer,
 )
+from farvox.training.options import OptimOptions
 from farvox.training.step import build_optimizer
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -25,9 +26,8 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 def trained(name, steps=3):
     torch.manual_seed(0)
     layer = nn.Linear(3, 2)
-    optimizer = build_optimizer(
-        name, list(layer.parameters()), lr=0.1, weight_decay=0.01, momentum=0.9, nesterov=False
-    )
+    optim = OptimOptions(name=name, lr=0.1, weight_decay=0.01)
+    optimizer = build_optimizer(optim, list(layer.parameters()))
     take_steps(layer, optimizer, steps)
     return layer, optimizer
 
@@ -62,13 +62,7 @@ def save(run_dir, epoch, write_model=lambda folder: (folder / "config.json").wri
     layer, optimizer = trained("sgd", steps=1)
     state = TrainingState(epoch, 10, ["a", "b"], "print", figures={"loss": 1.0})
     folder = checkpoint_folder(run_dir, epoch)
-    save_checkpoint(
-        folder,
-        write_model=write_model,
-        head=layer.state_dict(),
-        optimizer=pack_optimizer(optimizer),
-        state=state,
-    )
+    save_checkpoint(folder, state, write_model, layer.state_dict(), pack_optimizer(optimizer))
     return folder
 
 

@@ -74,7 +74,7 @@ def train(world, table, run_dir):
 
 def draw(world, table, run_dir):
     """Content of all batches of a run."""
-    run = trainer._build(from_table(TrainOptions, table, "recipe"), run_dir, world)
+    run = trainer.Run(from_table(TrainOptions, table, "recipe"), world)
     return [
         [
             (position, int(label), wav_T.numpy().tobytes(), masks_K4.tolist())

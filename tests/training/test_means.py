@@ -24,13 +24,13 @@ def start(changed, model_folder, tmp_path):
 
     def build(changes=None):
         table = {**changed({"init": {"model": str(model_folder)}} | (changes or {})), "model": {}}
-        return trainer._build(from_table(TrainOptions, table, "recipe"), tmp_path / "run", ALONE)
+        return trainer.Run(from_table(TrainOptions, table, "recipe"), ALONE)
 
     return build
 
 
 def set_rows(run, utterances=10):
-    start_at_means(run.head, run.as_model(), run.dataset, utterances=utterances, world=ALONE)
+    start_at_means(run.head, run.as_model(), run.dataset, utterances, ALONE)
 
 
 def embeddings(model, run, speaker, speed=1.0):

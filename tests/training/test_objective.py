@@ -13,6 +13,7 @@ from farvox.models.margin import AamHead
 from farvox.models.registry import build_model
 from farvox.training.loader import Batch
 from farvox.training.objective import Anchor, Teacher, TrainingModel, find_frozen
+from farvox.training.options import OptimOptions
 from farvox.training.step import Stepper, build_optimizer
 
 CPU = torch.device("cpu")
@@ -103,9 +104,8 @@ def test_a_weight_that_nothing_else_moves_is_pulled_back_to_its_start():
 
 def make_stepper(network, head, *, precision="fp32"):
     model = TrainingModel(network, head, distill=10.0)
-    optimizer = build_optimizer(
-        "sgd", list(model.parameters()), lr=0.1, weight_decay=0.0, momentum=0.0, nesterov=False
-    )
+    optim = OptimOptions(lr=0.1, weight_decay=0.0, momentum=0.0)
+    optimizer = build_optimizer(optim, list(model.parameters()))
     anchor = Anchor(network.parameters(), 0.01)
     return Stepper(
         model, nn.Identity(), optimizer, device=CPU, precision=precision, teacher=Teacher(network),

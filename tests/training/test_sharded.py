@@ -21,7 +21,7 @@ from farvox.training.distributed import World, join_world
 from farvox.training.launch import launch_ranks
 from farvox.training.loader import Batch
 from farvox.training.objective import TrainingModel
-from farvox.training.options import TrainOptions
+from farvox.training.options import OptimOptions, TrainOptions
 from farvox.training.sharded import ShardedHead
 from farvox.training.step import Stepper, build_optimizer
 
@@ -59,9 +59,8 @@ def build(world, head, optimizer, *, sharded, share=1.0):
     whole = build_head(**head, embedding_dim=EMBEDDING_DIM, num_classes=NUM_CLASSES).double()
     shard = ShardedHead(whole, world, share=share, seed=5) if sharded else None
     model = TrainingModel(network, shard or whole)
-    built = build_optimizer(
-        optimizer, list(model.parameters()), lr=0.05, weight_decay=0.01, momentum=0.9, nesterov=False
-    )
+    optim = OptimOptions(name=optimizer, lr=0.05, weight_decay=0.01)
+    built = build_optimizer(optim, list(model.parameters()))
     wrapped = trainer._reduced(model, shard, unused=False) if world.size > 1 else model
     stepper = Stepper(wrapped, nn.Identity(), built, device=world.device, clip_norm=1.0, shard=shard)
     return stepper, model

@@ -34,8 +34,7 @@ def start(changed, pretrained, head, tmp_path):
 
     def build(changes, model=pretrained, **init):
         table = changed({"head": head} | changes) | {"init": {"model": str(model), **init}}
-        run = trainer._build(from_table(TrainOptions, table, "recipe"), tmp_path / "run", ALONE)
-        return run
+        return trainer.Run(from_table(TrainOptions, table, "recipe"), ALONE)
 
     return build
 

@@ -12,6 +12,7 @@ from farvox.features.frontend import FrontEndConfig
 from farvox.models.registry import build_head, build_model
 from farvox.training.loader import Batch
 from farvox.training.objective import TrainingModel
+from farvox.training.options import OptimOptions, ScheduleOptions
 from farvox.training.step import Schedule, Stepper, build_optimizer
 
 CPU = torch.device("cpu")
@@ -24,9 +25,8 @@ def make_stepper(*, frozen=False, lr=0.01, name="sgd", momentum=0.0, **options):
     for module in model.modules():
         if frozen and isinstance(module, _BatchNorm):
             module.eval()
-    optimizer = build_optimizer(
-        name, list(model.parameters()), lr=lr, weight_decay=0.0, momentum=momentum, nesterov=False
-    )
+    optim = OptimOptions(name=name, lr=lr, weight_decay=0.0, momentum=momentum)
+    optimizer = build_optimizer(optim, list(model.parameters()))
     return Stepper(model, build_frontend(FrontEndConfig(num_mels=24)), optimizer, device=CPU, **options)
 
 
@@ -118,7 +118,7 @@ def test_an_fp16_step_that_overflows_only_by_its_scale_is_taken_again_with_a_sma
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_adam_decays_as_in_the_baseline_and_adamw_apart_from_the_gradient(name):
     weight = torch.nn.Parameter(torch.ones(3))
-    optimizer = build_optimizer(name, [weight], lr=0.1, weight_decay=0.5, momentum=0.9, nesterov=False)
+    optimizer = build_optimizer(OptimOptions(name=name, lr=0.1, weight_decay=0.5), [weight])
     weight.grad = torch.zeros(3)
     optimizer.step()
     expected = 1 - 0.1 if name == "adam" else 1 - 0.1 * 0.5
@@ -153,7 +153,7 @@ def test_a_fused_step_is_the_step(name):
     start, gradients = torch.randn(3, 1000), torch.randn(5, 3, 1000)
     ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
     options = {"lr": 0.1, "weight_decay": 0.01}
-    fused = build_optimizer(name, [ours], momentum=0.9, nesterov=name == "sgd", **options)
+    fused = build_optimizer(OptimOptions(name=name, nesterov=name == "sgd", **options), [ours])
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
     more = {"momentum": 0.9, "nesterov": True} if name == "sgd" else {}
     plain = kind([theirs], foreach=False, **options, **more)
@@ -178,10 +178,15 @@ def baseline_rates(*, lr, milestones, warmup_epochs, steps_per_epoch, epochs, fi
         scheduler.step()
 
 
+def schedule_of(kind, lr, steps_per_epoch, margin=0.0, **options):
+    options = {"warmup_epochs": 0.0, **options}
+    return Schedule(ScheduleOptions(kind=kind, **options), lr, steps_per_epoch, margin)
+
+
 @pytest.mark.parametrize("first_epoch", [0, 44])
 def test_multistep_with_warmup_is_the_baselines(first_epoch):
     span = {"steps_per_epoch": 7, "epochs": first_epoch + 8, "first_epoch": first_epoch}
-    schedule = Schedule(kind="multistep", lr=0.01, milestones=(3, 6), warmup_epochs=2, **span)
+    schedule = schedule_of("multistep", 0.01, milestones=(3, 6), warmup_epochs=2, **span)
     rates = list(baseline_rates(lr=0.01, milestones=[3, 6], warmup_epochs=2, **span))
     assert len(rates) == 56
     for epoch, step, rate in rates:
@@ -189,13 +194,13 @@ def test_multistep_with_warmup_is_the_baselines(first_epoch):
 
 
 def test_the_first_epoch_of_a_warmup_of_two_ends_at_half_the_rate():
-    schedule = Schedule(kind="multistep", lr=0.01, steps_per_epoch=100, epochs=40, warmup_epochs=2)
+    schedule = schedule_of("multistep", 0.01, 100, epochs=40, warmup_epochs=2)
     assert schedule.lr_at(0, 99) == pytest.approx(0.005) and schedule.lr_at(1, 99) == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "exponential"])
 def test_a_decay_goes_from_the_full_rate_to_the_final_one(kind):
-    schedule = Schedule(kind=kind, lr=0.1, final_lr=1e-4, steps_per_epoch=10, epochs=7, warmup_epochs=2)
+    schedule = schedule_of(kind, 0.1, 10, final_lr=1e-4, epochs=7, warmup_epochs=2)
     rates = [schedule.lr_at(epoch, step) for epoch in range(2, 7) for step in range(10)]
     assert rates[0] == pytest.approx(0.1) and rates[-1] == pytest.approx(1e-4)
     assert all(later < earlier for earlier, later in itertools.pairwise(rates))
@@ -210,18 +215,18 @@ def test_a_decay_goes_from_the_full_rate_to_the_final_one(kind):
 
 
 def test_a_warm_up_may_be_a_fraction_of_an_epoch():
-    schedule = Schedule(kind="linear", lr=1.0, steps_per_epoch=10, epochs=1, warmup_epochs=0.2)
+    schedule = schedule_of("linear", 1.0, 10, epochs=1, warmup_epochs=0.2)
     rates = [schedule.lr_at(0, step) for step in range(10)]
     assert rates == pytest.approx([0.5, 1.0, 1.0, 6 / 7, 5 / 7, 4 / 7, 3 / 7, 2 / 7, 1 / 7, 0.0])
 
 
 def test_a_constant_rate_is_constant():
-    schedule = Schedule(kind="constant", lr=0.1, steps_per_epoch=3, epochs=9)
+    schedule = schedule_of("constant", 0.1, 3, epochs=9)
     assert {schedule.lr_at(epoch, step) for epoch in range(9) for step in range(3)} == {0.1}
 
 
 def test_a_margin_waits_grows_and_stays():
-    grown = Schedule(kind="constant", lr=1, steps_per_epoch=4, epochs=9, margin=0.2, margin_epochs=(2, 4))
+    grown = schedule_of("constant", 1, 4, 0.2, epochs=9, margin_epochs=(2, 4))
     assert [grown.margin_at(epoch, 0) for epoch in range(6)] == pytest.approx([0, 0, 0, 0.1, 0.2, 0.2])
     assert grown.margin_at(2, 2) == pytest.approx(0.05)
-    assert Schedule(kind="constant", lr=1, steps_per_epoch=4, epochs=9, margin=0.2).margin_at(0, 0) == 0.2
+    assert schedule_of("constant", 1, 4, 0.2, epochs=9).margin_at(0, 0) == 0.2

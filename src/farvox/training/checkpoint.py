@@ -25,6 +25,9 @@ from farvox.training.distributed import World
 from farvox.training.options import TrainOptions, refuse_changes
 from farvox.zoo import write_weights
 
+Tensors = dict[str, Tensor]
+Packed = tuple[Tensors, dict[str, Any]]
+"""The state of an optimiser: tensors by name, and plain numbers."""
 EPOCH_FOLDER = re.compile(r"epoch_(\d+)$")
 
 
@@ -33,13 +36,11 @@ class TrainingState:
     """The state of a run: the epoch just finished, its classes and data, the optimiser's plain numbers.
 
     Attributes:
-        epoch: number of the epoch just finished.
         step: optimiser steps so far.
         classes: names of the classifier's rows.
         data: fingerprint of the training table.
         optimizer: its numbers; its tensors are in ``optimizer.safetensors``.
         scaler: the loss scaler of fp16.
-        figures: of the epoch.
     """
 
     epoch: int
@@ -58,29 +59,21 @@ def checkpoint_folder(run_dir: Path, epoch: int) -> Path:
 
 def finished_epochs(run_dir: Path) -> list[int]:
     """Numbers of the epochs that have a whole checkpoint, in order."""
-    folders = (run_dir / "checkpoints").glob("epoch_*")
-    return sorted(
-        int(match[1])
-        for f in folders
-        if (match := EPOCH_FOLDER.search(f.name)) and (f / "state.json").exists()
-    )
+    states = (run_dir / "checkpoints").glob("epoch_*/state.json")
+    return sorted(int(match[1]) for file in states if (match := EPOCH_FOLDER.search(file.parent.name)))
 
 
 def save_checkpoint(
-    folder: Path,
-    *,
-    write_model: Callable[[Path], None],
-    head: dict[str, Tensor],
-    optimizer: tuple[dict[str, Tensor], dict[str, Any]],
-    state: TrainingState,
+    folder: Path, state: TrainingState, write_model: Callable[[Path], None], head: Tensors, optimizer: Packed
 ) -> None:
     """Write one checkpoint folder, whole or not at all.
 
     Args:
+        folder: of the epoch.
+        state: of the run; it gets the optimiser's numbers.
         write_model: called with a folder; writes config.json and model.safetensors there.
         head: state of the classifier.
-        optimizer: as `pack_optimizer` gives it: tensors for safetensors, numbers for ``state``.
-        state: where the run stands.
+        optimizer: as `pack_optimizer` gives it.
     """
     tensors, numbers = optimizer
     with atomic_dir(folder) as temporary:
@@ -102,17 +95,14 @@ def load_state(folder: Path) -> TrainingState:
         raise CheckpointError(f"{folder}: not a training checkpoint: {error}") from None
 
 
-def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> Packed:
     """Split an optimiser's state into tensors (``<parameter>.<name>``) and JSON-able numbers."""
     state = optimizer.state_dict()
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, Any] = {}
-    for parameter, entries in state["state"].items():
-        for name, value in entries.items():
-            if isinstance(value, Tensor):
-                tensors[f"{parameter}.{name}"] = value
-            else:
-                numbers[f"{parameter}.{name}"] = value
+    flat = {
+        f"{number}.{name}": v for number, entries in state["state"].items() for name, v in entries.items()
+    }
+    tensors = {name: value for name, value in flat.items() if isinstance(value, Tensor)}
+    numbers = {name: value for name, value in flat.items() if name not in tensors}
     return tensors, {"numbers": numbers, "groups": state["param_groups"]}
 
 
@@ -152,11 +142,7 @@ FREE = (
 def begin_run_dir(options: TrainOptions, run_dir: Path, world: World, *, resume: bool) -> list[int]:
     """Begin a run dir, or make sure that it can be gone on with; returns the epochs already finished there.
 
-    Args:
-        options: of the training; a new run dir gets them as ``recipe.toml``, with all else that a recipe has.
-        run_dir: made if need be.
-        world: rank 0 writes.
-        resume: whether a run dir with checkpoints may be continued.
+    A new run dir gets ``recipe.toml``: the options, with all else that a recipe has.
 
     Raises:
         RecipeError: it holds checkpoints, and was begun with other options or must not be continued.

@@ -16,17 +16,10 @@ class RunLog:
     """Writes ``train.log`` and ``log.jsonl`` of a run dir and shows progress; silent on other ranks.
 
     On a terminal progress is a bar; elsewhere it is a line every ten seconds.
-
-    Args:
-        run_dir: made if need be.
-        active: whether this rank writes and shows anything.
-        total_steps: of the run.
-        note: called with each line for people.
-        tensorboard: write for TensorBoard, too.
     """
 
     def __init__(
-        self, run_dir: Path, *, active: bool, total_steps: int, note: Note, tensorboard: bool = False
+        self, run_dir: Path, total_steps: int, note: Note, *, active: bool, tensorboard: bool = False
     ) -> None:
         self.active = active
         self._note = note

@@ -57,14 +57,13 @@ class TrainingModel(nn.Module):
         self,
         network: nn.Module,
         head: nn.Module,
-        *,
         classify: float = 1.0,
         distill: float = 0.0,
+        *,
         compiled: bool = False,
     ) -> None:
         super().__init__()
-        self.network = network
-        self.head = head
+        self.network, self.head = network, head
         # A function, so that the names of the weights stay; the head's margin changes from step to step.
         self._embed = torch.compile(network.__call__, dynamic=False) if compiled else network.__call__
         self.classify, self.distill = classify, distill

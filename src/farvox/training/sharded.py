@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +16,11 @@ from farvox.errors import RecipeError
 from farvox.models.margin import Head
 from farvox.models.pooling import widen
 from farvox.rng import rng_for
-from farvox.training.checkpoint import pack_optimizer
+from farvox.training.checkpoint import Packed, Tensors, pack_optimizer
 from farvox.training.distributed import World, concat_over_ranks, sum_over_ranks
 
 SAMPLE_STREAM = 3
 """Stream of `rng_for` that draws the classes of a step."""
-
-Packed = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 class ShardedHead(nn.Module):
@@ -158,9 +155,7 @@ class ShardedHead(nn.Module):
         """This rank's part of the whole head's state."""
         return {name: self.own(value) for name, value in whole.items()}
 
-    def own_moments(
-        self, optimizer: torch.optim.Optimizer, whole: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:  # fmt: skip
+    def own_moments(self, optimizer: torch.optim.Optimizer, whole: Tensors) -> Tensors:
         """The optimiser's tensors with this rank's part of the whole head's moments."""
         ours = self._moment_keys(optimizer, whole)
         return {key: self.own(value) if key in ours else value for key, value in whole.items()}

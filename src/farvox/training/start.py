@@ -158,7 +158,7 @@ def _speaking(classes: Sequence[str]) -> list[str]:
 
 
 def start_at_means(
-    head: Head, model: Model, dataset: ChunkDataset, *, utterances: int, world: World, first_class: int = 0
+    head: Head, model: Model, dataset: ChunkDataset, utterances: int, world: World, first_class: int = 0
 ) -> None:
     """Set the rows of ``head`` to the length-normalised means of its speakers' length-normalised embeddings.
 

@@ -19,6 +19,7 @@ from farvox.errors import NonFiniteLossError
 from farvox.features.specaugment import apply_masks
 from farvox.training.loader import Batch
 from farvox.training.objective import Anchor, Losses, Teacher
+from farvox.training.options import OptimOptions, ScheduleOptions
 from farvox.training.sharded import ShardedHead
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -41,12 +42,8 @@ class Stepper:
     Attributes:
         model: a `TrainingModel`, or DDP around one.
         frontend: gives the features of what batches hold, without parameters; `nn.Identity` for features.
-        optimizer: over the model's parameters.
-        device: where to compute.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         clip_norm: largest gradient norm; 0: not clipped.
-        teacher: embeds the clean chunks, or None.
-        anchor: keeps the weights near where they started, or None.
         shard: the model's head, where it is a part of one; the gradient's norm is over all parts.
     """
 
@@ -70,14 +67,11 @@ class Stepper:
     def step(self, micro_batches: Sequence[Batch], *, look: bool = True) -> StepResult:
         """One update from one global batch (this rank's micro-batches).
 
-        Args:
-            micro_batches: of this rank.
-            look: wait for the device and raise if the gradient was not finite. Otherwise a faulty step and
-                those after it leave all as it was, and the next look raises. A CPU always looks.
+        With ``look``, wait for the device and raise if the gradient was not finite. Otherwise a faulty step
+        and those after it leave all as it was, and the next look raises. A CPU always looks.
 
         Raises:
-            NonFiniteLossError: the gradient is not finite; weights and BatchNorm's statistics are as they
-                were.
+            NonFiniteLossError: the gradient is not finite; weights and BatchNorm's statistics are as before.
         """
         self.guard.remember()
         self.optimizer.zero_grad(set_to_none=True)
@@ -131,10 +125,6 @@ class Guard:
     All is arithmetic on the device, so that a step does not wait for it. A step whose gradient is not finite
     is not taken, nor is any after it: `look` puts the statistics back to what they were before the faulty
     step, and raises.
-
-    Args:
-        model: whose buffers are kept.
-        device: where it computes.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
@@ -154,10 +144,7 @@ class Guard:
     def watch(self, loss: Tensor, grad_norm: Tensor, *, overflow: Tensor | None = None) -> Tensor:
         """1.0 where the step must not be taken, else 0.0: the ``found_inf`` of torch's fused optimisers.
 
-        Args:
-            loss: of the step.
-            grad_norm: of its gradient, over all ranks.
-            overflow: where true, the step is left out, and it is no fault.
+        ``grad_norm`` is over all ranks. Where ``overflow``, the step is left out, and it is no fault.
         """
         is_finite = torch.isfinite(grad_norm)
         is_fault = ~is_finite if overflow is None else ~is_finite & ~overflow
@@ -167,11 +154,7 @@ class Guard:
         return torch.maximum(self._found[0], (~is_finite).float())
 
     def look(self) -> None:
-        """Wait for the device, and raise if a step was faulty.
-
-        Raises:
-            NonFiniteLossError: a gradient was not finite; all is as before that step.
-        """
+        """Wait for the device; `NonFiniteLossError` if a step was faulty, and all is as before that step."""
         fault, loss, grad_norm, step = self._found.tolist()
         if not fault:
             return
@@ -193,31 +176,23 @@ class Guard:
 
 
 def build_optimizer(
-    name: str,
-    parameters: Sequence[nn.Parameter] | Sequence[dict[str, Any]],
-    *,
-    lr: float,
-    weight_decay: float,
-    momentum: float,
-    nesterov: bool,
+    optim: OptimOptions, parameters: Sequence[nn.Parameter] | Sequence[dict[str, Any]]
 ) -> torch.optim.Optimizer:
     """SGD, Adam or AdamW over parameters, or groups of them; Adam's decay is L2 in the gradient, as in the
     baseline. Fused: one pass over weights, gradients and moments, left out on the device if need be.
     """
-    if name == "sgd":
-        sgd = torch.optim.SGD(
-            parameters, lr=lr, momentum=momentum, weight_decay=weight_decay,
-            nesterov=nesterov, fused=True,
-        )  # fmt: skip
-        for weight in (p for group in sgd.param_groups for p in group["params"] if momentum):
-            # torch would not fill them in where the first step is left out.
-            sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-        return sgd
-    kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+    common: dict[str, Any] = {"lr": optim.lr, "weight_decay": optim.weight_decay, "fused": True}
+    if optim.name != "sgd":
+        kind = torch.optim.Adam if optim.name == "adam" else torch.optim.AdamW
+        return kind(parameters, **common)
+    sgd = torch.optim.SGD(parameters, momentum=optim.momentum, nesterov=optim.nesterov, **common)
+    for weight in (p for group in sgd.param_groups for p in group["params"] if optim.momentum):
+        # torch would not fill them in where the first step is left out.
+        sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+    return sgd
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Schedule:
     """Learning rate and margin at any moment of a run.
 
@@ -226,51 +201,42 @@ class Schedule:
     MultiStepLR does when the homework continues at epoch 44.
 
     Attributes:
-        kind: ``multistep``, ``linear``, ``cosine``, ``exponential`` or ``constant``.
+        options: the epochs, and the curves of learning rate and margin.
         lr: the full learning rate.
         steps_per_epoch: optimiser steps in an epoch.
-        first_epoch: number of the run's first epoch.
-        epochs: the run ends before this epoch.
         margin: the head's full margin.
-        margin_epochs: (start, end) of the margin's growth; empty: full margin throughout.
     """
 
-    kind: str
+    options: ScheduleOptions
     lr: float
     steps_per_epoch: int
-    epochs: int
-    first_epoch: int = 0
-    milestones: tuple[int, ...] = ()
-    gamma: float = 0.1
-    final_lr: float = 0.0
-    warmup_epochs: float = 0.0
     margin: float = 0.0
-    margin_epochs: tuple[float, ...] = ()
 
     def lr_at(self, epoch: int, step: int) -> float:
         """Learning rate of optimiser step ``step`` (from 0) of ``epoch``."""
-        warmup_steps = round(self.warmup_epochs * self.steps_per_epoch)
+        options = self.options
+        warmup_steps = round(options.warmup_epochs * self.steps_per_epoch)
         done = epoch * self.steps_per_epoch + step
         if done < warmup_steps:
             return self.lr * (done + 1) / warmup_steps
-        if self.kind == "multistep":
-            passed = sum(epoch - self.first_epoch >= milestone for milestone in self.milestones)
-            return float(self.lr * self.gamma**passed)
-        if self.kind == "constant":
+        if options.kind == "multistep":
+            passed = sum(epoch - options.first_epoch >= milestone for milestone in options.milestones)
+            return float(self.lr * options.gamma**passed)
+        if options.kind == "constant":
             return self.lr
-        first = max(self.first_epoch * self.steps_per_epoch, warmup_steps)
-        last = self.epochs * self.steps_per_epoch
+        first = max(options.first_epoch * self.steps_per_epoch, warmup_steps)
+        last = options.epochs * self.steps_per_epoch
         progress = (done - first) / max(1, last - 1 - first)
-        if self.kind == "linear":
-            return self.lr + (self.final_lr - self.lr) * progress
-        if self.kind == "cosine":
-            return self.final_lr + (self.lr - self.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
-        return float(self.lr * (self.final_lr / self.lr) ** progress)
+        if options.kind == "linear":
+            return self.lr + (options.final_lr - self.lr) * progress
+        if options.kind == "cosine":
+            return options.final_lr + (self.lr - options.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+        return float(self.lr * (options.final_lr / self.lr) ** progress)
 
     def margin_at(self, epoch: int, step: int) -> float:
         """Margin of the head at a step: 0, then growing linearly, then full."""
-        if not self.margin_epochs:
+        if not self.options.margin_epochs:
             return self.margin
-        start, end = self.margin_epochs
+        start, end = self.options.margin_epochs
         now = epoch + step / self.steps_per_epoch
         return self.margin * min(1.0, max(0.0, (now - start) / max(end - start, 1e-9)))

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import CheckpointError, NonFiniteLossError, RecipeError, TrialError
 from farvox.features.fbank import build_frontend
-from farvox.features.frontend import FrontEndConfig
 from farvox.features.specaugment import draw_masks
 from farvox.machine import has_bf16, keep_freed_memory, resolve_precision
 from farvox.metrics.detection import detection_error
@@ -34,13 +32,13 @@ from farvox.progress import Note, silent
 from farvox.score.cosine import cosine_scores
 from farvox.score.trials import read_trials
 from farvox.training import checkpoint
-from farvox.training.checkpoint import TrainingState, begin_run_dir
+from farvox.training.checkpoint import Packed, TrainingState, begin_run_dir
 from farvox.training.distributed import World, synchronise_batchnorm
 from farvox.training.loader import Batch, ChunkDataset, load_batches
 from farvox.training.log import RunLog
-from farvox.training.objective import Anchor, Frozen, Teacher, TrainingModel, find_frozen, recompute_stages
+from farvox.training.objective import Anchor, Teacher, TrainingModel, find_frozen, recompute_stages
 from farvox.training.options import AUGMENT, SPECAUGMENT, TrainOptions
-from farvox.training.sharded import Packed, ShardedHead
+from farvox.training.sharded import ShardedHead
 from farvox.training.start import (
     StartingPoint,
     class_names,
@@ -78,24 +76,14 @@ def train(
         torch.set_num_threads(options.threads)
     if world.device.type == "cpu":
         keep_freed_memory(all_of_it=True)
-    run = _build(options, run_dir, world)
+    run = Run(options, world)
     if not finished and options.init.classifier == "means":
-        start_at_means(
-            run.head,
-            run.as_model(),
-            run.dataset,
-            utterances=options.init.mean_utterances,
-            world=world,
-            first_class=run.shard.classes.start if run.shard else 0,
-        )
+        first = run.shard.classes.start if run.shard else 0
+        start_at_means(run.head, run.as_model(), run.dataset, options.init.mean_utterances, world, first)
     first_epoch = _restore(run, run_dir, finished) if finished else options.schedule.first_epoch
     total = (options.schedule.epochs - options.schedule.first_epoch) * run.plan.steps_per_epoch
-    with (
-        RunLog(
-            run_dir, active=world.is_main, total_steps=total, note=note, tensorboard=options.log.tensorboard
-        ) as log,
-        closing(run.batches(first_epoch)) as batches,
-    ):
+    run_log = RunLog(run_dir, total, note, active=world.is_main, tensorboard=options.log.tensorboard)
+    with run_log as log, closing(run.batches(first_epoch)) as batches:
         if not finished:
             log.say(run.describe())
         for epoch in range(first_epoch, options.schedule.epochs):
@@ -112,34 +100,88 @@ def train(
                 log.epoch(done, epoch=epoch, lr=lr, **figures)
             finally:  # a damaged file of the validation's does not cost the epoch
                 if world.is_main:
-                    _save(run, run_dir, epoch, done, figures, packed)
+                    folder = checkpoint.checkpoint_folder(run_dir, epoch)
+                    scaler = run.stepper.scaler.state_dict()
+                    data = run.table.fingerprint()
+                    state = TrainingState(epoch, done, run.classes, data, scaler=scaler, figures=figures)
+                    checkpoint.save_checkpoint(folder, state, partial(_write_model, run, epoch), *packed)
                     checkpoint.prune_checkpoints(run_dir, options.log.keep)
             world.barrier()
     return checkpoint.checkpoint_folder(run_dir, options.schedule.epochs - 1)
 
 
-@dataclass
 class Run:
     """The parts of one training run, put together from its options."""
 
-    options: TrainOptions
-    world: World
-    table: TrainingTable
-    plan: EpochPlan
-    dataset: ChunkDataset
-    schedule: Schedule
-    frontend_config: FrontEndConfig
-    frontend: nn.Module
-    model_name: str
-    model_kwargs: dict[str, Any]
-    network: EmbeddingNetwork
-    head: Head
-    shard: ShardedHead | None
-    classes: list[str]
-    optimizer: torch.optim.Optimizer
-    stepper: Stepper
-    frozen: Frozen
-    validation: Validation | None
+    def __init__(self, options: TrainOptions, world: World) -> None:
+        optim, data, distill, validate = options.optim, options.data, options.distill, options.validate
+        self.options, self.world = options, world
+        self.table = table = TrainingTable.open(data.train, labelled=distill.classify > 0)
+        self.plan = EpochPlan(
+            options.seed, table.speakers_N, optim.batch_size, data.sampling,
+            table.domains_N, data.domain_weights, data.epoch_size,
+        )  # fmt: skip
+        start = starting_point(options.init.model, options.features, options.model)
+        self.frontend_config = config = start.frontend
+        self.model_name, self.model_kwargs = start.model_name, start.model_kwargs
+        self.frontend = build_frontend(config).to(world.device)
+        names = class_names(table.speaker_names, data.speeds)
+        reserved = class_names(reserved_speakers(data.reserve, table.speaker_names), data.speeds)
+        network, head, self.classes = _network_and_head(options, start, names + reserved)
+        self.network, self.head = network, head
+        number_of = {name: number for number, name in enumerate(self.classes)}
+        masks = None
+        if options.specaugment:
+            if config.kind == "waveform":
+                raise RecipeError("[specaugment] masks bands of mels, and a waveform has none; leave it out")
+            spec = SPECAUGMENT.read(options.specaugment, "[specaugment]")
+            masks = partial(draw_masks, num_frames=data.num_frames, num_mels=config.num_mels, options=spec)
+        self.dataset = ChunkDataset(
+            table,
+            seed=options.seed,
+            num_samples=config.num_samples_for(data.num_frames),
+            sample_rate=config.sample_rate,
+            speeds=data.speeds,
+            labels_VS=np.array([number_of[name] for name in names]).reshape(len(data.speeds), -1),
+            augment=build_augmenter(AUGMENT.read(options.augment, "[augment]"), config.sample_rate),
+            draw_masks=masks,
+            keep_clean=distill.weight > 0,
+        )
+        self.schedule = Schedule(options.schedule, optim.lr, self.plan.steps_per_epoch, head.margin)
+        network.to(world.device)
+        precision = resolve_precision(optim.precision, world.device)
+        is_on = optim.channels_last == "on" or (
+            optim.channels_last == "auto" and network.is_faster_in_channels_last(world.device, precision)
+        )
+        if is_on and not _is_on_many_cpus(world):
+            network.use_channels_last()
+        teacher = Teacher(network) if distill.weight else None
+        if optim.sync_batchnorm:
+            synchronise_batchnorm(network)
+            synchronise_batchnorm(head)
+        if optim.checkpointing:
+            recompute_stages(network)
+        self.shard = None
+        if optim.shard_head:
+            self.shard = ShardedHead(head, world, share=optim.sample_classes, seed=options.seed)
+        model = TrainingModel(
+            network, self.shard or head, distill.classify, distill.weight, compiled=optim.compile
+        ).to(world.device)
+        anchor = Anchor(network.parameters(), optim.l2_sp) if optim.l2_sp else None
+        self.optimizer = build_optimizer(optim, _parameter_groups(model, anchor))
+        self.frozen = find_frozen(network, optim.freeze, optim.release_epoch)
+        later = self.frozen.is_released_later
+        if not later:
+            self.frozen.apply(options.schedule.first_epoch)  # before DDP asks which gradients to wait for
+        self.stepper = Stepper(
+            _reduced(model, self.shard, unused=later) if world.size > 1 else model,
+            nn.Identity() if data.features == "workers" else self.frontend,
+            self.optimizer, device=world.device, precision=precision,
+            clip_norm=optim.clip_norm, teacher=teacher, anchor=anchor, shard=self.shard,
+        )  # fmt: skip
+        self.validation: Validation | None = None
+        if validate.data and validate.trials:
+            self.validation = Validation(validate.data, validate.trials)
 
     def batches(self, first_epoch: int) -> Generator[Batch]:
         """This rank's batches from ``first_epoch`` to the end of the run."""
@@ -163,97 +205,19 @@ class Run:
     def describe(self) -> str:
         """Lines on what is being trained on what."""
         count = sum(p.numel() for p in self.network.parameters())
-        ignored = self.options.optim.channels_last == "on" and _is_on_many_cpus(self.world)
-        imitated = self.stepper.precision == "bf16" and not has_bf16(self.world.device)
-        return (
-            f"{len(self.table)} utterances, {len(self.table.speaker_names)} speakers, "
-            f"{len(self.classes)} classes; "
-            f"{self.plan.steps_per_epoch} steps of {self.plan.batch_size} an epoch\n"
+        lines = [
+            f"{len(self.table)} utterances, {len(self.table.speaker_names)} speakers, {len(self.classes)} "
+            f"classes; {self.plan.steps_per_epoch} steps of {self.plan.batch_size} an epoch",
             f"{self.model_name}: {count:,} parameters; {self.world.size} process(es) on {self.world.device}, "
-            f"{self.stepper.precision}"
-            + (
-                "\noptim.precision: this device has no bf16 and imitates it, which is slow: take auto"
-                * imitated
-            )
-            + (f"\n{self.shard.describe()}" if self.shard else "")
-            + ("\noptim.channels_last is left out: torch crashes on it in several CPU processes" * ignored)
-        )
-
-
-def _build(options: TrainOptions, run_dir: Path, world: World) -> Run:
-    optim, data, distill = options.optim, options.data, options.distill
-    table = TrainingTable.open(data.train, labelled=distill.classify > 0)
-    plan = EpochPlan(
-        options.seed, table.speakers_N, optim.batch_size, data.sampling,
-        table.domains_N, data.domain_weights, data.epoch_size,
-    )  # fmt: skip
-    start = starting_point(options.init.model, options.features, options.model)
-    frontend = build_frontend(start.frontend).to(world.device)
-    names = class_names(table.speaker_names, data.speeds)
-    reserved = class_names(reserved_speakers(data.reserve, table.speaker_names), data.speeds)
-    network, head, classes = _network_and_head(options, start, names + reserved)
-    number_of = {name: number for number, name in enumerate(classes)}
-    masks = None
-    if options.specaugment:
-        if start.frontend.kind == "waveform":
-            raise RecipeError("[specaugment] masks bands of mels, and a waveform has none; leave it out")
-        masks = partial(
-            draw_masks,
-            num_frames=data.num_frames,
-            num_mels=start.frontend.num_mels,
-            options=SPECAUGMENT.read(options.specaugment, "[specaugment]"),
-        )
-    dataset = ChunkDataset(
-        table,
-        seed=options.seed,
-        num_samples=start.frontend.num_samples_for(data.num_frames),
-        sample_rate=start.frontend.sample_rate,
-        speeds=data.speeds,
-        labels_VS=np.array([number_of[name] for name in names]).reshape(len(data.speeds), -1),
-        augment=build_augmenter(AUGMENT.read(options.augment, "[augment]"), start.frontend.sample_rate),
-        draw_masks=masks,
-        keep_clean=distill.weight > 0,
-    )
-    schedule = _schedule(options, plan, head)
-    network.to(world.device)
-    precision = resolve_precision(optim.precision, world.device)
-    is_faster = optim.channels_last == "auto" and network.is_faster_in_channels_last(world.device, precision)
-    if not _is_on_many_cpus(world) and (optim.channels_last == "on" or is_faster):
-        network.use_channels_last()
-    teacher = Teacher(network) if distill.weight else None
-    if optim.sync_batchnorm:
-        synchronise_batchnorm(network)
-        synchronise_batchnorm(head)
-    if optim.checkpointing:
-        recompute_stages(network)
-    shard = None
-    if optim.shard_head:
-        shard = ShardedHead(head, world, share=optim.sample_classes, seed=options.seed)
-    model = TrainingModel(
-        network, shard or head, classify=distill.classify, distill=distill.weight, compiled=optim.compile
-    ).to(world.device)
-    anchor = Anchor(network.parameters(), optim.l2_sp) if optim.l2_sp else None
-    optimizer = build_optimizer(
-        optim.name, _parameter_groups(model, anchor), lr=optim.lr, weight_decay=optim.weight_decay,
-        momentum=optim.momentum, nesterov=optim.nesterov,
-    )  # fmt: skip
-    frozen = find_frozen(network, optim.freeze, optim.release_epoch)
-    if not frozen.is_released_later:
-        frozen.apply(options.schedule.first_epoch)  # before DDP asks which gradients to wait for
-    wrapped = _reduced(model, shard, unused=frozen.is_released_later) if world.size > 1 else model
-    in_workers = data.features == "workers"
-    on_device = nn.Identity() if in_workers else frontend
-    stepper = Stepper(
-        wrapped, on_device, optimizer,
-        device=world.device, precision=precision,
-        clip_norm=optim.clip_norm, teacher=teacher, anchor=anchor, shard=shard,
-    )  # fmt: skip
-    validate = options.validate
-    validation = Validation(validate.data, validate.trials) if validate.data and validate.trials else None
-    return Run(
-        options, world, table, plan, dataset, schedule, start.frontend, frontend, start.model_name,
-        start.model_kwargs, network, head, shard, classes, optimizer, stepper, frozen, validation,
-    )  # fmt: skip
+            f"{self.stepper.precision}",
+        ]
+        if self.stepper.precision == "bf16" and not has_bf16(self.world.device):
+            lines += ["optim.precision: this device has no bf16 and imitates it, which is slow: take auto"]
+        if self.shard:
+            lines += [self.shard.describe()]
+        if self.options.optim.channels_last == "on" and _is_on_many_cpus(self.world):
+            lines += ["optim.channels_last is left out: torch crashes on it in several CPU processes"]
+        return "\n".join(lines)
 
 
 def _reduced(model: TrainingModel, shard: ShardedHead | None, *, unused: bool) -> nn.Module:
@@ -300,16 +264,6 @@ def _network_and_head(
     if old:
         start.load_head(head, len(classes))
     return network, head, classes
-
-
-def _schedule(options: TrainOptions, plan: EpochPlan, head: Head) -> Schedule:
-    schedule = options.schedule
-    return Schedule(
-        kind=schedule.kind, lr=options.optim.lr, steps_per_epoch=plan.steps_per_epoch,
-        epochs=schedule.epochs, first_epoch=schedule.first_epoch, milestones=schedule.milestones,
-        gamma=schedule.gamma, final_lr=schedule.final_lr, warmup_epochs=schedule.warmup_epochs,
-        margin=head.margin, margin_epochs=schedule.margin_epochs,
-    )  # fmt: skip
 
 
 def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> dict[str, float]:
@@ -368,36 +322,17 @@ def _is_due(options: TrainOptions, epoch: int) -> bool:
     return number % max(1, options.validate.every) == 0 or epoch == options.schedule.epochs - 1
 
 
+def _write_model(run: Run, epoch: int, folder: Path) -> None:
+    head = {"name": HEAD.default, **run.options.head}
+    extra = {"classes": len(run.classes), "epoch": epoch, "head": head}
+    save_model(folder, run.network, run.frontend_config, run.model_name, run.model_kwargs, extra)
+
+
 def _pack(run: Run) -> tuple[dict[str, torch.Tensor], Packed]:
     """State of head and optimiser, of all shards; on rank 0."""
     if run.shard:
         return run.shard.whole_state(run.optimizer)
     return run.head.state_dict(), checkpoint.pack_optimizer(run.optimizer)
-
-
-def _save(
-    run: Run, run_dir: Path, epoch: int, step: int, figures: dict[str, float],
-    packed: tuple[dict[str, torch.Tensor], Packed],
-) -> None:  # fmt: skip
-    state = TrainingState(
-        epoch, step, run.classes, run.table.fingerprint(),
-        scaler=run.stepper.scaler.state_dict(), figures=figures,
-    )  # fmt: skip
-    extra = {"classes": len(run.classes), "epoch": epoch, "head": {"name": HEAD.default, **run.options.head}}
-    checkpoint.save_checkpoint(
-        checkpoint.checkpoint_folder(run_dir, epoch),
-        write_model=partial(
-            save_model,
-            network=run.network,
-            frontend_config=run.frontend_config,
-            model_name=run.model_name,
-            model_kwargs=run.model_kwargs,
-            extra=extra,
-        ),
-        head=packed[0],
-        optimizer=packed[1],
-        state=state,
-    )
 
 
 def _restore(run: Run, run_dir: Path, finished: list[int]) -> int:
@@ -421,50 +356,31 @@ def _restore(run: Run, run_dir: Path, finished: list[int]) -> int:
     return state.epoch + 1
 
 
-@dataclass
 class Validation:
-    """A data dir and a labelled trial list; read once, at the start, so that faults show before training."""
+    """A data dir and a labelled trial list; read at the start, so that faults show before training."""
 
-    data_dir: Path
-    trials: Path
-
-    def __post_init__(self) -> None:
-        self._prepared  # noqa: B018  (faults of the files show now)
-
-    @cached_property
-    def _prepared(self) -> tuple[list[str], list[str], Any, Any]:
-        table = DataDir.open(self.data_dir).table
-        trials = read_trials(self.trials)
+    def __init__(self, data_dir: Path, trial_list: Path) -> None:
+        self.data_dir = data_dir
+        table = DataDir.open(data_dir).table
+        trials = read_trials(trial_list)
         if trials.target is None:
-            raise TrialError(f"{self.trials}: validation needs a trial list with labels")
+            raise TrialError(f"{trial_list}: validation needs a trial list with labels")
         if trials.target.all() or not trials.target.any():
             kind = "target" if trials.target.all() else "non-target"
-            raise TrialError(f"{self.trials}: all trials are {kind}; validation needs both kinds")
+            raise TrialError(f"{trial_list}: all trials are {kind}; validation needs both kinds")
         rows = trials.resolve(table["utt_id"], allow_missing_channels=True).needed_rows
-        kept = table[rows]
-        return (
-            kept["utt_id"].to_list(),
-            kept["wav_path"].to_list(),
-            trials,
-            trials.resolve(kept["utt_id"], allow_missing_channels=True),
-        )
+        self.utt_ids, self.wav_paths = (table[name][rows].to_list() for name in ("utt_id", "wav_path"))
+        self.target = trials.target
+        self.resolved = trials.resolve(table["utt_id"][rows], allow_missing_channels=True)
 
     def run(self, model: Model, world: World, out: Path | None = None) -> dict[str, float]:
-        """EER and minDCF of ``model``; every rank embeds its share of the utterances.
-
-        Args:
-            model: as it stands.
-            world: the ranks.
-            out: folder that the embeddings are written to.
-        """
-        utt_ids, wav_paths, trials, resolved = self._prepared
+        """EER and minDCF of ``model``; every rank embeds its share of the utterances, rank 0 writes."""
         model.network.eval()
         mine = slice(world.rank, None, world.size)
-        local = embed_files(TorchEmbedder(model), utt_ids[mine], wav_paths[mine])
-        rows = world.gather_rows(torch.from_numpy(local).to(world.device), len(utt_ids))
+        local = embed_files(TorchEmbedder(model), self.utt_ids[mine], self.wav_paths[mine])
+        rows = world.gather_rows(torch.from_numpy(local).to(world.device), len(self.utt_ids))
         emb_NE = rows.cpu().numpy().astype(np.float32)
         if out and world.is_main:
-            EmbeddingSet(utt_ids, emb_NE, {"data": str(self.data_dir)}).save(out)
-        scores = cosine_scores(resolved, emb_NE)
-        result = detection_error(scores, trials.target)
+            EmbeddingSet(self.utt_ids, emb_NE, {"data": str(self.data_dir)}).save(out)
+        result = detection_error(cosine_scores(self.resolved, emb_NE), self.target)
         return {"eer": result.eer, "min_dcf": result.min_dcf}
