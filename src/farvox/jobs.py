@@ -98,11 +98,7 @@ class Executor(Protocol):
     def __call__(
         self, function: Callable[[BatchType], Result], batches: Sequence[BatchType], jobs: int | None
     ) -> Generator[Result]:
-        """Compute a picklable function by ``jobs`` workers, or as many as suit the machine.
-
-        Raises:
-            BrokenProcessPool: a worker was lost.
-        """
+        """Compute by ``jobs`` workers, or as many as suit the machine; `BrokenProcessPool` if one is lost."""
 
 
 def processes(
@@ -244,17 +240,14 @@ class Job:
         A file is named by the number of its first item, ``000000064.tsv``. A batch whose file is there is not
         computed again. Arguments and errors as `run`.
         """
-        ends = accumulate(map(len, batches))
-        files = [
-            (folder / f"{end - len(batch):09d}{suffix}", batch)
-            for end, batch in zip(ends, batches, strict=True)
-        ]
-        todo = [(path, batch) for path, batch in files if not path.exists()]
+        firsts = accumulate(map(len, batches), initial=0)
+        paths = [folder / f"{first:09d}{suffix}" for first, _ in zip(firsts, batches, strict=False)]
+        todo = [(path, batch) for path, batch in zip(paths, batches, strict=True) if not path.exists()]
         done = sum(map(len, batches)) - sum(len(batch) for _, batch in todo)
         work = partial(_write_result, function)
         for _ in self.run(work, todo, count=lambda file: len(file[1]), done=done):
             pass
-        return [path for path, _ in files]
+        return paths
 
 
 def _write_result(function: Callable[[Items], bytes], file: tuple[Path, Items]) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
-import functools
 import inspect
 import itertools
 import operator
@@ -26,8 +25,9 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from farvox.errors import FarvoxError, RecipeError, UsageError
 
@@ -37,41 +37,21 @@ Table = dict[str, Any]
 
 @dataclass(frozen=True)
 class Bound:
-    """A limit of a number, written into the annotation of its field."""
+    """A limit of a number, written into the annotation of its field: ``AtLeast(1)``."""
 
+    words: str
+    holds: Callable[[float, float], bool]
     value: float
-    words: ClassVar[str]
-    holds: ClassVar[Callable[[float, float], bool]]
 
     def __contains__(self, number: float) -> bool:
-        return type(self).holds(number, self.value)
+        return self.holds(number, self.value)
 
     def __str__(self) -> str:
         return f"{self.words} {self.value:g}"
 
 
-class AtLeast(Bound):
-    """``value`` or more."""
-
-    words, holds = "at least", operator.ge
-
-
-class AtMost(Bound):
-    """``value`` or less."""
-
-    words, holds = "at most", operator.le
-
-
-class Above(Bound):
-    """More than ``value``."""
-
-    words, holds = "above", operator.gt
-
-
-class Below(Bound):
-    """Less than ``value``."""
-
-    words, holds = "below", operator.lt
+AtLeast, AtMost = partial(Bound, "at least", operator.ge), partial(Bound, "at most", operator.le)
+Above, Below = partial(Bound, "above", operator.gt), partial(Bound, "below", operator.lt)
 
 
 @dataclass(frozen=True)
@@ -113,16 +93,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Kind:
-    """The annotation of a field, taken apart.
-
-    Attributes:
-        type: the type without `None` and without annotations.
-        optional: `None` is a value, too.
-        bounds: all of them hold.
-        metavar: the word for it in the help, or "".
-        repeated: its flag is given once for each entry.
-        part: the options that a table is of.
-    """
+    """The annotation of a field, taken apart; the type is without `None` and without annotations."""
 
     type: Any
     optional: bool = False
@@ -150,8 +121,8 @@ class Kind:
 
 
 def _once_a_class(function: Callable[[type], Item]) -> Callable[[type], Item]:
-    """`functools.cache` with a type that lets classes of options in."""
-    return functools.cache(function)
+    """`cache` with a type that lets classes of options in."""
+    return cache(function)
 
 
 @_once_a_class
@@ -180,14 +151,9 @@ def from_table(
 ) -> SomeOptions:
     """The options that a table of a recipe holds; fields that it leaves out have their defaults.
 
-    Args:
-        cls: the options.
-        table: keys and values, as TOML or JSON has them.
-        source: words that a message begins with.
-        fault: the error that is raised.
-
     Raises:
-        FarvoxError: an unknown key, with the nearest known one, or a value that does not fit.
+        FarvoxError: of type ``fault``, beginning with ``source``: an unknown key, with the nearest known one,
+            or a value that does not fit.
     """
     try:
         return _from_table(cls, table)
@@ -218,11 +184,11 @@ class Part(Generic[SomeOptions]):
         """The options that a table describes, whole; arguments and errors as of `from_table`."""
         try:
             classes, rest = self._chosen(table, "")
+            if len(classes) > 1:
+                raise UsageError(f"{self.key} is missing; there are {', '.join(self.names)}")
+            return _from_table(classes[0], rest)
         except UsageError as error:
             raise fault(f"{source}: {error}") from None
-        if len(classes) > 1:
-            raise fault(f"{source}: {self.key} is missing; there are {', '.join(self.names)}")
-        return from_table(classes[0], rest, source, fault)
 
     def check(self, table: Mapping[str, Any], name: str) -> None:
         """Check every entry for itself; without a name, only that each is known to one of the parts.
@@ -275,12 +241,9 @@ def merge(table: Mapping[str, Any], change: Mapping[str, Any]) -> Table:
 
 
 def taken_from(cls: type[SomeOptions], other: Options, **changes: Any) -> SomeOptions:
-    """The options ``cls`` whose fields have the values that ``other`` has under the same names, with changes.
+    """The options ``cls`` with the values that ``other`` has under the same names, but for the changes.
 
-    Args:
-        cls: the options that are made.
-        other: options; fields that it lacks have their defaults.
-        changes: fields with other values.
+    Fields that ``other`` lacks have their defaults.
     """
     return cls(**{name: getattr(other, name) for name in kinds(cls) if name in kinds(type(other))} | changes)
 

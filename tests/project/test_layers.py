@@ -76,7 +76,9 @@ def test_the_command_line_imports_torch_only_inside_its_verbs(sources):
     assert wrong == []
 
 
-READ_OPTIONS = ("training.options", "training.trainer", "training.checkpoint", "training.objective")
+READ_OPTIONS = (
+    "training.options", "training.trainer", "training.checkpoint", "training.objective", "training.step",
+)  # fmt: skip
 
 
 def test_only_the_trainer_sees_the_options_of_a_whole_training(sources):

@@ -12,7 +12,7 @@ from farvox.errors import RecipeError
 from farvox.models.margin import AamHead
 from farvox.models.registry import build_model
 from farvox.training.loader import Batch
-from farvox.training.objective import Anchor, Teacher, TrainingModel, find_frozen
+from farvox.training.objective import Anchor, TrainingModel, find_frozen, teacher_of
 from farvox.training.options import OptimOptions
 from farvox.training.step import Stepper, build_optimizer
 
@@ -64,14 +64,14 @@ def test_without_classification_the_head_is_left_alone(network, head):
 
 def test_a_teacher_does_not_learn_and_hears_in_evaluation_mode(network):
     network(numbers(5, rows=50))
-    teacher, before = Teacher(network), copy.deepcopy(network).eval()
+    teacher, before = teacher_of(network), copy.deepcopy(network).eval()
     with torch.no_grad():
         for weight in network.parameters():
             weight.add_(1.0)
     network(numbers(6))
-    target_BE = teacher.embed(numbers(2))
+    target_BE = teacher(numbers(2))
     assert torch.equal(target_BE, before(numbers(2))) and not target_BE.requires_grad
-    torch.testing.assert_close(teacher.embed(numbers(2)[:1]), target_BE[:1], rtol=0, atol=1e-6)
+    torch.testing.assert_close(teacher(numbers(2)[:1]), target_BE[:1], rtol=0, atol=1e-6)
 
 
 def test_the_pull_is_the_gradient_of_the_penalty(network, head):
@@ -108,7 +108,7 @@ def make_stepper(network, head, *, precision="fp32"):
     optimizer = build_optimizer(optim, list(model.parameters()))
     anchor = Anchor(network.parameters(), 0.01)
     return Stepper(
-        model, nn.Identity(), optimizer, device=CPU, precision=precision, teacher=Teacher(network),
+        model, nn.Identity(), optimizer, device=CPU, precision=precision, teacher=teacher_of(network),
         anchor=anchor,
     )  # fmt: skip
 

@@ -351,7 +351,7 @@ def test_a_shard_takes_its_rows_of_a_whole_state():
     second = World(1, 2, ALONE.device)
     fresh = build_head(**HEADS[3], embedding_dim=EMBEDDING_DIM, num_classes=NUM_CLASSES).double()
     shard = ShardedHead(fresh, second)
-    own = shard.own_state(model.head.state_dict())
+    own = {name: shard.own(whole) for name, whole in model.head.state_dict().items()}
     assert torch.equal(own["weight"], model.head.weight[2 * 3 :])
     other = torch.optim.Adam([*copy.deepcopy(model.network).parameters(), *shard.parameters()])
     unpack_optimizer(other, shard.own_moments(other, tensors), numbers)

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -144,18 +144,10 @@ class Augmenter(Protocol):
 
     def __call__(self, wav_T: Array, rng: np.random.Generator) -> Array:
         """An augmented chunk, float32 and as long as ``wav_T``; a silent chunk comes back as it is."""
-        ...
 
 
 def build_augmenter(options: AugmentOptions, sample_rate: int = 16000) -> Augmenter:
-    """Open the recordings and RIRs and build an augmenter.
-
-    Args:
-        options: kind, data dirs, chances and ranges.
-        sample_rate: of the chunks, in Hz.
-
-    Returns:
-        a callable: (wav_T float32, generator) -> wav_T.
+    """Open the recordings and RIRs and build an augmenter for chunks at ``sample_rate`` Hz.
 
     Raises:
         RecipeError: there are fewer files of speech than talkers in babble.
@@ -167,7 +159,7 @@ def build_augmenter(options: AugmentOptions, sample_rate: int = 16000) -> Augmen
         RirSet.open, options.rirs, sample_rate=sample_rate, within=options._rir_ranges, pack=options.pack
     )
     if options.kind == "none":
-        return Unchanged()
+        return _unchanged
     if options.kind == "ffsvc":
         return BaselineMixture(recordings(options.noise), recordings(options.music), rirs())
     if options.kind == "homework":
@@ -186,27 +178,15 @@ def build_augmenter(options: AugmentOptions, sample_rate: int = 16000) -> Augmen
     return FarvoxChain(rirs_used, reverb_chance, tuple(additions), options.clean_probability)
 
 
-@dataclass(frozen=True)
-class Unchanged:
-    """Leaves every chunk as it is."""
-
-    def __call__(self, wav_T: Array, rng: np.random.Generator) -> Array:
-        """The chunk itself."""
-        return wav_T
+def _unchanged(wav_T: Array, rng: np.random.Generator) -> Array:
+    return wav_T
 
 
 @dataclass(frozen=True)
 class Addition:
-    """One kind of noise of a chain.
+    """One kind of noise of a chain; its speech-to-noise power ratio is drawn from a range, uniformly.
 
-    Attributes:
-        recordings: crops are drawn from them.
-        probability: the chance that it is added.
-        snr_db: range the speech-to-noise power ratio is drawn from, uniformly.
-        num_talkers: for babble, the fewest and most talkers; None takes one crop as it is.
-
-    Raises:
-        RecipeError: there are too few recordings for the talkers.
+    ``num_talkers`` are the fewest and most talkers of babble; None takes one crop of the recordings as it is.
     """
 
     recordings: NoiseSet
@@ -233,14 +213,7 @@ class Addition:
 
 @dataclass(frozen=True)
 class FarvoxChain:
-    """Reverberation, then each kind of noise, every one by its own chance.
-
-    Attributes:
-        rirs: room impulse responses, or None for no reverberation.
-        reverb_probability: the chance that a chunk is reverberated.
-        additions: kinds of noise, in the order they are added.
-        clean_probability: the chance that a chunk is left entirely as it is.
-    """
+    """Reverberation, then each kind of noise, every one by its own chance, or nothing at all."""
 
     rirs: RirSet | None
     reverb_probability: float
@@ -249,9 +222,7 @@ class FarvoxChain:
 
     def __call__(self, wav_T: Array, rng: np.random.Generator) -> Array:
         """The augmented chunk."""
-        if is_silent(wav_T):
-            return wav_T
-        if self.clean_probability > 0 and rng.random() < self.clean_probability:
+        if is_silent(wav_T) or (self.clean_probability > 0 and rng.random() < self.clean_probability):
             return wav_T
         if self.rirs is not None and rng.random() < self.reverb_probability:
             wav_T = self.rirs.reverberate(wav_T, self.rirs.draw(rng))
@@ -265,21 +236,20 @@ class FarvoxChain:
 class BaselineMixture:
     """The FFSVC2022 baseline's: a quarter with noise or music, a quarter reverberated, half clean.
 
-    Attributes:
-        noise: MUSAN's noise.
-        music: MUSAN's music.
-        rirs: the simulated rooms of RIRS_NOISES.
+    The baseline takes MUSAN's noise and music, and the simulated rooms of RIRS_NOISES.
     """
 
     noise: NoiseSet
     music: NoiseSet
     rirs: RirSet
+    num_choices: ClassVar[int] = 4
 
     def __call__(self, wav_T: Array, rng: np.random.Generator) -> Array:
         """The augmented chunk."""
-        if is_silent(wav_T):
-            return wav_T
-        choice = rng.integers(4)
+        return wav_T if is_silent(wav_T) else self._changed(wav_T, rng, int(rng.integers(self.num_choices)))
+
+    def _changed(self, wav_T: Array, rng: np.random.Generator, choice: int) -> Array:
+        """The chunk after one of the effects, or as it is."""
         if choice == 0:
             return add_baseline_noise(wav_T, self.noise, self.music, rng)
         if choice == 1:
@@ -288,27 +258,18 @@ class BaselineMixture:
 
 
 @dataclass(frozen=True)
-class HomeworkMixture:
+class HomeworkMixture(BaselineMixture):
     """The HI-MIA homework's: an eighth each of noise, reverberation, volume and tempo, half clean.
 
     Volume is an amplitude ratio from 5 to 20, so that most speech clips. A chunk at another tempo is cut at a
-    random place, or repeated, to its former length. Recordings and rooms as in `BaselineMixture`.
+    random place, or repeated, to its former length.
     """
 
-    noise: NoiseSet
-    music: NoiseSet
-    rirs: RirSet
     sample_rate: int = 16000
+    num_choices: ClassVar[int] = 8
 
-    def __call__(self, wav_T: Array, rng: np.random.Generator) -> Array:
-        """The augmented chunk."""
-        if is_silent(wav_T):
-            return wav_T
-        choice = rng.integers(8)
-        if choice == 0:
-            return add_baseline_noise(wav_T, self.noise, self.music, rng)
-        if choice == 1:
-            return self.rirs.reverberate(wav_T, self.rirs.draw(rng), aligned=False)
+    def _changed(self, wav_T: Array, rng: np.random.Generator, choice: int) -> Array:
+        """The chunk after one of the effects, or as it is."""
         if choice == 2:
             return change_volume(wav_T, 20 * math.log10(rng.uniform(5, 20)))
         if choice == 3:
@@ -316,17 +277,15 @@ class HomeworkMixture:
             changed_T = change_tempo(wav_T, factor, sample_rate=self.sample_rate)
             start = int(rng.integers(max(0, len(changed_T) - len(wav_T)) + 1))
             return np.resize(changed_T[start : start + len(wav_T)], len(wav_T))
-        return wav_T
+        return super()._changed(wav_T, rng, choice)
 
 
 def add_baseline_noise(wav_T: Array, noise: NoiseSet, music: NoiseSet, rng: np.random.Generator) -> Array:
     """Add noise or music, half and half, by the baseline's rule.
 
     With x drawn from [0, 20], the speech is scaled so that its L2 norm is exp(x / 10) times that of the
-    noise, and the two are averaged: a power ratio of 0 to 17.37 dB.
-
-    Returns:
-        float32 samples at the level of the noise; the chunk itself when the crop was silent.
+    noise, and the two are averaged, at the level of the noise: a power ratio of 0 to 17.37 dB. A silent crop
+    changes nothing.
     """
     recordings = noise if rng.random() < 0.5 else music
     noise_T = recordings.draw(rng, len(wav_T))

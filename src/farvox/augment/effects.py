@@ -37,12 +37,8 @@ _ROWS = 64  # at a time: so few that no BLAS uses its threads for them
 class NoiseSet:
     """Recordings to take crops from: MUSAN's noise, music or speech, or any other data dirs.
 
-    Only the samples of a crop are read, from one memory-mapped file of 16-bit samples or from the files.
-
-    Attributes:
-        paths: the audio files.
-        sample_rate: rate of the crops in Hz.
-        packed: the same recordings in one memory-mapped file; None to read the files.
+    Only the samples of a crop are read, at ``sample_rate`` Hz, from one memory-mapped file of 16-bit samples
+    (``packed``) or from the files.
     """
 
     paths: tuple[str, ...]
@@ -51,12 +47,9 @@ class NoiseSet:
 
     @classmethod
     def open(cls, dirs: Iterable[str | Path], *, sample_rate: int = 16000, pack: bool = True) -> NoiseSet:
-        """The recordings of some data dirs.
+        """The recordings of some data dirs (``wav.scp`` is enough).
 
-        Args:
-            dirs: data dirs; ``wav.scp`` is enough.
-            sample_rate: rate of the crops in Hz.
-            pack: keep the recordings in one file in the cache, so that a crop opens no file.
+        With ``pack`` they are kept in one file in the cache, so that a crop opens no file.
 
         Raises:
             DataDirError: a data dir cannot be read or has no files.
@@ -71,13 +64,7 @@ class NoiseSet:
     def draw(self, rng: np.random.Generator, num_samples: int, index: int | None = None) -> Array:
         """Draw a crop at random, again if it is silent, up to five times.
 
-        Args:
-            rng: random stream of the example.
-            num_samples: samples wanted; a shorter file is repeated from its beginning.
-            index: of the file to crop; drawn when None (and again after a silent crop).
-
-        Raises:
-            AudioError: the file cannot be read.
+        A shorter file is repeated from its beginning. The file is drawn, too, without ``index``.
         """
         for _ in range(_TRIES):
             chosen = int(rng.integers(len(self.paths))) if index is None else index
@@ -100,11 +87,7 @@ def draw_babble(
 ) -> Array:
     """Several people who talk at once: crops of different files, each at the same power, summed.
 
-    Args:
-        rng: random stream of the example.
-        speech: recordings of speech, at least as many as the fewest talkers.
-        num_samples: samples wanted.
-        num_talkers: fewest and most talkers, the most no more than there are recordings.
+    ``num_talkers`` are the fewest, at most as many as there are recordings, and the most.
     """
     talkers = int(rng.integers(num_talkers[0], min(num_talkers[1], len(speech)) + 1))
     babble_T = np.zeros(num_samples, dtype=np.float32)
@@ -141,12 +124,7 @@ class RirSet:
     """Room impulse responses to draw from.
 
     The spectra used last are kept, at most 32 MB of them, since chunks of one length need those of a small
-    set again and again. They are not pickled.
-
-    Attributes:
-        paths: the RIR files; the first channel is used.
-        sample_rate: rate the RIRs are read at, in Hz.
-        packed: the same RIRs in one memory-mapped file; None to read the files.
+    set again and again. They are not pickled. Of a file, the first channel is used.
     """
 
     paths: tuple[str, ...]
@@ -165,11 +143,9 @@ class RirSet:
         within: Mapping[str, tuple[float, float]] | None = None,
         pack: bool = True,
     ) -> RirSet:
-        """The RIRs of some data dirs (``wav.scp`` is enough).
+        """The RIRs of some data dirs (``wav.scp`` is enough), read at ``sample_rate`` Hz.
 
         Args:
-            dirs: the data dirs.
-            sample_rate: rate the RIRs are read at, in Hz.
             within: condition of ``utt2cond`` -> least and greatest value; an RIR is kept if all are known of
                 it and in range.
             pack: keep the RIRs in one file in the cache, so that drawing one opens no file.
@@ -213,11 +189,7 @@ class RirSet:
         return self.__dict__ | {"_spectra": OrderedDict()}
 
     def rir(self, index: int) -> Array:
-        """One RIR.
-
-        Raises:
-            AudioError: the file cannot be read, or holds only zeros or something not finite.
-        """
+        """One RIR; an `AudioError` if it cannot be read, or holds only zeros or something not finite."""
         if self.packed is not None:
             rir_R = self.packed.crop(index)
         else:
@@ -254,9 +226,7 @@ def change_speed(wav_T: Array, factor: float) -> Array:
     The voice changes with it, so trainings take a speaker at another speed for a new speaker (Yamamoto et
     al., 2019).
 
-    Args:
-        wav_T: samples.
-        factor: 0.9, 1.1, ...; taken as the nearest fraction with a denominator of at most 100.
+    The factor is taken as the nearest fraction with a denominator of at most 100.
 
     Returns:
         float32, round(T / factor) samples (see `num_samples_before_speed`).
@@ -285,11 +255,8 @@ def resample(wav_T: Array, step: Fraction) -> Array:
     A sinc with a Kaiser window, cut off below the lower of the two Nyquist frequencies. At a ratio of small
     numbers L / M, output n has the same weights as output n + L, of samples M further on. So a matrix holds
     the weights of a few periods of outputs, the signal is cut into overlapping rows, and one product of
-    matrices does the rest: for a chunk of two seconds half the time of soxr's HQ.
-
-    Args:
-        wav_T: samples.
-        step: input samples from one output to the next; its numbers are at most `LARGEST`.
+    matrices does the rest: for a chunk of two seconds half the time of soxr's HQ. The numbers of ``step`` are
+    at most `LARGEST`.
     """
     weights_WP, before, ahead = _weights(step)
     num_outputs = -(-len(wav_T) * step.denominator // step.numerator)
@@ -325,11 +292,6 @@ def change_tempo(wav_T: Array, factor: float, *, sample_rate: int = 16000) -> Ar
     Waveform-similarity overlap-add (WSOLA; Verhelst and Roelands, 1993): pieces of the recording follow one
     another at the new pace, each taken from where it best continues the one before.
 
-    Args:
-        wav_T: samples.
-        factor: 0.7, 0.8, 0.9, 1.1, 1.2, 1.3, ...
-        sample_rate: in Hz.
-
     Returns:
         float32, round(T / factor) samples.
 
@@ -353,15 +315,11 @@ def change_tempo(wav_T: Array, factor: float, *, sample_rate: int = 16000) -> Ar
         nominal = min(int(written * ratio), len(wav_T))
         first = max(0, nominal - search // 2)
         likeness = 2 * np.correlate(padded_T[first : first + search + overlap], tail, "valid")
-        energy = (
-            energy_T[first + overlap : first + overlap + search + 1] - energy_T[first : first + search + 1]
-        )
+        energy = energy_T[first + overlap :][: search + 1] - energy_T[first:][: search + 1]
         start = first + int(np.argmax(likeness - energy))  # least squared difference from the tail
         out_T[written : written + overlap] = tail * fade_out + padded_T[start : start + overlap] * fade_in
-        out_T[written + overlap : written + step + overlap] = padded_T[
-            start + overlap : start + step + overlap
-        ]
-        tail = padded_T[start + step : start + step + overlap]
+        out_T[written + overlap :][:step] = padded_T[start + overlap :][:step]
+        tail = padded_T[start + step :][:overlap]
     return out_T[:length]
 
 

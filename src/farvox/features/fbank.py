@@ -32,13 +32,7 @@ _GROUPS = 4  # of mel filters, each multiplied only with the frequencies that it
 
 
 class _LogMel(nn.Module, ABC):
-    """The steps that the log-mel front-ends share.
-
-    Args:
-        config: of the front-end.
-        window_N: as long as a frame.
-        mel_KM: the weights of the filters; K - 1 is half the length of the Fourier transform.
-    """
+    """The steps that the log-mel front-ends share; K - 1 is half the length of the Fourier transform."""
 
     window_N: Tensor
     mel_LM: Tensor
@@ -56,13 +50,10 @@ class _LogMel(nn.Module, ABC):
             self.groups.append((slice(covered[0], covered[-1] + 1), slice(int(mels[0]), int(mels[-1]) + 1)))
 
     def forward(self, wav_BT: Tensor) -> Tensor:
-        """Compute the features of a batch of waveforms of one length.
+        """Compute feats_BFM float32 of a batch of waveforms of one length.
 
         Args:
             wav_BT: samples in [-1, 1]; computed in float32 whatever its type, also under autocast.
-
-        Returns:
-            feats_BFM float32.
 
         Raises:
             AudioError: the waveforms are too short for one frame.
@@ -122,9 +113,6 @@ class KaldiFbank(_LogMel):
     With ``dither`` the noise added is the same for every utterance, so that features remain a function of
     the waveform alone (Kaldi draws anew at every call).
 
-    Args:
-        config: a `FrontEndConfig` of kind "kaldi-fbank".
-
     Raises:
         ModelError: there are more filters than the frequencies can tell apart.
     """
@@ -171,9 +159,6 @@ class FfsvcMel(_LogMel):
 
     Frames are centred (reflected edges), so that n samples give 1 + n // 160 frames. Window and filters are
     rounded to float32 where the baseline rounds them: the features then agree to the last digits.
-
-    Args:
-        config: a `FrontEndConfig` of kind "ffsvc-mel".
     """
 
     def __init__(self, config: FrontEndConfig) -> None:
@@ -198,9 +183,6 @@ class SpeechBrainFbank(_LogMel):
     Frames are centred, with zeros beyond the edges, so that n samples give 1 + n // 160 frames; the Fourier
     transform is no longer than a frame. Window and filters are rounded to float32 where SpeechBrain rounds
     them. The right sides of its filters mirror the left ones.
-
-    Args:
-        config: a `FrontEndConfig` of kind "speechbrain-fbank".
     """
 
     def __init__(self, config: FrontEndConfig) -> None:
@@ -231,9 +213,6 @@ class Waveform(nn.Module):
     chunks and the shortest utterance are counted in frames as for any front-end. With ``mean = "utterance"``
     the waveform is brought to zero mean and unit variance first, which WavLM Large was trained with; ``none``
     leaves it in [-1, 1], as WavLM Base and Base+ had it.
-
-    Args:
-        config: a `FrontEndConfig` of kind "waveform".
     """
 
     def __init__(self, config: FrontEndConfig) -> None:
@@ -255,9 +234,6 @@ class Waveform(nn.Module):
 
 def build_frontend(config: FrontEndConfig) -> nn.Module:
     """Build the module that computes the features.
-
-    Args:
-        config: a front-end, in full.
 
     Returns:
         a module without parameters and with an empty state dict: wav_BT (samples in [-1, 1], all of one

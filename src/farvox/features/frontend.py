@@ -103,11 +103,7 @@ class FrontEndConfig(Options):
         return self.kind in ("kaldi-fbank", "waveform")
 
     def refuse_too_short(self, num_samples: int) -> None:
-        """Refuse a waveform that has no frame.
-
-        Raises:
-            AudioError: there are fewer samples than `min_samples`.
-        """
+        """Refuse a waveform that has no frame, with an `AudioError`."""
         if num_samples < self.min_samples:
             raise AudioError(
                 f"{num_samples} samples are too few for one frame of features: {self.min_samples} are needed"

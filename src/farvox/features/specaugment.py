@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from farvox.errors import UsageError
@@ -54,22 +55,13 @@ class SpecAugmentOptions(Options):
 
 
 def draw_masks(
-    rng: np.random.Generator,
-    num_frames: int,
-    num_mels: int,
-    options: SpecAugmentOptions = SpecAugmentOptions(),
+    rng: Generator, num_frames: int, num_mels: int, options: SpecAugmentOptions = SpecAugmentOptions()
 ) -> NDArray[np.int64]:
     """Draw the masks of one utterance.
 
     A mask has its limit drawn uniformly from the range given (both ends included), its width uniformly
     below that limit, and its start uniformly where it fits, as the baseline does with torchaudio's
     ``TimeMasking(limit)``.
-
-    Args:
-        rng: random stream of the example.
-        num_frames: frames of the utterance.
-        num_mels: features per frame.
-        options: kind, widths, numbers and probability.
 
     Returns:
         int64 [K, 4], K = max(num_time, num_mel) whatever was drawn, so that utterances can be stacked; a
@@ -89,22 +81,14 @@ def draw_masks(
 
 
 def apply_masks(feats_BFM: Tensor, masks_BK4: Tensor) -> Tensor:
-    """Set the masked bands to 0, the mean of mean-normalised features.
-
-    Args:
-        feats_BFM: features.
-        masks_BK4: one row per mask, as `draw_masks` gives them; any integer type, moved to the device.
-
-    Returns:
-        new features BFM; the input is left as it was.
-    """
+    """A copy of features with the bands that `draw_masks` gave at 0, the mean of mean-normalised features."""
     masks_BK4 = masks_BK4.to(feats_BFM.device, non_blocking=True)
     in_time_BF = _covered(masks_BK4[..., 0], masks_BK4[..., 1], feats_BFM.shape[1])
     in_mel_BM = _covered(masks_BK4[..., 2], masks_BK4[..., 3], feats_BFM.shape[2])
     return feats_BFM.masked_fill(in_time_BF[:, :, None] | in_mel_BM[:, None, :], 0.0)
 
 
-def _draw_band(rng: np.random.Generator, size: int, limits: tuple[int, int]) -> tuple[int, int]:
+def _draw_band(rng: Generator, size: int, limits: tuple[int, int]) -> tuple[int, int]:
     limit = min(int(rng.integers(limits[0], limits[1] + 1)), size)
     width = rng.random() * limit
     return int(rng.random() * (size - width)), int(width)

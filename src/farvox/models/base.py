@@ -86,11 +86,7 @@ class EmbeddingNetwork(nn.Module):
         return below(self)
 
     def kwargs_to_save(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The keyword arguments that build this network again, also where a file that it read is absent.
-
-        Args:
-            kwargs: those that it was built with.
-        """
+        """Those that build this network again, also where a file that it read when it was built is absent."""
         return dict(kwargs)
 
 

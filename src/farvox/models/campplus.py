@@ -26,11 +26,7 @@ KERNEL, DILATIONS = 3, (1, 2, 2)
 
 
 class FrequencyFront(nn.Module):
-    """Two-dimensional convolutions that keep time and divide the frequencies by eight.
-
-    Attributes:
-        out_channels: channels times remaining frequencies.
-    """
+    """Two-dimensional convolutions that keep time and divide the frequencies by eight."""
 
     def __init__(self, num_mels: int, channels: int) -> None:
         super().__init__()
@@ -57,11 +53,7 @@ class ContextMask(nn.Module):
         self.excite = nn.Conv1d(in_channels // reduction, out_channels, 1)
 
     def forward(self, x_BCF: Tensor) -> Tensor:
-        """[B, C, F] to a mask [B, C', F] in (0, 1).
-
-        All frames of a segment have one context, so the two layers run once a segment; the last may be
-        shorter.
-        """
+        """[B, C, F] to a mask [B, C', F] in (0, 1); the layers run once a segment, which has one context."""
         x_BCF = widen(x_BCF)
         means_BCS = fn.avg_pool1d(x_BCF, SEGMENT_FRAMES, ceil_mode=True, count_include_pad=False)
         context_BCS = x_BCF.mean(dim=-1, keepdim=True) + means_BCS
@@ -152,23 +144,16 @@ def campplus_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The keyword arguments of `CamPlusPlus` that weights were made with.
 
     The weights are the same for up to seven mels fewer; the multiple of eight is returned.
-
-    Raises:
-        KeyError: a weight that a size is read from is absent.
     """
     front_channels = weights["front.conv1.weight"].shape[0]
     channels, front_out, _ = weights["first.weight"].shape
-    bottleneck = weights["blocks.0.layers.0.conv1.weight"].shape[0]
-    blocks = [
-        len({name.split(".")[3] for name in weights if name.startswith(f"blocks.{number}.layers.")})
-        for number in range(3)
-    ]
+    blocks = [f"blocks.{number}.layers." for number in range(3)]
     return {
         "num_mels": 8 * front_out // front_channels,
         "front_channels": front_channels,
         "channels": channels,
-        "blocks": blocks,
+        "blocks": [len({n.split(".")[3] for n in weights if n.startswith(block)}) for block in blocks],
         "growth": weights["blocks.0.layers.0.conv2.weight"].shape[0],
-        "bottleneck": bottleneck,
+        "bottleneck": weights["blocks.0.layers.0.conv1.weight"].shape[0],
         "embedding_dim": weights["embedding.weight"].shape[0],
     }

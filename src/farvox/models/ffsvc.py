@@ -11,6 +11,7 @@ Shape suffixes: B utterance, C channel, M mel, F frame, E embedding.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -91,14 +92,8 @@ class FfsvcBlock(nn.Module):
         branches = [str(i) for i in range(0 if unused_branch else 1, scale)]
         self.conv1 = FrameConv(channels, channels, 1)
         self.bn1 = FrameNorm(channels)
-        self.convs = nn.ModuleDict(
-            {
-                i: FrameConv(
-                    width, width, 3, dilation=dilation, padding=dilation, bias=False, padding_mode="reflect"
-                )
-                for i in branches
-            }
-        )
+        conv = partial(FrameConv, width, width, 3, 1, dilation, dilation, bias=False, padding_mode="reflect")
+        self.convs = nn.ModuleDict({i: conv() for i in branches})
         self.bns = nn.ModuleDict({i: FrameNorm(width) for i in branches})
         self.conv3 = FrameConv(channels, channels, 1)
         self.bn3 = FrameNorm(channels)
@@ -168,9 +163,6 @@ def resnet34_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The keyword arguments of `FfsvcResNet34` that a baseline checkpoint's weights were made with.
 
     The baseline fixes the blocks at (3, 4, 6, 3).
-
-    Raises:
-        KeyError: a weight that a size is read from is absent.
     """
     return {
         "channels": weights["front.conv1.weight"].shape[0],
@@ -179,11 +171,7 @@ def resnet34_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def ecapa_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The keyword arguments of `FfsvcEcapaTdnn` that a baseline checkpoint's weights were made with.
-
-    Raises:
-        KeyError: a weight that a size is read from is absent.
-    """
+    """The keyword arguments of `FfsvcEcapaTdnn` that a baseline checkpoint's weights were made with."""
     channels, num_mels, _ = weights["conv1.weight"].shape
     return {
         "num_mels": num_mels,

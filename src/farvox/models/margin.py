@@ -19,13 +19,7 @@ from farvox.models.pooling import widen
 
 
 class SoftmaxHead(nn.Module):
-    """A linear layer.
-
-    Args:
-        embedding_dim: size of the embeddings.
-        num_classes: speakers.
-        options: of the head; its margin has no effect, and a schedule sets it as of any head.
-    """
+    """A linear layer; its margin has no effect, and a schedule sets it as of any head."""
 
     def __init__(self, embedding_dim: int, num_classes: int, options: HeadOptions = SoftmaxOptions()) -> None:
         super().__init__()
@@ -50,12 +44,8 @@ class SoftmaxHead(nn.Module):
 class CosineHead(nn.Module, ABC):
     """Scaled cosines to one or several centres of each class; a subclass applies the margin.
 
-    Args:
-        embedding_dim: size of the embeddings.
-        num_classes: speakers.
-        options: of the head; the margin becomes a plain attribute that a schedule may set.
-        num_subcentres: centres of each class, of which the nearest counts (Deng et al., 2020); row
-            ``K c + k`` of the weight is centre k of class c.
+    Of the centres the nearest counts (Deng et al., 2020); row ``K c + k`` of the weight is centre k of class
+    c. The margin is a plain attribute that a schedule may set.
     """
 
     def __init__(

@@ -69,11 +69,8 @@ class GlobalStatistics(nn.Module):
 class TemporalStatistics(nn.Module):
     """Mean and standard deviation over time of every channel at every frequency.
 
-    The statistics pooling of x-vectors (Snyder et al., 2018), which WeSpeaker calls TSTP.
-
-    Args:
-        channels: channels times frequencies of the input.
-        variance_floor: added to the variance; 0 gives the plain standard deviation.
+    The statistics pooling of x-vectors (Snyder et al., 2018), which WeSpeaker calls TSTP. The floor is added
+    to the variance; 0 gives the plain standard deviation.
     """
 
     def __init__(self, channels: int, variance_floor: float = VARIANCE_FLOOR) -> None:
@@ -94,11 +91,6 @@ class AttentiveStatistics(nn.Module):
     Every channel weighs the frames in its own way. With ``context`` the weights also see the mean and
     standard deviation of the whole utterance; adding a projection of those is the same as appending
     them to every frame, and cheaper.
-
-    Args:
-        channels: channels (times frequencies) of the input.
-        bottleneck: width of the attention's hidden layer.
-        context: whether the attention sees the utterance as a whole.
     """
 
     def __init__(self, channels: int, bottleneck: int = 128, context: bool = True) -> None:
@@ -138,10 +130,8 @@ def build_pooling(name: str, channels: int, bottleneck: int = 128) -> Pooling:
     Raises:
         ModelError: the name is unknown.
     """
-    if name == "tstp":
-        return TemporalStatistics(channels)
-    if name == "stats":
-        return TemporalStatistics(channels, variance_floor=0.0)
+    if name in ("tstp", "stats"):
+        return TemporalStatistics(channels, VARIANCE_FLOOR if name == "tstp" else 0.0)
     if name in ("asp", "asp-local"):
         return AttentiveStatistics(channels, bottleneck, context=name == "asp")
     raise ModelError(f"unknown pooling '{name}': tstp, stats, asp or asp-local")

@@ -40,11 +40,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNetTrunk(nn.Module):
-    """The convolutions of a ResNet: four groups of blocks, the last three of which halve both axes.
-
-    Attributes:
-        out_channels: channels after the last group, eight times ``channels``.
-    """
+    """The convolutions of a ResNet: four groups of blocks, the last three of which halve both axes."""
 
     def __init__(self, channels: int, blocks: Sequence[int]) -> None:
         super().__init__()
@@ -73,10 +69,7 @@ def fold_batch_norms(network: nn.Module) -> int:
     """Fold each batch norm into the two-dimensional convolution before it, in place.
 
     For evaluation only, and equal up to rounding. Pairs are found by their names, ``conv1`` and ``bn1``, or
-    as the two layers of a short cut.
-
-    Returns:
-        the number of batch norms that were folded.
+    as the two layers of a short cut; their number is returned.
     """
     folded = 0
     for block in list(network.modules()):
@@ -112,9 +105,6 @@ def resnet34_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The keyword arguments of `ResNet34` that weights were made with.
 
     The weights are the same for up to seven mels fewer; the multiple of eight is returned.
-
-    Raises:
-        KeyError: a weight that a size is read from is absent.
     """
     channels = weights["front.conv1.weight"].shape[0]
     embedding_dim, num_statistics = weights["embedding.weight"].shape

@@ -33,23 +33,14 @@ class ConvReluNorm(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int = 1,
-        dilation: int = 1,
-        reflect: bool = False,
+        self, width_in: int, width_out: int, kernel_size: int = 1, dilation: int = 1, reflect: bool = False
     ) -> None:
         super().__init__()
+        pad = dilation * (kernel_size - 1) // 2
         self.conv = nn.Conv1d(
-            in_channels,
-            out_channels,
-            kernel_size,
-            padding=dilation * (kernel_size - 1) // 2,
-            dilation=dilation,
-            padding_mode="reflect" if reflect else "zeros",
+            width_in, width_out, kernel_size, 1, pad, dilation, padding_mode="reflect" if reflect else "zeros"
         )
-        self.norm = nn.BatchNorm1d(out_channels)
+        self.norm = nn.BatchNorm1d(width_out)
 
     def forward(self, x_BCF: Tensor) -> Tensor:
         """[B, C, F] to [B, C', F]."""
@@ -131,9 +122,8 @@ class EcapaTdnn(EmbeddingNetwork):
         self.pool = build_pooling(options.pooling, aggregate, bottleneck)
         self.pool_norm = nn.BatchNorm1d(self.pool.num_statistics)
         self.embedding = nn.Linear(self.pool.num_statistics, options.embedding_dim)
-        self.embedding_norm = (
-            nn.BatchNorm1d(options.embedding_dim) if options.embedding_norm else nn.Identity()
-        )
+        norm = nn.BatchNorm1d if options.embedding_norm else nn.Identity
+        self.embedding_norm = norm(options.embedding_dim)
         self.dropout = nn.Dropout(options.dropout)
 
     def forward(self, feats_BFM: Tensor) -> Tensor:
@@ -150,11 +140,7 @@ class EcapaTdnn(EmbeddingNetwork):
 
 
 def ecapa_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The keyword arguments of `EcapaTdnn` that weights were made with, but for ``summed_inputs``.
-
-    Raises:
-        KeyError: a weight that a size is read from is absent.
-    """
+    """The keyword arguments of `EcapaTdnn` that weights were made with, but for ``summed_inputs``."""
     channels, num_mels, _ = weights["first.conv.weight"].shape
     return {
         "num_mels": num_mels,
@@ -223,11 +209,7 @@ class SpeechBrainEcapa(EmbeddingNetwork):
 
 
 def speechbrain_ecapa_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The keyword arguments of `SpeechBrainEcapa` that weights were made with.
-
-    Raises:
-        KeyError: a weight that a size is read from is absent.
-    """
+    """The keyword arguments of `SpeechBrainEcapa` that weights were made with."""
     channels, num_mels, _ = weights["first.conv.weight"].shape
     return {
         "num_mels": num_mels,
@@ -257,16 +239,10 @@ class XVector(EmbeddingNetwork):
         span = 1 + sum(dilation * (kernel - 1) for kernel, dilation in CONTEXTS)
         super().__init__(options, min_frames=span)
         widths = (options.num_mels, *4 * [options.channels], options.pooled_channels)
-        self.frames = nn.Sequential(
-            *(
-                nn.Sequential(
-                    nn.Conv1d(width_in, width_out, kernel, dilation=dilation),
-                    nn.ReLU(),
-                    nn.BatchNorm1d(width_out, affine=False),
-                )
-                for width_in, width_out, (kernel, dilation) in zip(widths, widths[1:], CONTEXTS, strict=False)
-            )
-        )
+        self.frames = nn.Sequential()
+        for width_in, width_out, (kernel, dilation) in zip(widths, widths[1:], CONTEXTS, strict=False):
+            conv = nn.Conv1d(width_in, width_out, kernel, dilation=dilation)
+            self.frames.append(nn.Sequential(conv, nn.ReLU(), nn.BatchNorm1d(width_out, affine=False)))
         self.pool = build_pooling(options.pooling, options.pooled_channels)
         self.embedding = nn.Linear(self.pool.num_statistics, options.embedding_dim)
         self.dropout = nn.Dropout(options.dropout)

@@ -13,6 +13,7 @@ import importlib
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,6 @@ def hidden_layers(backbone: Any, wav_BT: Tensor) -> list[Tensor]:
     The last is also normalised where the transformer ends in a layer norm (WavLM Large), so that the norm is
     in use.
 
-    Args:
-        backbone: a ``WavLMModel``.
-        wav_BT: waveforms of one length.
-
     Returns:
         L layers BFD, one more than the transformer has.
     """
@@ -147,12 +144,7 @@ def samples_for(num_frames: int, kernels: list[int], strides: list[int]) -> int:
 
 
 def _find_pretrained(name: str) -> Path:
-    """The folder of a pretrained WavLM: one that is there, or huggingface.co's, fetched the first time.
-
-    Raises:
-        ModelError: it is neither, or has no ``config.json`` and ``model.safetensors``.
-        MissingExtraError: transformers is not installed.
-    """
+    """The folder of a pretrained WavLM: one that is there, or huggingface.co's, fetched the first time."""
     if (folder := Path(name)).is_dir():
         if absent := [file for file in (_CONFIG, _WEIGHTS) if not (folder / file).is_file()]:
             raise ModelError(f"wavlm = '{name}': the folder has no {' and no '.join(absent)}; {_REMEDY}")
@@ -162,9 +154,8 @@ def _find_pretrained(name: str) -> Path:
     hub = _require("huggingface_hub")
     repository, _, revision = name.partition("@")
     try:
-        paths = [
-            hub.hf_hub_download(repository, file, revision=revision or None) for file in (_CONFIG, _WEIGHTS)
-        ]
+        fetch = partial(hub.hf_hub_download, repository, revision=revision or None)
+        paths = [fetch(file) for file in (_CONFIG, _WEIGHTS)]
     except Exception as error:
         raise ModelError(
             f"wavlm = '{name}': no such folder here, and huggingface.co does not give it: {error}; {_REMEDY}"

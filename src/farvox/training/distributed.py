@@ -38,11 +38,8 @@ class World:
             dist.barrier()
 
     def mean(self, values: Tensor) -> Tensor:
-        """Mean over the ranks."""
-        if self.size > 1:
-            dist.all_reduce(values)
-            values = values / self.size
-        return values
+        """Mean over the ranks, without gradient."""
+        return self.sum(values) / self.size
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over the ranks, without gradient."""
@@ -73,31 +70,17 @@ class World:
                 dist.broadcast(buffer, src=0)
 
     def gather_rows(self, local: Tensor, total: int) -> Tensor:
-        """Put together rows that were shared out as ``rows[rank::size]``.
-
-        Args:
-            local: this rank's rows [n, E] on its device.
-            total: number of rows over all ranks.
-
-        Returns:
-            All rows in order [total, E], on every rank.
-        """
+        """Put together rows [total, E] that were shared out as ``rows[rank::size]``, on every rank."""
         if self.size == 1:
             return local
         share = -(-total // self.size)
         padded = local.new_zeros((share, local.shape[1]))
         padded[: len(local)] = local
-        parts = [torch.empty_like(padded) for _ in range(self.size)]
-        dist.all_gather(parts, padded)
-        return torch.stack(parts, dim=1).reshape(share * self.size, -1)[:total]
+        parts = self.concat(padded).view(self.size, share, -1)
+        return parts.transpose(0, 1).reshape(share * self.size, -1)[:total]
 
     def gather_parts(self, local: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Put together parts of several lengths in rank 0's CPU memory; the others get nothing.
-
-        Args:
-            local: this rank's part [lengths[rank], ...] on its device.
-            lengths: of the parts of all ranks.
-        """
+        """Put parts [lengths[rank], ...] of all ranks together in rank 0's CPU memory; others get none."""
         padded = local.new_zeros((max(lengths), *local.shape[1:]))
         padded[: len(local)] = local
         parts = [torch.empty_like(padded) for _ in lengths] if self.is_main else None
@@ -156,20 +139,6 @@ class _SumOverRanks(torch.autograd.Function):
         return gradient
 
 
-class _ConcatOverRanks(torch.autograd.Function):
-    """All-gather that the gradient passes back through: summed over the ranks, rows to their owners."""
-
-    @staticmethod
-    def forward(context: Any, values: Tensor, world: World) -> Tensor:
-        context.world = world
-        return world.concat(values)
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        world: World = context.world
-        return world.sum(gradients[0]).chunk(world.size)[world.rank], None
-
-
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation with statistics over all ranks, on any device (torch's own refuses the CPU).
 
@@ -187,10 +156,10 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         axes = [axis for axis in range(x.dim()) if axis != 1]
         shape = [1, -1] + [1] * (x.dim() - 2)
         count = x.new_full((1,), x.numel() / x.shape[1])
-        total = _summed(torch.cat([x.sum(axes), count]))
+        total = sum_over_ranks(torch.cat([x.sum(axes), count]))
         mean, count = total[:-1] / total[-1], total[-1]
         centred = x - mean.view(shape)
-        var = _summed((centred * centred).sum(axes)) / count
+        var = sum_over_ranks((centred * centred).sum(axes)) / count
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             assert self.num_batches_tracked is not None
             self.num_batches_tracked.add_(1)
@@ -204,22 +173,18 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         return y.to(input.dtype)
 
 
-def sum_over_ranks(values: Tensor, world: World) -> Tensor:
-    """Sum over the ranks; its gradient is the sum of the gradients of all ranks."""
-    return values if world.size == 1 else _summed(values)
-
-
-def concat_over_ranks(values: Tensor, world: World) -> Tensor:
-    """The ranks' tensors, of one shape, one after the other; each rank gets the gradient of its own."""
-    if world.size == 1:
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Sum over the ranks, if there are several; its gradient is the sum of the gradients of all ranks."""
+    if not dist.is_initialized():
         return values
-    whole: Tensor = _ConcatOverRanks.apply(values, world)  # type: ignore[no-untyped-call]
-    return whole
+    total: Tensor = _SumOverRanks.apply(values)  # type: ignore[no-untyped-call]
+    return total
 
 
-def _summed(values: Tensor) -> Tensor:
-    summed: Tensor = _SumOverRanks.apply(values)  # type: ignore[no-untyped-call]
-    return summed
+def concat_over_ranks(values_BE: Tensor, world: World) -> Tensor:
+    """The rows of all ranks, as many of each, one after the other; each rank gets the gradient of its own."""
+    before, after = (count * len(values_BE) for count in (world.rank, world.size - 1 - world.rank))
+    return sum_over_ranks(nn.functional.pad(values_BE, (0, 0, before, after)))
 
 
 def synchronise_batchnorm(module: nn.Module) -> nn.Module:

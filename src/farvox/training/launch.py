@@ -25,10 +25,8 @@ SECONDS_TO_LEAVE = 5.0
 def launch_ranks(command: Sequence[str], count: int) -> int:
     """Run ``command`` as ``count`` ranks and wait for them; when one fails, the others are ended.
 
-    Args:
-        command: the same for every rank; `farvox.training.distributed.join_world` finds its place in the
-            environment. Rank 0 prints on this terminal; the output of another rank is shown when it fails.
-        count: number of ranks.
+    `farvox.training.distributed.join_world` finds a rank's place in the environment. Rank 0 prints on this
+    terminal; the output of another rank is shown when it fails.
 
     Returns:
         0, or the exit status of the rank that failed.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.pool import ThreadPool
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,10 +37,7 @@ READS_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A chunk of speech with its label and the SpecAugment masks drawn for it.
-
-    ``clean_T`` is the chunk before augmentation, where the data set keeps it.
-    """
+    """A chunk of speech, perhaps also as before augmentation, with its label and its SpecAugment masks."""
 
     wav_T: Wav
     label: int
@@ -64,14 +61,10 @@ class ChunkDataset(Dataset[Example]):
     """Training chunks, addressed by `Draw`.
 
     Attributes:
-        table: the utterances.
-        seed: the run's seed.
         num_samples: length of a chunk, T.
         sample_rate: rate the chunk is delivered at, in Hz.
         speeds: speed factors, V of them; drawn uniformly.
         labels_VS: class of each speaker at each speed; None: speaker s at speed number v is s + v * S.
-        augment: changes a chunk, or None.
-        draw_masks: draws SpecAugment masks, or None.
         keep_clean: deliver each chunk as it was before augmentation as well.
     """
 
@@ -145,14 +138,10 @@ def fit_length(wav_T: Wav, num_samples: int) -> Wav:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The input of one forward-backward pass.
+    """The input of one forward-backward pass: chunks, their classes, masks and positions in the epoch.
 
-    Attributes:
-        wav_BT: chunks, augmented; their features (feats_BFM) where the workers compute these.
-        labels_B: their classes.
-        masks_BK4: their SpecAugment masks.
-        positions: where they stand in the epoch.
-        clean_BT: the same before augmentation, where there is a teacher.
+    Where there is a teacher, ``clean_BT`` are the chunks before augmentation. Where the workers compute
+    features, these (feats_BFM) take the place of chunks.
     """
 
     wav_BT: Tensor
@@ -170,13 +159,9 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(
-            change(self.wav_BT),
-            change(self.labels_B),
-            change(self.masks_BK4),
-            self.positions,
-            None if self.clean_BT is None else change(self.clean_BT),
-        )
+        clean_BT = None if self.clean_BT is None else change(self.clean_BT)
+        wav_BT, labels_B, masks_BK4 = map(change, (self.wav_BT, self.labels_B, self.masks_BK4))
+        return Batch(wav_BT, labels_B, masks_BK4, self.positions, clean_BT)
 
 
 def collate(
@@ -184,9 +169,7 @@ def collate(
 ) -> Batch | FarvoxError:
     """Stack examples to a batch, or give the first error among them.
 
-    Args:
-        examples: those with fewer masks than others get empty ones.
-        frontend: computes the features of the batch, if any.
+    Those with fewer masks than others get empty ones; ``frontend`` computes the features, if any.
     """
     sound = [example for example in examples if isinstance(example, Example)]
     for error in examples:
@@ -202,13 +185,9 @@ def collate(
         with torch.no_grad():
             clean_BT = None if clean_BT is None else frontend(clean_BT)
             wav_BT = frontend(wav_BT)
-    return Batch(
-        wav_BT,
-        torch.tensor([example.label for example in sound]),
-        torch.from_numpy(masks),
-        tuple(example.position for example in sound),
-        clean_BT,
-    )
+    labels = torch.tensor([example.label for example in sound])
+    positions = tuple(example.position for example in sound)
+    return Batch(wav_BT, labels, torch.from_numpy(masks), positions, clean_BT)
 
 
 def load_batches(
@@ -221,7 +200,7 @@ def load_batches(
 ) -> Generator[Batch]:
     """The batches, in order; their order and content do not depend on ``workers``.
 
-    The worker processes end with the iterator: exhaust it or close it.
+    The worker processes end with the iterator: exhaust it or close it. Their errors are raised here.
 
     Args:
         dataset: the examples.
@@ -229,9 +208,6 @@ def load_batches(
         workers: processes that read and augment; 0: this one.
         pin_memory: deliver in page-locked memory.
         frontend: computes features where the examples are made; None leaves that to the receiver.
-
-    Raises:
-        FarvoxError: an error of ``dataset``, also of a worker.
     """
     loader = DataLoader(
         _ErrorsAsValues(dataset),
@@ -262,19 +238,17 @@ class _ErrorsAsValues(Dataset[Example | FarvoxError]):
         self.dataset = dataset
 
     def __getitems__(self, draws: Sequence[Draw]) -> list[Example | FarvoxError]:
+        read, example = (
+            partial(_result_or_error, step) for step in (self.dataset.read, self.dataset.example)
+        )
         if not any(is_remote(self.dataset.table.wav_paths[row]) for _, _, row in draws):
-            return [self._example(self._read(draw)) for draw in draws]
+            return [example(read(draw)) for draw in draws]
         with ThreadPool(min(READS_AT_ONCE, len(draws))) as pool:
-            return [self._example(chunk) for chunk in pool.map(self._read, draws, chunksize=1)]
+            return [example(chunk) for chunk in pool.map(read, draws, chunksize=1)]
 
-    def _read(self, draw: Draw) -> Chunk | FarvoxError:
-        try:
-            return self.dataset.read(draw)
-        except FarvoxError as error:
-            return error
 
-    def _example(self, chunk: Chunk | FarvoxError) -> Example | FarvoxError:
-        try:
-            return chunk if isinstance(chunk, FarvoxError) else self.dataset.example(chunk)
-        except FarvoxError as error:
-            return error
+def _result_or_error(function: Callable[[Any], Any], argument: Any) -> Any:
+    try:
+        return argument if isinstance(argument, FarvoxError) else function(argument)
+    except FarvoxError as error:
+        return error

@@ -45,12 +45,9 @@ class TrainingModel(nn.Module):
     The loss is ``classify`` x cross-entropy + ``distill`` x (1 - cosine to the teacher's embedding).
 
     Args:
-        network: feats_BFM -> emb_BE.
+        network: feats_BFM -> emb_BE; if ``compiled``, run through torch.compile, for one shape of batch.
         head: emb_BE, labels_B -> logits_BC, or a `ShardedHead`. With ``classify`` 0 it is not called
             and not trained.
-        classify: weight of the cross-entropy.
-        distill: weight of the distance to the teacher.
-        compiled: run the network through torch.compile, for one shape of batch.
     """
 
     def __init__(
@@ -89,21 +86,9 @@ class TrainingModel(nn.Module):
         return Losses(loss, num_right, distance.detach())
 
 
-class Teacher:
-    """The starting model, frozen: what it makes of the clean take is the target for its far copy.
-
-    Args:
-        network: feats_BFM -> emb_BE; copied, so that training does not move it.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
-
-    def embed(self, feats_BFM: Tensor) -> Tensor:
-        """emb_BE of the features of clean chunks, without gradient and in evaluation mode."""
-        with torch.no_grad():
-            target_BE: Tensor = self.network(feats_BFM)
-        return target_BE
+def teacher_of(network: nn.Module) -> nn.Module:
+    """A frozen copy of the starting model: its embedding of the clean take is the target for its far copy."""
+    return copy.deepcopy(network).eval().requires_grad_(False)
 
 
 class Anchor:
@@ -111,11 +96,7 @@ class Anchor:
 
     Its gradient, strength x (w - w0), is added to that of the loss; the loss that is logged is without
     it. (Li, Grandvalet and Davoine, "Explicit inductive bias for transfer learning with convolutional
-    networks", 2018, eq. 1.)
-
-    Args:
-        parameters: the weights, as they start.
-        strength: alpha of the paper.
+    networks", 2018, eq. 1; strength is its alpha.)
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], strength: float) -> None:
@@ -158,12 +139,7 @@ class Frozen:
 
 
 def find_frozen(network: nn.Module, parts: Sequence[str], release_epoch: int) -> Frozen:
-    """The parts of a network that begin with one of some names.
-
-    Args:
-        network: the network.
-        parts: names of modules or parameters, ``front`` or ``blocks.0`` for instance; ``network`` is all.
-        release_epoch: see `Frozen`.
+    """The parts of a network, by names of modules or parameters such as ``blocks.0``; ``network`` is all.
 
     Raises:
         RecipeError: a name is not of the network; the message has the nearest.
@@ -177,14 +153,9 @@ def find_frozen(network: nn.Module, parts: Sequence[str], release_epoch: int) ->
                 f"optim.freeze: the network has no part '{part}'{hint} ('{EVERYTHING}' is all of it)"
             )
     begin = tuple("" if part == EVERYTHING else f"{part}." for part in parts)
-    weights = [
-        w for name, w in network.named_parameters() if w.requires_grad and f"{name}.".startswith(begin)
-    ]
-    batchnorms = [
-        module
-        for name, module in network.named_modules()
-        if isinstance(module, _BatchNorm) and f"{name}.".startswith(begin)
-    ]
+    weights = [w for n, w in network.named_parameters() if w.requires_grad and f"{n}.".startswith(begin)]
+    modules = [m for n, m in network.named_modules() if f"{n}.".startswith(begin)]
+    batchnorms = [module for module in modules if isinstance(module, _BatchNorm)]
     return Frozen(tuple(weights), tuple(batchnorms), release_epoch)
 
 

@@ -208,13 +208,9 @@ class TrainOptions(Options):
 def refuse_changes(
     saved: Path, options: TrainOptions, fixed: type[TrainOptions], free: tuple[str, ...]
 ) -> None:
-    """Refuse to go on with a run dir that was begun with other options.
+    """Refuse to go on with a run dir whose ``recipe.toml`` has other values of the fields of ``fixed``.
 
-    Args:
-        saved: its ``recipe.toml``.
-        options: of now.
-        fixed: class whose fields must not change.
-        free: fields that may nevertheless; a table's name with a dot stands for all its fields.
+    Those of ``free`` may change nevertheless; a table's name with a dot stands for all its fields.
 
     Raises:
         RecipeError: names the fields that differ, with their values before and now.

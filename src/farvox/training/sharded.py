@@ -32,12 +32,12 @@ class ShardedHead(nn.Module):
     by Partial FC", 2022). For rows that are not drawn the step does not take place: no gradient, no
     weight decay, and their momentum waits until they are drawn again.
 
+    All ranks call `forward`, `draw` and `whole_state` together.
+
     Args:
         head: the whole head, the same on every rank; it is cut down to this rank's classes. Only then is
             it moved to a device, so that the whole never need fit there.
-        world: the ranks; all call `forward`, `draw` and `whole_state` together.
         share: of a shard's classes that a step sees; more where the batch has more.
-        seed: of the run; draws the classes.
 
     Raises:
         RecipeError: there are fewer classes than ranks.
@@ -89,7 +89,7 @@ class ShardedHead(nn.Module):
             at_label_A = logits_AC.gather(1, own_A.clamp(min=0).unsqueeze(1)).squeeze(1)
             part_A = (logits_AC.logsumexp(dim=1) - highest_A).exp()
             sums = torch.stack([part_A, at_label_A.masked_fill(own_A < 0, 0.0)])
-            total_A, label_A = sum_over_ranks(sums, self.world)
+            total_A, label_A = sum_over_ranks(sums)
             entropy_A = total_A.log() + highest_A - label_A
             first = self.world.rank * len(emb_BE)
             mine = slice(first, first + len(emb_BE))
@@ -98,12 +98,8 @@ class ShardedHead(nn.Module):
     def draw(self, labels_B: Tensor, optimizer: torch.optim.Optimizer, epoch: int, step: int) -> None:
         """Draw the classes of one step; until the next draw the head has only their rows, and moments.
 
-        Args:
-            labels_B: of all utterances of this rank in the step. Until the next draw `forward` takes no other
-                labels.
-            optimizer: of the head.
-            epoch: the draw depends on it, ``step`` and the rank.
-            step: number of the step in the epoch.
+        ``labels_B`` are those of all utterances of this rank in the step; until the next draw `forward` takes
+        no others. The draw depends on the epoch, the step in it and the rank.
         """
         if self.share == 1.0:
             return
@@ -151,10 +147,6 @@ class ShardedHead(nn.Module):
         whole = {key: self._gather(value) if key in ours else value for key, value in tensors.items()}
         return head, (whole, numbers)
 
-    def own_state(self, whole: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """This rank's part of the whole head's state."""
-        return {name: self.own(value) for name, value in whole.items()}
-
     def own_moments(self, optimizer: torch.optim.Optimizer, whole: Tensors) -> Tensors:
         """The optimiser's tensors with this rank's part of the whole head's moments."""
         ours = self._moment_keys(optimizer, whole)
@@ -166,8 +158,8 @@ class ShardedHead(nn.Module):
         """Name, weight and moments (the optimiser's numbers for each row) of the head's parameters."""
         for name, weight in self.part.named_parameters():
             state = optimizer.state.get(weight, {})
-            tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-            yield name, weight, {k: v for k, v in tensors.items() if v.shape == weight.shape}
+            shape = weight.shape
+            yield name, weight, {k: v for k, v in state.items() if isinstance(v, Tensor) and v.shape == shape}
 
     def _row_numbers(self, num_rows: int) -> Tensor:
         """Rows of the drawn classes in a tensor with so many rows for the shard."""

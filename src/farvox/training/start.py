@@ -49,11 +49,7 @@ class StartingPoint:
     old_classes: list[str] = field(default_factory=list)
 
     def load_network(self, network: EmbeddingNetwork) -> None:
-        """Put the model's weights, if there is a model, into ``network``.
-
-        Raises:
-            CheckpointError: they do not fit.
-        """
+        """Put the model's weights, if there is a model, into ``network``."""
         if self.network_state is not None:
             fill(network, self.network_state, f"{self.folder} against [model] of the recipe")
 
@@ -82,11 +78,7 @@ class StartingPoint:
         return self.old_classes
 
     def load_head(self, head: Head, num_classes: int) -> None:
-        """Put the model's classifier into ``head``, built for its classes; extend it to ``num_classes``.
-
-        Raises:
-            CheckpointError: it does not fit.
-        """
+        """Put the model's classifier into ``head``, built for its classes; extend it to ``num_classes``."""
         assert self.folder is not None
         path = self.folder / "classifier.safetensors"
         fill(head, read_weights(path), f"{path} against [head] of the recipe")
@@ -135,9 +127,6 @@ def reserved_speakers(dirs: Sequence[str | Path], speakers: Sequence[str]) -> li
 
     Until data of theirs is trained on, such a row only pushes away; a later run with ``keep`` or
     ``extend`` finds it by its name.
-
-    Raises:
-        DataDirError: a dir does not say who speaks.
     """
     if not dirs:
         return []
@@ -168,7 +157,7 @@ def start_at_means(
     Args:
         head: of cosines; changed in place.
         model: the starting model, left in evaluation mode.
-        dataset: the training utterances, their classes and speeds; its seed draws those that are embedded.
+        dataset: the training utterances; its seed draws those that are embedded.
         utterances: most utterances of each speaker that are embedded, at each speed.
         world: the ranks.
         first_class: the class of the head's first row, where it holds a part of them.

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from farvox.errors import NonFiniteLossError
 from farvox.features.specaugment import apply_masks
 from farvox.training.loader import Batch
-from farvox.training.objective import Anchor, Losses, Teacher
+from farvox.training.objective import Anchor, Losses
 from farvox.training.options import OptimOptions, ScheduleOptions
 from farvox.training.sharded import ShardedHead
 
@@ -53,7 +53,7 @@ class Stepper:
     device: torch.device
     precision: str = "fp32"
     clip_norm: float = 0.0
-    teacher: Teacher | None = None
+    teacher: nn.Module | None = None
     anchor: Anchor | None = None
     shard: ShardedHead | None = None
 
@@ -89,8 +89,9 @@ class Stepper:
                     clean_BFM = None if here.clean_BT is None else self.frontend(here.clean_BT)
                 with torch.autocast(self.device.type, autocast, enabled=autocast is not None):
                     target_BE = None
-                    if self.teacher and clean_BFM is not None:
-                        target_BE = self.teacher.embed(clean_BFM)
+                    if self.teacher is not None and clean_BFM is not None:
+                        with torch.no_grad():
+                            target_BE = self.teacher(clean_BFM)
                     found: Losses = model(feats_BFM, here.labels_B, target_BE)
                 self.scaler.scale(found.loss / len(micro_batches)).backward()  # type: ignore[no-untyped-call]
             loss_sum += found.loss.detach() / len(micro_batches)

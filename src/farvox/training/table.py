@@ -65,8 +65,6 @@ class TrainingTable:
     """The utterances of one or more data dirs, row by row, in the order of the dirs.
 
     Attributes:
-        utt_ids: name of every row.
-        wav_paths: audio file of every row.
         speakers_N: speaker number of every row, an index into ``speaker_names``.
         domains_N: number of the data dir of every row.
         speaker_names: all speakers, C-sorted.
@@ -84,10 +82,8 @@ class TrainingTable:
     def open(cls, paths: Sequence[str | Path], *, labelled: bool = True) -> TrainingTable:
         """Read data dirs for training.
 
-        Args:
-            paths: the data dirs.
-            labelled: every utterance must have a speaker; otherwise those without one share the name
-                `UNLABELLED`.
+        If ``labelled``, every utterance must have a speaker; otherwise those without one share the name
+        `UNLABELLED`.
 
         Raises:
             DataDirError: an utterance has no speaker, or there is no dir.
@@ -138,13 +134,10 @@ class TrainingTable:
     @classmethod
     def mapped(cls, folder: Path) -> TrainingTable:
         """The table that `write` left in ``folder``, memory-mapped."""
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-        id_text, id_ends, path_text, path_ends, speakers, domains = map(np.asarray, arrays.values())
+        arrays = [np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _ARRAYS]
         names = (folder / _SPEAKERS).read_bytes().decode().split("\n")
-        return cls(
-            StringTable(id_text, id_ends), StringTable(path_text, path_ends), speakers, domains, tuple(names),
-            folder,
-        )  # fmt: skip
+        utt_ids, wav_paths = StringTable(*arrays[:2]), StringTable(*arrays[2:4])
+        return cls(utt_ids, wav_paths, arrays[4], arrays[5], tuple(names), folder)
 
     def write(self, folder: Path) -> None:
         """Put the arrays into files of ``folder``."""
@@ -180,7 +173,6 @@ class EpochPlan:
     """The row of the training table at every position of every epoch.
 
     Attributes:
-        seed: the run's seed.
         speakers_N: speaker number of every row.
         batch_size: examples of one optimiser step, over all ranks.
         sampling: ``utterance`` (rows in random order) or ``speaker`` (speakers equally often).
@@ -209,7 +201,6 @@ class EpochPlan:
 
     @property
     def _num_positions(self) -> int:
-        """Positions in an epoch."""
         return self.epoch_size or len(self.speakers_N)
 
     @property
@@ -227,15 +218,12 @@ class EpochPlan:
         else:
             assert self.domains_N is not None
             # Domain of every position: the same share in each batch, shuffled within it.
-            pattern = np.repeat(
-                np.arange(len(self.domain_weights)), examples_per_domain(self.domain_weights, self.batch_size)
-            )
+            counts = examples_per_domain(self.domain_weights, self.batch_size)
+            pattern = np.repeat(np.arange(len(counts)), counts)
             num_batches = -(-self._num_positions // self.batch_size)
-            slots = rng.permuted(np.tile(pattern, (num_batches, 1)), axis=1).reshape(-1)[
-                : self._num_positions
-            ]
+            slots = rng.permuted(np.tile(pattern, (num_batches, 1)), axis=1).ravel()[: self._num_positions]
             rows = np.empty(self._num_positions, dtype=np.int64)
-            for domain in range(len(self.domain_weights)):
+            for domain in range(len(counts)):
                 members = np.flatnonzero(self.domains_N == domain)
                 here = np.flatnonzero(slots == domain)
                 if len(here) and not len(members):
@@ -249,16 +237,10 @@ class EpochPlan:
         return rows
 
     def batch(self, epoch: int, step: int, rank: int = 0, world_size: int = 1) -> list[Draw]:
-        """The draws that ``rank`` reads for one optimiser step.
-
-        The ranks' shares are interleaved slices of the same global batch.
-        """
-        first = step * self.batch_size
-        rows = self.rows(epoch)
-        return [
-            (epoch, position, int(rows[position]))
-            for position in range(first + rank, first + self.batch_size, world_size)
-        ]
+        """The draws that ``rank`` reads for a step: the ranks' shares interleave in one global batch."""
+        first, rows = step * self.batch_size, self.rows(epoch)
+        positions = range(first + rank, first + self.batch_size, world_size)
+        return [(epoch, position, int(rows[position])) for position in positions]
 
 
 def examples_per_domain(domain_weights: Sequence[float], batch_size: int) -> Index:

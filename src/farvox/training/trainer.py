@@ -36,7 +36,7 @@ from farvox.training.checkpoint import Packed, TrainingState, begin_run_dir
 from farvox.training.distributed import World, synchronise_batchnorm
 from farvox.training.loader import Batch, ChunkDataset, load_batches
 from farvox.training.log import RunLog
-from farvox.training.objective import Anchor, Teacher, TrainingModel, find_frozen, recompute_stages
+from farvox.training.objective import Anchor, TrainingModel, find_frozen, recompute_stages, teacher_of
 from farvox.training.options import AUGMENT, SPECAUGMENT, TrainOptions
 from farvox.training.sharded import ShardedHead
 from farvox.training.start import (
@@ -155,7 +155,7 @@ class Run:
         )
         if is_on and not _is_on_many_cpus(world):
             network.use_channels_last()
-        teacher = Teacher(network) if distill.weight else None
+        teacher = teacher_of(network) if distill.weight else None
         if optim.sync_batchnorm:
             synchronise_batchnorm(network)
             synchronise_batchnorm(head)
@@ -348,7 +348,7 @@ def _restore(run: Run, run_dir: Path, finished: list[int]) -> int:
     classifier = read_weights(folder / "classifier.safetensors")
     moments = read_weights(folder / "optimizer.safetensors")
     if run.shard:
-        classifier = run.shard.own_state(classifier)
+        classifier = {name: run.shard.own(whole) for name, whole in classifier.items()}
         moments = run.shard.own_moments(run.optimizer, moments)
     fill(run.head, classifier, folder)
     checkpoint.unpack_optimizer(run.optimizer, moments, state.optimizer)
