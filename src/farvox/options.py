@@ -344,9 +344,8 @@ def _checked(kind: Kind, value: Any, name: str) -> Any:
         if inside[-1] is not Ellipsis and len(inside) != len(value):
             raise UsageError(f"{name} must have {len(inside)} entries, not {len(value)}")
         inner = [inside[0]] * len(value) if inside[-1] is Ellipsis else inside
-        value = tuple(
-            _checked_entry(_kind(each), item, name) for each, item in zip(inner, value, strict=True)
-        )
+        pairs = zip(inner, value, strict=True)
+        value = tuple(_checked_entry(_kind(each), item, name) for each, item in pairs)
     elif kind.is_table or origin is dict:
         if kind.is_table and isinstance(value, Mapping):
             value = _from_table(kind.type, value, name)

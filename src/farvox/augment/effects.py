@@ -178,9 +178,8 @@ class RirSet:
                 ranges = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in within.items())
                 raise DataDirError(f"{', '.join(map(str, dirs))}: no RIR has {ranges}; widen the range")
             paths = tuple(kept)
-        return cls(
-            paths, sample_rate, map_audio(paths, sample_rate=sample_rate, kind="float32") if pack else None
-        )
+        packed = map_audio(paths, sample_rate=sample_rate, kind="float32") if pack else None
+        return cls(paths, sample_rate, packed)
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -18,15 +18,39 @@ from farvox.models.options import AamOptions, HeadOptions, SoftmaxOptions
 from farvox.models.pooling import widen
 
 
-class SoftmaxHead(nn.Module):
-    """A linear layer; its margin has no effect, and a schedule sets it as of any head."""
+class Head(nn.Module, ABC):
+    """A classifier with rows of weights for each class; its margin is an attribute that a schedule sets."""
+
+    def __init__(
+        self, embedding_dim: int, num_classes: int, options: HeadOptions, num_subcentres: int = 1
+    ) -> None:
+        super().__init__()
+        if embedding_dim < 1 or num_classes < 1:
+            raise ModelError(f"a head needs classes and an embedding, not {num_classes} and {embedding_dim}")
+        self.margin, self.scale = options.margin, options.scale
+        self.num_classes, self.num_subcentres = num_classes, num_subcentres
+        self.weight = nn.Parameter(_xavier(num_classes * num_subcentres, embedding_dim))
+
+    def extend_classes(self, num_new: int) -> None:
+        """Append classes; the old ones keep their weights. Build the optimiser afterwards."""
+        if num_new < 0:
+            raise ModelError(f"cannot extend a head by {num_new} classes")
+        rows, columns = self.weight.shape
+        extended = _xavier(rows + num_new * self.num_subcentres, columns).to(self.weight)
+        extended[:rows] = self.weight.detach()
+        self.weight = nn.Parameter(extended)
+        self.num_classes += num_new
+
+
+def _xavier(rows: int, columns: int) -> Tensor:
+    return nn.init.xavier_uniform_(torch.empty(rows, columns))
+
+
+class SoftmaxHead(Head):
+    """A linear layer, on which the margin has no effect."""
 
     def __init__(self, embedding_dim: int, num_classes: int, options: HeadOptions = SoftmaxOptions()) -> None:
-        super().__init__()
-        _check_sizes(embedding_dim, num_classes)
-        self.margin, self.scale = options.margin, options.scale
-        self.num_classes = num_classes
-        self.weight = nn.Parameter(_xavier(num_classes, embedding_dim))
+        super().__init__(embedding_dim, num_classes, options)
         self.bias = nn.Parameter(torch.zeros(num_classes))
 
     def forward(self, emb_BE: Tensor, labels_B: Tensor | None = None) -> Tensor:
@@ -36,26 +60,15 @@ class SoftmaxHead(nn.Module):
 
     def extend_classes(self, num_new: int) -> None:
         """Append classes; the old ones keep their weights. Build the optimiser afterwards."""
-        self.weight = _extended(self.weight, num_new)
+        super().extend_classes(num_new)
         self.bias = nn.Parameter(torch.cat([self.bias.detach(), self.bias.new_zeros(num_new)]))
-        self.num_classes += num_new
 
 
-class CosineHead(nn.Module, ABC):
+class CosineHead(Head):
     """Scaled cosines to one or several centres of each class; a subclass applies the margin.
 
-    Of the centres the nearest counts (Deng et al., 2020); row ``K c + k`` of the weight is centre k of class
-    c. The margin is a plain attribute that a schedule may set.
+    Row ``K c + k`` of the weight is centre k of class c; the nearest centre counts (Deng et al., 2020).
     """
-
-    def __init__(
-        self, embedding_dim: int, num_classes: int, options: HeadOptions, num_subcentres: int = 1
-    ) -> None:
-        super().__init__()
-        _check_sizes(embedding_dim, num_classes)
-        self.margin, self.scale = options.margin, options.scale
-        self.num_classes, self.num_subcentres = num_classes, num_subcentres
-        self.weight = nn.Parameter(_xavier(num_classes * num_subcentres, embedding_dim))
 
     @abstractmethod
     def _with_margin(self, cosine_B1: Tensor) -> Tensor:
@@ -77,11 +90,6 @@ class CosineHead(nn.Module, ABC):
                 harder_B1 = torch.where(labels_B1 < 0, cosine_B1, self._with_margin(cosine_B1))
                 cosine_BC = cosine_BC.scatter(1, at_label, harder_B1)
             return self.scale * cosine_BC
-
-    def extend_classes(self, num_new: int) -> None:
-        """Append classes; the old ones keep their weights. Build the optimiser afterwards."""
-        self.weight = _extended(self.weight, num_new, self.num_subcentres)
-        self.num_classes += num_new
 
 
 class AmHead(CosineHead):
@@ -111,24 +119,3 @@ class AamHead(CosineHead):
             return torch.where(cosine_B1 > 0, phi_B1, cosine_B1)
         beyond_B1 = cosine_B1 - math.sin(math.pi - self.margin) * self.margin
         return torch.where(cosine_B1 > math.cos(math.pi - self.margin), phi_B1, beyond_B1)
-
-
-Head = SoftmaxHead | CosineHead
-
-
-def _check_sizes(embedding_dim: int, num_classes: int) -> None:
-    if embedding_dim < 1 or num_classes < 1:
-        raise ModelError(f"a head needs classes and an embedding, not {num_classes} and {embedding_dim}")
-
-
-def _xavier(rows: int, columns: int) -> Tensor:
-    return nn.init.xavier_uniform_(torch.empty(rows, columns))
-
-
-def _extended(weight: Tensor, num_new: int, rows_per_class: int = 1) -> nn.Parameter:
-    if num_new < 0:
-        raise ModelError(f"cannot extend a head by {num_new} classes")
-    rows, columns = weight.shape
-    extended = _xavier(rows + num_new * rows_per_class, columns).to(weight)
-    extended[:rows] = weight.detach()
-    return nn.Parameter(extended)

@@ -35,7 +35,6 @@ class ResNetOptions(ModelOptions):
     blocks: tuple[Size, Size, Size, Size] = (3, 4, 6, 3)
     """Blocks in each of the four groups; [3, 4, 6, 3] makes it a ResNet34."""
     embedding_dim: Size = 256
-    """Size of the embedding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,6 @@ class FfsvcResNet34Options(ResNetOptions):
     """The FFSVC2022 baseline's ResNet34, as published."""
 
     dropout: Share = 0.5
-    """Share of the embedding dropped in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +108,6 @@ class SpeechBrainEcapaOptions(Res2Options):
     """
 
     channels: Size = 1024
-    """Width of the convolutions."""
     aggregate_channels: Annotated[int | None, AtLeast(1)] = None
     """Width after the aggregation; by default three times channels."""
     attention_channels: Size = 128
@@ -122,9 +119,7 @@ class FfsvcEcapaOptions(Res2Options):
     """The FFSVC2022 baseline's ECAPA-TDNN, as published."""
 
     channels: Size = 1024
-    """Width of the convolutions."""
     embedding_dim: Size = 256
-    """Size of the embedding."""
     pooling: Literal["ffsvc", "mended"] = "ffsvc"
     """Pooling: "ffsvc" as published, or "mended" without the division by the number of frames."""
     unused_branch: bool = True
@@ -140,7 +135,6 @@ class XVectorOptions(ModelOptions):
     pooled_channels: Size = 1500
     """Width of the fifth, over which the statistics are taken."""
     embedding_dim: Size = 512
-    """Size of the embedding."""
     pooling: PoolingName = "tstp"
     """Pooling: "tstp" (mean and standard deviation, the paper's), "stats" (the same without a floor of the
     variance), "asp" (attentive) or "asp-local" (the same without global context)."""
@@ -241,7 +235,6 @@ class SubcentreAamOptions(AamOptions):
     """Additive angular margin, several centres a speaker."""
 
     num_subcentres: Size = 3
-    """Centres of each class, of which the nearest counts."""
 
 
 HEADS: dict[str, type[HeadOptions]] = {

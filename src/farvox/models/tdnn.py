@@ -60,9 +60,8 @@ class Res2Conv(nn.Module):
         super().__init__()
         width = channels // scale
         self.scale, self.reflect = scale, reflect
-        self.convs = nn.ModuleList(
-            ConvReluNorm(width, width, kernel_size, dilation, reflect) for _ in range(scale - 1)
-        )
+        convs = (ConvReluNorm(width, width, kernel_size, dilation, reflect) for _ in range(scale - 1))
+        self.convs = nn.ModuleList(convs)
 
     def forward(self, x_BCF: Tensor) -> Tensor:
         """[B, C, F] to the same shape."""
@@ -188,9 +187,8 @@ class SpeechBrainEcapa(EmbeddingNetwork):
         channels, scale, bottleneck = options.channels, options.scale, options.bottleneck
         aggregate = options.aggregate_channels or 3 * channels
         self.first = ConvReluNorm(options.num_mels, channels, kernel_size=5, reflect=True)
-        self.blocks = nn.ModuleList(
-            SERes2Block(channels, d, scale, bottleneck, reflect=True) for d in SPEECHBRAIN_DILATIONS
-        )
+        blocks = (SERes2Block(channels, d, scale, bottleneck, reflect=True) for d in SPEECHBRAIN_DILATIONS)
+        self.blocks = nn.ModuleList(blocks)
         self.aggregate = ConvReluNorm(len(SPEECHBRAIN_DILATIONS) * channels, aggregate)
         self.pool = NormedAttentiveStatistics(aggregate, options.attention_channels)
         self.pool_norm = nn.BatchNorm1d(self.pool.num_statistics)

@@ -98,9 +98,8 @@ def load_state(folder: Path) -> TrainingState:
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> Packed:
     """Split an optimiser's state into tensors (``<parameter>.<name>``) and JSON-able numbers."""
     state = optimizer.state_dict()
-    flat = {
-        f"{number}.{name}": v for number, entries in state["state"].items() for name, v in entries.items()
-    }
+    states = state["state"].items()
+    flat = {f"{number}.{name}": value for number, entries in states for name, value in entries.items()}
     tensors = {name: value for name, value in flat.items() if isinstance(value, Tensor)}
     numbers = {name: value for name, value in flat.items() if name not in tensors}
     return tensors, {"numbers": numbers, "groups": state["param_groups"]}

@@ -238,9 +238,8 @@ class _ErrorsAsValues(Dataset[Example | FarvoxError]):
         self.dataset = dataset
 
     def __getitems__(self, draws: Sequence[Draw]) -> list[Example | FarvoxError]:
-        read, example = (
-            partial(_result_or_error, step) for step in (self.dataset.read, self.dataset.example)
-        )
+        read = partial(_result_or_error, self.dataset.read)
+        example = partial(_result_or_error, self.dataset.example)
         if not any(is_remote(self.dataset.table.wav_paths[row]) for _, _, row in draws):
             return [example(read(draw)) for draw in draws]
         with ThreadPool(min(READS_AT_ONCE, len(draws))) as pool:

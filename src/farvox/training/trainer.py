@@ -92,7 +92,9 @@ def train(
             world.share_buffers(run.network)
             packed = _pack(run)  # by all ranks together, before one of them can fail
             try:
-                if run.validation and _is_due(options, epoch):
+                number = epoch + 1 - options.schedule.first_epoch
+                is_due = number % max(1, options.validate.every) == 0 or epoch + 1 == options.schedule.epochs
+                if run.validation and is_due:
                     out = run_dir / f"validation/epoch_{epoch:03d}"
                     kept = out if options.validate.keep_embeddings else None
                     figures |= run.validation.run(run.as_model(), world, kept)
@@ -271,7 +273,9 @@ def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> d
     run.network.train()
     run.head.train()
     if run.options.optim.freeze_batchnorm:
-        _freeze_batchnorm(run.network)
+        for module in run.network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
     run.frozen.apply(epoch)
     first = (epoch - run.options.schedule.first_epoch) * run.plan.steps_per_epoch
     totals = torch.zeros(3, device=run.world.device)
@@ -283,8 +287,9 @@ def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> d
         micro_batches = [next(batches) for _ in range(run.options.optim.accumulate)]
         if run.shard:
             run.shard.draw(torch.cat([b.labels_B for b in micro_batches]), run.optimizer, epoch, step)
-        # After the batches are drawn: a data loader takes a number from this generator when it starts.
-        torch.manual_seed(_step_seed(run.options.seed, epoch, step, run.world.rank))
+        # So dropout is the same after a resume; only now, as a data loader takes a number from this generator.
+        seeds = np.random.SeedSequence([run.options.seed, epoch, step, run.world.rank])
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> 1))
         is_logged = (step + 1) % run.options.log.every == 0
         is_last = step + 1 == run.plan.steps_per_epoch
         try:
@@ -304,22 +309,6 @@ def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> d
     loss, accuracy, distance = (run.world.mean(totals) / run.plan.steps_per_epoch).tolist()
     teachers = {"distance": distance} if run.stepper.teacher else {}
     return {"loss": loss, "accuracy": accuracy, **teachers}
-
-
-def _step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
-    """Seed of torch's generator for one step: dropout is the same after a resume."""
-    return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _freeze_batchnorm(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
-
-
-def _is_due(options: TrainOptions, epoch: int) -> bool:
-    number = epoch - options.schedule.first_epoch + 1
-    return number % max(1, options.validate.every) == 0 or epoch == options.schedule.epochs - 1
 
 
 def _write_model(run: Run, epoch: int, folder: Path) -> None:
