@@ -287,7 +287,7 @@ def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> d
         micro_batches = [next(batches) for _ in range(run.options.optim.accumulate)]
         if run.shard:
             run.shard.draw(torch.cat([b.labels_B for b in micro_batches]), run.optimizer, epoch, step)
-        # So dropout is the same after a resume; now, as a data loader takes a number from this generator, too.
+        # So that dropout is the same after a resume; a data loader, too, takes numbers from this generator.
         seeds = np.random.SeedSequence([run.options.seed, epoch, step, run.world.rank])
         torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> 1))
         is_logged = (step + 1) % run.options.log.every == 0
