@@ -23,9 +23,7 @@ import numpy.typing as npt
 
 from farvox.errors import AudioError
 
-HEAD_BYTES = 4096
-"""Bytes at the beginning of a wav file that `pcm_header` looks at."""
-
+HEAD_BYTES = 4096  # at the beginning of a wav file, which `pcm_header` looks at
 _STREAMED = 0x7FFF_F000  # wav sizes from here on were written by a pipe that did not know its length
 _OGG_PAGE = 27 + 255 + 255 * 255  # the longest page: header, segment table, content
 _XING_SLACK = 0.01  # encoders count the bytes of an mp3 differently, by a frame or two

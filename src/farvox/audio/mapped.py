@@ -68,7 +68,7 @@ def map_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") ->
 
     Args:
         paths: the files.
-        sample_rate: of the samples in the pack, Hz.
+        sample_rate: of the pack, Hz.
         kind: "int16" (clipped to [-1, 1]) or "float32" (as they are).
 
     Returns:

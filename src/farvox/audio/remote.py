@@ -13,14 +13,11 @@ from typing import Any, TypeVar
 
 from farvox.errors import AudioError, MissingExtraError, UnreachableError
 
-TRIES = 6
-"""Tries of a request; the waits between them add up to 6 seconds."""
+TRIES = 6  # of a request; the waits between them add up to 6 seconds
 _FIRST_WAIT = 0.2
-
 _S3_CONFIG = {"retries": {"max_attempts": 0}, "connect_timeout": 10, "read_timeout": 30}
 
-# Errors that a second try would repeat.
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_FINAL = (PermissionError, IsADirectoryError, NotADirectoryError)  # a second try would repeat them
 
 Answer = TypeVar("Answer")
 

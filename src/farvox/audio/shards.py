@@ -39,9 +39,7 @@ from farvox.audio.remote import is_remote, read_range, read_whole, size_of
 from farvox.cache import file_state
 from farvox.errors import AudioError
 
-WAV_HEAD = 44
-"""Bytes of a wav file before its samples."""
-
+WAV_HEAD = 44  # bytes of a wav file before its samples
 ADDRESS = r"^(?P<shard>.+\.tar):(?P<kind>wav|flac):(?P<start>\d+):(?P<bytes>\d+):(\d+):(\d+):(\d+)$"
 """Pattern of the audio path in a packed `wav.scp`."""
 

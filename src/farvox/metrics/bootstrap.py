@@ -224,8 +224,7 @@ def per_condition(
     """EER and minDCF of each condition, in ascending order of its number.
 
     Args:
-        scores: higher means more alike, [num_trials].
-        target: 1 for target trials, 0 for the others, [num_trials].
+        scores, target: see `farvox.metrics.detection.det_curve`.
         condition: the number of each trial's condition, [num_trials].
         speakers: the speakers of the enrolment and of the test sides, for intervals; see `speaker_bootstrap`.
         p_target, ties, replicates, seed: see `speaker_bootstrap`.

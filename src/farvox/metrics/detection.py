@@ -34,12 +34,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from farvox.errors import TrialError
 
-FEWEST_TO_COUNT = 1 << 16
-"""From so many trials on, only those that can decide a figure are sorted."""
-NUM_BINS = 1 << 14
-"""So many counts of two kinds stay in the processor's cache."""
-BLOCK = 1 << 17
-"""Trials that are counted at a time; likewise."""
+FEWEST_TO_COUNT = 1 << 16  # from so many trials on, only those that can decide a figure are sorted
+NUM_BINS = 1 << 14  # so many counts of two kinds stay in the processor's cache
+BLOCK = 1 << 17  # trials that are counted at a time; likewise
 
 Ties = Literal["baseline", "grouped"]
 Floats = NDArray[np.float64]
@@ -227,10 +224,8 @@ def detection_error(
     They are those of the whole `det_curve`, to the last digit; with many trials most of it is never computed.
 
     Args:
-        scores: higher means more alike, [num_trials].
-        target: 1 or True for the same speaker, 0 or False for another, [num_trials].
+        scores, target, ties: see `det_curve`.
         p_target: prior of a target trial in the detection cost; both costs are 1.
-        ties: treatment of equal scores, see the head of this module.
 
     Raises:
         TrialError: see `validate` and `min_detection_cost`.

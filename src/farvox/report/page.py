@@ -54,8 +54,7 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .4rem 1.2rem; }
 dd { margin: 0; color: var(--soft); max-width: 52rem; }
 """
 
-MOST_UNMARKED = 100
-"""Target trials from which on the best figure of a list is marked; with fewer it says little."""
+MOST_UNMARKED = 100  # target trials from which on the best figure of a list is marked; it says little below
 HEAD = ("system", "EER", "minDCF", "EER threshold", "target", "non-target")
 TIES = {
     "baseline": "Equal scores are stepped through one by one, as in the FFSVC2022 baseline.",
@@ -78,19 +77,16 @@ def write_report(
     p_target: float = 0.01,
     ties: Ties = "baseline",
 ) -> Path:
-    """Write a report on one or several systems over one or several trial lists.
+    """Write a report on one or several systems over one or several trial lists; returns the HTML file's path.
 
     Args:
         path: an ``.html`` file; or a folder, which gets ``report.html`` and every picture as PNG and SVG.
-        title: head of the page.
+        title: of the page.
         trial_lists: name of a trial list -> the systems scored on it, in the order of the table.
         notes: sentences below the title, on the data and the systems.
         tables: heading -> rows of text, of which the first is the head; they follow the trial lists.
         p_target: prior of a target trial in the detection cost.
         ties: how equal scores are treated, see `farvox.metrics.detection`.
-
-    Returns:
-        The path of the HTML file.
 
     Raises:
         TrialError: scores or labels are not usable.

@@ -31,10 +31,8 @@ Precision = Literal["fp32", "bf16"]
 Backend = Literal["auto", "torch", "onnx", "openvino"]
 """What computes: ``onnx`` is onnxruntime, ``auto`` the faster of it and torch at equal embeddings."""
 PRECISIONS = ("fp32", "bf16")
-LOOK_AHEAD = 8
-"""Utterances under way per thread, some of them as samples: a million do not wait in memory."""
-READERS = 2
-"""Files read at a time per thread that embeds, so that no model waits for a disk that is far away."""
+LOOK_AHEAD = 8  # utterances under way per thread, some of them as samples: a million do not wait in memory
+READERS = 2  # files read at a time per thread that embeds, so that no model waits for a disk that is far away
 
 
 class Embedder(Protocol):
@@ -73,13 +71,7 @@ class Embedder(Protocol):
         """Numbers per embedding."""
 
     def embed(self, wav_T: Wave) -> Embedding:
-        """Embed a waveform.
-
-        Args:
-            wav_T: float32 samples in [-1, 1] at `sample_rate`.
-
-        Returns:
-            emb_E: float32, as the network gives it: not length-normalised.
+        """Embed float32 samples in [-1, 1] at `sample_rate`: emb_E, float32, not length-normalised.
 
         Raises:
             AudioError: it is shorter than `min_samples`.

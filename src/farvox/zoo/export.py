@@ -84,10 +84,9 @@ def export_onnx(
 
     Args:
         model: on the CPU.
-        card: goes into the file, with ``config.json``, the digest and the version of farvox.
+        card: goes into the file, with ``config.json``, the digest, the version of farvox and ``extra``.
         out: the file, ending in ``.onnx``.
         tolerance: the bound on `Parity.relative`.
-        extra: further metadata.
 
     Raises:
         ModelError: the name is not one of an ONNX file, the model has no graph (see `why_no_graph`), or the

@@ -46,20 +46,14 @@ if TYPE_CHECKING:
 
     from farvox.zoo.openvino_backend import OpenvinoEmbedder
 
-VERSION = b"1"
-"""Version of the graphs; with a new one all that are kept are made again."""
-SOURCE = "source"
-"""The entry of a kept graph's metadata that holds `_source_of` its model folder."""
+VERSION = b"1"  # of the graphs; with a new one all that are kept are made again
+SOURCE = "source"  # the entry of a kept graph's metadata that holds `_source_of` its model folder
 Exported = TypeVar("Exported", bound=ExportedModel)
 _RANGE = re.compile(r"(.+)@(\d+)\.\.(\d+)")
 
 
 def load_model(spec: str | Path, device: str = "cpu") -> Model:
-    """Load a model, in evaluation mode.
-
-    Args:
-        spec: see `find_model`.
-        device: where the weights go, see `farvox.zoo.model.pick_device`.
+    """Load a model, see `find_model`, on a device, see `farvox.zoo.model.pick_device`, in evaluation mode.
 
     Raises:
         ModelError: there is no such model, or its ``config.json`` is not usable.
@@ -144,9 +138,8 @@ def read_card(spec: str | Path) -> Card:
 def find_model(spec: str | Path) -> Path:
     """The model folder that ``spec`` stands for.
 
-    Args:
-        spec: a model folder, a run dir (its last complete epoch), ``RUN_DIR@37``, or the name of a model
-            of the zoo, which is pulled if need be. What is on disk comes first.
+    That is a model folder, a run dir (its last complete epoch), ``RUN_DIR@37``, or the name of a model of the
+    zoo, which is pulled if need be. What is on disk comes first.
 
     Raises:
         ModelError: there is none.
@@ -247,16 +240,13 @@ def _source_of(folder: Path) -> str:
 
 
 def average_models(out: str | Path, models: Sequence[str | Path], weights: Sequence[float] = ()) -> int:
-    """Write the mean of some models' weights as a model; BatchNorm's running statistics are averaged too.
+    """Write the mean of some models' weights, running statistics included; returns the number of models.
 
     Args:
         out: the folder to write.
         models: MODELs, see `find_model`, of one architecture and front-end; ``RUN_DIR@30..37`` stands for
             the epochs 30 to 37 of a run.
         weights: share of each, in any unit; empty: all alike.
-
-    Returns:
-        how many models there were.
 
     Raises:
         ModelError: there are fewer than two models, one is not there, they differ in architecture or

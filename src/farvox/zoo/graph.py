@@ -37,13 +37,10 @@ _REDUCTIONS = {"mean": "ReduceMean", "sum": "ReduceSum", "amax": "ReduceMax"}
 
 
 def write_graph(module: nn.Module, examples: tuple[Tensor, Tensor], taken: str, given: str) -> bytes:
-    """Serialise what a module computes as an ONNX model of one input and one output, both matrices.
+    """Serialise what a module computes, on the CPU, as an ONNX model of one input and output, both matrices.
 
-    Args:
-        module: in evaluation mode and on the CPU.
-        examples: two inputs; sizes that may vary differ, and so do those that follow from them.
-        taken: name of the input.
-        given: name of the output.
+    They are named ``taken`` and ``given``. In the two examples of the input, sizes that may vary differ, and
+    so do those that follow from them.
 
     Raises:
         ModelError: the module uses an operation that is not known here.

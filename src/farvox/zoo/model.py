@@ -70,11 +70,8 @@ class Model:
     def embed(self, wav_BT: Tensor) -> Tensor:
         """Embed whole waveforms of one length, in evaluation mode (in which the network is left).
 
-        Args:
-            wav_BT: samples in [-1, 1] at the front-end's rate, on any device.
-
-        Returns:
-            emb_BE on the model's device, as the network gives them: not length-normalised.
+        Samples in [-1, 1] at the front-end's rate, on any device, become emb_BE on the model's, not
+        length-normalised.
 
         Raises:
             AudioError: the utterances are too short for the front-end or the network.

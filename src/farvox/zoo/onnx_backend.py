@@ -76,9 +76,7 @@ class ExportedModel:
 class OnnxEmbedder(ExportedModel):
     """An ``.onnx`` file as an `farvox.zoo.embedder.Embedder`; several threads may use it at once.
 
-    Args:
-        path: what ``farvox export`` wrote.
-        threads: CPU threads that one `embed` takes, but for those `side_by_side`; 0 for one a core.
+    One `embed` takes ``threads`` CPU threads, but for those `side_by_side`; 0 for one a core.
 
     Raises:
         ModelError: there is no such file, it is none of farvox's, or it is damaged.

@@ -44,7 +44,7 @@ class OpenvinoEmbedder(ExportedModel):
         if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise ModelError("this CPU has no bf16 (avx512_bf16 or amx_bf16): leave --precision out")
         self._side = threading.local()
-        self._for_workers: dict[int, _Compiled] = {}
+        self._for_workers: dict[int, tuple[Any, ...]] = {}
 
     @property
     def backend(self) -> str:
@@ -54,7 +54,7 @@ class OpenvinoEmbedder(ExportedModel):
     def embed(self, wav_T: Wave) -> Embedding:
         """See `Embedder`."""
         refuse_short(len(wav_T), self.min_samples)
-        run = getattr(self._side, "run", None) or self._on_all_cores.begin()
+        run = getattr(self._side, "run", None) or _request(*self._on_all_cores)
         emb_E: Embedding = np.array(run(np.ascontiguousarray(wav_T[None], dtype=np.float32))[0], np.float32)
         return emb_E
 
@@ -67,25 +67,26 @@ class OpenvinoEmbedder(ExportedModel):
         compiled = self._for_workers[workers]
 
         def begin() -> None:
-            self._side.run = compiled.begin()
+            self._side.run = _request(*compiled)
 
         with pool_of(workers, begin) as pool:
             yield pool
 
     @cached_property
-    def _on_all_cores(self) -> _Compiled:
+    def _on_all_cores(self) -> tuple[Any, ...]:
         return self._compiled(num_cores(), streams=1)
 
-    def _compiled(self, threads: int, streams: int) -> _Compiled:
+    def _compiled(self, threads: int, streams: int) -> tuple[Any, ...]:
+        """The graph, or a front-end and the graph behind it, ready to run."""
         settings = {"NUM_STREAMS": str(streams), "INFERENCE_NUM_THREADS": str(threads)}
         in_fp32, in_bf16 = ({**settings, "INFERENCE_PRECISION_HINT": name} for name in ("f32", "bf16"))
         content = self.content()
         try:
             if self.precision == "fp32":
-                return _Compiled(self._core.compile_model(self._core.read_model(content), "CPU", in_fp32))
+                return (self._core.compile_model(self._core.read_model(content), "CPU", in_fp32),)
             frontend, network = self._cut(content)
             compiled = self._core.compile_model(frontend, "CPU", in_fp32)
-            return _Compiled(compiled, self._core.compile_model(network, "CPU", in_bf16))
+            return compiled, self._core.compile_model(network, "CPU", in_bf16)
         except (RuntimeError, StopIteration) as error:
             raise ModelError(f"{self.path}: {self.backend} cannot run it: {error}") from error
 
@@ -100,19 +101,13 @@ class OpenvinoEmbedder(ExportedModel):
         return frontend, openvino.Model(behind.get_results(), [*behind.get_parameters(), given], "network")
 
 
-class _Compiled:
-    """A graph, or a front-end and the graph behind it, ready to run."""
-
-    def __init__(self, first: Any, second: Any = None) -> None:
-        self._first, self._second = first, second
-
-    def begin(self) -> Callable[[Wave], Any]:
-        """The compiled model, wav_1T -> emb_1E, in one thread at a time."""
-        first = self._first.create_infer_request()
-        if self._second is None:
-            return lambda wav_1T: first.infer([wav_1T])[0]
-        second = self._second.create_infer_request()
-        return lambda wav_1T: second.infer([wav_1T, first.infer([wav_1T])[0]])[0]
+def _request(first: Any, second: Any = None) -> Callable[[Wave], Any]:
+    """The compiled model as wav_1T -> emb_1E, in one thread at a time."""
+    one = first.create_infer_request()
+    if second is None:
+        return lambda wav_1T: one.infer([wav_1T])[0]
+    other = second.create_infer_request()
+    return lambda wav_1T: other.infer([wav_1T, one.infer([wav_1T])[0]])[0]
 
 
 def _first_convolution(graph: Any) -> Any:

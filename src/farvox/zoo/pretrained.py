@@ -246,10 +246,7 @@ def pull_address(address: str, out: str | Path, arch: str, sha256: str = "") -> 
         address: ``huggingface:OWNER/NAME[@REVISION]:FILE``, or ``modelscope:`` likewise.
         out: the model folder.
         arch: layout of the checkpoint.
-        sha256: what the file must hash to; empty where nobody knows.
-
-    Returns:
-        the SHA-256 of the file.
+        sha256: of the file; empty where nobody knows. That of the file is returned.
 
     Raises:
         ModelError: the address is malformed, or the file cannot be had there.
