@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from farvox.corpora.registry import PREPARERS, PrepareOptions, prepare
+from farvox.corpora.registry import PREPARERS, PrepareOptions, load_preparer, prepare
 from farvox.errors import CorpusError, UsageError
 
 
@@ -16,10 +16,9 @@ def test_every_corpus_of_the_issue_is_listed():
 
 @pytest.mark.parametrize("name", PREPARERS)
 def test_every_listed_function_is_there_and_documented(name):
-    preparer = PREPARERS[name]
-    function = preparer.load()
+    function = load_preparer(name)
     assert function.__name__ == f"prepare_{name}"
-    assert function.__doc__ and preparer.summary
+    assert function.__doc__ and PREPARERS[name].summary
 
 
 def test_listing_the_corpora_imports_none_of_them():

@@ -4,12 +4,12 @@ from farvox.pipelines.selftrain import Round, table_of_rounds
 
 
 def test_a_round_remembers_what_is_done_and_what_it_came_to(tmp_path):
-    first = Round(1, tmp_path / "round-1")
+    first = Round(tmp_path / "round-1")
     assert not first.is_done("extract") and first.facts() == {}
     first.mark_done("extract")
     first.mark_done("cluster", {"clusters": 7})
     first.mark_done("evaluate", {"eer": {"dev": 0.1}})
-    again = Round(1, tmp_path / "round-1")
+    again = Round(tmp_path / "round-1")
     assert again.is_done("extract") and again.is_done("cluster") and not again.is_done("train")
     assert again.facts() == {"clusters": 7, "eer": {"dev": 0.1}}
 

@@ -28,13 +28,7 @@ from farvox.progress import Note, Progress, silent
 
 @dataclass(frozen=True)
 class TruthFigures:
-    """The quality of pseudo-labels, by the true speakers.
-
-    Attributes:
-        speakers: number of true speakers.
-        nmi, purity: of all utterances.
-        kept_nmi, kept_purity: of those whose label is kept; None where none is.
-    """
+    """The quality of pseudo-labels by the true speakers: of all, and of those kept, None where none is."""
 
     speakers: int
     nmi: float
@@ -97,14 +91,11 @@ def cluster(
 
     Args:
         embeddings: of any length other than zero.
-        options: numbers of clusters, method, conditions of the labels that are kept.
-        seed: of everything drawn.
         saved: file that keeps the curve point by point, so that an interrupted clustering goes on; one of
             other embeddings or options is replaced. It stays when the clustering is done.
         earlier_N: labels of the round before; utterances whose clusters of the two rounds are not each
             other's partner (`mutual_agreement`) are dropped.
         truth_N: the true speakers, as numbers.
-        note: called with a line where a curve was begun before.
 
     Raises:
         DataDirError: an embedding is zero or not finite.
@@ -114,18 +105,14 @@ def cluster(
     numbers, over_samples = options.numbers, options.wccs == "samples"
     if max(numbers) > len(unit_NE):
         raise FarvoxError(f"{max(numbers)} clusters of {len(unit_NE)} utterances: ask for fewer")
-    settings: dict[str, Any] = {
-        "seed": seed,
-        "iterations": options.iterations,
-        "per_cluster": options.per_cluster,
-    }
+    settings: dict[str, Any] = {"seed": seed}
+    settings |= {"iterations": options.iterations, "per_cluster": options.per_cluster}
 
     def clusterings(these: Sequence[int], restarts: int = 1) -> Iterator[Clustering]:
-        if options.method == "ahc":
-            return merged_clusters(unit_NE, these, most=max(numbers), **settings)
-        if options.method == "spectral":
-            return spectral_clusters(unit_NE, these, most=max(numbers), **settings)
-        return (kmeans(unit_NE, number, restarts=restarts, **settings) for number in these)
+        if options.method == "kmeans":
+            return (kmeans(unit_NE, number, restarts=restarts, **settings) for number in these)
+        method = merged_clusters if options.method == "ahc" else spectral_clusters
+        return method(unit_NE, these, most=max(numbers), **settings)
 
     elbow, chosen = None, numbers[0]
     if len(numbers) > 1:
@@ -167,10 +154,7 @@ def confident(
 ) -> NDArray[np.bool_]:
     """The confidence filter: the utterances that keep their pseudo-label, bool [N].
 
-    Args:
-        clustering: the clusters.
-        options: ``min_cosine`` and ``keep`` choose utterances; of the clusters that are left, ``min_size``.
-        earlier_N: see `cluster`.
+    ``min_cosine`` and ``keep`` choose utterances; of the clusters that are left, ``min_size``.
     """
     labels_N, cosine_N = clustering.labels_N, clustering.cosine_N
     kept_N = cosine_N >= options.min_cosine
@@ -200,10 +184,8 @@ def write_labels(
     """Write pseudo-labels: a data dir, or without audio to name, the label files alone.
 
     Args:
-        out: the folder.
-        data_dir: the data dir that names the audio of the utterances; None: only the label files.
+        data_dir: names the audio of the utterances.
         utt_ids: the utterances, in the order of the clustering.
-        found: the clustering, its curve, and the labels that are kept.
         facts: content of ``clusters.json``.
         prefix: of the speakers' names.
 

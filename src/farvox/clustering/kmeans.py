@@ -343,23 +343,16 @@ def _nearer_half(unit_NE: Floats32, labels_N: Labels, halves_HE: Floats32) -> La
 
 
 def merged_clusters(
-    unit_NE: Floats32,
-    numbers: Sequence[int],
-    *,
-    most: int,
-    seed: int = 0,
-    iterations: int = 25,
-    per_cluster: int = 256,
+    unit_NE: Floats32, numbers: Sequence[int], *, most: int, **settings: Any
 ) -> Iterator[Clustering]:
     """Agglomerative clustering of k-means centres by Ward's criterion, cut at each of ``numbers``.
 
     There are four times as many small clusters as ``most``, the largest number there may be (at most a
-    third of the utterances, and `SMALL_CLUSTERS`); one k-means serves all cuts.
+    third of the utterances, and `SMALL_CLUSTERS`); one k-means, with ``settings``, serves all cuts.
     """
     wanted = max(most, min(4 * most, len(unit_NE) // 3, SMALL_CLUSTERS))
-    small = kmeans(  # clusters that share a speaker are merged anyway
-        unit_NE, wanted, seed=seed, iterations=iterations, per_cluster=per_cluster, relocate=False
-    )
+    # clusters that share a speaker are merged anyway
+    small = kmeans(unit_NE, wanted, relocate=False, **settings)
     several = len(small.centres_KE) > 1  # copies of one embedding are one cluster
     tree = linkage(small.centres_KE.astype(np.float64), method="ward") if several else None
     for number in numbers:
@@ -370,18 +363,12 @@ def merged_clusters(
 
 
 def spectral_clusters(
-    unit_NE: Floats32,
-    numbers: Sequence[int],
-    *,
-    most: int,
-    seed: int = 0,
-    iterations: int = 25,
-    per_cluster: int = 256,
+    unit_NE: Floats32, numbers: Sequence[int], *, most: int, seed: int = 0, **settings: Any
 ) -> Iterator[Clustering]:
     """Spectral clustering of a sample; all other utterances join the nearest mean direction of a cluster.
 
     Cosines are cut to each utterance's nearest neighbours and made symmetric; the eigenvectors of the
-    normalised Laplacian, rows scaled to unit length, are clustered by k-means.
+    normalised Laplacian, rows scaled to unit length, are clustered by k-means with ``settings``.
 
     Reference:
         A. Ng, M. Jordan, Y. Weiss, On spectral clustering, NIPS 2001.
@@ -403,12 +390,6 @@ def spectral_clusters(
     for number in numbers:
         few_SV = smoothest_SV[:, : min(number, most)]
         few_SV = few_SV / np.maximum(np.linalg.norm(few_SV, axis=1, keepdims=True), 1e-12)
-        found = kmeans(
-            np.ascontiguousarray(few_SV, np.float32),
-            min(number, most),
-            seed=seed,
-            iterations=iterations,
-            per_cluster=per_cluster,
-        )
+        found = kmeans(np.ascontiguousarray(few_SV, np.float32), few_SV.shape[1], seed=seed, **settings)
         centres_KE = mean_directions(sample_SE, found.labels_N, len(found.centres_KE))
         yield by_size(*nearest(unit_NE, centres_KE), centres_KE)

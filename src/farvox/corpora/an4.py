@@ -20,12 +20,7 @@ def prepare_an4(source: Path, out: Path, *, note: Note, jobs: int | None = None)
 
     The publisher's names end in the speaker (``an190-mkem-b``); the speaker is put first as well
     (``mkem-an190-mkem-b``), so that utterances sort by speaker. NIST sphere files are read as they are.
-
-    Args:
-        source: the unpacked corpus, or the folder that holds it as ``an4``.
-        out: the folder of the data dirs.
-        note: called with a line on what is found, made or left out.
-        jobs: threads that read headers.
+    ``source`` may also be the folder that holds the corpus as ``an4``.
 
     Raises:
         CorpusError: neither part is there, or none of its files can be used.

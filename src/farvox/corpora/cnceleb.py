@@ -31,13 +31,7 @@ def prepare_cnceleb(source: Path, out: Path, *, note: Note, jobs: int | None = N
     An utterance id is the speaker and the name of the file (``id00000-singing-01-001``). The 200
     evaluation speakers, id00800 to id00999, stay out of the development parts. ``utt2cond`` has the genre,
     session and utterance of the name; OUT/eval has the enrolments (``id00800-enroll``) and tests, and
-    ``trials`` with these ids.
-
-    Args:
-        source: the unpacked corpus, either release or a folder with both.
-        out: the folder of the data dirs.
-        note: called with a line on what is found, made or left out.
-        jobs: threads that read headers.
+    ``trials`` with these ids. ``source`` is either release, or a folder with both.
 
     Raises:
         CorpusError: no speaker folder and no evaluation file, two files of one name, or a malformed trial

@@ -62,13 +62,7 @@ def prepare_ffsvc2020(source: Path, out: Path, *, note: Note, jobs: int | None =
     An utterance id is the file name without suffix, a speaker the four digits of it. ``utt2cond`` has what
     else the name tells, see `parse_names`. Trial lists (files with ``trial`` in their name) are copied
     unchanged into the part they lie in or are named after. A part whose names do not tell the speakers
-    gets no ``utt2spk``.
-
-    Args:
-        source: the unpacked corpus, or one part of it.
-        out: the folder of the data dirs.
-        note: called with a line on what is found, made or left out.
-        jobs: threads that read headers.
+    gets no ``utt2spk``. ``source`` may also be one part of the corpus.
 
     Raises:
         CorpusError: no audio in a folder named after a part, two files of the same name in one part, or
@@ -143,12 +137,6 @@ def prepare_ffsvc2022(source: Path, out: Path, *, note: Note, jobs: int | None =
     An utterance id is the file name without ``.wav``; it tells the part. ``dev_meta_list`` gives each
     development file a name of FFSVC2020's form: the speaker comes from it, and ``utt2cond`` has what else it
     tells, with the name itself as ``original``. Nothing is known of the evaluation files.
-
-    Args:
-        source: the folder that holds the files and the lists.
-        out: the folder of the data dirs.
-        note: called with a line on what is found, made or left out.
-        jobs: threads that read headers.
 
     Raises:
         CorpusError: no such file, two of one name, or a ``dev_meta_list`` that is malformed or incomplete.
@@ -230,11 +218,8 @@ def parse_names(names: pl.Series) -> pl.DataFrame:
     ``-1.5M`` (behind); the close-talk microphone (``MIC``) has none. ``text_dependence`` is ``TD`` for
     utterances 1-30 (the wake-up phrase), ``semi-TD`` for 31-90, ``TI`` above.
 
-    Args:
-        names: file names without suffix.
-
     Returns:
-        One row a name, the columns of `NAME_CONDITIONS`; all null where the name has another form.
+        One row a name (without suffix), the columns of `NAME_CONDITIONS`; all null where it has another form.
     """
     parsed = pl.DataFrame({"name": names.cast(pl.String)}).select(
         pl.col("name").str.extract_groups(_NAME).alias("fields")

@@ -19,12 +19,6 @@ def prepare_folder(source: Path, out: Path, *, note: Note, jobs: int | None = No
     An utterance id is the speaker and the path below the speaker's folder joined by ``-``, without the
     suffix; white space becomes ``_``.
 
-    Args:
-        source: the folder of speaker folders.
-        out: the folder of the data dir.
-        note: called with a line on what is found, made or left out.
-        jobs: threads that read headers.
-
     Raises:
         CorpusError: no speaker folder with audio, or two files with the same id.
     """

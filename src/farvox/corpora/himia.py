@@ -41,13 +41,8 @@ def prepare_himia(source: Path, out: Path, *, note: Note, jobs: int | None = Non
     trial lists are copied unchanged. ``utt2cond`` has the point, microphone, speed and utterance of the
     name. The file names of train and dev do not tell the microphone: where the publisher's
     ``{train,dev}_filename_mapping.txt`` are there, the conditions are those of the name that it gives
-    (``original``); without them ``microphone`` is empty.
-
-    Args:
-        source: the unpacked corpus, or a folder that holds it alone.
-        out: the folder of the data dirs.
-        note: called with a line on what is found, made or left out.
-        jobs: threads that read headers.
+    (``original``); without them ``microphone`` is empty. ``source`` may also be a folder that holds the
+    corpus alone.
 
     Raises:
         CorpusError: no part is there, a part is empty, two files have the same name, or a malformed mapping.
@@ -117,11 +112,8 @@ def parse_names(names: Sequence[str] | pl.Series) -> pl.DataFrame:
 
     Points 2, 5 and 6 are circular arrays of up to 16 microphones, 7 is the close-talk microphone.
 
-    Args:
-        names: file names without suffix.
-
     Returns:
-        One row a name, the columns of `NAME_CONDITIONS`; all null where the name has another form.
+        One row a name (without suffix), the columns of `NAME_CONDITIONS`; all null where it has another form.
     """
     name = pl.Series("name", names, pl.String)
     fields = pl.DataFrame(name).select(pl.col("name").str.extract_groups(_NAME)).unnest("name")

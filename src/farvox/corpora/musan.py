@@ -17,12 +17,7 @@ def prepare_musan(source: Path, out: Path, *, note: Note, jobs: int | None = Non
     """Make OUT/noise, OUT/music and OUT/speech, whichever is there; ids are the file names.
 
     A list of paths, as the baseline keeps in ``data/MUSAN``, is taken instead of the folder of its part.
-
-    Args:
-        source: the unpacked corpus, the folder that holds it as ``musan``, a folder of lists, or one list.
-        out: the folder of the data dirs.
-        note: called with a line on what is found, made or left out.
-        jobs: threads that read headers.
+    ``source`` may also be the folder that holds the corpus as ``musan``, a folder of lists, or one list.
 
     Raises:
         CorpusError: no part is there, a list names an absent file, or two files have the same name.

@@ -28,8 +28,6 @@ def open_source(source: Path, out: Path, expected: str, *, apart: bool = False) 
     """The absolute path of a corpus folder, after making sure that its own files will not be replaced.
 
     Args:
-        source: the folder as the user named it.
-        out: where the data dirs will go.
         expected: what the folder should hold, for the message.
         apart: refuse an ``out`` anywhere inside the corpus, where it could be taken for a part of it.
 
@@ -125,7 +123,6 @@ def unique(utterances: Iterable[Utterance], *, prefer: Sequence[str] = ()) -> li
     """The utterances, each id once.
 
     Args:
-        utterances: as found on disk.
         prefer: suffixes, best first. Where an utterance is there in several formats the best one is kept.
 
     Raises:
@@ -158,13 +155,7 @@ def recordings(paths: Iterable[str]) -> list[Utterance]:
 
 
 def texts_by_name(folder: Path, names: Sequence[str], note: Note) -> dict[str, str]:
-    """Name -> text, byte for byte, of the files of these names anywhere below ``folder``; the first of each.
-
-    Args:
-        folder: where to look.
-        names: names of files, trial lists for example.
-        note: called with a line for a name that is nowhere.
-    """
+    """Name -> text, byte for byte, of the first file of each name anywhere below ``folder``."""
     texts: dict[str, str] = {}
     for path, _, files in walk(folder):
         for name in files:
@@ -191,10 +182,7 @@ def write_parts(
     note, and is listed with the reason in OUT/rejected.tsv.
 
     Args:
-        out: the folder of the data dirs.
         parts: name -> utterances; those with ``num_samples`` are not measured again.
-        note: called with a line on what is found, made or left out.
-        jobs: threads that read headers.
         files: part -> further files of its data dir (name -> text).
         rejected: what was already found to be of no use.
 

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from farvox.errors import CorpusError
 from farvox.options import AtLeast, Metavar, Options, nearest
@@ -31,74 +31,50 @@ class PrepareOptions(Options):
     """Everything drawn at random follows from it (synthetic)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Preparer:
-    """A corpus that can be prepared.
+class Preparer(NamedTuple):
+    """A corpus that can be prepared: the module of its ``prepare_<name>``, and the corpus in one line."""
 
-    Attributes:
-        function: ``module:function``, called as ``function(source, out, note=..., **options)``.
-        summary: the corpus in one line.
-    """
-
-    function: str
+    module: str
     summary: str
-
-    def load(self) -> Callable[..., list[DataDir]]:
-        """Import the function."""
-        module, function = self.function.split(":")
-        loaded: Callable[..., list[DataDir]] = getattr(importlib.import_module(module), function)
-        return loaded
 
 
 PREPARERS = {
-    "voxceleb1": Preparer(
-        "farvox.corpora.voxceleb:prepare_voxceleb1",
-        "1,251 celebrities, with the official trial lists O, E and H",
-    ),
-    "voxceleb2": Preparer(
-        "farvox.corpora.voxceleb:prepare_voxceleb2",
-        "6,112 celebrities, m4a (use --convert flac)",
-    ),
+    "voxceleb1": Preparer("corpora.voxceleb", "1,251 celebrities, with the official trial lists O, E and H"),
+    "voxceleb2": Preparer("corpora.voxceleb", "6,112 celebrities, m4a (use --convert flac)"),
     "himia": Preparer(
-        "farvox.corpora.himia:prepare_himia",
-        "340 speakers of one wake-up phrase, close-talk and arrays at 1, 3 and 5 m",
+        "corpora.himia", "340 speakers of one wake-up phrase, close-talk and arrays at 1, 3 and 5 m"
     ),
     "ffsvc2020": Preparer(
-        "farvox.corpora.ffsvc:prepare_ffsvc2020",
-        "close-talk, phones and arrays in a smart home, and the supplement of 120 speakers",
+        "corpora.ffsvc", "close-talk, phones and arrays in a smart home, and the supplement of 120 speakers"
     ),
     "ffsvc2022": Preparer(
-        "farvox.corpora.ffsvc:prepare_ffsvc2022",
-        "development and evaluation files of FFSVC2022, with their trials",
+        "corpora.ffsvc", "development and evaluation files of FFSVC2022, with their trials"
     ),
     "3dspeaker": Preparer(
-        "farvox.corpora.threedspeaker:prepare_3dspeaker",
-        "10,000 speakers by several devices, at several distances, in dialects",
+        "corpora.threedspeaker", "10,000 speakers by several devices, at several distances, in dialects"
     ),
     "cnceleb": Preparer(
-        "farvox.corpora.cnceleb:prepare_cnceleb",
-        "CN-Celeb 1 and 2: Chinese celebrities in eleven genres, with the official trials",
+        "corpora.cnceleb", "CN-Celeb 1 and 2: Chinese celebrities in eleven genres, with the official trials"
     ),
     "voices": Preparer(
-        "farvox.corpora.voices:prepare_voices",
-        "VOiCES: read speech played in rooms, and recorded by far microphones",
+        "corpora.voices", "VOiCES: read speech played in rooms, and recorded by far microphones"
     ),
-    "musan": Preparer("farvox.corpora.musan:prepare_musan", "noise, music and speech to mix in"),
-    "rirs_noises": Preparer(
-        "farvox.corpora.rirs_noises:prepare_rirs_noises",
-        "simulated and real room impulse responses",
-    ),
-    "speechocean762": Preparer(
-        "farvox.corpora.speechocean762:prepare_speechocean762",
-        "250 readers of English, children and adults",
-    ),
-    "an4": Preparer("farvox.corpora.an4:prepare_an4", "84 speakers spelling and counting"),
-    "folder": Preparer("farvox.corpora.folder:prepare_folder", "your own recordings"),
+    "musan": Preparer("corpora.musan", "noise, music and speech to mix in"),
+    "rirs_noises": Preparer("corpora.rirs_noises", "simulated and real room impulse responses"),
+    "speechocean762": Preparer("corpora.speechocean762", "250 readers of English, children and adults"),
+    "an4": Preparer("corpora.an4", "84 speakers spelling and counting"),
+    "folder": Preparer("corpora.folder", "your own recordings"),
     "synthetic": Preparer(
-        "farvox.synthetic.corpus:prepare_synthetic",
-        "voices made by a source-filter model in simulated rooms, laid out like HI-MIA",
+        "synthetic.corpus", "voices made by a source-filter model in simulated rooms, laid out like HI-MIA"
     ),
 }
+
+
+def load_preparer(name: str) -> Callable[..., list[DataDir]]:
+    """Import the function of a corpus, called as ``function(source, out, note=..., **options)``."""
+    module = importlib.import_module(f"farvox.{PREPARERS[name].module}")
+    loaded: Callable[..., list[DataDir]] = getattr(module, f"prepare_{name}")
+    return loaded
 
 
 def prepare(
@@ -118,9 +94,6 @@ def prepare(
         options: those that the corpus takes.
         note: takes lines for people.
 
-    Returns:
-        The data dirs made.
-
     Raises:
         CorpusError: an unknown corpus, an option it does not take, or a source laid out otherwise.
     """
@@ -128,7 +101,7 @@ def prepare(
         raise CorpusError(
             f"unknown corpus '{name}'{nearest(name, PREPARERS)}; farvox knows {', '.join(PREPARERS)}"
         )
-    function = PREPARERS[name].load()
+    function = load_preparer(name)
     given = {option: value for option, value in vars(options).items() if value is not None}
     taken = sorted(set(inspect.signature(function).parameters) - {"source", "out", "note"})
     for option in given:

@@ -21,14 +21,8 @@ def prepare_rirs_noises(source: Path, out: Path, *, note: Note, jobs: int | None
     Ids are the file names. Real responses are those of the corpus's ``rir_list``, or without it the files
     not named a noise; one of several channels is one recording. A ``rir_list`` at the top, as the baseline
     keeps in ``data/RIR_Noise``, is taken instead of the folders: a path through a room's folder belongs to
-    that room, any other to ``real``.
-
-    Args:
-        source: the unpacked corpus, the folder that holds it as ``RIRS_NOISES``, a folder with a
-            ``rir_list``, or such a list itself.
-        out: the folder of the data dirs.
-        note: called with a line on what is found, made or left out.
-        jobs: threads that read headers.
+    that room, any other to ``real``. ``source`` may also be the folder that holds the corpus as
+    ``RIRS_NOISES``, a folder with a ``rir_list``, or such a list itself.
 
     Raises:
         CorpusError: no part is there, a list names an absent file, or two files have the same name.

@@ -19,13 +19,8 @@ SUFFIXES = (".WAV", ".wav", ".flac", ".FLAC")
 def prepare_speechocean762(source: Path, out: Path, *, note: Note, jobs: int | None = None) -> list[DataDir]:
     """Make OUT/train and OUT/test, whichever is there, with the corpus's own utterance and speaker ids.
 
-    ``spk2gender`` and ``spk2age`` are carried over as they are.
-
-    Args:
-        source: the unpacked corpus, or the folder that holds it as ``speechocean762``.
-        out: the folder of the data dirs.
-        note: called with a line on what is found, made or left out.
-        jobs: threads that read headers.
+    ``spk2gender`` and ``spk2age`` are carried over as they are. ``source`` may also be the folder that holds
+    the corpus as ``speechocean762``.
 
     Raises:
         CorpusError: neither part is there, or its lists do not fit its files.

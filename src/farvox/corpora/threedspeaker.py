@@ -29,13 +29,7 @@ def prepare_3dspeaker(source: Path, out: Path, *, note: Note, jobs: int | None =
 
     An utterance id is the file name without suffix, a speaker what stands before the number of the
     utterance in it (``3D_SPK_06154``). ``utt2cond`` has the numbers of the utterance, device, distance and
-    dialect that the name tells.
-
-    Args:
-        source: the unpacked corpus, or a folder that holds it.
-        out: the folder of the data dirs.
-        note: called with a line on what is found, made or left out.
-        jobs: threads that read headers.
+    dialect that the name tells. ``source`` may also be a folder that holds the corpus.
 
     Raises:
         CorpusError: no part is there, a part is empty, two files of one name, or a name of another form.

@@ -34,13 +34,8 @@ def prepare_voices(source: Path, out: Path, *, note: Note, jobs: int | None = No
     the parts are OUT/source and OUT/distant. An utterance id is the file name without suffix, a speaker
     ``sp0307``. ``utt2cond`` has what else the name tells: room, noise (``none``, ``babb``, ``musi``,
     ``tele``), chapter, segment, microphone, its type and position, and the angle of the loudspeaker in
-    degrees. Room responses and distractors have other names, and are left out.
-
-    Args:
-        source: the unpacked corpus (release or devkit).
-        out: the folder of the data dirs.
-        note: called with a line on what is found, made or left out.
-        jobs: threads that read headers.
+    degrees. Room responses and distractors have other names, and are left out. ``source`` is the release or
+    the devkit.
 
     Raises:
         CorpusError: no such file, or two of one name in a part.

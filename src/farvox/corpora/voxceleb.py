@@ -44,14 +44,8 @@ def prepare_voxceleb1(
 
     Utterance ids join speaker, video and file by ``-``, as in the baseline: ``id10270-x6uYqmx31kE-00001``.
     Each official trial list goes, with such ids, into every data dir that has all its utterances, as
-    ``trials_O``, ``trials_O_cleaned``, ``trials_E``, ... ``trials_H_cleaned``.
-
-    Args:
-        source: the unpacked corpus.
-        out: the folder of the data dirs.
-        note: called with a line on what is found, made or left out.
-        trials: the folder with ``veri_test.txt``, ...; by default they are looked for below ``source``.
-        jobs: threads that read headers.
+    ``trials_O``, ``trials_O_cleaned``, ``trials_E``, ... ``trials_H_cleaned``. The lists (``veri_test.txt``,
+    ...) are those of the folder ``trials``; by default they are looked for below ``source``.
 
     Raises:
         CorpusError: no speaker folder, no trial list in ``trials``, or a malformed one.
@@ -94,15 +88,8 @@ def prepare_voxceleb2(
     """Make OUT/vox2_dev, and OUT/vox2_test from what lies below a folder named ``test`` or ``..._test_...``.
 
     With ``convert`` the audio is decoded once into OUT/audio/<speaker>/<video>/<file>.flac (16 kHz, mono,
-    16 bit). It may be interrupted: what is already there is kept. Files that cannot be decoded are listed in
-    OUT/rejected.tsv.
-
-    Args:
-        source: the unpacked corpus.
-        out: the folder of the data dirs.
-        note: called with a line on what is found, made or left out.
-        convert: format of the converted audio; None to point at the files as they are.
-        jobs: processes that convert, or threads that read headers.
+    16 bit), by ``jobs`` processes. It may be interrupted: what is already there is kept. Files that cannot be
+    decoded are listed in OUT/rejected.tsv.
 
     Raises:
         CorpusError: no speaker folder, or an unknown format.
@@ -206,11 +193,7 @@ def convert_audio(
 
     Args:
         utterances: ids of the form ``speaker-video-file``, with the speaker named.
-        folder: where the audio goes.
-        suffix: ``flac`` or ``wav``.
         rejected: takes the files that cannot be decoded, with the reason.
-        note: called with a line on what is found, made or left out.
-        jobs: processes; as many as there are processors by default.
 
     Returns:
         The utterances that can be used, pointing at the converted files, with their lengths.

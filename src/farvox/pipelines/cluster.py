@@ -38,7 +38,6 @@ def cluster(
     Args:
         embeddings: a folder of embeddings.
         out: the folder to write; with ``data`` a whole data dir.
-        options: numbers of clusters, method, and the labels to keep.
         data: data dir that was extracted: names the audio of the utterances.
         truth: the true ``utt2spk``, for NMI and purity.
         seed: of everything drawn.
@@ -99,23 +98,15 @@ def label(
 ) -> dict[str, Any]:
     """Cluster, keep the confident labels, and write them; the part that a round of self-training shares.
 
+    The arguments are those of `cluster`, and:
+
     Args:
-        embeddings: of the utterances.
-        out: the folder to write.
-        options: numbers of clusters, method, and the labels to keep.
         saved: file of the points of the curve while the sweep goes on; removed at the end.
         audio: data dir that names the audio of the utterances; None: only label files are written.
-        truth: the true ``utt2spk``, for NMI and purity.
-        seed: of everything drawn.
         earlier_N: labels of the round before, with which these are compared.
         agreement: keep only utterances whose clusters of both rounds are each other's partner.
         prefix: of the pseudo-speakers' names.
-        plot: file for the curve.
-        note: called with a line on what is known from an earlier run.
         settings: further entries of ``clusters.json``; a result of the same name stands instead.
-
-    Returns:
-        The content of ``clusters.json``.
     """
     truth_N = None
     if truth is not None:

@@ -252,11 +252,7 @@ def _evaluate(plan: Plan, note: Note) -> None:
     for heading, rows in by_condition.items():
         note("\n".join(["", heading, *aligned(rows)]))
     path = write_report(
-        plan.root / "report.html",
-        recipe.title or "farvox",
-        trial_lists,
-        notes=notes,
-        tables=by_condition,
+        plan.root / "report.html", recipe.title or "farvox", trial_lists, notes=notes, tables=by_condition
     )
     for line in (*notes, f"report: {path}"):
         note(line)

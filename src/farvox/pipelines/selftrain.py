@@ -36,35 +36,14 @@ FREE = (
 
 @dataclass(frozen=True)
 class Round:
-    """The folder of one round.
+    """The folder of one round; that of round 0 is for the first model as it came.
 
-    Attributes:
-        number: 0 is the first model as it came.
-        path: its folder.
+    In it are ``embeddings`` of the unlabelled data dir by the model that the round begins with,
+    ``sweep.jsonl`` while numbers of clusters are tried, ``labels``, the pseudo-labelled data dir, and
+    ``train``, a run dir.
     """
 
-    number: int
     path: Path
-
-    @property
-    def embeddings(self) -> Path:
-        """Of the unlabelled data dir, by the model that the round begins with."""
-        return self.path / "embeddings"
-
-    @property
-    def sweep(self) -> Path:
-        """The curve over numbers of clusters, while it is being found."""
-        return self.path / "sweep.jsonl"
-
-    @property
-    def labels(self) -> Path:
-        """The pseudo-labelled data dir."""
-        return self.path / "labels"
-
-    @property
-    def train(self) -> Path:
-        """The run dir of the round's training."""
-        return self.path / "train"
 
     def is_done(self, stage: str) -> bool:
         """A stage is finished."""
@@ -94,25 +73,16 @@ class Round:
 
 
 @dataclass(frozen=True)
-class Selftraining:
+class Selftraining(Plan):
     """A recipe and the folder in which its rounds lie."""
-
-    recipe: Recipe
-    root: Path
-
-    @property
-    def unlabelled(self) -> Path:
-        """The data dir whose speakers are to be found."""
-        assert self.recipe.selftrain.data is not None
-        return self.recipe.selftrain.data
 
     def round(self, number: int) -> Round:
         """The folder of a round."""
-        return Round(number, self.root / f"round-{number}")
+        return Round(self.root / f"round-{number}")
 
     def _model_before(self, number: int) -> str:
         """The MODEL that a round begins with."""
-        return self.recipe.init.model if number <= 1 else str(self.round(number - 1).train)
+        return self.recipe.init.model if number <= 1 else str(self.round(number - 1).path / "train")
 
 
 def selftrain(
@@ -128,7 +98,7 @@ def selftrain(
     Args:
         recipe: its ``[selftrain]`` names the unlabelled data dir, its ``init.model`` the first model.
         root: folder of all rounds.
-        note: called with each line of the results: rounds, stages, tables.
+        note: called with each line of the results.
         progress: called with lines on what is read and written meanwhile.
         run_verb: runs a data verb; a process of its own by default.
 
@@ -140,13 +110,14 @@ def selftrain(
     """
     refuse_contradictions(recipe, selftrains=True)
     here = recipe.selftrain
-    run, plan = Selftraining(recipe, Path(root)), Plan(recipe, Path(root))
+    assert here.data is not None
+    run = Selftraining(recipe, Path(root))
     saved = run.root / "recipe.toml"
     if saved.exists():
         refuse_changes(saved, recipe, Recipe, FREE)
     write_text(saved, recipe_to_toml(recipe))
-    prepare(plan, note, run_verb)
-    unlabelled = DataDir.open(run.unlabelled)
+    prepare(run, note, run_verb)
+    unlabelled = DataDir.open(here.data)
     if max(here.numbers) > len(unlabelled):
         raise RecipeError(
             f"selftrain.clusters = '{here.clusters}': {here.data} has {len(unlabelled):,} utterances"
@@ -154,7 +125,7 @@ def selftrain(
     if here.truth:
         values_of(here.truth, unlabelled.utt_ids)
 
-    _evaluate_round(run, plan, 0, note, progress)
+    _evaluate_round(run, 0, note, progress)
     last = 0
     for number in range(1, here.rounds + 1):
         note(f"\n== round {number}")
@@ -163,18 +134,18 @@ def selftrain(
             from farvox.zoo import open_embedder
 
             embedder = open_embedder(run._model_before(number), recipe.device)
-            extract(embedder, unlabelled, out=this.embeddings, note=progress)
+            extract(embedder, unlabelled, out=this.path / "embeddings", note=progress)
             this.mark_done("extract")
         if not this._is_finished("cluster", note):
-            _cluster_round(run, number, note, progress)
+            _cluster_round(run, number, unlabelled, note, progress)
         if (this.facts()["nmi_to_last"] or 0) >= here.stable:
             note(f"the labels are those of round {number - 1}: nothing is left to learn from them")
             break
         if not this._is_finished("train", note):  # on the recipe's data dirs and the pseudo-labelled one
             model = run._model_before(number) if here.start == "last" else None
-            train(with_labels(recipe, this.labels, model), this.train, note=note)
+            train(with_labels(recipe, this.path / "labels", model), this.path / "train", note=note)
             this.mark_done("train")
-        _evaluate_round(run, plan, number, note, progress)
+        _evaluate_round(run, number, note, progress)
         last = number
 
     facts = [run.round(0).facts()]
@@ -189,20 +160,20 @@ def selftrain(
     return run._model_before(last + 1)
 
 
-def _cluster_round(run: Selftraining, number: int, note: Note, progress: Note) -> None:
+def _cluster_round(run: Selftraining, number: int, unlabelled: DataDir, note: Note, progress: Note) -> None:
     """Cluster, choose the number of clusters, drop what is not confident, write a data dir."""
     here, settings = run.round(number), run.recipe.selftrain
-    found = EmbeddingSet.load(here.embeddings)
+    found = EmbeddingSet.load(here.path / "embeddings")
     earlier_N = None
     if number > 1:  # a line of utt2cluster: utterance, label, cosine
-        lines = values_of(run.round(number - 1).labels / "utt2cluster", found.utt_ids, "label")
+        lines = values_of(run.round(number - 1).path / "labels/utt2cluster", found.utt_ids, "label")
         earlier_N = lines.str.split(" ").list.first().rank("dense").to_numpy().astype("int32")
     facts = label(
         found,
-        here.labels,
+        here.path / "labels",
         taken_from(ClusterOptions, settings),
-        saved=here.sweep,
-        audio=DataDir.open(run.unlabelled),
+        saved=here.path / "sweep.jsonl",
+        audio=unlabelled,
         truth=settings.truth,
         seed=run.recipe.seed,
         earlier_N=earlier_N,
@@ -216,10 +187,9 @@ def _cluster_round(run: Selftraining, number: int, note: Note, progress: Note) -
     note("\n".join(cluster_lines(facts)))
     kept_facts = ("clusters", "wccs", "kept", "utterances", "truth", "nmi_to_last")
     here.mark_done("cluster", {name: facts[name] for name in kept_facts})
-    here.sweep.unlink(missing_ok=True)
 
 
-def _evaluate_round(run: Selftraining, plan: Plan, number: int, note: Note, progress: Note) -> None:
+def _evaluate_round(run: Selftraining, number: int, note: Note, progress: Note) -> None:
     """EER on the recipe's trial lists, if it has any."""
     here = run.round(number)
     known = here.facts().get("eer", {})
@@ -231,11 +201,11 @@ def _evaluate_round(run: Selftraining, plan: Plan, number: int, note: Note, prog
 
     system = System(f"round {number}", run.recipe, here.path / "evaluation")
     embedder = open_embedder(run._model_before(number + 1), run.recipe.device)
-    extract_for(plan, system, embedder, note, progress)
-    score_for(plan, system, progress)
+    extract_for(run, system, embedder, note, progress)
+    score_for(run, system, progress)
     eer = {}
     for each in run.recipe.evaluate:
-        found = score_set(plan, system, each)
+        found = score_set(run, system, each)
         eer[each.name] = detection_error(found.scores, found.target).eer
     here.mark_done("evaluate", {"eer": eer})
 
@@ -243,23 +213,13 @@ def _evaluate_round(run: Selftraining, plan: Plan, number: int, note: Note, prog
 def table_of_rounds(facts: Sequence[dict[str, Any]], trial_lists: Sequence[str]) -> list[list[str]]:
     """One row a round, as text: clusters, kept, agreement with the round before, truth, EER of each list."""
     head = ["round", "clusters", "kept", "NMI to last", "NMI", "purity"]
-    rows = []
+    rows = [[*head, *(f"EER {name}" for name in trial_lists)]]
     for number, each in enumerate(facts):
-        truth = each.get("truth") or {}
-        eers = each.get("eer", {})
-        rows.append(
-            [
-                str(number),
-                _shown(each.get("clusters"), ""),
-                _shown(each.get("kept"), ""),
-                _shown(each.get("nmi_to_last"), ".4f"),
-                _shown(truth.get("nmi"), ".4f"),
-                _shown(truth.get("purity"), ".4f"),
-                *(_shown(eers.get(name), ".2%") for name in trial_lists),
-            ]
-        )
-    return [[*head, *(f"EER {name}" for name in trial_lists)], *rows]
-
-
-def _shown(value: Any, form: str) -> str:
-    return "-" if value is None else format(value, form)
+        truth, eers = each.get("truth") or {}, each.get("eer", {})
+        shown = [
+            *((each.get("clusters"), ""), (each.get("kept"), ""), (each.get("nmi_to_last"), ".4f")),
+            *((truth.get("nmi"), ".4f"), (truth.get("purity"), ".4f")),
+            *((eers.get(name), ".2%") for name in trial_lists),
+        ]
+        rows.append([str(number), *("-" if value is None else format(value, form) for value, form in shown)])
+    return rows
