@@ -29,14 +29,7 @@ class CalibrateOptions(Options):
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A threshold, and the line from scores to log-likelihood ratios.
-
-    Attributes:
-        point: the threshold and the error rates at it.
-        scale: factor of a score, in nats.
-        offset: what is added, in nats: ``llr = scale * score + offset``.
-        card: the file that holds it now, if a model was given.
-    """
+    """A threshold, and ``llr = scale * score + offset`` in nats; ``card`` is the file that holds it now."""
 
     point: OperatingPoint
     scale: float

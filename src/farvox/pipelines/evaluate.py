@@ -79,13 +79,9 @@ class EvaluateOptions(Options):
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure of another system, and by how much the first system's is higher.
+    """A figure of another system, and the first system's less it: negative is better.
 
-    Attributes:
-        other: the other system's figure.
-        difference: the first system's less the other's; negative is better.
-        interval: 95 % interval of the difference, paired over the resamples.
-        excludes_zero: zero lies outside of the interval.
+    The interval is that of 95 % of the difference, paired over the resamples; it may exclude zero.
     """
 
     other: float
@@ -172,13 +168,7 @@ def evaluate(scores: Scores, options: EvaluateOptions = EvaluateOptions()) -> Ev
 def evaluate_conditions(
     scores: Scores, options: EvaluateOptions, speakers: Speakers | None = None
 ) -> list[dict[str, Any]]:
-    """The figures for each combination of the values of ``options.by``.
-
-    Args:
-        scores: a scored trial list with labels.
-        options: conditions, the data dirs that have them, and how figures are computed.
-        speakers: of both sides of every trial; with them each condition has intervals, too.
-    """
+    """The figures for each combination of the values of ``options.by``, with ``speakers`` also intervals."""
     from farvox.metrics.bootstrap import per_condition
     from farvox.score.lists import trial_conditions
 

@@ -200,8 +200,6 @@ def read_recipe(name: str, changes: Mapping[str, Any] | None = None, *, note: No
     """A recipe by path or name, with ``changes`` (nested tables) and with every ``$name`` in it expanded.
 
     Args:
-        name: a TOML file, or a recipe that comes with farvox.
-        changes: entries that take the place of the recipe's.
         note: called with a line on each option that was written and has no effect.
 
     Raises:
@@ -268,12 +266,9 @@ def adapted(recipe: Recipe, adapt: AdaptTable, model: str | Path) -> Recipe:
 
 
 def with_labels(recipe: Recipe, labels: str | Path, model: str | Path | None = None) -> Recipe:
-    """The recipe by which a round of self-training trains, with the pseudo-labelled data dir added.
+    """The recipe by which a round of self-training trains on the pseudo-labelled data dir, too.
 
-    Args:
-        recipe: of the self-training.
-        labels: the pseudo-labelled data dir.
-        model: starts the training instead of ``init.model``.
+    Its training starts from ``model``, where one is given, instead of ``init.model``.
     """
     data, share = recipe.data, recipe.selftrain.share
     change: Table = {"data": {"train": [*map(str, data.train), str(labels)]}}

@@ -110,8 +110,7 @@ def run(
     Args:
         recipe: see `farvox.pipelines.recipe.read_recipe`.
         root: folder of all results.
-        first: one of `STAGES`.
-        last: the same, not before ``first``.
+        first, last: of `STAGES`, in their order.
         note: called with each line of the results: stages, tables, the path of the report.
         progress: called with lines on what is read and written meanwhile.
         run_verb: runs a data verb; a process of its own by default.

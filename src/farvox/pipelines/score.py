@@ -79,12 +79,7 @@ class ScoreOptions(Options):
 
 @dataclass(frozen=True)
 class Scores:
-    """Trials and their scores.
-
-    Attributes:
-        trials: the list, in its order; with the channel rule ``expand`` that of the single channels.
-        values: one score a trial.
-    """
+    """Trials and their scores, one a trial; with the channel rule ``expand``, of single channels."""
 
     trials: TrialList
     values: NDArray[np.float64]
@@ -117,7 +112,6 @@ def score(
     Args:
         trials: the list, of any form; labels, if any, are not looked at.
         embeddings: folders that together hold its utterances.
-        options: rules of the scoring.
         out: score file to write.
         out_trials: list to write of the trials that the scores belong to, which ``expand`` changes.
         note: called with a line on everything that was read or decided.

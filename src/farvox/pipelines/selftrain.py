@@ -216,10 +216,8 @@ def table_of_rounds(facts: Sequence[dict[str, Any]], trial_lists: Sequence[str])
     rows = [[*head, *(f"EER {name}" for name in trial_lists)]]
     for number, each in enumerate(facts):
         truth, eers = each.get("truth") or {}, each.get("eer", {})
-        shown = [
-            *((each.get("clusters"), ""), (each.get("kept"), ""), (each.get("nmi_to_last"), ".4f")),
-            *((truth.get("nmi"), ".4f"), (truth.get("purity"), ".4f")),
-            *((eers.get(name), ".2%") for name in trial_lists),
-        ]
+        shown = [(each.get("clusters"), ""), (each.get("kept"), ""), (each.get("nmi_to_last"), ".4f")]
+        shown += [(truth.get("nmi"), ".4f"), (truth.get("purity"), ".4f")]
+        shown += [(eers.get(name), ".2%") for name in trial_lists]
         rows.append([str(number), *("-" if value is None else format(value, form) for value, form in shown)])
     return rows

@@ -17,7 +17,7 @@ def train(options: TrainOptions, run_dir: str | Path, *, resume: bool = True, no
     Args:
         options: all that the training depends on.
         run_dir: folder of the checkpoints and the log.
-        resume: continue a run dir that holds checkpoints, instead of refusing it.
+        resume: continue such a run dir, instead of refusing it.
         note: called with a line on what is trained, and one an epoch.
 
     Returns:

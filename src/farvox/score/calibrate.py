@@ -6,7 +6,8 @@ logistic regression with both kinds of trials weighing the same (Brummer and du 
 ``llr = scale * score + offset``.
 
 Both are as good as the trials they come from: speakers, rooms and devices should be like those to come, and
-never those that the result is then reported on.
+never those that the result is then reported on. Scores are higher for more alike, targets 1 or True for the
+same speaker, both [num_trials].
 """
 
 from __future__ import annotations
@@ -28,19 +29,13 @@ _MOST_STEPS = 100
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """A threshold and its error rates on a set of trials.
-
-    Attributes:
-        threshold: a score; from it on a trial is accepted.
-        far: share of the non-target trials that are accepted.
-        frr: share of the target trials that are rejected.
-        num_target: number of target trials.
-        num_nontarget: number of non-target trials.
-    """
+    """A score from which on trials are accepted, and the error rates there on a set of trials."""
 
     threshold: float
     far: float
+    """Share of the non-target trials that are accepted."""
     frr: float
+    """Share of the target trials that are rejected."""
     num_target: int
     num_nontarget: int
 
@@ -49,11 +44,6 @@ def threshold_at_far(scores: ArrayLike, target: ArrayLike, far: float) -> Operat
     """The lowest threshold that accepts no more than ``far`` of the non-target trials.
 
     It lies halfway between the scores on its two sides.
-
-    Args:
-        scores: higher means more alike, [num_trials].
-        target: 1 or True for the same speaker, [num_trials].
-        far: false-acceptance rate, a fraction between 0 and 1.
 
     Raises:
         TrialError: see `farvox.metrics.detection.validate`; or there are too few non-target trials to see a
@@ -75,16 +65,7 @@ def threshold_at_far(scores: ArrayLike, target: ArrayLike, far: float) -> Operat
 
 
 def operating_point(scores: ArrayLike, target: ArrayLike, threshold: float) -> OperatingPoint:
-    """The error rates at a threshold that was chosen elsewhere.
-
-    Args:
-        scores: higher means more alike, [num_trials].
-        target: 1 or True for the same speaker, [num_trials].
-        threshold: a score.
-
-    Raises:
-        TrialError: see `farvox.metrics.detection.validate`.
-    """
+    """The error rates at a threshold that was chosen elsewhere; errors are those of `validate`."""
     values, is_target = validate(scores, target)
     accepted = values >= threshold
     return OperatingPoint(
@@ -101,10 +82,6 @@ def fit_llr(scores: ArrayLike, target: ArrayLike) -> tuple[float, float]:
 
     They minimise the mean of log(1 + exp(-llr)) over target trials plus that of log(1 + exp(llr)) over the
     others.
-
-    Args:
-        scores: higher means more alike, [num_trials].
-        target: 1 or True for the same speaker, [num_trials].
 
     Raises:
         TrialError: see `farvox.metrics.detection.validate`; or the two kinds of trials do not overlap, so

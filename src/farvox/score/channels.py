@@ -72,9 +72,6 @@ def expand(resolved: ResolvedTrials) -> ResolvedTrials:
     Where one side has several channels, each of them meets the other side. Where both have, those of the same
     number meet, as in Kaldi's mode "sc". A side that a map names (`TrialList.resolve`) stays one side.
 
-    Args:
-        resolved: trials with channels.
-
     Returns:
         The same over single channels; its ``trials`` is the expanded list, with the labels of the trials that
         they come from. Trials keep their order, and channels within a trial that of their numbers. A channel

@@ -44,11 +44,11 @@ def side_embeddings(
     """One vector for every side of a trial list; a trial's score is the scalar product of its two.
 
     Args:
-        resolved: the sides; their rows are rows of ``embeddings_NE``.
-        embeddings_NE: any real dtype, memory-mapped or not; only needed rows are read.
+        resolved: see `TrialList.resolve`.
+        embeddings_NE: a row for each of ``resolved.utt_ids``, which is read only if it is needed; any real
+            dtype, memory-mapped or not.
         rule: for sides of several utterances, see `farvox.score.channels`.
-        centre_E: subtracted from every embedding before anything else; see
-            `farvox.score.norm.mean_embedding`.
+        centre_E: subtracted from every embedding first; see `farvox.score.norm.mean_embedding`.
         quality_N: quality of every utterance in dB; needed by the rules ``best`` and ``weighted``.
 
     Returns:
@@ -110,38 +110,19 @@ def cosine_scores(
     centre_E: ArrayLike | None = None,
     quality_N: ArrayLike | None = None,
 ) -> Floats:
-    """Cosine similarity of the two sides of every trial, in trial order.
+    """Cosine similarity of the two sides of every trial, float64 [num_trials] in [-1, 1].
 
-    Args:
-        resolved: see `TrialList.resolve`.
-        embeddings_NE: one row for each of ``resolved.utt_ids``.
-        rule: see `side_embeddings`; under ``score-mean`` a score is a mean of cosines.
-        centre_E: see `side_embeddings`.
-        quality_N: see `side_embeddings`.
-
-    Returns:
-        float64 [num_trials], in [-1, 1].
-
-    Raises:
-        TrialError: see `side_embeddings`.
+    Arguments and errors are those of `side_embeddings`; under ``score-mean`` a score is a mean of cosines.
     """
     sides_SE = side_embeddings(resolved, embeddings_NE, rule, centre_E=centre_E, quality_N=quality_N)
     return scalar_products(resolved, sides_SE)
 
 
 def scalar_products(resolved: ResolvedTrials, sides_SE: Floats) -> Floats:
-    """The scalar product of the two sides of every trial.
+    """The scalar product of the two sides of every trial, float64 [num_trials] in [-1, 1].
 
-    Computed in float64 and in blocks: the memory taken beyond the sides does not grow with the trials.
-    Where the trials are dense among the pairs of sides, products of matrices are far cheaper than pair by
-    pair; see `farvox.score.cosine`. The last digit of a score depends on which way it was computed.
-
-    Args:
-        resolved: the trials.
-        sides_SE: a vector of length 1 or less for each side.
-
-    Returns:
-        float64 [num_trials], in [-1, 1].
+    Each side is a vector of length 1 or less. Computed in blocks: the memory taken beyond the sides does not
+    grow with the trials. The last digit of a score depends on whether it comes from a product of matrices.
     """
     scores = products_of_pairs(sides_SE, resolved.enrol_side, resolved.test_side)
     return np.clip(scores, -1.0, 1.0, out=scores)
@@ -178,17 +159,9 @@ def _lengths(vectors_RE: Floats, utt_ids: list[str], rows_R: NDArray[np.int64], 
 
 
 def products_of_pairs(rows_RE: Floats, first_P: Ints, second_P: Ints) -> Floats:
-    """The scalar product of rows ``first_P[p]`` and ``second_P[p]`` for every pair ``p``.
+    """The scalar product of rows ``first_P[p]`` and ``second_P[p]`` for every pair ``p``, float64 [P].
 
     A pair that is there several times, in either order, has the same product to the last digit.
-
-    Args:
-        rows_RE: the rows.
-        first_P: row numbers.
-        second_P: row numbers.
-
-    Returns:
-        float64 [num_pairs].
     """
     products_P = np.empty(len(first_P))
     blocks = [slice(n, n + PAIRS_AT_A_TIME) for n in range(0, len(first_P), PAIRS_AT_A_TIME)]
@@ -199,7 +172,8 @@ def products_of_pairs(rows_RE: Floats, first_P: Ints, second_P: Ints) -> Floats:
     one_P, other_P = grid.place_R[first_P], grid.place_R[second_P]
     low_P, high_P = np.minimum(one_P, other_P), np.maximum(one_P, other_P, out=other_P)
     count_T = sum(grid.count(grid.tiles(low_P[block], high_P[block])) for block in blocks)
-    dense_T = count_T * CELLS_PER_PAIR >= grid._cells_T * len(blocks)
+    width_T = np.minimum(TILE, len(rows_RE) - TILE * np.arange(grid.width))
+    dense_T = count_T * CELLS_PER_PAIR >= np.outer(width_T, width_T).ravel() * len(blocks)
     for block in blocks:
         grid.multiply(low_P[block], high_P[block], dense_T, products_P[block])
     return products_P
@@ -221,9 +195,7 @@ class _Grid:
     def of(cls, rows_RE: Floats, first_P: Ints, second_P: Ints) -> _Grid:
         role_R = np.zeros(len(rows_RE), np.int8)
         role_R[first_P] = 1
-        on_second_R = np.zeros(len(rows_RE), np.int8)
-        on_second_R[second_P] = 2
-        role_R += on_second_R
+        role_R[second_P] |= 2
         order_R = np.argsort(role_R, kind="stable")
         place_R = np.empty(len(rows_RE), np.int32)
         place_R[order_R] = np.arange(len(rows_RE), dtype=np.int32)
@@ -233,12 +205,6 @@ class _Grid:
     def width(self) -> int:
         """Number of tiles side by side."""
         return -(-len(self.rows_RE) // TILE)
-
-    @property
-    def _cells_T(self) -> Ints:
-        """The number of cells of each tile."""
-        sides = np.minimum(TILE, len(self.rows_RE) - TILE * np.arange(self.width))
-        return np.outer(sides, sides).ravel()
 
     def tiles(self, low_P: Places, high_P: Places) -> Places:
         """The tile that each pair lies in."""

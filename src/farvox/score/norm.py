@@ -35,25 +35,14 @@ SAMPLED = 16  # one in so many of the cohort is the sample that shows which scor
 
 @dataclass(frozen=True, eq=False)
 class CohortScores:
-    """Mean and standard deviation of the scores of every side of a trial list against the cohort.
-
-    Attributes:
-        mean_S: float64 [num_sides].
-        std_S: float64 [num_sides], of the population; positive.
-    """
+    """Mean and (positive) standard deviation of the population of scores of every side against the cohort."""
 
     mean_S: Floats
     std_S: Floats
 
 
 def mean_embedding(embeddings_NE: ArrayLike) -> Floats:
-    """The mean of embeddings as they are, for centring: before anything is scaled to length 1.
-
-    Args:
-        embeddings_NE: any real dtype, memory-mapped or not.
-
-    Returns:
-        float64 [E].
+    """The mean of embeddings as they are, for centring, float64 [E]: before anything is scaled to length 1.
 
     Raises:
         TrialError: there are none, or one of them is not finite.
@@ -72,16 +61,13 @@ def mean_embedding(embeddings_NE: ArrayLike) -> Floats:
 def cohort_embeddings(
     embeddings_NE: ArrayLike, *, centre_E: ArrayLike | None = None, speaker_ids: Sequence[str] | None = None
 ) -> NDArray[np.float32]:
-    """The cohort: unit vectors, of utterances or of speakers.
+    """The cohort: unit vectors, of utterances or of speakers, float32 [C, E].
 
     Args:
         embeddings_NE: any real dtype, memory-mapped or not.
         centre_E: subtracted first, as from the embeddings of the trials.
         speaker_ids: the speaker of every utterance; with them the cohort is one vector a speaker, the mean of
             the unit vectors of the utterances, scaled to length 1, in the order of the sorted speakers.
-
-    Returns:
-        float32 [C, E].
 
     Raises:
         TrialError: the centre is of another dimension, an embedding is zero or not finite, or those of a
@@ -156,16 +142,7 @@ def cohort_scores(sides_SE: Floats, cohort_CE: NDArray[np.float32], top: int | N
 
 
 def normalise_scores(resolved: ResolvedTrials, scores: Floats, cohort: CohortScores) -> Floats:
-    """Normalise every score by the formula of this module's docstring.
-
-    Args:
-        resolved: the trials.
-        scores: raw scores, [num_trials].
-        cohort: see `cohort_scores`.
-
-    Returns:
-        float64 [num_trials], in standard deviations above the mean of impostors.
-    """
+    """Scores by the formula of this module's docstring: standard deviations above the mean of impostors."""
     enrol, test = resolved.enrol_side, resolved.test_side
     by_enrol = (scores - cohort.mean_S[enrol]) / cohort.std_S[enrol]
     by_test = (scores - cohort.mean_S[test]) / cohort.std_S[test]

@@ -33,11 +33,6 @@ def write_scores(path: str | os.PathLike[str], trials: TrialList, scores: ArrayL
     Scores are written with as many significant digits as it takes to read the same number back (up to
     17), and with at least 9.
 
-    Args:
-        path: the file to write.
-        trials: gives the ids and the order.
-        scores: float [num_trials].
-
     Raises:
         TrialError: there is not one finite score for each trial.
     """
@@ -49,9 +44,8 @@ def write_scores(path: str | os.PathLike[str], trials: TrialList, scores: ArrayL
             test = trials.ids.gather(trials.test_code[block]).alias("test")
             # The shortest text of each score, followed by zeros where that has fewer than nine digits.
             texts = pl.Series("score", scores[block]).cast(pl.String)
-            rows = (
-                (texts.str.len_bytes() < FEWEST_DIGITS + 8).arg_true().to_numpy()
-            )  # sign, 0.0000 and digits
+            # longer ones have sign, 0.0000 and nine digits or more
+            rows = (texts.str.len_bytes() < FEWEST_DIGITS + 8).arg_true().to_numpy()
             padded = [f"{score:#.{FEWEST_DIGITS}g}" for score in scores[block][rows].tolist()]
             same = np.array([float(text) for text in padded]) == scores[block][rows]
             texts = texts.scatter(rows[same], [text for text, kept in zip(padded, same, strict=True) if kept])
@@ -79,7 +73,7 @@ def read_scores(path: str | os.PathLike[str], trials: TrialList) -> NDArray[np.f
     Args:
         path: lines ``enrol test score``; or with a label as well, ``enrol test score label`` (WeSpeaker) or
             ``enrol test label score`` (3D-Speaker, SpeechBrain).
-        trials: the list to put the scores in order for.
+        trials: the list, whose order the scores get.
 
     Returns:
         float64 [num_trials], in trial order.
@@ -174,7 +168,7 @@ def write_submission(path: str | os.PathLike[str], trials: TrialList, scores: Ar
     Args:
         path: ``.zip`` or ``.txt`` file to write; the suffix chooses the kind.
         trials: the list that the challenge gave out, with or without labels.
-        scores: float [num_trials], in trial order.
+        scores: one a trial.
 
     Raises:
         TrialError: there is not one finite score for each trial.

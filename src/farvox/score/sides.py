@@ -25,13 +25,7 @@ _MOST_NAMED = 4
 
 
 class ChannelSet(NamedTuple):
-    """The channels that one id was read as.
-
-    Attributes:
-        spelled: the id.
-        is_template: True where it is spelled with ``{}``.
-        channels: their numbers, ascending.
-    """
+    """The channels, ascending, that one id was read as; a template is spelled with ``{}``."""
 
     spelled: str
     is_template: bool
@@ -39,13 +33,9 @@ class ChannelSet(NamedTuple):
 
 
 class FoundSide(NamedTuple):
-    """The utterances that an id of a trial list stands for.
+    """The utterances that an id of a trial list, or a map where it is ``mapped``, stands for.
 
-    Attributes:
-        rows: the utterances.
-        channels: the number of the channel of each; -1 for an utterance that is no channel.
-        read_as_channels: the ids that were read as channels.
-        mapped: True where a map names them.
+    Each has the number of its channel, -1 for no channel; ``read_as_channels`` are the ids that were read so.
     """
 
     rows: tuple[int, ...]
@@ -130,7 +120,8 @@ class SideFinder:
 
         Args:
             spelled: the id as the trial list has it.
-            as_channels: see `_find_by_name`.
+            as_channels: choose the channels (True) or the utterance where both the utterance ``ID`` and its
+                channels ``ID_0 ...`` are there; None refuses to choose.
             side_map: ids, with or without their audio suffix, that stand for several others; those that it
                 does not name stand for themselves.
 
@@ -159,17 +150,8 @@ class SideFinder:
             mapped=True,
         )
 
-    def _find_by_name(self, spelled: str, as_channels: bool | None = None) -> FoundSide:
-        """The utterances that an id stands for by its name.
-
-        Args:
-            spelled: the id as the trial list has it.
-            as_channels: choose the channels (True) or the utterance where both the utterance ``ID`` and its
-                channels ``ID_0 ...`` are there; None refuses to choose.
-
-        Raises:
-            TrialError: there are none, or the id can be read in two ways.
-        """
+    def _find_by_name(self, spelled: str, as_channels: bool | None) -> FoundSide:
+        """`find` without a map."""
         stem = stem_of(spelled)
         example = f" (they look like '{self.utt_ids[0]}')" if self.utt_ids else ""
         if "{}" in stem and spelled not in self._row_of_id:
