@@ -112,18 +112,15 @@ def delay_and_sum(wav_CT: NDArray[np.floating], delays: Delays | None = None) ->
     channel to channel falls by 10 log10(C) dB.
 
     Args:
-        wav_CT: the channels.
-        delays: as `estimate_delays` finds them (the default).
+        delays: found by `estimate_delays`, whose errors are raised, where they are not given.
 
     Returns:
         wav_T, the talker as in the reference channel.
-
-    Raises:
-        AudioError: as `estimate_delays`.
     """
     delays, spectra_CFK = _aligned(wav_CT, delays)
-    sum_FK = _summed(spectra_CFK, delays)
-    return np.asarray(istft(sum_FK[None], wav_CT.shape[1], SIZE, HOP)[0], dtype=np.float64)
+    return np.asarray(
+        istft(_summed(spectra_CFK, delays)[None], wav_CT.shape[1], SIZE, HOP)[0], dtype=np.float64
+    )
 
 
 def mvdr(wav_CT: NDArray[np.floating], delays: Delays | None = None, *, loading: float = 0.01) -> Floats:
@@ -137,15 +134,11 @@ def mvdr(wav_CT: NDArray[np.floating], delays: Delays | None = None, *, loading:
     follows from the delays.
 
     Args:
-        wav_CT: the channels.
-        delays: as `estimate_delays` finds them (the default).
+        delays: found by `estimate_delays`, whose errors are raised, where they are not given.
         loading: more is safer, less suppresses more.
 
     Returns:
         wav_T, the talker as in the reference channel.
-
-    Raises:
-        AudioError: as `estimate_delays`.
     """
     delays, spectra_CFK = _aligned(wav_CT, delays)
     speech_FK, noise_FK = energy_masks(np.abs(_summed(spectra_CFK, delays)) ** 2)
@@ -180,13 +173,8 @@ def mvdr(wav_CT: NDArray[np.floating], delays: Delays | None = None, *, loading:
 def energy_masks(power_FK: Floats, *, quiet: float = 0.3, loud: float = 0.3) -> tuple[Floats, Floats]:
     """Masks of the frames of each frequency bin that are speech, its loudest, and noise, its quietest ones.
 
-    Power is first averaged over 5 frames and 3 bins: a single one is loud or quiet by chance. Frames of
-    digital silence count as neither.
-
-    Args:
-        power_FK: power of every frame and bin.
-        quiet: share of a bin's frames that is noise.
-        loud: share that is speech.
+    They are the shares ``loud`` and ``quiet`` of the frames, by smoothed power. Frames of digital silence are
+    neither.
 
     Returns:
         speech_FK, noise_FK: 1 or 0.
@@ -247,7 +235,7 @@ def stft(wav_CT: NDArray[np.floating], size: int, hop: int) -> Spectra:
     The signal is padded by a frame at either end, so that every sample lies in as many frames as any other.
 
     Args:
-        wav_CT: samples.
+        wav_CT: the signal.
         size: samples a frame.
         hop: samples from a frame to the next; a divisor of ``size``, at most half of it.
 
@@ -263,17 +251,7 @@ def stft(wav_CT: NDArray[np.floating], size: int, hop: int) -> Spectra:
 
 
 def istft(spectra_CFK: Spectra, num_samples: int, size: int, hop: int) -> Floats:
-    """The signal of `stft`, by overlap and add (Griffin & Lim 1984).
-
-    Args:
-        spectra_CFK: as `stft` gives it, perhaps changed.
-        num_samples: length of the signal that `stft` was given.
-        size: as in `stft`.
-        hop: as in `stft`.
-
-    Returns:
-        wav_CT.
-    """
+    """The signal wav_CT of `stft`, of its length, by overlap and add (Griffin & Lim 1984)."""
     frames_CFT = np.fft.irfft(spectra_CFK, size, axis=-1) * _window(size)
     num_channels, num_frames = frames_CFT.shape[:2]
     wav_CT = np.zeros((num_channels, (num_frames - 1) * hop + size))

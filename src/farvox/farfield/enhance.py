@@ -27,7 +27,7 @@ from farvox.datadir.derive import FurtherFile, keys_of, names_of_further_files
 from farvox.datadir.kaldi import DataDir, write_data_dir
 from farvox.errors import AudioError, MissingExtraError
 from farvox.farfield import Enhancement
-from farvox.farfield.beamform import Floats, istft, stft
+from farvox.farfield.beamform import Floats, delay_and_sum, estimate_delays, istft, mvdr, stft
 from farvox.farfield.takes import Takes
 from farvox.jobs import Job, begin, cut, processes_of_one_thread
 from farvox.progress import Note, silent
@@ -36,10 +36,10 @@ SAMPLE_RATE = 16000
 SETTINGS = "enhance.json"
 BATCH = 4  # takes handed to a process at a time
 MIXED = "mixed"  # in utt2cond, for a take whose channels differ in a column
-Waves = NDArray[np.float64]
 CONTEXT = 2  # frames on either side that the power of a frame is a mean with
 TAPS = 10  # frames that a prediction looks back over
 PREDICTING = 4  # channels that it is made from, at most
+SIZE, HOP = 512, 128  # samples of a frame, and from frame to frame; 32 and 8 ms at 16 kHz
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +69,6 @@ def enhance_takes(
     which the channels of a take differ has ``mixed``. A run that was interrupted goes on where it stopped.
     Whatever the number of processes, the same samples are written: each computes on one thread.
 
-    Args:
-        data_dir: the channels.
-        out: the data dir to write.
-        takes: the channels of each take.
-        how: beamformer and WPE.
-        format: of the audio.
-        jobs: processes; as many as there are processors by default.
-        note: takes lines for people.
-
     Raises:
         AudioError: a take cannot be read or enhanced, or its channels differ in length by too much.
         FarvoxError: ``out`` is the data dir itself or holds other things.
@@ -99,12 +90,9 @@ def enhance_takes(
         folder = out / "audio" / (quote(speaker_id, safe="") if speaker_id else "")
         targets.append(str(folder / f"{quote(utt_id, safe='')}.{format}"))
     results = results.with_columns(target=pl.Series(targets, dtype=pl.String))
-    files = results.group_by("take", maintain_order=True).agg("target")
-    files = (
-        takes.table.group_by("take", maintain_order=True)
-        .agg("wav_path")
-        .join(files, on="take", maintain_order="left")
-    )
+    files = takes.table.group_by("take", maintain_order=True).agg("wav_path")
+    to_write = results.group_by("take", maintain_order=True).agg("target")
+    files = files.join(to_write, on="take", maintain_order="left")
     work = [_Take(name, tuple(paths), tuple(to)) for name, paths, to in files.iter_rows()]
     job = Job(what="takes enhanced", note=note, jobs=jobs, executor=processes_of_one_thread, kept=out)
     batches = job.run(partial(_enhance_batch, how), cut(work, BATCH))
@@ -122,9 +110,8 @@ def enhance_takes(
     if (data_dir.path / CONDITIONS).is_file():
         conditions = read_conditions(data_dir.path)
         if how.beamform != "none":
-            of_channels = conditions.join(
-                takes.table.select("take", "utt_id"), on="utt_id", maintain_order="left"
-            )
+            named = takes.table.select("take", "utt_id")
+            of_channels = conditions.join(named, on="utt_id", maintain_order="left")
             of_takes = of_channels.group_by("take", maintain_order=True).agg(
                 pl.when(pl.col(name).n_unique() > 1)
                 .then(pl.lit(MIXED))
@@ -138,12 +125,11 @@ def enhance_takes(
     return write_data_dir(out, table, files=carried)
 
 
-def enhance_take(wav_CT: NDArray[np.floating], how: Enhancement) -> Waves:
+def enhance_take(wav_CT: NDArray[np.floating], how: Enhancement) -> Floats:
     """Enhance one take: WPE, then the beamformer, then less volume if a sample would be clipped.
 
     Args:
         wav_CT: its channels, 16 kHz. A single one is not beamformed.
-        how: beamformer and WPE.
 
     Returns:
         wav_CT, with one channel if there is a beamformer.
@@ -151,9 +137,6 @@ def enhance_take(wav_CT: NDArray[np.floating], how: Enhancement) -> Waves:
     Raises:
         AudioError: the channels are silent.
     """
-    from farvox.farfield.beamform import delay_and_sum, estimate_delays, mvdr
-    from farvox.farfield.enhance import dereverberate
-
     enhanced_CT = np.asarray(wav_CT, np.float64)
     if how.wpe:
         enhanced_CT = dereverberate(enhanced_CT, taps=how.taps)
@@ -204,9 +187,6 @@ def _read(take: _Take, tolerance: float) -> NDArray[np.float32]:
     return np.stack([wav_T[:shortest] for wav_T in waves])
 
 
-SIZE, HOP = 512, 128  # samples of a frame, and from frame to frame; 32 and 8 ms at 16 kHz
-
-
 def dereverberate(
     wav_CT: NDArray[np.floating],
     *,
@@ -215,7 +195,7 @@ def dereverberate(
     iterations: int = 3,
     loading: float = 0.01,
 ) -> Floats:
-    """Remove late reverberation from every channel; the channels stay coherent.
+    """Remove late reverberation from every channel; the channels stay coherent and as long as they are.
 
     In every frequency bin each channel is predicted from the channels' frames at least ``delay`` frames ago,
     with the weights that make the rest most likely for a signal of changing power (Nakatani et al. 2010;
@@ -232,9 +212,6 @@ def dereverberate(
         iterations: of estimating the power and the prediction in turn.
         loading: added to the diagonal of the predictors' covariance, as a share of its mean: more is safer,
             less removes more.
-
-    Returns:
-        wav_CT, of the same length.
 
     Raises:
         AudioError: every channel is silent.

@@ -76,8 +76,7 @@ def convolve_rir(
     """Convolve speech with an RIR; it stays as long as it was.
 
     Args:
-        speech_T: samples.
-        rir_R: the impulse response, at the same rate.
+        rir_R: the impulse response, at the rate of the speech.
         aligned: start at the direct path (the RIR's largest sample), so that the speech does not shift, and
             keep the power. Otherwise give the first samples of the convolution as they are, which is what
             the FFSVC2022 baseline does.
@@ -135,14 +134,8 @@ def _blocks(num_samples: int, rir_length: int) -> tuple[int, int, int]:
 def convolve_array(wav_T: Array, rirs_CR: Array) -> Array:
     """Convolve a signal with the RIRs of an array: as long as it was, with the delays between them kept.
 
-    It begins where the direct sound reaches the first microphone. Levels are as the RIRs give them.
-
-    Args:
-        wav_T: samples.
-        rirs_CR: the impulse response to each microphone, at the same rate.
-
-    Returns:
-        float32 wav_CT.
+    It begins where the direct sound reaches the first microphone. Levels are as the RIRs give them, at the
+    same rate. Gives float32 wav_CT.
 
     Raises:
         AudioError: the RIRs are empty or not finite.
@@ -184,10 +177,6 @@ def energy_snr(wav_T: Array, sample_rate: int) -> float:
 
     It compares recordings of one take, such as the channels of an array. Over takes it also depends on how
     much of them is pause, and without any pause it says nothing.
-
-    Args:
-        wav_T: samples in [-1, 1].
-        sample_rate: in Hz.
 
     Returns:
         Between -20 and 100; -20 for what has no louder frames, or is shorter than two.

@@ -44,7 +44,6 @@ def make_noises(
     Args:
         source: the data dir.
         out: the data dir to write; one that was begun with the same settings is gone on with.
-        options: of the noise.
         note: takes lines for people, the quartiles of the speech-to-noise ratios among them.
 
     Raises:
@@ -81,10 +80,6 @@ def background(wav_T: Array, sample_rate: int) -> Array:
     percentile), and nearer to it than to that of the loud ones (the 95th). Stretches lose a frame at both
     ends, which may hold the edge of a word, and need `LEAST_FRAMES` then. They are joined by fades of 10 ms
     that keep the power.
-
-    Args:
-        wav_T: samples in [-1, 1].
-        sample_rate: in Hz.
 
     Returns:
         The background; empty where nothing is quiet for long enough, where the recording has no pauses, or

@@ -32,12 +32,9 @@ ROOMS = 1  # random stream of the rooms; stream 0 is that of the copies
 
 @dataclass(frozen=True, slots=True)
 class Rir:
-    """One response: a file with a channel for each microphone.
+    """One response, a file with a channel for each microphone, and its row of utt2cond.
 
-    Attributes:
-        name: its utterance id in the data dir, or its file name.
-        path: the file.
-        conditions: its row of utt2cond.
+    It is named by its utterance id in the data dir, or by its file.
     """
 
     name: str
@@ -51,10 +48,7 @@ def make_rirs(out: str | Path, options: RirsOptions = RirsOptions(), *, note: No
     Simulated ones are float WAV files with a channel for each microphone, peak 0.5. The sources of a room
     share its array, so that one can be the talker and another a noise. Measured ones stay where they are.
 
-    Args:
-        out: the data dir; one that was begun with the same settings is gone on with.
-        options: rooms to simulate, or responses to measure.
-        note: takes lines for people.
+    A data dir that was begun with the same settings is gone on with.
 
     Raises:
         AudioError: a file cannot be read.
@@ -93,6 +87,23 @@ def open_rirs(sources: Sequence[str | Path]) -> list[Rir]:
     return rirs
 
 
+def audio_of(folder: Path) -> list[tuple[str, str]]:
+    """Name and path of every file of a data dir, or of a folder of audio files.
+
+    Raises:
+        DataDirError: there are none.
+    """
+    if (folder / "wav.scp").exists():
+        data_dir = DataDir.open(folder)
+        found = list(zip(data_dir.utt_ids, data_dir.wav_paths, strict=True))
+    else:
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        found = [("_".join(path.stem.split()), str(path.absolute())) for path in files]
+    if not found:
+        raise DataDirError(f"{folder}: has neither a wav.scp nor files in {' or '.join(SUFFIXES)}")
+    return found
+
+
 def _distinct(sources: Sequence[str | Path]) -> list[list[Rir]]:
     """The responses of each source. Rooms of two sources are different ones, even if their names are equal.
 
@@ -101,20 +112,10 @@ def _distinct(sources: Sequence[str | Path]) -> list[list[Rir]]:
     listed = []
     for source in sources:
         folder = Path(source)
-        if (folder / "wav.scp").exists():
-            data_dir = DataDir.open(folder)
-            known: dict[str, Row] = {}
-            if (folder / CONDITIONS).exists():
-                known = {row["utt_id"]: row for row in read_conditions(folder).iter_rows(named=True)}
-            rirs = [
-                Rir(utt_id, wav_path, known.get(utt_id, {}))
-                for utt_id, wav_path in zip(data_dir.utt_ids, data_dir.wav_paths, strict=True)
-            ]
-        else:
-            files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-            rirs = [Rir("_".join(path.stem.split()), str(path.absolute()), {}) for path in files]
-        if not rirs:
-            raise DataDirError(f"{folder}: has neither a wav.scp nor files in {' or '.join(SUFFIXES)}")
+        known: dict[str, Row] = {}
+        if (folder / "wav.scp").exists() and (folder / CONDITIONS).exists():
+            known = {row["utt_id"]: row for row in read_conditions(folder).iter_rows(named=True)}
+        rirs = [Rir(name, path, known.get(name, {})) for name, path in audio_of(folder)]
         if len({rir.name for rir in rirs}) < len(rirs):
             raise CorpusError(f"{source}: two responses have one name; give one of the files another")
         listed.append(rirs)

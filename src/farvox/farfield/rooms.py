@@ -16,9 +16,8 @@ from farvox.errors import AudioError, MissingExtraError
 from farvox.farfield import ARRAYS, RoomOptions
 
 SPEED_OF_SOUND = 343.0  # m/s
-GRID = (
-    513  # frequencies at which the matrix of coherences is rooted; between them the roots are almost linear
-)
+GRID = 513
+"""Frequencies at which the matrix of coherences is rooted; between them the roots are almost linear."""
 
 Samples = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -48,7 +47,6 @@ def draw_room(
     """Draw a room that is long enough for a talker 5 m away from an array.
 
     Args:
-        rng: source of randomness.
         t60: range of the reverberation time, seconds.
         longest: greatest length, metres; at least 6.5.
     """
@@ -62,13 +60,10 @@ def circular_array(
     """Positions of microphones at equal angles on a horizontal circle, as in HI-MIA and FFSVC (16 on 5 cm).
 
     Args:
-        centre: middle of the circle, metres.
-        num: number of microphones.
-        radius: metres.
         turn: angle of microphone 0 against the x axis, radians.
 
     Returns:
-        positions_C3, counter-clockwise from microphone 0.
+        positions_C3 in metres, counter-clockwise from microphone 0.
     """
     angle_C = turn + 2 * np.pi * np.arange(num) / num
     offsets_C3 = radius * np.stack([np.cos(angle_C), np.sin(angle_C), np.zeros(num)], axis=1)
@@ -81,13 +76,10 @@ def linear_array(
     """Positions of microphones at equal distances on a horizontal line.
 
     Args:
-        centre: middle of the line, metres.
-        num: number of microphones.
-        spacing: metres between neighbours.
         turn: angle of the line against the x axis, radians.
 
     Returns:
-        positions_C3, in order along the line.
+        positions_C3 in metres, in order along the line.
     """
     along_C = spacing * (np.arange(num) - (num - 1) / 2)
     direction_3 = np.array([np.cos(turn), np.sin(turn), 0.0])
@@ -97,9 +89,7 @@ def linear_array(
 def diffuse_coherence(distance: Floats, frequency: Floats) -> Floats:
     """Coherence of two microphones in a field that comes equally from all directions: sinc(2 f d / c).
 
-    Args:
-        distance: between the microphones, metres.
-        frequency: Hz; the two are broadcast against each other.
+    Metres and Hz are broadcast against each other.
     """
     return np.asarray(np.sinc(2 * frequency * distance / SPEED_OF_SOUND), dtype=np.float64)
 
@@ -107,20 +97,11 @@ def diffuse_coherence(distance: Floats, frequency: Floats) -> Floats:
 def diffuse_noise(
     rng: np.random.Generator, microphones_C3: Floats, num_samples: int, sample_rate: int
 ) -> Floats:
-    """White Gaussian noise of power 1 in every microphone, coherent as in a diffuse field.
+    """White Gaussian noise_CT of power 1 in every microphone, coherent as in a diffuse field.
 
     Independent noises are mixed in the frequency domain by the symmetric root of the matrix of coherences
     (Habets & Gannot 2007, who root it by Cholesky), which turns no phases and prefers no microphone. One
     microphone gets the noise as it is drawn.
-
-    Args:
-        rng: source of randomness.
-        microphones_C3: positions.
-        num_samples: length.
-        sample_rate: Hz.
-
-    Returns:
-        noise_CT.
     """
     noise_CT = rng.standard_normal((len(microphones_C3), num_samples))
     if len(microphones_C3) == 1:
@@ -158,10 +139,8 @@ def simulate_rirs(
     is: almost equal at low frequencies and short distances.
 
     Args:
-        room: the shoebox.
         source: xyz, metres.
         microphones: [C, 3], metres.
-        sample_rate: Hz.
         max_order: reflections to follow.
         tail_seed: fixes the noise of the tail. Microphones of one array belong in one call.
 
@@ -185,12 +164,8 @@ def simulate_rirs(
         absorption, needed_order = pra.inverse_sabine(room.t60, list(room.size))
     except ValueError as error:
         raise AudioError(f"a room of {room.size} m cannot have a T60 of {room.t60} s: {error}") from None
-    shoebox = pra.ShoeBox(
-        list(room.size),
-        fs=sample_rate,
-        materials=pra.Material(absorption),
-        max_order=min(needed_order, max_order),
-    )
+    walls, order = pra.Material(absorption), min(needed_order, max_order)
+    shoebox = pra.ShoeBox(list(room.size), fs=sample_rate, materials=walls, max_order=order)
     shoebox.add_source(source_3)
     shoebox.add_microphone_array(microphones_C3.T)
     shoebox.compute_rir()
@@ -223,8 +198,6 @@ def measure_t60(rir_T: ArrayLike, sample_rate: int = 16000, *, decay_db: float =
     cut short, would be taken for the room.
 
     Args:
-        rir_T: one impulse response.
-        sample_rate: Hz.
         decay_db: the slope is fitted between 5 dB and 5 + ``decay_db`` dB below the start.
 
     Returns:
@@ -295,13 +268,7 @@ def measure_rir(rir_T: Samples) -> tuple[float | None, float | None]:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One array in one room, and sources around it.
-
-    Attributes:
-        room: the room, with the T60 that was asked for.
-        distances: from each source to the middle of the array, metres.
-        rirs_CT: for each source, the impulse response to each microphone.
-    """
+    """One array in a room of the T60 asked for; of each source its distance in metres, and its responses."""
 
     room: Room
     distances: tuple[float, ...]

@@ -18,7 +18,7 @@ from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import AudioError, DataDirError
 from farvox.farfield import SimulateOptions
 from farvox.farfield.mixing import convolve_array, is_silent, power, set_level
-from farvox.farfield.rirs import SUFFIXES, Rir, open_rirs
+from farvox.farfield.rirs import Rir, audio_of, open_rirs
 from farvox.farfield.rooms import Samples, draw_scene, measure_rir
 from farvox.jobs import Job, begin, digest
 from farvox.progress import Note, silent
@@ -32,15 +32,7 @@ ENROL_MAP = "enrol_map"  # each utterance with its copies, as score takes it
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """All that a process needs to make copies.
-
-    Attributes:
-        folder: the audio goes there.
-        options: of the copies.
-        rirs: responses to draw from; none: every copy has a room of its own.
-        by_room: room -> its responses.
-        noises: files to draw noise from; none: no noise.
-    """
+    """All that a process needs to make copies; without responses every copy has a room of its own."""
 
     folder: Path
     options: SimulateOptions
@@ -73,8 +65,6 @@ def simulate(
     Args:
         source: the data dir.
         out: the data dir to write; one that was begun with the same settings is gone on with.
-        options: rooms, noise and copies.
-        note: takes lines for people.
 
     Raises:
         DataDirError: a data dir cannot be read, or has no files.
@@ -87,16 +77,7 @@ def simulate(
     if not utterances:
         raise DataDirError(f"{source}: has no utterances to copy")
     rirs = tuple(open_rirs(options.rirs))
-    noises = []
-    for folder in options.noise:
-        if (folder / "wav.scp").exists():
-            found = DataDir.open(folder).wav_paths.to_list()
-        else:
-            files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-            found = [str(path.absolute()) for path in files]
-        if not found:
-            raise DataDirError(f"{folder}: has neither a wav.scp nor files in {' or '.join(SUFFIXES)}")
-        noises += found
+    noises = [path for folder in options.noise for _, path in audio_of(folder)]
     begin(out / SETTINGS, {
         "kind": "copies", "source": digest(f"{u.utt_id} {u.wav_path}" for u in utterances),
         "rirs": digest(f"{rir.name} {rir.path}" for rir in rirs), "noise": digest(noises), "snr": options.snr,

@@ -40,18 +40,13 @@ class Takes:
         sizes = self.table.group_by("take").len()["len"]
         low, high = min(sizes.to_list()), max(sizes.to_list())
         span = f"{low}" if low == high else f"{low} to {high}"
-        rest = (
-            f"; {len(self.single):,} utterances are of none and stay as they are" if len(self.single) else ""
-        )
-        return f"{len(self):,} takes of {span} utterances each{rest}"
+        rest = f"; {len(self.single):,} utterances are of none and stay as they are"
+        return f"{len(self):,} takes of {span} utterances each{rest if len(self.single) else ''}"
 
     def new_ids(self, utt_ids: pl.Series) -> pl.Series:
         """The id of each utterance once takes are one utterance each: its take's, or its own."""
-        named = (
-            utt_ids.alias("utt_id")
-            .to_frame()
-            .join(self.table.select("utt_id", "take"), on="utt_id", how="left", maintain_order="left")
-        )
+        take_of = self.table.select("utt_id", "take")
+        named = utt_ids.to_frame("utt_id").join(take_of, on="utt_id", how="left", maintain_order="left")
         return named.select(pl.coalesce("take", "utt_id")).to_series()
 
 
@@ -72,19 +67,15 @@ def takes_by_name(data_dir: DataDir, pattern: str) -> Takes:
         raise UsageError(f"--group '{pattern}': not a regular expression: {error}") from None
     if list(compiled.groupindex) != ["channel"]:
         raise UsageError(f"--group '{pattern}': needs one named group, (?P<channel>...), around the channel")
-    spans = [
-        (found.start("channel"), found.end("channel")) if (found := compiled.fullmatch(utt_id)) else None
-        for utt_id in data_dir.utt_ids
-    ]
     ids = data_dir.utt_ids.to_list()
-    pieces = [
-        (None, None) if span is None else (f"{utt_id[: span[0]]}\0{utt_id[span[1] :]}", utt_id[slice(*span)])
-        for utt_id, span in zip(ids, spans, strict=True)
-    ]
-    key, channel = zip(*pieces, strict=True)
-    table = data_dir.table.with_columns(
-        key=pl.Series(key, dtype=pl.String), channel=pl.Series(channel, dtype=pl.String)
-    )
+    keys, channels = [], []
+    for utt_id in ids:
+        found = compiled.fullmatch(utt_id)
+        first, last = found.span("channel") if found else (0, 0)
+        keys.append(f"{utt_id[:first]}\0{utt_id[last:]}" if found else None)
+        channels.append(utt_id[first:last] if found else None)
+    key, channel = pl.Series(keys, dtype=pl.String), pl.Series(channels, dtype=pl.String)
+    table = data_dir.table.with_columns(key=key, channel=channel)
     if table["key"].null_count() == len(table):
         raise DataDirError(f"{data_dir.path}: --group '{pattern}' fits no utterance; the first is '{ids[0]}'")
     return _named(table)
@@ -112,19 +103,15 @@ def takes_by_condition(data_dir: DataDir, columns: Sequence[str]) -> Takes:
     if channel in columns:
         raise DataDirError(f"--by {channel}: distinguishes the channels of a take, not takes; leave it out")
     keys = pl.concat_str([*columns, pl.col("speaker_id").fill_null("")], separator="\0")
-    table = data_dir.table.join(
-        conditions.rename({channel: "channel"}), on="utt_id", how="left", maintain_order="left"
-    ).with_columns(key=pl.when(pl.col("channel").fill_null("") != "").then(keys))
-    return _named(table)
+    conditions = conditions.rename({channel: "channel"})
+    table = data_dir.table.join(conditions, on="utt_id", how="left", maintain_order="left")
+    return _named(table.with_columns(key=pl.when(pl.col("channel").fill_null("") != "").then(keys)))
 
 
 def takes_by_file(data_dir: DataDir, note: Note, jobs: int | None = None) -> Takes:
     """Takes that are files of several channels; a file of one channel is no take.
 
-    Args:
-        data_dir: the data dir; the headers of its files are read.
-        note: takes lines for people.
-        jobs: threads that read headers.
+    The headers of the files are read, by ``jobs`` threads.
 
     Raises:
         AudioError: a file cannot be read.
@@ -176,14 +163,8 @@ def _named(table: pl.DataFrame) -> Takes:
             f"'{one}' and '{other}' are both channel '{twice['channel'][0]}' of one take;"
             " --by or --group must distinguish more takes"
         )
-    split = rows.group_by("key", maintain_order=True).agg(
-        pl.col("speaker_id").n_unique(), pl.col("utt_id").first()
-    )
-    torn = split.filter(pl.col("speaker_id") > 1)
+    torn = rows.filter(pl.col("speaker_id").n_unique().over("key") > 1)["take"]
     if len(torn):
-        raise DataDirError(
-            f"the channels of the take '{torn['utt_id'][0]}' are of several speakers; see utt2spk"
-        )
-    return Takes(
-        rows.select("take", "channel", *columns, "key"), table.filter(pl.col("key").is_null()).select(columns)
-    )
+        raise DataDirError(f"the channels of the take '{torn[0]}' are of several speakers; see utt2spk")
+    single = table.filter(pl.col("key").is_null()).select(columns)
+    return Takes(rows.select("take", "channel", *columns, "key"), single)

@@ -126,9 +126,7 @@ def prepare_synthetic(
     Args:
         source: ``demo``, ``tiny`` or a list of changes, see `parse_spec`.
         out: folder to make; an ``audio`` folder in it that an earlier run made is replaced.
-        note: takes lines for people.
-        seed: everything is drawn from it; the bytes do not depend on ``jobs``.
-        jobs: processes; as many as the machine has processors where None.
+        seed: everything is drawn from it; the bytes do not depend on ``jobs``, the number of processes.
 
     Raises:
         CorpusError: the specification makes no sense.
@@ -227,12 +225,8 @@ def _make_trials(
 ) -> dict[str, str]:
     """Trial lists over one part of the corpus, in HI-MIA's form ``ENROL.wav TEST.wav target|nontarget``.
 
-    The two sides of a trial are never the same take.
-
-    Args:
-        utterances: all recordings of the part, close and far.
-        rng: draws the non-target trials and the far microphone of each trial.
-        nontargets_per_target: how many trials between speakers for each trial within one.
+    The two sides of a trial are never the same take. The non-target trials are drawn, and so is the far
+    microphone of each trial.
 
     Returns:
         File name -> text. ``trials_near``: close-talk against close-talk. ``trials_far``: close-talk

@@ -37,13 +37,7 @@ Samples = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """An array in a room, with the responses from a talker and from a noise source.
-
-    Attributes:
-        point: HI-MIA's number of the array.
-        rirs_CT: from the talker to each microphone kept.
-        noise_rirs_CT: from a noise source to the same microphones.
-    """
+    """An array in a room, by HI-MIA's number, with the responses from a talker and from a noise source."""
 
     point: int
     rirs_CT: Samples
@@ -55,15 +49,10 @@ class Studio:
     """All that a recording session needs besides the speaker; the same for every process.
 
     Attributes:
-        folder: where the audio goes; one folder per speaker.
-        seed: of the whole corpus.
-        takes: takes per speaker.
         seconds: range of the duration of a take at normal speed.
         far_points: arrays that record each take; drawn from the room's where fewer than three.
         far_microphones: microphones written per array; drawn where fewer than were simulated.
         microphones: numbers of the array microphones that were simulated.
-        rooms: the positions of each room.
-        noises: background noise to choose from.
     """
 
     folder: Path
@@ -78,13 +67,7 @@ class Studio:
 
 
 def build_room(seed: int, number: int, microphones: tuple[int, ...]) -> tuple[Position, ...]:
-    """Room ``number`` of the corpus: a talker, and an array at each of the distances with a noise source.
-
-    Args:
-        seed: of the corpus.
-        number: of the room.
-        microphones: which of the array's microphones to simulate.
-    """
+    """Room ``number`` of the corpus: a talker, and an array at each of the distances with a noise source."""
     rng = rng_for(seed, number, 0, ROOM)
     room = draw_room(rng)
     talker = np.array([rng.uniform(0.4, room.size[0] - 5.6), 0.0, rng.uniform(1.1, 1.7)])
@@ -101,7 +84,7 @@ def build_room(seed: int, number: int, microphones: tuple[int, ...]) -> tuple[Po
                 break
         array_C3 = circular_array(centre, num=ARRAY_MICROPHONES, turn=rng.uniform(0, 2 * np.pi))
         array_C3 = array_C3[list(microphones)]
-        noise_source = np.array([rng.uniform(0.3, side - 0.3) for side in room.size])
+        noise_source = centre
         while np.linalg.norm(noise_source - centre) < 0.8:
             noise_source = np.array([rng.uniform(0.3, side - 0.3) for side in room.size])
         tails = rng.integers(2**32, size=2)
@@ -179,17 +162,11 @@ def _colour(wav: Samples, rng: np.random.Generator, *, low_hz: float, deviation_
 
 
 def draw_noise(kind: str, seconds: float, rng: np.random.Generator) -> Samples:
-    """Noise of one kind, root mean square 0.1.
+    """Noise of one kind of `NOISES`, wav_T at 16 kHz, root mean square 0.1.
 
-    Args:
-        kind: one of `NOISES`. Coloured noise falls by 0 to 9 dB per octave (3 dB: pink); hum has harmonics of
-            the mains over coloured noise; a machine has a few resonances, and its level swings with the
-            rotation; babble is four to seven synthetic speakers at once, each repeating themselves.
-        seconds: duration.
-        rng: source of randomness.
-
-    Returns:
-        wav_T at 16 kHz.
+    Coloured noise falls by 0 to 9 dB per octave (3 dB: pink); hum has harmonics of the mains over coloured
+    noise; a machine has a few resonances, and its level swings with the rotation; babble is four to seven
+    synthetic speakers at once, each repeating themselves.
     """
     num_samples = int(seconds * SAMPLE_RATE)
     time_T = np.arange(num_samples) / SAMPLE_RATE

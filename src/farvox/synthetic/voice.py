@@ -99,11 +99,7 @@ CONSONANTS = ("w", "j", "l", "r", "m", "n", "ng", "s", "sh", "f", "x", "h", "z",
 
 @cache
 def make_lexicon(num_words: int = 120) -> tuple[tuple[str, ...], ...]:
-    """The words of the language: one to three syllables, always the same ones.
-
-    Returns:
-        One tuple of phones per word; a stop is its closure followed by its burst.
-    """
+    """The words of the language as phones, a stop as its closure and burst; always the same ones."""
     rng = np.random.Generator(np.random.Philox(key=1791))
     words = []
     for _ in range(num_words):
@@ -122,11 +118,7 @@ def _spell(consonant: str) -> list[str]:
 
 
 def draw_sentence(rng: np.random.Generator, seconds: float) -> list[str]:
-    """Words drawn from the lexicon until they last ``seconds`` at normal speed, pauses between some.
-
-    Returns:
-        The phones, silence at both ends.
-    """
+    """Phones of words that last ``seconds`` at normal speed; silence at both ends, pauses between some."""
     lexicon, phones, lasting = make_lexicon(), [" ", " "], 0.0
     while lasting < seconds:
         word = [*lexicon[rng.integers(len(lexicon))], *([" "] if rng.random() < 0.25 else [])]
@@ -200,13 +192,7 @@ def draw_voice(rng: np.random.Generator) -> Voice:
 
 
 def draw_occasion(voice: Voice, rng: np.random.Generator, *, speed: float = 1.0) -> Voice:
-    """The same speaker in one take: mood, effort and posture move what they can move.
-
-    Args:
-        voice: the speaker.
-        rng: source of randomness.
-        speed: how fast the take is spoken, against the speaker's own rate.
-    """
+    """The same speaker in one take, whose speed is relative: mood, effort and posture move what they can."""
     effort = rng.normal(0, 1)
     return replace(
         voice,
@@ -226,15 +212,9 @@ def draw_occasion(voice: Voice, rng: np.random.Generator, *, speed: float = 1.0)
 
 
 def synthesise(voice: Voice, phones: list[str], rng: np.random.Generator) -> Samples:
-    """Say ``phones`` with ``voice``.
+    """Say ``phones``, names in `PHONES`, with ``voice``: wav_T at 16 kHz, peak 0.5.
 
-    Args:
-        voice: the speaker on this occasion.
-        phones: names in `PHONES`.
-        rng: durations, pitch movement and noise.
-
-    Returns:
-        wav_T at 16 kHz, peak 0.5.
+    Durations, pitch movement and noise are drawn.
     """
     track = _Track.plan(voice, phones, rng)
     num_samples = len(track.formants_FR) * HOP
@@ -276,14 +256,11 @@ class _Track:
         spoken = [VOWELS.index(phone) if phone in VOWELS else -1 for phone in phones]
         formants[:, :3] *= np.exp([voice.vowel_offsets[i] if i >= 0 else np.zeros(3) for i in spoken])
         formants *= voice.formant_factors * np.exp(rng.normal(0, 0.025, formants.shape))
-        bandwidths = (
-            np.outer([phone.damping for phone in asked], NEUTRAL_BANDWIDTHS) * voice.bandwidth_factors
-        )
+        bandwidths = np.outer([phone.damping for phone in asked], NEUTRAL_BANDWIDTHS)
+        bandwidths *= voice.bandwidth_factors
         seconds = np.array([phone.seconds for phone in asked]) * np.exp(rng.normal(0, 0.18, len(asked)))
-        held = np.repeat(
-            np.arange(len(asked)),
-            np.maximum(1, np.rint(seconds / voice.rate * SAMPLE_RATE / HOP)).astype(int),
-        )
+        frames = np.maximum(1, np.rint(seconds / voice.rate * SAMPLE_RATE / HOP)).astype(int)
+        held = np.repeat(np.arange(len(asked)), frames)
 
         # pitch falls along the sentence and moves with the accents, about every 0.3 s
         seconds_F = np.arange(len(held)) * HOP / SAMPLE_RATE
@@ -361,11 +338,8 @@ def _tract_response(voice: Voice, track: _Track) -> NDArray[np.complex64]:
     denominator = np.ones((len(radius_FR), 1))  # of the all-pole filter of each frame
     for radius_F1, angle_F1 in zip(radius_FR.T[..., None], angle_FR.T[..., None], strict=True):
         once = np.pad(denominator, ((0, 0), (0, 2)))
-        denominator = (
-            once
-            - 2 * radius_F1 * np.cos(angle_F1) * np.roll(once, 1, axis=1)
-            + radius_F1**2 * np.roll(once, 2, axis=1)
-        )
+        denominator = once - 2 * radius_F1 * np.cos(angle_F1) * np.roll(once, 1, axis=1)
+        denominator += radius_F1**2 * np.roll(once, 2, axis=1)
     response_FK = denominator.sum(axis=1, keepdims=True) / fft.rfft(denominator, NUM_FFT)
     hz_K = np.fft.rfftfreq(NUM_FFT, 1 / SAMPLE_RATE)
     notch_K = 1 - voice.notch_depth * np.exp(-0.5 * ((hz_K - voice.notch_hz) / 350) ** 2)
