@@ -34,7 +34,27 @@ def test_faults_are_plain_lines_on_stdout(train: Path, capsys: pytest.CaptureFix
     assert main(["check", str(train)]) == 1
     printed = capsys.readouterr()
     assert printed.out == f"{train}/utt2spk:5: 'B-1' is of speaker 'C' here, of 'B' in spk2utt\n"
-    assert printed.err == ""
+    assert printed.err == f"'farvox check {train} --fix OUT' writes what has no fault\n"
+
+
+def test_fix_lists_what_it_drops_and_fails_unless_drops_are_allowed(
+    train: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "fixed"
+    assert main(["check", str(train), "--fix", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}: 12 utterances of 4 speakers; 0 of 12 dropped\n"
+    (train / "utt2spk").write_text((train / "utt2spk").read_text().replace("B-1 B\n", ""))
+    (train / "spk2utt").unlink()
+    assert main(["check", str(train), "--fix", str(out)]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == [
+        f"{train}/wav.scp:5: 'B-1' is not in utt2spk",
+        "dropped: B-1",
+        f"{out}: 11 utterances of 4 speakers; 1 of 12 dropped",
+    ]
+    assert "--allow-drops" in printed.err
+    assert main(["check", str(train), "--fix", str(out), "--allow-drops"]) == 0
+    assert main(["check", str(out)]) == 0
 
 
 def test_lines_out_of_order_are_noted_and_no_fault(
@@ -146,6 +166,7 @@ def test_trials_need_speakers(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         ["subset", "DIR", "OUT"],
         ["subset", "DIR", "OUT", "--where", "distance"],
         ["combine", "OUT"],
+        ["check", "DIR", "--allow-drops"],
         ["prepare", "voxcelebrity", "DIR", "OUT"],
     ],
 )

@@ -2,9 +2,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from farvox.datadir.check import check_data_dir
+from farvox.audio.files import write_audio
+from farvox.datadir.check import check_data_dir, fix_data_dir
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import DataDirError
 
@@ -182,3 +184,91 @@ def test_conditions_without_a_header_are_a_fault_of_the_first_line(data: Path) -
         "utt2cond:1: 'a1\t1M'",
         "utt2cond:2: not UTF-8 text",
     ]
+
+
+def test_segments_are_refused_because_whole_recordings_would_be_read(data: Path) -> None:
+    (data / "segments").write_text("a1 r1 0.0 1.5\n")
+    for read in (DataDir.open, lambda path: list(check_data_dir(path))):
+        with pytest.raises(DataDirError, match="has 'segments'"):
+            read(data)
+
+
+class TestFixDataDir:
+    def test_what_is_only_unsorted_or_absent_is_written_sorted_and_drops_nothing(self, data: Path) -> None:
+        out = data.parent / "out"
+        for name in ("wav.scp", "utt2spk"):
+            edit(data / name, lambda text: b"".join(reversed(text.splitlines(keepends=True))))
+        (data / "spk2utt").unlink()
+        (data / "trials").write_text("1 a1 a2\n0 a1 b1\n")
+        made, faults, dropped = fix_data_dir(data, out)
+        assert [fault.is_note for fault in faults] == [True, True]
+        assert dropped == []
+        assert made.utt_ids.to_list() == ["a1", "a2", "b1", "b2"]
+        assert (out / "spk2utt").read_text() == "A a1 a2\nB b1 b2\n"
+        assert (out / "utt2num_samples").read_text() == "a1 9\na2 9\nb1 9\nb2 9\n"
+        assert (out / "trials").read_text() == "1 a1 a2\n0 a1 b1\n"
+        assert faults_of(out) == []
+
+    def test_utterances_without_audio_or_speaker_and_further_lines_of_an_id_are_dropped(
+        self, data: Path
+    ) -> None:
+        wav = data.parent / "x.wav"
+        wav_scp = f"a1 {wav}\na1 {wav}2\na2 {data}/none.wav\nb1 {wav}\nb2 {wav}\nc1 {wav}\nc2 sox {wav} |\n"
+        (data / "wav.scp").write_text(wav_scp)
+        (data / "utt2spk").write_text("a1 A\na2 A\nb1 B\nb2 B\nb2 A\nq Q\n")
+        (data / "utt2dur").write_text("a1 1.5\na2 1.5\nb1 2\nb2 2\n")
+        (data / "utt2cond").write_text("utt_id\tdistance\na1\t1M\na2\t3M\nb1\n")
+        made, faults, dropped = fix_data_dir(data, data.parent / "out")
+        assert dropped == ["a2", "c1", "c2"]
+        assert made.table.select("utt_id", "wav_path", "speaker_id").rows() == [
+            ("a1", str(wav), "A"), ("b1", str(wav), "B"), ("b2", str(wav), "B"),
+        ]  # fmt: skip
+        assert (data.parent / "out" / "utt2dur").read_text() == "a1 1.5\nb1 2\nb2 2\n"
+        assert (data.parent / "out" / "utt2cond").read_text() == "utt_id\tdistance\na1\t1M\n"
+        named = {str(fault).removeprefix(f"{data}{os.sep}").split(": ")[0] for fault in faults}
+        assert named >= {"wav.scp:2", "wav.scp:3", "wav.scp:6", "wav.scp:7", "utt2spk:5", "utt2spk:6"}
+        assert faults_of(data.parent / "out") == []
+
+    def test_utt2spk_is_right_where_spk2utt_disagrees(self, data: Path) -> None:
+        edit(data / "spk2utt", lambda _: b"A a1 b1\nB a2 b2\n")
+        made, faults, dropped = fix_data_dir(data, data.parent / "out")
+        assert (len(faults), dropped) == (2, [])
+        assert made.speaker_ids.to_list() == ["A", "A", "B", "B"]
+
+    def test_spk2utt_alone_gives_the_speakers(self, data: Path) -> None:
+        (data / "utt2spk").unlink()
+        edit(data / "spk2utt", lambda _: b"B b1 b2 b9 a1\nA a1\n")
+        made, _, dropped = fix_data_dir(data, data.parent / "out")
+        assert made.table.select("utt_id", "speaker_id").rows() == [("a1", "B"), ("b1", "B"), ("b2", "B")]
+        assert dropped == ["a2"]
+
+    def test_a_length_that_is_missing_drops_no_utterance(self, data: Path) -> None:
+        edit(data / "utt2num_samples", lambda text: text.replace(b"b1 9", b"b1 nine"))
+        made, _, dropped = fix_data_dir(data, data.parent / "out")
+        assert dropped == []
+        assert len(made) == 4
+        assert not (data.parent / "out" / "utt2num_samples").exists()
+
+    def test_every_utterance_of_a_missing_shard_is_dropped(self, data: Path) -> None:
+        shard = f"{data}/00000-0123456789ab.tar"
+        edit(data / "wav.scp", lambda text: text + f"c1 {shard}:wav:512:99:9:16000:1\n".encode())
+        edit(data / "wav.scp", lambda text: text + f"c2 {shard}:wav:912:99:9:16000:1\n".encode())
+        (data / "utt2spk").write_text("a1 A\na2 A\nb1 B\nb2 B\nc1 C\nc2 C\n")
+        assert fix_data_dir(data, data.parent / "out")[2] == ["c1", "c2"]
+
+    def test_audio_that_cannot_be_decoded_is_dropped_when_audio_is_read(self, data: Path) -> None:
+        write_audio(data.parent / "y.wav", np.zeros(160))
+        edit(data / "wav.scp", lambda text: text.replace(b"x.wav\nb", b"y.wav\nb", 1))
+        _, faults, dropped = fix_data_dir(data, data.parent / "out", audio=True)
+        assert dropped == ["a1", "b1", "b2"]
+        assert [fault.line for fault in faults] == [1, 3, 4]
+
+    def test_neither_the_data_dir_itself_nor_an_empty_one_is_written(self, data: Path) -> None:
+        before = (data / "wav.scp").read_bytes()
+        with pytest.raises(DataDirError, match="is the data dir itself"):
+            fix_data_dir(data, data.parent / "data" / ".." / "data")
+        edit(data / "utt2spk", lambda _: b"z Z\n")
+        with pytest.raises(DataDirError, match="no utterance"):
+            fix_data_dir(data, data.parent / "out")
+        assert (data / "wav.scp").read_bytes() == before
+        assert not (data.parent / "out" / "wav.scp").exists()

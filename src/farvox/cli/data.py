@@ -59,6 +59,8 @@ def check(
     trials: Path | None = None,
     channel_ids: Literal["enrol", "test", "both", "neither"] | None = None,
     audio: bool = False,
+    fix: Annotated[Path | None, tyro.conf.arg(metavar="OUT")] = None,
+    allow_drops: bool = False,
 ) -> int:
     """Validate a data dir: prints its faults as FILE:LINE: what (at most 100, then how many more).
 
@@ -71,10 +73,26 @@ def check(
         trials: also find every side of this trial list in it; missing utterances and channels are faults.
         channel_ids: of that list, as in "farvox score".
         audio: read all audio as well: packed utterances are compared with their checksums, others decoded.
+        fix: write what has no fault to this data dir, sorted, and list all faults (fix_data_dir.sh of Kaldi).
+        allow_drops: of --fix: end with status 0 although something was at fault and left out.
     """
-    from farvox.datadir.check import check_audio, check_data_dir
+    from farvox.datadir.check import check_audio, check_data_dir, fix_data_dir
     from farvox.datadir.kaldi import DataDir
 
+    if allow_drops and fix is None:
+        print("farvox check: --allow-drops is of --fix OUT", file=sys.stderr)
+        return 2
+    if fix is not None:
+        made, faults, dropped = fix_data_dir(dir, fix, audio=audio)
+        for fault in faults:
+            print(fault)
+        for utt_id in dropped:
+            print(f"dropped: {utt_id}")
+        print(f"{_description(made)}; {len(dropped):,} of {len(dropped) + len(made):,} dropped")
+        status = int(not allow_drops and not all(fault.is_note for fault in faults))
+        if status:
+            print("farvox check: lines at fault were left out; --allow-drops accepts that", file=sys.stderr)
+        return status or (check(fix, trials, channel_ids) if trials is not None else 0)
     num_faults = 0
     for fault in chain(check_data_dir(dir), check_audio(dir) if audio else ()):
         num_faults += not fault.is_note
@@ -83,6 +101,7 @@ def check(
     if num_faults:
         if (num_more := num_faults - MOST_FAULTS) > 0:
             print(f"... and {num_more} more fault{'s' if num_more > 1 else ''}")
+        print(f"'farvox check {dir} --fix OUT' writes what has no fault", file=sys.stderr)
         return 1
     data_dir = DataDir.open(dir)
     print(_description(data_dir))

@@ -1,4 +1,4 @@
-"""Validation of a data dir: every fault by file and line; `check_audio` also reads all of the audio.
+"""Validation of a data dir: every fault by file and line, and the data dir without them (`fix_data_dir`).
 
 Faults are lines out of C order (by bytes), ids given twice, files that disagree about an utterance,
 audio files that are not there, and lines that cannot be parsed. Not faults: utterances that share
@@ -9,6 +9,7 @@ utterances without a known condition, incomplete channel sets, short audio.
 from __future__ import annotations
 
 import os
+import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from farvox.audio.remote import is_remote
 from farvox.audio.shards import ADDRESS, PackedFile, ShardTable, size_of_file, table_of
 from farvox.datadir import kaldi
 from farvox.datadir.conditions import CONDITIONS, parse_conditions
-from farvox.datadir.kaldi import DataDir, invert_spk2utt, is_utf8, read_lines, split_lines
-from farvox.errors import AudioError
+from farvox.datadir.derive import further_texts
+from farvox.datadir.kaldi import DataDir, invert_spk2utt, is_utf8, read_lines, split_lines, write_data_dir
+from farvox.errors import AudioError, DataDirError
 from farvox.jobs import Job, cut, threads
 from farvox.progress import to_stderr
 
@@ -66,31 +68,14 @@ def check_data_dir(path: str | Path) -> Iterator[Fault]:
         DataDirError: there is no data dir.
     """
     folder = Path(path)
-    kaldi.wav_scp_of(folder)
-    files = {name: _Lines(folder / name) for name in kaldi.CORE_FILES if (folder / name).is_file()}
-    rules = {
-        "wav.scp": _faults_of_wav_scp,
-        "utt2spk": _faults_of_utt2spk,
-        "spk2utt": _faults_of_spk2utt,
-        "utt2num_samples": _faults_of_lengths,
-    }
+    files = _core_files(folder)
     for name, file in files.items():
-        repeated = file.table.filter(~pl.col("key").is_first_distinct())
-        first = file.table.join(repeated.select("key").unique(), on="key", how="semi").group_by("key").agg(
-            first=pl.col("line").min()
-        )  # fmt: skip
-        twice = _faults(
-            repeated.join(first, on="key"), pl.format("'{}' is there already, in line {}", "key", "first")
-        )
-        found = [file.malformed, twice, *rules[name](files)]
-        yield from _in_order(file.path, found, _out_of_order(file.table))
+        yield from _in_order(file.path, _faults_of(name, files), _out_of_order(file.table))
     if (folder / CONDITIONS).is_file():
-        not_utf8, text = _decoded(folder / CONDITIONS, strip="\r")
-        table, misfits = parse_conditions(text)
-        table = table.select("line", key="utt_id")
-        misfits = misfits.join(not_utf8, on="line", how="anti", maintain_order="left")
-        absent = _absent(table, files["wav.scp"].table["key"], "wav.scp")
-        yield from _in_order(folder / CONDITIONS, [not_utf8, misfits, absent], _out_of_order(table))
+        table, faults = _conditions(folder)
+        absent = _absent(table.rename({"utt_id": "key"}), files["wav.scp"].table["key"], "wav.scp")
+        notes = _out_of_order(table.select("line", key="utt_id"))
+        yield from _in_order(folder / CONDITIONS, [faults, absent], notes)
 
 
 def check_audio(path: str | Path) -> Iterator[Fault]:
@@ -105,33 +90,104 @@ def check_audio(path: str | Path) -> Iterator[Fault]:
     Raises:
         DataDirError: it cannot be opened.
     """
+    data_dir = DataDir.open(path)
+    rows = data_dir.table.select(pl.int_range(1, pl.len() + 1), "utt_id", "wav_path")
+    yield from _damaged(data_dir.path / "wav.scp", rows)
+
+
+def fix_data_dir(
+    path: str | Path, out: str | Path, *, audio: bool = False
+) -> tuple[DataDir, list[Fault], list[str]]:
+    """Write the part of a data dir that has no fault, sorted: what Kaldi's ``utils/fix_data_dir.sh`` does.
+
+    Lines at fault are left out, and with them the utterances that lack an audio file or, where others have
+    one, a speaker. Of several lines for one id the first stays. Where utt2spk and spk2utt disagree, utt2spk
+    is right. `spk2utt` is made anew; `utt2num_samples` is left out unless it has the length of every
+    utterance kept; further ``utt2*`` and ``spk2*`` files are cut to what is kept, and ``trials*`` copied.
+
+    Args:
+        path: the data dir to read.
+        out: the data dir to write; another one.
+        audio: leave out what `check_audio` finds as well.
+
+    Returns:
+        The new data dir, the faults and notes of the old one, and the utterances that were dropped.
+
+    Raises:
+        DataDirError: ``out`` is ``path``, or no utterance is left.
+    """
+    folder = Path(path)
+    if Path(out).resolve() == folder.resolve():
+        raise DataDirError(f"{out}: is the data dir itself, which would lose what is dropped; choose another")
+    faults = list(check_data_dir(folder))
+    files = _core_files(folder)
+    # Neither a length nor (beside utt2spk) a line of spk2utt is needed: without one no utterance is dropped.
+    speakers_file = next((name for name in ("utt2spk", "spk2utt") if name in files), None)
+    needed = {name: file for name, file in files.items() if name in ("wav.scp", speakers_file)}
+    kept = {}
+    for name, file in files.items():
+        bad = pl.concat(_faults_of(name, needed if name in needed else files))["line"]
+        kept[name] = file.table.filter(~pl.col("line").is_in(bad.implode()))
+    rows = kept["wav.scp"].select("line", utt_id="key", wav_path="value")
+    shards = rows["wav_path"].str.extract(ADDRESS, 1).drop_nulls().unique()
+    lost = [shard for shard in shards if size_of_file(shard) is None]
+    rows = rows.filter(~pl.col("wav_path").str.extract(ADDRESS, 1).fill_null("").is_in(lost))
+    if speakers_file is None:
+        rows = rows.with_columns(speaker_id=pl.lit(None, pl.String))
+    else:
+        owners = files["spk2utt"].members() if speakers_file == "spk2utt" else kept["utt2spk"]
+        owners = owners.rename({"key": "utt_id", "value": "speaker_id"}, strict=False)
+        owners = owners.unique("utt_id", keep="first").select("utt_id", "speaker_id")
+        rows = rows.join(owners, on="utt_id", how="inner", maintain_order="left")
+    if audio:
+        damaged = list(_damaged(folder / "wav.scp", rows.select("line", "utt_id", "wav_path")))
+        rows = rows.filter(~pl.col("line").is_in([fault.line for fault in damaged]))
+        faults += damaged
+    if "utt2num_samples" in kept:
+        lengths = kept["utt2num_samples"].select(utt_id="key", num_samples=pl.col("value").cast(pl.Int64))
+        rows = rows.join(lengths, on="utt_id", how="left", maintain_order="left")
+    conditions = None
+    if (folder / CONDITIONS).is_file():
+        conditions = _conditions(folder)[0].drop("line").unique("utt_id", keep="first", maintain_order=True)
+    table = rows.drop("line")
+    texts = further_texts(DataDir(folder, table), table, conditions)
+    if conditions is not None and len(conditions.columns) == 1:  # its header is at fault
+        del texts[CONDITIONS]
+    made = write_data_dir(out, table, files=texts)
+    for trials in folder.glob("trials*"):
+        shutil.copyfile(trials, made.path / trials.name)
+    listed = files["wav.scp"].table["key"].unique(maintain_order=True)
+    return made, faults, listed.filter(~listed.is_in(table["utt_id"].implode())).to_list()
+
+
+def _damaged(wav_scp: Path, rows: pl.DataFrame) -> Iterator[Fault]:
+    """The damaged recordings among ``rows``: the line, the utterance and the audio file of each."""
 
     @lru_cache(maxsize=64)
     def checksums(shard: str) -> dict[int, int]:
         table = ShardTable.read(shard)
         return {} if table is None else {entry.member.start: entry.crc32 for entry in table.entries}
 
-    data_dir = DataDir.open(path)
-    utt_ids, paths = data_dir.utt_ids.to_list(), data_dir.wav_paths.to_list()
-    wav_scp = str(data_dir.path / "wav.scp")
-
-    def faults_of(rows: Sequence[int]) -> list[Fault]:
-        found = {}
-        for row in rows:
+    def faults_of(rows: Sequence[tuple[int, str, str]]) -> list[Fault]:
+        found = []
+        for line, utt_id, path in rows:
+            what = ""
             try:
-                packed = PackedFile.parse(paths[row])
+                packed = PackedFile.parse(path)
                 if packed is None:
-                    read_recording(paths[row])
+                    read_recording(path)
                 elif (checksum := checksums(packed.shard).get(packed.member.start)) is None:
-                    found[row] = f"no checksum of it in {table_of(packed.shard)}; copy that file again"
+                    what = f"no checksum of it in {table_of(packed.shard)}; copy that file again"
                 elif zlib.crc32(packed.content()) != checksum:
-                    found[row] = f"{packed}: differs from its checksum; the shard is damaged: copy it again"
+                    what = f"{packed}: differs from its checksum; the shard is damaged: copy it again"
             except AudioError as error:
-                found[row] = str(error)
-        return [Fault(wav_scp, row + 1, f"'{utt_ids[row]}': {fault}") for row, fault in found.items()]
+                what = str(error)
+            if what:
+                found.append(Fault(str(wav_scp), line, f"'{utt_id}': {what}"))
+        return found
 
     job = Job(what="recordings checked", note=to_stderr, executor=threads)
-    for faults in job.run(faults_of, cut(range(len(paths)), 16)):
+    for faults in job.run(faults_of, cut(rows.rows(), 16)):
         yield from faults
 
 
@@ -160,6 +216,33 @@ class _Lines:
     def members(self) -> pl.DataFrame:
         """For spk2utt: one row an utterance, `line`, `speaker_id`, `utt_id`."""
         return invert_spk2utt(self.table.rename({"key": "speaker_id", "value": "utt_ids"}))
+
+
+def _core_files(folder: Path) -> dict[str, _Lines]:
+    kaldi.wav_scp_of(folder)
+    return {name: _Lines(folder / name) for name in kaldi.CORE_FILES if (folder / name).is_file()}
+
+
+def _conditions(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The lines of the conditions that could be parsed (`utt_id`, ..., `line`), and the faults."""
+    not_utf8, text = _decoded(folder / CONDITIONS, strip="\r")
+    table, misfits = parse_conditions(text)
+    misfits = misfits.join(not_utf8, on="line", how="anti", maintain_order="left")
+    return table, pl.concat([not_utf8, misfits])
+
+
+def _faults_of(name: str, files: Mapping[str, _Lines]) -> list[pl.DataFrame]:
+    rules = {
+        "wav.scp": _faults_of_wav_scp,
+        "utt2spk": _faults_of_utt2spk,
+        "spk2utt": _faults_of_spk2utt,
+        "utt2num_samples": _faults_of_lengths,
+    }
+    table = files[name].table
+    first = table.select("key", first=pl.col("line").min().over("key"), line="line")
+    repeated = first.filter(pl.col("line") > pl.col("first"))
+    twice = _faults(repeated, pl.format("'{}' is there already, in line {}", "key", "first"))
+    return [files[name].malformed, twice, *rules[name](files)]
 
 
 def _faults_of_wav_scp(files: Mapping[str, _Lines]) -> list[pl.DataFrame]:

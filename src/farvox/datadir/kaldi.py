@@ -141,7 +141,7 @@ def wav_scp_of(folder: Path) -> Path:
     """The wav.scp of a data dir.
 
     Raises:
-        DataDirError: no such folder, or no `wav.scp` in it.
+        DataDirError: no such folder, no `wav.scp` in it, or Kaldi's `segments` beside it.
     """
     if not folder.is_dir():
         raise DataDirError(f"{folder}: no such data dir")
@@ -149,6 +149,11 @@ def wav_scp_of(folder: Path) -> Path:
         inner = sorted(file.parent.name for file in folder.glob("*/wav.scp"))
         hint = f"; did you mean {folder / inner[0]}?" if inner else "; 'farvox prepare' makes data dirs"
         raise DataDirError(f"{folder}: has no wav.scp{hint}")
+    if (folder / "segments").is_file():
+        raise DataDirError(
+            f"{folder}: has 'segments' (utterances that are parts of recordings), which farvox does not cut; "
+            "write each as a file of its own, for example with 'extract-segments' of Kaldi, and remove it"
+        )
     return folder / "wav.scp"
 
 
