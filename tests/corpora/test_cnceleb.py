@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 
 from farvox.corpora.cnceleb import prepare_cnceleb
 from farvox.datadir.check import check_data_dir
 from farvox.datadir.conditions import read_conditions
 from farvox.errors import CorpusError
+from farvox.score.sides import read_side_map
 from farvox.score.trials import read_trials
 
 
@@ -47,6 +49,37 @@ def test_genres_are_conditions(corpus, tmp_path, notes):
 def test_the_trials_name_utterances_of_the_data_dir(corpus, tmp_path, notes):
     evaluation = prepare_cnceleb(corpus, tmp_path / "out", note=notes.append)[2]
     assert read_trials(evaluation.path / "trials").resolve(evaluation.utt_ids).target.tolist() == [1, 0]
+
+
+def test_the_averaged_protocol_takes_the_recordings_that_the_enrolments_were_joined_of(
+    corpus, tmp_path, notes
+):
+    (corpus / "CN-Celeb_flac/eval/lists/enroll.map").write_text(
+        "id00800-enroll id00800/singing-01-001.wav id00800/live_broadcast-02-003.wav\n"
+    )
+    made = prepare_cnceleb(corpus, tmp_path / "out", note=notes.append)
+    evaluation = made[2]
+    assert (len(made[0]), len(evaluation)) == (4, 5)  # neither is in the development part
+    assert not any("stay out" in note for note in notes)
+    trials = read_trials(evaluation.path / "trials")
+    enrol_map = read_side_map(evaluation.path / "enrol_map")
+    resolved = trials.resolve(evaluation.utt_ids, enrol_map=enrol_map)
+    of_side = np.split(resolved.side_rows, resolved.side_offsets[1:-1])
+    names = [[resolved.utt_ids[row] for row in rows] for rows in of_side]
+    assert names[resolved.enrol_side[0]] == ["id00800-singing-01-001", "id00800-live_broadcast-02-003"]
+    assert names[resolved.enrol_side[1]] == ["id00801-enroll"]
+    assert read_side_map(corpus / "CN-Celeb_flac/eval/lists/enroll.map").keys() == enrol_map.keys()
+
+
+def test_a_map_whose_recordings_are_not_there_is_noted_and_left_out(corpus, tmp_path, notes):
+    enrol_map = corpus / "CN-Celeb_flac/eval/lists/enroll.map"
+    enrol_map.write_text("id00800-enroll id00800/singing-09-001.wav\n")
+    made = prepare_cnceleb(corpus, tmp_path / "out", note=notes.append)
+    assert not (made[2].path / "enrol_map").exists()
+    assert any("1 recordings of enrolments are not below data/" in note for note in notes)
+    enrol_map.write_text("id00800-enroll\n")
+    with pytest.raises(CorpusError, match=r"enroll\.map:1: 'id00800-enroll'; expected"):
+        prepare_cnceleb(corpus, tmp_path / "out", note=notes.append)
 
 
 def test_one_release_alone_is_noted_and_prepared(corpus, tmp_path, notes):

@@ -183,6 +183,21 @@ def test_a_map_names_several_takes_and_their_channels(listed, tmp_path, sides_of
     assert sides_of_trials(resolved) == [(("a1", "a2_0", "a2_1"), ("b_1", "b_3")), (("b_2",), ("anna",))]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "m1 s1\nm2 s3\nm1 s2\n",
+        "modelid\tsegmentid\tside\nm1\ts1\ta\nm1\ts2\ta\nm2\ts3\ta\n",  # NIST's enrollment.tsv
+        "model-id enroll-file-id1 enroll-file-id2\nm1 s1 s2\nm2 s3\n",  # SdSV, text-independent
+        "model-id enroll-file-id1 ...\nm1 s1 s2\nm2 s3\n",
+        "model-id phrase-id enroll-file-id1 enroll-file-id2 enroll-file-id3\nm1 05 s1 s2\nm2 01 s3\n",
+    ],
+)
+def test_models_of_nist_and_sdsv_are_read(tmp_path, text):
+    (tmp_path / "map").write_text(text)
+    assert read_side_map(tmp_path / "map") == {"m1": ["s1", "s2"], "m2": ["s3"]}
+
+
 def test_a_side_that_a_map_names_stays_one_side_when_expanded(listed, tmp_path):
     trials = listed("anna b_{} 1\n")
     utt_ids = ["a_1", "a_2", "b_1", "b_2"]
@@ -200,7 +215,9 @@ def test_a_side_that_a_map_names_stays_one_side_when_expanded(listed, tmp_path):
     [
         ("anna\n", "map:1: a line is 'model utt1 utt2 ...'"),
         ("anna a1\n\n", "map:2: a line is"),
-        ("anna a1\nanna a2\n", "map:2: the model 'anna' is there twice"),
+        ("anna a1 a2\nanna a3\n", "map:2: the model 'anna' is there twice"),
+        ("modelid\tsegmentid\tside\nm1\ts1\n", "map:2: a line is"),
+        ("modelid\tsegmentid\tside\nm1\ts1\ta\nm1\ts2\tb\n", "map:3: side 'b' is not 'a'"),
     ],
 )
 def test_a_faulty_map_is_refused_by_line(tmp_path, text, message):

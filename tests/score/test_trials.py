@@ -48,6 +48,45 @@ def test_every_form_is_recognised_and_read(listed, text, form):
     assert trials.form == f"2 trials: {form}"
 
 
+HEADERS = {
+    "nist": ("modelid\tsegmentid\tside\nm1\ts1.sph\ta\nm2\ts2.sph\ta\n", None),
+    "nist key": (
+        "modelid\tsegmentid\tside\ttargettype\tnum_enroll_segs\tgender\n"
+        "m1\ts1.sph\ta\ttarget\t1\tfemale\nm2\ts2.sph\ta\tnontarget\t3\tmale\n",
+        [1, 0],
+    ),
+    "sdsv": ("model-id evaluation-file-id\nm1 s1.sph\nm2 s2.sph\n", None),
+    "label first": ("label enroll test\n1 m1 s1.sph\n0 m2 s2.sph\n", [1, 0]),
+}
+
+
+@pytest.mark.parametrize(("text", "target"), HEADERS.values(), ids=HEADERS)
+def test_a_header_names_the_columns(listed, text, target):
+    trials = listed(text)
+    assert trials.enrol.to_list() == ["m1", "m2"]
+    assert trials.test.to_list() == ["s1.sph", "s2.sph"]
+    assert (None if trials.target is None else trials.target.tolist()) == target
+    assert trials.form.startswith("2 trials: enrolment, test")
+    with pytest.raises(TrialError, match=":3: no utterance 'm2'"):
+        trials.resolve(["m1", "s1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("modelid segmentid side\nm1 s1 a\nm1 s2 b\n", "trials:3: side 'b' is not 'a'"),
+        ("modelid segmentid side\n", "has a header and no trial"),
+        ("modelid segmentid model\nm1 s1 m1\n", "trials:1: the header names"),
+        ("modelid segmentid\nm1 s1 1\n", "trials:2: 3 columns, where the first line has 2"),
+        ("modelid segmentid key\nm1 s1 yes\n", "trials:2: .*label"),
+        ("modelid segmentid key\nm1 s1 1\nm2 s1 yes\n", "trials:3: 'yes' is not a label"),
+    ],
+)
+def test_a_list_that_its_header_does_not_fit_is_refused_by_line(listed, text, message):
+    with pytest.raises(TrialError, match=message):
+        listed(text)
+
+
 def test_a_list_of_two_columns_has_no_labels(listed):
     trials = listed("id06729 id01519\nid07225 id11126\n")
     assert trials.target is None

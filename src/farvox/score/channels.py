@@ -103,7 +103,7 @@ def expand(resolved: ResolvedTrials) -> ResolvedTrials:
         without = np.flatnonzero(np.bincount(n[meet], minlength=len(counts)) == 0)
         if len(without):
             raise TrialError(
-                f"{resolved.trials.path}:{start + int(without[0]) + 1}: the two sides have no channel of the"
+                f"{resolved.trials.at(start + int(without[0]))}: the two sides have no channel of the"
                 " same number, so that 'expand' finds no pair; choose another rule, or name one side in a map"
             )
         trials.append(start + n[meet])

@@ -8,6 +8,7 @@ at fault can be named.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,19 @@ ROWS_IN_CACHE = 1 << 16
 FEWEST_SLOTS, SLOTS_PER_STRING = 1 << 10, 4
 AUDIO_SUFFIXES = (".wav", ".WAV", ".flac", ".m4a", ".mp3", ".sph")
 _UTF8_BOM = b"\xef\xbb\xbf"
+_HEADER_WORDS = {
+    "enrol": {"model", "modelid", "enrol", "enrolid", "enroll", "enrollid", "enrolment", "enrollment"},
+    "test": {"segment", "segmentid", "test", "testid", "evaluationfileid", "enrollfileid", "enrollfileids"},
+    "side": {"side"},
+    "label": {"label", "key", "target", "targettype", "trialtype"},
+}
+"""Names of columns, in lower case, without ``-``, ``_`` and a last number."""
+
+FIRST_CHANNEL = ("a", "A", "1")
+NOT_FIRST_CHANNEL = (
+    "is not 'a', the first channel of the recording, which is the one that is read: write the other as a file"
+    " of its own, with side 'a'"
+)
 
 
 def column_blocks(path: Path, widths: tuple[int, ...]) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -55,6 +69,23 @@ def encoded_columns(path: Path, widths: tuple[int, ...]) -> tuple[NDArray[np.int
         np.stack([table.encode(column) for column in block]) for _, block in column_blocks(path, widths)
     ]
     return np.concatenate(blocks, axis=1), table.values
+
+
+def header_of(path: Path) -> list[str | None]:
+    """The columns that the first line of a list of NIST or SdSV names; empty where that line is no header.
+
+    Returns:
+        `enrol` (a model), `test` (a segment), `side` or `label` for each column, None for any other. A header
+        names models and segments.
+    """
+    try:
+        with open(path, "rb") as file:
+            line = file.readline().removeprefix(_UTF8_BOM).decode()
+    except (OSError, UnicodeDecodeError):  # what reads the lines says so
+        return []
+    words = [re.sub(r"[-_]|\d+$", "", word.lower()) for word in line.split() if word != "..."]
+    kinds = [next((kind for kind, names in _HEADER_WORDS.items() if word in names), None) for word in words]
+    return kinds if "enrol" in kinds and "test" in kinds else []
 
 
 class IdTable:

@@ -180,7 +180,7 @@ def rename_sides(trials: ResolvedTrials, new_ids: Sequence[str] | pl.Series) -> 
         spelled = (trials.trials.test if on_test else trials.trials.enrol)[line]
         one, other = name_of_side[side], new_of_row[int(differing[0])]
         raise TrialError(
-            f"{trials.trials.path}:{line + 1}: '{spelled}' has become several utterances, such as '{one}' and"
+            f"{trials.trials.at(line)}: '{spelled}' has become several utterances, such as '{one}' and"
             f" '{other}'; only a side that is one utterance can be renamed"
         )
     columns = {"enrol": name_of_side.gather(trials.enrol_side), "test": name_of_side.gather(trials.test_side)}
@@ -268,7 +268,7 @@ def speakers_from_dirs(trials: TrialList, sources: Sequence[PathLike]) -> Speake
         if len(several):
             n = int(several[0])
             raise TrialError(
-                f"{trials.path}:{n + 1}: the {side} side is of several speakers: {', '.join(values[n])}"
+                f"{trials.at(n)}: the {side} side is of several speakers: {', '.join(values[n])}"
             )
     return _numbered(trials, enrol.list.first(), test.list.first())
 
@@ -288,7 +288,7 @@ def speakers_from_ids(trials: TrialList, separator: str) -> Speakers:
         if nameless[codes].any():
             n = int(np.argmax(nameless[codes]))
             raise TrialError(
-                f"{trials.path}:{n + 1}: '{trials.ids[int(codes[n])]}' has nothing before a '{separator}', so"
+                f"{trials.at(n)}: '{trials.ids[int(codes[n])]}' has nothing before a '{separator}', so"
                 " that its speaker is not in its name; give data dirs with --trial-speakers"
             )
     return _numbered(trials, speaker.gather(trials.enrol_code), speaker.gather(trials.test_code))
@@ -350,7 +350,7 @@ def _numbered(trials: TrialList, enrol: pl.Series, test: pl.Series) -> Speakers:
         if wrong.any():
             n = int(wrong.arg_true()[0])
             raise TrialError(
-                f"{trials.path}:{n + 1}: labelled {'target' if trials.target[n] else 'non-target'}, but its"
+                f"{trials.at(n)}: labelled {'target' if trials.target[n] else 'non-target'}, but its"
                 f" speakers are '{enrol[n]}' and '{test[n]}' ({wrong.sum():,} such trials): the"
                 " speakers are of another corpus, or the labels are wrong"
             )

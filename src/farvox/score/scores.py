@@ -131,7 +131,7 @@ def read_scores(path: str | os.PathLike[str], trials: TrialList) -> NDArray[np.f
         n = int(trial_order[missing].min())
         raise TrialError(
             f"{path}: {missing.sum():,} of the {len(trials):,} trials have no score; the first is"
-            f" '{trials.enrol[n]} {trials.test[n]}' ({trials.path}:{n + 1})"
+            f" '{trials.enrol[n]} {trials.test[n]}' ({trials.at(n)})"
         )
     num_trials = np.searchsorted(wanted, found, "right") - np.searchsorted(wanted, found, "left")
     num_lines = np.searchsorted(found, found, "right") - np.searchsorted(found, found, "left")
@@ -199,7 +199,7 @@ def _one_for_each(trials: TrialList, scores: ArrayLike) -> NDArray[np.float64]:
     if not np.isfinite(scores).all():
         line = int(np.argmin(np.isfinite(scores)))
         raise TrialError(
-            f"{trials.path}:{line + 1}: the score of this trial is {scores[line]}; look at the embeddings of"
+            f"{trials.at(line)}: the score of this trial is {scores[line]}; look at the embeddings of"
             " its two sides"
         )
     return scores

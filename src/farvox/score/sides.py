@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from farvox.datadir.kaldi import read_lines
 from farvox.errors import TrialError
-from farvox.score.columns import stem_of, stems_of
+from farvox.score.columns import FIRST_CHANNEL, NOT_FIRST_CHANNEL, header_of, stem_of, stems_of
 
 SideMap = Mapping[str, Sequence[str]]
 """Ids of a trial list that stand for several other ids: id -> these ids."""
@@ -45,19 +46,31 @@ class FoundSide(NamedTuple):
 
 
 def read_side_map(path: str | os.PathLike[str]) -> dict[str, list[str]]:
-    """Read lines ``model utt1 utt2 ...``, as in Kaldi's ``spk2utt``: ids that stand for several utterances.
+    """Read the utterances that ids stand for: lines ``model utt1 utt2 ...``, as in Kaldi's ``spk2utt``.
+
+    Or a line for each model and segment, ``model utt``, as NIST's ``enrollment.tsv`` has them. A header
+    (NIST, SdSV) names the columns; those that name neither model nor segment (a phrase, say) are not used.
 
     Raises:
-        TrialError: ``FILE:LINE: what`` for a line without utterances or a model that is there twice.
+        TrialError: ``FILE:LINE: what`` for a line without utterances, a second line of a model where lines
+            hold several utterances, or a channel of a recording that is not the first.
     """
+    rows = [line.split() for line in read_lines(os.fspath(path))]
+    header = header_of(Path(path))
+    num_headers, header = int(header != []), header or ["enrol", "test"]
+    model_at, first = header.index("enrol"), header.index("test")
+    side_at = header.index("side") if "side" in header else None
+    last = None if header[-1] == "test" else max(n for n, kind in enumerate(header, 1) if kind == "test")
+    one_by_one = num_headers or all(len(row) == 2 for row in rows)
     models: dict[str, list[str]] = {}
-    for number, line in enumerate(read_lines(os.fspath(path)), 1):
-        name, *utterances = line.split() or [""]
-        if not utterances:
-            raise TrialError(f"{path}:{number}: a line is 'model utt1 utt2 ...', not '{line}'")
-        if name in models:
-            raise TrialError(f"{path}:{number}: the model '{name}' is there twice")
-        models[name] = utterances
+    for number, row in enumerate(rows[num_headers:], 1 + num_headers):
+        if len(row) <= max(model_at, first, side_at or 0):
+            raise TrialError(f"{path}:{number}: a line is 'model utt1 utt2 ...', not '{' '.join(row)}'")
+        if row[model_at] in models and not one_by_one:
+            raise TrialError(f"{path}:{number}: the model '{row[model_at]}' is there twice")
+        if side_at is not None and row[side_at] not in FIRST_CHANNEL:
+            raise TrialError(f"{path}:{number}: side '{row[side_at]}' {NOT_FIRST_CHANNEL}")
+        models.setdefault(row[model_at], []).extend(row[first:last])
     return models
 
 

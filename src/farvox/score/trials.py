@@ -2,8 +2,9 @@
 
 A list has two or three columns; with three, the label is first (VoxCeleb, FFSVC2022) or last
 (FFSVC2020, HI-MIA) and is spelled ``1``/``0``, ``target``/``nontarget`` or ``tgt``/``imp``. The form
-is found by looking at every line, never guessed from the first. A side is one utterance, or several
-channels: HI-MIA's ``{}`` for the microphone number, or a bare ``ID`` for ``ID_0 ... ID_n``.
+is found by looking at every line, never guessed from the first. Lists of NIST and SdSV have a header, which
+names the columns. A side is one utterance, or several channels: HI-MIA's ``{}`` for the microphone number, or
+a bare ``ID`` for ``ID_0 ... ID_n``.
 
 Shape suffixes: S side, R row of a side.
 """
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from farvox.atomic import atomic_file
 from farvox.errors import TrialError
 from farvox.score import ChannelIds
-from farvox.score.columns import encoded_columns
+from farvox.score.columns import FIRST_CHANNEL, NOT_FIRST_CHANNEL, encoded_columns, header_of
 from farvox.score.sides import FoundSide, SideFinder, SideMap
 
 LINES_PER_BLOCK = 1_000_000
@@ -33,7 +34,7 @@ LABEL_WORDS = ({"1": 1, "0": 0}, {"target": 1, "nontarget": 0}, {"tgt": 1, "imp"
 
 @dataclass(frozen=True, eq=False)
 class TrialList:
-    """A trial list as it was read; trial ``n`` (from 0) is line ``n + 1`` of the file.
+    """A trial list as it was read.
 
     Attributes:
         path: the file.
@@ -42,6 +43,7 @@ class TrialList:
         test_code: the same of each test side.
         target: 1 for the same speaker, 0 for another, int8 [num_trials]; None where no key is given.
         form: a sentence on the columns that the reader found.
+        first_line: the line of the first trial: 2 where the file has a header.
     """
 
     path: Path
@@ -50,9 +52,14 @@ class TrialList:
     test_code: NDArray[np.int32] = field(repr=False)
     target: NDArray[np.int8] | None = field(repr=False)
     form: str
+    first_line: int = 1
 
     def __len__(self) -> int:
         return len(self.enrol_code)
+
+    def at(self, trial: int) -> str:
+        """``FILE:LINE`` of a trial, counted from 0."""
+        return f"{self.path}:{self.first_line + trial}"
 
     @property
     def enrol(self) -> pl.Series:
@@ -128,7 +135,7 @@ class TrialList:
             trial = int(np.argmax(np.isin(enrol_key, at_fault) | np.isin(test_key, at_fault)))
             what = faults.get(int(enrol_key[trial])) or faults[int(test_key[trial])]
             more = f" (and {len(faults) - 1:,} more ids)" if len(faults) > 1 else ""
-            raise TrialError(f"{self.path}:{trial + 1}: {what}{more}")
+            raise TrialError(f"{self.at(trial)}: {what}{more}")
 
         # The rows of all sides, one side after the other.
         side_of_key = np.zeros(2 * num_ids, np.int64)
@@ -219,15 +226,19 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
         TrialError: ``FILE:LINE: what`` for the first line that does not fit the form of the others.
     """
     path = Path(path)
-    columns, ids = encoded_columns(path, widths=(2, 3))
+    header = header_of(path)
+    columns, ids = encoded_columns(path, widths=(len(header),) if header else (2, 3))
+    first = 1
+    if header:
+        columns, first = _named_columns(path, header, columns, ids), 2
     num_lines = columns.shape[1]
     if len(columns) == 2:
         form = f"{num_lines:,} trials: enrolment, test; no labels"
-        return TrialList(path, ids, columns[0], columns[1], None, form)
+        return TrialList(path, ids, columns[0], columns[1], None, form, first)
 
     # The labels are in the column, first or last, and in the words that fit every line.
     candidates = []
-    for column in (0, 2):
+    for column in (2,) if header else (0, 2):
         lines_of_id = np.bincount(columns[column], minlength=len(ids))
         for words in LABEL_WORDS:
             num_labels = int(lines_of_id[ids.is_in(list(words)).to_numpy()].sum())
@@ -236,12 +247,14 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
     spelled = "/".join(words)
     if num_labels == 0:
         known = ", ".join("/".join(words) for words in LABEL_WORDS)
-        raise TrialError(f"{path}:1: three columns, but neither the first nor the last is a label ({known})")
+        raise TrialError(
+            f"{path}:{first}: three columns, but neither the first nor the last is a label ({known})"
+        )
     if num_labels < num_lines:
         line = int(np.argmin(ids.is_in(list(words)).to_numpy()[columns[column]]))
         word, place = ids[int(columns[column, line])], "first" if column == 0 else "last"
         raise TrialError(
-            f"{path}:{line + 1}: '{word}' is not a label: "
+            f"{path}:{line + first}: '{word}' is not a label: "
             f"{num_labels:,} of the {num_lines:,} lines have {spelled} in the {place} column"
         )
     if sum(each[0] == num_lines for each in candidates) > 1:
@@ -254,4 +267,22 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
     enrol, test = columns[1:] if column == 0 else columns[:2]
     order = ["enrolment", "test"]
     order.insert(column, f"label ({spelled})")
-    return TrialList(path, ids, enrol, test, target, f"{num_lines:,} trials: {', '.join(order)}")
+    return TrialList(path, ids, enrol, test, target, f"{num_lines:,} trials: {', '.join(order)}", first)
+
+
+def _named_columns(
+    path: Path, header: list[str | None], columns: NDArray[np.int32], ids: pl.Series
+) -> NDArray[np.int32]:
+    """The columns of models, segments and, where there is one, labels, without the header."""
+    if columns.shape[1] == 1:
+        raise TrialError(f"{path}: has a header and no trial")
+    names = [name for name in ("enrol", "test", "label") if name in header]
+    if sum(header.count(name) for name in names) > len(names):
+        raise TrialError(f"{path}:1: the header names the models, segments or labels twice")
+    if "side" in header:
+        side = columns[header.index("side"), 1:]
+        other = np.flatnonzero(~ids.is_in(FIRST_CHANNEL).to_numpy()[side])
+        if len(other):
+            word = ids[int(side[other[0]])]
+            raise TrialError(f"{path}:{other[0] + 2}: side '{word}' {NOT_FIRST_CHANNEL}")
+    return columns[[header.index(name) for name in names], 1:]
