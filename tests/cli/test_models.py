@@ -42,10 +42,11 @@ def test_import_makes_a_model_folder(tmp_path, checkpoint, capsys):
 @pytest.mark.parametrize("arch", [name for name, layout in LAYOUTS.items() if layout.renames])
 def test_import_takes_the_checkpoint_of_every_toolkit(tmp_path, capsys, arch):
     weight = runpy.run_path(str(GOLDEN / "make_models.py"))["weight"]
-    shapes = FOREIGN[arch].items()
+    shapes = FOREIGN["speechbrain-ecapa" if arch == "3dspeaker-ecapa" else arch].items()
     theirs = {name: weight(name, shape).float() if shape else torch.tensor(0) for name, shape in shapes}
     torch.save(theirs, tmp_path / "theirs.pt")
-    assert main(["import", str(tmp_path / "theirs.pt"), str(tmp_path / "out"), "--arch", arch]) == 0
+    asked = ["--frontend", arch.partition("-")[0]] if LAYOUTS[arch].twin else []
+    assert main(["import", str(tmp_path / "theirs.pt"), str(tmp_path / "out"), "--arch", arch, *asked]) == 0
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["model"]["name"] == LAYOUTS[arch].model
     assert f"{arch}, " in capsys.readouterr().out

@@ -323,6 +323,11 @@ def foreign(case):
     return filled(case) | classifier
 
 
+def toolkit(arch):
+    """The answer where the weights of two toolkits cannot be told apart."""
+    return arch.partition("-")[0]
+
+
 def distance_from_original(case, model):
     """Largest deviation, relative to the largest number in an embedding."""
     distances = []
@@ -339,7 +344,9 @@ def distance_from_original(case, model):
 @pytest.mark.parametrize("case", CASES)
 def test_a_foreign_checkpoint_becomes_a_model_with_the_embeddings_of_the_original(tmp_path, case):
     arch = KEYS[case]["layout"]
-    import_checkpoint(save(foreign(case), tmp_path / "avg_model.pt"), tmp_path / "out", arch)
+    import_checkpoint(
+        save(foreign(case), tmp_path / "avg_model.pt"), tmp_path / "out", arch, frontend=toolkit(arch)
+    )
     model = load_model(tmp_path / "out")
     assert distance_from_original(case, model) < 1e-5
     assert model.config["imported"]["arch"] == arch
@@ -349,7 +356,8 @@ def test_a_foreign_checkpoint_becomes_a_model_with_the_embeddings_of_the_origina
 @pytest.mark.parametrize(("case", "kind"), ONE_EACH.items())
 def test_a_waveform_goes_through_the_front_end_of_the_toolkit(tmp_path, case, kind):
     arch = KEYS[case]["layout"]
-    model = import_checkpoint(save(foreign(case), tmp_path / "m.ckpt"), tmp_path / "out", arch)
+    path = save(foreign(case), tmp_path / "m.ckpt")
+    model = import_checkpoint(path, tmp_path / "out", arch, frontend=toolkit(arch))
     expected = FrontEndConfig(kind="speechbrain-fbank")
     if kind == "kaldi-fbank":
         ours = arch.startswith("3dspeaker")
@@ -363,10 +371,39 @@ def test_a_waveform_goes_through_the_front_end_of_the_toolkit(tmp_path, case, ki
     assert torch.equal(model.embed(wav_BT), expected_BE)
 
 
+@pytest.mark.parametrize(
+    ("case", "other"), [("speechbrain-ecapa-small", "3dspeaker"), ("3dspeaker-campplus-small", "wespeaker")]
+)
+def test_weights_that_two_toolkits_may_have_trained_ask_for_the_front_end(tmp_path, case, other):
+    """3D-Speaker's ECAPA-TDNN has SpeechBrain's names; a CAM++ without classifier may be of either."""
+    path, out = save(foreign(case), tmp_path / "m.pt"), tmp_path / "out"
+    asked = "wespeaker-campplus" if "campplus" in case else "speechbrain-ecapa"
+    with pytest.raises(CheckpointError, match=r"cannot be told apart.*--frontend"):
+        import_checkpoint(path, out, asked)
+    assert not out.exists()
+    with pytest.raises(ModelError, match="does not say what"):
+        import_checkpoint(path, out, asked, frontend="ffsvc-mel")
+    for frontend in ("3dspeaker", toolkit(asked)):
+        model = import_checkpoint(path, out, asked, frontend=frontend)
+        arch = f"{frontend}-{asked.partition('-')[2]}"
+        assert model.config["imported"]["arch"] == arch
+        assert model.frontend_config == LAYOUTS[arch].frontend_config(80)
+
+
+def test_the_ecapa_of_3dspeaker_is_speechbrains_on_kaldi_features(tmp_path):
+    path = save(foreign("speechbrain-ecapa-small"), tmp_path / "m.pt")
+    model = import_checkpoint(path, tmp_path / "out", "3dspeaker-ecapa")
+    assert model.frontend_config == FrontEndConfig(sample_scale=1.0)
+    assert distance_from_original("speechbrain-ecapa-small", model) < 1e-5
+    by_kind = import_checkpoint(path, tmp_path / "out", "speechbrain-ecapa", frontend="kaldi-fbank")
+    assert by_kind.frontend_config == model.frontend_config
+
+
 @pytest.mark.parametrize("case", ONE_EACH)
 def test_safetensors_of_the_same_names_are_read_too(tmp_path, case):
     save_file(foreign(case), tmp_path / "m.safetensors")
-    model = import_checkpoint(tmp_path / "m.safetensors", tmp_path / "out", KEYS[case]["layout"])
+    arch = KEYS[case]["layout"]
+    model = import_checkpoint(tmp_path / "m.safetensors", tmp_path / "out", arch, frontend=toolkit(arch))
     assert distance_from_original(case, model) < 1e-5
 
 
@@ -391,9 +428,9 @@ def test_weights_under_state_dict_and_of_data_parallel_are_found(tmp_path, wrap)
 @pytest.mark.parametrize("arch", LAYOUTS)
 @pytest.mark.parametrize("case", ONE_EACH)
 def test_the_wrong_architecture_is_answered_with_the_right_one(tmp_path, case, arch):
-    """But CAM++, which has the same names in both toolkits."""
+    """But CAM++ and SpeechBrain's ECAPA-TDNN, which have the same names in two toolkits."""
     right = KEYS[case]["layout"]
-    if arch == right or ("campplus" in arch and "campplus" in right):
+    if arch in (right, LAYOUTS[right].twin) or LAYOUTS[arch].twin == right:
         return
     path = save(foreign(case), tmp_path / "m.pt")
     with pytest.raises(CheckpointError, match=f"the weights of .*'{right}'.*, not of '{arch}'"):
@@ -415,8 +452,9 @@ def test_a_weight_missing_from_a_foreign_checkpoint_and_a_stranger_in_it_are_nam
     del weights[left_out]
     path = save(weights | {"stranger.weight": torch.ones(1)}, tmp_path / "m.pt")
     message = rf"missing: {re.escape(our_name)}; unexpected: stranger\.weight"
+    arch = KEYS[case]["layout"]
     with pytest.raises(CheckpointError, match=message):
-        import_checkpoint(path, tmp_path / "out", KEYS[case]["layout"])
+        import_checkpoint(path, tmp_path / "out", arch, frontend=toolkit(arch))
 
 
 def renamed(old, new):
@@ -603,7 +641,7 @@ def network_of(layout, weights):
 
 
 def test_every_layout_of_another_toolkit_has_a_case():
-    foreign = {name for name, layout in LAYOUTS.items() if layout.renames}
+    foreign = {name for name, layout in LAYOUTS.items() if layout.renames} - {"3dspeaker-ecapa"}
     assert {KEYS[case]["layout"] for case in ALL_CASES} == foreign
 
 
@@ -655,10 +693,11 @@ def test_no_checkpoint_of_a_case_is_taken_for_a_relative(case):
 
 @pytest.mark.parametrize("case", ALL_CASES)
 def test_a_checkpoint_fits_no_layout_but_its_own(case):
-    """CAM++ has the same names in WeSpeaker as in 3D-Speaker."""
+    """But CAM++ of WeSpeaker and 3D-Speaker, and ECAPA-TDNN of SpeechBrain and 3D-Speaker."""
     own = KEYS[case]["layout"]
     fitting = {name for name, layout in LAYOUTS.items() if layout.sizes(layout.translated(empty(case)))}
-    assert fitting == ({own} if "campplus" not in own else {"3dspeaker-campplus", "wespeaker-campplus"})
+    of_two = {"wespeaker-campplus", "3dspeaker-campplus"}, {"speechbrain-ecapa", "3dspeaker-ecapa"}
+    assert fitting == next((names for names in of_two if own in names), {own})
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
@@ -676,7 +715,8 @@ def test_two_weights_of_one_name_of_ours_are_both_kept():
 
 def test_each_toolkit_has_its_front_end():
     hamming = FrontEndConfig(window="hamming", sample_scale=32768.0)
-    assert LAYOUTS["3dspeaker-campplus"].frontend_config(80) == FrontEndConfig(sample_scale=1.0)
+    for name in ("3dspeaker-campplus", "3dspeaker-ecapa"):
+        assert LAYOUTS[name].frontend_config(80) == FrontEndConfig(sample_scale=1.0)
     for name in ("wespeaker-campplus", "wespeaker-resnet34", "wespeaker-ecapa"):
         assert LAYOUTS[name].frontend_config(80) == hamming
     assert LAYOUTS["speechbrain-ecapa"].frontend_config(60) == FrontEndConfig(

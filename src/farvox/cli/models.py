@@ -74,6 +74,7 @@ def pull(
     out: Annotated[Path | None, arg(metavar="OUT")] = None,
     arch: str | None = None,
     sha256: str = "",
+    frontend: str | None = None,
 ) -> None:
     """Fetch a pretrained model, check it, and print the folder it lies in; once is enough.
 
@@ -85,19 +86,22 @@ def pull(
         out: for an address: the model folder to write.
         arch: for an address: how the checkpoint is laid out, see "farvox import".
         sha256: for an address: what the file must hash to.
+        frontend: for an address: see "farvox import".
     """
     from farvox import zoo
 
     if zoo.is_address(model):
         if out is None or arch is None:
             raise UsageError("an address needs --out FOLDER and --arch NAME")
-        found = zoo.pull_address(model, out, arch, sha256)
+        found = zoo.pull_address(model, out, arch, sha256, frontend)
         if not sha256:
             to_stderr(f"not pinned; next time say --sha256 {found}")
         print(out)
         return
-    if out or arch or sha256:
-        raise UsageError("--out, --arch and --sha256 go with an address, not with a name of the zoo")
+    if out or arch or sha256 or frontend:
+        raise UsageError(
+            "--out, --arch, --sha256 and --frontend go with an address, not with a name of the zoo"
+        )
     print(zoo.pull(model))
 
 
@@ -105,6 +109,7 @@ def import_checkpoint(
     checkpoint: Annotated[Positional[Path], arg(metavar="CHECKPOINT")],
     out: Annotated[Positional[Path], arg(metavar="OUT")],
     arch: Arch,
+    frontend: str | None = None,
     spk2utt: Path | None = None,
     epoch: int | None = None,
 ) -> None:
@@ -117,6 +122,8 @@ def import_checkpoint(
         out: the folder to write: a model (config.json, model.safetensors and the baseline's classifier if
             there is one), or a set of embeddings.
         arch: what the file holds.
+        frontend: the toolkit whose features the model was trained on (3dspeaker, wespeaker, speechbrain),
+            where the weights do not tell: SpeechBrain's and 3D-Speaker's ECAPA-TDNN have the same ones.
         spk2utt: of the data dir that the baseline's model was trained on. It names the classes of its
             classifier, which init.classifier = "keep" and "extend" need.
         epoch: the last one that it was trained for (default: the number in model_37.pkl).
@@ -124,12 +131,15 @@ def import_checkpoint(
     from farvox import zoo
 
     if arch == EMBEDDINGS:
-        if spk2utt is not None or epoch is not None:
-            raise UsageError("--spk2utt and --epoch are of a model; leave them out for embeddings")
+        if spk2utt is not None or epoch is not None or frontend is not None:
+            raise UsageError(
+                "--frontend, --spk2utt and --epoch are of a model; leave them out for embeddings"
+            )
         embeddings = zoo.import_embeddings(checkpoint, out)
         print(f"{out}: {len(embeddings.utt_ids):,} embeddings of {embeddings.embeddings.shape[1]} numbers")
         return
-    model = zoo.import_checkpoint(checkpoint, out, arch, spk2utt=spk2utt, epoch=epoch)
+    model = zoo.import_checkpoint(checkpoint, out, arch, frontend=frontend, spk2utt=spk2utt, epoch=epoch)
+    arch = str(model.config["imported"]["arch"])
     num_parameters = sum(parameter.numel() for parameter in model.network.parameters())
     print(f"{out}: {arch}, {num_parameters:,} parameters, embeddings of {model.embedding_dim} numbers")
 

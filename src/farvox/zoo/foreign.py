@@ -110,6 +110,7 @@ def import_checkpoint(
     out: str | Path,
     arch: str,
     *,
+    frontend: str | None = None,
     spk2utt: str | Path | None = None,
     epoch: int | None = None,
 ) -> Model:
@@ -125,22 +126,27 @@ def import_checkpoint(
             It is read as weights and plain values, never executed.
         out: the model folder.
         arch: a key of `LAYOUTS`.
+        frontend: the toolkit whose features it was trained on (``3dspeaker``), or their kind
+            (``kaldi-fbank``), where the weights of two toolkits cannot be told apart.
         spk2utt: that of the data dir it was trained on: its speakers, in this order, are the classes.
         epoch: the last one that it was trained for; by default the number in a name like ``model_37.pkl``.
 
     Raises:
-        ModelError: ``arch`` is unknown.
-        CheckpointError: the file is damaged, holds code, has other weights than ``arch``, or its classifier
-            has not as many classes as ``spk2utt`` has speakers.
+        ModelError: ``arch`` is unknown, or no weights like these go with ``frontend``.
+        CheckpointError: the file is damaged, holds code, has other weights than ``arch``, may be of either of
+            two toolkits (and ``frontend`` is not given), or its classifier has not as many classes as
+            ``spk2utt`` has speakers.
     """
     require_torch()
     from farvox.models.registry import build_model
 
     if arch not in LAYOUTS:
         raise ModelError(f"unknown architecture '{arch}'; there are {', '.join(LAYOUTS)}")
-    path, layout = Path(path), LAYOUTS[arch]
+    path = Path(path)
     saved = _read(path)
-    theirs = _weights_of(saved, layout.part)
+    theirs = _weights_of(saved, LAYOUTS[arch].part)
+    arch = _with_frontend(path, arch, frontend, theirs or {})
+    layout = LAYOUTS[arch]
     weights = {} if theirs is None or layout.variant(theirs) else layout.translated(theirs)
     kwargs = layout.sizes(weights)
     if not kwargs:
@@ -172,6 +178,31 @@ def import_checkpoint(
             Path(out) / STATE, {"epoch": -1 if epoch is None else epoch, "step": 0, "classes": classes}
         )
     return load_folder(Path(out))
+
+
+def _with_frontend(path: Path, arch: str, frontend: str | None, theirs: Weights) -> str:
+    """The layout of these weights that goes with a front-end, where two layouts differ in that alone."""
+    layout = LAYOUTS[arch]
+    fitting = [arch]
+    if layout.twin and not any(layout.dropped and re.match(layout.dropped, name) for name in theirs):
+        fitting.append(layout.twin)
+    toolkits = " or ".join(f"--frontend {name.partition('-')[0]}" for name in fitting)
+    if frontend is None:
+        fits = layout.sizes(layout.translated(theirs)) and not layout.variant(theirs)
+        if len(fitting) > 1 and fits:
+            raise CheckpointError(
+                f"{path}: '{fitting[0]}' and '{fitting[1]}' have the same weights and cannot be told apart, "
+                f"but other features: say {toolkits}, whichever trained it"
+            )
+        return arch
+    chosen = [
+        name
+        for name in fitting
+        if frontend in (name.partition("-")[0], LAYOUTS[name].frontend_config(1).kind)
+    ]
+    if len(chosen) != 1:
+        raise ModelError(f"--frontend {frontend}: does not say what '{arch}' was trained on: say {toolkits}")
+    return chosen[0]
 
 
 def _classes(path: Path, classifier: Mapping[str, Tensor], spk2utt: Path) -> list[str]:
@@ -391,6 +422,8 @@ class Layout:
         reshape: a last step on the translated weights, where one of theirs is several of ours.
         takes: which of the toolkit's networks the layout is for, in words.
         foreign_variant: from their weights, which other network of the family they are, in words.
+        twin: the layout of another toolkit that the same weights may be of, with other features. The names of
+            `dropped`, where there are any, tell that they are not.
     """
 
     model: str
@@ -402,6 +435,7 @@ class Layout:
     reshape: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
     takes: str = ""
     foreign_variant: Callable[[Weights], str] | None = None
+    twin: str = ""
 
     def name(self, theirs: str) -> str | None:
         """Our name of a weight; None for one that is dropped."""
@@ -534,6 +568,7 @@ LAYOUTS: dict[str, Layout] = {
     "wespeaker-campplus": Layout(
         "campplus", _WESPEAKER, _CAMPPLUS, dropped=_CLASSIFIER, fixed={"pooling": "tstp"},
         takes="CAM++ over 80 mels with TSTP pooling", foreign_variant=_campplus_variant,
+        twin="3dspeaker-campplus",
     ),
     "wespeaker-resnet34": Layout(
         "resnet34", _WESPEAKER, _WESPEAKER_RESNET, dropped=_CLASSIFIER, reshape=_context_apart,
@@ -547,6 +582,11 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "speechbrain-ecapa": Layout(
         "speechbrain-ecapa", {"kind": "speechbrain-fbank"}, _SPEECHBRAIN_ECAPA, reshape=_context_apart,
+        takes="ECAPA-TDNN with blocks of one width and global context",
+        foreign_variant=_speechbrain_ecapa_variant, twin="3dspeaker-ecapa",
+    ),
+    "3dspeaker-ecapa": Layout(
+        "speechbrain-ecapa", {"sample_scale": 1.0}, _SPEECHBRAIN_ECAPA, reshape=_context_apart,
         takes="ECAPA-TDNN with blocks of one width and global context",
         foreign_variant=_speechbrain_ecapa_variant,
     ),

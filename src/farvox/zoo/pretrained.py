@@ -223,10 +223,10 @@ def pull(model: str | ZooModel) -> Path:
                 f"'{model.name}' is not here yet and cannot be fetched:\n"
                 + "\n".join(faults)
                 + f"\ncopy {model.folder} from a machine that has it, or get the file by hand and run "
-                f"'farvox import FILE OUT --arch {model.arch}'"
+                f"'farvox import FILE OUT --arch {model.arch} --frontend {model.arch.partition('-')[0]}'"
             )
         built = Path(folder) / "model"
-        import_checkpoint(checkpoint, built, model.arch)
+        import_checkpoint(checkpoint, built, model.arch, frontend=model.arch.partition("-")[0])
         model.card.save(built)
         try:
             if model.folder.exists() and not is_pulled(model):
@@ -239,7 +239,9 @@ def pull(model: str | ZooModel) -> Path:
     return model.folder
 
 
-def pull_address(address: str, out: str | Path, arch: str, sha256: str = "") -> str:
+def pull_address(
+    address: str, out: str | Path, arch: str, sha256: str = "", frontend: str | None = None
+) -> str:
     """Fetch a checkpoint that the zoo does not know and convert it.
 
     Args:
@@ -247,6 +249,7 @@ def pull_address(address: str, out: str | Path, arch: str, sha256: str = "") -> 
         out: the model folder.
         arch: layout of the checkpoint.
         sha256: of the file; empty where nobody knows. That of the file is returned.
+        frontend: see `farvox.zoo.foreign.import_checkpoint`.
 
     Raises:
         ModelError: the address is malformed, or the file cannot be had there.
@@ -264,7 +267,7 @@ def pull_address(address: str, out: str | Path, arch: str, sha256: str = "") -> 
         found = sha256_of(checkpoint)
         if sha256 and found != sha256.lower():
             raise CheckpointError(f"{address}: its SHA-256 is {found}, not {sha256.lower()}; it is not used")
-        import_checkpoint(checkpoint, out, arch)
+        import_checkpoint(checkpoint, out, arch, frontend=frontend)
     return found
 
 
