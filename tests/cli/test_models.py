@@ -56,7 +56,7 @@ def test_every_layout_can_be_asked_for(capsys):
     with pytest.raises(SystemExit):
         main(["import", "--help"])
     shown = "".join(capsys.readouterr().out.replace("│", "").split())
-    assert f"{{{','.join(LAYOUTS)},ffsvc-embeddings}}" in shown
+    assert f"{{{','.join(LAYOUTS)},wavlm,ffsvc-embeddings}}" in shown
 
 
 def test_import_takes_embeddings_too(tmp_path, capsys):

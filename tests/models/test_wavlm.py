@@ -1,4 +1,6 @@
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +15,11 @@ from farvox.features.frontend import FrontEndConfig
 from farvox.models import wavlm
 from farvox.models.registry import build_head, build_model
 from farvox.models.wavlm import FIELDS, hidden_layers, samples_for
-from farvox.zoo import load_model, save_model
+from farvox.zoo import import_wavlm, load_model, save_model
 
 transformers = pytest.importorskip("transformers")
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 TINY = {
     **{"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32},
@@ -228,3 +232,55 @@ def test_what_is_no_wavlm_is_refused(value, message):
 def test_a_missing_library_is_named_with_its_extra():
     with pytest.raises(MissingExtraError, match=r"WavLM needs no_such_library: pip install 'farvox\[ssl\]'"):
         wavlm._require("no_such_library")
+
+
+MICROSOFT = json.loads((GOLDEN / "wavlm.json").read_text())
+
+
+def microsoft(kind, **changes):
+    """A checkpoint as Microsoft publishes it, each weight filled by the formula of its name."""
+    weight = runpy.run_path(str(GOLDEN / "make_models.py"))["weight"]
+    shapes = MICROSOFT[kind]["shapes"]
+    model = {name: weight(name, shape).float() for name, shape in shapes.items()}
+    return {"cfg": MICROSOFT[kind]["cfg"] | changes, "model": model}
+
+
+@pytest.mark.parametrize("kind", MICROSOFT)
+def test_microsofts_file_becomes_a_folder_with_the_output_of_its_own_code(tmp_path, capsys, kind):
+    torch.save(microsoft(kind), tmp_path / "WavLM.pt")
+    assert main(["import", str(tmp_path / "WavLM.pt"), str(tmp_path / "wavlm"), "--arch", "wavlm"]) == 0
+    mean = "utterance" if kind == "large" else "none"
+    assert f'features.mean = "{mean}"' in capsys.readouterr().out
+    wav_BT = runpy.run_path(str(GOLDEN / "make_wavlm.py"))["waveform"]().float()
+    expected = torch.tensor(MICROSOFT[kind]["output"])
+    theirs = transformers.WavLMModel.from_pretrained(tmp_path / "wavlm").eval()
+    with torch.no_grad():
+        for output_BFD in (
+            hidden_layers(network(str(tmp_path / "wavlm")).eval().backbone, wav_BT)[-1],
+            theirs(wav_BT).last_hidden_state,
+        ):
+            torch.testing.assert_close(output_BFD[:, ::7, ::5], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gru_rel_pos": False}, "without gru_rel_pos"),
+        ({"extractor_mode": "conv2d"}, "extractor_mode = 'conv2d'"),
+        ({"conv_feature_layers": "__import__('os')"}, "is not a sum of lists"),
+        ({"encoder_layers": 3}, "weights are missing, unknown or of another shape"),
+    ],
+)
+def test_a_microsoft_file_of_another_kind_is_refused(tmp_path, change, message):
+    torch.save(microsoft("base", **change), tmp_path / "WavLM.pt")
+    with pytest.raises(CheckpointError, match=message):
+        import_wavlm(tmp_path / "WavLM.pt", tmp_path / "wavlm")
+    assert not (tmp_path / "wavlm").exists()
+
+
+def test_what_is_no_microsoft_file_is_named_and_the_way_to_import_is_said(tmp_path):
+    torch.save({"model": {"a": torch.zeros(1)}}, tmp_path / "WavLM.pt")
+    with pytest.raises(CheckpointError, match="not Microsoft's WavLM, a dict with 'cfg' and 'model'"):
+        import_wavlm(tmp_path / "WavLM.pt", tmp_path / "wavlm")
+    with pytest.raises(ModelError, match=r"farvox import WavLM-Large\.pt FOLDER --arch wavlm"):
+        network(str(tmp_path / "WavLM.pt"))

@@ -62,6 +62,14 @@ FILES = {
         f"{BASELINE}/model/tdnn.py",
         "a127cd6740a523e63c9d4d095a2553cf9d94249ff949167000df491fd1b6265d",
     ),
+    "baseline/wavlm.py": (
+        f"{BASELINE}/model/wavlm.py",
+        "2b52c5c705bca94599a84b5643b8b72e7af6549a1bed27b0cb7591b2ee0c1737",
+    ),
+    "baseline/wavlm_modules.py": (
+        f"{BASELINE}/model/wavlm_modules.py",
+        "7983839c7374a01aeec1c663f58c6ba7585aa17980f8464121e7f8fa35ff9a20",
+    ),
     "baseline/classifier.py": (
         f"{BASELINE}/model/classifier.py",
         "4d2d1509b55ee26f5e939c4c4dfde3bd7f397a707c03f4cc9760b0d7dd10225f",

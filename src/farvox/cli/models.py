@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from farvox.zoo import Card, Embedder
 
 
-EMBEDDINGS = "ffsvc-embeddings"
+EMBEDDINGS, WAVLM = "ffsvc-embeddings", "wavlm"
 
 if TYPE_CHECKING:
     Arch = str
 else:
-    Arch = literal_type_from_choices([*LAYOUTS, EMBEDDINGS])
+    Arch = literal_type_from_choices([*LAYOUTS, WAVLM, EMBEDDINGS])
 
 
 def models(model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = None) -> None:
@@ -118,9 +118,9 @@ def import_checkpoint(
     Args:
         checkpoint: of 3D-Speaker (campplus_cn_en_common.pt), WeSpeaker (avg_model.pt), SpeechBrain
             (embedding_model.ckpt) or the FFSVC2022 baseline (model_37.pkl, or a test_37.npy of embeddings);
-            or a .safetensors of the same weights by the same names.
+            or a .safetensors of the same weights by the same names; or Microsoft's WavLM-Large.pt.
         out: the folder to write: a model (config.json, model.safetensors and the baseline's classifier if
-            there is one), or a set of embeddings.
+            there is one), a set of embeddings, or a WavLM for recipes (--paths.wavlm FOLDER).
         arch: what the file holds.
         frontend: the toolkit whose features the model was trained on (3dspeaker, wespeaker, speechbrain),
             where the weights do not tell: SpeechBrain's and 3D-Speaker's ECAPA-TDNN have the same ones.
@@ -130,11 +130,16 @@ def import_checkpoint(
     """
     from farvox import zoo
 
+    if arch in (EMBEDDINGS, WAVLM) and (spk2utt is not None or epoch is not None or frontend is not None):
+        raise UsageError(
+            f"--frontend, --spk2utt and --epoch are of a model; leave them out with --arch {arch}"
+        )
+    if arch == WAVLM:
+        is_normed = zoo.import_wavlm(checkpoint, out).get("normalize", False)
+        mean = "utterance" if is_normed else "none"
+        print(f'{out}: a WavLM for a recipe (--paths.wavlm), trained with features.mean = "{mean}"')
+        return
     if arch == EMBEDDINGS:
-        if spk2utt is not None or epoch is not None or frontend is not None:
-            raise UsageError(
-                "--frontend, --spk2utt and --epoch are of a model; leave them out for embeddings"
-            )
         embeddings = zoo.import_embeddings(checkpoint, out)
         print(f"{out}: {len(embeddings.utt_ids):,} embeddings of {embeddings.embeddings.shape[1]} numbers")
         return

@@ -42,7 +42,34 @@ _FIXED = {
     "layerdrop": 0.0, "apply_spec_augment": False, "mask_time_prob": 0.0, "mask_feature_prob": 0.0,
     "add_adapter": False,
 }  # fmt: skip
-_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_MICROSOFT_FIELDS = {
+    "encoder_layers": ("num_hidden_layers", 12), "encoder_embed_dim": ("hidden_size", 768),
+    "encoder_ffn_embed_dim": ("intermediate_size", 3072),
+    "encoder_attention_heads": ("num_attention_heads", 12), "activation_fn": ("hidden_act", "gelu"),
+    "layer_norm_first": ("do_stable_layer_norm", False), "conv_bias": ("conv_bias", False),
+    "dropout": ("hidden_dropout", 0.1), "attention_dropout": ("attention_dropout", 0.1),
+    "activation_dropout": ("activation_dropout", 0.0), "dropout_input": ("feat_proj_dropout", 0.0),
+    "conv_pos": ("num_conv_pos_embeddings", 128), "conv_pos_groups": ("num_conv_pos_embedding_groups", 16),
+    "num_buckets": ("num_buckets", 320), "max_distance": ("max_bucket_distance", 1280),
+}  # fmt: skip
+"""Microsoft's settings: the field that each is here, and its value where a checkpoint leaves it out."""
+_MICROSOFT_NAMES = (
+    (r"^mask_emb$", "masked_spec_embed"),
+    (r"^layer_norm\.", "feature_projection.layer_norm."),
+    (r"^post_extract_proj\.", "feature_projection.projection."),
+    (r"^(feature_extractor\.conv_layers\.\d+)\.0\.", r"\1.conv."),
+    (r"^(feature_extractor\.conv_layers\.\d+)\.2\.(1\.)?", r"\1.layer_norm."),
+    (r"^encoder\.pos_conv\.0\.", "encoder.pos_conv_embed.conv."),
+    (r"\.self_attn_layer_norm\.", ".layer_norm."),
+    (r"\.self_attn\.grep_linear\.", ".attention.gru_rel_pos_linear."),
+    (r"\.self_attn\.grep_a$", ".attention.gru_rel_pos_const"),
+    (r"\.self_attn\.relative_attention_bias\.", ".attention.rel_attn_embed."),
+    (r"\.self_attn\.", ".attention."),
+    (r"\.fc1\.", ".feed_forward.intermediate_dense."),
+    (r"\.fc2\.", ".feed_forward.output_dense."),
+)
+_CONVOLUTIONS = re.compile(r"\[((?:\(\d+,\d+,\d+\),?)+)\](?:\*(\d+))?\+?")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 
@@ -75,7 +102,7 @@ class WavlmEcapa(EmbeddingNetwork):
         samples = samples_for(2, config.conv_kernel, config.conv_stride)
         super().__init__(options, min_frames=-(-samples // options.num_mels))
         if folder:
-            _load_pretrained(backbone, folder / _WEIGHTS)
+            _load_pretrained(backbone, folder / WEIGHTS)
         values = {name: getattr(config, name) for name in FIELDS}
         self.sizes = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
         self.tune = options.tune
@@ -143,19 +170,82 @@ def samples_for(num_frames: int, kernels: list[int], strides: list[int]) -> int:
     return size
 
 
+def from_microsoft(
+    config: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Turn Microsoft's WavLM (``WavLM-Large.pt``, github.com/microsoft/unilm) into the form of transformers.
+
+    Args:
+        config: the entry ``cfg`` of the checkpoint.
+        weights: its entry ``model``.
+
+    Returns:
+        The content of ``config.json``, and the weights by the names of transformers.
+
+    Raises:
+        ModelError: a WavLM that transformers does not have, or that differs from these settings.
+    """
+    sizes = {ours: config.get(theirs, default) for theirs, (ours, default) in _MICROSOFT_FIELDS.items()}
+    for key in ("relative_position_embedding", "gru_rel_pos"):
+        if not config.get(key, False):
+            raise ModelError(f"a WavLM without {key}, which transformers does not have")
+    if "post_extract_proj.weight" not in weights:
+        raise ModelError("a WavLM whose convolutions have as many channels as its transformer")
+    text = config.get("conv_feature_layers", "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2")
+    text = re.sub(r"\s", "", str(text))
+    if _CONVOLUTIONS.sub("", text):
+        raise ModelError(f"conv_feature_layers = '{text}' is not a sum of lists (channels, kernel, stride)")
+    layers = [
+        tuple(map(int, layer))
+        for group, times in _CONVOLUTIONS.findall(text)
+        for layer in re.findall(r"(\d+),(\d+),(\d+)", group) * int(times or 1)
+    ]
+    columns = zip(("conv_dim", "conv_kernel", "conv_stride"), zip(*layers, strict=True), strict=True)
+    sizes |= {name: list(column) for name, column in columns}
+    norms = {"default": "group", "layer_norm": "layer"}
+    if (mode := config.get("extractor_mode", "default")) not in norms:
+        raise ModelError(f"a WavLM with extractor_mode = '{mode}', which is neither of {', '.join(norms)}")
+    sizes["feat_extract_norm"] = norms[mode]
+    ours = {}
+    for name, tensor in weights.items():
+        for pattern, replacement in _MICROSOFT_NAMES:
+            name = re.sub(pattern, replacement, name)
+        ours[_of_torch(name)] = tensor
+    library = _require("transformers")
+    with torch.device("meta"):
+        wanted = library.WavLMModel(library.WavLMConfig(**sizes)).state_dict()
+    found, expected = ({name: each.shape for name, each in some.items()} for some in (ours, wanted))
+    if found != expected:
+        odd = sorted({name for name, _ in found.items() ^ expected.items()})
+        raise ModelError(
+            f"not a WavLM of these settings: {len(odd)} weights are missing, unknown or of another shape,"
+            f" {odd[0]} for one"
+        )
+    return {"model_type": "wavlm", "architectures": ["WavLMModel"], **sizes}, ours
+
+
+def _of_torch(name: str) -> str:
+    """A name of transformers with the weight norm as torch has it now."""
+    for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
+        name = re.sub(rf"\.conv\.{old}$", f".conv.parametrizations.weight.{new}", name)
+    return name
+
+
 def _find_pretrained(name: str) -> Path:
     """The folder of a pretrained WavLM: one that is there, or huggingface.co's, fetched the first time."""
     if (folder := Path(name)).is_dir():
-        if absent := [file for file in (_CONFIG, _WEIGHTS) if not (folder / file).is_file()]:
+        if absent := [file for file in (CONFIG, WEIGHTS) if not (folder / file).is_file()]:
             raise ModelError(f"wavlm = '{name}': the folder has no {' and no '.join(absent)}; {_REMEDY}")
         return folder
     if not _HUB_NAME.fullmatch(name):
-        raise ModelError(f"wavlm = '{name}': no such folder, and not a name of huggingface.co (ORG/NAME)")
+        raise ModelError(
+            f"wavlm = '{name}': no such folder, and not a name of huggingface.co (ORG/NAME); {_REMEDY}"
+        )
     hub = _require("huggingface_hub")
     repository, _, revision = name.partition("@")
     try:
         fetch = partial(hub.hf_hub_download, repository, revision=revision or None)
-        paths = [fetch(file) for file in (_CONFIG, _WEIGHTS)]
+        paths = [fetch(file) for file in (CONFIG, WEIGHTS)]
     except Exception as error:
         raise ModelError(
             f"wavlm = '{name}': no such folder here, and huggingface.co does not give it: {error}; {_REMEDY}"
@@ -164,8 +254,9 @@ def _find_pretrained(name: str) -> Path:
 
 
 _REMEDY = (
-    "weights are read as safetensors only: where you trust the pickled ones, make a folder of safetensors "
-    "with WavLMModel.from_pretrained(NAME).save_pretrained(FOLDER), and give that folder"
+    "weights are read as safetensors only: make a folder of them of Microsoft's file with "
+    "'farvox import WavLM-Large.pt FOLDER --arch wavlm', or of transformers' pickled weights, where you "
+    "trust them, with WavLMModel.from_pretrained(NAME).save_pretrained(FOLDER)"
 )
 
 
@@ -178,7 +269,7 @@ def _require(name: str) -> Any:
 
 def _read_sizes(folder: Path) -> dict[str, Any]:
     """The `FIELDS` of a pretrained WavLM's ``config.json``."""
-    path = folder / _CONFIG
+    path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -202,9 +293,7 @@ def _load_pretrained(backbone: Any, path: Path) -> None:
         raise CheckpointError(f"{path}: cannot be read as weights: {error}") from error
     weights = {}
     for name, tensor in theirs.items():
-        for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
-            name = re.sub(rf"\.conv\.{old}$", f".conv.parametrizations.weight.{new}", name)
-        weights[name.removeprefix("wavlm.")] = tensor
+        weights[_of_torch(name).removeprefix("wavlm.")] = tensor
     wanted = backbone.state_dict()
     wrong = [name for name in wanted if name not in weights or weights[name].shape != wanted[name].shape] or [
         name for name in wanted if not torch.isfinite(weights[name]).all()

@@ -9,6 +9,7 @@ from farvox.zoo.foreign import (
     export_embeddings,
     import_checkpoint,
     import_embeddings,
+    import_wavlm,
 )
 from farvox.zoo.model import (
     Model,
@@ -39,6 +40,7 @@ __all__ = [
     "find_model",
     "import_checkpoint",
     "import_embeddings",
+    "import_wavlm",
     "is_address",
     "is_pulled",
     "is_zoo_name",

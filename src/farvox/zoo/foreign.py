@@ -180,6 +180,40 @@ def import_checkpoint(
     return load_folder(Path(out))
 
 
+def import_wavlm(path: str | Path, out: str | Path) -> dict[str, Any]:
+    """Turn Microsoft's WavLM (``WavLM-Large.pt``) into the folder that ``wavlm`` of a recipe names.
+
+    Args:
+        path: the file; it is read as weights and plain values, never executed.
+        out: the folder: ``config.json`` and ``model.safetensors``, as the library transformers has them.
+
+    Returns:
+        The settings of the checkpoint (``cfg``).
+
+    Raises:
+        CheckpointError: the file is damaged, holds code, or is no WavLM that transformers has.
+        MissingExtraError: torch or transformers is not installed.
+    """
+    require_torch()
+    from farvox.models import wavlm
+
+    path = Path(path)
+    saved = _read(path)
+    config, theirs = saved.get("cfg"), _weights_of(saved, "model")
+    if not isinstance(config, dict) or not theirs:
+        raise CheckpointError(
+            f"{path}: not Microsoft's WavLM, a dict with 'cfg' and 'model'; it holds {_first(saved)}"
+        )
+    try:
+        content, weights = wavlm.from_microsoft(config, theirs)
+    except ModelError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    Path(out).mkdir(parents=True, exist_ok=True)
+    write_weights(Path(out) / wavlm.WEIGHTS, weights)
+    write_json(Path(out) / wavlm.CONFIG, content)
+    return config
+
+
 def _with_frontend(path: Path, arch: str, frontend: str | None, theirs: Weights) -> str:
     """The layout of these weights that goes with a front-end, where two layouts differ in that alone."""
     layout = LAYOUTS[arch]
