@@ -181,9 +181,8 @@ def _with_conditions(utterances: Sequence[Utterance], meta: Path) -> tuple[list[
     original = {}  # FFSVC2022's name -> FFSVC2020's, both without ".wav"; lines have them in either order
     for number, line in enumerate(read_text(meta).splitlines(), 1):
         names = [name.removesuffix(".wav") for name in line.split()]
-        if not names or (
-            number == 1 and not any(map(NAME_2022.fullmatch, names))
-        ):  # the line of column names
+        is_head = number == 1 and not any(map(NAME_2022.fullmatch, names))  # the names of the columns
+        if not names or is_head:
             continue
         names.sort(key=lambda name: NAME_2022.fullmatch(name) is None)
         if len(names) != 2 or not NAME_2022.fullmatch(names[0]):

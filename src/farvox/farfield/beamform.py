@@ -118,9 +118,8 @@ def delay_and_sum(wav_CT: NDArray[np.floating], delays: Delays | None = None) ->
         wav_T, the talker as in the reference channel.
     """
     delays, spectra_CFK = _aligned(wav_CT, delays)
-    return np.asarray(
-        istft(_summed(spectra_CFK, delays)[None], wav_CT.shape[1], SIZE, HOP)[0], dtype=np.float64
-    )
+    sum_FK = _summed(spectra_CFK, delays)
+    return np.asarray(istft(sum_FK[None], wav_CT.shape[1], SIZE, HOP)[0], dtype=np.float64)
 
 
 def mvdr(wav_CT: NDArray[np.floating], delays: Delays | None = None, *, loading: float = 0.01) -> Floats:

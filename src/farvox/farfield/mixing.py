@@ -134,8 +134,8 @@ def _blocks(num_samples: int, rir_length: int) -> tuple[int, int, int]:
 def convolve_array(wav_T: Array, rirs_CR: Array) -> Array:
     """Convolve a signal with the RIRs of an array: as long as it was, with the delays between them kept.
 
-    It begins where the direct sound reaches the first microphone. Levels are as the RIRs give them, at the
-    same rate. Gives float32 wav_CT.
+    It begins where the direct sound reaches the first microphone. Levels are as the RIRs, of the same rate,
+    give them. Returns float32 wav_CT.
 
     Raises:
         AudioError: the RIRs are empty or not finite.

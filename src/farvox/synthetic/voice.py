@@ -259,8 +259,8 @@ class _Track:
         bandwidths = np.outer([phone.damping for phone in asked], NEUTRAL_BANDWIDTHS)
         bandwidths *= voice.bandwidth_factors
         seconds = np.array([phone.seconds for phone in asked]) * np.exp(rng.normal(0, 0.18, len(asked)))
-        frames = np.maximum(1, np.rint(seconds / voice.rate * SAMPLE_RATE / HOP)).astype(int)
-        held = np.repeat(np.arange(len(asked)), frames)
+        num_frames = np.maximum(1, np.rint(seconds / voice.rate * SAMPLE_RATE / HOP)).astype(int)
+        held = np.repeat(np.arange(len(asked)), num_frames)
 
         # pitch falls along the sentence and moves with the accents, about every 0.3 s
         seconds_F = np.arange(len(held)) * HOP / SAMPLE_RATE
