@@ -211,8 +211,7 @@ class Job:
 
         Args:
             function: picklable; it finds by itself what an earlier run wrote of a batch.
-            batches: lists of items, see `cut`.
-            count: gives the number of items of a batch.
+            batches: see `cut`; ``count`` gives the number of items of one.
             done: further items, which an earlier run finished.
 
         Raises:

@@ -184,8 +184,8 @@ class Part(Generic[SomeOptions]):
         """The options that a table describes, whole; arguments and errors as of `from_table`."""
         try:
             classes, rest = self._chosen(table, "")
-            if len(classes) > 1:
-                raise UsageError(f"{self.key} is missing; there are {', '.join(self.names)}")
+            if isinstance(self.choices, Mapping) and len(classes) > 1:
+                raise UsageError(f"{self.key} is missing; there are {', '.join(self.choices)}")
             return _from_table(classes[0], rest)
         except UsageError as error:
             raise fault(f"{source}: {error}") from None
@@ -201,11 +201,6 @@ class Part(Generic[SomeOptions]):
             _values(kinds(classes[0]), rest, name)
         else:
             _refuse_unknown(dict.fromkeys(field for each in classes for field in kinds(each)), rest, name)
-
-    @property
-    def names(self) -> list[str]:
-        """The names of all parts."""
-        return list(self.choices) if isinstance(self.choices, Mapping) else []
 
     def _chosen(
         self, table: Mapping[str, Any], name: str

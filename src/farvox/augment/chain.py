@@ -25,12 +25,7 @@ from farvox.options import AtLeast, AtMost, Options
 Range = tuple[float, float]
 Chance = Annotated[float | None, AtLeast(0), AtMost(1)]
 
-EFFECTS = {
-    "reverb": ("rirs", 0.5),
-    "noise": ("noise", 0.4),
-    "music": ("music", 0.2),
-    "babble": ("speech", 0.2),
-}
+EFFECTS = dict(reverb=("rirs", 0.5), noise=("noise", 0.4), music=("music", 0.2), babble=("speech", 0.2))
 """Data dirs that each effect of "farvox" is drawn from, and its chance by default."""
 TEMPO_FACTORS = (0.7, 0.8, 0.9, 1.1, 1.2, 1.3)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, get_args
 
-from farvox.errors import AudioError, ModelError, RecipeError, UsageError
+from farvox.errors import AudioError, ModelError, UsageError
 from farvox.options import Above, AtLeast, AtMost, Below, Options, from_table
 
 FrontEndKind = Literal["kaldi-fbank", "ffsvc-mel", "speechbrain-fbank", "waveform"]
@@ -121,7 +121,4 @@ class FrontEndConfig(Options):
         Raises:
             ModelError: a key is unknown (the nearest known name is given) or a value is refused.
         """
-        try:
-            return from_table(cls, values, "front-end")
-        except RecipeError as error:
-            raise ModelError(str(error)) from None
+        return from_table(cls, values, "front-end", ModelError)

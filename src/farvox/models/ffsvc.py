@@ -31,7 +31,7 @@ class FfsvcResNet34(EmbeddingNetwork):
     def __init__(self, options: FfsvcResNet34Options = FfsvcResNet34Options()) -> None:
         super().__init__(options)
         self.front = ResNetTrunk(options.channels, options.blocks)
-        self.pool = GlobalStatistics(self.front.out_channels)
+        self.pool = GlobalStatistics(self.front.out_channels, variance_floor=0.0)
         self.bottleneck = nn.Linear(self.pool.num_statistics, options.embedding_dim)
         self.drop = nn.Dropout(options.dropout)
 

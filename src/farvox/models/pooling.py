@@ -48,24 +48,6 @@ def weighted_statistics(x_BCF: Tensor, alpha_BCF: Tensor, floor: float = VARIANC
     return torch.cat([mean_BC1.squeeze(-1), variance_BC.clamp(min=floor).sqrt()], dim=1)
 
 
-class GlobalStatistics(nn.Module):
-    """Mean and standard deviation of each channel over frequency and time together.
-
-    The pooling of the FFSVC2022 baseline's ResNet34 (Cai, Chen and Li, "Exploring the encoding layer
-    and loss function in end-to-end speaker and language recognition system", 2018).
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.num_statistics = 2 * channels
-
-    def forward(self, x_BCMF: Tensor) -> Tensor:
-        """Pool [B, C, M, F] to [B, 2C]."""
-        x = widen(x_BCMF).flatten(start_dim=2)
-        std = unbiased_variance(x).clamp(min=torch.finfo(x.dtype).tiny).sqrt()
-        return torch.cat([x.mean(dim=-1), std], dim=1)
-
-
 class TemporalStatistics(nn.Module):
     """Mean and standard deviation over time of every channel at every frequency.
 
@@ -83,6 +65,18 @@ class TemporalStatistics(nn.Module):
         x = widen(x)
         std = (unbiased_variance(x) + self.variance_floor).clamp(min=torch.finfo(x.dtype).tiny).sqrt()
         return torch.cat([x.mean(dim=-1).flatten(1), std.flatten(1)], dim=1)
+
+
+class GlobalStatistics(TemporalStatistics):
+    """Mean and standard deviation of each channel over frequency and time together.
+
+    The pooling of the FFSVC2022 baseline's ResNet34 (Cai, Chen and Li, "Exploring the encoding layer
+    and loss function in end-to-end speaker and language recognition system", 2018).
+    """
+
+    def forward(self, x_BCMF: Tensor) -> Tensor:
+        """Pool [B, C, M, F] to [B, 2C]."""
+        return super().forward(x_BCMF.flatten(start_dim=2))
 
 
 class AttentiveStatistics(nn.Module):

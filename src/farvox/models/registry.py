@@ -24,20 +24,11 @@ NETWORKS: dict[str, Any] = {
     "ffsvc-ecapa": FfsvcEcapaTdnn,
     "wavlm-ecapa": WavlmEcapa,
 }
-HEAD_MODULES: dict[str, Any] = {
-    "softmax": SoftmaxHead,
-    "am": AmHead,
-    "aam": AamHead,
-    "subcentre-aam": AamHead,
-}
+HEAD_TYPES: dict[str, Any] = {"softmax": SoftmaxHead, "am": AmHead, "aam": AamHead, "subcentre-aam": AamHead}
 
 
 def build_model(name: str, **options: Any) -> EmbeddingNetwork:
-    """A network by name, with fresh weights from torch's generator.
-
-    Args:
-        name: one of `farvox.models.options.MODEL`.
-        options: fields of its options; the others have their defaults.
+    """A network of `farvox.models.options.MODEL` by name, with fresh weights from torch's generator.
 
     Raises:
         ModelError: unknown name or field (the message has the nearest one), or sizes that do not fit.
@@ -48,17 +39,11 @@ def build_model(name: str, **options: Any) -> EmbeddingNetwork:
 
 
 def build_head(name: str, embedding_dim: int, num_classes: int, **options: Any) -> Head:
-    """A classification head by name, with fresh weights from torch's generator.
-
-    Args:
-        name: one of `farvox.models.options.HEAD`.
-        embedding_dim: size of the embeddings it will be given.
-        num_classes: speakers.
-        options: fields of its options; the others have their defaults.
+    """A head of `farvox.models.options.HEAD` by name, with fresh weights from torch's generator.
 
     Raises:
         ModelError: unknown name or field (the message has the nearest one), or impossible sizes.
     """
     read = HEAD.read({"name": name, **options}, f"head '{name}'", ModelError)
-    head: Head = HEAD_MODULES[name](embedding_dim, num_classes, read)
+    head: Head = HEAD_TYPES[name](embedding_dim, num_classes, read)
     return head

@@ -29,10 +29,8 @@ from farvox.training.table import Index, TrainingTable
 from farvox.zoo import Model, TorchEmbedder, fill, find_model, read_config, read_weights
 
 _IDLE = "idle "
-
 MEANS_STREAM = 2
 """Stream of `rng_for` that draws the utterances of the means."""
-
 LONGEST_SECONDS = 10.0
 """Length of the beginning of an utterance that is embedded."""
 

@@ -31,7 +31,7 @@ from farvox.models.registry import build_head, build_model
 from farvox.progress import Note, silent
 from farvox.score.cosine import cosine_scores
 from farvox.score.trials import read_trials
-from farvox.training import checkpoint
+from farvox.training import checkpoint, start
 from farvox.training.checkpoint import Packed, TrainingState, begin_run_dir
 from farvox.training.distributed import World, synchronise_batchnorm
 from farvox.training.loader import Batch, ChunkDataset, load_batches
@@ -39,14 +39,6 @@ from farvox.training.log import RunLog
 from farvox.training.objective import Anchor, TrainingModel, find_frozen, recompute_stages, teacher_of
 from farvox.training.options import AUGMENT, SPECAUGMENT, TrainOptions
 from farvox.training.sharded import ShardedHead
-from farvox.training.start import (
-    StartingPoint,
-    class_names,
-    idle_names,
-    reserved_speakers,
-    start_at_means,
-    starting_point,
-)
 from farvox.training.step import Schedule, Stepper, build_optimizer
 from farvox.training.table import EpochPlan, StepBatches, TrainingTable
 from farvox.zoo import Model, TorchEmbedder, fill, read_weights, save_model
@@ -79,7 +71,8 @@ def train(
     run = Run(options, world)
     if not finished and options.init.classifier == "means":
         first = run.shard.classes.start if run.shard else 0
-        start_at_means(run.head, run.as_model(), run.dataset, options.init.mean_utterances, world, first)
+        model, most = run.as_model(), options.init.mean_utterances
+        start.start_at_means(run.head, model, run.dataset, most, world, first)
     first_epoch = _restore(run, run_dir, finished) if finished else options.schedule.first_epoch
     total = (options.schedule.epochs - options.schedule.first_epoch) * run.plan.steps_per_epoch
     run_log = RunLog(run_dir, total, note, active=world.is_main, tensorboard=options.log.tensorboard)
@@ -123,13 +116,13 @@ class Run:
             options.seed, table.speakers_N, optim.batch_size, data.sampling,
             table.domains_N, data.domain_weights, data.epoch_size,
         )  # fmt: skip
-        start = starting_point(options.init.model, options.features, options.model)
-        self.frontend_config = config = start.frontend
-        self.model_name, self.model_kwargs = start.model_name, start.model_kwargs
+        origin = start.starting_point(options.init.model, options.features, options.model)
+        self.frontend_config = config = origin.frontend
+        self.model_name, self.model_kwargs = origin.model_name, origin.model_kwargs
         self.frontend = build_frontend(config).to(world.device)
-        names = class_names(table.speaker_names, data.speeds)
-        reserved = class_names(reserved_speakers(data.reserve, table.speaker_names), data.speeds)
-        network, head, self.classes = _network_and_head(options, start, names + reserved)
+        names = start.class_names(table.speaker_names, data.speeds)
+        reserved = start.class_names(start.reserved_speakers(data.reserve, table.speaker_names), data.speeds)
+        network, head, self.classes = _network_and_head(options, origin, names + reserved)
         self.network, self.head = network, head
         number_of = {name: number for number, name in enumerate(self.classes)}
         masks = None
@@ -248,23 +241,23 @@ def _parameter_groups(model: TrainingModel, anchor: Anchor | None) -> list[dict[
 
 
 def _network_and_head(
-    options: TrainOptions, start: StartingPoint, names: list[str]
+    options: TrainOptions, origin: start.StartingPoint, names: list[str]
 ) -> tuple[EmbeddingNetwork, Head, list[str]]:
     """Network and classifier with the weights that training starts from, and the names of its classes."""
-    network = build_model(start.model_name, **start.model_kwargs)
-    start.load_network(network)
+    network = build_model(origin.model_name, **origin.model_kwargs)
+    origin.load_network(network)
     head_options = {"name": HEAD.default, **options.head}
-    idle = idle_names(HEAD.read(head_options, "[head]").idle_classes)
-    classes = start.classes_for(options.init.classifier, names + idle)
+    idle = start.idle_names(HEAD.read(head_options, "[head]").idle_classes)
+    classes = origin.classes_for(options.init.classifier, names + idle)
     if options.distill.classify and len(classes) < 2:
         raise RecipeError(
             f"the data dirs have one speaker, '{classes[0]}', and there is nothing to classify: add another "
             "data dir to data.train, or set distill.classify = 0"
         )
-    old = len(start.old_classes) if options.init.classifier in ("keep", "extend") else 0
+    old = len(origin.old_classes) if options.init.classifier in ("keep", "extend") else 0
     head = build_head(embedding_dim=network.embedding_dim, num_classes=old or len(classes), **head_options)
     if old:
-        start.load_head(head, len(classes))
+        origin.load_head(head, len(classes))
     return network, head, classes
 
 
