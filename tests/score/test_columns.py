@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from farvox.errors import TrialError
@@ -32,6 +32,7 @@ def read_all(path: Path, block_bytes: int) -> list[tuple[str, ...]]:
     tail=st.sampled_from(["", "\n", "\n \n\n"]),
     block_bytes=st.integers(1, 64),
 )
+@example(rows=[("x^", "1")], separator=" ", line_end="\n", tail="\n", block_bytes=64)
 def test_lines_are_the_same_in_blocks_of_any_size(
     tmp_path_factory, rows, separator, line_end, tail, block_bytes
 ):

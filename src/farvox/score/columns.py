@@ -213,7 +213,7 @@ def _parse_regular(text: bytes, schema: dict[str, type[pl.String]]) -> pl.DataFr
         frame = pl.read_csv(
             text, separator="\t" if b"\t" in first else " ", has_header=False, quote_char=None, schema=schema
         )
-    except pl.exceptions.PolarsError:  # lines of different widths, or not UTF-8
+    except (pl.exceptions.PolarsError, OSError):  # different widths, not UTF-8, or "x^", taken for zlib's
         return None
     num_blanks = np.count_nonzero(np.frombuffer(text, np.uint8) <= ord(" "))
     between = len(frame) * frame.width - (not text.endswith(b"\n"))  # of columns and of lines
