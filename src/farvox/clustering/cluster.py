@@ -42,12 +42,10 @@ class PseudoLabels:
     """Clusters that stand for speakers, and the curve by which their number was chosen.
 
     Attributes:
-        clustering: the clusters.
         numbers: numbers of clusters tried, ascending [C].
         wccs_C: intra-class cosine of each.
         elbow: None where one number was asked for.
         kept_N: the utterances that keep their label, bool [N].
-        truth: quality of the labels, where the true speakers are known.
     """
 
     clustering: Clustering

@@ -44,10 +44,7 @@ class SavedCurve:
     def open(cls, path: str | Path, unit_NE: Floats32, settings: Mapping[str, object]) -> SavedCurve:
         """Open the curve that an interrupted clustering left, or begin it.
 
-        Args:
-            path: the file; one of other embeddings or settings is replaced.
-            unit_NE: the embeddings.
-            settings: all else that the curve depends on.
+        A file of other embeddings or ``settings``, all else that the curve depends on, is replaced.
         """
         path = Path(path)
         digest = hashlib.sha256(str(unit_NE.shape).encode())
@@ -69,11 +66,9 @@ class SavedCurve:
 
 
 class Elbow(NamedTuple):
-    """The point where a curve bends most.
+    """The number of clusters where a curve bends most.
 
-    Attributes:
-        num_clusters: the number of clusters there.
-        at_edge: it is an end of the range or next to one, so the true bend may lie outside the range.
+    At an edge, an end of the range or next to one, the true bend may lie outside the range.
     """
 
     num_clusters: int

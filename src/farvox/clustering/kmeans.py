@@ -7,7 +7,7 @@ in a cluster is the length of the sum of its embeddings: the cost of merging two
 splitting one are known exactly. A centre moves only where the split gains more than the merge costs.
 
 Shape suffixes: N utterance, S sampled utterance, E embedding dimension, K cluster, H half of a cluster,
-R row of a block.
+R row of a block. Embeddings ``unit_NE`` and centres have unit length.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.linalg import eigh
+from scipy.sparse import csr_array
 
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.errors import DataDirError, FarvoxError
@@ -76,9 +77,8 @@ class Clustering:
     def wccs(self, *, over_samples: bool = False) -> float:
         """Intra-class cosine: the mean cosine to the centre.
 
-        Args:
-            over_samples: the mean over all utterances, as the paper defines it; by default the mean of
-                each cluster's mean, as the organisers' notebook computes it.
+        It is taken over all utterances, as the paper defines it, or is the mean of the clusters' means, as
+        the organisers' notebook computes it.
 
         Reference:
             X. Qin et al., The 2022 far-field speaker verification challenge, 2022, and its baseline's
@@ -128,10 +128,8 @@ def kmeans(
         D. Arthur and S. Vassilvitskii, k-means++: the advantages of careful seeding, SODA 2007.
 
     Args:
-        unit_NE: embeddings of unit length.
         num_clusters: clusters asked for; those that stay empty are dropped.
         seed: of the sample and the first centres.
-        iterations: Lloyd iterations.
         per_cluster: utterances a cluster that the iterations look at; 0: all there are.
         restarts: runs from different first centres; the one with the highest mean cosine is kept.
         relocate: also take centres that share a cluster to clusters that share a centre.
@@ -169,11 +167,6 @@ def lloyd(unit_NE: Floats32, centres_KE: Floats32, iterations: int) -> Assignmen
     """Move centres to the mean directions of their members, until nothing changes or for so many times.
 
     A centre that lost all its members starts anew from the utterance that is farthest from its own.
-
-    Args:
-        unit_NE: embeddings of unit length.
-        centres_KE: of unit length too.
-        iterations: at most so many.
     """
     labels_N, cosine_N = nearest(unit_NE, centres_KE)
     for _ in range(iterations):
@@ -201,14 +194,11 @@ def nearest(unit_NE: Floats32, centres_KE: Floats32) -> tuple[NDArray[np.int64],
 
 def mean_directions(unit_NE: Floats32, labels_N: NDArray[np.integer[Any]], num_clusters: int) -> Floats32:
     """Sums of each cluster's embeddings, scaled to unit length: float32 [K, E]."""
-    from scipy.sparse import csr_array
-
     sums_KE = np.zeros((num_clusters, unit_NE.shape[1]))
     for start in range(0, len(unit_NE), ROWS):
         label = labels_N[start : start + ROWS]
-        members = csr_array(
-            (np.ones(len(label), np.float32), (label, np.arange(len(label)))), (num_clusters, len(label))
-        )
+        is_member = np.ones(len(label), np.float32), (label, np.arange(len(label)))
+        members = csr_array(is_member, (num_clusters, len(label)))
         sums_KE += members @ unit_NE[start : start + ROWS]
     length = np.maximum(np.linalg.norm(sums_KE, axis=1, keepdims=True), 1e-12)
     directions_KE: Floats32 = (sums_KE / length).astype(np.float32)
@@ -249,10 +239,6 @@ def relocated(unit_NE: Floats32, found: Assignment) -> tuple[Floats32, int]:
     Reference:
         T. Kaukoranta, P. Fränti and O. Nevalainen, Iterative split-and-merge algorithm for vector
         quantization codebook generation, Optical Engineering 37 (10), 1998.
-
-    Args:
-        unit_NE: embeddings of unit length.
-        found: of these embeddings; the centres are the mean directions, or near them.
     """
     num_clusters = len(found.centres_KE)
     mean_KE = mean_directions(unit_NE, found.labels_N, num_clusters)

@@ -106,16 +106,11 @@ def estimate_delays(wav_CT: NDArray[np.floating], *, max_delay: float = 48, agre
 
 
 def delay_and_sum(wav_CT: NDArray[np.floating], delays: Delays | None = None) -> Floats:
-    """The mean of the channels after each has been moved to the time of the reference channel.
+    """The mean of the channels after each has been moved to the time of the reference channel, wav_T.
 
     Whole samples are moved in time, the rest of a delay by the phase of the STFT. Noise that differs from
-    channel to channel falls by 10 log10(C) dB.
-
-    Args:
-        delays: found by `estimate_delays`, whose errors are raised, where they are not given.
-
-    Returns:
-        wav_T, the talker as in the reference channel.
+    channel to channel falls by 10 log10(C) dB. Without delays `estimate_delays` finds them, and raises its
+    errors.
     """
     delays, spectra_CFK = _aligned(wav_CT, delays)
     sum_FK = _summed(spectra_CFK, delays)
@@ -205,9 +200,8 @@ def _aligned(wav_CT: NDArray[np.floating], delays: Delays | None) -> tuple[Delay
 def _summed(spectra_CFK: Spectra, delays: Delays) -> Spectra:
     """Mean of the used channels, after the part of their delays that is less than a sample."""
     turn_CK = _turns(delays)[delays.used_C]
-    return np.asarray(
-        np.einsum("cfk,ck->fk", spectra_CFK[delays.used_C], turn_CK) / len(turn_CK), dtype=np.complex128
-    )
+    mean_FK: Spectra = np.einsum("cfk,ck->fk", spectra_CFK[delays.used_C], turn_CK) / len(turn_CK)
+    return mean_FK
 
 
 def _turns(delays: Delays) -> Spectra:
@@ -219,9 +213,8 @@ def _turns(delays: Delays) -> Spectra:
 
 def _covariance(observed_KCF: Spectra, mask_FK: Floats) -> Spectra:
     weight_KF = (mask_FK / np.maximum(mask_FK.sum(axis=0), 1)).T
-    return np.asarray(
-        (observed_KCF * weight_KF[:, None]) @ observed_KCF.conj().transpose(0, 2, 1), dtype=np.complex128
-    )
+    covariance_KCC: Spectra = (observed_KCF * weight_KF[:, None]) @ observed_KCF.conj().transpose(0, 2, 1)
+    return covariance_KCC
 
 
 def _mean_power(covariance_KCC: Spectra) -> Floats:

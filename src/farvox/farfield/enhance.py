@@ -128,11 +128,7 @@ def enhance_takes(
 def enhance_take(wav_CT: NDArray[np.floating], how: Enhancement) -> Floats:
     """Enhance one take: WPE, then the beamformer, then less volume if a sample would be clipped.
 
-    Args:
-        wav_CT: its channels, 16 kHz. A single one is not beamformed.
-
-    Returns:
-        wav_CT, with one channel if there is a beamformer.
+    From channels wav_CT at 16 kHz, of which a single one is not beamformed, to wav_CT.
 
     Raises:
         AudioError: the channels are silent.
@@ -206,7 +202,6 @@ def dereverberate(
     array are predicted from four of them.
 
     Args:
-        wav_CT: the channels; one is enough, more are better.
         taps: frames a prediction looks back over.
         delay: frames of 8 ms that are left alone, because speech itself is predictable that far.
         iterations: of estimating the power and the prediction in turn.

@@ -39,12 +39,8 @@ def make_noises(
     """Make a data dir of the `background` of each recording of another one.
 
     Utterances keep their names and have no speaker; their `utt2cond` has ``snr``, the speech-to-noise ratio
-    of the recording by `energy_snr`, dB. All have one level.
-
-    Args:
-        source: the data dir.
-        out: the data dir to write; one that was begun with the same settings is gone on with.
-        note: takes lines for people, the quartiles of the speech-to-noise ratios among them.
+    of the recording by `energy_snr`, dB; ``note`` is also called with its quartiles. All have one level. A
+    run that was interrupted goes on in ``out``.
 
     Raises:
         AudioError: a file cannot be read.

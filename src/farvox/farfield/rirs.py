@@ -46,9 +46,8 @@ def make_rirs(out: str | Path, options: RirsOptions = RirsOptions(), *, note: No
     """Make a data dir of responses.
 
     Simulated ones are float WAV files with a channel for each microphone, peak 0.5. The sources of a room
-    share its array, so that one can be the talker and another a noise. Measured ones stay where they are.
-
-    A data dir that was begun with the same settings is gone on with.
+    share its array, so that one can be the talker and another a noise. Measured ones stay where they are. A
+    run that was interrupted goes on in ``out``.
 
     Raises:
         AudioError: a file cannot be read.

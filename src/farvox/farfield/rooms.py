@@ -44,12 +44,7 @@ class Room:
 def draw_room(
     rng: np.random.Generator, *, t60: tuple[float, float] = (0.3, 0.8), longest: float = 9.0
 ) -> Room:
-    """Draw a room that is long enough for a talker 5 m away from an array.
-
-    Args:
-        t60: range of the reverberation time, seconds.
-        longest: greatest length, metres; at least 6.5.
-    """
+    """Draw a room (T60 in seconds, metres) that is long enough for a talker 5 m away from an array."""
     size = (rng.uniform(6.5, longest), rng.uniform(3.5, 6.5), rng.uniform(2.5, 3.5))
     return Room(size, rng.uniform(*t60))
 
@@ -59,11 +54,7 @@ def circular_array(
 ) -> Floats:
     """Positions of microphones at equal angles on a horizontal circle, as in HI-MIA and FFSVC (16 on 5 cm).
 
-    Args:
-        turn: angle of microphone 0 against the x axis, radians.
-
-    Returns:
-        positions_C3 in metres, counter-clockwise from microphone 0.
+    They are positions_C3 in metres, counter-clockwise from microphone 0, at ``turn`` radians from the x axis.
     """
     angle_C = turn + 2 * np.pi * np.arange(num) / num
     offsets_C3 = radius * np.stack([np.cos(angle_C), np.sin(angle_C), np.zeros(num)], axis=1)
@@ -73,14 +64,7 @@ def circular_array(
 def linear_array(
     centre: ArrayLike = (0.0, 0.0, 0.0), *, num: int = 4, spacing: float = 0.05, turn: float = 0.0
 ) -> Floats:
-    """Positions of microphones at equal distances on a horizontal line.
-
-    Args:
-        turn: angle of the line against the x axis, radians.
-
-    Returns:
-        positions_C3 in metres, in order along the line.
-    """
+    """The positions_C3 in metres of microphones on a horizontal line, ``turn`` radians from the x axis."""
     along_C = spacing * (np.arange(num) - (num - 1) / 2)
     direction_3 = np.array([np.cos(turn), np.sin(turn), 0.0])
     return np.asarray(np.asarray(centre) + along_C[:, None] * direction_3, dtype=np.float64)
@@ -197,8 +181,7 @@ def measure_t60(rir_T: ArrayLike, sample_rate: int = 16000, *, decay_db: float =
     The energy that would have followed must matter little where the fit ends; otherwise noise, or a recording
     cut short, would be taken for the room.
 
-    Args:
-        decay_db: the slope is fitted between 5 dB and 5 + ``decay_db`` dB below the start.
+    The slope is fitted between 5 dB and 5 + ``decay_db`` dB below the start.
 
     Returns:
         Seconds for a decay of 60 dB.

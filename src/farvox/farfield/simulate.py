@@ -60,11 +60,7 @@ def simulate(
 
     Noise comes from a place of its own in the room: with given responses, that of another response of the
     room. Where a response has no such partner (measured ones), one microphone gets the noise dry, and several
-    get a cut each, which is noise from all around.
-
-    Args:
-        source: the data dir.
-        out: the data dir to write; one that was begun with the same settings is gone on with.
+    get a cut each, which is noise from all around. A run that was interrupted goes on in ``out``.
 
     Raises:
         DataDirError: a data dir cannot be read, or has no files.

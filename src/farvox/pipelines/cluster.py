@@ -40,9 +40,7 @@ def cluster(
         out: the folder to write; with ``data`` a whole data dir.
         data: data dir that was extracted: names the audio of the utterances.
         truth: the true ``utt2spk``, for NMI and purity.
-        seed: of everything drawn.
         plot: file for the curve, .png or .svg.
-        note: called with a line on what is known from an earlier run.
 
     Returns:
         The results as ``clusters.json`` has them.

@@ -45,13 +45,7 @@ class EnhanceOptions(Enhancement):
 
 
 def enhance(source: str | Path, out: str | Path, options: EnhanceOptions, *, note: Note = silent) -> DataDir:
-    """Enhance the takes of a data dir.
-
-    Args:
-        source: the data dir of the channels.
-        out: the data dir to write; a run that was interrupted goes on there.
-        options: the takes, and their enhancement.
-        note: takes lines for people.
+    """Enhance the takes of a data dir; a run that was interrupted goes on in ``out``.
 
     Raises:
         AudioError: a take cannot be read or enhanced, or its channels differ in length by too much.

@@ -95,7 +95,6 @@ class Evaluation:
     """The figures of one system on one trial list.
 
     Attributes:
-        figures: EER and minDCF, their thresholds, numbers of trials.
         at: the error rates at the given threshold.
         intervals: "eer", "min_dcf" and how they were resampled, as `farvox evaluate --json` has them.
         against: "eer" and "min_dcf" compared with another system's.

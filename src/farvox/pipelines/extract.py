@@ -47,7 +47,6 @@ def extract(
         threads: utterances read and embedded at a time, each on one CPU thread; 0: one per core.
         quality: also estimate each recording's signal-to-noise ratio, `farvox.farfield.mixing.energy_snr`.
         out: folder to write, whole or not at all.
-        note: takes lines for people.
 
     Raises:
         AudioError: an utterance cannot be read, is too short, is digital silence, or gives a

@@ -332,10 +332,8 @@ def expand_paths(table: Mapping[str, Any]) -> Table:
 def refuse_contradictions(recipe: TrainOptions, *, num_processes: int = 1, selftrains: bool = False) -> None:
     """Refuse a recipe, or the options of one training, that cannot be run as a whole.
 
-    Args:
-        recipe: the trainings that it derives from itself are looked at, too.
-        num_processes: ranks that train together.
-        selftrains: it is to be run in rounds of self-training.
+    The trainings that a recipe derives from itself are looked at, too: one for each adaptation and, where it
+    ``selftrains``, that of a round.
 
     Raises:
         RecipeError: names the fields that contradict each other, and the remedy.

@@ -112,7 +112,6 @@ def score(
     Args:
         trials: the list, of any form; labels, if any, are not looked at.
         embeddings: folders that together hold its utterances.
-        out: score file to write.
         out_trials: list to write of the trials that the scores belong to, which ``expand`` changes.
         note: called with a line on everything that was read or decided.
 

@@ -126,7 +126,7 @@ def prepare_synthetic(
     Args:
         source: ``demo``, ``tiny`` or a list of changes, see `parse_spec`.
         out: folder to make; an ``audio`` folder in it that an earlier run made is replaced.
-        seed: everything is drawn from it; the bytes do not depend on ``jobs``, the number of processes.
+        seed: everything is drawn from it; the bytes do not depend on ``jobs``.
 
     Raises:
         CorpusError: the specification makes no sense.
