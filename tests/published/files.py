@@ -74,6 +74,10 @@ FILES = {
         f"{BASELINE}/model/classifier.py",
         "4d2d1509b55ee26f5e939c4c4dfde3bd7f397a707c03f4cc9760b0d7dd10225f",
     ),
+    "baseline/utils.py": (
+        f"{BASELINE}/tools/utils.py",
+        "ee722d7e2bc296e0316dcfb57704440f64ae788d92c4744682a5dd2e99ea6ada",
+    ),
     "himia_trial_mic": (
         f"{HOMEWORK}/data/himia_eval/trial_mic",
         "9dd880acb91481ebbc3904bb7bd82468083269d26e35618006ff70d90e91a71f",
