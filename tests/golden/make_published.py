@@ -3,8 +3,8 @@
     python make_published.py PUBLISHED BASELINE_CHECKOUT HOMEWORK_CHECKOUT
 
 PUBLISHED is the folder of tests/published/files.py. Embeddings are those of tests/published/embeddings.py for
-the names of an excerpt, in order. EER and minDCF are those of ``get_eer`` of the baseline, tools/utils.py, and
-of ``get_eer_HIMIA`` of the homework's scoring.py, the blind scores those of ``get_results`` of its test.py.
+the names of an excerpt, in order. EER and minDCF are those of ``get_eer`` of the baseline (tools/utils.py)
+and ``get_eer_HIMIA`` of the homework's scoring.py, the blind scores those of ``get_results`` of its test.py.
 """
 
 from __future__ import annotations
