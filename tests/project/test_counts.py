@@ -125,8 +125,7 @@ def test_the_table_and_the_lists_are_printed(script, counts, capsys):
 
 
 MOST_FILES = 140
-MOST_LINES = 26_700
-"""The aim is 25,000."""
+MOST_LINES = 25_000
 MOST_PUBLIC_FUNCTIONS = 737
 """As many as there were at 465a09f."""
 MOST_FORMAT_SKIPS = 61
