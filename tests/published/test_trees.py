@@ -86,15 +86,11 @@ def corpora(published, tmp_path_factory):
     for utt_id, path in rows_of(published / "himia_blind_wav.scp"):
         tree.add(path.removeprefix("./data/"), utt_id[:7])
 
-    for name, corpus in (
-        ("noise_wav_list", "musan"),
-        ("music_wav_list", "musan"),
-        ("rir_list", "RIRS_NOISES"),
-    ):
-        paths = [path.removeprefix("/PATH/") for (path,) in rows_of(published / name)]
-        for path in paths:
-            tree.add(path, name)
-        (root / "corpora" / corpus / name).write_text("".join(f"{root}/corpora/{path}\n" for path in paths))
+    for name in ("noise_wav_list", "music_wav_list", "rir_list"):
+        for (path,) in rows_of(published / name):
+            tree.add(path.removeprefix("/PATH/"), name)
+    for number in range(4):  # no recipe of the baseline's takes speech, so its lists have none
+        tree.add(f"musan/speech/librivox/speech-librivox-{number:04}.wav", "speech")
     return root
 
 
@@ -166,6 +162,20 @@ def test_task_1_on_all_development_names_to_a_submission(published, home, capsys
     run("submit", "corpora/FFSVC2022/trials_dev", tuned / "scores/FFSVC2022-dev.txt", "out.zip")
     with zipfile.ZipFile("out.zip") as made:
         assert len(made.read("scores.txt").decode().split()) == 72_000
+
+
+def test_the_baselines_lists_of_paths_name_the_same_files(published, home):
+    for corpus, names, parts in (
+        ("musan", ("noise_wav_list", "music_wav_list"), {"noise": 930, "music": 660}),
+        ("rirs_noises", ("rir_list",), {"smallroom": 20_000, "mediumroom": 20_000}),
+    ):
+        lists = Path("lists", corpus)
+        lists.mkdir(parents=True)
+        for name in names:
+            text = (published / name).read_text().replace("/PATH/", f"{home}/corpora/")
+            (lists / name).write_text(text)
+        run("prepare", corpus, lists, f"data/{corpus}")
+        assert {part: len(rows_of(Path("data", corpus, part, "wav.scp"))) for part in parts} == parts
 
 
 @pytest.mark.parametrize(

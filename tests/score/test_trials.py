@@ -66,9 +66,16 @@ def test_a_header_names_the_columns(listed, text, target):
     assert trials.enrol.to_list() == ["m1", "m2"]
     assert trials.test.to_list() == ["s1.sph", "s2.sph"]
     assert (None if trials.target is None else trials.target.tolist()) == target
-    assert trials.form.startswith("2 trials: enrolment, test")
+    assert trials.form.startswith("2 trials: enrolment, test") and trials.form.endswith("(below a header)")
     with pytest.raises(TrialError, match=":3: no utterance 'm2'"):
         trials.resolve(["m1", "s1"])
+
+
+@pytest.mark.parametrize(
+    "text", ["model1 test1\nmodel2 test2\n", "enrol_1 segment-1\na b\n", "1 enroll2 test2\n0 enroll2 test3\n"]
+)
+def test_ids_like_the_words_of_a_header_are_ids(listed, text):
+    assert len(listed(text)) == 2
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,11 @@ AUDIO_SUFFIXES = (".wav", ".WAV", ".flac", ".m4a", ".mp3", ".sph")
 _UTF8_BOM = b"\xef\xbb\xbf"
 _HEADER_WORDS = {
     "enrol": {"model", "modelid", "enrol", "enrolid", "enroll", "enrollid", "enrolment", "enrollment"},
-    "test": {"segment", "segmentid", "test", "testid", "evaluationfileid", "enrollfileid", "enrollfileids"},
+    "test": {"segment", "segmentid", "test", "testid", "evaluationfileid", "enrollfileid"},
     "side": {"side"},
     "label": {"label", "key", "target", "targettype", "trialtype"},
 }
-"""Names of columns, in lower case, without ``-``, ``_`` and a last number."""
+"""Names of columns, in lower case and without ``-`` and ``_``; ``enroll-file-id1`` without its number."""
 
 FIRST_CHANNEL = ("a", "A", "1")
 NOT_FIRST_CHANNEL = (
@@ -83,7 +83,7 @@ def header_of(path: Path) -> list[str | None]:
             line = file.readline().removeprefix(_UTF8_BOM).decode()
     except (OSError, UnicodeDecodeError):  # what reads the lines says so
         return []
-    words = [re.sub(r"[-_]|\d+$", "", word.lower()) for word in line.split() if word != "..."]
+    words = [re.sub(r"[-_]|(?<=file[-_]id)\d+$", "", word.lower()) for word in line.split() if word != "..."]
     kinds = [next((kind for kind, names in _HEADER_WORDS.items() if word in names), None) for word in words]
     return kinds if "enrol" in kinds and "test" in kinds else []
 
