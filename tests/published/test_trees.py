@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import runpy
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -78,11 +79,19 @@ def corpora(published, tmp_path_factory):
         for original in [original for original, _ in meta if original[:5] == speaker][:30]:
             tree.add(f"FFSVC2020_supplement/{original}.wav", speaker)
 
-    for enrol, test, _ in rows_of(published / "himia_trial_mic"):
+    rows = rows_of(published / "himia_trial_mic")
+    test_v2 = root / "corpora/HIMIA/test_v2"
+    shutil.rmtree(test_v2)
+    for enrol, test, _ in rows:
         for name in (enrol, *(test.replace("{}", f"{channel:02}") for channel in range(16))):
             path = Path("HIMIA/test_v2/SPEECHDATA/wav", name[:6], name)
             if not (tree.root / path).exists():
                 tree.add(path, name[:6])
+    words = {"0": "nontarget", "1": "target"}
+    (test_v2 / "trials_mic").write_text("".join(f"{a} {b} {words[label]}\n" for a, b, label in rows))
+    pairs = [(row[1], other[1]) for row, other in itertools.pairwise(rows[:500])]  # none is published
+    lines = [f"{a} {b} {'target' if a[:6] == b[:6] else 'nontarget'}\n" for a, b in pairs]
+    (test_v2 / "trials_1m").write_text("".join(lines))
     for utt_id, path in rows_of(published / "himia_blind_wav.scp"):
         tree.add(path.removeprefix("./data/"), utt_id[:7])
 
@@ -238,7 +247,7 @@ def test_the_homework_from_its_mixture_to_the_blind_list(published, home, capsys
     run("run", "himia/ecapa-pretrain", *words, "--schedule.first_epoch", 43, "--schedule.epochs", 44)
     run("run", "himia/ecapa-ftmix", *SMALL, *FAST, "--schedule.epochs", "45")
     run_dir = Path("exp/himia/ecapa-ftmix/train")
-    (embeddings,) = (each.parent for each in (run_dir / "embeddings").glob("*/meta.json"))
+    (embeddings,) = (each.parent for each in (run_dir / "embeddings").glob("test_v2*/meta.json"))
     trials = published / "himia_trial_mic"
     run("score", trials, embeddings, "--channels", "sum", "--out", "scores")
     report = evaluated(capsys, trials, "scores")
