@@ -45,6 +45,7 @@ def test_fix_lists_what_it_drops_and_fails_unless_drops_are_allowed(
     assert capsys.readouterr().out == f"{out}: 12 utterances of 4 speakers; 0 of 12 dropped\n"
     (train / "utt2spk").write_text((train / "utt2spk").read_text().replace("B-1 B\n", ""))
     (train / "spk2utt").unlink()
+    out = tmp_path / "others"
     assert main(["check", str(train), "--fix", str(out)]) == 1
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [
@@ -53,8 +54,10 @@ def test_fix_lists_what_it_drops_and_fails_unless_drops_are_allowed(
         f"{out}: 11 utterances of 4 speakers; 1 of 12 dropped",
     ]
     assert "--allow-drops" in printed.err
-    assert main(["check", str(train), "--fix", str(out), "--allow-drops"]) == 0
-    assert main(["check", str(out)]) == 0
+    assert main(["check", str(train), "--fix", str(out), "--allow-drops"]) == 1
+    assert "is a data dir already" in capsys.readouterr().err
+    assert main(["check", str(train), "--fix", str(tmp_path / "again"), "--allow-drops"]) == 0
+    assert main(["check", str(tmp_path / "again")]) == 0
 
 
 def test_lines_out_of_order_are_noted_and_no_fault(

@@ -290,3 +290,14 @@ def test_a_map_names_ids_with_or_without_their_suffix_and_one_that_names_none_is
     (folder / "map").write_text("anna anna-0 anna-1\n")
     assert run(*words, folder / "s2") == 1
     assert "names no id of that side of" in capsys.readouterr().err and not (folder / "s2").exists()
+
+
+def test_ids_that_a_map_does_not_name_are_counted_and_suffixes_match_both_ways(folder, capsys):
+    (folder / "map").write_text("anna-0.wav anna-0 anna-1\n")
+    (folder / "list").write_text("anna-0 ben-0\nben-1 ben-0\n")
+    words = ("score", folder / "list", folder / "emb", "--out")
+    assert run(*words, folder / "s", "--enrol-map", folder / "map") == 0
+    assert "1 ids of that side are not in it, and stand for themselves" in capsys.readouterr().out
+    assert run(*words, folder / "plain") == 0
+    mapped, plain = ((folder / name).read_text().splitlines() for name in ("s", "plain"))
+    assert mapped[0] != plain[0] and mapped[1] == plain[1]

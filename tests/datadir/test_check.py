@@ -218,8 +218,19 @@ class TestFixDataDir:
         (data / "utt2spk").write_text("a1 A\na2 A\nb1 B\nb2 B\nb2 A\nq Q\n")
         (data / "utt2dur").write_text("a1 1.5\na2 1.5\nb1 2\nb2 2\n")
         (data / "utt2cond").write_text("utt_id\tdistance\na1\t1M\na2\t3M\nb1\n")
-        made, faults, dropped = fix_data_dir(data, data.parent / "out")
-        assert dropped == ["a2", "c1", "c2"]
+        (data / "text").write_text("a1 one two\na2 three\nb2 four\n")
+        (data / "spk2gender").write_text("A f\nB m\n")
+        (data / "enrol_map").write_text("a1 a1 a2\n")
+        (data / "frame_shift").write_text("0.01\n")
+        said: list[str] = []
+        made, faults, dropped = fix_data_dir(data, data.parent / "out", note=said.append)
+        assert dropped == ["a2", "c1", "c2", "q"]
+        assert [str(fault) for fault in faults] == said[: len(faults)]
+        assert {f"dropped: {utt_id}" for utt_id in dropped} < set(said)
+        assert "copied whole: enrol_map, which may name utterances that are gone" in said
+        assert any(line.startswith("left out: frame_shift") for line in said)
+        assert (data.parent / "out" / "text").read_text() == "a1 one two\nb2 four\n"
+        assert (data.parent / "out" / "spk2gender").read_text() == "A f\nB m\n"
         assert made.table.select("utt_id", "wav_path", "speaker_id").rows() == [
             ("a1", str(wav), "A"), ("b1", str(wav), "B"), ("b2", str(wav), "B"),
         ]  # fmt: skip
@@ -244,9 +255,11 @@ class TestFixDataDir:
 
     def test_a_length_that_is_missing_drops_no_utterance(self, data: Path) -> None:
         edit(data / "utt2num_samples", lambda text: text.replace(b"b1 9", b"b1 nine"))
-        made, _, dropped = fix_data_dir(data, data.parent / "out")
+        said: list[str] = []
+        made, _, dropped = fix_data_dir(data, data.parent / "out", note=said.append)
         assert dropped == []
         assert len(made) == 4
+        assert said[-1] == "left out: utt2num_samples, which has no length of 'b1'"
         assert not (data.parent / "out" / "utt2num_samples").exists()
 
     def test_every_utterance_of_a_missing_shard_is_dropped(self, data: Path) -> None:
@@ -263,9 +276,16 @@ class TestFixDataDir:
         assert dropped == ["a1", "b1", "b2"]
         assert [fault.line for fault in faults] == [1, 3, 4]
 
+    def test_an_id_with_a_blank_character_is_a_fault_and_dropped(self, data: Path) -> None:
+        for name in ("wav.scp", "utt2spk", "utt2num_samples"):
+            edit(data / name, lambda text: text.replace(b"a1 ", "a\N{NO-BREAK SPACE}1 ".encode()))
+        (data / "spk2utt").unlink()
+        assert "wav.scp:1: the id 'a\N{NO-BREAK SPACE}1' holds a blank character" in faults_of(data)
+        assert fix_data_dir(data, data.parent / "out")[2] == ["a\N{NO-BREAK SPACE}1"]
+
     def test_neither_the_data_dir_itself_nor_an_empty_one_is_written(self, data: Path) -> None:
         before = (data / "wav.scp").read_bytes()
-        with pytest.raises(DataDirError, match="is the data dir itself"):
+        with pytest.raises(DataDirError, match="is a data dir already"):
             fix_data_dir(data, data.parent / "data" / ".." / "data")
         edit(data / "utt2spk", lambda _: b"z Z\n")
         with pytest.raises(DataDirError, match="no utterance"):

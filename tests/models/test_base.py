@@ -120,3 +120,11 @@ def test_the_order_of_memory_is_the_one_measured_as_faster(
     network = build_model(name)
     assert network.is_faster_in_channels_last(torch.device("cpu"), precision) is expected
     assert network.is_faster_in_channels_last(torch.device("cuda"), precision) is False
+
+
+def test_narrow_convolutions_are_not_put_into_the_order_that_torch_crashes_on(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    network = build_model("resnet34", channels=8)
+    assert not network.is_faster_in_channels_last(torch.device("cpu"), "fp32")
+    assert network.is_faster_in_channels_last(torch.device("cpu"), "bf16")

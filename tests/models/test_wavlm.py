@@ -251,6 +251,7 @@ def test_microsofts_file_becomes_a_folder_with_the_output_of_its_own_code(tmp_pa
     assert main(["import", str(tmp_path / "WavLM.pt"), str(tmp_path / "wavlm"), "--arch", "wavlm"]) == 0
     mean = "utterance" if kind == "large" else "none"
     assert f'features.mean = "{mean}"' in capsys.readouterr().out
+    assert network(str(tmp_path / "wavlm")).trained_mean == mean
     wav_BT = runpy.run_path(str(GOLDEN / "make_wavlm.py"))["waveform"]().float()
     expected = torch.tensor(MICROSOFT[kind]["output"])
     theirs = transformers.WavLMModel.from_pretrained(tmp_path / "wavlm").eval()

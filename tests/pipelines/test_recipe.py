@@ -345,3 +345,30 @@ def test_a_head_that_cannot_train_is_refused(head, fault, tmp_path):
     path.write_text(tomli_w.dumps({"head": {"name": "aam", **head}}))
     with pytest.raises(RecipeError, match=f"recipe.toml: head.{fault}"):
         read_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        (
+            {"validate": {"keep_embeddings": True}},
+            "validate.keep_embeddings has no effect without validate.trials",
+        ),
+        ({"validate": {"data": "d"}}, "validate.data has no effect without validate.trials"),
+        ({"optim": {"release_epoch": 2}}, "optim.release_epoch has no effect without optim.freeze"),
+        ({"init": {"mean_utterances": 3}}, "init.mean_utterances has no effect with init.classifier = 'new'"),
+        ({"optim": {"release_epoch": 2, "freeze": ["network"]}}, ""),
+    ],
+)
+def test_options_of_what_is_not_used_are_noted(tmp_path, table, line):
+    path, notes = tmp_path / "recipe.toml", []
+    path.write_text(tomli_w.dumps(table))
+    read_recipe(str(path), note=notes.append)
+    assert [line in note for note in notes] == [True] * bool(line)
+
+
+def test_nesterovs_form_of_no_momentum_is_refused(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(tomli_w.dumps({"optim": {"nesterov": True, "momentum": 0}}))
+    with pytest.raises(RecipeError, match=r"optim\.momentum is 0"):
+        read_recipe(str(path))

@@ -55,6 +55,11 @@ HEADERS = {
         "m1\ts1.sph\ta\ttarget\t1\tfemale\nm2\ts2.sph\ta\tnontarget\t3\tmale\n",
         [1, 0],
     ),
+    "nist with an empty column": (
+        "modelid\tsegmentid\tside\tgender\ttargettype\n"
+        "m1\ts1.sph\ta\t\ttarget\nm2\ts2.sph\ta\tmale\tnontarget\n",
+        [1, 0],
+    ),
     "sdsv": ("model-id evaluation-file-id\nm1 s1.sph\nm2 s2.sph\n", None),
     "label first": ("label enroll test\n1 m1 s1.sph\n0 m2 s2.sph\n", [1, 0]),
 }

@@ -1,8 +1,10 @@
 """Fine-tuning: a run that starts from a model."""
 
+import polars as pl
 import pytest
 import torch
 
+from farvox.datadir.kaldi import DataDir, write_data_dir
 from farvox.errors import CheckpointError, ModelError, RecipeError
 from farvox.options import from_table, merge
 from farvox.training import trainer
@@ -63,8 +65,15 @@ def test_a_kept_classifier_is_the_models(start, weights, pretrained):
 
 
 def test_a_classifier_of_other_speakers_cannot_be_kept(start, corpus):
-    with pytest.raises(RecipeError, match=r"6 classes, the data dirs have 5.*'extend'"):
+    with pytest.raises(RecipeError, match=r"6 classes, the data dirs have 5, and 5 .*'extend'"):
         start({"data": {"train": [str(corpus / "more")]}}, classifier="keep")
+
+
+def test_an_extended_classifier_needs_a_speaker_of_the_model(start, corpus, tmp_path):
+    strangers = DataDir.open(corpus / "more").table.with_columns(speaker_id=pl.lit("stranger"))
+    write_data_dir(tmp_path / "strangers", strangers)
+    with pytest.raises(RecipeError, match=r"none of the 6 classes .* is in the data dirs \('stranger'"):
+        start({"data": {"train": [str(tmp_path / "strangers")]}}, classifier="extend")
 
 
 def test_an_extended_classifier_keeps_its_rows_and_labels_speakers_by_name(

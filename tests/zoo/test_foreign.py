@@ -292,6 +292,33 @@ def test_a_checkpoint_that_means_harm_is_refused_and_does_none(tmp_path, place):
     assert victim.exists(), "the file must be as harmful as this test needs it to be"
 
 
+def test_a_classifier_of_another_model_and_an_epoch_below_0_are_refused(tmp_path):
+    checkpoint = make_checkpoint(make_network("ffsvc-resnet34"))
+    checkpoint["classifier"]["weight"] = torch.ones(5, 99)
+    path = save(checkpoint, tmp_path / "model_37.pkl")
+    with pytest.raises(CheckpointError, match="its classifier is for embeddings of 99 numbers"):
+        import_checkpoint(path, tmp_path / "out", "ffsvc-resnet34")
+    path = save(make_checkpoint(make_network("ffsvc-resnet34")), tmp_path / "model_37.pkl")
+    with pytest.raises(ModelError, match="epoch -3"):
+        import_checkpoint(path, tmp_path / "out", "ffsvc-resnet34", epoch=-3)
+
+
+@pytest.mark.parametrize(
+    ("utt_id", "row", "message"),
+    [
+        ("a b", [1.0], "no name of an utterance"),
+        ("", [1.0], "no name"),
+        ("a", [0.0], "zero"),
+        ("a", [np.nan], "zero or"),
+    ],
+)
+def test_embeddings_that_nothing_can_use_are_not_imported(tmp_path, utt_id, row, message):
+    np.save(tmp_path / "e.npy", np.array({utt_id: np.array(row, np.float32)}), allow_pickle=True)
+    with pytest.raises(CheckpointError, match=message):
+        import_embeddings(tmp_path / "e.npy", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 # ---------------------------------------------------------------- other toolkits
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -83,11 +83,7 @@ def check(
         print("farvox check: --allow-drops is of --fix OUT", file=sys.stderr)
         return 2
     if fix is not None:
-        made, faults, dropped = fix_data_dir(dir, fix, audio=audio)
-        for fault in faults:
-            print(fault)
-        for utt_id in dropped:
-            print(f"dropped: {utt_id}")
+        made, faults, dropped = fix_data_dir(dir, fix, audio=audio, note=to_stdout)
         print(f"{_description(made)}; {len(dropped):,} of {len(dropped) + len(made):,} dropped")
         status = int(not allow_drops and not all(fault.is_note for fault in faults))
         if status:

@@ -9,7 +9,6 @@ utterances without a known condition, incomplete channel sets, short audio.
 from __future__ import annotations
 
 import os
-import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from farvox.datadir.derive import further_texts
 from farvox.datadir.kaldi import DataDir, invert_spk2utt, is_utf8, read_lines, split_lines, write_data_dir
 from farvox.errors import AudioError, DataDirError
 from farvox.jobs import Job, cut, threads
-from farvox.progress import to_stderr
+from farvox.progress import Note, silent, to_stderr
 
 _MOST_HINTS = 100  # they are looked for on the disk
 
@@ -96,30 +95,35 @@ def check_audio(path: str | Path) -> Iterator[Fault]:
 
 
 def fix_data_dir(
-    path: str | Path, out: str | Path, *, audio: bool = False
+    path: str | Path, out: str | Path, *, audio: bool = False, note: Note = silent
 ) -> tuple[DataDir, list[Fault], list[str]]:
     """Write the part of a data dir that has no fault, sorted: what Kaldi's ``utils/fix_data_dir.sh`` does.
 
     Lines at fault are left out, and with them the utterances that lack an audio file or, where others have
     one, a speaker. Of several lines for one id the first stays. Where utt2spk and spk2utt disagree, utt2spk
     is right. `spk2utt` is made anew; `utt2num_samples` is left out unless it has the length of every
-    utterance kept; further ``utt2*`` and ``spk2*`` files are cut to what is kept, and ``trials*`` copied.
+    utterance kept; further files by utterance or speaker (``utt2*``, `text`, `feats.scp`) are cut to what is
+    kept, ``trials*`` and ``*_map`` copied whole.
 
     Args:
         path: the data dir to read.
         out: the data dir to write; another one.
         audio: leave out what `check_audio` finds as well.
+        note: called with a line on each fault, utterance dropped, and file that is left out or copied whole.
 
     Returns:
         The new data dir, the faults and notes of the old one, and the utterances that were dropped.
 
     Raises:
-        DataDirError: ``out`` is ``path``, or no utterance is left.
+        DataDirError: ``out`` is a data dir already, or no utterance is left.
     """
     folder = Path(path)
-    if Path(out).resolve() == folder.resolve():
-        raise DataDirError(f"{out}: is the data dir itself, which would lose what is dropped; choose another")
-    faults = list(check_data_dir(folder))
+    if (Path(out) / "wav.scp").exists():
+        raise DataDirError(f"{out}: is a data dir already; choose another OUT, or remove it")
+    faults = []
+    for fault in check_data_dir(folder):
+        faults.append(fault)
+        note(str(fault))
     files = _core_files(folder)
     # Neither a length nor (beside utt2spk) a line of spk2utt is needed: without one no utterance is dropped.
     speakers_file = next((name for name in ("utt2spk", "spk2utt") if name in files), None)
@@ -143,9 +147,14 @@ def fix_data_dir(
         damaged = list(_damaged(folder / "wav.scp", rows.select("line", "utt_id", "wav_path")))
         rows = rows.filter(~pl.col("line").is_in([fault.line for fault in damaged]))
         faults += damaged
+        for fault in damaged:
+            note(str(fault))
     if "utt2num_samples" in kept:
         lengths = kept["utt2num_samples"].select(utt_id="key", num_samples=pl.col("value").cast(pl.Int64))
         rows = rows.join(lengths, on="utt_id", how="left", maintain_order="left")
+        if rows["num_samples"].null_count():
+            unknown = rows.filter(pl.col("num_samples").is_null())["utt_id"][0]
+            note(f"left out: utt2num_samples, which has no length of '{unknown}'")
     conditions = None
     if (folder / CONDITIONS).is_file():
         conditions = _conditions(folder)[0].drop("line").unique("utt_id", keep="first", maintain_order=True)
@@ -153,11 +162,28 @@ def fix_data_dir(
     texts = further_texts(DataDir(folder, table), table, conditions)
     if conditions is not None and len(conditions.columns) == 1:  # its header is at fault
         del texts[CONDITIONS]
+    listed = pl.concat([files["wav.scp"].table["key"], *([owners["utt_id"]] if speakers_file else [])])
+    listed = listed.unique(maintain_order=True)
+    dropped = listed.filter(~listed.is_in(table["utt_id"].implode())).to_list()
+    for utt_id in dropped:
+        note(f"dropped: {utt_id}")
+    done = {*texts, *kaldi.CORE_FILES, CONDITIONS}
+    others = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in done]
+    for path in (path for path in others if path.suffix in ("", ".scp", ".txt", ".lst")):
+        lines = read_lines(path, strip="\r")
+        keys = lines.str.extract(r"^[ \t]*([^ \t]+)")
+        owned = [(listed, table["utt_id"])]
+        owned += [(owners["speaker_id"], table["speaker_id"])] if speakers_file else []
+        of_kept = next((kept for all_of, kept in owned if keys.is_in(all_of.implode()).all()), None)
+        if is_list := path.name.startswith("trials") or path.name.endswith("_map"):
+            note(f"copied whole: {path.name}" + ", which may name utterances that are gone" * bool(dropped))
+        elif of_kept is None:
+            note(f"left out: {path.name}, whose lines are not all of an utterance, nor all of a speaker")
+            continue
+        kept_lines = lines if is_list or of_kept is None else lines.filter(keys.is_in(of_kept.implode()))
+        texts[path.name] = "".join(f"{line}\n" for line in kept_lines)
     made = write_data_dir(out, table, files=texts)
-    for trials in folder.glob("trials*"):
-        shutil.copyfile(trials, made.path / trials.name)
-    listed = files["wav.scp"].table["key"].unique(maintain_order=True)
-    return made, faults, listed.filter(~listed.is_in(table["utt_id"].implode())).to_list()
+    return made, faults, dropped
 
 
 def _damaged(wav_scp: Path, rows: pl.DataFrame) -> Iterator[Fault]:
@@ -242,7 +268,9 @@ def _faults_of(name: str, files: Mapping[str, _Lines]) -> list[pl.DataFrame]:
     first = table.select("key", first=pl.col("line").min().over("key"), line="line")
     repeated = first.filter(pl.col("line") > pl.col("first"))
     twice = _faults(repeated, pl.format("'{}' is there already, in line {}", "key", "first"))
-    return [files[name].malformed, twice, *rules[name](files)]
+    blank = table.filter(pl.col("key").str.contains(r"\s"))
+    odd = _faults(blank, pl.format("the id '{}' holds a blank character", "key"))
+    return [files[name].malformed, twice, odd, *rules[name](files)]
 
 
 def _faults_of_wav_scp(files: Mapping[str, _Lines]) -> list[pl.DataFrame]:

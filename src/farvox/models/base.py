@@ -38,6 +38,7 @@ class EmbeddingNetwork(nn.Module):
         super().__init__()
         self.num_mels = options.num_mels
         self.embedding_dim = options.embedding_dim
+        self.trained_mean: str | None = None  # ``mean`` of the front-end that pretrained weights want
         self.min_frames = min_frames
 
     def mels_first(self, feats_BFM: Tensor) -> Tensor:
@@ -68,10 +69,13 @@ class EmbeddingNetwork(nn.Module):
         """True where a training step was measured to be faster after `use_channels_last`.
 
         Two-dimensional convolutions are on CPUs with bf16: a ResNet34 gains a third of its step in bf16, a
-        fifth in fp32; with AVX2 alone it would lose a tenth. GPUs were not measured.
+        fifth in fp32; with AVX2 alone it would lose a tenth. GPUs were not measured. In fp32, torch 2.13
+        crashes there where a convolution has 8 channels, so only multiples of 16 are taken.
         """
-        two_dimensional = any(isinstance(module, nn.Conv2d) for module in self.modules())
-        return two_dimensional and device.type == "cpu" and has_bf16(device)
+        convolutions = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
+        widths = {width for each in convolutions for width in (each.in_channels, each.out_channels)} - {1}
+        is_safe = precision != "fp32" or all(width % 16 == 0 for width in widths)
+        return bool(convolutions) and is_safe and device.type == "cpu" and has_bf16(device)
 
     def stages(self) -> list[nn.Module]:
         """The repeated parts, in order: what the outermost lists and sequences of modules hold."""

@@ -43,6 +43,7 @@ _FIXED = {
     "add_adapter": False,
 }  # fmt: skip
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PREPROCESSOR = "preprocessor_config.json"  # of transformers: whether waveforms are normalised
 _MICROSOFT_FIELDS = {
     "encoder_layers": ("num_hidden_layers", 12), "encoder_embed_dim": ("hidden_size", 768),
     "encoder_ffn_embed_dim": ("intermediate_size", 3072),
@@ -103,6 +104,9 @@ class WavlmEcapa(EmbeddingNetwork):
         super().__init__(options, min_frames=-(-samples // options.num_mels))
         if folder:
             _load_pretrained(backbone, folder / WEIGHTS)
+            if (folder / PREPROCESSOR).is_file():
+                is_normed = json.loads((folder / PREPROCESSOR).read_text("utf-8")).get("do_normalize", True)
+                self.trained_mean = "utterance" if is_normed else "none"
         values = {name: getattr(config, name) for name in FIELDS}
         self.sizes = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
         self.tune = options.tune

@@ -45,9 +45,11 @@ from farvox.training.options import (
     EVERYTHING,
     FEATURES,
     SPECAUGMENT,
+    InitOptions,
     OptimOptions,
     ScheduleOptions,
     TrainOptions,
+    ValidateOptions,
 )
 from farvox.training.table import examples_per_domain
 
@@ -58,9 +60,12 @@ _NEEDS: tuple[tuple[str, tuple[str, ...], str, str, tuple[str, ...]], ...] = (
     ("schedule", ("milestones", "gamma"), "kind", "multistep", ("multistep",)),
     ("schedule", ("final_lr",), "kind", "multistep", ("linear", "cosine", "exponential")),
     ("specaugment", ("mel_width",), "kind", "farvox", ("farvox", "both")),
+    ("init", ("mean_utterances",), "classifier", "new", ("means",)),
+    ("validate", ("data", "keep_embeddings"), "trials", "", ()),
+    ("optim", ("release_epoch",), "freeze", "", ()),
     ("head", ("margin", "scale"), "name", HEAD.default, tuple(name for name in HEADS if name != "softmax")),
 )
-"""Table, options of it, the option that they depend on, its default, and the values that they need."""
+"""Table, options of it, the option they depend on, its default, and the values they need (none: any)."""
 DATA_VERBS = ("prepare", "check", "combine", "subset", "trials", "enhance", "rirs", "noises", "simulate")
 """Verbs that the lines of ``prepare`` may begin with."""
 
@@ -227,17 +232,23 @@ def _idle(added: Mapping[str, Any], whole: Mapping[str, Any]) -> Iterator[str]:
     """A line on each option of ``added`` that has no effect in the recipe ``whole``; both are tables."""
     parts = {"specaugment": SpecAugmentOptions, "head": HeadOptions}
     full = {"optim": OptimOptions, "schedule": ScheduleOptions} | parts
+    full |= {"init": InitOptions, "validate": ValidateOptions}
     for table, keys, chooser, default, needed in _NEEDS:
         entries, chosen_from = added.get(table, {}), whole.get(table, {})
         if not (isinstance(entries, Mapping) and isinstance(chosen_from, Mapping)):
             continue  # an adaptation that is refused when it is looked at
         chosen = chosen_from.get(chooser, default)
         is_saved = entries.keys() >= kinds(full[table]).keys()  # as a run dir's recipe.toml has them
-        if chosen in needed or is_saved:
+        if chosen in needed or (chosen and not needed) or is_saved:
             continue
         for key in (key for key in keys if key in entries):
             words = " or ".join(f"'{each}'" for each in needed)
-            yield f"{table}.{key} has no effect with {table}.{chooser} = '{chosen}', only with {words}"
+            only = (
+                f"with {table}.{chooser} = '{chosen}', only with {words}"
+                if needed
+                else f"without {table}.{chooser}"
+            )
+            yield f"{table}.{key} has no effect {only}"
 
 
 def read_toml(path: Path) -> Table:

@@ -142,6 +142,8 @@ def score(
     for path, of_side in ((options.enrol_map, resolved.enrol_side), (options.test_map, resolved.test_side)):
         if path and not resolved.side_mapped[of_side].any():
             raise TrialError(f"{path}: names no id of that side of {trials}, so it would change nothing")
+        if path and (alone := len(np.unique(of_side[~resolved.side_mapped[of_side]]))):
+            note(f"{path}: {alone:,} ids of that side are not in it, and stand for themselves")
     if resolved.reading:
         note(resolved.reading)
 

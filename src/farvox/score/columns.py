@@ -232,6 +232,8 @@ def _parse_by_line(
             raise TrialError(f"{path}:{number}: not UTF-8 text") from None
         if not row:
             raise TrialError(f"{path}:{number}: blank line")
+        if len(row) != len(schema) == line.count(b"\t") + 1:  # a column is empty
+            row = line.rstrip(b"\r").decode().split("\t")
         if len(row) != len(schema):
             found, first = _columns(len(row)), len(schema)
             raise TrialError(f"{path}:{number}: {found}, where the first line has {first}")

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from farvox.datadir.kaldi import read_lines
 from farvox.errors import TrialError
-from farvox.score.columns import FIRST_CHANNEL, NOT_FIRST_CHANNEL, header_of, stem_of, stems_of
+from farvox.score.columns import (
+    AUDIO_SUFFIXES,
+    FIRST_CHANNEL,
+    NOT_FIRST_CHANNEL,
+    header_of,
+    stem_of,
+    stems_of,
+)
 
 SideMap = Mapping[str, Sequence[str]]
 """Ids of a trial list that stand for several other ids: id -> these ids."""
@@ -143,7 +150,9 @@ class SideFinder:
         """
         model = spelled
         if side_map and spelled not in side_map:
-            model = stem_of(spelled)
+            stem = stem_of(spelled)
+            alike = (f"{stem}{suffix}" for suffix in ("", *AUDIO_SUFFIXES))
+            model = next((name for name in alike if name in side_map), stem)
         if not side_map or model not in side_map:
             return self._find_by_name(spelled, as_channels)
         try:

@@ -114,6 +114,11 @@ class OptimOptions(Options):
     sample_classes: Annotated[float, Above(0), AtMost(1)] = 1.0
     """Share of a shard's classes that a step sees, besides those of its batch; needs shard_head."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.name == "sgd" and self.nesterov and not self.momentum:
+            raise RecipeError("optim.nesterov = true is a form of the momentum, and optim.momentum is 0")
+
     @classmethod
     def translate_older(cls, table: Mapping[str, Any]) -> Mapping[str, Any]:
         """Older recipes say true or false of ``channels_last``."""

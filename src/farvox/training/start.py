@@ -64,14 +64,21 @@ class StartingPoint:
                 f"init.classifier = '{classifier}' needs init.model to be a run dir, one of its checkpoints, "
                 "or a model of the baseline that 'farvox import --spk2utt' gave the names of its classes"
             )
+        old, now = set(_speaking(self.old_classes)), set(_speaking(classes))
         if classifier == "extend":
+            if old.isdisjoint(now):
+                raise RecipeError(
+                    f"init.classifier = 'extend': none of the {len(old)} classes of {self.folder} "
+                    f"('{min(old)}', ...) is in the data dirs ('{min(now)}', ...); use 'new', or import it "
+                    "again with the --spk2utt it was trained on"
+                )
             known = set(self.old_classes)
             return self.old_classes + [name for name in classes if name not in known]
-        if set(_speaking(self.old_classes)) != set(_speaking(classes)):
+        if differing := old ^ now:
             raise RecipeError(
-                f"init.classifier = 'keep': {self.folder} was trained on {len(self.old_classes)} classes, "
-                f"the data dirs have {len(classes)} or others; use 'extend' to add classes or 'new' to start "
-                "afresh"
+                f"init.classifier = 'keep': {self.folder} was trained on {len(old)} classes, the data dirs "
+                f"have {len(now)}, and {len(differing)} are in one of them only ('{min(differing)}', ...); "
+                "use 'extend' to add classes or 'new' to start afresh"
             )
         return self.old_classes
 

@@ -208,6 +208,12 @@ class Run:
         ]
         if self.stepper.precision == "bf16" and not has_bf16(self.world.device):
             lines += ["optim.precision: this device has no bf16 and imitates it, which is slow: take auto"]
+        wanted = self.network.trained_mean
+        if wanted not in (None, self.frontend_config.mean):
+            lines += [
+                f"features.mean is '{self.frontend_config.mean}', but the weights of model.wavlm were "
+                f"trained with '{wanted}': take that"
+            ]
         if self.shard:
             lines += [self.shard.describe()]
         if self.options.optim.channels_last == "on" and _is_on_many_cpus(self.world):

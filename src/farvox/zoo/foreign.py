@@ -166,6 +166,13 @@ def import_checkpoint(
     if epoch is not None:
         imported["epoch"] = epoch
     classifier = (_weights_of(saved, "classifier") if layout.part else None) or {}
+    if "weight" in classifier and (width := classifier["weight"].shape[-1]) != network.embedding_dim:
+        raise CheckpointError(
+            f"{path}: its classifier is for embeddings of {width} numbers, and its network gives "
+            f"{network.embedding_dim}: they are of two models"
+        )
+    if epoch is not None and epoch < 0:
+        raise ModelError(f"epoch {epoch}: epochs are counted from 0")
     classes = [] if spk2utt is None else _classes(path, classifier, Path(spk2utt))
     for outdated in (CLASSIFIER, STATE):
         (Path(out) / outdated).unlink(missing_ok=True)
@@ -211,6 +218,7 @@ def import_wavlm(path: str | Path, out: str | Path) -> dict[str, Any]:
     Path(out).mkdir(parents=True, exist_ok=True)
     write_weights(Path(out) / wavlm.WEIGHTS, weights)
     write_json(Path(out) / wavlm.CONFIG, content)
+    write_json(Path(out) / wavlm.PREPROCESSOR, {"do_normalize": bool(config.get("normalize", False))})
     return config
 
 
@@ -417,6 +425,10 @@ def import_embeddings(path: str | Path, out: str | Path) -> EmbeddingSet:
                 f"{path}: the embedding of '{utt_id}' is {row.dtype} of shape {row.shape}, "
                 f"not {rows[0].shape[:1]} floating-point numbers"
             )
+        if not utt_id or re.search(r"\s", utt_id):
+            raise CheckpointError(f"{path}: '{utt_id}' is no name of an utterance: it is empty or has blanks")
+        if not 0 < float(np.linalg.norm(row.astype(np.float64))) < np.inf:
+            raise CheckpointError(f"{path}: the embedding of '{utt_id}' is zero or not finite")
     embeddings = EmbeddingSet(list(saved), np.stack(rows).astype(np.float32), {"imported": path.name})
     embeddings.save(out)
     return embeddings
