@@ -297,7 +297,7 @@ def test_ids_that_a_map_does_not_name_are_counted_and_suffixes_match_both_ways(f
     (folder / "list").write_text("anna-0 ben-0\nben-1 ben-0\n")
     words = ("score", folder / "list", folder / "emb", "--out")
     assert run(*words, folder / "s", "--enrol-map", folder / "map") == 0
-    assert "1 ids of that side are not in it, and stand for themselves" in capsys.readouterr().out
+    assert "1 ids of that side are not in it, and stand for themselves" in capsys.readouterr().err
     assert run(*words, folder / "plain") == 0
     mapped, plain = ((folder / name).read_text().splitlines() for name in ("s", "plain"))
     assert mapped[0] != plain[0] and mapped[1] == plain[1]

@@ -251,7 +251,7 @@ class TestFixDataDir:
         edit(data / "spk2utt", lambda _: b"B b1 b2 b9 a1\nA a1\n")
         made, _, dropped = fix_data_dir(data, data.parent / "out")
         assert made.table.select("utt_id", "speaker_id").rows() == [("a1", "B"), ("b1", "B"), ("b2", "B")]
-        assert dropped == ["a2"]
+        assert dropped == ["a2", "b9"]  # of no audio file
 
     def test_a_length_that_is_missing_drops_no_utterance(self, data: Path) -> None:
         edit(data / "utt2num_samples", lambda text: text.replace(b"b1 9", b"b1 nine"))

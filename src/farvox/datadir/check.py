@@ -140,6 +140,7 @@ def fix_data_dir(
         rows = rows.with_columns(speaker_id=pl.lit(None, pl.String))
     else:
         owners = files["spk2utt"].members() if speakers_file == "spk2utt" else kept["utt2spk"]
+        claimed = owners["utt_id"] if speakers_file == "spk2utt" else files["utt2spk"].table["key"]
         owners = owners.rename({"key": "utt_id", "value": "speaker_id"}, strict=False)
         owners = owners.unique("utt_id", keep="first").select("utt_id", "speaker_id")
         rows = rows.join(owners, on="utt_id", how="inner", maintain_order="left")
@@ -162,7 +163,7 @@ def fix_data_dir(
     texts = further_texts(DataDir(folder, table), table, conditions)
     if conditions is not None and len(conditions.columns) == 1:  # its header is at fault
         del texts[CONDITIONS]
-    listed = pl.concat([files["wav.scp"].table["key"], *([owners["utt_id"]] if speakers_file else [])])
+    listed = pl.concat([files["wav.scp"].table["key"], *([claimed] if speakers_file else [])])
     listed = listed.unique(maintain_order=True)
     dropped = listed.filter(~listed.is_in(table["utt_id"].implode())).to_list()
     for utt_id in dropped:
