@@ -45,7 +45,7 @@ def test_import_takes_the_checkpoint_of_every_toolkit(tmp_path, capsys, arch):
     shapes = FOREIGN["speechbrain-ecapa" if arch == "3dspeaker-ecapa" else arch].items()
     theirs = {name: weight(name, shape).float() if shape else torch.tensor(0) for name, shape in shapes}
     torch.save(theirs, tmp_path / "theirs.pt")
-    asked = ["--frontend", arch.partition("-")[0]] if LAYOUTS[arch].twin else []
+    asked = ["--frontend", arch.partition("-")[0]] if LAYOUTS[arch].same_weights_as else []
     assert main(["import", str(tmp_path / "theirs.pt"), str(tmp_path / "out"), "--arch", arch, *asked]) == 0
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["model"]["name"] == LAYOUTS[arch].model

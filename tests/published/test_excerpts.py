@@ -8,21 +8,10 @@ import numpy as np
 import pytest
 
 from farvox.cli.main import main
-from farvox.datadir.embeddings import EmbeddingSet
 
 FROZEN = json.loads((Path(__file__).parents[1] / "golden/published.json").read_text())
-embeddings_of = runpy.run_path(str(Path(__file__).with_name("embeddings.py")))["embeddings_of"]
-
-
-def save(folder, names, speakers):
-    EmbeddingSet(names, embeddings_of(names, speakers), {}).save(folder)
-
-
-def evaluated(capsys, *words):
-    capsys.readouterr()
-    assert main(["evaluate", *map(str, words), "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    return report["eer"], report["min_dcf"]
+HELPERS = runpy.run_path(str(Path(__file__).with_name("embeddings.py")))
+save, evaluated = HELPERS["save"], HELPERS["evaluated"]
 
 
 @pytest.mark.parametrize("name", ["vox1_o_trials", "trials_dev_keys", "himia_trial_mic"])

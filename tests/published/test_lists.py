@@ -5,7 +5,6 @@ baseline's tools/utils.py (Vox1-O, FFSVC2022), ``get_eer_HIMIA`` of the homework
 ``get_results`` of its test.py.
 """
 
-import json
 import runpy
 import zipfile
 from pathlib import Path
@@ -14,24 +13,13 @@ import numpy as np
 import pytest
 
 from farvox.cli.main import main
-from farvox.datadir.embeddings import EmbeddingSet
 
-embeddings_of = runpy.run_path(str(Path(__file__).with_name("embeddings.py")))["embeddings_of"]
+HELPERS = runpy.run_path(str(Path(__file__).with_name("embeddings.py")))
+save, evaluated = HELPERS["save"], HELPERS["evaluated"]
 
 
 def rows_of(path):
     return [line.split() for line in path.read_text().splitlines()]
-
-
-def save(folder, names, speakers):
-    EmbeddingSet(names, embeddings_of(names, speakers), {}).save(folder)
-
-
-def evaluated(capsys, *words):
-    capsys.readouterr()
-    assert main(["evaluate", *map(str, words), "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    return report["eer"], report["min_dcf"]
 
 
 def test_vox1_o_of_the_baseline(published, tmp_path, capsys):

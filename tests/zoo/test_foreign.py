@@ -351,7 +351,7 @@ def foreign(case):
 
 
 def toolkit(arch):
-    """The answer where the weights of two toolkits cannot be told apart."""
+    """The answer where the weights of two toolkits cannot be distinguished."""
     return arch.partition("-")[0]
 
 
@@ -405,7 +405,7 @@ def test_weights_that_two_toolkits_may_have_trained_ask_for_the_front_end(tmp_pa
     """3D-Speaker's ECAPA-TDNN has SpeechBrain's names; a CAM++ without classifier may be of either."""
     path, out = save(foreign(case), tmp_path / "m.pt"), tmp_path / "out"
     asked = "wespeaker-campplus" if "campplus" in case else "speechbrain-ecapa"
-    with pytest.raises(CheckpointError, match=r"cannot be told apart.*--frontend"):
+    with pytest.raises(CheckpointError, match=r"cannot be distinguished.*--frontend"):
         import_checkpoint(path, out, asked)
     assert not out.exists()
     with pytest.raises(ModelError, match="does not say what"):
@@ -457,7 +457,7 @@ def test_weights_under_state_dict_and_of_data_parallel_are_found(tmp_path, wrap)
 def test_the_wrong_architecture_is_answered_with_the_right_one(tmp_path, case, arch):
     """But CAM++ and SpeechBrain's ECAPA-TDNN, which have the same names in two toolkits."""
     right = KEYS[case]["layout"]
-    if arch in (right, LAYOUTS[right].twin) or LAYOUTS[arch].twin == right:
+    if arch in (right, LAYOUTS[right].same_weights_as) or LAYOUTS[arch].same_weights_as == right:
         return
     path = save(foreign(case), tmp_path / "m.pt")
     with pytest.raises(CheckpointError, match=f"the weights of .*'{right}'.*, not of '{arch}'"):

@@ -228,12 +228,12 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
     path = Path(path)
     header = header_of(path)
     columns, ids = encoded_columns(path, widths=(len(header),) if header else (2, 3))
-    first, told = 1, ""
+    first, below = 1, ""
     if header:
-        columns, first, told = _named_columns(path, header, columns, ids), 2, " (below a header)"
+        columns, first, below = _named_columns(path, header, columns, ids), 2, " (below a header)"
     num_lines = columns.shape[1]
     if len(columns) == 2:
-        form = f"{num_lines:,} trials: enrolment, test; no labels{told}"
+        form = f"{num_lines:,} trials: enrolment, test; no labels{below}"
         return TrialList(path, ids, columns[0], columns[1], None, form, first)
 
     # The labels are in the column, first or last, and in the words that fit every line.
@@ -267,7 +267,9 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
     enrol, test = columns[1:] if column == 0 else columns[:2]
     order = ["enrolment", "test"]
     order.insert(column, f"label ({spelled})")
-    return TrialList(path, ids, enrol, test, target, f"{num_lines:,} trials: {', '.join(order)}{told}", first)
+    return TrialList(
+        path, ids, enrol, test, target, f"{num_lines:,} trials: {', '.join(order)}{below}", first
+    )
 
 
 def _named_columns(

@@ -127,7 +127,7 @@ def import_checkpoint(
         out: the model folder.
         arch: a key of `LAYOUTS`.
         frontend: the toolkit whose features it was trained on (``3dspeaker``), or their kind
-            (``kaldi-fbank``), where the weights of two toolkits cannot be told apart.
+            (``kaldi-fbank``), where the weights of two toolkits cannot be distinguished.
         spk2utt: that of the data dir it was trained on: its speakers, in this order, are the classes.
         epoch: the last one that it was trained for; by default the number in a name like ``model_37.pkl``.
 
@@ -226,15 +226,17 @@ def _with_frontend(path: Path, arch: str, frontend: str | None, theirs: Weights)
     """The layout of these weights that goes with a front-end, where two layouts differ in that alone."""
     layout = LAYOUTS[arch]
     fitting = [arch]
-    if layout.twin and not any(layout.dropped and re.match(layout.dropped, name) for name in theirs):
-        fitting.append(layout.twin)
+    if layout.same_weights_as and not any(
+        layout.dropped and re.match(layout.dropped, name) for name in theirs
+    ):
+        fitting.append(layout.same_weights_as)
     toolkits = " or ".join(f"--frontend {name.partition('-')[0]}" for name in fitting)
     if frontend is None:
         fits = layout.sizes(layout.translated(theirs)) and not layout.variant(theirs)
         if len(fitting) > 1 and fits:
             raise CheckpointError(
-                f"{path}: '{fitting[0]}' and '{fitting[1]}' have the same weights and cannot be told apart, "
-                f"but other features: say {toolkits}, whichever trained it"
+                f"{path}: '{fitting[0]}' and '{fitting[1]}' cannot be distinguished: the weights are the "
+                f"same, the features are not. Say {toolkits}, whichever trained it"
             )
         return arch
     chosen = [
@@ -468,8 +470,8 @@ class Layout:
         reshape: a last step on the translated weights, where one of theirs is several of ours.
         takes: which of the toolkit's networks the layout is for, in words.
         foreign_variant: from their weights, which other network of the family they are, in words.
-        twin: the layout of another toolkit that the same weights may be of, with other features. The names of
-            `dropped`, where there are any, tell that they are not.
+        same_weights_as: the layout of another toolkit that has the same weights and other features; a weight
+            that is `dropped` shows that a file is not of that one.
     """
 
     model: str
@@ -481,7 +483,7 @@ class Layout:
     reshape: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
     takes: str = ""
     foreign_variant: Callable[[Weights], str] | None = None
-    twin: str = ""
+    same_weights_as: str = ""
 
     def name(self, theirs: str) -> str | None:
         """Our name of a weight; None for one that is dropped."""
@@ -614,7 +616,7 @@ LAYOUTS: dict[str, Layout] = {
     "wespeaker-campplus": Layout(
         "campplus", _WESPEAKER, _CAMPPLUS, dropped=_CLASSIFIER, fixed={"pooling": "tstp"},
         takes="CAM++ over 80 mels with TSTP pooling", foreign_variant=_campplus_variant,
-        twin="3dspeaker-campplus",
+        same_weights_as="3dspeaker-campplus",
     ),
     "wespeaker-resnet34": Layout(
         "resnet34", _WESPEAKER, _WESPEAKER_RESNET, dropped=_CLASSIFIER, reshape=_context_apart,
@@ -629,7 +631,7 @@ LAYOUTS: dict[str, Layout] = {
     "speechbrain-ecapa": Layout(
         "speechbrain-ecapa", {"kind": "speechbrain-fbank"}, _SPEECHBRAIN_ECAPA, reshape=_context_apart,
         takes="ECAPA-TDNN with blocks of one width and global context",
-        foreign_variant=_speechbrain_ecapa_variant, twin="3dspeaker-ecapa",
+        foreign_variant=_speechbrain_ecapa_variant, same_weights_as="3dspeaker-ecapa",
     ),
     "3dspeaker-ecapa": Layout(
         "speechbrain-ecapa", {"sample_scale": 1.0}, _SPEECHBRAIN_ECAPA, reshape=_context_apart,
