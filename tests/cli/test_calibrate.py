@@ -1,5 +1,7 @@
 """``farvox calibrate``, as it is typed."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -23,8 +25,6 @@ def scored(tmp_path):
 
 
 def test_a_threshold_is_printed_and_written_into_the_card(scored, model_folder, tmp_path, capsys):
-    import shutil
-
     shutil.copytree(model_folder, tmp_path / "model")
     assert main(["calibrate", *scored(2.0), "--far", "0.05"]) == 0
     out = capsys.readouterr().out
@@ -45,3 +45,44 @@ def test_what_cannot_be_a_card_is_refused_and_nothing_is_written(scored, model_f
     assert "not yours to change" in capsys.readouterr().err
     assert main(["calibrate", *scored(2.0), "--far", "0.001"]) == 1
     assert "10,000 or more" in capsys.readouterr().err
+
+
+@pytest.fixture
+def extracted(corpus, model_folder, tmp_path):
+    """The model, another of the same layout, and scores of each of the corpus's trials."""
+    import torch
+
+    from farvox.features.frontend import FrontEndConfig
+    from farvox.models.registry import build_model
+    from farvox.zoo import read_config, save_model
+
+    shutil.copytree(model_folder, tmp_path / "one")
+    torch.manual_seed(7)
+    kwargs = read_config(model_folder)["model"]["kwargs"]
+    save_model(tmp_path / "two", build_model("ecapa", **kwargs), FrontEndConfig(num_mels=24), "ecapa", kwargs)
+    for name in ("one", "two"):
+        emb, out = str(tmp_path / f"{name}-emb"), str(tmp_path / f"{name}-scores")
+        assert main(["extract", str(tmp_path / name), str(corpus / "dev"), emb, "--backend", "torch"]) == 0
+        assert main(["score", str(corpus / "dev/trials"), emb, "--out", out]) == 0
+    return tmp_path
+
+
+def test_a_card_takes_no_threshold_of_another_models_scores(extracted, corpus, capsys):
+    words = ["calibrate", str(corpus / "dev/trials"), str(extracted / "two-scores"), "--far", "0.5"]
+    before = Card.load(extracted / "one")
+    assert main([*words, "--model", str(extracted / "one")]) == 1
+    said = capsys.readouterr().err
+    assert f"{extracted / 'one'}: of another model than scores of" in said and "digest" in said
+    assert Card.load(extracted / "one") == before
+    assert main([*words, "--model", str(extracted / "two")]) == 0  # the remedy
+    assert "not known" not in capsys.readouterr().err
+    assert main(words) == 0  # no card is written, so nothing is compared
+
+
+def test_a_card_takes_no_threshold_of_normalised_scores(extracted, corpus, capsys):
+    """Those of AS-norm may lie between -1 and 1 and are no cosines all the same."""
+    trials, emb, out = str(corpus / "dev/trials"), str(extracted / "one-emb"), str(extracted / "scores")
+    for words in (["--centre", emb], ["--norm", "s-norm", "--cohort", emb]):
+        assert main(["score", trials, emb, *words, "--out", out]) == 0
+        assert main(["calibrate", trials, out, "--far", "0.5", "--model", str(extracted / "one")]) == 1
+        assert "without norm and centre" in capsys.readouterr().err

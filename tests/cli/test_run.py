@@ -114,6 +114,23 @@ def test_stages_can_be_run_one_by_one(recipe, tmp_path, capsys):
     assert "report: " in capsys.readouterr().out
 
 
+def test_scores_of_two_models_are_not_one_row_of_the_table(recipe, tmp_path, capsys):
+    """One list was scored by hand with the other system's embeddings, in the place of its scores."""
+    file = recipe()
+    assert farvox("run", file) == 0
+    scores = {name: tmp_path / f"exp/{name}/scores" for name in ("train", "wider")}
+    for suffix in (".txt", ".txt.meta.json"):
+        (scores["train"] / f"seen{suffix}").write_bytes((scores["wider"] / f"seen{suffix}").read_bytes())
+    capsys.readouterr()
+    assert farvox("run", file, "--from", "evaluate") == 1
+    said = capsys.readouterr().err
+    assert (
+        f"{scores['train'] / 'seen.txt'}: of another model than {scores['train'] / 'all pairs.txt'}" in said
+    )
+    assert farvox("run", file, "--from", "extract") == 0  # the remedy
+    assert "not known" not in capsys.readouterr().out
+
+
 def test_the_run_dir_and_any_field_can_be_set(recipe, tmp_path):
     words = ("--run-dir", tmp_path / "other", "--schedule.epochs", 2, "--to", "train")
     assert farvox("run", recipe(), *words) == 0

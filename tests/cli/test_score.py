@@ -95,7 +95,9 @@ def test_input_at_fault_gives_a_message_and_status_1(folder, capsys, listed, mes
 def test_embeddings_of_two_models_are_not_mixed(folder, capsys):
     EmbeddingSet(["eve-0"], np.ones((1, 5), np.float32)).save(folder / "other")
     assert run("score", folder / "trials", folder / "emb", folder / "other", "--out", folder / "out") == 1
-    assert "they are of different models" in capsys.readouterr().err
+    assert (
+        "other: of another model than" in (said := capsys.readouterr().err) and "dimension 5, not 16" in said
+    )
 
 
 def test_wrong_usage_gives_status_2(folder):
@@ -194,7 +196,7 @@ def test_a_centre_of_another_model_is_refused(folder, capsys, monkeypatch, words
     EmbeddingSet(["x", "y"], np.eye(2, 5, dtype=np.float32)).save("other")
     assert run("score", "trials", "emb", "--out", "s", *words) == 1
     said = capsys.readouterr().err
-    assert "dimensions" in said and "are of different models" in said
+    assert "other: of another model than emb: dimension 5, not 16" in said
 
 
 def test_a_map_says_which_takes_enrol_a_speaker(folder):
@@ -301,3 +303,85 @@ def test_ids_that_a_map_does_not_name_are_counted_and_suffixes_match_both_ways(f
     assert run(*words, folder / "plain") == 0
     mapped, plain = ((folder / name).read_text().splitlines() for name in ("s", "plain"))
     assert mapped[0] != plain[0] and mapped[1] == plain[1]
+
+
+@pytest.fixture(scope="session")
+def extracted(tmp_path_factory, corpus):
+    """A function that extracts the corpus by a small network of a seed, an epoch and a rule of the mean."""
+    import torch
+
+    from farvox.datadir.kaldi import DataDir
+    from farvox.features.frontend import FrontEndConfig
+    from farvox.models.registry import build_model
+    from farvox.pipelines.extract import extract
+    from farvox.zoo import open_embedder, save_model
+
+    root, kwargs = tmp_path_factory.mktemp("extracted"), {"num_mels": 24, "channels": 8, "embedding_dim": 8}
+
+    def make(name, *, seed=0, epoch=1, mean="utterance"):
+        if not (root / name).exists():
+            torch.manual_seed(seed)
+            network = build_model("ecapa", bottleneck=8, **kwargs)
+            config = FrontEndConfig(num_mels=24, mean=mean)
+            save_model(root / name, network, config, "ecapa", kwargs | {"bottleneck": 8}, {"epoch": epoch})
+            embedder = open_embedder(root / name, backend="torch")
+            extract(embedder, DataDir.open(corpus / "dev"), out=root / name / "emb")
+        return root / name / "emb"
+
+    return make
+
+
+MIXED = {
+    "other weights": ({"seed": 1}, "digest '"),
+    "another epoch": ({"seed": 1, "epoch": 2}, "epoch 2, not 1"),
+    "another front-end": ({"mean": "none"}, "frontend.mean 'none', not 'utterance'"),
+}
+
+
+@pytest.mark.parametrize("place", ["second set", "cohort", "centre"])
+@pytest.mark.parametrize(("change", "difference"), MIXED.values(), ids=MIXED)
+def test_no_set_of_another_model_has_a_part_in_a_score(
+    extracted, corpus, tmp_path, capsys, place, change, difference
+):
+    """With as many dimensions, so that only the metadata tell."""
+    one, other = extracted("one"), extracted("-".join(map(str, change.values())), **change)
+    words = {
+        "second set": (other,),
+        "cohort": ("--norm", "s-norm", "--cohort", other),
+        "centre": ("--centre", other),
+    }
+    assert run("score", corpus / "dev/trials", one, *words[place], "--out", tmp_path / "scores") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        f"{other}: of another model than {one}: {difference}" in said and "extract all with one model" in said
+    )
+    assert not (tmp_path / "scores").exists()
+
+
+def test_the_origin_of_scores_lies_beside_them(extracted, corpus, tmp_path, capsys):
+    import json
+
+    from farvox.pipelines.score import Scores
+
+    words = ("--norm", "as-norm", "--cohort", extracted("one"), "--centre", extracted("one"), "--top", 2)
+    assert run("score", corpus / "dev/trials", extracted("one"), *words, "--out", tmp_path / "scores") == 0
+    assert "not known" not in capsys.readouterr().err
+    meta = json.loads((tmp_path / "scores.meta.json").read_text())
+    of_set = EmbeddingSet.load(extracted("one")).meta
+    assert len(of_set["digest"]) == 64 and meta["epoch"] == 1
+    assert all(meta[key] == of_set[key] for key in ("digest", "model", "frontend", "precision", "backend"))
+    assert meta["scoring"]["back_end"] == "cosine" and meta["scoring"]["norm"] == "as-norm"
+    assert meta["scoring"]["top"] == 2 and meta["embeddings"] == [str(extracted("one"))]
+    assert Scores.read(corpus / "dev/trials", tmp_path / "scores").meta == meta
+    text = (tmp_path / "scores").read_text()
+    (tmp_path / "scores").write_text(text.replace(" 0.", " 0.1", 1) + "\n" * (" 0." not in text))
+    assert Scores.read(corpus / "dev/trials", tmp_path / "scores").meta == {}
+
+
+def test_embeddings_of_an_unknown_model_are_noted_once(folder, extracted, corpus, tmp_path, capsys):
+    assert run("export", folder / "emb", folder / "test_37.npy", "--to", "ffsvc") == 0
+    assert run("import", folder / "test_37.npy", folder / "imported", "--arch", "ffsvc-embeddings") == 0
+    words = ("--norm", "s-norm", "--cohort", folder / "imported", "--out", folder / "scores")
+    assert run("score", folder / "trials", folder / "imported", *words) == 0
+    said = capsys.readouterr().err
+    assert said.count("not known") == 1 and f"the model of {folder / 'imported'} is not known" in said

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farvox.datadir.embeddings import EmbeddingSet
+from farvox.datadir.embeddings import EmbeddingSet, shared_origin
 from farvox.errors import DataDirError, FarvoxError
 
 
@@ -94,3 +94,62 @@ def test_a_quality_of_other_utterances_is_refused(tmp_path: Path) -> None:
         EmbeddingSet.load(tmp_path / "emb")
     with pytest.raises(DataDirError, match="3 qualities for 2 utterances"):
         EmbeddingSet(some(2).utt_ids, some(2).embeddings, quality=np.zeros(3, np.float32))
+
+
+ONE = {
+    "model": {"name": "ecapa", "kwargs": {"channels": 8}},
+    "frontend": {"kind": "kaldi-fbank", "mean": "utterance"},
+    "epoch": 7,
+    "digest": "a" * 64,
+    "precision": "fp32",
+    "backend": "onnxruntime 1.27",
+}
+OTHERS = {
+    "epoch": ({"epoch": 6, "digest": "b" * 64}, "epoch 6, not 7"),
+    "weights": ({"digest": "b" * 64}, "digest 'b"),
+    "front-end": (
+        {"frontend": {"kind": "kaldi-fbank", "mean": "none"}, "digest": "b" * 64},
+        "frontend.mean 'none', not 'utterance'",
+    ),
+    "conditioning": ({"conditioning": {"level": -26.0}, "digest": "b" * 64}, "digest 'b"),
+    "network of an old set": (
+        {"model": {"name": "ecapa", "kwargs": {"channels": 16}}, "digest": None, "epoch": None},
+        "model.kwargs.channels 16, not 8",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "difference"), OTHERS.values(), ids=OTHERS)
+def test_embeddings_of_another_model_are_refused_by_what_differs(change, difference) -> None:
+    """Whichever comes first, and also with a set of unknown origin between them."""
+    for order in (["one", "imported", "other"], ["other", "imported", "one"]):
+        metas = {"one": ONE, "imported": {"imported": "test_37.npy"}, "other": {**ONE, **change}}
+        with pytest.raises(DataDirError, match=r"of another model than .*; extract again") as refused:
+            shared_origin({name: metas[name] for name in order}, "extract again")
+        assert order[0] == "other" or difference in str(refused.value)
+
+
+def test_equal_digests_settle_it_and_what_computed_is_noted() -> None:
+    notes: list[str] = []
+    other = {"digest": ONE["digest"], "precision": "bf16", "backend": "openvino 2026.2"}
+    origin = shared_origin({"one": ONE, "two": other}, "extract again", notes.append)
+    assert origin == {**ONE, "precision": "fp32, bf16", "backend": "onnxruntime 1.27, openvino 2026.2"}
+    assert notes == [
+        "note: embeddings of several precisions: one in fp32, two in bf16",
+        "note: embeddings of several libraries and devices: one in onnxruntime 1.27, two in openvino 2026.2",
+    ]
+
+
+def test_a_table_that_has_grown_an_entry_does_not_contradict_an_older_one() -> None:
+    old = {"frontend": ONE["frontend"], "model": ONE["model"]}
+    grown = {**ONE, "frontend": {**ONE["frontend"], "high_freq": 0.0}}
+    notes: list[str] = []
+    assert "digest" not in shared_origin({"old": old, "new": grown}, "extract again", notes.append)
+    assert len(notes) == 1 and "the model of old is not known" in notes[0]
+
+
+def test_metadata_that_are_no_table_are_damage(tmp_path: Path) -> None:
+    some(2).save(tmp_path / "emb")
+    (tmp_path / "emb/meta.json").write_text("[]")
+    with pytest.raises(DataDirError, match="damaged embeddings"):
+        EmbeddingSet.load(tmp_path / "emb")

@@ -211,7 +211,8 @@ def test_a_network_that_needs_more_frames_than_there_are_names_the_utterance(lin
     torch.manual_seed(0)
     frontend = FrontEndConfig(num_mels=24)
     network = build_model("xvector", num_mels=24, channels=16, pooled_channels=32, embedding_dim=16)
-    model = Model(network, build_frontend(frontend), {"frontend": frontend.to_dict()})
+    config = {"frontend": frontend.to_dict(), "model": {"name": "xvector"}}
+    model = Model(network, build_frontend(frontend), config)
     write_audio(tmp_path / "a.wav", 0.1 * np.sin(np.arange(model.min_samples)))
     assert extracted(model, data_dir(tmp_path / "d", [("a", tmp_path / "a.wav")])).embeddings.shape == (1, 16)
     write_audio(tmp_path / "b.wav", 0.1 * np.sin(np.arange(model.min_samples - 1)))

@@ -106,7 +106,7 @@ def test_every_public_function_says_what_it_does(sources):
 
 
 STAGES = {
-    "calibrate": "(scores: Scores, options: CalibrateOptions) -> Calibrated",
+    "calibrate": "(scores: Scores, options: CalibrateOptions, *, note) -> Calibrated",
     "cluster": "(embeddings: str | Path, out: str | Path, options: ClusterOptions, *, data, truth, seed, "
     "plot, note) -> dict[str, Any]",
     "evaluate": "(scores: Scores, options: EvaluateOptions) -> Evaluation",

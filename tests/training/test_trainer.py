@@ -15,7 +15,7 @@ from farvox.metrics.detection import detection_error
 from farvox.score.cosine import cosine_scores
 from farvox.score.trials import read_trials
 from farvox.training.checkpoint import finished_epochs
-from farvox.zoo import load_model
+from farvox.zoo import load_model, open_embedder
 
 EPOCH_LINE = re.compile(r"Epoch (\d+)  lr \d\.\d{6}  EER \d+\.\d{4}  cost \d\.\d{4}")
 
@@ -55,6 +55,10 @@ def test_the_embeddings_of_each_validation_are_kept_on_request(tmp_path, train_h
     found = [EmbeddingSet.load(tmp_path / f"validation/epoch_{epoch:03}") for epoch in (0, 1)]
     assert all(set(each.utt_ids) <= set(DataDir.open(corpus / "dev").utt_ids) for each in found)
     assert not np.array_equal(found[0].embeddings, found[1].embeddings)
+    digests = [open_embedder(f"{tmp_path}@{epoch}", backend="torch").digest for epoch in (0, 1)]
+    assert [(each.meta["digest"], each.meta["epoch"]) for each in found] == list(
+        zip(digests, (0, 1), strict=True)
+    )
     resolved = read_trials(corpus / "dev" / "trials").resolve(found[1].utt_ids)
     scores = cosine_scores(resolved, found[1].embeddings)
     result = detection_error(scores, read_trials(corpus / "dev" / "trials").target)

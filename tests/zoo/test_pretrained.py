@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from farvox.atomic import sha256_of
 from farvox.cache import cache_path
 from farvox.errors import CheckpointError, ModelError
 from farvox.zoo import (
@@ -29,7 +30,6 @@ from farvox.zoo.pretrained import (
     ZooModel,
     fetch,
     parse_address,
-    sha256_of,
     url_of,
 )
 

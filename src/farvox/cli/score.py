@@ -93,7 +93,7 @@ def calibrate(trials: Trials, scores: ScoreFile, calibration: CalibrateOptions =
         scores: lines "enrol test score", as "farvox score" writes them.
         calibration: the threshold to choose, and the model that it is for.
     """
-    found = pipelines.calibrate.calibrate(Scores.read(trials, scores), calibration)
+    found = pipelines.calibrate.calibrate(Scores.read(trials, scores), calibration, note=to_stderr)
     point, scale, sign = found.point, found.scale, "-" if found.offset < 0 else "+"
     print(f"trials       {point.num_target:,} target, {point.num_nontarget:,} non-target")
     print(f"threshold    {point.threshold:.4f}: accepts {point.far:.3%} of the non-target trials")

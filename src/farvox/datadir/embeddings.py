@@ -1,12 +1,14 @@
 """Embeddings on disk: a folder with `embeddings.npy` [N, E], `utt_ids.txt` and `meta.json`.
 
+The metadata name the model; embeddings and scores of different models are never mixed (`shared_origin`).
+
 Shape suffixes: N utterance, E embedding dimension.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +20,13 @@ import polars as pl
 
 from farvox.atomic import atomic_dir
 from farvox.errors import DataDirError
+from farvox.progress import Note, silent
 
 OWN_FILES = ("embeddings.npy",)
 """Files of a folder of embeddings; one that holds them may be replaced by other embeddings."""
 QUALITY_FILE = "utt2quality"
+ORIGIN = ("dimension", "frontend", "model", "conditioning", "epoch", "digest")
+"""Entries of metadata that must not differ among embeddings that are used together."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,8 @@ class EmbeddingSet:
             embeddings = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
             utt_ids = (folder / "utt_ids.txt").read_text("utf-8").split("\n")[:-1]
             meta = json.loads((folder / "meta.json").read_text("utf-8"))
+            if not isinstance(meta, dict):
+                raise ValueError("meta.json is no table")
             quality = None
             if (folder / QUALITY_FILE).is_file():
                 lines = (folder / QUALITY_FILE).read_text("utf-8").split("\n")[:-1]
@@ -129,3 +136,54 @@ class EmbeddingSet:
     def _index(self) -> pl.DataFrame:
         ids = pl.DataFrame({"utt_id": pl.Series(self.utt_ids, dtype=pl.String)})
         return ids.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64)).unique("utt_id")
+
+
+def shared_origin(metas: Mapping[str, Mapping[str, Any]], remedy: str, note: Note = silent) -> dict[str, Any]:
+    """The origin of embeddings, scores or models that are used together, as far as it is known.
+
+    Equal digests settle it; otherwise entries of `ORIGIN` that two of them have must not contradict.
+
+    Args:
+        metas: the metadata of each, by what a message calls it.
+        remedy: ends the message.
+        note: called where precisions or what computed differ, and once where an origin is not known.
+
+    Returns:
+        Entries for the metadata of what is made of them; without a digest where one is not known.
+
+    Raises:
+        DataDirError: two are of different models, front-ends or epochs; both and the difference are named.
+    """
+    origin: dict[str, Any] = {}
+    source: dict[str, str] = {}
+    for where, meta in metas.items():
+        known = {key: meta[key] for key in ORIGIN if meta.get(key) is not None}
+        if not known.get("digest") or known["digest"] != origin.get("digest"):
+            for key in filter(origin.keys().__contains__, known):
+                if difference := _difference(known[key], origin[key], key):
+                    raise DataDirError(
+                        f"{where}: of another model than {source[key]}: {difference}; {remedy}"
+                    )
+        for key in known.keys() - origin.keys():
+            origin[key], source[key] = known[key], where
+    for key, what in (("precision", "precisions"), ("backend", "libraries and devices")):
+        found = {where: str(meta[key]) for where, meta in metas.items() if meta.get(key)}
+        if len(kinds := dict.fromkeys(found.values())) > 1:
+            listed = ", ".join(f"{where} in {value}" for where, value in found.items())
+            note(f"note: embeddings of several {what}: {listed}")
+        origin[key] = ", ".join(kinds) or None
+    if unknown := [where for where, meta in metas.items() if not meta.get("digest")]:
+        origin.pop("digest", None)
+        note(
+            f"note: the model of {', '.join(unknown)} is not known (imported, changed since, or made by an "
+            "earlier farvox), so it is not checked that all is of one model"
+        )
+    return {key: value for key, value in origin.items() if key != "dimension" and value is not None}
+
+
+def _difference(one: Any, other: Any, name: str) -> str:
+    """A first entry in which two values contradict each other; of tables only what both have is compared."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        inside = (_difference(one[key], other[key], f"{name}.{key}") for key in one if key in other)
+        return next(filter(None, inside), "")
+    return "" if one == other else f"{name} {one!r}, not {other!r}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from farvox.errors import TrialError, UsageError
 from farvox.options import Above, Below, Metavar, Options
 from farvox.pipelines.score import Scores
+from farvox.progress import Note, silent
 
 if TYPE_CHECKING:
     from farvox.score.calibrate import OperatingPoint
@@ -37,17 +38,23 @@ class Calibrated:
     card: Path | None = None
 
 
-def calibrate(scores: Scores, options: CalibrateOptions = CalibrateOptions()) -> Calibrated:
+def calibrate(
+    scores: Scores, options: CalibrateOptions = CalibrateOptions(), *, note: Note = silent
+) -> Calibrated:
     """Choose a threshold and fit probabilities on scored trials, and write both into a model's card.
 
     The trials should be of speakers that the model was not trained on and that nothing is reported on later.
 
     Raises:
-        TrialError: no labels, too few trials, or scores that are no cosines although a card is to be written.
+        TrialError: no labels, too few trials, or scores that are no plain cosines although a card is to be
+            written.
+        DataDirError: the scores are of another model than the one whose card is to be written.
         UsageError: the model is one of the zoo, whose card cannot be changed.
     """
+    from farvox.datadir.embeddings import shared_origin
     from farvox.score.calibrate import fit_llr, threshold_at_far
-    from farvox.zoo import Calibration, Card, find_model, is_zoo_name
+    from farvox.zoo import Calibration, Card, find_model, is_zoo_name, open_embedder
+    from farvox.zoo.embedder import origin_of
 
     folder = None
     if options.model is not None:
@@ -64,11 +71,16 @@ def calibrate(scores: Scores, options: CalibrateOptions = CalibrateOptions()) ->
     scale, offset = fit_llr(scores.values, trials.target)
     if folder is None:
         return Calibrated(point, scale, offset)
-    if not -1 <= point.threshold <= 1:
+    scored, scoring = f"scores of {trials.path}", scores.meta.get("scoring", {})
+    if not -1 <= point.threshold <= 1 or scoring.get("norm") or scoring.get("centre"):
         raise TrialError(
-            f"scores of {trials.path}: these are no cosines, and a card is for a model's own: score with "
-            "'farvox score'; nothing was written"
+            f"{scored}: these are no cosines as 'farvox verify' computes them, which a card is for: score "
+            "with 'farvox score' without norm and centre; nothing was written"
         )
+    metas = {scored: scores.meta}
+    if scores.meta.get("digest"):
+        metas[str(folder)] = origin_of(open_embedder(folder))
+    shared_origin(metas, "score with embeddings of the model whose card this is", note)
     on = options.note or f"{trials.path.name}, {len(trials):,} trials"
     card = dataclasses.replace(
         Card.load(folder),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from farvox.clustering import ClusterOptions as ClusterOptions
 from farvox.clustering.cluster import cluster as run_clustering
 from farvox.clustering.cluster import write_labels
-from farvox.datadir.embeddings import EmbeddingSet
+from farvox.datadir.embeddings import EmbeddingSet, shared_origin
 from farvox.datadir.kaldi import DataDir, values_of
 from farvox.metrics.clustering import normalised_mutual_information
 from farvox.progress import Note, silent
@@ -53,8 +53,9 @@ def cluster(
 
     refuse_to_replace_foreign(Path(out), ("clusters.json",))
     audio = None if data is None else DataDir.open(data)
+    found = EmbeddingSet.load(embeddings)
     return label(
-        EmbeddingSet.load(embeddings),
+        found,
         Path(out),
         options,
         audio=audio,
@@ -65,6 +66,7 @@ def cluster(
         note=note,
         settings={
             "embeddings": str(embeddings),
+            "origin": shared_origin({str(embeddings): found.meta}, "", note),
             "method": options.method,
             "asked": options.clusters,
             "seed": seed,

@@ -18,7 +18,7 @@ from farvox.datadir.kaldi import DataDir
 from farvox.jobs import Job, begin, cut, digest
 from farvox.jobs import threads as in_threads
 from farvox.progress import Note, silent
-from farvox.zoo.embedder import Embedder, FileEmbedder
+from farvox.zoo.embedder import Embedder, FileEmbedder, origin_of
 
 SETTINGS = "extract.json"
 UNFINISHED = ".unfinished"
@@ -86,8 +86,7 @@ def extract(
     meta: dict[str, Any] = {
         "farvox_version": farvox.__version__,
         "data_dir": str(data_dir.path),
-        "model": embedder.config.get("model"),
-        "frontend": embedder.config.get("frontend"),
+        **origin_of(embedder),
         "precision": embedder.precision,
         "backend": embedder.backend,
     }

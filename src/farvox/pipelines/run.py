@@ -218,10 +218,16 @@ def score_set(plan: Plan, system: System, evaluate: EvaluateTable) -> ScoreSet:
 
 def _evaluate(plan: Plan, note: Note) -> None:
     """One table of figures, one for each list that is looked at by conditions, and the report."""
+    from farvox.datadir.embeddings import shared_origin
     from farvox.metrics.detection import detection_error
     from farvox.report.page import write_report
+    from farvox.score.scores import read_score_meta
 
     recipe, systems = plan.recipe, plan.systems
+    for system in systems:
+        paths = [plan.scores(system, each) for each in recipe.evaluate]
+        metas = {str(path): read_score_meta(path) for path in paths}
+        shared_origin(metas, "run the stages again --from extract", note)
     trial_lists = {e.name: [score_set(plan, system, e) for system in systems] for e in recipe.evaluate}
     published = {each.name: each.published for each in recipe.evaluate if each.published}
     names = [system.name for system in systems] + ["published"] * bool(published)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
+import farvox
 from farvox.errors import TrialError, UsageError
-from farvox.options import Above, AtLeast, AtMost, Metavar, Options
+from farvox.options import Above, AtLeast, AtMost, Metavar, Options, to_table
 from farvox.progress import Note, silent
 from farvox.score import ChannelIds, Channels, Norm
 
@@ -79,10 +80,14 @@ class ScoreOptions(Options):
 
 @dataclass(frozen=True)
 class Scores:
-    """Trials and their scores, one a trial; with the channel rule ``expand``, of single channels."""
+    """Trials and their scores, one a trial; with the channel rule ``expand``, of single channels.
+
+    ``meta`` is their origin, as ``SCORES.meta.json`` has it; empty where it is not known.
+    """
 
     trials: TrialList
     values: NDArray[np.float64]
+    meta: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, trials: str | Path, scores: str | Path) -> Scores:
@@ -91,11 +96,11 @@ class Scores:
         Raises:
             TrialError: a file cannot be read, or the scores are not those of the trials.
         """
-        from farvox.score.scores import read_scores
+        from farvox.score.scores import read_score_meta, read_scores
         from farvox.score.trials import read_trials
 
         trial_list = read_trials(trials)
-        return cls(trial_list, read_scores(scores, trial_list))
+        return cls(trial_list, read_scores(scores, trial_list), read_score_meta(scores))
 
 
 def score(
@@ -117,7 +122,9 @@ def score(
 
     Raises:
         TrialError: the list, a map or the cohort does not fit the embeddings.
+        DataDirError: embeddings, cohort and centre are not of one model.
     """
+    from farvox.datadir.embeddings import EmbeddingSet, shared_origin
     from farvox.datadir.kaldi import values_of
     from farvox.score.channels import expand
     from farvox.score.cosine import scalar_products, side_embeddings
@@ -130,7 +137,14 @@ def score(
         raise UsageError("--out-trials goes with --channels expand: other rules keep the trials as they are")
     trial_list = read_trials(trials)
     note(trial_list.form)
-    embedding_set = _load_embeddings(embeddings, note)
+    if not embeddings:
+        raise UsageError("EMBEDDINGS is missing: name at least one folder of embeddings")
+    sets = {
+        Path(path): EmbeddingSet.load(path) for path in (*embeddings, options.centre, options.cohort) if path
+    }
+    metas = {str(path): {"dimension": each.embeddings.shape[1], **each.meta} for path, each in sets.items()}
+    origin = shared_origin(metas, "extract all with one model", note)
+    embedding_set = _joined([sets[Path(path)] for path in embeddings])
     resolved = trial_list.resolve(
         embedding_set.utt_ids,
         options.channel_ids,
@@ -153,14 +167,14 @@ def score(
         note(resolved.reading)
     centre_E = None
     if options.centre is not None:
-        centre_E = mean_embedding(_load_embeddings([options.centre], note).embeddings)
+        centre_E = mean_embedding(sets[options.centre].embeddings)
     sides_SE = side_embeddings(
         resolved, embedding_set.embeddings, rule, centre_E=centre_E, quality_N=embedding_set.quality
     )
     values = scalar_products(resolved, sides_SE)
 
     if options.norm and options.cohort:
-        members = _load_embeddings([options.cohort], note)
+        members = sets[options.cohort]
         if shared := set(members.utt_ids) & set(resolved.needed_ids):
             note(
                 f"warning: {len(shared):,} utterances of the cohort are in the trials ('{min(shared)}', "
@@ -180,38 +194,27 @@ def score(
         note(f"cohort: {len(cohort_CE):,} {what}, {kept} of each side")
         values = normalise_scores(resolved, values, cohort_scores(sides_SE, cohort_CE, top))
 
+    meta = {
+        "farvox_version": farvox.__version__,
+        "trials": str(trials),
+        "embeddings": [str(path) for path in embeddings],
+        **origin,
+        "scoring": {"back_end": "cosine", **to_table(options)},
+    }
     if out:
-        write_scores(out, resolved.trials, values)
+        write_scores(out, resolved.trials, values, meta)
         note(f"{len(values):,} scores: {out}")
     if out_trials:
         write_trials(out_trials, resolved.trials)
-    return Scores(resolved.trials, values)
+    return Scores(resolved.trials, values, meta)
 
 
-def _load_embeddings(folders: Sequence[str | Path], note: Note = silent) -> EmbeddingSet:
-    """The embeddings of several folders as one set; ``note`` is called where their precisions differ.
-
-    Raises:
-        TrialError: they are of different models.
-    """
+def _joined(sets: Sequence[EmbeddingSet]) -> EmbeddingSet:
+    """Several sets of embeddings as one; a set alone stays memory-mapped."""
     from farvox.datadir.embeddings import EmbeddingSet
 
-    if not folders:
-        raise UsageError("EMBEDDINGS is missing: name at least one folder of embeddings")
-    sets = [EmbeddingSet.load(folder) for folder in folders]
     if len(sets) == 1:
         return sets[0]
-    dimension = sets[0].embeddings.shape[1]
-    for folder, other in zip(folders, sets, strict=True):
-        if other.embeddings.shape[1] != dimension:
-            raise TrialError(
-                f"{folder}: embeddings of {other.embeddings.shape[1]} dimensions, and of {dimension} in "
-                f"{folders[0]}: they are of different models"
-            )
-    precisions = [str(each.meta.get("precision", "fp32")) for each in sets]
-    if len(set(precisions)) > 1:
-        found = ", ".join(f"{folder} in {each}" for folder, each in zip(folders, precisions, strict=True))
-        note(f"note: embeddings of several precisions: {found}")
     qualities = [np.full(len(s), np.nan, np.float32) if s.quality is None else s.quality for s in sets]
     return EmbeddingSet(
         [utt_id for other in sets for utt_id in other.utt_ids],

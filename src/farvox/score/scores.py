@@ -2,24 +2,29 @@
 
 A score file has one line a trial, in trial order: ``enrol test score``, ids as the trial list spells them. A
 submission has one number a line and no ids: nothing in it names the trial of a number, so it is made from a
-score file, and only when every trial of the list has its score.
+score file, and only when every trial of the list has its score. ``SCORES.meta.json`` beside a score file has
+the model, the rules of the scoring, and the SHA-256 of the file that they are of.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from farvox.atomic import atomic_file, write_text
+from farvox.atomic import atomic_file, sha256_of, write_json, write_text
 from farvox.errors import TrialError, UsageError
 from farvox.score.columns import IdTable, column_blocks, stem_of
 from farvox.score.trials import LABEL_WORDS, TrialList
 
+META_SUFFIX = ".meta.json"
 LINES_PER_BLOCK = 1_000_000
 FEWEST_DIGITS = 9
 INSIDE_ZIP = "scores.txt"
@@ -27,11 +32,16 @@ EARLIEST = (1980, 1, 1, 0, 0, 0)
 """The date of the file in the archive: the same scores give the same bytes, whenever they are packed."""
 
 
-def write_scores(path: str | os.PathLike[str], trials: TrialList, scores: ArrayLike) -> None:
+def write_scores(
+    path: str | os.PathLike[str],
+    trials: TrialList,
+    scores: ArrayLike,
+    meta: Mapping[str, Any] | None = None,
+) -> None:
     """Write one line for each trial, whole or not at all.
 
     Scores are written with as many significant digits as it takes to read the same number back (up to
-    17), and with at least 9.
+    17), and with at least 9. ``meta``, where given, is written beside them, see `read_score_meta`.
 
     Raises:
         TrialError: there is not one finite score for each trial.
@@ -51,6 +61,24 @@ def write_scores(path: str | os.PathLike[str], trials: TrialList, scores: ArrayL
             texts = texts.scatter(rows[same], [text for text, kept in zip(padded, same, strict=True) if kept])
             lines = pl.DataFrame([enrol, test, texts])
             lines.write_csv(file, separator=" ", include_header=False, quote_style="never")
+    if meta is not None:
+        write_json(f"{os.fspath(path)}{META_SUFFIX}", {**meta, "sha256": sha256_of(path)})
+
+
+def read_score_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The metadata of a score file; empty where there are none, or the file was changed since.
+
+    Raises:
+        TrialError: they are damaged, or the score file cannot be read.
+    """
+    beside = Path(f"{os.fspath(path)}{META_SUFFIX}")
+    if not beside.exists():
+        return {}
+    try:
+        meta = json.loads(beside.read_text("utf-8"))
+        return meta if meta["sha256"] == sha256_of(path) else {}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise TrialError(f"{beside}: cannot be read ({error!r}); delete it, or score again") from None
 
 
 def _score_and_label(where: str, third: pl.Series, fourth: pl.Series) -> tuple[pl.Series, pl.Series]:

@@ -42,7 +42,7 @@ from farvox.training.sharded import ShardedHead
 from farvox.training.step import Schedule, Stepper, build_optimizer
 from farvox.training.table import EpochPlan, StepBatches, TrainingTable
 from farvox.zoo import Model, TorchEmbedder, fill, read_weights, save_model
-from farvox.zoo.embedder import embed_files
+from farvox.zoo.embedder import embed_files, origin_of
 
 
 def train(
@@ -90,7 +90,7 @@ def train(
                 if run.validation and is_due:
                     out = run_dir / f"validation/epoch_{epoch:03d}"
                     kept = out if options.validate.keep_embeddings else None
-                    figures |= run.validation.run(run.as_model(), world, kept)
+                    figures |= run.validation.run(run.as_model(epoch), world, kept)
                 lr = run.schedule.lr_at(epoch, run.plan.steps_per_epoch - 1)
                 log.epoch(done, epoch=epoch, lr=lr, **figures)
             finally:  # a damaged file of the validation's does not cost the epoch
@@ -193,9 +193,11 @@ class Run:
             frontend=build_frontend(self.frontend_config) if in_workers else None,
         )
 
-    def as_model(self) -> Model:
-        """The network as it stands, with its front-end, for extraction."""
-        return Model(self.network, self.frontend, {"frontend": self.frontend_config.to_dict()})
+    def as_model(self, epoch: int | None = None) -> Model:
+        """The network as it stands after ``epoch``, with its front-end, for extraction."""
+        model = {"name": self.model_name, "kwargs": self.network.kwargs_to_save(self.model_kwargs)}
+        config = {"frontend": self.frontend_config.to_dict(), "model": model, "epoch": epoch}
+        return Model(self.network, self.frontend, config)
 
     def describe(self) -> str:
         """Lines on what is being trained on what."""
@@ -365,10 +367,12 @@ class Validation:
         """EER and minDCF of ``model``; every rank embeds its share of the utterances, rank 0 writes."""
         model.network.eval()
         mine = slice(world.rank, None, world.size)
-        local = embed_files(TorchEmbedder(model), self.utt_ids[mine], self.wav_paths[mine])
+        embedder = TorchEmbedder(model)
+        local = embed_files(embedder, self.utt_ids[mine], self.wav_paths[mine])
         rows = world.gather_rows(torch.from_numpy(local).to(world.device), len(self.utt_ids))
         emb_NE = rows.cpu().numpy().astype(np.float32)
         if out and world.is_main:
-            EmbeddingSet(self.utt_ids, emb_NE, {"data": str(self.data_dir)}).save(out)
+            meta = {"data_dir": str(self.data_dir), **origin_of(embedder)}
+            EmbeddingSet(self.utt_ids, emb_NE, meta).save(out)
         result = detection_error(cosine_scores(self.resolved, emb_NE), self.target)
         return {"eer": result.eer, "min_dcf": result.min_dcf}

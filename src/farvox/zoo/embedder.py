@@ -81,6 +81,12 @@ class Embedder(Protocol):
         """A pool of ``workers`` threads, 0 for one a core, in each of which `embed` takes one CPU thread."""
 
 
+def origin_of(embedder: Embedder) -> dict[str, Any]:
+    """The model in the metadata of embeddings, see `farvox.datadir.embeddings.ORIGIN`."""
+    names = ("model", "frontend", "epoch")
+    return {**{name: embedder.config.get(name) for name in names}, "digest": embedder.digest}
+
+
 def refuse_short(num_samples: int, min_samples: int) -> None:
     """Raise an `AudioError` for a waveform that a network cannot see as a whole."""
     if num_samples < min_samples:

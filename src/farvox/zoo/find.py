@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args
 
+from farvox.atomic import sha256_of
 from farvox.cache import cache_path
 from farvox.errors import CheckpointError, FarvoxError, MissingExtraError, ModelError
 from farvox.features.frontend import FrontEndConfig
@@ -38,7 +39,7 @@ from farvox.zoo.model import (
     why_no_graph,
 )
 from farvox.zoo.onnx_backend import ONNX_SUFFIX, ExportedModel, OnnxEmbedder
-from farvox.zoo.pretrained import pull, sha256_of, zoo_models
+from farvox.zoo.pretrained import pull, zoo_models
 from farvox.zoo.torch_backend import TorchEmbedder
 
 if TYPE_CHECKING:

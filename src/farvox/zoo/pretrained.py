@@ -6,7 +6,6 @@ knows the user's index, proxy and certificates. It is never installed: one file 
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import importlib.machinery
 import os
@@ -27,6 +26,7 @@ from typing import IO, Literal
 from urllib.parse import quote
 
 import farvox
+from farvox.atomic import sha256_of
 from farvox.cache import cache_path
 from farvox.errors import CheckpointError, FarvoxError, ModelError
 from farvox.options import nearest
@@ -149,12 +149,6 @@ def url_of(source: Source) -> str:
     else:
         base = f"{os.environ.get('MODELSCOPE_ENDPOINT') or 'https://modelscope.cn'}/models/{name}"
     return f"{base}/resolve/{quote(source.revision)}/{quote(source.file)}"
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _pip_download(requirement: str, folder: str) -> None:
