@@ -1,9 +1,12 @@
 import os
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from farvox.atomic import atomic_dir, atomic_file, write_json, write_text
+from farvox.atomic import PLAIN_NAME, atomic_dir, atomic_file, file_name, write_json, write_text
 from farvox.errors import FarvoxError
 
 
@@ -88,3 +91,37 @@ def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     with pytest.raises(FarvoxError, match="photos: cannot be written"):
         write_text(tmp_path / "photos", "text")
     assert os.listdir(tmp_path) == ["photos"]
+
+
+HOSTILE = [
+    "../../x",
+    "/etc/passwd",
+    "a/b",
+    "a%2Fb",
+    "..",
+    ".",
+    ".hidden",
+    "",
+    "x\n",
+    "\x1b[2Jx",
+    "é",
+    "e\u0301",
+    "x" * 300,
+]
+HOSTILE += ["x" * 299 + "y", "a\\b", "C:x", "a\0b", "\ud800", "<b>&'\"", "x.", "x. "]
+ANY_ID = st.sampled_from(HOSTILE) | st.text(max_size=300) | st.text("./\\%~ \0a", max_size=6)
+
+
+@given(one=ANY_ID, other=ANY_ID)
+def test_an_id_of_any_characters_becomes_the_name_of_one_file_of_its_own(one: str, other: str) -> None:
+    name = file_name(one)
+    assert name.isascii() and name.isprintable() and 0 < len(name) <= 200
+    assert not set(name) & set("/\\:<>&'\"|?* ") and name[0] != "." and name[-1] != "."
+    assert (name == file_name(other)) == (one == other)
+    assert (name == one) == bool(re.search(PLAIN_NAME, one) and not one.endswith("\n"))
+
+
+def test_usual_ids_keep_their_names() -> None:
+    for name in ("id00012-21Uxsk56VDQ-00001", "A.b_c~d-e", "000010011", "x" * 200):
+        assert file_name(name) == name
+    assert file_name("../张") == "%2E.%2F%E5%BC%A0"

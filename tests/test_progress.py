@@ -36,3 +36,8 @@ def test_a_bar_is_shown_on_a_terminal_where_lines_would_be_printed(note, monkeyp
     with Progress("copies made", 10, note) as progress:
         progress.advance(5, "half")
     assert ("copies made" in capsys.readouterr().err) == (note is to_stderr)
+
+
+def test_a_terminal_is_given_no_escape_sequences_of_an_id(capsys):
+    to_stderr("'\x1b[2Ja\x9b1m\u202eb\r' is damaged\n\tso it is: 张三")
+    assert capsys.readouterr().err == "'\\x1b[2Ja\\x9b1m\\u202eb\\x0d' is damaged\n\tso it is: 张三\n"

@@ -9,16 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 from farvox.errors import FarvoxError
 
 # Files of folders that farvox made and may replace.
 OWN_FILES = ("config.json", "meta.json", "wav.scp")
+PLAIN_NAME = r"^[A-Za-z0-9_~-](?:[A-Za-z0-9_.~-]{0,198}[A-Za-z0-9_~-])?$"
+"""Pattern of the ids that `file_name` leaves as they are; for Python and polars."""
 
 
 @contextmanager
@@ -94,6 +98,21 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, obj: object) -> None:
     """Write ``obj`` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
+
+
+def file_name(name: str) -> str:
+    """Turn an id of any characters into the name of one file or folder, without its suffix.
+
+    It is ASCII, at most 200 characters, never hidden, and no path; two ids never share one. Ids of letters,
+    digits and ``_ . - ~`` keep their name, unless they begin or end with a dot; others are percent-encoded.
+    """
+    if re.fullmatch(PLAIN_NAME, name):
+        return name
+    quoted = quote(name, safe="", errors="surrogatepass")
+    quoted = re.sub(r"^\.|\.$", "%2E", quoted) or "%"
+    if len(quoted) <= 200:
+        return quoted
+    return f"{quoted[:135]}%-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:60]}"
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -14,18 +14,28 @@ Note = Callable[[str], None]
 """A function that is called with one line on something that was read, decided or done."""
 
 
+# Control characters and those that reverse the direction of text; a terminal would act on them.
+_UNPRINTABLE = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160)) if chr(n) not in "\n\t"}
+_UNPRINTABLE |= {n: f"\\u{n:04x}" for n in (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+
+
+def printable(text: str) -> str:
+    """Write what a terminal would act on (escape sequences in an id, say) as backslash escapes."""
+    return text.translate(_UNPRINTABLE)
+
+
 def silent(line: str) -> None:
     """Take a line and show nothing."""
 
 
 def to_stderr(line: str) -> None:
     """Print a line on stderr at once."""
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def to_stdout(line: str) -> None:
     """Print a line on stdout at once."""
-    print(line, flush=True)
+    print(printable(line), flush=True)
 
 
 class Progress:

@@ -292,3 +292,16 @@ class TestFixDataDir:
             fix_data_dir(data, data.parent / "out")
         assert (data / "wav.scp").read_bytes() == before
         assert not (data.parent / "out" / "wav.scp").exists()
+
+
+def test_ids_that_no_file_can_have_as_its_name_are_noted(data: Path) -> None:
+    edit(data / "wav.scp", lambda text: text.replace(b"a2 ", b"../a2 ").replace(b"b2 ", b"B1 "))
+    edit(data / "utt2spk", lambda _: b"../a2 /etc\nB1 B\na1 A\nb1 B\n")
+    (data / "spk2utt").unlink()
+    (data / "utt2num_samples").unlink()
+    notes = [str(fault) for fault in check_data_dir(data) if "unusual" in fault.what]
+    assert all(note.startswith("note: ") for note in notes) and len(notes) == 2
+    assert (
+        "wav.scp:2: unusual id '../a2': its files will be named '%2E.%2Fa2' (so are 1 more ids)" in notes[0]
+    )
+    assert "utt2spk:1: unusual id '/etc'" in notes[1]

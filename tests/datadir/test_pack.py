@@ -328,3 +328,19 @@ def test_a_store_that_cannot_be_used_is_found_out_at_once(own, monkeypatch, s3_s
     with pytest.raises(UnreachableError, match="no answer after 1 tries"):
         packed_own(own, at="s3://bucket/own")
     assert not (own.path.with_name("packed") / "shards").exists()
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ids=st.lists(st.text("./\\~a%\x1bé", min_size=1, max_size=9), min_size=2, max_size=4, unique=True))
+def test_members_of_a_shard_lie_in_its_folder_whatever_the_ids(ids, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile")
+    write_audio(folder / "a.wav", np.ones(100) / 2)
+    write_data_dir(folder / "data", [Utterance(each, str(folder / "a.wav"), each) for each in ids])
+    packed = pack(folder / "data", folder / "packed", PackOptions(jobs=1))
+    assert packed.utt_ids.to_list() == sorted(ids)
+    (shard,) = (folder / "packed" / "shards").glob("*.tar")
+    with tarfile.open(shard) as file:
+        names = file.getnames()
+        file.extractall(folder / "unpacked", filter="data")
+    assert len({path.name for path in (folder / "unpacked").iterdir()}) == len(names) == len(ids)
+    assert check_data_dir(packed.path) and not list(check_audio(packed.path))

@@ -108,3 +108,18 @@ def test_what_cannot_be_used_is_named(recordings, tmp_path):
     (DataDir.open(recordings).path.parent / "A-2.wav").write_bytes(b"no audio")
     with pytest.raises(AudioError, match="utterance 'A-2'"):
         make_noises(recordings, tmp_path / "c", ONE)
+
+
+def test_nothing_is_written_outside_whatever_the_ids(hiss, tmp_path):
+    write_audio(tmp_path / "a.wav", spoken(20, hiss))
+    ids = ["../../x", "/tmp/x", "a/b", "a%2Fb", ".."]
+    source = write_data_dir(
+        tmp_path / "in" / "data", [Utterance(each, str(tmp_path / "a.wav"), each) for each in ids]
+    )
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    made = make_noises(source.path, tmp_path / "out" / "noise", ONE)
+    assert made.utt_ids.to_list() == sorted(ids)
+    audio = [path for path in tmp_path.rglob("*.flac")]
+    assert len(audio) == 5 and set(map(str, audio)) == set(made.wav_paths)
+    new = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert all(path.resolve().is_relative_to(tmp_path / "out" / "noise") for path in new)

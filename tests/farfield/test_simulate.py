@@ -209,3 +209,13 @@ def test_speakers_that_were_corrected_meanwhile_are_those_of_a_run_gone_on_with(
         write_data_dir(tmp_path / "data", utterances)
         made = simulated(tmp_path / "data", tmp_path / "far", rirs=[bank])
     assert set(made.speaker_ids) == {"X"}
+
+
+def test_copies_lie_in_out_whatever_the_ids(close: Path, bank: Path, tmp_path: Path) -> None:
+    wav = str(close / "A-1.wav")
+    ids = ["../x", "/tmp/x", "a/b", "a%2Fb"]
+    write_data_dir(tmp_path / "data", [Utterance(each, wav, f"../{each}", 8000) for each in ids])
+    made = simulated(tmp_path / "data", tmp_path / "out" / "far", rirs=[bank])
+    paths = {Path(path).resolve() for path in made.wav_paths}
+    assert len(paths) == len(made) == 4 * 4
+    assert paths == {path.resolve() for path in (tmp_path / "out" / "far" / "audio").glob("*/*.flac")}

@@ -93,7 +93,7 @@ def check(
     for fault in chain(check_data_dir(dir), check_audio(dir) if audio else ()):
         num_faults += not fault.is_note
         if fault.is_note or num_faults <= MOST_FAULTS:
-            print(fault)
+            to_stdout(str(fault))
     if num_faults:
         if (num_more := num_faults - MOST_FAULTS) > 0:
             print(f"... and {num_more} more fault{'s' if num_more > 1 else ''}")

@@ -18,6 +18,7 @@ from typing import Any
 
 import farvox
 from farvox.errors import FarvoxError, UsageError
+from farvox.progress import printable
 
 # verb -> (module:function, one line of help). The order is that of the stages.
 VERBS: dict[str, tuple[str, str]] = {
@@ -93,14 +94,14 @@ def _run(words: list[str], fault: int, interrupted: int) -> int:
         sys.stdout.flush()
         return status
     except FarvoxError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(printable(f"{name}: {error}"), file=sys.stderr)
         return 2 if isinstance(error, UsageError) else fault
     except BrokenPipeError:  # nobody reads on, as in "farvox check DIR | head -1"
         _drop_stdout()
         return fault
     except OSError as error:
         if error.filename is not None:
-            print(f"{name}: {error.filename}: {error.strerror}", file=sys.stderr)
+            print(printable(f"{name}: {os.fsdecode(error.filename)}: {error.strerror}"), file=sys.stderr)
         elif error.errno == errno.ENOSPC:
             print(f"{name}: {error.strerror}", file=sys.stderr)
             _drop_stdout()

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from farvox.atomic import file_name
 from farvox.audio.files import audio_info, read_audio, write_audio
 from farvox.corpora.parts import Rejected, audio_files, open_source, read_text, unique, walk, write_parts
 from farvox.datadir.kaldi import DataDir, Utterance
@@ -204,7 +205,8 @@ def convert_audio(
     targets = []
     for each in foreign:  # OUT/audio/id00012/21Uxsk56VDQ/00001.flac; a video's name may hold "-"
         video, _, file = each.utt_id.removeprefix(f"{each.speaker_id}-").rpartition("-")
-        targets.append(str(folder / str(each.speaker_id) / video / f"{file}.{suffix}"))
+        names = [file_name(name) for name in (each.speaker_id, video, file) if name]
+        targets.append(f"{folder.joinpath(*names)}.{suffix}")
     job = Job(what="audio files converted", note=note, jobs=jobs, kept=folder)
     pairs = [(each.wav_path, to) for each, to in zip(foreign, targets, strict=True)]
     outcomes = [outcome for done in job.run(_convert, cut(pairs, FILES_AT_ONCE)) for outcome in done]

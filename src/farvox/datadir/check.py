@@ -18,6 +18,7 @@ from pathlib import Path
 
 import polars as pl
 
+from farvox.atomic import PLAIN_NAME, file_name
 from farvox.audio.files import read_recording
 from farvox.audio.remote import is_remote
 from farvox.audio.shards import ADDRESS, PackedFile, ShardTable, size_of_file, table_of
@@ -69,7 +70,10 @@ def check_data_dir(path: str | Path) -> Iterator[Fault]:
     folder = Path(path)
     files = _core_files(folder)
     for name, file in files.items():
-        yield from _in_order(file.path, _faults_of(name, files), _out_of_order(file.table))
+        remarks = [_out_of_order(file.table)]
+        if name in ("wav.scp", "utt2spk"):
+            remarks.append(_unusual(file.table, "key" if name == "wav.scp" else "value"))
+        yield from _in_order(file.path, _faults_of(name, files), pl.concat(remarks))
     if (folder / CONDITIONS).is_file():
         table, faults = _conditions(folder)
         absent = _absent(table.rename({"utt_id": "key"}), files["wav.scp"].table["key"], "wav.scp")
@@ -367,6 +371,26 @@ def _out_of_order(table: pl.DataFrame) -> pl.DataFrame:
     what = pl.format("not sorted in C order: '{}' comes after '{}'", "key", "before")
     more = f" (so do {len(before) - 1} more lines)" if len(before) > 1 else ""
     return _faults(before.head(1), what + pl.lit(f"{more}; 'farvox combine OUT DIR' sorts"))
+
+
+def _unusual(table: pl.DataFrame, column: str) -> pl.DataFrame:
+    """One note a file: the first unusual id, and the number of further ones.
+
+    Unusual are ids that `file_name` changes, but for letters and digits of any script, and ids that differ
+    from an earlier one only in case, which some file systems take for the same name.
+    """
+    ids = table.select("line", name=column).unique("name", keep="first", maintain_order=True)
+    ids = ids.filter(~pl.col("name").str.contains("[ \t\ufffd]"))  # faults already
+    lower = pl.col("name").str.to_lowercase()
+    is_plain = pl.col("name").str.replace_all(r"[\p{L}\p{N}]", "a").str.contains(PLAIN_NAME)
+    ids = ids.filter(~is_plain | (lower.is_duplicated() & ~lower.is_first_distinct()))
+    if ids.is_empty():
+        return pl.DataFrame(schema=_FAULTS)
+    line, first = ids.row(0)
+    more = f" (so are {len(ids) - 1:,} more ids)" if len(ids) > 1 else ""
+    name = file_name(first)
+    why = "differs from another only in case" if name == first else f"its files will be named '{name}'"
+    return pl.DataFrame({"line": [line], "what": [f"unusual id '{first}': {why}{more}"]}, _FAULTS)
 
 
 def _in_order(path: Path, found: Sequence[pl.DataFrame], notes: pl.DataFrame) -> Iterator[Fault]:

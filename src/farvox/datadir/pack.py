@@ -23,7 +23,7 @@ from typing import BinaryIO
 import numpy as np
 import polars as pl
 
-from farvox.atomic import atomic_file, refuse_to_replace_foreign, write_text
+from farvox.atomic import atomic_file, file_name, refuse_to_replace_foreign, write_text
 from farvox.audio.files import read_headers, read_recording
 from farvox.audio.headers import AudioInfo
 from farvox.audio.remote import put_file, size_of
@@ -88,7 +88,7 @@ class Packer:
                 state = state_of(path)
             except OSError as error:  # is reported when it is read
                 state = str(error.strerror)
-            digest.update(f"{utt_id}\t{path}\t{state}\n".encode(errors="surrogateescape"))
+            digest.update(f"{file_name(utt_id)}\t{path}\t{state}\n".encode(errors="surrogateescape"))
         name = f"{number:05d}-{digest.hexdigest()[:12]}.tar"
         address = f"{self.at or self.folder}/{name}"
         known = ShardTable.read(str(self.folder / name))
@@ -139,7 +139,7 @@ class Packer:
             except AudioError as error:
                 rejected[utt_id] = str(error)
                 continue
-            head = tarfile.TarInfo(f"{utt_id}.{codec}")
+            head = tarfile.TarInfo(f"{file_name(utt_id)}.{codec}")
             head.size = len(content)
             file.write(head.tobuf())
             member = Member(codec, file.tell(), len(content), wav_CT.shape[1], sample_rate, len(wav_CT))

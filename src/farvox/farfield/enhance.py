@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from farvox.atomic import file_name
 from farvox.audio.files import audio_info, read_audio, read_channels, write_audio
 from farvox.datadir.conditions import CONDITIONS, conditions_text, read_conditions
 from farvox.datadir.derive import FurtherFile, keys_of, names_of_further_files
@@ -87,8 +87,8 @@ def enhance_takes(
         results = results.unique("take", keep="first", maintain_order=True)
     targets = []
     for utt_id, speaker_id in results.select("utt_id", "speaker_id").iter_rows():
-        folder = out / "audio" / (quote(speaker_id, safe="") if speaker_id else "")
-        targets.append(str(folder / f"{quote(utt_id, safe='')}.{format}"))
+        folder = out / "audio" / (file_name(speaker_id) if speaker_id else "")
+        targets.append(str(folder / f"{file_name(utt_id)}.{format}"))
     results = results.with_columns(target=pl.Series(targets, dtype=pl.String))
     files = takes.table.group_by("take", maintain_order=True).agg("wav_path")
     to_write = results.group_by("take", maintain_order=True).agg("target")

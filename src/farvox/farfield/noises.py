@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from scipy.ndimage import binary_erosion
 
+from farvox.atomic import file_name
 from farvox.audio.files import read_audio, write_audio
 from farvox.datadir.derive import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
 from farvox.datadir.kaldi import DataDir, Utterance
@@ -117,7 +118,9 @@ def _cut(folder: Path, options: NoisesOptions, utterance: Utterance) -> list[Row
         raise AudioError(f"utterance '{utterance.utt_id}': {error}") from None
     noise_T, file = background(wav_T, SAMPLE_RATE), ""
     if len(noise_T) >= options.least * SAMPLE_RATE and not is_silent(noise_T):
-        file = f"{utterance.speaker_id or 'unknown'}/{utterance.utt_id}.{options.format}"
+        file = (
+            f"{file_name(utterance.speaker_id or 'unknown')}/{file_name(utterance.utt_id)}.{options.format}"
+        )
         write_audio(folder / file, set_level(noise_T, LEVEL_DB))
     return [
         {

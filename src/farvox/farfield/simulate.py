@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from farvox.atomic import file_name
 from farvox.audio.files import read_audio, read_channels, write_audio
 from farvox.datadir.derive import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
 from farvox.datadir.kaldi import DataDir, Utterance
@@ -129,7 +130,7 @@ def _copy(work: _Work, item: tuple[int, int, Utterance]) -> list[Row]:
     rows = []
     for i, channel in enumerate(responses.channels):
         utt_id = f"{utterance.utt_id}_{copy + 1}_{channel:02d}"
-        file = f"{utterance.speaker_id or 'unknown'}/{utt_id}.{options.format}"
+        file = f"{file_name(utterance.speaker_id or 'unknown')}/{file_name(utt_id)}.{options.format}"
         write_audio(work.folder / file, far_CT[i])
         t60, drr = measure_rir(responses.rirs_CR[i])
         achieved = None if noise_CT is None else 10 * np.log10(power(speech_CT[i]) / power(noise_CT[i]))
