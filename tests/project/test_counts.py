@@ -124,8 +124,8 @@ def test_the_table_and_the_lists_are_printed(script, counts, capsys):
     assert "_once" in out and "tree.one <-> tree.two" in out
 
 
-MOST_FILES = 140
-MOST_LINES = 25_000
+MOST_FILES = 141
+MOST_LINES = 26_700
 MOST_PUBLIC_FUNCTIONS = 737
 """As many as there were at 465a09f."""
 MOST_FORMAT_SKIPS = 61

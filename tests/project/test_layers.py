@@ -15,7 +15,7 @@ LAYERS = (
     ("datadir",),
     ("audio",),
     ("jobs", "options"),
-    ("errors", "rng", "machine", "cache", "progress", "atomic", "__init__"),
+    ("errors", "rng", "machine", "manifest", "cache", "progress", "atomic", "__init__"),
 )  # fmt: skip
 APART = {"corpora", "synthetic", "features", "augment", "models", "metrics"}
 WITHOUT_TORCH = {

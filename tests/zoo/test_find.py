@@ -82,7 +82,7 @@ def test_it_is_made_once_and_is_the_torch_model_in_all_that_is_known_of_it(model
     assert again.path.stat().st_mtime_ns == written and capsys.readouterr().err == ""
     assert_computes_like_torch(again, model)
     assert sorted(path.name for path in model.iterdir()) == [
-        "card.json", "config.json", "graph.onnx", "model.safetensors",
+        "card.json", "config.json", "graph.onnx", "manifest.json", "model.safetensors",
     ]  # fmt: skip
     assert not cache.exists()
 
@@ -100,7 +100,9 @@ def test_it_is_made_again_when_the_weights_are_others(model, capsys):
     open_embedder(model)
     before = (model / "graph.onnx").read_bytes()
     other = write_model(model.parent / "other", seed=1)
-    shutil.copy(other / "model.safetensors", model)
+    for name in ("model.safetensors", "manifest.json"):
+        shutil.copy(other / name, model)
+    (model / "card.json").unlink()
     capsys.readouterr()
     embedder = open_embedder(model)
     assert "graph.onnx: not made of the weights that are beside it now" in capsys.readouterr().err
@@ -114,6 +116,7 @@ def test_it_is_made_again_when_the_config_is_another(model):
     config = json.loads((model / "config.json").read_text())
     config["frontend"]["mean"] = "none"
     (model / "config.json").write_text(json.dumps(config))
+    (model / "manifest.json").unlink()
     assert_computes_like_torch(open_embedder(model), model)
 
 

@@ -37,6 +37,7 @@ SIZES = {
 }
 ARCHS = list(SIZES)
 NUM_SPEAKERS = 7
+MODEL_FILES = ["config.json", "manifest.json", "model.safetensors"]
 
 
 def make_network(arch):
@@ -108,7 +109,7 @@ def test_a_checkpoint_without_classifier_leaves_none_behind(tmp_path):
     import_checkpoint(save(checkpoint, tmp_path / "a.pkl"), out, "ffsvc-resnet34")
     del checkpoint["classifier"]
     import_checkpoint(save(checkpoint, tmp_path / "b.pkl"), out, "ffsvc-resnet34")
-    assert sorted(file.name for file in out.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(file.name for file in out.iterdir()) == MODEL_FILES
 
 
 def write_spk2utt(path, count=NUM_SPEAKERS):
@@ -377,7 +378,7 @@ def test_a_foreign_checkpoint_becomes_a_model_with_the_embeddings_of_the_origina
     model = load_model(tmp_path / "out")
     assert distance_from_original(case, model) < 1e-5
     assert model.config["imported"]["arch"] == arch
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == MODEL_FILES
 
 
 @pytest.mark.parametrize(("case", "kind"), ONE_EACH.items())

@@ -38,6 +38,7 @@ def weights_equal(a, b):
 def edit_config(folder, **entries):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | entries))
+    (folder / "manifest.json").unlink()
 
 
 def test_a_loaded_model_embeds_as_the_saved_one(tmp_path):
@@ -88,6 +89,7 @@ def test_saving_again_replaces_the_model_and_leaves_other_files(tmp_path):
     assert weights_equal(load_model(tmp_path).network, second)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "config.json",
+        "manifest.json",
         "model.safetensors",
         "notes.txt",
     ]
@@ -169,6 +171,7 @@ def test_what_is_no_model_is_named(tmp_path):
 def test_a_config_that_cannot_be_used_is_a_clear_error(tmp_path, text, message):
     make_model(tmp_path)
     (tmp_path / "config.json").write_text(text)
+    (tmp_path / "manifest.json").unlink()
     with pytest.raises(ModelError, match=message):
         load_model(tmp_path)
 
@@ -187,6 +190,7 @@ def test_every_weight_that_does_not_fit_is_named(tmp_path):
     weights["embedding.bias"] = torch.zeros(13)
     weights["front.conv1.weight"][0, 0, 1, 1] = torch.nan
     save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "manifest.json").unlink()
     with pytest.raises(CheckpointError) as caught:
         load_model(tmp_path)
     assert str(caught.value) == (
@@ -200,6 +204,9 @@ def test_a_damaged_or_absent_weight_file_is_named(tmp_path):
     make_model(tmp_path)
     path = tmp_path / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged or changed"):
+        load_model(tmp_path)
+    (tmp_path / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read as weights"):
         load_model(tmp_path)
     path.unlink()

@@ -13,6 +13,7 @@ import pytest
 
 from farvox.atomic import sha256_of
 from farvox.cache import cache_path
+from farvox.cli.main import main
 from farvox.errors import CheckpointError, ModelError
 from farvox.zoo import (
     Card,
@@ -93,7 +94,8 @@ def test_a_model_is_pulled_from_a_hub_once(cache, hub, small_checkpoint, source,
     model = zoo_entry(small_checkpoint, source)
     folder = pull(model)
     assert folder == model.folder and folder.is_relative_to(cache)
-    assert sorted(path.name for path in folder.iterdir()) == ["card.json", "config.json", "model.safetensors"]
+    files = ["card.json", "config.json", "manifest.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == files
     assert load_model(folder).embedding_dim == 24 and Card.load(folder) == model.card
     assert "pulling small" in capfd.readouterr().err
     place.unlink()
@@ -281,3 +283,24 @@ def test_an_imported_distutils_does_not_stand_in_the_way_of_pip(
 ):
     monkeypatch.setitem(sys.modules, "distutils", types.ModuleType("distutils"))  # as torch.compile leaves it
     assert pull(zoo_entry(small_checkpoint, WHEEL)).is_dir()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "card.json", "manifest.json"])
+def test_a_changed_bit_in_the_cache_is_refused_and_pull_repairs_it(
+    name, cache, hub, small_checkpoint, monkeypatch, capfd
+):
+    served(hub, HUGGINGFACE, small_checkpoint)
+    model = zoo_entry(small_checkpoint, HUGGINGFACE)
+    monkeypatch.setattr("farvox.zoo.pretrained.zoo_models", lambda: {"small": model})
+    monkeypatch.setattr("farvox.zoo.find.zoo_models", lambda: {"small": model})
+    file = pull("small") / name
+    whole = file.read_bytes()
+    file.write_bytes(bytes([*whole[:-9], whole[-9] ^ 1, *whole[-8:]]))
+    with pytest.raises(CheckpointError, match=r"damaged.*'farvox pull small' repairs it"):
+        Card.load(find_model("small"))
+        open_embedder("small", backend="torch")
+    capfd.readouterr()
+    assert main(["pull", "small"]) == 0
+    assert f"{model.folder}" in (said := capfd.readouterr()).out and "damaged" in said.err
+    assert file.read_bytes() == whole and open_embedder("small", backend="torch").embedding_dim == 24
+    assert main(["pull", "small"]) == 0 and "pulling" not in capfd.readouterr().err

@@ -102,7 +102,7 @@ def pull(
         raise UsageError(
             "--out, --arch, --sha256 and --frontend go with an address, not with a name of the zoo"
         )
-    print(zoo.pull(model))
+    print(zoo.pull(model, repair=True))
 
 
 def import_checkpoint(

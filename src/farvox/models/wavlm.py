@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from farvox.errors import CheckpointError, MissingExtraError, ModelError
+from farvox.manifest import verify_file
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.options import EcapaOptions, WavlmEcapaOptions
 from farvox.models.tdnn import EcapaTdnn
@@ -275,6 +276,7 @@ def _read_sizes(folder: Path) -> dict[str, Any]:
     """The `FIELDS` of a pretrained WavLM's ``config.json``."""
     path = folder / CONFIG
     try:
+        verify_file(path)
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from error
@@ -291,6 +293,7 @@ def _load_pretrained(backbone: Any, path: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    verify_file(path)
     try:
         theirs = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from farvox.atomic import atomic_dir, write_json, write_text
 from farvox.errors import CheckpointError, RecipeError
+from farvox.manifest import renew_manifest, verify_file
 from farvox.options import to_table
 from farvox.training.distributed import World
 from farvox.training.options import TrainOptions, refuse_changes
@@ -81,6 +82,7 @@ def save_checkpoint(
         write_weights(temporary / "classifier.safetensors", head)
         write_weights(temporary / "optimizer.safetensors", tensors)
         write_json(temporary / "state.json", {**asdict(state), "optimizer": numbers})
+        renew_manifest(temporary, "classifier.safetensors", "optimizer.safetensors", "state.json")
 
 
 def load_state(folder: Path) -> TrainingState:
@@ -89,6 +91,7 @@ def load_state(folder: Path) -> TrainingState:
     Raises:
         CheckpointError: it is missing or damaged.
     """
+    verify_file(folder / "state.json")
     try:
         return TrainingState(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from farvox.atomic import write_json
 from farvox.errors import ModelError
+from farvox.manifest import renew_manifest, verify_file
 
 CARD = "card.json"
 _T = TypeVar("_T")
@@ -118,9 +119,11 @@ class Card:
         """The card of a model folder; an empty one where there is none.
 
         Raises:
-            ModelError: there is a card and it is damaged.
+            ModelError: there is a card and it cannot be read.
+            CheckpointError: it is not the one of the folder's manifest.
         """
         path = Path(folder) / CARD
+        verify_file(path)
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -137,6 +140,7 @@ class Card:
         """
         self.from_dict(asdict(self), f"{folder}: model card")
         write_json(Path(folder) / CARD, asdict(self))
+        renew_manifest(folder, CARD)
 
 
 _KINDS: dict[str, type | tuple[type, ...]] = {

@@ -21,6 +21,7 @@ from farvox.atomic import sha256_of
 from farvox.cache import cache_path
 from farvox.errors import CheckpointError, FarvoxError, MissingExtraError, ModelError
 from farvox.features.frontend import FrontEndConfig
+from farvox.manifest import verify_file
 from farvox.options import nearest
 from farvox.progress import to_stderr
 from farvox.zoo.card import Card
@@ -234,7 +235,7 @@ def _source_of(folder: Path) -> str:
     found = hashlib.sha256(VERSION)
     for name in (CONFIG, WEIGHTS):
         try:
-            found.update(bytes.fromhex(sha256_of(folder / name)))
+            found.update(bytes.fromhex(verify_file(folder / name) or sha256_of(folder / name)))
         except OSError as error:
             raise CheckpointError(f"{folder / name}: cannot be read: {error.strerror}") from error
     return found.hexdigest()

@@ -25,6 +25,7 @@ import numpy as np
 from farvox.atomic import atomic_file, write_json
 from farvox.errors import CheckpointError, ModelError
 from farvox.features.frontend import FrontEndConfig
+from farvox.manifest import begin_manifest, renew_manifest
 from farvox.zoo.model import Model, fill, load_folder, read_weights, require_torch, save_model, write_weights
 
 if TYPE_CHECKING:
@@ -184,6 +185,7 @@ def import_checkpoint(
         write_json(
             Path(out) / STATE, {"epoch": -1 if epoch is None else epoch, "step": 0, "classes": classes}
         )
+    renew_manifest(out, *(name for name in (CLASSIFIER, STATE) if (Path(out) / name).is_file()))
     return load_folder(Path(out))
 
 
@@ -216,9 +218,11 @@ def import_wavlm(path: str | Path, out: str | Path) -> dict[str, Any]:
     except ModelError as error:
         raise CheckpointError(f"{path}: {error}") from error
     Path(out).mkdir(parents=True, exist_ok=True)
+    begin_manifest(out)
     write_weights(Path(out) / wavlm.WEIGHTS, weights)
     write_json(Path(out) / wavlm.CONFIG, content)
     write_json(Path(out) / wavlm.PREPROCESSOR, {"do_normalize": bool(config.get("normalize", False))})
+    renew_manifest(out, wavlm.WEIGHTS, wavlm.CONFIG, wavlm.PREPROCESSOR)
     return config
 
 

@@ -1,6 +1,6 @@
 """A model on disk: ``config.json`` says in full what it is, ``model.safetensors`` holds the weights.
 
-A folder is a model from the moment ``config.json`` is there, which is written last.
+A folder is a model from the moment ``config.json`` is there. ``manifest.json`` has the SHA-256 of both.
 
 Shape suffixes: B utterance, T sample, E embedding.
 """
@@ -19,6 +19,7 @@ import farvox
 from farvox.atomic import atomic_file, write_json
 from farvox.errors import CheckpointError, ModelError
 from farvox.features.frontend import FrontEndConfig
+from farvox.manifest import begin_manifest, note_unchecked, renew_manifest, verify_file
 from farvox.zoo.card import CARD
 from farvox.zoo.embedder import import_extra
 
@@ -118,8 +119,10 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     for outdated in (CONFIG, CARD, GRAPH):  # a card speaks of the weights that it lay beside
         (folder / outdated).unlink(missing_ok=True)
+    begin_manifest(folder)
     write_weights(folder / WEIGHTS, network.state_dict())
     write_json(folder / CONFIG, config | dict(extra or {}))
+    renew_manifest(folder, WEIGHTS, CONFIG)
 
 
 def load_folder(folder: Path, device: str = "cpu") -> Model:
@@ -148,8 +151,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         ModelError: it is missing, damaged or not a farvox model's.
+        CheckpointError: it is not the one of the folder's manifest.
     """
     path = folder / CONFIG
+    if verify_file(path) is None and path.is_file():
+        note_unchecked(folder)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -168,11 +174,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file by name, on the CPU.
 
     Raises:
-        CheckpointError: the file is absent or damaged.
+        CheckpointError: the file is absent, damaged, or not the one of the manifest beside it.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    verify_file(path)
     try:
         weights: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -285,6 +292,6 @@ def why_no_graph(config: FrontEndConfig) -> str:
     if config.dither:
         return (
             f"the front-end adds noise (dither {config.dither:g}), which no graph draws as torch does; set "
-            "'dither' to 0 in the model's config.json and export that"
+            "'dither' to 0 in the model's config.json, delete its manifest.json and export that"
         )
     return ""

@@ -29,6 +29,7 @@ import farvox
 from farvox.atomic import sha256_of
 from farvox.cache import cache_path
 from farvox.errors import CheckpointError, FarvoxError, ModelError
+from farvox.manifest import damaged_files
 from farvox.options import nearest
 from farvox.progress import Progress
 from farvox.zoo.card import Card
@@ -185,37 +186,41 @@ def _copy(source: IO[bytes], out: Path, most_bytes: int, promised: int) -> None:
         raise FetchError(f"broke off after {done:,} of {promised:,} bytes")
 
 
-def pull(model: str | ZooModel) -> Path:
+def pull(model: str | ZooModel, *, repair: bool = False) -> Path:
     """The model folder of a model of the zoo, fetched if it is not in the cache yet.
 
-    Two processes may pull at once: each finds a whole folder or none.
+    Two processes may pull at once: each finds a whole folder or none. With ``repair`` a folder whose files
+    are not those of its manifest is fetched again; without, whoever loads it refuses it.
 
     Raises:
         ModelError: there is no such model, or none of its sources gives the pinned file.
         MissingExtraError: torch, which converts it, is not installed.
     """
     model = zoo_model(model) if isinstance(model, str) else model
-    if is_pulled(model):
+    faults = damaged_files(model.folder) if repair else []
+    if is_pulled(model) and not faults:
         return model.folder
+    for fault in faults:
+        print(fault, file=sys.stderr, flush=True)
     require_torch(model.name)
     cache_path().mkdir(parents=True, exist_ok=True)
     print(f"pulling {model.name} ({model.bytes / 1e6:.0f} MB): {model.folder}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=cache_path(), prefix=".tmp-pull-") as folder:
         checkpoint = Path(folder) / Path(model.sources[0].file).name
-        faults: list[str] = []
+        failed: list[str] = []
         for source in model.sources:
             try:
                 fetch(source, checkpoint, most_bytes=model.bytes)
             except FetchError as error:
-                faults.append(f"  {source}: {error}")
+                failed.append(f"  {source}: {error}")
                 continue
             if (found := sha256_of(checkpoint)) == model.sha256:
                 break
-            faults.append(f"  {source}: its SHA-256 is {found}, not {model.sha256}; it was not used")
+            failed.append(f"  {source}: its SHA-256 is {found}, not {model.sha256}; it was not used")
         else:
             raise ModelError(
-                f"'{model.name}' is not here yet and cannot be fetched:\n"
-                + "\n".join(faults)
+                f"'{model.name}' is {'damaged' if faults else 'not here yet'} and cannot be fetched:\n"
+                + "\n".join(failed)
                 + f"\ncopy {model.folder} from a machine that has it, or get the file by hand and run "
                 f"'farvox import FILE OUT --arch {model.arch} --frontend {model.arch.partition('-')[0]}'"
             )
@@ -223,7 +228,7 @@ def pull(model: str | ZooModel) -> Path:
         import_checkpoint(checkpoint, built, model.arch, frontend=model.arch.partition("-")[0])
         model.card.save(built)
         try:
-            if model.folder.exists() and not is_pulled(model):
+            if model.folder.exists() and (faults or not is_pulled(model)):
                 shutil.rmtree(model.folder)
             model.folder.parent.mkdir(parents=True, exist_ok=True)
             built.rename(model.folder)

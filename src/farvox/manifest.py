@@ -1,0 +1,109 @@
+"""The manifest of a model folder, ``manifest.json``: the SHA-256 of its files; a damaged one is refused.
+
+Files up to `ALWAYS_HASHED` bytes are hashed whenever they are read; a larger one when its size, time of
+change or inode differs from those of the last check, which the cache keeps. A graph (``graph.onnx``) has a
+hash of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from farvox.atomic import sha256_of, write_json, write_text
+from farvox.cache import cache_path, file_state
+from farvox.errors import CheckpointError, FarvoxError
+from farvox.progress import to_stderr
+
+MANIFEST = "manifest.json"
+ALWAYS_HASHED = 200_000_000
+"""Bytes of the largest file that is hashed at every load; a quarter of a second on one core."""
+
+
+def begin_manifest(folder: str | Path) -> None:
+    """Write an empty manifest, before the files of a new model are written."""
+    write_json(Path(folder) / MANIFEST, {"sha256": {}})
+
+
+def renew_manifest(folder: str | Path, *names: str) -> None:
+    """Enter files that were just written; a folder without a manifest gets none, and other entries stay."""
+    folder = Path(folder)
+    if (folder / MANIFEST).is_file():
+        known = {name: found for name, found in _hashes(folder).items() if (folder / name).is_file()}
+        known |= {name: sha256_of(folder / name) for name in names}
+        write_json(folder / MANIFEST, {"sha256": dict(sorted(known.items()))})
+
+
+def verify_file(path: str | Path, *, always: bool = False) -> str | None:
+    """The SHA-256 of a file of a model folder, which is that of the manifest; None where it has no entry.
+
+    With ``always`` a large file is hashed too, whenever it was last checked.
+
+    Raises:
+        CheckpointError: the file, or the manifest, is damaged, or was changed by other means than farvox.
+    """
+    path = Path(path)
+    if not (path.is_file() and (wanted := _hashes(path.parent).get(path.name))):
+        return None
+    if (found := sha256_of(path) if always else _sha256(path)) != wanted:
+        raise CheckpointError(
+            f"{path}: damaged or changed: its SHA-256 is {found[:12]}..., in {MANIFEST} {wanted[:12]}...: "
+            f"{_remedy(path.parent)}; if you changed it on purpose, delete {path.parent / MANIFEST}"
+        )
+    return found
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """Messages on the files of a folder that are missing or not those of its manifest."""
+    faults = []
+    try:
+        for name in _hashes(folder):
+            if verify_file(folder / name, always=True) is None:
+                faults.append(f"{folder / name}: missing")
+    except (OSError, CheckpointError) as error:
+        faults.append(str(error))
+    return faults
+
+
+@cache  # once in a process
+def note_unchecked(folder: Path) -> None:
+    """Say that the files of a folder are in no manifest."""
+    to_stderr(f"note: {folder}: written without a {MANIFEST}, so its files are not checked for damage")
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    path = folder / MANIFEST
+    try:
+        known = json.loads(path.read_text("utf-8"))["sha256"]
+        return {str(name): str(found) for name, found in known.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path}: damaged ({error!r}): {_remedy(folder)}") from None
+
+
+def _remedy(folder: Path) -> str:
+    if folder.parent == cache_path() / "models":
+        return f"'farvox pull {folder.name.rpartition('-')[0]}' repairs it"
+    return "copy it again from where it came from, or make the model again"
+
+
+def _sha256(path: Path) -> str:
+    """SHA-256 of a file; of a large one that is as it was when it was last hashed, from the cache."""
+    found = os.stat(path)
+    if found.st_size <= ALWAYS_HASHED:
+        return sha256_of(path)
+    state = f"{file_state(path)}\t{found.st_ino}"
+    place = cache_path() / "checked" / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    with suppress(OSError, ValueError):
+        before, _, known = place.read_text("utf-8").rpartition("\t")
+        if before == state:
+            return known
+    known = sha256_of(path)
+    with suppress(FarvoxError):  # where there is no cache to write, it is hashed each time
+        write_text(place, f"{state}\t{known}")
+    return known

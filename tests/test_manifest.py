@@ -1,0 +1,131 @@
+"""A damaged file of a model folder is never used; the damage is a real one, of one bit."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+
+from farvox import manifest
+from farvox.atomic import sha256_of
+from farvox.cli.main import main
+from farvox.errors import CheckpointError
+from farvox.zoo import (
+    Card,
+    average_models,
+    load_model,
+    open_embedder,
+    read_weights,
+    save_model,
+    write_weights,
+)
+
+
+@pytest.fixture
+def model(model_folder, tmp_path):
+    return shutil.copytree(model_folder, tmp_path / "small")
+
+
+def flip(path, place=-9, bit=1):
+    """Change one bit of a file, by default in its last numbers or words."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= bit
+    path.write_bytes(content)
+
+
+def listed(folder):
+    return json.loads((folder / "manifest.json").read_text())["sha256"]
+
+
+LOADS = {
+    "verify": open_embedder,
+    "torch": lambda folder: open_embedder(folder, backend="torch"),
+    "average": lambda folder: average_models(folder.parent / "mean", [folder, folder]),
+}
+
+
+FILES = ("model.safetensors", "config.json", "card.json")
+
+
+@pytest.mark.parametrize(
+    ("load", "name"),
+    [(load, name) for load in LOADS for name in FILES if (load, name) != ("average", FILES[2])],
+)
+def test_a_changed_bit_is_refused_by_whoever_loads_the_model(model, load, name):
+    open_embedder(model)  # with a graph of the weights as they were
+    flip(model / name)
+    with pytest.raises(CheckpointError, match=rf"{name}: damaged or changed.*manifest\.json"):
+        LOADS[load](model)
+
+
+def test_verify_refuses_a_damaged_model_and_says_what_to_do(model, voices, capsys):
+    words = ["verify", str(voices / "a0.wav"), str(voices / "b0.wav"), "--model", str(model), "--vad", "off"]
+    assert main(words) in (0, 1)
+    capsys.readouterr()
+    flip(model / "model.safetensors")
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and "copy it again" in said.err and f"delete {model / 'manifest.json'}" in said.err
+    (model / "manifest.json").unlink()  # the remedy, if the change was wanted
+    (model / "graph.onnx").unlink()
+    manifest.note_unchecked.cache_clear()
+    assert main(words) in (0, 1)
+    assert capsys.readouterr().err.count("written without a manifest.json") == 1
+
+
+def test_whatever_farvox_writes_into_a_folder_renews_its_manifest(model):
+    assert listed(model) == {
+        name: sha256_of(model / name) for name in ("card.json", "config.json", "model.safetensors")
+    }
+    Card(name="other", threshold=0.25).save(model)
+    assert listed(model)["card.json"] == sha256_of(model / "card.json")
+    assert Card.load(model).threshold == 0.25
+    loaded = load_model(model)
+    flip(model / "model.safetensors")
+    Card(name="third").save(model)  # writing one file does not take another's damage for right
+    with pytest.raises(CheckpointError, match="damaged or changed"):
+        load_model(model)
+    part = loaded.config["model"]
+    save_model(model, loaded.network, loaded.frontend_config, part["name"], part["kwargs"])
+    assert set(listed(model)) == {"config.json", "model.safetensors"}
+    assert load_model(model).embedding_dim == 16
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"sha256": 3}', "{"])
+def test_a_damaged_manifest_is_damage(model, damage):
+    (model / "manifest.json").write_text(damage)
+    with pytest.raises(CheckpointError, match=r"manifest\.json: damaged"):
+        load_model(model)
+
+
+def test_a_large_file_is_hashed_when_size_time_or_inode_differ(model, tmp_path, monkeypatch):
+    """A bit that changed under an unchanged time is found when the file is replaced, or by ``always``."""
+    monkeypatch.setenv("FARVOX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(manifest, "ALWAYS_HASHED", 1000)
+    weights = model / "model.safetensors"
+    assert weights.stat().st_size > 1000
+    good = manifest.verify_file(weights)
+    assert len(list((tmp_path / "cache/checked").iterdir())) == 1
+    before = weights.stat()
+    flip(weights)
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert manifest.verify_file(weights) == good  # as documented
+    assert "damaged" in manifest.damaged_files(model)[0]
+    os.utime(weights)
+    with pytest.raises(CheckpointError):
+        manifest.verify_file(weights)
+    flip(weights)
+    assert manifest.verify_file(weights) == good
+    shutil.copy2(weights, model / "copy")
+    flip(model / "copy")
+    os.utime(model / "copy", ns=(weights.stat().st_atime_ns, weights.stat().st_mtime_ns))
+    os.replace(model / "copy", weights)  # another inode
+    with pytest.raises(CheckpointError):
+        manifest.verify_file(weights)
+
+
+def test_weights_beside_no_manifest_are_read_as_they_are(tmp_path):
+    write_weights(tmp_path / "a.safetensors", {"a": torch.ones(3)})
+    assert manifest.verify_file(tmp_path / "a.safetensors") is None
+    assert read_weights(tmp_path / "a.safetensors")["a"].tolist() == [1, 1, 1]
