@@ -35,8 +35,8 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from farvox.atomic import atomic_file, refuse_to_replace_foreign, write_json
-from farvox.errors import JobError
+from farvox.atomic import atomic_file, refuse_to_replace_foreign, write_json, write_text
+from farvox.errors import AudioError, JobError
 from farvox.progress import Note, Progress
 
 Item = TypeVar("Item")
@@ -44,6 +44,11 @@ BatchType = TypeVar("BatchType")
 Items = TypeVar("Items", bound=Sized)
 Result = TypeVar("Result")
 
+Rejected = dict[str, str]
+"""Items (utterances, paths of audio files) that cannot be used -> the reason."""
+REJECTED = "rejected.tsv"
+
+_REJECTED = ".rejected"  # suffix of the file of a batch
 _LONGEST = 40  # characters of a setting that a message shows
 _worker = {"is busy": False, "is stopped": False}  # of this process, where it is one of a pool
 
@@ -232,16 +237,21 @@ class Job:
                 ) from None
 
     def run_kept(
-        self, function: Callable[[Items], bytes], batches: Sequence[Items], folder: Path, suffix: str
+        self,
+        function: Callable[[Items], bytes | tuple[bytes, Rejected]],
+        batches: Sequence[Items],
+        folder: Path,
+        suffix: str,
     ) -> list[Path]:
         """Files of ``folder`` that hold the results of a function of each batch, in order.
 
         A file is named by the number of its first item, ``000000064.tsv``. A batch whose file is there is not
-        computed again. Arguments and errors as `run`.
+        computed again, unless items of it were rejected, which may be repaired since; they stand in a file
+        beside it, see `rejected_of`. Arguments and errors as `run`.
         """
         firsts = accumulate(map(len, batches), initial=0)
         paths = [folder / f"{first:09d}{suffix}" for first, _ in zip(firsts, batches, strict=False)]
-        todo = [(path, batch) for path, batch in zip(paths, batches, strict=True) if not path.exists()]
+        todo = [(path, batch) for path, batch in zip(paths, batches, strict=True) if not _is_done(path)]
         done = sum(map(len, batches)) - sum(len(batch) for _, batch in todo)
         work = partial(_write_result, function)
         for _ in self.run(work, todo, count=lambda file: len(file[1]), done=done):
@@ -249,8 +259,66 @@ class Job:
         return paths
 
 
-def _write_result(function: Callable[[Items], bytes], file: tuple[Path, Items]) -> None:
+def _write_result(
+    function: Callable[[Items], bytes | tuple[bytes, Rejected]], file: tuple[Path, Items]
+) -> None:
     path, batch = file
-    content = function(batch)
+    outcome = function(batch)
+    content, rejected = outcome if isinstance(outcome, tuple) else (outcome, {})
+    if rejected:
+        write_json(path.with_suffix(_REJECTED), rejected)
     with atomic_file(path) as temporary:
         temporary.write_bytes(content)
+    if not rejected:
+        path.with_suffix(_REJECTED).unlink(missing_ok=True)
+
+
+def _is_done(path: Path) -> bool:
+    return path.exists() and not path.with_suffix(_REJECTED).exists()
+
+
+def rejected_of(paths: Iterable[Path]) -> Rejected:
+    """The items of batches that were rejected; ``paths`` are those of `Job.run_kept`."""
+    found = (
+        json.loads(path.with_suffix(_REJECTED).read_text("utf-8")) for path in paths if not _is_done(path)
+    )
+    return {name: why for each in found for name, why in each.items()}
+
+
+def report_rejected(
+    table: Path | None, rejected: Rejected, total: int, *, what: str, skip_bad: bool, note: Note
+) -> None:
+    """List the utterances that cannot be used in a table, or remove that of an earlier run.
+
+    Args:
+        table: the file, ``utt_id`` and ``reason``; None: there is none.
+        rejected: utterance -> reason.
+        total: number of all utterances.
+        what: cannot be done with them: ``packed``.
+        skip_bad: they are left out, with a note; otherwise each is noted.
+        note: takes lines for people.
+
+    Raises:
+        AudioError: there are some, and they are not to be left out, or none is left.
+    """
+    if not rejected:
+        if table:
+            table.unlink(missing_ok=True)
+        return
+    lines = {utt_id: " ".join(why.split()) for utt_id, why in sorted(rejected.items())}
+    where = "those above"
+    if table:
+        rows = "".join(f"{utt_id}\t{why}\n" for utt_id, why in lines.items())
+        write_text(table, "utt_id\treason\n" + rows)
+        where = str(table)
+    count = f"{len(rejected):,} of {total:,} utterances cannot be {what}"
+    if skip_bad and len(rejected) < total:
+        note(f"{count} and were left out; {where} names each with the reason")
+        return
+    for utt_id, why in lines.items():
+        note(f"'{utt_id}': {why}")
+    utt_id, why = next(iter(lines.items()))
+    raise AudioError(
+        f"{count}; {where} names each, the first is utterance '{utt_id}': {why}. Repair them, or leave them "
+        "out with --skip-bad; what is done is kept"
+    )

@@ -1,7 +1,13 @@
+import os
+import shutil
+
+import numpy as np
 import pytest
 
+from farvox.audio.files import write_audio
 from farvox.corpora.folder import prepare_folder
-from farvox.errors import CorpusError
+from farvox.errors import CorpusError, DataDirError
+from farvox.farfield.rirs import audio_of
 
 
 def test_an_id_is_the_speaker_and_the_path_below_the_speakers_folder(tmp_path, record, notes):
@@ -42,3 +48,14 @@ def test_a_folder_without_speakers_is_refused_with_what_was_expected(tmp_path, r
     record(tmp_path / "mine/a.wav")
     with pytest.raises(CorpusError, match="no speaker found; expected one folder per speaker"):
         prepare_folder(tmp_path / "mine", tmp_path / "out", note=notes.append)
+
+
+def test_a_file_name_that_is_not_utf8_is_left_out_and_listed(tmp_path):
+    write_audio(tmp_path / "in" / "A" / "a.wav", np.sin(np.arange(800.0)))
+    shutil.copy(tmp_path / "in/A/a.wav", os.fsencode(tmp_path) + b"/in/A/b\xff.wav")
+    (made,) = prepare_folder(tmp_path / "in", tmp_path / "out", note=print, jobs=1)
+    assert made.utt_ids.to_list() == ["A-a"]
+    (_, line) = (tmp_path / "out" / "rejected.tsv").read_text().splitlines()
+    assert line.startswith(str(tmp_path / "in/A/b\\xff.wav")) and "not UTF-8" in line
+    with pytest.raises(DataDirError, match="not UTF-8"):
+        audio_of(tmp_path / "in")

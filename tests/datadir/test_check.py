@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from farvox.audio.files import write_audio
-from farvox.datadir.check import check_data_dir, fix_data_dir
+from farvox.datadir.check import check_audio, check_data_dir, fix_data_dir
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import DataDirError
 
@@ -270,7 +270,7 @@ class TestFixDataDir:
         assert fix_data_dir(data, data.parent / "out")[2] == ["c1", "c2"]
 
     def test_audio_that_cannot_be_decoded_is_dropped_when_audio_is_read(self, data: Path) -> None:
-        write_audio(data.parent / "y.wav", np.zeros(160))
+        write_audio(data.parent / "y.wav", np.sin(np.arange(800.0)))
         edit(data / "wav.scp", lambda text: text.replace(b"x.wav\nb", b"y.wav\nb", 1))
         _, faults, dropped = fix_data_dir(data, data.parent / "out", audio=True)
         assert dropped == ["a1", "b1", "b2"]
@@ -305,3 +305,19 @@ def test_ids_that_no_file_can_have_as_its_name_are_noted(data: Path) -> None:
         "wav.scp:2: unusual id '../a2': its files will be named '%2E.%2Fa2' (so are 1 more ids)" in notes[0]
     )
     assert "utt2spk:1: unusual id '/etc'" in notes[1]
+
+
+def test_audio_that_extract_would_refuse_is_a_fault(data: Path) -> None:
+    noise_T = np.random.default_rng(0).choice([-1.0, 1.0], 8000)
+    for name, wav_T in {
+        "a1": noise_T,
+        "a2": noise_T / 32768,
+        "b1": np.full(8000, 0.25),
+        "b2": noise_T[:200],
+    }.items():
+        write_audio(data.parent / f"{name}.wav", 0.5 * wav_T if name == "a1" else wav_T)
+    (data / "wav.scp").write_text("".join(f"{n} {data.parent / n}.wav\n" for n in ("a1", "a2", "b1", "b2")))
+    found = [(fault.line, fault.what) for fault in check_audio(data)]
+    assert [line for line, _ in found] == [2, 3, 4]
+    for (_, what), reason in zip(found, ("silence", "silence", "200 samples, too few"), strict=True):
+        assert reason in what

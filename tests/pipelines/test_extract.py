@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -5,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from farvox.audio.files import read_audio, write_audio
@@ -159,7 +161,8 @@ def test_an_extraction_that_broke_off_keeps_what_is_done(many, model, lines, tmp
     wav_scp.write_text("".join([*most, f"{last.split()[0]} {broken}\n"]))
     with pytest.raises(AudioError, match="broken"):
         extracted(model, DataDir.open(many.path), out=tmp_path / "out")
-    assert len(list((tmp_path / "out.unfinished").glob("*.f32"))) == 2
+    assert len(list((tmp_path / "out.unfinished").glob("*.f32"))) == 3
+    assert (tmp_path / "out.unfinished/000000064.rejected").exists()
     shutil.copy(lines[8][1], broken)
     found = extracted(model, DataDir.open(many.path), out=tmp_path / "out")
     wav_scp.write_text(text)
@@ -216,7 +219,7 @@ def test_a_network_that_needs_more_frames_than_there_are_names_the_utterance(lin
     write_audio(tmp_path / "a.wav", 0.1 * np.sin(np.arange(model.min_samples)))
     assert extracted(model, data_dir(tmp_path / "d", [("a", tmp_path / "a.wav")])).embeddings.shape == (1, 16)
     write_audio(tmp_path / "b.wav", 0.1 * np.sin(np.arange(model.min_samples - 1)))
-    with pytest.raises(AudioError, match=r"'b' .* samples; the model needs at least"):
+    with pytest.raises(AudioError, match=r"'b': .* samples; the model needs at least"):
         extracted(model, data_dir(tmp_path / "d", [("b", tmp_path / "b.wav")]))
 
 
@@ -249,3 +252,42 @@ def test_a_packed_data_dir_has_the_same_embeddings(model, corpus, tmp_path):
     found, expected = (extracted(model, each) for each in (packed, DataDir.open(corpus / "dev")))
     assert found.utt_ids == expected.utt_ids
     np.testing.assert_array_equal(found.embeddings, expected.embeddings)
+
+
+def bad_lines(folder):
+    """Utterances that cannot be embedded, each for a reason of its own."""
+    rng = np.random.default_rng(0)
+    kinds = {
+        "zeros": np.zeros(8000), "constant": np.full(8000, 0.25), "lsb": rng.integers(-1, 2, 8000) / 32768,
+        "short": np.full(100, 0.1),
+    }  # fmt: skip
+    for name, wav_T in kinds.items():
+        write_audio(folder / f"{name}.wav", wav_T)
+    soundfile.write(folder / "faint.wav", 1e-20 * rng.standard_normal(8000), 16000, subtype="FLOAT")
+    (folder / "text.wav").write_text("no audio")
+    os.mkfifo(folder / "pipe.wav")
+    return [(name, folder / f"{name}.wav") for name in (*kinds, "faint", "text", "pipe", "absent")]
+
+
+def test_all_that_cannot_be_embedded_is_listed_and_the_others_are_kept(model, lines, tmp_path, monkeypatch):
+    monkeypatch.setattr("farvox.audio.files._PIPE_SECONDS", 0.1)
+    bad = bad_lines(tmp_path)
+    data, out, notes = data_dir(tmp_path / "d", [*bad[:4], *lines, *bad[4:]]), tmp_path / "out", []
+    with pytest.raises(
+        AudioError, match=r"8 of 17 utterances cannot be embedded; .*rejected\.tsv names each"
+    ):
+        extracted(model, data, out=out, note=notes.append)
+    assert not out.exists()
+    listed = (tmp_path / "out.unfinished/rejected.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in listed[1:]] == sorted(name for name, _ in bad)
+    assert sorted(note.split("'")[1] for note in notes) == sorted(name for name, _ in bad)
+    reasons = dict(line.split("\t") for line in listed[1:])
+    assert all("silence" in reasons[name] for name in ("zeros", "constant", "lsb", "faint"))
+    assert "pipe" in reasons["pipe"] and "no such file" in reasons["absent"]
+    found = extracted(model, data, out=out, skip_bad=True)
+    good = extracted(model, data_dir(tmp_path / "good", lines))
+    assert found.utt_ids == good.utt_ids and np.array_equal(found.embeddings, good.embeddings)
+    assert (out / "rejected.tsv").read_text().splitlines() == listed
+    assert EmbeddingSet.load(out).meta["rejected"] == 8
+    with pytest.raises(AudioError, match="8 of 8"):
+        extracted(model, data_dir(tmp_path / "none", bad), skip_bad=True)

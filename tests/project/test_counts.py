@@ -124,9 +124,9 @@ def test_the_table_and_the_lists_are_printed(script, counts, capsys):
     assert "_once" in out and "tree.one <-> tree.two" in out
 
 
-MOST_FILES = 141
+MOST_FILES = 142
 MOST_LINES = 26_700
-MOST_PUBLIC_FUNCTIONS = 737
+MOST_PUBLIC_FUNCTIONS = 742
 """As many as there were at 465a09f."""
 MOST_FORMAT_SKIPS = 61
 """As many as there were at 465a09f."""

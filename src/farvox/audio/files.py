@@ -18,8 +18,9 @@ import io
 import math
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -46,6 +47,7 @@ _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's SF_COUNT_MAX: a flac file written by
 _HEADERS = 64  # read at a time by a thread
 _SHORTFALL_SECONDS = 0.25  # codecs may leave out this much at the ends of a complete file
 _MOST_FLAC_CHANNELS = 8
+_PIPE_SECONDS = 10.0  # a program may need to begin writing
 _EDGE_SECONDS = 0.1  # context that soxr is given on either side of a part, longer than its filter
 
 
@@ -232,7 +234,9 @@ def _content_in_memory(audio: AudioSource, name: str) -> bytes | None:
         mode = os.stat(name).st_mode
         if stat.S_ISDIR(mode):
             raise AudioError(f"{name}: cannot be read: it is a directory; name the audio file")
-        if stat.S_ISFIFO(mode) or name.lower().endswith(_SUFFIX_DECIDES):
+        if stat.S_ISFIFO(mode):
+            return _read_pipe(name)
+        if name.lower().endswith(_SUFFIX_DECIDES):
             return Path(name).read_bytes()
     except FileNotFoundError:
         raise AudioError(f"{name}: no such file (relative paths start at {os.getcwd()})") from None
@@ -241,6 +245,25 @@ def _content_in_memory(audio: AudioSource, name: str) -> bytes | None:
     if not stat.S_ISREG(mode):
         raise AudioError(f"{name}: cannot be read: it is a device or a socket, not a file")
     return None
+
+
+def _read_pipe(name: str) -> bytes:
+    """Content of a named pipe, of which no program may ever open the other end."""
+    handle = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
+    with open(handle, "rb", buffering=0) as file:
+        deadline = time.monotonic() + _PIPE_SECONDS
+        while True:
+            with suppress(BlockingIOError):  # a program has it open, and has written nothing yet
+                if head := os.read(handle, 1):
+                    break
+                if time.monotonic() > deadline:
+                    raise AudioError(
+                        f"{name}: a pipe into which no program wrote within {_PIPE_SECONDS:g} s; "
+                        "write a file and name that"
+                    )
+            time.sleep(0.02)
+        os.set_blocking(handle, True)
+        return head + file.read()
 
 
 def _open_plain_wav(path: str) -> OpenAudio | None:

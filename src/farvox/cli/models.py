@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 from tyro.extras import literal_type_from_choices
@@ -274,6 +274,7 @@ def extract(
     device: str = "auto",
     threads: int = 0,
     quality: FlagCreatePairsOff[bool] = False,
+    skip_bad: FlagCreatePairsOff[bool] = False,
     precision: Precision = "fp32",
     backend: Backend = "auto",
 ) -> int:
@@ -288,6 +289,8 @@ def extract(
         threads: utterances read and embedded at a time; 0: one per core.
         quality: also estimate each recording's signal-to-noise ratio (OUT/utt2quality), which
             "farvox score --channels best" and "weighted" need.
+        skip_bad: leave out utterances that cannot be embedded, and list them in OUT/rejected.tsv; by default
+            OUT is not written then, but what is done is kept.
         precision: what the network multiplies in: fp32, or bf16, which torch and openvino have.
         backend: torch, or onnxruntime (onnx) or OpenVINO, which compute from a graph of the model that is
             made once; auto: onnxruntime in fp32 on a CPU, where it is installed, else torch.
@@ -296,15 +299,13 @@ def extract(
     from farvox.zoo import open_embedder
 
     embedder = open_embedder(model, device, precision=precision, backend=backend)
-    extract_to(embedder, DataDir.open(data_dir), out, threads=threads, quality=quality)
+    extract_to(embedder, DataDir.open(data_dir), out, threads=threads, quality=quality, skip_bad=skip_bad)
     return 0
 
 
-def extract_to(
-    embedder: Embedder, data_dir: DataDir, out: Path, *, threads: int = 0, quality: bool = False
-) -> None:
-    """Extract with visible progress and write ``out``."""
+def extract_to(embedder: Embedder, data_dir: DataDir, out: Path, **options: Any) -> None:
+    """Extract with visible progress and write ``out``; ``options`` are those of `extract`."""
     from farvox.pipelines.extract import extract as run_extraction
     from farvox.progress import to_stderr
 
-    run_extraction(embedder, data_dir, threads=threads, quality=quality, out=out, note=to_stderr)
+    run_extraction(embedder, data_dir, out=out, note=to_stderr, **options)

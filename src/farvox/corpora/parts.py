@@ -9,12 +9,10 @@ from pathlib import Path
 
 from farvox.atomic import write_text
 from farvox.audio.files import read_headers
-from farvox.datadir.kaldi import CORE_FILES, DataDir, Utterance, write_data_dir
+from farvox.datadir.kaldi import CORE_FILES, DataDir, Utterance, is_utf8, write_data_dir
 from farvox.errors import AudioError, CorpusError
+from farvox.jobs import Rejected
 from farvox.progress import Note
-
-Rejected = dict[str, str]
-"""Path of an audio file -> the reason why it cannot be used."""
 
 # fmt: off
 AUDIO_SUFFIXES = frozenset((
@@ -196,6 +194,14 @@ def write_parts(
                 f"{out / part}: already there and not a data dir (no wav.scp); choose another output folder"
             )
     rejected = dict(rejected or {})
+    for utterances in parts.values():
+        for each in utterances:
+            if not is_utf8(os.fsencode(each.wav_path)):
+                rejected[each.wav_path] = "its path is not UTF-8, which a data dir must be; rename it"
+    parts = {
+        part: [each for each in utterances if is_utf8(os.fsencode(each.wav_path))]
+        for part, utterances in parts.items()
+    }
     paths = sorted({each.wav_path for part in parts.values() for each in part if each.num_samples is None})
     lengths: dict[str, int] = {}
     for path, header in zip(paths, read_headers(paths, note, jobs), strict=True):
@@ -228,6 +234,7 @@ def write_parts(
         table.unlink(missing_ok=True)  # of an earlier run
         return made
     shown = {path: " ".join(why.removeprefix(f"{path}: ").split()) for path, why in rejected.items()}
+    shown = {os.fsencode(path).decode(errors="backslashreplace"): why for path, why in shown.items()}
     lines = [f"{path}\t{reason}\n" for path, reason in sorted(shown.items())]
     write_text(table, "wav_path\treason\n" + "".join(lines))
     note(

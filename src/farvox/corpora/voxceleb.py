@@ -12,10 +12,10 @@ from typing import Literal
 
 from farvox.atomic import file_name
 from farvox.audio.files import audio_info, read_audio, write_audio
-from farvox.corpora.parts import Rejected, audio_files, open_source, read_text, unique, walk, write_parts
+from farvox.corpora.parts import audio_files, open_source, read_text, unique, walk, write_parts
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import AudioError, CorpusError
-from farvox.jobs import Job, cut
+from farvox.jobs import Job, Rejected, cut
 from farvox.progress import Note
 
 LAYOUT_1 = "wav/id10001/<video>/00001.wav at any depth (dev/wav, vox1_test_wav/wav, ...)"

@@ -20,6 +20,7 @@ import polars as pl
 
 from farvox.atomic import PLAIN_NAME, file_name
 from farvox.audio.files import read_recording
+from farvox.audio.levels import refuse_silence
 from farvox.audio.remote import is_remote
 from farvox.audio.shards import ADDRESS, PackedFile, ShardTable, size_of_file, table_of
 from farvox.datadir import kaldi
@@ -30,6 +31,7 @@ from farvox.errors import AudioError, DataDirError
 from farvox.jobs import Job, cut, threads
 from farvox.progress import Note, silent, to_stderr
 
+LEAST_SECONDS = 0.025  # one frame of features
 _MOST_HINTS = 100  # they are looked for on the disk
 
 # Faults under construction: one row each.
@@ -84,8 +86,8 @@ def check_data_dir(path: str | Path) -> Iterator[Fault]:
 def check_audio(path: str | Path) -> Iterator[Fault]:
     """Read all audio of a data dir and find the damaged recordings, in the order of `wav.scp`.
 
-    Packed utterances are compared with the checksums of their shards, others are decoded. Missing audio is
-    found as well, as by `check_data_dir`.
+    All are decoded, and packed ones compared with the checksums of their shards first. What `extract` refuses
+    is a fault: missing audio, silence, less than one frame of features. A model may need more.
 
     Args:
         path: the data dir.
@@ -206,11 +208,17 @@ def _damaged(wav_scp: Path, rows: pl.DataFrame) -> Iterator[Fault]:
             try:
                 packed = PackedFile.parse(path)
                 if packed is None:
-                    read_recording(path)
+                    pass
                 elif (checksum := checksums(packed.shard).get(packed.member.start)) is None:
                     what = f"no checksum of it in {table_of(packed.shard)}; copy that file again"
                 elif zlib.crc32(packed.content()) != checksum:
                     what = f"{packed}: differs from its checksum; the shard is damaged: copy it again"
+                if not what:
+                    wav_CT, sample_rate = read_recording(path)
+                    if (num_samples := wav_CT.shape[1]) < LEAST_SECONDS * sample_rate:
+                        what = f"{path}: {num_samples} samples, too few for any model ({LEAST_SECONDS:g} s)"
+                    else:
+                        refuse_silence(wav_CT[0], sample_rate, path)
             except AudioError as error:
                 what = str(error)
             if what:

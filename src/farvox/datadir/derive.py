@@ -24,8 +24,8 @@ from farvox.datadir.conditions import (
     select_utterances,
 )
 from farvox.datadir.kaldi import CORE_FILES, DataDir, Utterance, read_lines, write_data_dir
-from farvox.errors import DataDirError
-from farvox.jobs import Job, cut
+from farvox.errors import AudioError, DataDirError, UnreachableError
+from farvox.jobs import REJECTED, Job, Rejected, cut, rejected_of, report_rejected
 from farvox.rng import rng_for
 
 SETTINGS = "simulate.json"  # of the settings that the folder was begun with
@@ -216,7 +216,14 @@ def keys_of(table: pl.DataFrame, name: str) -> pl.Series:
 
 
 def run_batches(
-    job: Job, function: Callable[[Item], list[Row]], items: Sequence[Item], out: Path, *, size: int
+    job: Job,
+    function: Callable[[Item], list[Row]],
+    items: Sequence[Item],
+    out: Path,
+    *,
+    size: int,
+    name: Callable[[Item], str] | None = None,
+    skip_bad: bool = False,
 ) -> pl.DataFrame:
     """Table of all rows that a function gives for ``items``, in order.
 
@@ -226,19 +233,41 @@ def run_batches(
         items: all there are.
         out: the folder; audio is in it, and the tables of the batches.
         size: items a batch.
+        name: gives the utterance of an item; one whose audio cannot be used does not end the work, but is
+            listed in ``out/rejected.tsv``; picklable.
+        skip_bad: leave such utterances out.
 
     Raises:
+        AudioError: the audio of an item cannot be used, and it has no name or is not to be left out.
         JobError: a process was killed.
     """
-    files = job.run_kept(partial(_table_text, function), cut(items, size), out / BATCHES, ".tsv")
-    return pl.concat([read_conditions(path) for path in files])
+    work = partial(_table_text, function, name)
+    files = job.run_kept(work, cut(items, size), out / BATCHES, ".tsv")
+    if name is not None:
+        total = len(set(map(name, items)))
+        report_rejected(
+            out / REJECTED, rejected_of(files), total, what="used", skip_bad=skip_bad, note=job.note
+        )
+    return pl.concat([read_conditions(path) for path in files if path.stat().st_size])
 
 
-def _table_text(function: Callable[[Item], list[Row]], batch: Sequence[Item]) -> bytes:
-    rows = [row for item in batch for row in function(item)]
-    header = list(rows[0])
+def _table_text(
+    function: Callable[[Item], list[Row]], name: Callable[[Item], str] | None, batch: Sequence[Item]
+) -> tuple[bytes, Rejected]:
+    rows: list[Row] = []
+    rejected = {}
+    for item in batch:
+        try:
+            rows += function(item)
+        except UnreachableError:  # the recording may be as good as any
+            raise
+        except AudioError as error:
+            if name is None:
+                raise
+            rejected[name(item)] = str(error)
+    header = list(rows[0]) if rows else []
     lines = ["\t".join(header), *("\t".join(row[column] for column in header) for row in rows)]
-    return "".join(f"{line}\n" for line in lines).encode()
+    return "".join(f"{line}\n" for line in lines if rows).encode(), rejected
 
 
 def write_output(out: Path, table: pl.DataFrame, files: Mapping[str, str] | None = None) -> DataDir:

@@ -301,7 +301,12 @@ def write_data_dir(
         table = table.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
     else:
         rows = [(each.utt_id, each.wav_path, each.speaker_id, each.num_samples) for each in utterances]
-        table = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+        try:
+            table = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+        except UnicodeEncodeError as error:
+            raise DataDirError(
+                f"{folder}: {error.object!r} is not UTF-8, which a data dir must be; rename it"
+            ) from None
     table = table.sort("utt_id")
     _refuse_unwritable(folder, table)
     texts = {"wav.scp": _lines(table["utt_id"], table["wav_path"])}

@@ -42,10 +42,10 @@ from farvox.datadir import PackOptions
 from farvox.datadir.derive import further_texts
 from farvox.datadir.kaldi import CORE_FILES, DataDir, write_data_dir
 from farvox.errors import AudioError, DataDirError, UnreachableError
-from farvox.jobs import Job
+from farvox.jobs import REJECTED, Job, report_rejected
 from farvox.progress import Note, silent
 
-SHARDS, REJECTED = "shards", "rejected.tsv"
+SHARDS = "shards"
 _LAYOUT = "farvox-pack/1"  # part of every digest
 _NAME = re.compile(r"\d{5,}-[0-9a-f]{12}\.(tar|json)|\.tmp-.*")
 _BLOCK = 512  # of a tar file
@@ -199,7 +199,10 @@ def pack(
         parts = [(number, pairs[a:b]) for number, (a, b) in enumerate(zip(starts, ends, strict=True))]
         job = Job(what="utterances packed", note=note, jobs=options.jobs, kept=folder)
         shards = list(job.run(Packer(folder, options, at), parts, count=lambda part: len(part[1])))
-        _report_rejected(out, source, shards, options.skip_bad, note)
+        rejected = {utt_id: why for shard in shards for utt_id, why in shard.table.rejected.items()}
+        report_rejected(
+            out / REJECTED, rejected, len(source), what="packed", skip_bad=options.skip_bad, note=note
+        )
         packed = _write_dir(out, source, shards, at)
         names = {Path(shard.address).name for shard in shards}
         for other in folder.iterdir():
@@ -216,25 +219,6 @@ def pack(
         )
         note(f"{len(rounded):,} of {len(entries):,} utterances are not 16-bit and were rounded{louder}")
     return packed
-
-
-def _report_rejected(out: Path, source: DataDir, shards: Sequence[Shard], skip_bad: bool, note: Note) -> None:
-    """List the utterances that cannot be packed, or remove the list of an earlier run."""
-    rejected = {utt_id: why for shard in shards for utt_id, why in shard.table.rejected.items()}
-    if not rejected:
-        (out / REJECTED).unlink(missing_ok=True)
-        return
-    lines = [f"{utt_id}\t{' '.join(why.split())}\n" for utt_id, why in sorted(rejected.items())]
-    write_text(out / REJECTED, "utt_id\treason\n" + "".join(lines))
-    count = f"{len(rejected):,} of {len(source):,} utterances cannot be packed"
-    if skip_bad and len(rejected) < len(source):
-        note(f"{count} and were left out; {out / REJECTED} names each with the reason")
-        return
-    utt_id, why = next(iter(rejected.items()))
-    raise AudioError(
-        f"{out}: {count}; {out / REJECTED} names each, the first is '{utt_id}': {why}. Repair them, or leave "
-        "them out with --skip-bad; what is packed is kept"
-    )
 
 
 def _write_dir(out: Path, source: DataDir, shards: Sequence[Shard], at: str | None) -> DataDir:

@@ -112,6 +112,8 @@ class SimulateOptions(RoomOptions):
     """Format of the audio."""
     seed: Annotated[int, AtLeast(0)] = 0
     """Everything drawn at random follows from it."""
+    skip_bad: bool = False
+    """Leave out recordings that cannot be used, and list them in OUT/rejected.tsv."""
     jobs: Annotated[int | None, AtLeast(1)] = None
     """Processes; by default as many as the machine has processors."""
 
@@ -130,6 +132,8 @@ class NoisesOptions(Options):
     """Seconds of background that a recording must have to be used."""
     format: Literal["flac", "wav"] = "flac"
     """Format of the audio."""
+    skip_bad: bool = False
+    """Leave out recordings that cannot be used, and list them in OUT/rejected.tsv."""
     jobs: Annotated[int | None, AtLeast(1)] = None
     """Processes; by default as many as the machine has processors."""
 

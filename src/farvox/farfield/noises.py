@@ -6,6 +6,7 @@ Shape suffixes: T sample, F frame.
 from __future__ import annotations
 
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from farvox.atomic import file_name
 from farvox.audio.files import read_audio, write_audio
 from farvox.datadir.derive import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
 from farvox.datadir.kaldi import DataDir, Utterance
-from farvox.errors import AudioError, DataDirError
+from farvox.errors import DataDirError
 from farvox.farfield import NoisesOptions
 from farvox.farfield.mixing import FLOOR, LOUD, QUIET, Array, energy_snr, frame_powers, is_silent, set_level
 from farvox.farfield.simulate import LEVEL_DB
@@ -56,7 +57,15 @@ def make_noises(
     settings = {"kind": "backgrounds", "source": lines, "least": options.least, "suffix": options.format}
     begin(out / SETTINGS, settings)
     job = Job(what="recordings looked through", note=note, jobs=options.jobs, kept=out)
-    table = run_batches(job, partial(_cut, out / AUDIO, options), utterances, out, size=BATCH)
+    table = run_batches(
+        job,
+        partial(_cut, out / AUDIO, options),
+        utterances,
+        out,
+        size=BATCH,
+        name=attrgetter("utt_id"),
+        skip_bad=options.skip_bad,
+    )
     kept = table.filter(pl.col("file") != "")
     if kept.is_empty():
         raise DataDirError(
@@ -112,10 +121,7 @@ def background(wav_T: Array, sample_rate: int) -> Array:
 
 def _cut(folder: Path, options: NoisesOptions, utterance: Utterance) -> list[Row]:
     """Write the background of a recording; one without enough of it has no ``file``."""
-    try:
-        wav_T = read_audio(utterance.wav_path)
-    except AudioError as error:
-        raise AudioError(f"utterance '{utterance.utt_id}': {error}") from None
+    wav_T = read_audio(utterance.wav_path)
     noise_T, file = background(wav_T, SAMPLE_RATE), ""
     if len(noise_T) >= options.least * SAMPLE_RATE and not is_silent(noise_T):
         file = (

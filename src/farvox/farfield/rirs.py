@@ -6,6 +6,7 @@ Shape suffixes: C channel (microphone), R sample of an RIR.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,7 @@ from farvox.atomic import atomic_file
 from farvox.audio.files import audio_info, read_channels
 from farvox.datadir.conditions import CONDITIONS, read_conditions
 from farvox.datadir.derive import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
-from farvox.datadir.kaldi import DataDir
+from farvox.datadir.kaldi import DataDir, is_utf8
 from farvox.errors import CorpusError, DataDirError
 from farvox.farfield import RirsOptions
 from farvox.farfield.rooms import Samples, draw_scene, measure_rir
@@ -98,6 +99,8 @@ def audio_of(folder: Path) -> list[tuple[str, str]]:
     else:
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
         found = [("_".join(path.stem.split()), str(path.absolute())) for path in files]
+    if bad := next((path for _, path in found if not is_utf8(os.fsencode(path))), None):
+        raise DataDirError(f"{bad!r}: not UTF-8, which a data dir must be; rename the file")
     if not found:
         raise DataDirError(f"{folder}: has neither a wav.scp nor files in {' or '.join(SUFFIXES)}")
     return found

@@ -90,7 +90,9 @@ def simulate(
     copies = range(options.copies)
     items = [(n * len(copies) + copy, copy, utt) for n, utt in enumerate(utterances) for copy in copies]
     job = Job(what="copies made", note=note, jobs=options.jobs, kept=out)
-    table = run_batches(job, partial(_copy, work), items, out, size=BATCH)
+    table = run_batches(
+        job, partial(_copy, work), items, out, size=BATCH, name=_source_of, skip_bad=options.skip_bad
+    )
     # of now: utt2spk may have been corrected since a run that broke off
     speakers = {each.utt_id: each.speaker_id or "" for each in utterances}
     table = table.with_columns(speaker=pl.col("source").replace_strict(speakers))
@@ -99,28 +101,29 @@ def simulate(
     return write_output(out, table, {ENROL_MAP: "".join(lines)})
 
 
+def _source_of(item: tuple[int, int, Utterance]) -> str:
+    return item[2].utt_id
+
+
 def _copy(work: _Work, item: tuple[int, int, Utterance]) -> list[Row]:
     """Write one copy of an utterance, a file for each microphone."""
     position, copy, utterance = item
     options, rng = work.options, rng_for(work.options.seed, 0, position)
     noise_name, noise_CT = "", None
-    try:
-        close_T = read_audio(utterance.wav_path)
-        if is_silent(close_T):
-            raise AudioError("it is silent; leave it out")
-        if work.rirs:
-            responses = _draw_responses(work, rng)
-        else:
-            scene = draw_scene(rng, options, sources=2 if work.noises else 1)
-            distance = text_of(scene.distances[0], 2)
-            conditions = {"distance": distance, "rir": "", "noise_rir": "", "array": options.array}
-            noise_rirs_CR = scene.rirs_CT[1] if work.noises else None
-            responses = _Responses(scene.rirs_CT[0], noise_rirs_CR, options.microphones, conditions)
-        speech_CT = convolve_array(close_T, responses.rirs_CR)
-        if work.noises:
-            noise_name, noise_CT = _draw_noise(work, rng, responses, len(close_T))
-    except AudioError as error:
-        raise AudioError(f"utterance '{utterance.utt_id}': {error}") from None
+    close_T = read_audio(utterance.wav_path)
+    if is_silent(close_T):
+        raise AudioError(f"{utterance.wav_path}: it is silent; leave it out")
+    if work.rirs:
+        responses = _draw_responses(work, rng)
+    else:
+        scene = draw_scene(rng, options, sources=2 if work.noises else 1)
+        distance = text_of(scene.distances[0], 2)
+        conditions = {"distance": distance, "rir": "", "noise_rir": "", "array": options.array}
+        noise_rirs_CR = scene.rirs_CT[1] if work.noises else None
+        responses = _Responses(scene.rirs_CT[0], noise_rirs_CR, options.microphones, conditions)
+    speech_CT = convolve_array(close_T, responses.rirs_CR)
+    if work.noises:
+        noise_name, noise_CT = _draw_noise(work, rng, responses, len(close_T))
     mixed_CT = speech_CT
     if noise_CT is not None:
         gain = np.sqrt(power(speech_CT.ravel()) / power(noise_CT.ravel()))

@@ -15,7 +15,7 @@ import farvox
 from farvox.atomic import refuse_to_replace_foreign
 from farvox.datadir.embeddings import OWN_FILES, EmbeddingSet
 from farvox.datadir.kaldi import DataDir
-from farvox.jobs import Job, begin, cut, digest
+from farvox.jobs import REJECTED, Job, begin, cut, digest, rejected_of, report_rejected
 from farvox.jobs import threads as in_threads
 from farvox.progress import Note, silent
 from farvox.zoo.embedder import Embedder, FileEmbedder, origin_of
@@ -33,6 +33,7 @@ def extract(
     *,
     threads: int = 0,
     quality: bool = False,
+    skip_bad: bool = False,
     out: str | Path | None = None,
     note: Note = silent,
 ) -> EmbeddingSet:
@@ -46,11 +47,13 @@ def extract(
         data_dir: needs only ``wav.scp``.
         threads: utterances read and embedded at a time, each on one CPU thread; 0: one per core.
         quality: also estimate each recording's signal-to-noise ratio, `farvox.farfield.mixing.energy_snr`.
+        skip_bad: leave out utterances that cannot be embedded, and list them in ``out/rejected.tsv``.
         out: folder to write, whole or not at all.
 
     Raises:
-        AudioError: an utterance cannot be read, is too short, is digital silence, or gives a
-            non-finite embedding; names the utterance.
+        AudioError: utterances cannot be read, are too short, are silence, or give a non-finite embedding; all
+            others were embedded and are kept. Each is noted with the reason, and listed in ``rejected.tsv``
+            among what is kept.
         FarvoxError: ``out`` holds other things.
         JobError: ``out`` was begun with another model, other utterances or other options.
     """
@@ -76,9 +79,13 @@ def extract(
             text=embed.speed,
         )
         if unfinished is None:
-            contents = job.run(embed, batches)
+            parts = list(job.run(embed, batches))
+            contents = (content for content, _ in parts)
+            rejected = {utt_id: why for _, found in parts for utt_id, why in found.items()}
         else:
-            contents = (path.read_bytes() for path in job.run_kept(embed, batches, unfinished, ".f32"))
+            paths = job.run_kept(embed, batches, unfinished, ".f32")
+            rejected = rejected_of(paths)
+            contents = (path.read_bytes() for path in paths)
         for content in contents:
             part = np.frombuffer(content, "<f4").reshape(-1, embedder.embedding_dim + 1)
             embeddings[row : row + len(part)], quality_N[row : row + len(part)] = part[:, :-1], part[:, -1]
@@ -90,9 +97,17 @@ def extract(
         "precision": embedder.precision,
         "backend": embedder.backend,
     }
-    found = EmbeddingSet([utt_id for utt_id, _ in files], embeddings, meta, quality_N if quality else None)
+    table = unfinished / REJECTED if unfinished else None
+    report_rejected(table, rejected, len(files), what="embedded", skip_bad=skip_bad, note=note)
+    if rejected:
+        meta["rejected"] = len(rejected)
+    kept_N = [row for row, (utt_id, _) in enumerate(files) if utt_id not in rejected]
+    utt_ids = [files[row][0] for row in kept_N]
+    found = EmbeddingSet(utt_ids, embeddings[kept_N], meta, quality_N[kept_N] if quality else None)
     if out is not None and unfinished is not None:
         found.save(out)
+        if rejected:
+            shutil.copyfile(unfinished / REJECTED, Path(out) / REJECTED)
         shutil.rmtree(unfinished)
         note(f"{len(found):,} embeddings: {out}")
     return found

@@ -76,6 +76,8 @@ class SelftrainTable(ClusterOptions):
 
     data: Path | None = None
     """Data dir without speakers, whose clusters are trained on."""
+    skip_bad: bool = False
+    """Leave out utterances of `data` that cannot be embedded; round-N/embeddings/rejected.tsv lists them."""
     truth: Path | None = None
     """Its true utt2spk, for NMI and purity alone; empty: unknown."""
     rounds: Annotated[int, AtLeast(1)] = 3

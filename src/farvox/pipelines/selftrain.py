@@ -29,7 +29,8 @@ from farvox.training.options import refuse_changes
 
 FREE = (
     "title", "notes", "run_dir", "device", "threads", "paths.", "prepare", "evaluate", "adapt", "log.",
-    "validate.", "optim.channels_last", "selftrain.rounds", "selftrain.stable", "selftrain.truth",
+    "validate.", "optim.channels_last", "selftrain.rounds", "selftrain.skip_bad", "selftrain.stable",
+    "selftrain.truth",
 )  # fmt: skip
 """Fields of the recipe that may change when a run is continued."""
 
@@ -134,7 +135,7 @@ def selftrain(
             from farvox.zoo import open_embedder
 
             embedder = open_embedder(run._model_before(number), recipe.device)
-            extract(embedder, unlabelled, out=this.path / "embeddings", note=progress)
+            extract(embedder, unlabelled, skip_bad=here.skip_bad, out=this.path / "embeddings", note=progress)
             this.mark_done("extract")
         if not this._is_finished("cluster", note):
             _cluster_round(run, number, unlabelled, note, progress)

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farvox.audio.files import Wave, audio_name, read_recording, resample
+from farvox.audio.levels import SILENCE_DB, loud_level
 from farvox.errors import AudioError, NoSpeechError, TooShortError
-from farvox.verifier.speech import ENOUGH_SECONDS, SILENCE_DB, find_speech, loud_level, padded
+from farvox.verifier.speech import ENOUGH_SECONDS, find_speech, padded
 
 AudioArgument: TypeAlias = "str | os.PathLike[str] | BinaryIO | tuple[NDArray[Any], int]"
 Vad: TypeAlias = Literal["check", "trim", "off"]

@@ -35,19 +35,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farvox.audio.files import Wave, resample
+from farvox.audio.levels import SILENCE_DB, Levels, frame_levels, frame_sizes, loud_level, loudest
 from farvox.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-Levels = NDArray[np.float64]
 Probabilities = NDArray[np.float32]
 Region = tuple[int, int]
 
 ENOUGH_SECONDS = 0.3  # of speech
-SILENCE_DB = -80.0  # of full scale
 SILERO_DB = -20.0  # of full scale
-_LOUD_FRAMES = 10  # 0.1 s
 _RANGES_DB = (30.0, 40.0)  # below the loud level; the second where the first finds too little
 _THRESHOLDS = ((0.5, 0.35), (0.07, 0.035))  # silero's probability where speech begins, and where it goes on
 _GAP_SECONDS = 0.1  # a pause shorter than this belongs to the speech around it
@@ -72,11 +70,11 @@ def find_speech(wav_CT: Wave, sample_rate: int) -> Speech:
 
 def find_by_energy(wav_CT: Wave, sample_rate: int) -> Speech:
     """Find sound that is loud enough for speech; the rule is at the top of the module."""
-    (window, hop), gap = _frame_sizes(sample_rate), round(_GAP_SECONDS * sample_rate)
+    (window, hop), gap = frame_sizes(sample_rate), round(_GAP_SECONDS * sample_rate)
     level_CF = [frame_levels(wav_T, sample_rate) for wav_T in wav_CT]
 
     def loud_regions(level_F: Levels, range_db: float) -> list[Region]:
-        loud = _loud(level_F)
+        loud = loudest(level_F)
         frames = _runs(level_F >= loud - range_db) if loud >= SILENCE_DB else []
         return _joined([(begin * hop, (end - 1) * hop + window) for begin, end in frames], gap)
 
@@ -116,26 +114,6 @@ def padded(regions: tuple[Region, ...], pad: int, num_samples: int) -> tuple[Reg
     """Regions grown by ``pad`` samples at both ends, joined where they meet, inside the recording."""
     grown = [(max(0, begin - pad), min(num_samples, end + pad)) for begin, end in regions]
     return tuple(_joined(grown, 0))
-
-
-def loud_level(wav_T: Wave, sample_rate: int) -> float:
-    """Level of the loudest 0.1 s, dB of full scale (a square wave at full scale has 0)."""
-    return _loud(frame_levels(wav_T, sample_rate))
-
-
-def frame_levels(wav_T: Wave, sample_rate: int) -> Levels:
-    """Level of each frame without its mean, dB of full scale, at least -200 dB.
-
-    The last frame is padded with the mean of the recording, so that each sample is in a frame.
-    """
-    window, hop = _frame_sizes(sample_rate)
-    wide_T = np.asarray(wav_T, np.float64) - np.mean(wav_T, dtype=np.float64)
-    num_hops = max(0, -(-(len(wide_T) - window) // hop))
-    wide_T = np.pad(wide_T, (0, num_hops * hop + window - len(wide_T)))
-    frames_FT = np.lib.stride_tricks.sliding_window_view(wide_T, window)[::hop]
-    blocks = range(0, len(frames_FT), 4096)  # so that no copy of a long recording is made
-    power_F = np.concatenate([frames_FT[begin : begin + 4096].var(axis=1) for begin in blocks])
-    return np.asarray(10 * np.log10(np.maximum(power_F, 1e-20)))
 
 
 class Silero:
@@ -181,14 +159,6 @@ def silero() -> Silero | None:
         if path.is_file():
             return Silero(path, f"silero-vad {version('silero-vad')}")
     return None
-
-
-def _frame_sizes(sample_rate: int) -> tuple[int, int]:
-    return max(1, round(0.025 * sample_rate)), max(1, round(0.010 * sample_rate))
-
-
-def _loud(level_F: Levels) -> float:
-    return float(np.sort(level_F)[-min(_LOUD_FRAMES, len(level_F))])
 
 
 def _runs(is_in_F: NDArray[np.bool_]) -> list[Region]:

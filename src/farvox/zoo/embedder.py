@@ -21,7 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from farvox.audio.files import read_audio
-from farvox.errors import AudioError, MissingExtraError
+from farvox.audio.levels import refuse_silence
+from farvox.errors import AudioError, MissingExtraError, UnreachableError
+from farvox.jobs import Rejected
 from farvox.zoo.card import Card
 
 Wave = npt.NDArray[np.float32]
@@ -96,9 +98,16 @@ def refuse_short(num_samples: int, min_samples: int) -> None:
 def embed_files(
     embedder: Embedder, utt_ids: Sequence[str], wav_paths: Sequence[str]
 ) -> npt.NDArray[np.float32]:
-    """Embeddings of whole files; shape [N, E]. Errors as `FileEmbedder`."""
+    """Embeddings of whole files; shape [N, E].
+
+    Raises:
+        AudioError: a file cannot be embedded; names the first such utterance.
+    """
     with FileEmbedder(embedder) as embed:
-        content = embed(list(zip(utt_ids, wav_paths, strict=True)))
+        content, rejected = embed(list(zip(utt_ids, wav_paths, strict=True)))
+    if rejected:
+        utt_id, why = next(iter(rejected.items()))
+        raise AudioError(f"utterance '{utt_id}': {why}")
     rows = np.frombuffer(content, "<f4").reshape(-1, embedder.embedding_dim + 1)
     return np.ascontiguousarray(rows[:, :-1])
 
@@ -138,8 +147,7 @@ class FileEmbedder:
         measured: also estimate each file's signal-to-noise ratio, `farvox.farfield.mixing.energy_snr`.
 
     Raises:
-        AudioError: a file cannot be read, is too short, is digital silence, or gives a non-finite embedding;
-            names the utterance.
+        UnreachableError: the store of remote audio does not answer.
     """
 
     def __init__(self, embedder: Embedder, threads: int = 0, *, measured: bool = False) -> None:
@@ -158,36 +166,45 @@ class FileEmbedder:
         self._side_by_side.__exit__(*error)
         self._readers.shutdown(cancel_futures=True)
 
-    def __call__(self, batch: Sequence[tuple[str, str]]) -> bytes:
-        """A float32 row a file, as bytes: its embedding, and its signal-to-noise ratio in dB, or NaN."""
+    def __call__(self, batch: Sequence[tuple[str, str]]) -> tuple[bytes, Rejected]:
+        """A float32 row a file, as bytes: its embedding, and its signal-to-noise ratio in dB, or NaN.
+
+        The second result names the utterances whose file cannot be read, is too short, is silence or gives a
+        non-finite embedding, with the reason; their rows are NaN.
+        """
         rows = []
         with self._turn:
-            for utt_id, path in batch:
+            for _, path in batch:
                 self._free.acquire()
                 wav = self._readers.submit(read_audio, path, sample_rate=self._embedder.sample_rate)
-                rows.append(self._pool.submit(self._embed, utt_id, path, wav))
+                rows.append(self._pool.submit(self._embed, path, wav))
                 rows[-1].add_done_callback(lambda _: self._free.release())
-        return b"".join([row.result() for row in rows])
+        results = [row.result() for row in rows]
+        rejected = {
+            utt_id: row for (utt_id, _), row in zip(batch, results, strict=True) if isinstance(row, str)
+        }
+        nothing = np.full(self._embedder.embedding_dim + 1, np.nan, "<f4").tobytes()
+        return b"".join([nothing if isinstance(row, str) else row for row in results]), rejected
 
     def speed(self) -> str:
         """Seconds of audio a second."""
         return f"{self._seconds / (time.monotonic() - self._start):.0f} x real time"
 
-    def _embed(self, utt_id: str, path: str, wav: Future[npt.NDArray[np.float32]]) -> bytes:
-        where, embedder = f"utterance '{utt_id}' ({path})", self._embedder
+    def _embed(self, path: str, wav: Future[npt.NDArray[np.float32]]) -> bytes | str:
+        """The row of a file, or the reason why there is none."""
+        embedder = self._embedder
         try:
             wav_T = wav.result()
+            if len(wav_T) < embedder.min_samples:
+                return f"{path}: has {len(wav_T)} samples; the model needs at least {embedder.min_samples}"
+            refuse_silence(wav_T, embedder.sample_rate, path)
+        except UnreachableError:  # the recording may be as good as any
+            raise
         except AudioError as error:
-            raise AudioError(f"utterance '{utt_id}': {error}") from None
-        if len(wav_T) < embedder.min_samples:
-            raise AudioError(
-                f"{where} has {len(wav_T)} samples; the model needs at least {embedder.min_samples}"
-            )
-        if not wav_T.any():
-            raise AudioError(f"{where} is silent: every sample is 0")
+            return str(error)
         emb_E = embedder.embed(wav_T)
         if not np.isfinite(emb_E).all():
-            raise AudioError(f"{where} gives a non-finite embedding")
+            return f"{path}: gives a non-finite embedding"
         quality = np.nan
         if self._measured:
             from farvox.farfield.mixing import energy_snr  # with scipy, which a device need not have
