@@ -17,7 +17,7 @@ from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 @pytest.fixture
 def train(tmp_path: Path) -> Path:
     """A data dir of four speakers A to D with three utterances of one audio file each."""
-    write_audio(tmp_path / "x.wav", np.full(1600, 0.1))
+    write_audio(tmp_path / "x.wav", 0.1 * np.sin(np.arange(1600.0)))
     ids = [f"{speaker}-{take}" for speaker in "ABCD" for take in range(3)]
     write_data_dir(tmp_path / "train", [Utterance(i, str(tmp_path / "x.wav"), i[0], 1600) for i in ids])
     return tmp_path / "train"
