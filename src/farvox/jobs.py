@@ -320,5 +320,5 @@ def report_rejected(
     utt_id, why = next(iter(lines.items()))
     raise AudioError(
         f"{count}; {where} names each, the first is utterance '{utt_id}': {why}. Repair them, or leave them "
-        "out with --skip-bad; what is done is kept"
+        "out with --skip-bad (in a recipe: selftrain.skip_bad); what is done is kept"
     )
