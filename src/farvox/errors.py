@@ -80,5 +80,9 @@ class TooShortError(AudioError):
     """A recording is too short to be judged."""
 
 
+class MixedSpeakersError(AudioError):
+    """The recordings or channels of a side are of two speakers, as far as the model can tell."""
+
+
 class StoreError(FarvoxError):
     """The store of enrolled speakers cannot be used, or refuses a request."""

@@ -14,8 +14,9 @@ PUBLIC = {
     "farvox": ["Verdict", "Verifier", "__version__"],
     "farvox.augment": ["AugmentOptions", "Augmenter", "build_augmenter"],
     "farvox.verifier": [
-        "AudioArgument", "Enrolled", "Enrolment", "Identification", "Signal", "SpeakerStore",
-        "SqliteStore", "Verdict", "Verifier", "checked_threshold", "default_store_path", "read_signal",
+        "AudioArgument", "Channel", "Enrolled", "Enrolment", "Identification", "Note", "Signal",
+        "SpeakerStore", "SqliteStore", "Verdict", "Verifier", "checked_threshold", "default_store_path",
+        "read_signal",
     ],
     "farvox.zoo": [
         "DEFAULT_MODEL", "LAYOUTS", "Calibration", "Card", "Embedder", "Figure", "Model", "TorchEmbedder",

@@ -72,7 +72,7 @@ def test_silence_hiss_and_an_offset_are_below_the_level_of_silence(offset: float
     dither_T = np.random.default_rng(0).integers(-1, 2, RATE) / 32768 + offset
     for wav_T in (np.zeros(RATE), np.full(RATE, offset), dither_T):
         assert loud_level(wav_T.astype(np.float32), RATE) < SILENCE_DB
-        assert find_by_energy(wav_T[None].astype(np.float32), RATE) == Speech("energy", 0.0, ())
+        assert find_by_energy(wav_T[None].astype(np.float32), RATE) == Speech("energy", 0.0, (), (0,), 0)
 
 
 # Regions.

@@ -1,4 +1,5 @@
 import io
+import re
 import subprocess
 import sys
 
@@ -7,7 +8,15 @@ import pytest
 
 from farvox import Verdict, Verifier
 from farvox.audio.files import read_audio, write_audio
-from farvox.errors import AudioError, ModelError, NoSpeechError, StoreError, TooShortError, UsageError
+from farvox.errors import (
+    AudioError,
+    MixedSpeakersError,
+    ModelError,
+    NoSpeechError,
+    StoreError,
+    TooShortError,
+    UsageError,
+)
 from farvox.verifier import Signal, SqliteStore, read_signal
 from farvox.zoo import Calibration, Card, TorchEmbedder, load_model, open_embedder
 
@@ -152,7 +161,8 @@ def test_speakers_are_enrolled_identified_and_forgotten(verifier, voices):
 def test_nobody_is_found_where_nobody_is_near_enough(model_folder, voices, tmp_path):
     store = SqliteStore(tmp_path / "s.sqlite")
     strict = Verifier.from_pretrained(model_folder, store=store, vad="off", threshold=1.0)
-    assert strict.identify(voices / "a0.wav").candidates == ()
+    with pytest.raises(StoreError, match="nobody is enrolled with this model"):
+        strict.identify(voices / "a0.wav")
     strict.enrol("bob", voices / "b0.wav")
     found = strict.identify(voices / "a0.wav")
     assert found.name is None and found.candidates[0][0] == "bob"
@@ -171,8 +181,11 @@ def test_speakers_of_another_model_are_counted_and_not_compared(verifier, voices
     other = load_model(model_folder)
     other.network.embedding.weight.data.mul_(-1)
     stranger = Verifier(TorchEmbedder(other, Card(threshold=0.5)), store=verifier.store, vad="off")
+    with pytest.raises(StoreError, match="nobody is enrolled with this model"):
+        stranger.identify(voices / "a0.wav")
+    stranger.enrol("bob", voices / "b0.wav")
     found = stranger.identify(voices / "a0.wav")
-    assert (found.name, found.num_speakers, found.num_others, found.candidates) == (None, 0, 1, ())
+    assert (found.num_speakers, found.num_others, len(found.candidates)) == (1, 1, 1)
 
 
 def test_recordings_are_not_kept(verifier, voices):
@@ -217,3 +230,26 @@ def test_an_embedding_of_real_speech_does_not_depend_on_its_batch(campplus, corp
     batch_BE = model.embed(torch.from_numpy(np.stack(wavs))).numpy()
     single_BE = np.stack([embedder.embed(wav_T) for wav_T in wavs])
     np.testing.assert_allclose(batch_BE, single_BE, atol=1e-5 * np.abs(single_BE).max())
+
+
+def test_two_persons_on_one_side_are_named_with_their_score_and_not_enrolled(verifier, voices):
+    one, other = read_audio(voices / "a0.wav"), read_audio(voices / "b0.wav")
+    size = min(len(one), len(other))
+    call = (np.stack([one[:size], other[:size]]), 16000)
+    cosine = float(verifier.embed((one[:size], 16000)) @ verifier.embed((other[:size], 16000)))
+    careful = Verifier(verifier.embedder, threshold=cosine + 0.001, store=verifier.store, vad="off")
+    verdict = careful.verify(call, voices / "a0.wav")
+    (note,) = verdict.notes
+    assert note.code == "two-speakers" and note.serious
+    assert note.startswith(f"channel 0 and channel 1 score {cosine:.2f} against one another")
+    for mixed in (call, [voices / "a0.wav", voices / "b0.wav"]):
+        with pytest.raises(MixedSpeakersError, match="--allow-mixed"):
+            careful.enrol("both", mixed)
+    careful.enrol("both", call, allow_mixed=True)
+    lenient = Verifier(verifier.embedder, threshold=cosine - 0.001, store=verifier.store, vad="off")
+    assert lenient.verify(call, voices / "a0.wav").notes == ()
+
+
+def test_a_verdict_prints_as_one_line(verifier, voices):
+    verdict = verifier.verify(voices / "a0.wav", voices / "a1.wav")
+    assert re.fullmatch(r"(same|different) speakers?: score -?[\d.]+, threshold -?[\d.]+", str(verdict))

@@ -17,7 +17,7 @@ from farvox.zoo.embedder import Backend
 from farvox.zoo.pretrained import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from farvox.verifier import Signal, SqliteStore, Verifier
+    from farvox.verifier import Channel, Signal, SqliteStore, Verifier
 
 Files = Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE...")]
 Name = Annotated[Positional[str], arg(metavar="NAME")]
@@ -34,17 +34,34 @@ class EmbedderOptions(Options):
     """A name of the zoo, a model folder, a run dir, RUN_DIR@37 or an exported .onnx file."""
     vad: Literal["check", "trim", "off"] = "check"
     """Make sure that there is speech (check), also cut away the rest (trim), or neither (off)."""
+    channel: Annotated[str, Metavar("all|most-speech|N")] = "all"
+    """Of several channels: all that hold speech, which are fused; the one with the most speech; or a number
+    from 0."""
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
     """The device that torch computes on."""
     backend: Backend = "auto"
     """Torch, or onnxruntime (onnx) or OpenVINO, which compute from a graph of the model that is made once;
     auto: onnxruntime where it is installed and the device is the CPU, else torch."""
 
+    @property
+    def channel_or_number(self) -> Channel:
+        """The channel as `farvox.verifier.read_signal` takes it.
+
+        Raises:
+            UsageError: it is none of its values.
+        """
+        if self.channel == "all" or self.channel == "most-speech":
+            return self.channel  # type: ignore[return-value]
+        if not self.channel.isdecimal():
+            raise UsageError(f"--channel {self.channel}: it is all, most-speech or a number from 0")
+        return int(self.channel)
+
 
 def verify(
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="ENROL... TEST")],
     model: EmbedderOptions = EmbedderOptions(),
     threshold: float | None = None,
+    strict: bool = False,
     json: bool = False,
 ) -> int:
     """Decide whether two recordings are of the same speaker. Exit status 0: same, 1: different, 2: no answer.
@@ -53,26 +70,31 @@ def verify(
         files: recordings of one speaker, then the one in question; any format, several channels are fused.
         model: the model, and what is asked of recordings.
         threshold: from which score on it is the same speaker; by default what the model's card recommends.
+        strict: no decision (status 2) where a note is serious: two persons on one side, a narrow band, little
+            speech.
         json: print everything that is known as JSON.
     """
     if len(files) < 2:
         raise UsageError("two recordings are needed: farvox verify ENROL TEST")
     verifier, signals = _open(files, model, threshold)
     verdict = verifier.verify(signals[:-1], signals[-1])
-    _warn("verify", signals)
+    _warn("verify", (*verdict.enrol, *verdict.test))
+    is_decided = not (strict and any(note.serious for note in verdict.notes))
     if json:
-        fields = {"score": verdict.score, "threshold": verdict.threshold, "same": verdict.same}
+        same = verdict.same if is_decided else None
+        fields = {"score": verdict.score, "threshold": verdict.threshold, "same": same}
         sides = {"enrol": _described(verdict.enrol), "test": _described(verdict.test)}
         _print_json({**fields, "probability": verdict.probability, **_model(verifier), **sides})
     else:
         print(f"score        {verdict.score:.4f}   threshold {verdict.threshold:.4g}")
-        print(f"decision     {'same speaker' if verdict.same else 'different speakers'}")
+        decision = "same speaker" if verdict.same else "different speakers"
+        print(f"decision     {decision if is_decided else 'none: a note is serious (--strict)'}")
         if verifier.calibration and verdict.probability is not None:
             asked = _percent(verifier.calibration.probability(verdict.threshold))
             probability = _percent(verdict.probability)
             print(f"probability  {probability} the same, if both were equally likely before")
             print(f"             (the threshold asks for {asked})")
-    return 0 if verdict.same else 1
+    return int(not verdict.same) if is_decided else 2
 
 
 def enrol(
@@ -80,6 +102,7 @@ def enrol(
     files: Files,
     model: EmbedderOptions = EmbedderOptions(),
     replace: bool = False,
+    allow_mixed: bool = False,
     store: Store = None,
 ) -> None:
     """Enrol a speaker, so that "farvox identify" knows the voice. No audio is kept.
@@ -91,12 +114,14 @@ def enrol(
         files: recordings of the speaker, the more the better.
         model: the model, and what is asked of recordings.
         replace: take the place of an earlier enrolment of that name.
+        allow_mixed: enrol also what may be of two persons: recordings or channels that score below the
+            threshold against one another.
         store: the file of enrolled speakers, if not the user's own.
     """
     if not files:
         raise UsageError("no recordings: farvox enrol NAME FILE...")
     verifier, signals = _open(files, model, store=_store(store))
-    enrolment = verifier.enrol(name, signals, replace=replace)
+    enrolment = verifier.enrol(name, signals, replace=replace, allow_mixed=allow_mixed)
     _warn("enrol", signals)
     recordings = f"{enrolment.num_recordings} recording{'s' * (enrolment.num_recordings > 1)}"
     print(f"{enrolment.name}: enrolled with {recordings}, {enrolment.seconds:.1f} s")
@@ -124,15 +149,13 @@ def identify(
         raise UsageError("no recording: farvox identify FILE" if not files else "--top: at least 1")
     verifier, signals = _open(files, model, threshold, _store(store))
     found = verifier.identify(signals, top=top)
-    _warn("identify", signals)
+    _warn("identify", found.test)
     if json:
         candidates = [{"name": name, "score": score} for name, score in found.candidates]
         fields = {"name": found.name, "threshold": found.threshold, "candidates": candidates}
         counts = {"num_speakers": found.num_speakers, "num_others": found.num_others}
         _print_json({**fields, **counts, **_model(verifier), "test": _described(found.test)})
     else:
-        if not found.num_speakers:
-            print("farvox identify: nobody is enrolled with this model: farvox enrol", file=sys.stderr)
         print(found.name or "unknown")
         print(f"  among {found.num_speakers} speakers, threshold {found.threshold:.4g}")
         if found.num_others:
@@ -181,13 +204,15 @@ def _open(
 
     if threshold is not None:
         checked_threshold(threshold)
-    signals = [read_signal(path, sample_rate=_USUAL_RATE, vad=model.vad) for path in files]
+    channel = model.channel_or_number
+    signals = [read_signal(path, sample_rate=_USUAL_RATE, vad=model.vad, channel=channel) for path in files]
     verifier = Verifier.from_pretrained(
         model.model,
         device=model.device,
         backend=model.backend,
         threshold=threshold,
         vad=model.vad,
+        channel=channel,
         store=store,
     )
     if verifier.embedder.sample_rate != _USUAL_RATE:
@@ -202,10 +227,12 @@ def _store(path: Path | None) -> SqliteStore:
 
 
 def _warn(verb: str, signals: Iterable[Signal]) -> None:
+    from farvox.verifier import Note
+
     for signal in signals:
         notes = list(signal.warnings)
         if len(signal.channels_CT) > 1:
-            notes.append(f"{len(signal.channels_CT)} channels: their embeddings are fused")
+            notes.append(Note(f"{len(signal.channels_CT)} channels: their embeddings are fused"))
         for note in notes:
             print(f"farvox {verb}: note: {signal.name}: {note}", file=sys.stderr)
 
@@ -227,7 +254,9 @@ def _described(signals: Iterable[Signal]) -> list[dict[str, Any]]:
             "sample_rate": signal.sample_rate,
             "num_channels": signal.num_channels,
             "fused_channels": len(signal.channels_CT),
+            "channel_numbers": signal.channel_numbers,
             "warnings": list(signal.warnings),
+            "notes": [{"code": note.code, "serious": note.serious, "text": note} for note in signal.warnings],
         }
         for signal in signals
     ]

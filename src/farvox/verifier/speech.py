@@ -16,7 +16,13 @@ Neither refuses any of the 2500 utterances of speechocean762 (speakers 1-100 of 
 and the 948 of AN4, unchanged, at 30 dB less, in measured rooms (rirs_gtu) with noise_esc10 at 5-10 dB,
 or both. Of the 160 files of noise_esc10 and music_sonicpi silero-vad refuses 108, the energy gate none.
 
-Of several channels the one with the most speech decides, not a dead or noisy microphone in an array.
+Of several channels the one with the most speech decides, not a dead or noisy microphone in an array. Another
+holds speech, too, if the detector finds as much in it as a recording needs, and its level moves as that of
+speech: between the quietest tenth and the loudest twentieth of its frames lie 4 dB (or half of the range of
+the channel with the most speech), and it rises and falls with that channel (correlation of the levels 0.3) or
+by more than 20 dB on its own, as another voice does. Of 400 utterances of speechocean762 in white noise at
+5 dB the least range is 9.7 dB, and at 0 dB the least correlation with the utterance itself 0.5; hiss has a
+range of 1.3 dB at most.
 
 Shape suffixes: C channel, T sample, F frame or window.
 """
@@ -48,6 +54,7 @@ ENOUGH_SECONDS = 0.3  # of speech
 SILERO_DB = -20.0  # of full scale
 _RANGES_DB = (30.0, 40.0)  # below the loud level; the second where the first finds too little
 _THRESHOLDS = ((0.5, 0.35), (0.07, 0.035))  # silero's probability where speech begins, and where it goes on
+_LEAST_RANGE_DB, _OWN_RANGE_DB, _LEAST_CORRELATION = 4.0, 20.0, 0.3  # of the levels of a channel with speech
 _GAP_SECONDS = 0.1  # a pause shorter than this belongs to the speech around it
 _WINDOW, _CONTEXT, _RATE = 512, 64, 16000  # samples and Hz of the input of silero's network
 _WARM_UP, _SHORT_SECONDS = 10, 1.0  # windows of zeros; of longer recordings, they would let noise pass
@@ -61,6 +68,8 @@ class Speech:
     detector: str  # "energy", or "silero-vad" with its version
     seconds: float  # of all of it
     regions: tuple[Region, ...]  # (first, last + 1) samples of the stretches of speech, in order and apart
+    channels: tuple[int, ...]  # those that hold speech
+    most: int  # the one with the most
 
 
 def find_speech(wav_CT: Wave, sample_rate: int) -> Speech:
@@ -79,7 +88,7 @@ def find_by_energy(wav_CT: Wave, sample_rate: int) -> Speech:
         return _joined([(begin * hop, (end - 1) * hop + window) for begin, end in frames], gap)
 
     tries = ([loud_regions(level_F, range_db) for level_F in level_CF] for range_db in _RANGES_DB)
-    return _speech("energy", tries, wav_CT.shape[1], sample_rate)
+    return _speech("energy", tries, wav_CT, sample_rate)
 
 
 def find_by_silero(wav_CT: Wave, sample_rate: int) -> Speech:
@@ -107,7 +116,7 @@ def find_by_silero(wav_CT: Wave, sample_rate: int) -> Speech:
         return _joined([(round(begin * window), round(end * window)) for begin, end in likely], gap)
 
     tries = ([likely_regions(chance_F, *each) for chance_F in probability_CF] for each in _THRESHOLDS)
-    return _speech(detector.name, tries, wav_CT.shape[1], sample_rate)
+    return _speech(detector.name, tries, wav_CT, sample_rate)
 
 
 def padded(regions: tuple[Region, ...], pad: int, num_samples: int) -> tuple[Region, ...]:
@@ -182,11 +191,33 @@ def _length(regions: list[Region]) -> int:
     return sum(end - begin for begin, end in regions)
 
 
-def _speech(detector: str, tries: Iterable[list[list[Region]]], num_samples: int, sample_rate: int) -> Speech:
+def _speech(detector: str, tries: Iterable[list[list[Region]]], wav_CT: Wave, sample_rate: int) -> Speech:
     """The speech of the channel that has the most, in the first try that finds enough or else the last."""
-    for regions_of_channels in tries:
-        regions = max(regions_of_channels, key=_length)
-        if _length(regions) >= ENOUGH_SECONDS * sample_rate:
+    for regions_C in tries:
+        most = max(range(len(regions_C)), key=lambda channel: _length(regions_C[channel]))
+        if _length(regions_C[most]) >= ENOUGH_SECONDS * sample_rate:
             break
-    inside = [(begin, min(end, num_samples)) for begin, end in regions if begin < num_samples]
-    return Speech(detector, _length(inside) / sample_rate, tuple(inside))
+    num_samples = wav_CT.shape[1]
+    inside = [(begin, min(end, num_samples)) for begin, end in regions_C[most] if begin < num_samples]
+    channels = [most]
+    if len(wav_CT) > 1:
+        enough = [
+            channel
+            for channel, found in enumerate(regions_C)
+            if _length(found) >= ENOUGH_SECONDS * sample_rate
+        ]
+        moves = _moves_as_speech([frame_levels(wav_T, sample_rate) for wav_T in wav_CT], most)
+        channels = sorted({most, *(channel for channel in enough if moves[channel])})
+    return Speech(detector, _length(inside) / sample_rate, tuple(inside), tuple(channels), most)
+
+
+def _moves_as_speech(level_CF: list[Levels], most: int) -> list[bool]:
+    """The channels whose level moves as that of speech; ``most`` is the one with the most speech."""
+    ranges = [float(np.percentile(level_F, 95) - np.percentile(level_F, 10)) for level_F in level_CF]
+    least = min(_LEAST_RANGE_DB, ranges[most] / 2)
+    with np.errstate(invalid="ignore"):  # a channel of one level has no correlation
+        alike = np.nan_to_num(np.atleast_2d(np.corrcoef(np.stack(level_CF)))[most])
+    return [
+        range_db >= least and (range_db >= _OWN_RANGE_DB or correlation >= _LEAST_CORRELATION)
+        for range_db, correlation in zip(ranges, alike, strict=True)
+    ]

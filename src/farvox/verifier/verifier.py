@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from farvox.errors import AudioError, ModelError, UsageError
+from farvox.errors import AudioError, MixedSpeakersError, ModelError, StoreError, UsageError
 from farvox.verifier.enrolment import Enrolment
-from farvox.verifier.signal import AudioArgument, Signal, Vad, read_signal
+from farvox.verifier.signal import AudioArgument, Channel, Note, Signal, Vad, read_signal
 from farvox.verifier.store import SpeakerStore, SqliteStore
 from farvox.zoo import DEFAULT_MODEL, Calibration, Card, Embedder, open_embedder
 from farvox.zoo.embedder import Backend
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Embedding = npt.NDArray[np.float32]
 Recording: TypeAlias = "AudioArgument | Signal"
 Recordings: TypeAlias = "Recording | Sequence[Recording]"
+TWO_SPEAKERS = "two-speakers"  # the code of a note
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,15 @@ class Verdict:
         yield self.score
         yield self.same
 
+    def __str__(self) -> str:
+        said = "same speaker" if self.same else "different speakers"
+        return f"{said}: score {self.score:.4f}, threshold {self.threshold:.4g}"
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What makes the decision less certain, of all recordings."""
+        return tuple(note for signal in (*self.enrol, *self.test) for note in signal.warnings)
+
 
 @dataclass(frozen=True, slots=True)
 class Identification:
@@ -63,7 +74,7 @@ class Identification:
 
     Attributes:
         name: the enrolled speaker; None where nobody reaches the threshold.
-        score: cosine similarity to the best candidate; NaN where nobody is enrolled.
+        score: cosine similarity to the best candidate.
         threshold: lowest score of the same speaker.
         candidates: the best ones with their scores, best first, also below the threshold.
         num_speakers: number of speakers searched; the more there are, the likelier a stranger resembles one.
@@ -83,6 +94,15 @@ class Identification:
         yield self.name
         yield self.score
 
+    def __str__(self) -> str:
+        among = f"among {self.num_speakers} speakers"
+        return f"{self.name or 'unknown'}: score {self.score:.4f}, threshold {self.threshold:.4g}, {among}"
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What makes the answer less certain, of all recordings."""
+        return tuple(note for signal in self.test for note in signal.warnings)
+
 
 class Verifier:
     """Decides whether recordings are of the same speaker.
@@ -95,6 +115,7 @@ class Verifier:
         embedder: the model.
         threshold: lowest score of the same speaker, a cosine; None: that of the model's card.
         vad: see `farvox.verifier.signal.read_signal`.
+        channel: see there, too.
         store: of the enrolled speakers; None: a file in the user's data folder, opened when first needed.
 
     Raises:
@@ -107,10 +128,12 @@ class Verifier:
         *,
         threshold: float | None = None,
         vad: Vad = "check",
+        channel: Channel = "all",
         store: SpeakerStore | None = None,
     ) -> None:
         self.embedder = embedder
         self.vad: Vad = vad
+        self.channel: Channel = channel
         self._threshold = embedder.card.threshold if threshold is None else checked_threshold(threshold)
         self._store = store
 
@@ -123,6 +146,7 @@ class Verifier:
         backend: Backend = "auto",
         threshold: float | None = None,
         vad: Vad = "check",
+        channel: Channel = "all",
         store: SpeakerStore | None = None,
     ) -> Verifier:
         """Make a verifier with a model of any kind.
@@ -139,7 +163,7 @@ class Verifier:
             MissingExtraError: torch or onnxruntime is not installed.
         """
         embedder = open_embedder(model, device, backend=backend)
-        return cls(embedder, threshold=threshold, vad=vad, store=store)
+        return cls(embedder, threshold=threshold, vad=vad, channel=channel, store=store)
 
     @property
     def card(self) -> Card:
@@ -177,11 +201,11 @@ class Verifier:
         if isinstance(audio, Signal):
             return audio
         rate, least = self.embedder.sample_rate, self.embedder.min_samples
-        return read_signal(audio, sample_rate=rate, min_samples=least, vad=self.vad)
+        return read_signal(audio, sample_rate=rate, min_samples=least, vad=self.vad, channel=self.channel)
 
     def embed(self, audio: Recordings) -> Embedding:
         """Embeddings of length 1, whose dot product is the score: emb_E of a recording, emb_NE of several."""
-        emb_NE = self._embeddings(self._signals(audio))
+        _, emb_NE = self._embedded(self._signals(audio))
         return emb_NE if _is_several(audio) else emb_NE[0]
 
     def verify(self, enrol: Recordings, test: Recordings) -> Verdict:
@@ -192,27 +216,38 @@ class Verifier:
         """
         threshold = self.threshold
         enrol_signals, test_signals = self._signals(enrol), self._signals(test)
-        emb_NE = self._embeddings([*enrol_signals, *test_signals])
-        cosine = _combined(emb_NE[: len(enrol_signals)]) @ _combined(emb_NE[len(enrol_signals) :])
+        enrol_signals, enrol_NE = self._embedded(enrol_signals)
+        test_signals, test_NE = self._embedded(test_signals)
+        cosine = _combined(enrol_NE) @ _combined(test_NE)
         score = min(1.0, max(-1.0, float(cosine)))
         probability = self.calibration.probability(score) if self.calibration else None
         return Verdict(score, score >= threshold, threshold, probability, enrol_signals, test_signals)
 
-    def enrol(self, name: str, audio: Recordings, *, replace: bool = False) -> Enrolment:
+    def enrol(
+        self, name: str, audio: Recordings, *, replace: bool = False, allow_mixed: bool = False
+    ) -> Enrolment:
         """Enrol a speaker: only an embedding is kept, no audio.
 
         Args:
             name: of the speaker.
             audio: one recording or, better, several.
             replace: replace an earlier enrolment of that name.
+            allow_mixed: also enrol what may be of two persons.
 
         Raises:
+            MixedSpeakersError: recordings or channels score below the threshold against one another.
             StoreError: the name is taken or cannot be one, or the store cannot be written.
         """
-        signals = self._signals(audio)
+        signals, emb_NE = self._embedded(self._signals(audio))
+        for signal in signals:
+            mixed = next((note for note in signal.warnings if note.code == TWO_SPEAKERS), None)
+            if mixed and not allow_mixed:
+                raise MixedSpeakersError(
+                    f"{signal.name}: {mixed}; to enrol all the same, give allow_mixed=True (--allow-mixed)"
+                )
         enrolment = Enrolment(
             name=name,
-            template_E=_combined(self._embeddings(signals)),
+            template_E=_combined(emb_NE),
             model_digest=self.embedder.digest,
             model_name=self.card.name or str(self.embedder.config["model"]["name"]),
             num_recordings=len(signals),
@@ -226,13 +261,14 @@ class Verifier:
 
         Raises:
             ModelError: there is no threshold to decide by.
-            StoreError: the store cannot be read.
+            StoreError: nobody is enrolled with this model, or the store cannot be read.
         """
         threshold = self.threshold
-        signals = self._signals(audio)
-        emb_E = _combined(self._embeddings(signals))
-        candidates = tuple(self.store.best(emb_E, self.embedder.digest, top=top))
-        name, score = candidates[0] if candidates else (None, float("nan"))
+        signals, emb_NE = self._embedded(self._signals(audio))
+        candidates = tuple(self.store.best(_combined(emb_NE), self.embedder.digest, top=top))
+        if not candidates:
+            raise StoreError("nobody is enrolled with this model: enrol speakers first ('farvox enrol')")
+        name, score = candidates[0]
         found = name if score >= threshold else None
         digest, counts = self.embedder.digest, self.store.models()
         num_speakers = sum(count.num_speakers for count in counts if count.model_digest == digest)
@@ -253,8 +289,8 @@ class Verifier:
             raise AudioError("a side has no recordings; it needs at least one")
         return tuple(map(self.signal, recordings))
 
-    def _embeddings(self, signals: Sequence[Signal]) -> Embedding:
-        """Embeddings of length 1, with the channels of each signal combined: emb_NE."""
+    def _embedded(self, signals: Sequence[Signal]) -> tuple[tuple[Signal, ...], Embedding]:
+        """A side: the signals, noted where they disagree, and embeddings of length 1 of each: emb_NE."""
         channels = [wav_T for signal in signals for wav_T in signal.channels_CT]
         if len(channels) == 1:
             rows = [self.embedder.embed(channels[0])]
@@ -266,7 +302,33 @@ class Verifier:
                 raise AudioError(f"{signal.name}: gives no usable embedding (it is zero or not finite)")
         ends = np.cumsum([len(signal.channels_CT) for signal in signals])
         parts = np.split(np.stack([_length_normalised(row) for row in rows]), ends[:-1])
-        return np.stack([_combined(part) for part in parts])
+        emb_NE = np.stack([_combined(part) for part in parts])
+        noted = []
+        for n, (signal, emb_CE) in enumerate(zip(signals, parts, strict=True)):
+            told = [f"channel {number}" for number in signal.channel_numbers]
+            notes = [self._disagreement(told, emb_CE, "--channel takes one of them")]
+            if n:
+                names = ["it", *(f"'{other.name}'" for other in signals[:n])]
+                notes.append(self._disagreement(names, np.vstack([emb_NE[n], emb_NE[:n]]), first_only=True))
+            added = tuple(note for note in notes if note)
+            noted.append(replaced(signal, warnings=signal.warnings + added) if added else signal)
+        return tuple(noted), emb_NE
+
+    def _disagreement(
+        self, names: Sequence[str], emb_NE: Embedding, way_out: str = "", *, first_only: bool = False
+    ) -> Note | None:
+        """A note on the two that score least against one another, if that is below the threshold."""
+        cosine_NN = emb_NE @ emb_NE.T
+        lowest = int(np.argmin(cosine_NN[:1] if first_only else cosine_NN))
+        first, second = divmod(lowest, len(emb_NE))
+        score = float(cosine_NN[first, second])
+        if self._threshold is None or score >= self._threshold:
+            return None
+        text = (
+            f"{names[first]} and {names[second]} score {score:.2f} against one another (the threshold is "
+            f"{self._threshold:.3g}): they may be two persons{'; ' * bool(way_out)}{way_out}"
+        )
+        return Note(text, TWO_SPEAKERS, serious=True)
 
 
 def checked_threshold(threshold: float) -> float:
