@@ -1,6 +1,10 @@
 import io
 import math
 import os
+import shutil
+import struct
+import subprocess
+import sys
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +26,7 @@ from farvox.audio.files import (
     write_audio,
 )
 from farvox.audio.headers import AudioInfo
-from farvox.errors import AudioError
+from farvox.errors import AudioError, MissingExtraError
 
 
 def noise(num_samples: int, num_channels: int | None = None) -> Wave:
@@ -339,3 +343,279 @@ def test_the_libraries_say_nothing_of_their_own(
         with pytest.raises(AudioError):
             read_recording(audio)
     assert capfd.readouterr() == ("", "")
+
+
+def program(name: str) -> str:
+    return shutil.which(name) or pytest.skip(f"{name} is not installed (Debian: apt-get install {name})")
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """6.03 s at 16 kHz, three of them near silence, so that the first frames do not tell the bit rate."""
+    path = tmp_path_factory.mktemp("spoken") / "a b.wav"
+    write_audio(path, np.concatenate([noise(48000) * 1e-3, noise(48480) * 0.5]))
+    return path
+
+
+def made(source: Path, command: str) -> Path:
+    """The file ``out.SUFFIX`` that a command makes of IN, in a folder of its own."""
+    words = [str(source) if word == "IN" else word for word in command.split()]
+    folder = source.parent / "-".join(command.split()).replace("/", "_")
+    folder.mkdir(exist_ok=True)
+    words[0] = program(words[0])
+    words[1:1] = ["-v", "error", "-y"] if command.startswith("ffmpeg") else []
+    to_pipe = words[-1].startswith("|")
+    out = folder / words[-1].removeprefix("|")
+    words[-1] = "-" if to_pipe else str(out)
+    done = subprocess.run(words, capture_output=True, check=True)
+    if to_pipe:
+        out.write_bytes(done.stdout)
+    return out
+
+
+def seconds_of(path: Path) -> float:
+    wav_CT, rate = read_recording(path)
+    assert audio_info(path) == AudioInfo(wav_CT.shape[1], rate, len(wav_CT))
+    return wav_CT.shape[1] / rate
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "lame --quiet -V5 IN out.mp3",
+        "lame --quiet -V5 -t IN out.mp3",
+        "lame --quiet -V5 IN |out.mp3",
+        "lame --quiet -b 64 -t IN out.mp3",
+        "ffmpeg -i IN -q:a 4 out.mp3",
+        "ffmpeg -i IN -q:a 4 -write_xing 0 out.mp3",
+        "ffmpeg -i IN -q:a 4 -f mp3 |out.mp3",
+        "ffmpeg -i IN -c:a libmp3lame -f wav out.wav",
+        "ffmpeg -i IN -f wav |out.wav",
+        "ffmpeg -i IN -f aiff |out.aiff",
+        "ffmpeg -i IN -f au |out.au",
+        "ffmpeg -i IN -f caf |out.caf",
+        "ffmpeg -i IN -f w64 |out.w64",
+        "ffmpeg -i IN -f flac |out.flac",
+        "sox IN -t wav |out.wav",
+        "sox IN -t flac |out.flac",
+        "sox IN -t ogg |out.ogg",
+        "sox IN -t aiff |out.aiff",
+    ],
+)
+def test_a_length_that_a_pipe_could_not_write_is_that_of_the_audio(spoken: Path, command: str) -> None:
+    made_of = made(spoken, command)
+    assert seconds_of(made_of) == pytest.approx(6.03, abs=0.12)  # codecs add up to two frames
+    level_T = np.abs(read_audio(made_of))
+    assert level_T[50000:90000].mean() > 20 * level_T[5000:40000].mean()  # quiet, then loud to the end
+
+
+def test_an_mp3_that_libsndfile_wrote_is_read_to_its_end(tmp_path: Path) -> None:
+    wav_T = np.concatenate([noise(80000) * 1e-3, noise(80000)])
+    soundfile.write(tmp_path / "a.mp3", wav_T, 16000)
+    content = (tmp_path / "a.mp3").read_bytes()
+    assert b"Xing" in content or b"Info" in content
+    assert seconds_of(tmp_path / "a.mp3") == pytest.approx(10, abs=0.1)
+    (tmp_path / "open.mp3").write_bytes(content.replace(b"Xing", b"\0\0\0\0").replace(b"Info", b"\0\0\0\0"))
+    assert seconds_of(tmp_path / "open.mp3") == pytest.approx(10, abs=0.2)
+    (tmp_path / "two.mp3").write_bytes(content + content)
+    assert seconds_of(tmp_path / "two.mp3") == pytest.approx(20, abs=0.2)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+@pytest.mark.parametrize("riff", [0, 36, None])
+def test_a_wav_whose_recorder_crashed_is_read_to_its_end(
+    tmp_path: Path, subtype: str, riff: int | None
+) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(10000), 16000, subtype=subtype)
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 4] = bytes(4)
+    if riff is not None:
+        content[4:8] = struct.pack("<I", riff)
+    (tmp_path / "b.wav").write_bytes(content)
+    np.testing.assert_array_equal(
+        read_recording(tmp_path / "b.wav")[0], read_recording(tmp_path / "a.wav")[0]
+    )
+
+
+def test_tags_at_the_ends_of_joined_mp3s_are_no_audio(spoken: Path, tmp_path: Path) -> None:
+    content = made(spoken, "lame --quiet -V5 -t IN out.mp3").read_bytes()
+    tags = b"ID3\x04\x00\x00\x00\x00\x10\x00" + b"TIT2" + bytes(2044), b"TAG" + b"name".ljust(125, b"\0")
+    alone = seconds_of(made(spoken, "lame --quiet -V5 -t IN out.mp3"))
+    for parts, times in ([content, tags[0]], 1), ([content, tags[1]], 1), ([content, tags[0], content], 2):
+        (tmp_path / "a.mp3").write_bytes(b"".join(parts))
+        assert seconds_of(tmp_path / "a.mp3") == pytest.approx(times * alone, abs=0.04)
+
+
+def test_an_empty_wav_with_a_note_behind_it_is_empty(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(0), 16000)
+    note = b"LIST" + struct.pack("<I", 9000) + bytes(range(1, 251)) * 36
+    (tmp_path / "a.wav").write_bytes((tmp_path / "a.wav").read_bytes() + note)
+    assert audio_info(tmp_path / "a.wav").num_samples == 0
+
+
+def test_a_wav_whose_size_is_that_of_an_earlier_moment_is_refused(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a b.wav", noise(20000))
+    content = bytearray((tmp_path / "a b.wav").read_bytes())
+    content[40:44] = struct.pack("<I", 10000)
+    (tmp_path / "a b.wav").write_bytes(content)
+    with pytest.raises(AudioError, match="states 10000 bytes of audio, and 30000 more follow") as error:
+        read_audio(tmp_path / "a b.wav")
+    leave_out, mend = str(error.value).split("`")[1::2]
+    subprocess.run(leave_out, shell=True, check=True, cwd=tmp_path)
+    program("ffmpeg")
+    subprocess.run(mend + " -v error", shell=True, check=True, cwd=tmp_path)
+    assert audio_info(tmp_path / "mended.wav").num_samples == 20000
+    assert (tmp_path / "cut.wav").stat().st_size == 10044
+
+
+@pytest.mark.parametrize(("suffix", "subtype"), [("ogg", "VORBIS"), ("ogg", "OPUS")])
+@pytest.mark.parametrize("same", [True, False])
+def test_ogg_files_that_were_joined_are_one_recording(
+    tmp_path: Path, suffix: str, subtype: str, same: bool
+) -> None:
+    lengths = [30000, 30000 if same else 20000]
+    for name, length in zip("ab", lengths, strict=True):
+        soundfile.write(tmp_path / f"{name}.{suffix}", noise(length), 16000, subtype=subtype)
+    parts = [tmp_path / f"{name}.{suffix}" for name in ("a", "a" if same else "b")]
+    (tmp_path / "c.ogg").write_bytes(b"".join(part.read_bytes() for part in parts))
+    expected_T = np.concatenate([read_audio(part) for part in parts])
+    np.testing.assert_array_equal(read_audio(tmp_path / "c.ogg"), expected_T)
+    assert audio_info(io.BytesIO((tmp_path / "c.ogg").read_bytes())).num_samples == sum(lengths)
+    (tmp_path / "c.ogg").write_bytes((tmp_path / "c.ogg").read_bytes()[:-50])
+    with pytest.raises(AudioError, match=r"c\.ogg: truncated"):
+        read_audio(tmp_path / "c.ogg")
+
+
+def test_joined_ogg_files_of_two_rates_are_refused_and_can_be_parted(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.ogg", noise(16000), 16000)
+    soundfile.write(tmp_path / "b.ogg", noise(44100, 2).T, 44100)
+    (tmp_path / "c.ogg").write_bytes((tmp_path / "a.ogg").read_bytes() + (tmp_path / "b.ogg").read_bytes())
+    with pytest.raises(AudioError, match=r"at 1\.00 s from 16000 Hz with 1 .* to 44100 Hz with 2") as error:
+        read_audio(tmp_path / "c.ogg")
+    subprocess.run(str(error.value).split("`")[1], shell=True, check=True, cwd=tmp_path)
+    assert audio_info(tmp_path / "rest.ogg") == AudioInfo(44100, 44100, 2)
+
+
+def test_joined_flac_files_are_refused_and_can_be_parted(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.flac", noise(10000))
+    (tmp_path / "b.flac").write_bytes((tmp_path / "a.flac").read_bytes() * 2)
+    with pytest.raises(AudioError, match="another flac file begins within it") as error:
+        read_audio(tmp_path / "b.flac")
+    for command in str(error.value).split("`")[1::2]:
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    for part in ("first.flac", "rest.flac"):
+        np.testing.assert_array_equal(read_audio(tmp_path / part), read_audio(tmp_path / "a.flac"))
+
+
+FORMATS = [
+    ("flac", "oga", 16000), ("libspeex", "spx", 16000), ("alac", "caf", 16000), ("libopus", "caf", 48000),
+    ("g722", "wav", 16000), ("g726 -b:a 32k", "wav", 8000), ("g723_1 -b:a 6300", "wav", 8000),
+    ("adpcm_ms", "wav", 16000), ("adpcm_ima_wav", "wav", 16000), ("adpcm_yamaha", "wav", 16000),
+    ("wmav2", "wma", 16000), ("ac3", "ac3", 48000), ("eac3", "eac3", 48000), ("aac", "3gp", 16000),
+    ("aac", "mov", 16000), ("aac", "mkv", 16000), ("libvorbis", "mka", 16000), ("aac", "ts", 16000),
+    ("mp2", "mp2", 16000), ("wavpack", "wv", 16000), ("tta", "tta", 16000), ("libvorbis", "ogv", 16000),
+    ("pcm_s16le", "avi", 16000), ("aac", "flv", 16000), ("flac", "mp4", 16000), ("libopus", "webm", 48000),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("codec", "suffix", "rate"), FORMATS)
+def test_whatever_libsndfile_refuses_is_read_by_ffmpeg(
+    spoken: Path, codec: str, suffix: str, rate: int
+) -> None:
+    path = made(spoken, f"ffmpeg -i IN -strict -2 -c:a {codec} -ar {rate} out.{suffix}")
+    assert seconds_of(path) == pytest.approx(6.03, abs=0.13)
+    assert audio_info(path).sample_rate == rate
+    level_T = np.abs(read_audio(path))
+    assert level_T[50000:90000].mean() > 20 * level_T[5000:40000].mean()  # quiet, then loud
+
+
+@pytest.mark.parametrize("suffix", ["oga", "spx", "caf", "wav", "mov", "mkv", "wma", "avi", "wv", "tta"])
+def test_a_cut_file_of_these_formats_is_refused(spoken: Path, tmp_path: Path, suffix: str) -> None:
+    codec = next(codec for codec, own, _ in FORMATS if own == suffix)
+    whole = made(spoken, f"ffmpeg -i IN -strict -2 -c:a {codec} -ar 16000 out.{suffix}").read_bytes()
+    (tmp_path / f"a.{suffix}").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(AudioError, match=rf"a\.{suffix}: "):
+        read_recording(tmp_path / f"a.{suffix}")
+
+
+def test_a_telephone_recording_without_its_pauses_is_read(spoken: Path) -> None:
+    narrow = made(spoken, "sox IN -r 8000 out.wav")
+    path = made(narrow, "sox IN -t amr-nb out.amr")  # sox leaves pauses out, as telephones do
+    assert seconds_of(path) == pytest.approx(6.03, abs=0.05)
+
+
+def test_several_audio_tracks_are_refused_and_one_can_be_taken_out(spoken: Path) -> None:
+    for suffix in ("m4a", "mkv", "ogg"):
+        path = made(spoken, f"ffmpeg -i IN -i IN -map 0:a -map 1:a -strict -2 out.{suffix}")
+        with pytest.raises(AudioError, match="2 audio tracks") as error:
+            read_recording(path)
+        subprocess.run(
+            str(error.value).split("`")[1] + " -v error -y", shell=True, check=True, cwd=path.parent
+        )
+        assert seconds_of(path.parent / "track.wav") == pytest.approx(6.03, abs=0.07)
+
+
+@pytest.mark.parametrize(
+    ("command", "change"),
+    [
+        ("lame --quiet -t -m m IN out.mp3", "--resample 44.1"),
+        ("lame --quiet -t -m m IN out.mp3", "-m s"),
+        ("ffmpeg -i IN -c:a mp2 out.ts", "-ar 44100"),
+        ("ffmpeg -i IN -c:a mp2 out.ts", "-ac 2"),
+        ("ffmpeg -i IN out.aac", "-ar 44100"),
+        ("ffmpeg -i IN out.aac", "-ac 2"),
+    ],
+)
+def test_a_rate_or_layout_that_changes_is_refused_and_can_be_mended(
+    spoken: Path, tmp_path: Path, command: str, change: str
+) -> None:
+    program("ffmpeg")
+    suffix = command[-3:].strip(".")
+    stereo = made(spoken, "ffmpeg -i IN -ac 2 out.wav") if change == "-m s" else spoken
+    *words, out = command.split()
+    first, second = made(spoken, command), made(stereo, " ".join([*words, *change.split(), out]))
+    (tmp_path / f"a.{suffix}").write_bytes(first.read_bytes() + second.read_bytes())
+    with pytest.raises(AudioError, match=r"changes at 6\.\d\d s from 16000 Hz with 1") as error:
+        read_recording(tmp_path / f"a.{suffix}")
+    subprocess.run(str(error.value).split("`")[1] + " -v error", shell=True, check=True, cwd=tmp_path)
+    assert seconds_of(tmp_path / "mended.wav") == pytest.approx(12.06, abs=0.3)
+
+
+@pytest.mark.parametrize("rate", [1, 999, 1_000_001, 4_000_000_000])
+def test_a_rate_that_no_audio_has_is_refused_and_can_be_mended(tmp_path: Path, rate: int) -> None:
+    write_audio(tmp_path / "a b.wav", noise(20000))
+    content = bytearray((tmp_path / "a b.wav").read_bytes())
+    content[24:28] = struct.pack("<I", rate)
+    (tmp_path / "a b.wav").write_bytes(content)
+    for read in (audio_info, read_audio, read_recording):
+        with pytest.raises(AudioError, match=f"a rate of {rate} Hz") as error:
+            read(tmp_path / "a b.wav")
+    program("sox")
+    subprocess.run(str(error.value).split("`")[1], shell=True, check=True, cwd=tmp_path)
+    assert audio_info(tmp_path / "mended.wav") == AudioInfo(20000, 16000, 1)
+
+
+def test_without_pyav_the_message_names_it_and_what_libsndfile_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_m4a(tmp_path / "a.m4a", tone(16000, 16000), 16000)
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingExtraError, match=r"a\.m4a: .*libsndfile.*pip install av"):
+        read_audio(tmp_path / "a.m4a")
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_damaged_file_is_read_or_refused_by_name(data: st.DataObject) -> None:
+    suffix = data.draw(st.sampled_from(["wav", "flac", "ogg", "mp3", "caf", "aiff", "w64", "au"]))
+    file = io.BytesIO()
+    soundfile.write(file, noise(4000), 16000, format=suffix)
+    content = bytearray(file.getvalue())
+    for _ in range(data.draw(st.integers(1, 8))):
+        at = data.draw(st.integers(0, min(len(content), 400) - 1))
+        content[at] = data.draw(st.integers(0, 255))
+    try:
+        read_recording(io.BytesIO(content))
+    except AudioError as error:
+        assert str(error).startswith("<file object>: ")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farvox.audio.files import open_audio, read_audio, read_channels, read_recording
-from farvox.audio.headers import HEAD_BYTES, AudioInfo, pcm_header, refuse_truncated
+from farvox.audio.headers import HEAD_BYTES, AudioInfo, needs_decoding, pcm_header
 from farvox.errors import AudioError
 
 SOUNDFILE = {
@@ -78,26 +78,26 @@ def test_a_file_that_was_cut_off_is_refused_without_noise(
 
 @pytest.mark.parametrize("suffix", ["wav", "wavex", "rf64", "au", "sph", "w64"])
 def test_bytes_after_the_end_of_the_audio_are_allowed(whole: dict[str, bytes], suffix: str) -> None:
-    refuse_truncated("a", io.BytesIO(whole[suffix] + bytes(1000)))
+    needs_decoding("a", io.BytesIO(whole[suffix] + bytes(1000)))
     with pytest.raises(AudioError, match="a: truncated"):  # so the length was found
-        refuse_truncated("a", io.BytesIO(whole[suffix][:-1000]))
+        needs_decoding("a", io.BytesIO(whole[suffix][:-1000]))
 
 
 def test_a_tag_before_the_frames_of_an_mp3_is_passed_over(whole: dict[str, bytes]) -> None:
     tag = b"ID3\x04\x00\x00\x00\x00\x10\x00" + bytes(2048)
-    refuse_truncated("a.mp3", io.BytesIO(tag + whole["mp3"]))
+    needs_decoding("a.mp3", io.BytesIO(tag + whole["mp3"]))
     with pytest.raises(AudioError, match=r"a\.mp3: truncated"):
-        refuse_truncated("a.mp3", io.BytesIO(tag + whole["mp3"][:-3000]))
+        needs_decoding("a.mp3", io.BytesIO(tag + whole["mp3"][:-3000]))
 
 
 def test_a_webm_stream_of_open_length_promises_nothing(whole: dict[str, bytes]) -> None:
     content = bytearray(whole["webm"])
     with pytest.raises(AudioError, match=r"a\.webm: truncated"):
-        refuse_truncated("a.webm", io.BytesIO(content[:-1000]))
+        needs_decoding("a.webm", io.BytesIO(content[:-1000]))
     at = content.index(b"\x18\x53\x80\x67") + 4
     content[at : at + 8] = b"\x01" + b"\xff" * 7
-    refuse_truncated("a.webm", io.BytesIO(content))
-    refuse_truncated("a.webm", io.BytesIO(content[:-1000]))
+    needs_decoding("a.webm", io.BytesIO(content))
+    needs_decoding("a.webm", io.BytesIO(content[:-1000]))
 
 
 MAGIC = st.sampled_from(
@@ -108,7 +108,7 @@ MAGIC = st.sampled_from(
 @given(MAGIC, st.binary(max_size=300))
 def test_any_bytes_are_refused_or_passed_and_never_a_crash(magic: bytes, rest: bytes) -> None:
     try:
-        refuse_truncated("a", io.BytesIO(magic + rest))
+        needs_decoding("a", io.BytesIO(magic + rest))
     except AudioError as error:
         assert str(error).startswith("a: ")
 

@@ -7,7 +7,9 @@ object.
 
 Four readers are tried, the quickest first: entries of shards (`farvox.audio.shards`), plain 16-bit wav files
 by their header alone, libsndfile (other wav files, flac, ogg, mp3, NIST sphere), and FFmpeg through PyAV
-(other formats, such as the m4a files of VoxCeleb2). soxr resamples.
+(whatever libsndfile refuses, such as the m4a files of VoxCeleb2, and files whose length only decoding gives).
+FFmpeg decodes the whole file when it is opened. Ogg files that were joined are read one after the other.
+soxr resamples.
 
 Shape suffixes: C channel, T sample.
 """
@@ -16,14 +18,17 @@ from __future__ import annotations
 
 import io
 import math
+import mmap
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from shlex import quote
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -31,20 +36,32 @@ import soundfile
 import soxr
 
 from farvox.atomic import atomic_file
-from farvox.audio.headers import HEAD_BYTES, AudioInfo, float_frames, pcm_header, refuse_truncated
+from farvox.audio.headers import (
+    HEAD_BYTES,
+    AudioInfo,
+    begins_as_mp3,
+    float_frames,
+    id3_bytes,
+    needs_decoding,
+    ogg_links,
+    pcm_header,
+    refuse_joined_flac,
+)
 from farvox.audio.remote import is_remote, read_whole
 from farvox.audio.shards import Handle, PackedFile
-from farvox.errors import AudioError
+from farvox.errors import AudioError, MissingExtraError
 from farvox.jobs import Job, cut, threads
 from farvox.progress import Note
 
 Wave = npt.NDArray[np.float32]
 AudioSource: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 
-_UNKNOWN_FORMAT = (1, 7)  # libsndfile: SF_ERR_UNRECOGNISED_FORMAT, and a file that only begins like an mp3
+_RATES = (1000, 1_000_000)  # Hz, of the audio that is read
 _SUFFIX_DECIDES = (".mp3", ".raw")  # libsndfile goes by these suffixes, not by the header
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's SF_COUNT_MAX: a flac file written by a pipe
 _HEADERS = 64  # read at a time by a thread
+_STATED = frozenset({"mp4", "flac", "tta", "wv"})  # formats (of FFmpeg) whose headers give the exact length
+_FULLER_DECODERS = {"amrnb": "libopencore_amrnb"}  # FFmpeg's own do not know pauses that were left out
 _SHORTFALL_SECONDS = 0.25  # codecs may leave out this much at the ends of a complete file
 _MOST_FLAC_CHANNELS = 8
 _PIPE_SECONDS = 10.0  # a program may need to begin writing
@@ -210,10 +227,109 @@ def open_audio(audio: AudioSource) -> Iterator[OpenAudio]:
         info = AudioInfo(member.num_samples, member.sample_rate, member.num_channels)
         yield OpenAudio(info, name, packed.read)
         return
-    content = _content_in_memory(audio, name)
     with ExitStack() as stack:
-        file = _open_plain_wav(name) if content is None else None
-        yield file or _open_by_libsndfile(name, content, stack) or _decode_by_ffmpeg(name, content)
+        file = _open(name, _content_in_memory(audio, name), stack)
+        check_rate(name, file.info.sample_rate)
+        yield file
+
+
+def check_rate(name: str, sample_rate: int) -> None:
+    """Refuse a rate that no audio has: outside 1,000 to 1,000,000 Hz.
+
+    Raises:
+        AudioError: it names the audio.
+    """
+    if not _RATES[0] <= sample_rate <= _RATES[1]:
+        raise AudioError(
+            f"{name}: a rate of {sample_rate} Hz; between {_RATES[0]} and {_RATES[1]} are used; where a "
+            f"header is wrong, `sox -r 16000 {quote(name)} mended.wav` gives the audio another rate"
+        )
+
+
+def _open(name: str, content: bytes | None, stack: ExitStack) -> OpenAudio:
+    """Open a file, or its content, by the quickest reader that reads it rightly."""
+    if content is None and (plain := _open_plain_wav(name)):
+        return plain
+    try:
+        with _binary(name, content) as opened:
+            only_decoded = needs_decoding(name, opened)
+            opened.seek(0)
+            head = opened.read(4)
+            if head == b"OggS":
+                whole = stack.enter_context(_mapped(content, opened))
+                begins, counts = zip(*ogg_links(whole) or [(0, 1)], strict=True)
+                if len(begins) > 1:
+                    return _joined(name, whole, begins)
+                only_decoded = counts[0] > 1  # libsndfile takes any of them
+    except OSError as error:
+        raise AudioError(f"{name}: cannot be read: {error.strerror or error}") from None
+    if only_decoded:
+        return _decode_by_ffmpeg(name, content)
+    try:
+        # On POSIX names are bytes, which need not be UTF-8.
+        path = os.fsencode(name) if os.name == "posix" else name
+        file = stack.enter_context(soundfile.SoundFile(path if content is None else io.BytesIO(content)))
+    except Exception as error:  # whatever a decoder raises
+        return _decode_by_ffmpeg(name, content, f"{getattr(error, 'error_string', error)} (libsndfile); ")
+    estimated = file.subtype.startswith("MPEG") and not (file.format == "MP3" and begins_as_mp3(head))
+    if estimated or file.frames == _UNKNOWN_LENGTH:
+        return _decode_by_ffmpeg(name, content)
+
+    def frames_of(start: int, count: int) -> Wave:
+        if head == b"fLaC" and start + count >= file.frames:  # all of it is read anyway
+            with _binary(name, content) as opened, _mapped(content, opened) as whole:
+                refuse_joined_flac(name, whole)
+        if file.frames == 0:
+            raise AudioError(f"{name}: holds no audio")
+        start = min(start, file.frames)
+        try:
+            if start:
+                file.seek(start)
+            frames_TC: Wave = file.read(count, dtype="float32", always_2d=True)
+        except Exception as error:  # whatever a decoder raises
+            why = getattr(error, "error_string", error)
+            raise AudioError(f"{name}: damaged audio: {why}; copy it again") from None
+        if len(frames_TC) < min(count, file.frames - start):
+            ends = start + len(frames_TC)
+            raise AudioError(f"{name}: truncated: ends at sample {ends} of {file.frames}; copy it again")
+        return frames_TC
+
+    return OpenAudio(AudioInfo(file.frames, file.samplerate, file.channels), name, frames_of)
+
+
+def _joined(name: str, content: bytes | mmap.mmap, begins: Sequence[int]) -> OpenAudio:
+    """Read Ogg files that follow one another in one file, from some bytes on, as one recording."""
+    parts: list[Wave] = []
+    length, first = 0, AudioInfo(0, 0, 0)
+    for begin, end in pairwise((*begins, len(content))):
+        with ExitStack() as stack:
+            part = _open(name, content[begin:end], stack)
+            first = first if parts else part.info
+            way = f"`tail -c +{begin + 1} {quote(name)} > rest.ogg` takes out what follows"
+            _refuse_change(name, length, first, part.info.sample_rate, part.info.num_channels, way)
+            parts.append(part.frames_of(0, part.info.num_samples))
+            length += len(parts[-1])
+    return _in_memory(name, np.concatenate(parts), first.sample_rate)
+
+
+def _refuse_change(
+    name: str, at: int, first: AudioInfo, sample_rate: int, num_channels: int, way: str = ""
+) -> None:
+    """Refuse audio whose rate or number of channels changes at a sample; ``way`` is what to do about it."""
+    rate, channels = first.sample_rate, first.num_channels
+    if (rate, channels) != (sample_rate, num_channels):
+        change = f"from {rate} Hz with {channels} channel(s) to {sample_rate} Hz with {num_channels}"
+        mended = f"ffmpeg -i {quote(name)} -ar {rate} -ac {channels} mended.wav"
+        way = way or f"`{mended}` brings all of it to those of its beginning"
+        raise AudioError(
+            f"{name}: changes at {at / rate:.2f} s {change}; a recording has one rate and one layout: {way}"
+        )
+
+
+def _in_memory(name: str, frames_TC: Wave, sample_rate: int) -> OpenAudio:
+    """Audio that is decoded already."""
+    info = AudioInfo(len(frames_TC), sample_rate, frames_TC.shape[1])
+    return OpenAudio(info, name, lambda start, count: frames_TC[start : start + count])
 
 
 def _content_in_memory(audio: AudioSource, name: str) -> bytes | None:
@@ -293,73 +409,72 @@ def _open_plain_wav(path: str) -> OpenAudio | None:
     return OpenAudio(info, path, frames_of)
 
 
-def _open_by_libsndfile(name: str, content: bytes | None, stack: ExitStack) -> OpenAudio | None:
-    """Open an audio file with libsndfile; None where it finds neither a known format nor a length."""
+def _decode_by_ffmpeg(name: str, content: bytes | None, refusal: str = "") -> OpenAudio:
+    """Decode all of an audio file with FFmpeg; ``refusal`` is why libsndfile cannot, for the message."""
     try:
-        with _binary(name, content) as opened:
-            refuse_truncated(name, opened)
-        # On POSIX names are bytes, which need not be UTF-8.
-        path = os.fsencode(name) if os.name == "posix" else name
-        file = stack.enter_context(soundfile.SoundFile(path if content is None else io.BytesIO(content)))
-    except soundfile.LibsndfileError as error:
-        if error.code in _UNKNOWN_FORMAT:
-            return None
-        raise AudioError(f"{name}: cannot be read as audio: {error.error_string}") from None
-    except OSError as error:
-        raise AudioError(f"{name}: cannot be read: {error.strerror or error}") from None
-    if file.frames == _UNKNOWN_LENGTH:
-        return None
-
-    def frames_of(start: int, count: int) -> Wave:
-        if file.frames == 0:
-            raise AudioError(f"{name}: holds no audio")
-        start = min(start, file.frames)
-        try:
-            if start:
-                file.seek(start)
-            frames_TC: Wave = file.read(count, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise AudioError(f"{name}: damaged audio: {error.error_string}; copy it again") from None
-        if len(frames_TC) < min(count, file.frames - start):
-            ends = start + len(frames_TC)
-            raise AudioError(f"{name}: truncated: ends at sample {ends} of {file.frames}; copy it again")
-        return frames_TC
-
-    return OpenAudio(AudioInfo(file.frames, file.samplerate, file.channels), name, frames_of)
-
-
-def _decode_by_ffmpeg(name: str, content: bytes | None) -> OpenAudio:
-    """Decode all of an audio file with FFmpeg."""
-    import av
-
+        import av
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{name}: {refusal}FFmpeg may read it, through the package PyAV: pip install av"
+        ) from error
+    seconds = 0.0  # as the header states, where that is exact
+    blocks: list[Wave] = []
+    length, first = 0, AudioInfo(0, 0, 0)
     try:
         # A playlist names other files; without any protocol FFmpeg opens none of them.
         protocols = {"protocol_whitelist": "none"}
         with _binary(name, content) as file, av.open(file, "r", options=protocols) as opened:
-            if not opened.streams.audio:
+            tracks = opened.streams.audio
+            if not tracks:
                 raise AudioError(f"{name}: holds no audio stream")
-            stream = opened.streams.audio[0]
-            rate = int(stream.rate)
-            seconds = 0.0  # as the header states; formats other than mp4 only estimate it
-            if "mp4" in opened.format.name and stream.duration is not None and stream.time_base is not None:
-                seconds = float(stream.duration * stream.time_base)
+            if len(tracks) > 1:
+                raise AudioError(
+                    f"{name}: holds {len(tracks)} audio tracks, one of which is to be chosen: "
+                    f"`ffmpeg -i {quote(name)} -map 0:a:0 track.wav` takes out the first"
+                )
+            if tracks[0].codec_context is None:
+                raise AudioError(f"{name}: its codec is none that this FFmpeg can decode; convert it to wav")
+            exact = _STATED.intersection(opened.format.name.split(","))
+            if exact and tracks[0].duration is not None and tracks[0].time_base is not None:
+                seconds = float(tracks[0].duration * tracks[0].time_base)
             planar_float = av.AudioResampler(format="fltp")
-            blocks = [
-                block.to_ndarray().astype(np.float32, copy=False)
-                for frame in opened.decode(audio=0)
-                for block in planar_float.resample(frame)
-            ]
-    except av.FFmpegError as error:
-        why = f"{error.strerror} (FFmpeg); it is damaged, or no audio at all"
+            decoder: Any = tracks[0].codec_context
+            if (fuller := _FULLER_DECODERS.get(decoder.codec.name)) in av.codecs_available:
+                decoder = av.CodecContext.create(fuller, "r")
+            packets: Iterator[Any] = opened.demux(tracks)
+            if opened.format.name == "mp3":
+                packets = (part for part in map(_without_tag, packets) if part is not None)
+            for frame in chain.from_iterable(map(decoder.decode, packets)):
+                channels = frame.layout.nb_channels
+                first = first if blocks else AudioInfo(0, frame.sample_rate, channels)
+                _refuse_change(name, length, first, frame.sample_rate, channels)
+                for block in planar_float.resample(frame):
+                    blocks.append(block.to_ndarray().astype(np.float32, copy=False))
+                    length += block.samples
+    except AudioError:
+        raise
+    except Exception as error:  # whatever a decoder raises
+        why = f"{refusal}{getattr(error, 'strerror', error)} (FFmpeg); it is damaged, or no audio at all"
         raise AudioError(f"{name}: cannot be read as audio: {why}") from None
+    if length < (seconds - _SHORTFALL_SECONDS) * (first.sample_rate or 1):
+        found = f"{length / (first.sample_rate or 1):.2f} s of {seconds:.2f} s"
+        raise AudioError(f"{name}: truncated: holds only {found}; copy it again")
     if not blocks:
         raise AudioError(f"{name}: holds no audio")
-    wav_CT = np.concatenate(blocks, axis=1)
-    if wav_CT.shape[1] < (seconds - _SHORTFALL_SECONDS) * rate:
-        found = f"{wav_CT.shape[1] / rate:.2f} s of {seconds:.2f} s"
-        raise AudioError(f"{name}: truncated: holds only {found}; copy it again")
-    info = AudioInfo(wav_CT.shape[1], rate, wav_CT.shape[0])
-    return OpenAudio(info, name, lambda start, count: wav_CT.T[start : start + count])
+    return _in_memory(name, np.concatenate(blocks, axis=1).T, first.sample_rate)
+
+
+def _without_tag(packet: Any) -> Any:
+    """Cut the ID3 tag off a packet of an mp3, as between files that were joined; None where nothing is left."""
+    import av
+
+    tag = id3_bytes(bytes(packet)[:10])
+    return packet if not tag else av.Packet(bytes(packet)[tag:]) if packet.size > tag else None
+
+
+def _mapped(content: bytes | None, file: BinaryIO) -> AbstractContextManager[bytes | mmap.mmap]:
+    """All bytes of a file, of which only those are read that are looked at."""
+    return nullcontext(content) if content else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _binary(name: str, content: bytes | None) -> BinaryIO:

@@ -4,6 +4,10 @@ libsndfile and FFmpeg silently read a file that ends too early. Here its size is
 which only a few kilobytes are read. A few formats promise no length, so that nothing can be
 missed: an mp3 without a Xing header, an Ogg or Matroska stream cut between two pages or recorded by a pipe.
 
+Nor is a length believed that the bytes of the file belie: that of an mp3 which goes on after the end that its
+Xing header gives, that of a wav file whose recorder crashed before it wrote a size, that of the first of
+several Ogg streams in one file.
+
 Opening a wav file with libsndfile takes several times as long as reading two seconds of it. `pcm_header`
 finds the samples of plain 16-bit files directly. Any other file (other encodings, long headers, a length that
 a pipe left open, truncated) is left to the other readers and their messages.
@@ -12,10 +16,12 @@ a pipe left open, truncated) is left to the other readers and their messages.
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import re
 import struct
 from dataclasses import dataclass
+from shlex import quote
 from typing import BinaryIO
 
 import numpy as np
@@ -24,9 +30,13 @@ import numpy.typing as npt
 from farvox.errors import AudioError
 
 HEAD_BYTES = 4096  # at the beginning of a wav file, which `pcm_header` looks at
-_STREAMED = 0x7FFF_F000  # wav sizes from here on were written by a pipe that did not know its length
+_STREAMED = 0x7F00_0000  # sizes from here on were written by a program that did not know its length
+_STREAMED_64 = 1 << 62  # likewise, of formats with sizes of 64 bits
 _OGG_PAGE = 27 + 255 + 255 * 255  # the longest page: header, segment table, content
+_OGG_FIRST = re.compile(rb"OggS\x00[\x02\x06]")  # page that begins a stream (RFC 3533, section 6)
 _XING_SLACK = 0.01  # encoders count the bytes of an mp3 differently, by a frame or two
+_SPARE_BYTES = 4096  # after the audio: a tag, or two frames of an mp3
+_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the object with the file's properties
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,8 @@ def pcm_header(head: bytes, file_bytes: int) -> tuple[AudioInfo, int] | None:
         name, length = head[at : at + 4], int.from_bytes(head[at + 4 : at + 8], "little")
         at += 8
         if name == b"data":
-            frames = length // (2 * channels) if channels and at + length <= file_bytes else 0
+            whole = at + length <= file_bytes <= at + length + _SPARE_BYTES  # else see `needs_decoding`
+            frames = length // (2 * channels) if channels and whole else 0
             return (AudioInfo(frames, rate, channels), at) if frames else None
         if name == b"fmt ":
             if length < 16 or at + 16 > len(head):
@@ -69,69 +80,164 @@ def float_frames(content: bytes, num_channels: int) -> npt.NDArray[np.float32]:
     return frames_T.reshape(-1, num_channels)
 
 
-def refuse_truncated(name: str, file: BinaryIO) -> None:
+def needs_decoding(name: str, file: BinaryIO) -> bool:
     """Compare the size of an audio file, which can seek, with the length that its header promises.
 
+    Returns:
+        True where that length is an estimate or is belied by the bytes that follow, so that only decoding to
+        the end gives it: an mp3 whose Xing header is absent or ends too early, a wav file of "0 bytes".
+
     Raises:
-        AudioError: the file is empty, or bytes are missing at its end.
+        AudioError: the file is empty, bytes are missing at its end, or many follow that its header omits.
     """
     size = file.seek(0, os.SEEK_END)
     if size == 0:
         raise AudioError(f"{name}: cannot be read as audio: it is empty (0 bytes)")
     file.seek(0)
-    start, length = _promised_bytes(file, size)
+    head = file.read(1024)
+    is_mp3 = begins_as_mp3(head)
+    promised = _promised_bytes(file, head, size)
+    if promised is None:
+        return is_mp3 or head[:4] == b"caff"  # recorded by a pipe, which libsndfile does not read
+    start, length = promised
     if (missing := start + length - size) > 0:
         what = f"{missing} of its {length} bytes of audio are missing"
         raise AudioError(f"{name}: truncated: {what}; copy it again")
+    if is_mp3:
+        return size - start - length / (1 - _XING_SLACK) > _SPARE_BYTES
+    is_wav = head[8:12] == b"WAVE"
+    if not is_wav and (-missing <= _SPARE_BYTES or head[:4] not in (b".snd", b"FORM")):
+        return False
+    if (length and -missing <= _SPARE_BYTES) or _only_chunks(file, start + length, size):
+        return False
+    if length:
+        more = f" If they are audio, `ffmpeg -ignore_length 1 -i {quote(name)} mended.wav` reads them."
+        raise AudioError(
+            f"{name}: its header states {length} bytes of audio, and {-missing} more follow that are no "
+            "part of it, as after a crash of the recorder or where files were joined; "
+            f"`head -c {start + length} {quote(name)} > cut.{'wav' if is_wav else 'au'}` leaves them out."
+            + more
+            * is_wav
+        )
+    return True
 
 
-def _promised_bytes(file: BinaryIO, size: int) -> tuple[int, int]:
-    """Start and length of the audio in a file, in bytes; (0, 0) where the header does not give them."""
-    head = file.read(1024)
-    if head[:4] in (b"RIFF", b"RF64"):
-        file.seek(12)
-        while len(chunk := file.read(8)) == 8:
-            length = int.from_bytes(chunk[4:], "little")
-            if chunk[:4] == b"data" and head[:4] == b"RF64":  # the chunk ds64 comes first and has its length
-                return file.tell(), int.from_bytes(head[28:36], "little") if head[12:16] == b"ds64" else 0
-            if chunk[:4] == b"data":
-                return file.tell(), length if length < _STREAMED else 0
-            file.seek(length + length % 2, os.SEEK_CUR)
-        return 0, 0
-    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return 8, int.from_bytes(head[4:8], "big") - 1  # the last byte may be padding that was left out
-    if head[:4] == b".snd":
-        length = int.from_bytes(head[8:12], "big")
-        return int.from_bytes(head[4:8], "big"), length if length != 0xFFFF_FFFF else 0
-    if head[:4] == b"riff":  # Sony's wav with 64-bit sizes, a GUID in front of each
-        return 0, int.from_bytes(head[16:24], "little")
-    if head[:7] == b"NIST_1A" and b"shorten" not in head:
+def refuse_joined_flac(name: str, content: bytes | mmap.mmap) -> None:
+    """Refuse flac files that were joined: decoders end with the first of them.
+
+    Raises:
+        AudioError: it names the byte at which the second begins.
+    """
+    if second := re.compile(rb"fLaC[\x00\x80]\x00\x00\x22").search(content, 4):
+        first, rest = f"head -c {second.start()}", f"tail -c +{second.start() + 1}"
+        raise AudioError(
+            f"{name}: another flac file begins within it; `{first} {quote(name)} > first.flac` and "
+            f"`{rest} {quote(name)} > rest.flac` part them"
+        )
+
+
+def begins_as_mp3(head: bytes) -> bool:
+    """True where a file begins with an ID3 tag or a frame of MPEG audio."""
+    return head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
+
+
+def id3_bytes(content: bytes) -> int:
+    """Length of the ID3 tag with which some bytes begin; 0 where there is none."""
+    if content[:3] != b"ID3" or len(content) < 10:
+        return 0
+    digits = zip(content[6:10], (21, 14, 7, 0), strict=True)
+    return 10 + sum((byte & 0x7F) << shift for byte, shift in digits)
+
+
+def ogg_links(content: bytes | mmap.mmap) -> list[tuple[int, int]]:
+    """Begin (byte) and number of streams of each link of an Ogg file; several where files were joined.
+
+    The streams of a link are played together, and all their first pages come before any other.
+    """
+    links: list[tuple[int, int]] = []
+    expected = -1  # where a further stream of the same link begins
+    for match in _OGG_FIRST.finditer(content):
+        at = match.start()
+        begin, count = links.pop() if at == expected else (at, 0)
+        links.append((begin, count + 1))
+        expected = at + _page_bytes(content[at : at + _OGG_PAGE])
+    return links
+
+
+def _page_bytes(page: bytes) -> int:
+    """Length of an Ogg page, by its header; 0 where that is cut off."""
+    return 27 + page[26] + sum(page[27 : 27 + page[26]]) if len(page) >= 27 else 0
+
+
+def _only_chunks(file: BinaryIO, at: int, size: int) -> bool:
+    """True where chunks of a wav file, or nothing but zeros, fill it from a byte to its end."""
+    begin = at = at + at % 2
+    while at + 8 <= size:
+        file.seek(at)
+        chunk = file.read(8)
+        length = int.from_bytes(chunk[4:], "little") if chunk[:2] != b"RI" else size  # RIFF: a further file
+        at += 8 + length + length % 2
+    if at - size in (0, 1) or size - begin < 8:
+        return True
+    file.seek(begin)
+    return not any(any(part) for part in iter(lambda: file.read(1 << 20), b""))
+
+
+def _promised_bytes(file: BinaryIO, head: bytes, size: int) -> tuple[int, int] | None:
+    """Start and length of the audio in a file, in bytes; None where the header does not give them."""
+    start, length, most = 0, 0, _STREAMED
+    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
+        start = 12
+        while head[:4] != b"data":
+            file.seek(start := start + length + length % 2)
+            if len(head := file.read(8)) < 8:
+                return None
+            if head[:4] == b"ds64":  # of RF64; it comes first, and has the length of the audio
+                most = int.from_bytes(file.read(16)[8:], "little")
+            start, length = start + 8, int.from_bytes(head[4:], "little")
+        if most != _STREAMED:
+            return (start, most) if most < _STREAMED_64 else None
+        return (start, length) if length < most else None
+    if head[:4] == b"RIFF":  # avi
+        start, length = 8, int.from_bytes(head[4:8], "little")
+    elif head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        start, length = 8, int.from_bytes(head[4:8], "big") - 1  # padding at the end may have been left out
+    elif head[:4] == b".snd":
+        start, length = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big")
+    elif head[:4] == b"riff":  # Sony's wav with 64-bit sizes, a GUID in front of each
+        length, most = int.from_bytes(head[16:24], "little"), _STREAMED_64
+    elif head[:4] == b"0&\xb2u" and (at := head.find(_ASF_FILE)) >= 0:  # wma
+        length = int.from_bytes(head[at + 40 : at + 48], "little")
+    elif head[:4] == b"caff":
+        start, most = 8, _STREAMED_64
+        while head[:4] != b"data":
+            file.seek(start := start + length)
+            if len(head := file.read(12)) < 12:
+                return None
+            start, length = start + 12, int.from_bytes(head[4:], "big")
+        start, length = start + 4, length - 4  # a count of edits comes before the samples
+    elif head[:7] == b"NIST_1A" and b"shorten" not in head:
         sizes = dict(re.findall(rb"(sample_count|sample_n_bytes|channel_count) -i (\d+)", head))
         if len(sizes) == 3 and head[8:16].strip().isdigit():
-            return int(head[8:16]), math.prod(int(size) for size in sizes.values())
-    if head[:4] == b"OggS":  # the header of the last page gives its length (RFC 3533, section 6)
+            start, length = int(head[8:16]), math.prod(int(size) for size in sizes.values())
+    elif head[:4] == b"OggS":  # the header of the last page gives its length (RFC 3533, section 6)
         begin = max(0, size - _OGG_PAGE)
         file.seek(begin)
         tail = file.read(_OGG_PAGE)
         at = tail.rfind(b"OggS\x00")
-        page = tail[at:] if at >= 0 else b""
-        return (begin + at, 27 + page[26] + sum(page[27 : 27 + page[26]])) if len(page) >= 27 else (0, 0)
-    if head[:4] == b"\x1a\x45\xdf\xa3":  # Matroska or WebM: a header, then the segment (RFC 8794)
+        start, length = begin + at, _page_bytes(tail[at:]) if at >= 0 else 0
+    elif head[:4] == b"\x1a\x45\xdf\xa3":  # Matroska or WebM: a header, then the segment (RFC 8794)
         at = sum(_matroska_size(head, 4))
-        return _matroska_size(head, at + 4) if head[at : at + 4] == b"\x18\x53\x80\x67" else (0, 0)
-    if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0"):
-        start = 0
-        if head[:3] == b"ID3" and len(head) >= 10:
-            digits = zip(head[6:10], (21, 14, 7, 0), strict=True)
-            start = 10 + sum((byte & 0x7F) << shift for byte, shift in digits)
-        file.seek(start)
+        if head[at : at + 4] == b"\x18\x53\x80\x67":
+            start, length = _matroska_size(head, at + 4)
+    elif begins_as_mp3(head):
+        file.seek(start := id3_bytes(head))
         frame = file.read(256)
         at = max(frame.find(b"Xing"), frame.find(b"Info"))
         # Flags 1 and 2: both the number of frames and that of bytes are given.
         if at >= 0 and len(frame) >= at + 16 and int.from_bytes(frame[at + 4 : at + 8], "big") & 3 == 3:
-            length = int.from_bytes(frame[at + 12 : at + 16], "big")
-            return start, int(length * (1 - _XING_SLACK))
-    return 0, 0
+            length = int(int.from_bytes(frame[at + 12 : at + 16], "big") * (1 - _XING_SLACK))
+    return (start, length) if 0 < length < most else None
 
 
 def _matroska_size(head: bytes, at: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from farvox.audio.files import Wave, audio_name, read_recording, resample
+from farvox.audio.files import Wave, audio_name, check_rate, read_recording, resample
 from farvox.audio.levels import SILENCE_DB, loud_level
 from farvox.errors import AudioError, NoSpeechError, TooShortError
 from farvox.verifier.speech import ENOUGH_SECONDS, find_speech, padded
@@ -29,7 +29,6 @@ Vad: TypeAlias = Literal["check", "trim", "off"]
 MIN_SECONDS = 0.3  # of signal; as much of it must be speech
 TRIM_PAD_SECONDS = 0.1  # kept on either side of detected speech
 MAX_CHANNELS = 64  # of an array; more are samples
-_RATES = (1000, 1_000_000)  # Hz
 _FULL_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
 _OVERSHOOT = 1.1  # lossy codecs exceed full scale by a few percent in a flawless recording
 _SHORT_SECONDS, _LITTLE_SHARE = 1.0, 0.4  # of speech; of the recording
@@ -125,8 +124,7 @@ def read_signal(
         raise AudioError(
             f"{type(audio).__name__}: audio is a path, a binary file object or (array, rate), the rate in Hz"
         )
-    if not _RATES[0] <= own_rate <= _RATES[1]:
-        raise AudioError(f"{name}: a rate of {own_rate} Hz; between {_RATES[0]} and {_RATES[1]} are used")
+    check_rate(name, own_rate)
     seconds = wav_CT.shape[1] / own_rate
     if seconds < MIN_SECONDS:
         raise TooShortError(f"{name}: {seconds:.2f} s of signal; at least {MIN_SECONDS:g} s are needed")
