@@ -465,7 +465,7 @@ def _decode_by_ffmpeg(name: str, content: bytes | None, refusal: str = "") -> Op
 
 
 def _without_tag(packet: Any) -> Any:
-    """Cut the ID3 tag off a packet of an mp3, as between files that were joined; None where nothing is left."""
+    """Cut the ID3 tag off a packet of an mp3, as between joined files; None where nothing is left."""
     import av
 
     tag = id3_bytes(bytes(packet)[:10])
