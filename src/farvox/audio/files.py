@@ -59,6 +59,8 @@ AudioSource: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 _RATES = (1000, 1_000_000)  # Hz, of the audio that is read
 _SUFFIX_DECIDES = (".mp3", ".raw")  # libsndfile goes by these suffixes, not by the header
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's SF_COUNT_MAX: a flac file written by a pipe
+_OF_LIBSNDFILE = (soundfile.SoundFileError, ArithmeticError, LookupError, MemoryError, OSError, RuntimeError)
+_OF_LIBSNDFILE += (TypeError, ValueError)  # what soundfile raises on damaged headers
 _HEADERS = 64  # read at a time by a thread
 _STATED = frozenset({"mp4", "flac", "tta", "wv"})  # formats (of FFmpeg) whose headers give the exact length
 _FULLER_DECODERS = {"amrnb": "libopencore_amrnb"}  # FFmpeg's own do not know pauses that were left out
@@ -269,7 +271,7 @@ def _open(name: str, content: bytes | None, stack: ExitStack) -> OpenAudio:
         # On POSIX names are bytes, which need not be UTF-8.
         path = os.fsencode(name) if os.name == "posix" else name
         file = stack.enter_context(soundfile.SoundFile(path if content is None else io.BytesIO(content)))
-    except Exception as error:  # whatever a decoder raises
+    except _OF_LIBSNDFILE as error:
         return _decode_by_ffmpeg(name, content, f"{getattr(error, 'error_string', error)} (libsndfile); ")
     estimated = file.subtype.startswith("MPEG") and not (file.format == "MP3" and begins_as_mp3(head))
     if estimated or file.frames == _UNKNOWN_LENGTH:
