@@ -125,9 +125,8 @@ def test_the_table_and_the_lists_are_printed(script, counts, capsys):
 
 
 MOST_FILES = 142
-MOST_LINES = 26_700
-MOST_PUBLIC_FUNCTIONS = 742
-"""As many as there were at 465a09f."""
+MOST_LINES = 28_000
+MOST_PUBLIC_FUNCTIONS = 780
 MOST_FORMAT_SKIPS = 61
 """As many as there were at 465a09f."""
 

@@ -14,7 +14,7 @@ PUBLIC = {
     "farvox": ["Verdict", "Verifier", "__version__"],
     "farvox.augment": ["AugmentOptions", "Augmenter", "build_augmenter"],
     "farvox.verifier": [
-        "AudioArgument", "Channel", "Enrolled", "Enrolment", "Identification", "Note", "Signal",
+        "AudioArgument", "Channel", "Enrolled", "Enrolment", "Identification", "CodedNote", "Signal",
         "SpeakerStore", "SqliteStore", "Verdict", "Verifier", "checked_threshold", "default_store_path",
         "read_signal",
     ],

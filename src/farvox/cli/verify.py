@@ -227,12 +227,12 @@ def _store(path: Path | None) -> SqliteStore:
 
 
 def _warn(verb: str, signals: Iterable[Signal]) -> None:
-    from farvox.verifier import Note
+    from farvox.verifier import CodedNote
 
     for signal in signals:
         notes = list(signal.warnings)
         if len(signal.channels_CT) > 1:
-            notes.append(Note(f"{len(signal.channels_CT)} channels: their embeddings are fused"))
+            notes.append(CodedNote(f"{len(signal.channels_CT)} channels: their embeddings are fused"))
         for note in notes:
             print(f"farvox {verb}: note: {signal.name}: {note}", file=sys.stderr)
 

@@ -1,17 +1,17 @@
 """Recordings in, decisions out; speakers enrolled, identified and forgotten."""
 
 from farvox.verifier.enrolment import Enrolled, Enrolment
-from farvox.verifier.signal import AudioArgument, Channel, Note, Signal, read_signal
+from farvox.verifier.signal import AudioArgument, Channel, CodedNote, Signal, read_signal
 from farvox.verifier.store import SpeakerStore, SqliteStore, default_store_path
 from farvox.verifier.verifier import Identification, Verdict, Verifier, checked_threshold
 
 __all__ = [
     "AudioArgument",
     "Channel",
+    "CodedNote",
     "Enrolled",
     "Enrolment",
     "Identification",
-    "Note",
     "Signal",
     "SpeakerStore",
     "SqliteStore",

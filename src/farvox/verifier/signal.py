@@ -41,7 +41,7 @@ _CLIP_LEVEL = 0.01  # of full scale: below it, quantisation to 16 bits makes suc
 Channel: TypeAlias = "int | Literal['all', 'most-speech']"
 
 
-class Note(str):
+class CodedNote(str):
     """A reason why a judgement is less certain: a sentence.
 
     Attributes:
@@ -52,7 +52,7 @@ class Note(str):
     code: str
     serious: bool
 
-    def __new__(cls, text: str, code: str = "", serious: bool = False) -> Note:
+    def __new__(cls, text: str, code: str = "", serious: bool = False) -> CodedNote:
         """Make a note of its sentence."""
         note = super().__new__(cls, text)
         note.code, note.serious = code, serious
@@ -84,7 +84,7 @@ class Signal:
     seconds: float
     speech_seconds: float | None
     detector: str
-    warnings: tuple[Note, ...]
+    warnings: tuple[CodedNote, ...]
 
 
 def read_signal(
@@ -156,19 +156,21 @@ def read_signal(
     peak = float(np.abs(used_CT).max())
     if peak > _OVERSHOOT:
         text = f"samples reach {peak:.3g}, beyond full scale (1); used as they are"
-        notes.append(Note(text, "beyond-full-scale"))
+        notes.append(CodedNote(text, "beyond-full-scale"))
     share = max(clipped_share(wav_T) for wav_T in used_CT)
     if share > _CLIP_SHARE:
         text = f"clipped: {100 * share:.2g} % of its samples are cut off; record at a lower level"
-        notes.append(Note(text, "clipped"))
+        notes.append(CodedNote(text, "clipped"))
     if (band := min(bandwidth(wav_T, sample_rate) for wav_T in loud_CT)) < _NARROW_SHARE * sample_rate / 2:
         text = f"nothing above {band / 1000:.1f} kHz is in it, as from a telephone; the model expects"
-        notes.append(Note(f"{text} {sample_rate / 2000:g} kHz: scores are less certain", "narrow-band", True))
+        notes.append(
+            CodedNote(f"{text} {sample_rate / 2000:g} kHz: scores are less certain", "narrow-band", True)
+        )
     if vad == "trim":
         channels_CT = loud_CT
         if detector == "energy":
             text = "trimmed by energy alone: install farvox[vad] to keep only what is speech"
-            notes.append(Note(text, "trimmed-by-energy"))
+            notes.append(CodedNote(text, "trimmed-by-energy"))
     if channels_CT.shape[1] < min_samples:
         found = f"{channels_CT.shape[1] / sample_rate:.2f} s of {'speech' if vad == 'trim' else 'signal'}"
         raise TooShortError(f"{name}: {found}; this model needs {min_samples / sample_rate:.2f} s")
@@ -178,14 +180,14 @@ def read_signal(
     )
 
 
-def _notes_on_speech(speech_seconds: float, seconds: float, is_trimmed: bool) -> list[Note]:
+def _notes_on_speech(speech_seconds: float, seconds: float, is_trimmed: bool) -> list[CodedNote]:
     notes = []
     if speech_seconds < _SHORT_SECONDS:
         cost = "with less than 1 s, 22 to 92 % of same-speaker pairs are rejected"
-        notes.append(Note(f"{speech_seconds:.2f} s of speech: {cost}", "short-speech", True))
+        notes.append(CodedNote(f"{speech_seconds:.2f} s of speech: {cost}", "short-speech", True))
     if speech_seconds < _LITTLE_SHARE * seconds and not is_trimmed:
         text = f"{speech_seconds:.1f} of its {seconds:.1f} s are speech: what is none lowers the score;"
-        notes.append(Note(f"{text} --vad trim leaves it out", "little-speech", True))
+        notes.append(CodedNote(f"{text} --vad trim leaves it out", "little-speech", True))
     return notes
 
 
@@ -225,7 +227,7 @@ def _from_array(name: str, audio: tuple[Any, ...]) -> tuple[Wave, int]:
         raise AudioError(f"{name}: the rate is {rate!r}; it is a whole number of Hz") from None
 
 
-def _used_channels(name: str, wav_CT: Wave, rate: int, channel: Channel) -> tuple[list[int], list[Note]]:
+def _used_channels(name: str, wav_CT: Wave, rate: int, channel: Channel) -> tuple[list[int], list[CodedNote]]:
     """The channels that hold a signal, each once, or the one that is asked for; and notes on the others."""
     asked = [channel] if isinstance(channel, int) else list(range(len(wav_CT)))
     used = [number for number in asked if loud_level(wav_CT[number], rate) >= SILENCE_DB]
@@ -236,14 +238,16 @@ def _used_channels(name: str, wav_CT: Wave, rate: int, channel: Channel) -> tupl
         silent = [number for number in asked if number not in used]
         notes.append(_left_out(wav_CT, silent, "as silent", "silent-channel"))
     if len(used) > 1 and all(np.array_equal(wav_CT[used[0]], wav_CT[number]) for number in used[1:]):
-        notes.append(Note(f"{len(used)} channels are one and the same; it is used once", "same-channels"))
+        notes.append(
+            CodedNote(f"{len(used)} channels are one and the same; it is used once", "same-channels")
+        )
         used = used[:1]
     return used, notes
 
 
-def _left_out(wav_CT: Wave, channels: Sequence[int], why: str, code: str) -> Note:
+def _left_out(wav_CT: Wave, channels: Sequence[int], why: str, code: str) -> CodedNote:
     numbers = ", ".join(map(str, channels))
-    return Note(f"{len(wav_CT)} channels: left out {why}: {numbers} (counted from 0)", code)
+    return CodedNote(f"{len(wav_CT)} channels: left out {why}: {numbers} (counted from 0)", code)
 
 
 def bandwidth(wav_T: Wave, sample_rate: int) -> float:

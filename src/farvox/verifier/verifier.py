@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from farvox.errors import AudioError, MixedSpeakersError, ModelError, StoreError, UsageError
 from farvox.verifier.enrolment import Enrolment
-from farvox.verifier.signal import AudioArgument, Channel, Note, Signal, Vad, read_signal
+from farvox.verifier.signal import AudioArgument, Channel, CodedNote, Signal, Vad, read_signal
 from farvox.verifier.store import SpeakerStore, SqliteStore
 from farvox.zoo import DEFAULT_MODEL, Calibration, Card, Embedder, open_embedder
 from farvox.zoo.embedder import Backend
@@ -63,7 +63,7 @@ class Verdict:
         return f"{said}: score {self.score:.4f}, threshold {self.threshold:.4g}"
 
     @property
-    def notes(self) -> tuple[Note, ...]:
+    def notes(self) -> tuple[CodedNote, ...]:
         """What makes the decision less certain, of all recordings."""
         return tuple(note for signal in (*self.enrol, *self.test) for note in signal.warnings)
 
@@ -99,7 +99,7 @@ class Identification:
         return f"{self.name or 'unknown'}: score {self.score:.4f}, threshold {self.threshold:.4g}, {among}"
 
     @property
-    def notes(self) -> tuple[Note, ...]:
+    def notes(self) -> tuple[CodedNote, ...]:
         """What makes the answer less certain, of all recordings."""
         return tuple(note for signal in self.test for note in signal.warnings)
 
@@ -316,7 +316,7 @@ class Verifier:
 
     def _disagreement(
         self, names: Sequence[str], emb_NE: Embedding, way_out: str = "", *, first_only: bool = False
-    ) -> Note | None:
+    ) -> CodedNote | None:
         """A note on the two that score least against one another, if that is below the threshold."""
         cosine_NN = emb_NE @ emb_NE.T
         lowest = int(np.argmin(cosine_NN[:1] if first_only else cosine_NN))
@@ -328,7 +328,7 @@ class Verifier:
             f"{names[first]} and {names[second]} score {score:.2f} against one another (the threshold is "
             f"{self._threshold:.3g}): they may be two persons{'; ' * bool(way_out)}{way_out}"
         )
-        return Note(text, TWO_SPEAKERS, serious=True)
+        return CodedNote(text, TWO_SPEAKERS, serious=True)
 
 
 def checked_threshold(threshold: float) -> float:
