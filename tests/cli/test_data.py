@@ -401,3 +401,16 @@ def test_nothing_to_do_and_two_ways_to_group_are_wrong_usage(himia, capsys):
     assert "give one of them" in capsys.readouterr().err
     assert main([*words, "--beamform", "mvdr"]) == 1
     assert "no file has several channels" in capsys.readouterr().err
+
+
+def test_labels_that_contradict_utt2spk_are_refused_by_line(corpus, tmp_path, capsys):
+    lines = (corpus / "dev/trials").read_text().splitlines()
+    label, *pair = lines[4].split()
+    lines[4] = " ".join(["10"[int(label)], *pair])
+    (tmp_path / "trials").write_text("\n".join([*lines, f"1 {pair[0]} {pair[0]}"]) + "\n")
+    assert main(["check", str(corpus / "dev"), "--trials", str(tmp_path / "trials")]) == 1
+    assert "trials:5: labelled" in capsys.readouterr().err
+    lines[4] = " ".join([label, *pair])
+    (tmp_path / "trials").write_text("\n".join([*lines, f"1 {pair[0]} {pair[0]}"]) + "\n")
+    assert main(["check", str(corpus / "dev"), "--trials", str(tmp_path / "trials")]) == 0
+    assert "1 trials of an utterance against itself" in capsys.readouterr().out

@@ -385,3 +385,16 @@ def test_embeddings_of_an_unknown_model_are_noted_once(folder, extracted, corpus
     assert run("score", folder / "trials", folder / "imported", *words) == 0
     said = capsys.readouterr().err
     assert said.count("not known") == 1 and f"the model of {folder / 'imported'} is not known" in said
+
+
+@pytest.mark.parametrize("pair", ["anna-1 anna-1", "anna-1.wav anna-1", "mapped anna-1"])
+def test_an_utterance_against_itself_is_refused_unless_allowed(folder, capsys, pair):
+    (folder / "list").write_text(f"anna-0 anna-1\n{pair}\n")
+    (folder / "map").write_text("mapped anna-1\n")
+    words = ["score", folder / "list", folder / "emb", "--out", folder / "scores"]
+    words += ["--enrol-map", folder / "map"] if "mapped" in pair else []
+    assert run(*words) == 1
+    said = capsys.readouterr().err
+    assert f"list:2: '{pair.split()[0]}' against itself (1 such trials)" in said and "--allow-self" in said
+    assert run(*words, "--allow-self") == 0  # the remedy
+    assert float((folder / "scores").read_text().split()[-1]) == pytest.approx(1.0, abs=1e-6)

@@ -286,3 +286,24 @@ def test_a_million_lines_are_read_in_about_a_second(tmp_path):
     trials = read_trials(path)
     assert len(trials) == 1_000_000 and len(trials.ids) <= 501
     assert trials.enrol[999_999] == f"spk{numbers[-1, 0]:03d}-utt.wav"
+
+
+@pytest.mark.parametrize("second", ["0 a b", "0 b a", "0 b.wav a"], ids=["same", "swapped", "with suffix"])
+def test_a_pair_that_is_target_and_non_target_is_refused_by_line(tmp_path, second):
+    (tmp_path / "list").write_text(f"1 a c\n1 a b\n0 c d\n{second}\n1 a b\n")
+    with pytest.raises(TrialError) as refused:
+        read_trials(tmp_path / "list")
+    for part in ("list:4: ", "non-target, and target on line 2", "1 such pairs"):
+        assert part in str(refused.value)
+
+
+def test_repeats_that_agree_are_counted(tmp_path):
+    (tmp_path / "list").write_text("1 a b\n0 c d\n1 a b\n1 b a\n")
+    assert read_trials(tmp_path / "list").form.endswith("; 2 of them repeat an earlier pair")
+    (tmp_path / "list").write_text("a b\nc d\na b\n")
+    assert (
+        read_trials(tmp_path / "list").form
+        == "3 trials: enrolment, test; no labels; 1 of them repeat an earlier pair"
+    )
+    (tmp_path / "list").write_text("a b\nc d\n")
+    assert "repeat" not in read_trials(tmp_path / "list").form

@@ -102,11 +102,15 @@ def check(
     data_dir = DataDir.open(dir)
     print(_description(data_dir))
     if trials is not None:
+        from farvox.score.lists import refuse_wrong_labels
         from farvox.score.trials import read_trials
 
         trial_list = read_trials(trials)
         print(trial_list.form)
         resolved = trial_list.resolve(data_dir.utt_ids, channel_ids)
+        refuse_wrong_labels(trial_list, dir)
+        if resolved.is_self.any():
+            print(f"{resolved.is_self.sum():,} trials of an utterance against itself")
         needed = f"{len(resolved.needed_rows):,} of {len(data_dir):,} utterances needed"
         print(f"{resolved.reading}; {needed}" if resolved.reading else needed)
     return 0

@@ -44,6 +44,8 @@ class ScoreOptions(Options):
     """Leave out channels with a lower number."""
     allow_missing_channels: bool = False
     """Count channels that a side lacks and others have, instead of stopping."""
+    allow_self: bool = False
+    """Score an utterance against itself too, instead of stopping."""
     enrol_map: Annotated[Path | None, Metavar("FILE")] = None
     """Enrolment ids that stand for several utterances: lines "model utt1 utt2 ..."."""
     test_map: Annotated[Path | None, Metavar("FILE")] = None
@@ -160,6 +162,12 @@ def score(
             note(f"{path}: {alone:,} ids of that side are not in it, and stand for themselves")
     if resolved.reading:
         note(resolved.reading)
+    if (is_self := resolved.is_self).any() and not options.allow_self:
+        n = int(np.argmax(is_self))
+        raise TrialError(
+            f"{trial_list.at(n)}: '{trial_list.enrol[n]}' against itself ({is_self.sum():,} such trials), "
+            "which says nothing of a model: remove them, or add --allow-self (in a recipe: allow_self = true)"
+        )
 
     rule: Channels = options.channels
     if rule == "expand":

@@ -273,6 +273,16 @@ def speakers_from_dirs(trials: TrialList, sources: Sequence[PathLike]) -> Speake
     return _numbered(trials, enrol.list.first(), test.list.first())
 
 
+def refuse_wrong_labels(trials: TrialList, source: PathLike) -> None:
+    """Refuse labels that contradict the speakers of a data dir; where either is not known nothing is done.
+
+    Raises:
+        TrialError: see `speakers_from_dirs`.
+    """
+    if trials.target is not None and not DataDir.open(Path(source)).speaker_ids.has_nulls():
+        speakers_from_dirs(trials, [source])
+
+
 def speakers_from_ids(trials: TrialList, separator: str) -> Speakers:
     """The speaker of both sides, named by the part of an id before the first ``separator``.
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from farvox.atomic import atomic_file
 from farvox.errors import TrialError
 from farvox.score import ChannelIds
-from farvox.score.columns import FIRST_CHANNEL, NOT_FIRST_CHANNEL, encoded_columns, header_of
+from farvox.score.columns import FIRST_CHANNEL, NOT_FIRST_CHANNEL, encoded_columns, header_of, stem_of
 from farvox.score.sides import FoundSide, SideFinder, SideMap
 
 LINES_PER_BLOCK = 1_000_000
@@ -195,6 +195,15 @@ class ResolvedTrials:
         return self.trials.target
 
     @property
+    def is_self(self) -> NDArray[np.bool_]:
+        """The trials of an utterance, or of all channels of one, against itself; bool [num_trials]."""
+        size_S, first_S = np.diff(self.side_offsets), self.side_rows[self.side_offsets[:-1]]
+        enrol, test = self.enrol_side, self.test_side
+        single = (size_S[enrol] == 1) & (size_S[test] == 1) & (first_S[enrol] == first_S[test])
+        is_self: NDArray[np.bool_] = (enrol == test) | single
+        return is_self
+
+    @property
     def needed_rows(self) -> NDArray[np.int64]:
         """The rows that some trial needs, ascending."""
         return np.unique(self.side_rows)
@@ -223,7 +232,8 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
     """Read a trial list of any form; ``form`` of the result names the form.
 
     Raises:
-        TrialError: ``FILE:LINE: what`` for the first line that does not fit the form of the others.
+        TrialError: ``FILE:LINE: what`` for the first line that does not fit the form of the others, or that
+            labels a pair, in either order, otherwise than an earlier line.
     """
     path = Path(path)
     header = header_of(path)
@@ -234,6 +244,7 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
     num_lines = columns.shape[1]
     if len(columns) == 2:
         form = f"{num_lines:,} trials: enrolment, test; no labels{below}"
+        form += _repeats(path, ids, (columns[0], columns[1]), None, first)
         return TrialList(path, ids, columns[0], columns[1], None, form, first)
 
     # The labels are in the column, first or last, and in the words that fit every line.
@@ -267,9 +278,38 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
     enrol, test = columns[1:] if column == 0 else columns[:2]
     order = ["enrolment", "test"]
     order.insert(column, f"label ({spelled})")
-    return TrialList(
-        path, ids, enrol, test, target, f"{num_lines:,} trials: {', '.join(order)}{below}", first
+    form = f"{num_lines:,} trials: {', '.join(order)}{below}"
+    form += _repeats(path, ids, (enrol, test), target, first)
+    return TrialList(path, ids, enrol, test, target, form, first)
+
+
+def _repeats(
+    path: Path,
+    ids: pl.Series,
+    sides: Sequence[NDArray[np.int32]],
+    target: NDArray[np.int8] | None,
+    first: int,
+) -> str:
+    """The number of pairs that are there again, in words; their labels must agree."""
+    number_of_stem: dict[str, int] = {}
+    of_id = np.array(
+        [number_of_stem.setdefault(stem_of(name), len(number_of_stem)) for name in ids], np.int64
     )
+    enrol, test = of_id[sides[0]], of_id[sides[1]]
+    pair = np.minimum(enrol, test) * len(number_of_stem) + np.maximum(enrol, test)
+    order = np.argsort(pair, kind="stable")
+    earlier, later = order[:-1], order[1:]
+    again = pair[earlier] == pair[later]
+    if target is not None and (wrong := again & (target[earlier] != target[later])).any():
+        n = int(np.argmin(np.where(wrong, later, len(order))))
+        line, before = int(later[n]), int(earlier[n])
+        words = ("non-target", "target")
+        raise TrialError(
+            f"{path}:{line + first}: '{ids[int(sides[0][line])]}' and '{ids[int(sides[1][line])]}' are "
+            f"labelled {words[target[line]]}, and {words[target[before]]} on line {before + first} "
+            f"({len(np.unique(pair[later][wrong])):,} such pairs): correct or remove one of them"
+        )
+    return f"; {again.sum():,} of them repeat an earlier pair" if again.any() else ""
 
 
 def _named_columns(

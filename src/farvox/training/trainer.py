@@ -30,6 +30,7 @@ from farvox.models.options import HEAD
 from farvox.models.registry import build_head, build_model
 from farvox.progress import Note, silent
 from farvox.score.cosine import cosine_scores
+from farvox.score.lists import refuse_wrong_labels
 from farvox.score.trials import read_trials
 from farvox.training import checkpoint, start
 from farvox.training.checkpoint import Packed, TrainingState, begin_run_dir
@@ -358,6 +359,7 @@ class Validation:
         if trials.target.all() or not trials.target.any():
             kind = "target" if trials.target.all() else "non-target"
             raise TrialError(f"{trial_list}: all trials are {kind}; validation needs both kinds")
+        refuse_wrong_labels(trials, data_dir)
         rows = trials.resolve(table["utt_id"], allow_missing_channels=True).needed_rows
         self.utt_ids, self.wav_paths = (table[name][rows].to_list() for name in ("utt_id", "wav_path"))
         self.target = trials.target
