@@ -215,7 +215,11 @@ def test_a_trial_list_is_looked_for_in_a_data_dir_before_extraction(tmp_path, ca
     utt_ids = ["close", *(f"{take}_{mic}" for take in "ab" for mic in range(3))]
     (tmp_path / "trials").write_text("close a_{} target\nclose b_{} nontarget\n")
     for missing, status in (("", 0), ("b_1", 1)):
-        kept = [Utterance(utt_id, str(wav_path), "s", 100) for utt_id in utt_ids if utt_id != missing]
+        kept = [
+            Utterance(utt, str(wav_path), "t" if utt[0] == "b" else "s", 100)
+            for utt in utt_ids
+            if utt != missing
+        ]
         write_data_dir(tmp_path / "data", kept)
         assert main(["check", str(tmp_path / "data"), "--trials", str(tmp_path / "trials")]) == status
     said = capsys.readouterr()
@@ -412,5 +416,65 @@ def test_labels_that_contradict_utt2spk_are_refused_by_line(corpus, tmp_path, ca
     assert "trials:5: labelled" in capsys.readouterr().err
     lines[4] = " ".join([label, *pair])
     (tmp_path / "trials").write_text("\n".join([*lines, f"1 {pair[0]} {pair[0]}"]) + "\n")
-    assert main(["check", str(corpus / "dev"), "--trials", str(tmp_path / "trials")]) == 0
-    assert "1 trials of an utterance against itself" in capsys.readouterr().out
+    words = ["check", str(corpus / "dev"), "--trials", str(tmp_path / "trials")]
+    assert main(words) == 1
+    assert (
+        f"trials:{len(lines) + 1}: '{pair[0]}'" in (said := capsys.readouterr().err)
+        and "--allow-self" in said
+    )
+    assert main([*words, "--allow-self"]) == 0
+    assert "1 such trials" in capsys.readouterr().out
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """Two speakers with two recordings each, a far-field copy of each, and a copy of a copy."""
+    wav_path = tmp_path / "a.wav"
+    write_audio(wav_path, np.ones(100, np.float32) / 2, 16_000)
+    copies = {f"{speaker}{n}": ("", "close") for speaker in "ab" for n in "12"}
+    copies |= {f"{name}_0_0": (name, "far") for name in copies}
+    copies |= {"a1_0_0_x": ("a1_0_0", "phone")}
+    write_data_dir(tmp_path / "data", [Utterance(name, str(wav_path), name[0], 100) for name in copies])
+    rows = [f"{name}\t{source}\t{place}\n" for name, (source, place) in sorted(copies.items())]
+    (tmp_path / "data/utt2cond").write_text("".join(["utt_id\tsource\tplace\n", *rows]))
+    return tmp_path
+
+
+def test_trials_are_drawn_by_conditions_and_never_of_a_recording_with_its_copy(copied, capsys):
+    words = ["trials", str(copied / "data"), str(copied / "trials")]
+    assert main([*words, "--enrol-where", "place=close", "--test-where", "place=far,phone"]) == 0
+    drawn = [line.split() for line in (copied / "trials").read_text().splitlines()]
+    tests = [f"{name}_0_0" for name in ("a1", "a2", "b1", "b2")] + ["a1_0_0_x"]
+    expected = [
+        [str(int(enrol[0] == test[0])), enrol, test]
+        for enrol in ("a1", "a2", "b1", "b2")
+        for test in sorted(tests)
+        if enrol != test[:2]
+    ]
+    assert drawn == expected
+    assert "15 trials, 5 target, 10 non-target" in capsys.readouterr().out
+    assert main(["check", str(copied / "data"), "--trials", str(copied / "trials")]) == 0
+    assert main(words) == 0  # all pairs: copies of one recording never meet either
+    pairs = [line.split()[1:] for line in (copied / "trials").read_text().splitlines()]
+    assert len(pairs) == 9 * 8 // 2 - 3 - 3 * 1 and all(one[:2] != other[:2] for one, other in pairs)
+    assert main([*words, "--enrol-where", "place"]) == 2
+    assert "--enrol-where place: expected CONDITION=VALUE" in capsys.readouterr().err
+    assert main([*words, "--test-where", "place=phones"]) == 1
+    assert "did you mean 'phone'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pair", ["a1 a1_0_0", "a1_0_0_x a1", "a1_0_0 a1_0_0_x"])
+def test_a_recording_against_its_copy_is_refused_by_check(copied, capsys, pair):
+    (copied / "trials").write_text(f"1 a1 a2\n1 {pair}\n0 a1 b1\n")
+    words = ["check", str(copied / "data"), "--trials", str(copied / "trials")]
+    assert main(words) == 1
+    assert "trials:2:" in (said := capsys.readouterr().err) and "copies of one" in said
+    assert main([*words, "--allow-self"]) == 0
+
+
+def test_a_source_that_several_speakers_share_names_no_recording(copied):
+    table = (copied / "data/utt2cond").read_text().splitlines()
+    kind = [line.split("\t")[0] + "\ttelevision\tclose" for line in table[1:]]
+    (copied / "data/utt2cond").write_text("\n".join([table[0], *kind]) + "\n")
+    assert main(["trials", str(copied / "data"), str(copied / "trials")]) == 0
+    assert len((copied / "trials").read_text().splitlines()) == 9 * 8 // 2

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import polars as pl
 import pytest
 
 from farvox.cli.main import main
@@ -395,6 +396,58 @@ def test_an_utterance_against_itself_is_refused_unless_allowed(folder, capsys, p
     words += ["--enrol-map", folder / "map"] if "mapped" in pair else []
     assert run(*words) == 1
     said = capsys.readouterr().err
-    assert f"list:2: '{pair.split()[0]}' against itself (1 such trials)" in said and "--allow-self" in said
+    assert f"list:2: '{pair.split()[0]}' and 'anna-1' are one recording" in said and "--allow-self" in said
     assert run(*words, "--allow-self") == 0  # the remedy
     assert float((folder / "scores").read_text().split()[-1]) == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.fixture
+def known(folder):
+    """The embeddings of ``folder`` with their speakers; anna-3 is a copy of anna-0."""
+    whole = EmbeddingSet.load(folder / "emb")
+    speakers = pl.Series([utt_id.split("-")[0] for utt_id in whole.utt_ids])
+    recordings = pl.Series(whole.utt_ids).replace({"anna-3": "anna-0"})
+    emb_NE = np.array(whole.embeddings)
+    EmbeddingSet(whole.utt_ids, emb_NE, speaker_ids=speakers, recordings=recordings).save(folder / "emb")
+    return folder
+
+
+@pytest.mark.parametrize("spread", [False, True], ids=["one set", "two sets"])
+def test_an_utterance_against_its_own_copy_is_refused_unless_allowed(known, capsys, spread):
+    sets = [known / "emb"]
+    if spread:
+        EmbeddingSet(["eve-0"], np.ones((1, 16), np.float32)).save(known / "more")
+        sets.append(known / "more")
+    words = ["score", known / "trials", *sets, "--out", known / "scores"]
+    assert run(*words) == 1
+    assert "trials:3: 'anna-0.wav' and 'anna-3.wav' are one recording" in capsys.readouterr().err
+    assert run(*words, "--allow-self") == 0
+
+
+def test_labels_that_contradict_the_speakers_of_the_embeddings_are_refused(known, capsys):
+    (known / "list").write_text("1 anna-0 anna-1\n1 ben-0 anna-1\n")
+    assert run("score", known / "list", known / "emb", "--out", known / "scores") == 1
+    assert "list:2: labelled target, but its speakers are 'ben' and 'anna'" in capsys.readouterr().err
+
+
+def test_leaks_are_reported_once_each_and_again_by_evaluate(known, capsys):
+    (known / "map").write_text("m anna-0 anna-1\n")
+    (known / "list").write_text("1 m anna-3\n1 m anna-2\n0 m ben-0\n0 m cleo-0\n")
+    whole = EmbeddingSet.load(known / "emb")
+    EmbeddingSet(
+        ["x", "y", "z"], np.array(whole.embeddings[3:6]), speaker_ids=pl.Series(["anna", "ben", "eve"])
+    ).save(known / "cohort")
+    words = ["score", known / "list", known / "emb", "--out", known / "scores", "--enrol-map", known / "map"]
+    assert run(*words, "--norm", "s-norm", "--cohort", known / "cohort") == 0
+    said = capsys.readouterr().err
+    expected = (
+        f"warning: 2 of the 3 speakers of the cohort {known / 'cohort'} are also in the trials",
+        "warning: 1 trials have a test utterance, or a copy of it, inside their own enrolment "
+        f"(the first is {known / 'list'}:1, 'anna-3')",
+    )
+    for line in expected:
+        assert said.count(line) == 1
+    assert run("evaluate", known / "list", known / "scores") == 0
+    said = capsys.readouterr().err
+    for line in expected:
+        assert said.count(line) == 1

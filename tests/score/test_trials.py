@@ -3,12 +3,14 @@
 import itertools
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from farvox.errors import TrialError
 from farvox.score import columns
+from farvox.score.columns import stem_of
 from farvox.score.trials import read_trials
 
 
@@ -155,7 +157,12 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min
 
 
 @given(
-    pairs=st.lists(st.tuples(words, words, st.sampled_from([0, 1])), min_size=1, max_size=30),
+    pairs=st.lists(
+        st.tuples(words, words, st.sampled_from([0, 1])),
+        min_size=1,
+        max_size=30,
+        unique_by=lambda trial: frozenset(map(stem_of, trial[:2])),  # else labels may contradict each other
+    ),
     spelling=st.sampled_from([("nontarget", "target"), ("imp", "tgt")]),
     label_first=st.booleans(),
     separator=st.sampled_from([" ", "\t", "  ", " \t"]),
@@ -307,3 +314,33 @@ def test_repeats_that_agree_are_counted(tmp_path):
     )
     (tmp_path / "list").write_text("a b\nc d\n")
     assert "repeat" not in read_trials(tmp_path / "list").form
+
+
+@given(
+    sides=st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=4, unique=True), min_size=1, max_size=5),
+    recordings=st.lists(st.sampled_from("abcd"), min_size=9, max_size=9),
+)
+def test_sides_that_share_a_recording_are_found(tmp_path_factory, sides, recordings):
+    path = tmp_path_factory.mktemp("trials") / "trials"
+    pairs = list(itertools.product(range(len(sides)), repeat=2))
+    path.write_text("".join(f"m{one} m{other}\n" for one, other in pairs))
+    side_map = {f"m{n}": [f"u{row}" for row in rows] for n, rows in enumerate(sides)}
+    resolved = read_trials(path).resolve([f"u{n}" for n in range(9)], enrol_map=side_map, test_map=side_map)
+    is_self, is_inside = resolved.shared(pl.Series(recordings))
+    of_side = [{recordings[row] for row in rows} for rows in sides]
+    shared = [bool(of_side[one] & of_side[other]) for one, other in pairs]
+    assert (is_self | is_inside).tolist() == shared and not (is_self & is_inside).any()
+    single = [len(of_side[one]) == len(of_side[other]) == 1 for one, other in pairs]
+    assert is_self.tolist() == [both and alone for both, alone in zip(shared, single, strict=True)]
+
+
+@pytest.mark.parametrize("again", ["b a", "a b", "a.wav b.flac"])
+def test_a_pair_that_is_labelled_both_ways_is_refused_by_line(listed, again):
+    with pytest.raises(TrialError, match=r":3: .* non-target, and target on line 1 \(1 such pairs\)"):
+        listed(f"1 a b\n0 a c\n0 {again}\n")
+    assert "1 of them repeat an earlier pair" in listed(f"1 a b\n0 a c\n1 {again}\n").form
+
+
+def test_below_a_header_models_are_no_segments(listed):
+    form = listed("modelid segmentid targettype\n1 2 target\n2 1 nontarget\n").form
+    assert "repeat" not in form

@@ -198,3 +198,35 @@ def test_a_compiled_run_is_the_run_but_for_rounding(tmp_path, train_here, logged
     one, two = ([step["loss"] for step in logged(tmp_path / name)] for name in ("eager", "compiled"))
     assert two == pytest.approx(one, rel=1e-4)
     assert weights(tmp_path / "eager", 1).keys() == weights(tmp_path / "compiled", 1).keys()
+
+
+def test_speakers_of_validation_or_of_two_dirs_that_are_in_training_are_counted(
+    tmp_path, train_here, corpus, make_corpus, capsys
+):
+    make_corpus(tmp_path / "dev", speakers=["s1", "t9", "d0"], seed=3)
+    train = [str(corpus / "train"), str(corpus / "more")]
+    validate = {"data": str(tmp_path / "dev"), "trials": str(tmp_path / "dev/trials")}
+    more = {"data": {"train": train, "num_frames": 30, "workers": 0}, "schedule": {"epochs": 1}}
+    train_here(tmp_path / "run", more | {"validate": validate})
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert warnings == [
+        "warning: 3 of the 8 speakers are in several training dirs, each of them taken for one person "
+        f"('s3' in {' and '.join(train)}): rename them in one utt2spk if they are not",
+        f"warning: 2 of the 3 speakers of the validation {tmp_path / 'dev'} are also in the training: "
+        "'s1', 't9'",
+    ]
+
+
+def test_validation_of_an_utterance_with_itself_or_wrong_labels_is_refused(tmp_path, train_here, corpus):
+    lines = (corpus / "dev/trials").read_text().splitlines()
+    label, one, other = lines[0].split()
+    for line, message in (
+        (f"1 {one} {one}", "one recording.*remove them"),
+        (f"{'10'[int(label)]} {one} {other}", "its speakers are"),
+    ):
+        (tmp_path / "trials").write_text("\n".join([*lines[1:], line]) + "\n")
+        with pytest.raises(TrialError, match=f"trials:{len(lines)}: .*{message}"):
+            train_here(
+                tmp_path / "run",
+                {"validate": {"data": str(corpus / "dev"), "trials": str(tmp_path / "trials")}},
+            )

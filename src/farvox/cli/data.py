@@ -58,6 +58,7 @@ def check(
     dir: Dir,
     trials: Path | None = None,
     channel_ids: Literal["enrol", "test", "both", "neither"] | None = None,
+    allow_self: bool = False,
     audio: bool = False,
     fix: Annotated[Path | None, tyro.conf.arg(metavar="OUT")] = None,
     allow_drops: bool = False,
@@ -72,6 +73,7 @@ def check(
         dir: the data dir.
         trials: also find every side of this trial list in it; missing utterances and channels are faults.
         channel_ids: of that list, as in "farvox score".
+        allow_self: of that list, as in "farvox score".
         audio: read all audio as well: packed utterances are compared with their checksums, others decoded.
         fix: write what has no fault to this data dir, sorted, and list all faults (fix_data_dir.sh of Kaldi).
         allow_drops: of --fix: end with status 0 although something was at fault and left out.
@@ -88,7 +90,7 @@ def check(
         status = int(not allow_drops and not all(fault.is_note for fault in faults))
         if status:
             print("farvox check: lines at fault were left out; --allow-drops accepts that", file=sys.stderr)
-        return status or (check(fix, trials, channel_ids) if trials is not None else 0)
+        return status or (check(fix, trials, channel_ids, allow_self) if trials is not None else 0)
     num_faults = 0
     for fault in chain(check_data_dir(dir), check_audio(dir) if audio else ()):
         num_faults += not fault.is_note
@@ -102,15 +104,21 @@ def check(
     data_dir = DataDir.open(dir)
     print(_description(data_dir))
     if trials is not None:
-        from farvox.score.lists import refuse_wrong_labels
+        from farvox.datadir.conditions import recordings_of
+        from farvox.score.lists import refuse_wrong_trials
         from farvox.score.trials import read_trials
 
         trial_list = read_trials(trials)
         print(trial_list.form)
         resolved = trial_list.resolve(data_dir.utt_ids, channel_ids)
-        refuse_wrong_labels(trial_list, dir)
-        if resolved.is_self.any():
-            print(f"{resolved.is_self.sum():,} trials of an utterance against itself")
+        for line in refuse_wrong_trials(
+            resolved,
+            data_dir.speaker_ids,
+            recordings_of(data_dir),
+            allow_self=allow_self,
+            remedy="remove them, or add --allow-self",
+        ):
+            to_stdout(line)
         needed = f"{len(resolved.needed_rows):,} of {len(data_dir):,} utterances needed"
         print(f"{resolved.reading}; {needed}" if resolved.reading else needed)
     return 0
@@ -260,13 +268,15 @@ def trials(
     num_nontarget: int | None = None,
     enrol: str | None = None,
     test: str | None = None,
+    enrol_where: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    test_where: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     seed: int = 0,
 ) -> int | None:
     """Draw a trial list from a data dir: lines `1 enrol test` (same speaker) and `0 enrol test`.
 
-    Every pair of utterances is a trial once, unless --num-nontarget is given. With --enrol or --test a
-    pair is an enrolment utterance and a test utterance, and only pairs of an utterance with itself
-    are left out.
+    Every pair of utterances is a trial once, unless --num-nontarget is given. With --enrol, --test,
+    --enrol-where or --test-where a pair is an enrolment utterance and a test utterance. An utterance is never
+    paired with itself or with its own copy (the source of utt2cond).
 
     Args:
         dir: the data dir; it has a utt2spk.
@@ -275,8 +285,18 @@ def trials(
         num_nontarget: all target pairs, and that many different non-target pairs drawn at random.
         enrol: pattern of the enrolment utterances, such as "*_7_01_*".
         test: pattern of the test utterances.
+        enrol_where: CONDITION=VALUE,VALUE: enrolment utterances have one of these values in utt2cond; given
+            again for another condition, both must hold.
+        test_where: the same of the test utterances.
         seed: of the draw.
     """
+    from farvox.datadir.conditions import (
+        CONDITIONS,
+        parse_where,
+        read_conditions,
+        recordings_of,
+        select_utterances,
+    )
     from farvox.datadir.kaldi import DataDir
     from farvox.errors import TrialError
     from farvox.score.lists import Pairs, write_all_pairs, write_drawn_pairs
@@ -287,7 +307,19 @@ def trials(
     source = DataDir.open(dir)
     if source.speaker_ids.null_count():
         raise TrialError(f"{dir}: has neither utt2spk nor spk2utt, so nobody knows which trials are targets")
-    pairs = Pairs.of(source.utt_ids, source.speaker_ids, enrol=enrol, test=test)
+    enrol_ids, test_ids = (
+        select_utterances(read_conditions(dir), parse_where(where, flag), dir / CONDITIONS) if where else None
+        for where, flag in ((enrol_where, "--enrol-where"), (test_where, "--test-where"))
+    )
+    pairs = Pairs.of(
+        source.utt_ids,
+        source.speaker_ids,
+        recordings=recordings_of(source),
+        enrol=enrol,
+        test=test,
+        enrol_ids=enrol_ids,
+        test_ids=test_ids,
+    )
     if num_nontarget is not None:
         num_target, num_other = write_drawn_pairs(out, pairs, num_nontarget, seed)
     elif not all_pairs and sum(pairs.count()) > MOST_PAIRS_UNASKED:

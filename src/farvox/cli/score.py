@@ -31,7 +31,7 @@ def score(
     """Score a trial list: one line a trial, in trial order, "enrol test score".
 
     Args:
-        trials: trial list of any form; the labels, if any, are not looked at.
+        trials: trial list of any form; labels, if any, must not contradict the speakers of the embeddings.
         embeddings: one or more folders made by "farvox extract".
         out: score file to write.
         scoring: rules of the scoring.
@@ -60,6 +60,9 @@ def evaluate(
     """
     refuse_plot_name(plot)
     scored = Scores.read(trials, scores)
+    leaks = scored.meta.get("leaks", [])
+    for line in leaks:
+        to_stderr(line)
     table = as_table(pipelines.evaluate.evaluate(scored, evaluation), evaluation)
     print(dumps(table, indent=2) if json else _as_text(table, scored.trials.form))
     if not (plot or report):
@@ -77,7 +80,7 @@ def evaluate(
             report,
             f"Evaluation of {scores.name}",
             {trials.name: [system]},
-            notes=interval_lines(table) if "intervals" in table else [],
+            notes=[*leaks, *(interval_lines(table) if "intervals" in table else [])],
             tables={heading: condition_rows(table["conditions"])} if evaluation.by else {},
             **costs,
         )

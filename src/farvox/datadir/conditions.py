@@ -12,11 +12,13 @@ from pathlib import Path
 
 import polars as pl
 
-from farvox.datadir.kaldi import read_lines
+from farvox.datadir.kaldi import DataDir, read_lines
 from farvox.errors import DataDirError, UsageError
 from farvox.options import nearest
 
 CONDITIONS = "utt2cond"
+SOURCE = "source"
+"""The column with the utterance that an utterance is a copy of, as `farvox simulate` writes it."""
 
 _FAULTS = {"line": pl.Int64, "what": pl.String}
 _MOST_SHOWN = 20
@@ -147,7 +149,39 @@ def refuse_disagreement(rows: pl.DataFrame, columns: Iterable[str], key: str = "
             )
 
 
-def parse_where(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
+def recordings_of(data_dir: DataDir) -> pl.Series:
+    """The recording that each utterance of a data dir is, or is a copy of, by the column `SOURCE`.
+
+    The name of a source that utterances of several speakers have (a kind of source, say) is not that of an
+    utterance, and counts for nothing.
+
+    Returns:
+        The first source of every utterance, or its own id; in the order of the data dir.
+
+    Raises:
+        DataDirError: `utt2cond` is malformed.
+    """
+    utt_ids = data_dir.utt_ids
+    table = read_conditions(data_dir.path) if (data_dir.path / CONDITIONS).is_file() else pl.DataFrame()
+    if SOURCE not in table.columns:
+        return utt_ids
+    source_of = dict(table.filter(pl.col(SOURCE) != "").select("utt_id", SOURCE).iter_rows())
+    first: dict[str, str] = {}
+    for utt_id in source_of:
+        name, seen = utt_id, {utt_id}
+        while (source := source_of.get(name)) is not None and source not in seen:
+            name = source
+            seen.add(name)
+        first[utt_id] = min(seen) if source is not None else name  # in a circle, the same for all
+    found = data_dir.table.select(
+        "utt_id", "speaker_id", recording=pl.col("utt_id").replace(first)
+    ).with_columns(num_speakers=pl.col("speaker_id").drop_nulls().n_unique().over("recording"))
+    return found.select(
+        pl.when(pl.col("num_speakers") > 1).then("utt_id").otherwise("recording").alias("recording")
+    )["recording"]
+
+
+def parse_where(words: Iterable[str], flag: str = "--where") -> dict[str, tuple[str, ...]]:
     """Parse conditions of the command line: ``distance=3M,5M`` is a column and the values wanted of it.
 
     Raises:
@@ -157,9 +191,9 @@ def parse_where(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
     for word in words:
         column, equals, values = word.partition("=")
         if not column or not equals:
-            raise UsageError(f"--where {word}: expected CONDITION=VALUE or CONDITION=VALUE,VALUE")
+            raise UsageError(f"{flag} {word}: expected CONDITION=VALUE or CONDITION=VALUE,VALUE")
         if column in where:
-            raise UsageError(f"--where {word}: {column} was given before; write --where {column}=VALUE,VALUE")
+            raise UsageError(f"{flag} {word}: {column} was given before; write {flag} {column}=VALUE,VALUE")
         where[column] = tuple(values.split(","))
     return where
 

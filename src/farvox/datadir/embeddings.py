@@ -19,12 +19,14 @@ import numpy.typing as npt
 import polars as pl
 
 from farvox.atomic import atomic_dir
+from farvox.datadir.kaldi import read_table
 from farvox.errors import DataDirError
 from farvox.progress import Note, silent
 
 OWN_FILES = ("embeddings.npy",)
 """Files of a folder of embeddings; one that holds them may be replaced by other embeddings."""
 QUALITY_FILE = "utt2quality"
+SPEAKERS_FILE, RECORDINGS_FILE = "utt2spk", "utt2recording"
 ORIGIN = ("dimension", "frontend", "model", "conditioning", "epoch", "digest")
 """Entries of metadata that must not differ among embeddings that are used together."""
 
@@ -39,6 +41,9 @@ class EmbeddingSet:
         meta: their origin (model, data dir, ...), in any form that JSON holds.
         quality: of each recording, in dB (float32 [N]), by `farvox.farfield.mixing.energy_snr`; None where it
             was not measured.
+        speaker_ids: the speaker of each, null where not known; None where none is.
+        recordings: the recording that each is, or is a copy of (`farvox.datadir.conditions.recordings_of`);
+            None where each is its own.
 
     Raises:
         DataDirError: the numbers of ids and rows differ, or an id is there twice.
@@ -48,6 +53,8 @@ class EmbeddingSet:
     embeddings: npt.NDArray[np.float32]
     meta: dict[str, Any] = field(default_factory=dict)
     quality: npt.NDArray[np.float32] | None = None
+    speaker_ids: pl.Series | None = None
+    recordings: pl.Series | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or self.embeddings.dtype != np.float32:
@@ -98,6 +105,11 @@ class EmbeddingSet:
                 pairs = zip(self.utt_ids, self.quality.tolist(), strict=True)
                 lines = "".join(f"{utt_id} {quality:.2f}\n" for utt_id, quality in pairs)
                 (folder / QUALITY_FILE).write_bytes(lines.encode())
+            for name, values in ((SPEAKERS_FILE, self.speaker_ids), (RECORDINGS_FILE, self.recordings)):
+                if values is not None and values.count():
+                    pairs = zip(self.utt_ids, values, strict=True)
+                    lines = "".join(f"{utt_id} {value}\n" for utt_id, value in pairs if value is not None)
+                    (folder / name).write_bytes(lines.encode())
 
     @classmethod
     def load(cls, path: str | Path) -> EmbeddingSet:
@@ -120,6 +132,11 @@ class EmbeddingSet:
                 if [utt_id for utt_id, _ in pairs] != utt_ids:
                     raise ValueError(f"{QUALITY_FILE} is not of these utterances")
                 quality = np.array([value for _, value in pairs], np.float32)
+            speaker_ids, recordings = (
+                _values(folder / name, utt_ids) for name in (SPEAKERS_FILE, RECORDINGS_FILE)
+            )
+            if recordings is not None:
+                recordings = pl.select(pl.coalesce(recordings, pl.Series(utt_ids))).to_series()
         except FileNotFoundError as error:
             missing = Path(error.filename).name
             raise DataDirError(
@@ -128,7 +145,7 @@ class EmbeddingSet:
         except (ValueError, EOFError, OSError) as error:
             raise DataDirError(f"{folder}: damaged embeddings ({error}); extract them again") from None
         try:
-            return cls(utt_ids, embeddings, meta, quality)
+            return cls(utt_ids, embeddings, meta, quality, speaker_ids, recordings)
         except DataDirError as error:
             raise DataDirError(f"{folder}: {error}") from None
 
@@ -136,6 +153,15 @@ class EmbeddingSet:
     def _index(self) -> pl.DataFrame:
         ids = pl.DataFrame({"utt_id": pl.Series(self.utt_ids, dtype=pl.String)})
         return ids.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64)).unique("utt_id")
+
+
+def _values(path: Path, utt_ids: Sequence[str]) -> pl.Series | None:
+    """The value of each utterance by a file of lines ``utt_id value``, null where it has none."""
+    if not path.is_file():
+        return None
+    known = read_table(path, ("utt_id", "value")).unique("utt_id", keep="last")
+    wanted = pl.DataFrame({"utt_id": pl.Series(utt_ids, dtype=pl.String)})
+    return wanted.join(known, on="utt_id", how="left", maintain_order="left")["value"]
 
 
 def shared_origin(metas: Mapping[str, Mapping[str, Any]], remedy: str, note: Note = silent) -> dict[str, Any]:

@@ -198,6 +198,25 @@ def values_of(path: str | Path, utt_ids: Sequence[str] | pl.Series, column: str 
     return values
 
 
+def shared_speakers(
+    speakers: Iterable[str | None], what: str, others: Iterable[str | None], where: str
+) -> list[str]:
+    """One warning on the speakers that two sets share by name; none where they share none.
+
+    Args:
+        speakers: of each utterance of the first set; None where not known.
+        what: names the first set.
+        others: the same of the second set.
+        where: names the second set.
+    """
+    known = {speaker for speaker in speakers if speaker}
+    shared = sorted(known & set(others))
+    if not shared:
+        return []
+    shown = ", ".join(f"'{name}'" for name in shared[:3]) + ", ..." * (len(shared) > 3)
+    return [f"warning: {len(shared):,} of the {len(known):,} speakers of {what} are also in {where}: {shown}"]
+
+
 def regular_pairs(path: str | Path, columns: tuple[str, str]) -> pl.DataFrame | None:
     """Read a file whose lines all hold two fields and one space between them; None for any other file.
 

@@ -13,6 +13,7 @@ import numpy as np
 
 import farvox
 from farvox.atomic import refuse_to_replace_foreign
+from farvox.datadir.conditions import recordings_of
 from farvox.datadir.embeddings import OWN_FILES, EmbeddingSet
 from farvox.datadir.kaldi import DataDir
 from farvox.jobs import REJECTED, Job, begin, cut, digest, rejected_of, report_rejected
@@ -44,7 +45,8 @@ def extract(
 
     Args:
         embedder: the model; its sample rate is what files are read at.
-        data_dir: needs only ``wav.scp``.
+        data_dir: needs only ``wav.scp``; speakers and sources, where they are known, are kept with the
+            embeddings, so that scoring can compare them with its trials.
         threads: utterances read and embedded at a time, each on one CPU thread; 0: one per core.
         quality: also estimate each recording's signal-to-noise ratio, `farvox.farfield.mixing.energy_snr`.
         skip_bad: leave out utterances that cannot be embedded, and list them in ``out/rejected.tsv``.
@@ -57,6 +59,7 @@ def extract(
         FarvoxError: ``out`` holds other things.
         JobError: ``out`` was begun with another model, other utterances or other options.
     """
+    recordings = recordings_of(data_dir)
     files = list(zip(data_dir.utt_ids.to_list(), data_dir.wav_paths.to_list(), strict=True))
     unfinished = None
     if out is not None:
@@ -103,7 +106,14 @@ def extract(
         meta["rejected"] = len(rejected)
     kept_N = [row for row, (utt_id, _) in enumerate(files) if utt_id not in rejected]
     utt_ids = [files[row][0] for row in kept_N]
-    found = EmbeddingSet(utt_ids, embeddings[kept_N], meta, quality_N[kept_N] if quality else None)
+    found = EmbeddingSet(
+        utt_ids,
+        embeddings[kept_N],
+        meta,
+        quality_N[kept_N] if quality else None,
+        data_dir.speaker_ids.gather(kept_N) if data_dir.speaker_ids.count() else None,
+        None if recordings.equals(data_dir.utt_ids) else recordings.gather(kept_N),
+    )
     if out is not None and unfinished is not None:
         found.save(out)
         if rejected:

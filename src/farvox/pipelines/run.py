@@ -200,6 +200,24 @@ def score_for(plan: Plan, system: System, progress: Note) -> None:
         )
 
 
+def leaks_of(plan: Plan, system: System) -> list[str]:
+    """Warnings on evaluation speakers in the training of a system, and those of its scores."""
+    from farvox.datadir.kaldi import DataDir, shared_speakers
+    from farvox.score.scores import read_score_meta
+
+    found = []
+    trained = {}
+    for path in () if system.start else system.recipe.data.train:
+        if Path(path).is_dir():
+            trained[path] = DataDir.open(path).speaker_ids
+    for evaluate in plan.recipe.evaluate:
+        found += read_score_meta(plan.scores(system, evaluate)).get("leaks", [])
+        for path, speaker_ids in trained.items():
+            speakers = DataDir.open(evaluate.data).speaker_ids
+            found += shared_speakers(speakers, str(evaluate.data), speaker_ids, f"the training {path}")
+    return found
+
+
 def score_set(plan: Plan, system: System, evaluate: EvaluateTable) -> ScoreSet:
     """The scores of a system on a trial list, with the labels.
 
@@ -244,7 +262,8 @@ def _evaluate(plan: Plan, note: Note) -> None:
             for each in map(published.get, trial_lists)
         )
         note(f"{'published':<{width}}{''.join(f'  {cell:<22}' for cell in cells)}".rstrip())
-    notes = (*recipe.notes, *(f"{name}: {each}" for name, each in published.items()))
+    leaks = dict.fromkeys(line for system in systems for line in leaks_of(plan, system))
+    notes = (*recipe.notes, *(f"{name}: {each}" for name, each in published.items()), *leaks)
     by_condition: dict[str, list[list[str]]] = {}
     for evaluate in (each for each in recipe.evaluate if each.by):
         options = EvaluateOptions(by=evaluate.by, conditions=evaluate.conditions or (evaluate.data,))

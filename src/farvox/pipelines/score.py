@@ -45,7 +45,7 @@ class ScoreOptions(Options):
     allow_missing_channels: bool = False
     """Count channels that a side lacks and others have, instead of stopping."""
     allow_self: bool = False
-    """Score an utterance against itself too, instead of stopping."""
+    """Score an utterance against itself or its own copy too, instead of stopping."""
     enrol_map: Annotated[Path | None, Metavar("FILE")] = None
     """Enrolment ids that stand for several utterances: lines "model utt1 utt2 ..."."""
     test_map: Annotated[Path | None, Metavar("FILE")] = None
@@ -117,19 +117,23 @@ def score(
     """Score a trial list.
 
     Args:
-        trials: the list, of any form; labels, if any, are not looked at.
+        trials: the list, of any form; labels, if any, must not contradict the speakers of the embeddings.
         embeddings: folders that together hold its utterances.
         out_trials: list to write of the trials that the scores belong to, which ``expand`` changes.
         note: called with a line on everything that was read or decided.
 
     Raises:
-        TrialError: the list, a map or the cohort does not fit the embeddings.
+        TrialError: the list, a map or the cohort does not fit the embeddings; a trial is of an utterance
+            against itself or its own copy; or labels contradict the speakers.
         DataDirError: embeddings, cohort and centre are not of one model.
     """
+    import polars as pl
+
     from farvox.datadir.embeddings import EmbeddingSet, shared_origin
-    from farvox.datadir.kaldi import values_of
+    from farvox.datadir.kaldi import shared_speakers, values_of
     from farvox.score.channels import expand
     from farvox.score.cosine import scalar_products, side_embeddings
+    from farvox.score.lists import refuse_wrong_trials
     from farvox.score.norm import cohort_embeddings, cohort_scores, mean_embedding, normalise_scores
     from farvox.score.scores import write_scores
     from farvox.score.sides import read_side_map
@@ -162,12 +166,17 @@ def score(
             note(f"{path}: {alone:,} ids of that side are not in it, and stand for themselves")
     if resolved.reading:
         note(resolved.reading)
-    if (is_self := resolved.is_self).any() and not options.allow_self:
-        n = int(np.argmax(is_self))
-        raise TrialError(
-            f"{trial_list.at(n)}: '{trial_list.enrol[n]}' against itself ({is_self.sum():,} such trials), "
-            "which says nothing of a model: remove them, or add --allow-self (in a recipe: allow_self = true)"
-        )
+    known_ids = pl.Series(embedding_set.utt_ids, dtype=pl.String)
+    speaker_ids = embedding_set.speaker_ids
+    if speaker_ids is None:
+        speaker_ids = pl.Series([None] * len(known_ids), dtype=pl.String)
+    leaks = refuse_wrong_trials(
+        resolved,
+        speaker_ids,
+        known_ids if embedding_set.recordings is None else embedding_set.recordings,
+        allow_self=options.allow_self,
+        remedy="remove them, or add --allow-self (in a recipe: allow_self = true)",
+    )
 
     rule: Channels = options.channels
     if rule == "expand":
@@ -184,30 +193,43 @@ def score(
     if options.norm and options.cohort:
         members = sets[options.cohort]
         if shared := set(members.utt_ids) & set(resolved.needed_ids):
-            note(
+            leaks.append(
                 f"warning: {len(shared):,} utterances of the cohort are in the trials ('{min(shared)}', "
                 "...): a cohort is of other speakers"
             )
-        speaker_ids = None
+        cohort_speakers = members.speaker_ids
+        in_trials = speaker_ids.gather(resolved.needed_rows)
         if options.cohort_speakers:
             source = options.cohort_speakers
             utt2spk = source / "utt2spk" if source.is_dir() else source
-            speaker_ids = values_of(utt2spk, members.utt_ids).to_list()
-        cohort_CE = cohort_embeddings(members.embeddings, centre_E=centre_E, speaker_ids=speaker_ids)
+            cohort_speakers = values_of(utt2spk, members.utt_ids)
+        if cohort_speakers is not None:
+            leaks += shared_speakers(
+                cohort_speakers, f"the cohort {options.cohort}", in_trials, f"the trials {trials}"
+            )
+        by_speaker = cohort_speakers if options.cohort_speakers else None
+        cohort_CE = cohort_embeddings(
+            members.embeddings,
+            centre_E=centre_E,
+            speaker_ids=None if by_speaker is None else by_speaker.to_list(),
+        )
         top = (options.top or NEAREST) if options.norm == "as-norm" else None
         if options.top_percent:
             top = max(1, round(len(cohort_CE) * options.top_percent / 100))
         kept = "all" if top is None else f"the nearest {top:,}"
-        what = "utterances" if speaker_ids is None else f"speakers ({len(members):,} utterances)"
+        what = "utterances" if by_speaker is None else f"speakers ({len(members):,} utterances)"
         note(f"cohort: {len(cohort_CE):,} {what}, {kept} of each side")
         values = normalise_scores(resolved, values, cohort_scores(sides_SE, cohort_CE, top))
 
+    for line in leaks:
+        note(line)
     meta = {
         "farvox_version": farvox.__version__,
         "trials": str(trials),
         "embeddings": [str(path) for path in embeddings],
         **origin,
         "scoring": {"back_end": "cosine", **to_table(options)},
+        "leaks": leaks,
     }
     if out:
         write_scores(out, resolved.trials, values, meta)
@@ -219,13 +241,23 @@ def score(
 
 def _joined(sets: Sequence[EmbeddingSet]) -> EmbeddingSet:
     """Several sets of embeddings as one; a set alone stays memory-mapped."""
+    import polars as pl
+
     from farvox.datadir.embeddings import EmbeddingSet
 
     if len(sets) == 1:
         return sets[0]
     qualities = [np.full(len(s), np.nan, np.float32) if s.quality is None else s.quality for s in sets]
+    ids = [pl.Series(other.utt_ids, dtype=pl.String) for other in sets]
+    unknown = [pl.Series([None] * len(other), dtype=pl.String) for other in sets]
+    speakers = [
+        each if s.speaker_ids is None else s.speaker_ids for s, each in zip(sets, unknown, strict=True)
+    ]
+    recordings = [each if s.recordings is None else s.recordings for s, each in zip(sets, ids, strict=True)]
     return EmbeddingSet(
         [utt_id for other in sets for utt_id in other.utt_ids],
         np.concatenate([other.embeddings for other in sets]),
         quality=np.concatenate(qualities) if any(s.quality is not None for s in sets) else None,
+        speaker_ids=pl.concat(speakers),
+        recordings=pl.concat(recordings),
     )

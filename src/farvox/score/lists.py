@@ -1,7 +1,8 @@
 """Trial lists: new ones, and the speakers and recording conditions of the sides.
 
-Pairs are rows of the data dir. Without patterns a pair is unordered and there once; with patterns the
-first side is an enrolment and the second a test, and only an utterance with itself is left out.
+Pairs are rows of the data dir. Without patterns or conditions a pair is unordered and there once; with them
+the first side is an enrolment and the second a test. An utterance with itself, or with its own copy, is no
+pair.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import polars as pl
@@ -36,6 +38,7 @@ class Pairs:
     Attributes:
         utt_ids: names of the utterances.
         speakers: number of the speaker of each, [N].
+        recordings: number of the recording that each is, or is a copy of, [N].
         enrol: rows of the first side, sorted.
         test: rows of the second side, sorted.
         ordered: True where (a, b) and (b, a) are two pairs.
@@ -43,41 +46,65 @@ class Pairs:
 
     utt_ids: pl.Series
     speakers: Ints
+    recordings: Ints
     enrol: Ints
     test: Ints
     ordered: bool
 
     @classmethod
     def of(
-        cls, utt_ids: pl.Series, speaker_ids: pl.Series, *, enrol: str | None = None, test: str | None = None
+        cls,
+        utt_ids: pl.Series,
+        speaker_ids: pl.Series,
+        *,
+        recordings: pl.Series | None = None,
+        enrol: str | None = None,
+        test: str | None = None,
+        enrol_ids: pl.Series | None = None,
+        test_ids: pl.Series | None = None,
     ) -> Pairs:
         """The pairs of some utterances.
 
         Args:
             utt_ids: names of the utterances.
             speaker_ids: the speaker of each.
+            recordings: the recording of each, see `farvox.datadir.conditions.recordings_of`; each its own
+                unless given.
             enrol: pattern of the enrolment utterances, as of files (``*_7_01_*``).
             test: pattern of the test utterances.
+            enrol_ids: the only utterances that may be enrolment utterances; all unless given.
+            test_ids: the same for the test side.
 
         Raises:
-            TrialError: an utterance without speaker, or a pattern that fits no utterance.
+            TrialError: an utterance has no speaker, or a side has no utterance.
         """
         if speaker_ids.null_count():
             raise TrialError("trials cannot be drawn without speakers: the data dir has no utt2spk")
-        speakers = speaker_ids.rank("dense").to_numpy().astype(np.int64)
-        ordered = enrol is not None or test is not None
-        return cls(
-            utt_ids, speakers, _matching(utt_ids, enrol or "*"), _matching(utt_ids, test or "*"), ordered
+        speakers, numbers = (
+            each.rank("dense").to_numpy().astype(np.int64)
+            for each in (speaker_ids, utt_ids if recordings is None else recordings)
         )
+        rows_of = []
+        for side, pattern, among in (("enrolment", enrol, enrol_ids), ("test", test, test_ids)):
+            rows = _matching(utt_ids, pattern or "*")
+            if among is not None:
+                rows = rows[utt_ids.gather(rows).is_in(among.implode()).to_numpy()]
+                if not len(rows):
+                    raise TrialError(f"no utterance meets the pattern and the conditions of the {side} side")
+            rows_of.append(rows)
+        ordered = any(each is not None for each in (enrol, test, enrol_ids, test_ids))
+        return cls(utt_ids, speakers, numbers, rows_of[0], rows_of[1], ordered)
 
     def count(self) -> tuple[int, int]:
         """Numbers of target and of non-target pairs."""
-        num_speakers = int(self.speakers.max()) + 1
-        per_enrol = np.bincount(self.speakers[self.enrol], minlength=num_speakers)
-        per_test = np.bincount(self.speakers[self.test], minlength=num_speakers)
-        num_same = len(np.intersect1d(self.enrol, self.test))
-        num_all = len(self.enrol) * len(self.test) - num_same
-        num_target = int(per_enrol @ per_test) - num_same
+        num_target, num_same = (
+            int(
+                np.bincount(number_N[self.enrol], minlength=int(number_N.max()) + 1)
+                @ np.bincount(number_N[self.test], minlength=int(number_N.max()) + 1)
+            )
+            for number_N in (self.speakers, self.recordings)
+        )
+        num_all, num_target = len(self.enrol) * len(self.test) - num_same, num_target - num_same
         if not self.ordered:
             num_all, num_target = num_all // 2, num_target // 2
         return num_target, num_all - num_target
@@ -126,7 +153,9 @@ class Pairs:
         return np.divmod(np.sort(codes[:num]), len(self.utt_ids))
 
     def _kept(self, enrol: Ints, test: Ints) -> tuple[Ints, Ints]:
-        kept = enrol != test if self.ordered else enrol < test
+        kept = self.recordings[enrol] != self.recordings[test]
+        if not self.ordered:
+            kept &= enrol < test
         return enrol[kept], test[kept]
 
     def _nontargets(self, enrol: Ints, test: Ints) -> tuple[Ints, Ints]:
@@ -266,21 +295,88 @@ def speakers_from_dirs(trials: TrialList, sources: Sequence[PathLike]) -> Speake
     for side, values in (("enrolment", enrol), ("test", test)):
         several = (values.list.len() > 1).arg_true()
         if len(several):
-            n = int(several[0])
-            raise TrialError(
-                f"{trials.at(n)}: the {side} side is of several speakers: {', '.join(values[n])}"
-            )
+            _refuse_mixed_side(trials, int(several[0]), side, values[int(several[0])])
     return _numbered(trials, enrol.list.first(), test.list.first())
 
 
-def refuse_wrong_labels(trials: TrialList, source: PathLike) -> None:
-    """Refuse labels that contradict the speakers of a data dir; where either is not known nothing is done.
+def refuse_wrong_trials(
+    resolved: ResolvedTrials,
+    speaker_ids: pl.Series,
+    recordings: pl.Series,
+    *,
+    remedy: str,
+    allow_self: bool = False,
+) -> list[str]:
+    """Refuse trials that contradict the speakers, and those of a recording against itself or its own copy.
+
+    Args:
+        resolved: the list; where it has no labels, only recordings are looked at.
+        speaker_ids: the speaker of each of its utterances, null where not known.
+        recordings: the recording of each, see `farvox.datadir.conditions.recordings_of`.
+        remedy: ends the message on a recording against itself.
+        allow_self: count such trials instead.
+
+    Returns:
+        Warnings: trials that were counted instead, and those with a test utterance inside its own enrolment.
 
     Raises:
-        TrialError: see `speakers_from_dirs`.
+        TrialError: ``FILE:LINE: what`` for the first such trial.
     """
-    if trials.target is not None and not DataDir.open(Path(source)).speaker_ids.has_nulls():
-        speakers_from_dirs(trials, [source])
+    trials = resolved.trials
+    if trials.target is not None and speaker_ids.count():
+        # Speaker 0 is unknown. A side is of one speaker where the lowest and the highest number are equal.
+        number_N = speaker_ids.rank("dense").fill_null(0).to_numpy().astype(np.int64)
+        first_S = resolved.side_offsets[:-1]
+        low_S, high_S = (
+            find.reduceat(number_N[resolved.side_rows], first_S) for find in (np.minimum, np.maximum)
+        )
+        enrol, test = resolved.enrol_side, resolved.test_side
+        is_mixed_S = (low_S != high_S) & (low_S > 0)
+        if (is_mixed := is_mixed_S[enrol] | is_mixed_S[test]).any():
+            n = int(np.argmax(is_mixed))
+            name, side = ("enrolment", enrol[n]) if is_mixed_S[enrol[n]] else ("test", test[n])
+            _refuse_mixed_side(trials, n, name, _names_of(resolved, speaker_ids, side))
+        known = (low_S[enrol] > 0) & (low_S[test] > 0)
+        wrong = known & ((low_S[enrol] == low_S[test]) != (trials.target == 1))
+        if wrong.any():
+            n = int(np.argmax(wrong))
+            one, other = (_names_of(resolved, speaker_ids, side[n])[0] for side in (enrol, test))
+            _refuse_label(trials, n, one, other, int(wrong.sum()))
+    is_self, is_inside = resolved.shared(recordings)
+    warnings = []
+    if is_self.any():
+        n = int(np.argmax(is_self))
+        pair = f"'{trials.ids[int(trials.enrol_code[n])]}' and '{trials.ids[int(trials.test_code[n])]}'"
+        what = f"{pair} are one recording, or copies of one ({is_self.sum():,} such trials)"
+        if not allow_self:
+            raise TrialError(f"{trials.at(n)}: {what}, which says nothing of a model: {remedy}")
+        warnings.append(f"warning: {trials.at(n)}: {what}")
+    if is_inside.any():
+        n = int(np.argmax(is_inside))
+        warnings.append(
+            f"warning: {is_inside.sum():,} trials have a test utterance, or a copy of it, inside their own"
+            f" enrolment (the first is {trials.at(n)}, '{trials.ids[int(trials.test_code[n])]}')"
+        )
+    return warnings
+
+
+def _names_of(resolved: ResolvedTrials, speaker_ids: pl.Series, side: int) -> list[str]:
+    """The speakers of a side, sorted."""
+    rows = resolved.side_rows[resolved.side_offsets[side] : resolved.side_offsets[side + 1]]
+    return sorted(set(speaker_ids.gather(rows).to_list()))
+
+
+def _refuse_mixed_side(trials: TrialList, trial: int, side: str, speakers: Iterable[str]) -> NoReturn:
+    raise TrialError(f"{trials.at(trial)}: the {side} side is of several speakers: {', '.join(speakers)}")
+
+
+def _refuse_label(trials: TrialList, trial: int, enrol: str, test: str, count: int) -> NoReturn:
+    assert trials.target is not None
+    raise TrialError(
+        f"{trials.at(trial)}: labelled {'target' if trials.target[trial] else 'non-target'}, but its speakers"
+        f" are '{enrol}' and '{test}' ({count:,} such trials): the speakers are of another corpus, or the"
+        " labels are wrong"
+    )
 
 
 def speakers_from_ids(trials: TrialList, separator: str) -> Speakers:
@@ -359,10 +455,6 @@ def _numbered(trials: TrialList, enrol: pl.Series, test: pl.Series) -> Speakers:
         wrong = (enrol == test) != pl.Series(trials.target == 1)
         if wrong.any():
             n = int(wrong.arg_true()[0])
-            raise TrialError(
-                f"{trials.at(n)}: labelled {'target' if trials.target[n] else 'non-target'}, but its"
-                f" speakers are '{enrol[n]}' and '{test[n]}' ({wrong.sum():,} such trials): the"
-                " speakers are of another corpus, or the labels are wrong"
-            )
+            _refuse_label(trials, n, enrol[n], test[n], int(wrong.sum()))
     names = pl.concat([enrol, test]).rank("dense").cast(pl.Int64).to_numpy()
     return names[: len(enrol)], names[len(enrol) :]

@@ -159,6 +159,20 @@ class TrainingTable:
     def __len__(self) -> int:
         return len(self.utt_ids)
 
+    def shared_by_dirs(self, paths: Sequence[str | Path]) -> list[str]:
+        """One warning on the speakers of one name in several of the data dirs; none where there are none."""
+        pairs = np.unique(np.stack([self.speakers_N, self.domains_N]), axis=1)
+        speakers, num_dirs = np.unique(pairs[0], return_counts=True)
+        shared = [name for n in speakers[num_dirs > 1] if (name := self.speaker_names[n]) != UNLABELLED]
+        if not shared:
+            return []
+        first = pairs[1][pairs[0] == self.speaker_names.index(shared[0])]
+        return [
+            f"warning: {len(shared):,} of the {len(speakers):,} speakers are in several training dirs, each"
+            f" of them taken for one person ('{shared[0]}' in {' and '.join(str(paths[n]) for n in first)}):"
+            " rename them in one utt2spk if they are not"
+        ]
+
     def fingerprint(self) -> str:
         """A digest of the rows and speakers: tables that differ in one have different digests."""
         digest = hashlib.blake2b(digest_size=16)

@@ -17,8 +17,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from farvox.augment import build_augmenter
+from farvox.datadir.conditions import recordings_of
 from farvox.datadir.embeddings import EmbeddingSet
-from farvox.datadir.kaldi import DataDir
+from farvox.datadir.kaldi import DataDir, shared_speakers
 from farvox.errors import CheckpointError, NonFiniteLossError, RecipeError, TrialError
 from farvox.features.fbank import build_frontend
 from farvox.features.specaugment import draw_masks
@@ -30,7 +31,7 @@ from farvox.models.options import HEAD
 from farvox.models.registry import build_head, build_model
 from farvox.progress import Note, silent
 from farvox.score.cosine import cosine_scores
-from farvox.score.lists import refuse_wrong_labels
+from farvox.score.lists import refuse_wrong_trials
 from farvox.score.trials import read_trials
 from farvox.training import checkpoint, start
 from farvox.training.checkpoint import Packed, TrainingState, begin_run_dir
@@ -221,6 +222,15 @@ class Run:
             lines += [self.shard.describe()]
         if self.options.optim.channels_last == "on" and _is_on_many_cpus(self.world):
             lines += ["optim.channels_last is left out: torch crashes on it in several CPU processes"]
+        lines += self.table.shared_by_dirs(self.options.data.train)
+        if self.validation:
+            lines += self.validation.leaks
+            lines += shared_speakers(
+                self.validation.speaker_ids,
+                f"the validation {self.options.validate.data}",
+                self.table.speaker_names,
+                "the training",
+            )
         return "\n".join(lines)
 
 
@@ -352,18 +362,25 @@ class Validation:
 
     def __init__(self, data_dir: Path, trial_list: Path) -> None:
         self.data_dir = data_dir
-        table = DataDir.open(data_dir).table
+        opened = DataDir.open(data_dir)
+        table = opened.table
         trials = read_trials(trial_list)
         if trials.target is None:
             raise TrialError(f"{trial_list}: validation needs a trial list with labels")
         if trials.target.all() or not trials.target.any():
             kind = "target" if trials.target.all() else "non-target"
             raise TrialError(f"{trial_list}: all trials are {kind}; validation needs both kinds")
-        refuse_wrong_labels(trials, data_dir)
         rows = trials.resolve(table["utt_id"], allow_missing_channels=True).needed_rows
         self.utt_ids, self.wav_paths = (table[name][rows].to_list() for name in ("utt_id", "wav_path"))
         self.target = trials.target
         self.resolved = trials.resolve(table["utt_id"][rows], allow_missing_channels=True)
+        self.speaker_ids = table["speaker_id"][rows]
+        self.leaks = refuse_wrong_trials(
+            self.resolved,
+            self.speaker_ids,
+            recordings_of(opened)[rows],
+            remedy="remove them from the list",
+        )
 
     def run(self, model: Model, world: World, out: Path | None = None) -> dict[str, float]:
         """EER and minDCF of ``model``; every rank embeds its share of the utterances, rank 0 writes."""
