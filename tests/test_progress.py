@@ -1,6 +1,11 @@
-import pytest
+import json
+import re
 
-from farvox.progress import Progress, to_stderr
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farvox.progress import Progress, printable, to_stderr
 
 
 def test_a_line_comes_only_after_a_while(monkeypatch):
@@ -38,6 +43,15 @@ def test_a_bar_is_shown_on_a_terminal_where_lines_would_be_printed(note, monkeyp
     assert ("copies made" in capsys.readouterr().err) == (note is to_stderr)
 
 
+@given(st.text() | st.text('\x1b\x9b\u202e\u2028\ud800\\"/x', max_size=9))
+def test_what_is_printed_is_harmless_and_valid_json_stays_the_same(text):
+    shown = printable(json.dumps({text: text}, ensure_ascii=False))
+    assert json.loads(shown) == {text: text}
+    assert not re.search(
+        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", printable(text)
+    )
+
+
 def test_a_terminal_is_given_no_escape_sequences_of_an_id(capsys):
     to_stderr("'\x1b[2Ja\x9b1m\u202eb\r' is damaged\n\tso it is: 张三")
-    assert capsys.readouterr().err == "'\\x1b[2Ja\\x9b1m\\u202eb\\x0d' is damaged\n\tso it is: 张三\n"
+    assert capsys.readouterr().err == "'\\u001b[2Ja\\u009b1m\\u202eb\\u000d' is damaged\n\tso it is: 张三\n"

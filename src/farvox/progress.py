@@ -15,12 +15,24 @@ Note = Callable[[str], None]
 
 
 # Control characters and those that reverse the direction of text; a terminal would act on them.
-_UNPRINTABLE = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160)) if chr(n) not in "\n\t"}
-_UNPRINTABLE |= {n: f"\\u{n:04x}" for n in (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+_UNPRINTABLE = {
+    n: f"\\u{n:04x}"
+    for n in (
+        *range(32),
+        *range(127, 160),
+        *range(0x2028, 0x202F),
+        *range(0x2066, 0x206A),
+        *range(0xD800, 0xE000),
+    )
+    if chr(n) not in "\n\t"
+}
 
 
 def printable(text: str) -> str:
-    """Write what a terminal would act on (escape sequences in an id, say) as backslash escapes."""
+    r"""Write what a terminal would act on (escape sequences in an id, say) as ``\u`` and four digits.
+
+    JSON has the same escapes, so that what was valid JSON still is.
+    """
     return text.translate(_UNPRINTABLE)
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from farvox.audio.files import write_audio
 from farvox.cli import data
@@ -478,3 +480,32 @@ def test_a_source_that_several_speakers_share_names_no_recording(copied):
     (copied / "data/utt2cond").write_text("\n".join([table[0], *kind]) + "\n")
     assert main(["trials", str(copied / "data"), str(copied / "trials")]) == 0
     assert len((copied / "trials").read_text().splitlines()) == 9 * 8 // 2
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    ids=st.lists(
+        st.text("./~a%\x1b\x9b\u202e<'\";", min_size=1, max_size=6), min_size=4, max_size=4, unique=True
+    )
+)
+def test_no_verb_prints_what_a_terminal_acts_on(tmp_path_factory, capsys, ids):
+    folder = tmp_path_factory.mktemp("hostile")
+    write_audio(folder / "a.wav", np.sin(np.arange(1000.0)), 16_000)
+    speakers = [ids[0], ids[0], ids[1], ids[1]]
+    pairs = zip(ids, speakers, strict=True)
+    write_data_dir(folder / "data", [Utterance(each, str(folder / "a.wav"), who) for each, who in pairs])
+    (folder / "ids").write_text(ids[0] + "\n")
+    (folder / "missing").write_text(f"{ids[0]} {ids[1]}x\n")
+    data, trials = str(folder / "data"), str(folder / "trials")
+    for words, status in (
+        (["check", data, "--audio"], 0),
+        (["trials", data, trials], 0),
+        (["check", data, "--trials", trials], 0),
+        (["check", data, "--trials", str(folder / "missing")], 1),
+        (["subset", data, str(folder / "part"), "--utterances", str(folder / "ids")], 0),
+        (["subset", data, str(folder / "none"), "--where", f"{ids[0]}=x"], 1),
+        (["combine", str(folder / "both"), data, str(folder / "part")], 0),
+    ):
+        assert main(words) == status
+        said = capsys.readouterr()
+        assert not set(said.out + said.err) & set("\x1b\x9b\u202e")

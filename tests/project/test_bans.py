@@ -100,3 +100,14 @@ def test_errors_are_never_swallowed_whole(sources):
         and not any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
     ]
     assert found == []
+
+
+def test_everything_that_is_printed_passes_through_one_function(sources):
+    # ids and paths may hold escape sequences; log.py prints into files
+    found = [
+        f"{source.name}:{call.lineno}"
+        for source in sources
+        for call, name in calls(source.tree)
+        if name == "print" and source.name not in ("progress", "training.log")
+    ]
+    assert found == []

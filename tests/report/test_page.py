@@ -6,6 +6,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.special import ndtri
 
 from farvox.errors import FarvoxError, TrialError
@@ -173,3 +175,46 @@ def test_other_formats_are_refused(tmp_path):
 def test_scores_without_targets_are_refused():
     with pytest.raises(TrialError, match="none of the 3 trials is a target trial"):
         det_figure([ScoreSet("x", np.arange(3.0), np.zeros(3, np.int8))])
+
+
+HOSTILE = st.sampled_from(
+    [
+        "<script>alert(1)</script>",
+        "</title><b>",
+        '" onload="x',
+        "&lt;",
+        "\x1b[2J",
+        "a\u202eb",
+        "$x^2$",
+        "\\$",
+        "_",
+        "",
+    ]
+) | st.text("<>&'\"/$\\_^{}\x1b\n\u202e a%", max_size=8)
+
+
+@settings(max_examples=25, deadline=None)
+@given(title=HOSTILE, name=HOSTILE, system=HOSTILE, note=HOSTILE, cell=HOSTILE)
+def test_no_name_becomes_markup(tmp_path_factory, title, name, system, note, cell):
+    folder = tmp_path_factory.mktemp("report")
+    tables = {f"by {name}": [["condition", cell], [cell, cell]]}
+    hostile = write_report(
+        folder / "a.html", title, {name: systems(system)}, notes=[note], tables=tables
+    ).read_text("utf-8")
+    plain = write_report(
+        folder / "b.html",
+        "t",
+        {"n": systems("s")},
+        notes=["o"],
+        tables={"by n": [["condition", "c"], ["c", "c"]]},
+    ).read_text("utf-8")
+    parser = Balanced()
+    parser.feed(hostile)
+    assert parser.open == []
+    assert (
+        re.findall(r"<script|\son\w+=", re.sub(r"<(title|h1|h2|p|td|th|text)[^>]*>[^<]*<", "<", hostile))
+        == []
+    )
+    outside = (re.sub(r"(?s)<svg.*?</svg>", "", page) for page in (hostile, plain))
+    assert len({tuple(re.findall(r"<[^>]*>", page)) for page in outside}) == 1
+    assert not set(hostile) & set("\x1b\u202e")

@@ -778,3 +778,22 @@ def test_a_gallery_does_not_change_when_it_is_extended():
 def test_a_template_that_cannot_be_is_named(value):
     with pytest.raises(StoreError, match="template of 's001' is damaged"):
         gallery_of([[1, 0], [value, 0]])
+
+
+@given(
+    names=st.lists(
+        st.sampled_from(["'; DROP TABLE enrolment; --", '" OR 1=1', "%", "_", "*", "../x", "\\", "NULL"])
+        | st.text("'\";%_*?-()./\\ax", min_size=1, max_size=8).filter(str.strip),
+        min_size=2,
+        max_size=5,
+        unique_by=str.strip,
+    )
+)
+def test_a_name_of_any_characters_is_data_to_the_store(tmp_path_factory, names):
+    names = [name.strip() for name in names]
+    with SqliteStore(tmp_path_factory.mktemp("store") / "speakers.sqlite") as store:
+        for seed, name in enumerate(names):
+            store.add(enrolment(name, seed))
+        assert sorted(entry.name for entry in store.listing()) == sorted(names)
+        assert store.remove(names[0]) == 1
+        assert sorted(entry.name for entry in store.listing()) == sorted(names[1:])

@@ -9,7 +9,6 @@ Shape suffixes: N audio file, T sample of all of them.
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from farvox.audio.remote import is_remote
 from farvox.audio.shards import PackedFile, state_of
 from farvox.cache import cached_folder
 from farvox.errors import AudioError, CacheError
-from farvox.progress import Progress
+from farvox.progress import Progress, to_stderr
 
 _SAMPLES, _ENDS = "samples.raw", "ends.npy"
 _KINDS: dict[str, np.dtype[Any]] = {"int16": np.dtype("<i2"), "float32": np.dtype("<f4")}
@@ -109,6 +108,6 @@ def map_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") ->
             f"{error.filename}: no such file; bring it back, or leave it out of its data dir"
         ) from None
     except CacheError as error:
-        print(f"noise and RIRs are read from their files, not packed: {error}", file=sys.stderr)
+        to_stderr(f"noise and RIRs are read from their files, not packed: {error}")
         return None
     return MappedAudio.open(folder, kind)

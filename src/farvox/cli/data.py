@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -46,9 +45,9 @@ def prepare(
     from farvox.corpora import registry
 
     if corpus not in registry.PREPARERS:
-        print(f"farvox prepare: unknown corpus '{corpus}'; there are:", file=sys.stderr)
+        to_stderr(f"farvox prepare: unknown corpus '{corpus}'; there are:")
         for name, preparer in registry.PREPARERS.items():
-            print(f"  {name:<15} {preparer.summary}", file=sys.stderr)
+            to_stderr(f"  {name:<15} {preparer.summary}")
         return 2
     registry.prepare(corpus, source, out, preparation, note=to_stdout)
     return None
@@ -82,14 +81,14 @@ def check(
     from farvox.datadir.kaldi import DataDir
 
     if allow_drops and fix is None:
-        print("farvox check: --allow-drops is of --fix OUT", file=sys.stderr)
+        to_stderr("farvox check: --allow-drops is of --fix OUT")
         return 2
     if fix is not None:
         made, faults, dropped = fix_data_dir(dir, fix, audio=audio, note=to_stdout)
-        print(f"{_description(made)}; {len(dropped):,} of {len(dropped) + len(made):,} dropped")
+        to_stdout(f"{_description(made)}; {len(dropped):,} of {len(dropped) + len(made):,} dropped")
         status = int(not allow_drops and not all(fault.is_note for fault in faults))
         if status:
-            print("farvox check: lines at fault were left out; --allow-drops accepts that", file=sys.stderr)
+            to_stderr("farvox check: lines at fault were left out; --allow-drops accepts that")
         return status or (check(fix, trials, channel_ids, allow_self) if trials is not None else 0)
     num_faults = 0
     for fault in chain(check_data_dir(dir), check_audio(dir) if audio else ()):
@@ -98,18 +97,18 @@ def check(
             to_stdout(str(fault))
     if num_faults:
         if (num_more := num_faults - MOST_FAULTS) > 0:
-            print(f"... and {num_more} more fault{'s' if num_more > 1 else ''}")
-        print(f"'farvox check {dir} --fix OUT' writes what has no fault", file=sys.stderr)
+            to_stdout(f"... and {num_more} more fault{'s' if num_more > 1 else ''}")
+        to_stderr(f"'farvox check {dir} --fix OUT' writes what has no fault")
         return 1
     data_dir = DataDir.open(dir)
-    print(_description(data_dir))
+    to_stdout(_description(data_dir))
     if trials is not None:
         from farvox.datadir.conditions import recordings_of
         from farvox.score.lists import refuse_wrong_trials
         from farvox.score.trials import read_trials
 
         trial_list = read_trials(trials)
-        print(trial_list.form)
+        to_stdout(trial_list.form)
         resolved = trial_list.resolve(data_dir.utt_ids, channel_ids)
         for line in refuse_wrong_trials(
             resolved,
@@ -120,7 +119,7 @@ def check(
         ):
             to_stdout(line)
         needed = f"{len(resolved.needed_rows):,} of {len(data_dir):,} utterances needed"
-        print(f"{resolved.reading}; {needed}" if resolved.reading else needed)
+        to_stdout(f"{resolved.reading}; {needed}" if resolved.reading else needed)
     return 0
 
 
@@ -134,9 +133,9 @@ def combine(out: Out, dirs: Dirs) -> int | None:
     from farvox.datadir import derive
 
     if not dirs:
-        print("farvox combine: name at least one data dir after OUT", file=sys.stderr)
+        to_stderr("farvox combine: name at least one data dir after OUT")
         return 2
-    print(_description(derive.combine(out, dirs)))
+    to_stdout(_description(derive.combine(out, dirs)))
     return None
 
 
@@ -166,7 +165,7 @@ def subset(
     from farvox.datadir.conditions import parse_where
 
     if speakers is None and utterances is None and not where and per_speaker is None:
-        print("farvox subset: give --speakers, --utterances, --where or --per-speaker", file=sys.stderr)
+        to_stderr("farvox subset: give --speakers, --utterances, --where or --per-speaker")
         return 2
     made = derive.subset(
         dir,
@@ -177,7 +176,7 @@ def subset(
         per_speaker=per_speaker,
         seed=seed,
     )
-    print(_description(made))
+    to_stdout(_description(made))
     return None
 
 
@@ -194,7 +193,7 @@ def pack(dir: Dir, out: Out, packing: PackOptions = PackOptions()) -> None:
     """
     from farvox.datadir.pack import pack as pack_data_dir
 
-    print(_description(pack_data_dir(dir, out, packing, note=to_stderr)))
+    to_stdout(_description(pack_data_dir(dir, out, packing, note=to_stderr)))
 
 
 def enhance(dir: Dir, out: Out, enhancement: EnhanceOptions) -> None:
@@ -210,7 +209,7 @@ def enhance(dir: Dir, out: Out, enhancement: EnhanceOptions) -> None:
     """
     from farvox.pipelines.enhance import enhance as enhance_data_dir
 
-    print(_description(enhance_data_dir(dir, out, enhancement, note=to_stderr)))
+    to_stdout(_description(enhance_data_dir(dir, out, enhancement, note=to_stderr)))
 
 
 def simulate(dir: Dir, out: Out, simulation: SimulateOptions = SimulateOptions()) -> None:
@@ -227,7 +226,7 @@ def simulate(dir: Dir, out: Out, simulation: SimulateOptions = SimulateOptions()
     from farvox.farfield.simulate import simulate as make_copies
 
     made = make_copies(dir, out, simulation, note=to_stdout)
-    print(f"{made.path}: {len(made):,} utterances")
+    to_stdout(f"{made.path}: {len(made):,} utterances")
 
 
 def rirs(out: Out, responses: RirsOptions = RirsOptions()) -> None:
@@ -242,7 +241,7 @@ def rirs(out: Out, responses: RirsOptions = RirsOptions()) -> None:
     from farvox.farfield.rirs import make_rirs
 
     made = make_rirs(out, responses, note=to_stdout)
-    print(f"{made.path}: {len(made):,} responses")
+    to_stdout(f"{made.path}: {len(made):,} responses")
 
 
 def noises(dir: Dir, out: Out, noise: NoisesOptions = NoisesOptions()) -> None:
@@ -302,7 +301,7 @@ def trials(
     from farvox.score.lists import Pairs, write_all_pairs, write_drawn_pairs
 
     if all_pairs and num_nontarget is not None:
-        print("farvox trials: --all-pairs and --num-nontarget exclude each other", file=sys.stderr)
+        to_stderr("farvox trials: --all-pairs and --num-nontarget exclude each other")
         return 2
     source = DataDir.open(dir)
     if source.speaker_ids.null_count():
@@ -326,7 +325,7 @@ def trials(
         raise TrialError(f"{dir}: has {sum(pairs.count()):,} pairs; give --num-nontarget N, or --all-pairs")
     else:
         num_target, num_other = write_all_pairs(out, pairs)
-    print(f"{out}: {num_target + num_other:,} trials, {num_target:,} target, {num_other:,} non-target")
+    to_stdout(f"{out}: {num_target + num_other:,} trials, {num_target:,} target, {num_other:,} non-target")
     return None
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import farvox
 from farvox.errors import FarvoxError, UsageError
-from farvox.progress import printable
+from farvox.progress import to_stderr, to_stdout
 
 # verb -> (module:function, one line of help). The order is that of the stages.
 VERBS: dict[str, tuple[str, str]] = {
@@ -94,36 +94,36 @@ def _run(words: list[str], fault: int, interrupted: int) -> int:
         sys.stdout.flush()
         return status
     except FarvoxError as error:
-        print(printable(f"{name}: {error}"), file=sys.stderr)
+        to_stderr(f"{name}: {error}")
         return 2 if isinstance(error, UsageError) else fault
     except BrokenPipeError:  # nobody reads on, as in "farvox check DIR | head -1"
         _drop_stdout()
         return fault
     except OSError as error:
         if error.filename is not None:
-            print(printable(f"{name}: {os.fsdecode(error.filename)}: {error.strerror}"), file=sys.stderr)
+            to_stderr(f"{name}: {os.fsdecode(error.filename)}: {error.strerror}")
         elif error.errno == errno.ENOSPC:
-            print(f"{name}: {error.strerror}", file=sys.stderr)
+            to_stderr(f"{name}: {error.strerror}")
             _drop_stdout()
         else:
             raise
         return fault
     except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
+        to_stderr(f"{name}: interrupted")
         return interrupted
 
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        print(usage())
+        to_stdout(usage())
         return 0 if words else 2
     if words[0] in ("-V", "--version"):
-        print(f"farvox {farvox.__version__}")
+        to_stdout(f"farvox {farvox.__version__}")
         return 0
     if words[0] not in VERBS:
         from farvox.options import nearest
 
-        print(f"farvox: unknown verb '{words[0]}'{nearest(words[0], VERBS)}\n\n{usage()}", file=sys.stderr)
+        to_stderr(f"farvox: unknown verb '{words[0]}'{nearest(words[0], VERBS)}\n\n{usage()}")
         return 2
     return _run_verb(words[0], words[1:])
 

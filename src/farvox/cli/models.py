@@ -11,7 +11,7 @@ from tyro.extras import literal_type_from_choices
 from farvox.cli.score import refuse_plot_name
 from farvox.clustering import ClusterOptions
 from farvox.errors import MissingExtraError, UsageError
-from farvox.progress import to_stderr
+from farvox.progress import to_stderr, to_stdout
 from farvox.zoo.embedder import Backend, Precision
 from farvox.zoo.foreign import LAYOUTS
 
@@ -37,16 +37,16 @@ def models(model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = No
     from farvox import zoo
 
     if model is not None:
-        print(_card(zoo.read_card(model)))
+        to_stdout(_card(zoo.read_card(model)))
         return
-    print("pretrained models (farvox pull NAME; any command takes such a name as MODEL):")
+    to_stdout("pretrained models (farvox pull NAME; any command takes such a name as MODEL):")
     for name, entry in zoo.zoo_models().items():
         here = "here" if zoo.is_pulled(entry) else f"{entry.bytes / 1e6:.0f} MB"
-        print(f"  {name:<17} {here:>12}  {entry.card.title}")
+        to_stdout(f"  {name:<17} {here:>12}  {entry.card.title}")
     try:
         zoo.require_torch()
     except MissingExtraError as error:
-        print(f"\nnetworks: {error}")
+        to_stdout(f"\nnetworks: {error}")
         return
     import torch
 
@@ -54,7 +54,7 @@ def models(model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = No
     from farvox.models.registry import build_model
     from farvox.options import summary_of
 
-    print("\nnetworks, with the number of parameters at default sizes:")
+    to_stdout("\nnetworks, with the number of parameters at default sizes:")
     for name, options in MODELS.items():
         summary = summary_of(options)
         try:
@@ -63,10 +63,10 @@ def models(model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = No
             size = f"{sum(parameter.numel() for parameter in network.parameters()):,}"
         except MissingExtraError as error:
             size, summary = "", f"{summary}; {error}"
-        print(f"  {name:<17} {size:>12}  {summary}")
-    print("\nheads:")
+        to_stdout(f"  {name:<17} {size:>12}  {summary}")
+    to_stdout("\nheads:")
     for name, head_options in HEADS.items():
-        print(f"  {name:<17} {summary_of(head_options)}")
+        to_stdout(f"  {name:<17} {summary_of(head_options)}")
 
 
 def pull(
@@ -96,13 +96,13 @@ def pull(
         found = zoo.pull_address(model, out, arch, sha256, frontend)
         if not sha256:
             to_stderr(f"not pinned; next time say --sha256 {found}")
-        print(out)
+        to_stdout(str(out))
         return
     if out or arch or sha256 or frontend:
         raise UsageError(
             "--out, --arch, --sha256 and --frontend go with an address, not with a name of the zoo"
         )
-    print(zoo.pull(model, repair=True))
+    to_stdout(str(zoo.pull(model, repair=True)))
 
 
 def import_checkpoint(
@@ -137,16 +137,18 @@ def import_checkpoint(
     if arch == WAVLM:
         is_normed = zoo.import_wavlm(checkpoint, out).get("normalize", False)
         mean = "utterance" if is_normed else "none"
-        print(f'{out}: a WavLM for a recipe (--paths.wavlm), trained with features.mean = "{mean}"')
+        to_stdout(f'{out}: a WavLM for a recipe (--paths.wavlm), trained with features.mean = "{mean}"')
         return
     if arch == EMBEDDINGS:
         embeddings = zoo.import_embeddings(checkpoint, out)
-        print(f"{out}: {len(embeddings.utt_ids):,} embeddings of {embeddings.embeddings.shape[1]} numbers")
+        to_stdout(
+            f"{out}: {len(embeddings.utt_ids):,} embeddings of {embeddings.embeddings.shape[1]} numbers"
+        )
         return
     model = zoo.import_checkpoint(checkpoint, out, arch, frontend=frontend, spk2utt=spk2utt, epoch=epoch)
     arch = str(model.config["imported"]["arch"])
     num_parameters = sum(parameter.numel() for parameter in model.network.parameters())
-    print(f"{out}: {arch}, {num_parameters:,} parameters, embeddings of {model.embedding_dim} numbers")
+    to_stdout(f"{out}: {arch}, {num_parameters:,} parameters, embeddings of {model.embedding_dim} numbers")
 
 
 def export(
@@ -174,7 +176,7 @@ def export(
             zoo.export_embeddings(EmbeddingSet.load(model), out)
         else:
             zoo.export_checkpoint(zoo.find_model(model), out)
-        print(out)
+        to_stdout(str(out))
         return
     from farvox.zoo import Card, find_model, load_model, require_torch
 
@@ -186,7 +188,7 @@ def export(
     folder = find_model(model)
     report = export_onnx(load_model(folder), Card.load(folder), out)
     worst = report.worst
-    print(
+    to_stdout(
         f"{out}: {report.num_bytes / 1e6:.1f} MB, opset {report.opset}; waveforms from {report.min_samples} "
         f"samples at {report.sample_rate} Hz\n"
         f"onnxruntime against torch, {len(report.parities)} signals: embeddings differ by "
@@ -209,7 +211,7 @@ def average(
     """
     from farvox.zoo import average_models
 
-    print(f"{out}: the average of {average_models(out, models, weights)} models")
+    to_stdout(f"{out}: the average of {average_models(out, models, weights)} models")
 
 
 def _card(card: Card) -> str:
@@ -264,7 +266,7 @@ def cluster(
     facts = run_clustering(
         embeddings, out, clustering, data=data, truth=truth, seed=seed, plot=plot, note=to_stderr
     )
-    print("\n".join(cluster_lines(facts)))
+    to_stdout("\n".join(cluster_lines(facts)))
 
 
 def extract(

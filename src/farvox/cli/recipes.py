@@ -48,7 +48,7 @@ def train(words: Sequence[str]) -> int:
 
     folder = run_training(recipe, run_dir, resume=not options.no_resume, note=to_stdout)
     if rank in (None, "0"):
-        print(f"model: {folder}")
+        to_stdout(f"model: {folder}")
     return 0
 
 
@@ -63,7 +63,7 @@ def run(words: Sequence[str]) -> int:
     from farvox.cli.main import main
     from farvox.pipelines.run import run as run_recipe
 
-    print(f"recipe {find_recipe(options.recipe)}, results in {root}", flush=True)
+    to_stdout(f"recipe {find_recipe(options.recipe)}, results in {root}")
     run_recipe(
         recipe,
         root,
@@ -87,9 +87,9 @@ def selftrain(words: Sequence[str]) -> int:
     from farvox.cli.main import main
     from farvox.pipelines.selftrain import selftrain as run_rounds
 
-    print(f"recipe {find_recipe(options.recipe)}, results in {root}", flush=True)
+    to_stdout(f"recipe {find_recipe(options.recipe)}, results in {root}")
     model = run_rounds(recipe, root, note=to_stdout, progress=to_stderr, run_verb=main)
-    print(f"model: {model}")
+    to_stdout(f"model: {model}")
     return 0
 
 
@@ -102,7 +102,7 @@ def recipes() -> int:
     names = recipe_names()
     width = max(map(len, names), default=0)
     for name in names:
-        print(f"{name:<{width}}  {read_toml(find_recipe(name)).get('title', '')}")
+        to_stdout(f"{name:<{width}}  {read_toml(find_recipe(name)).get('title', '')}")
     return 0
 
 

@@ -13,7 +13,7 @@ from farvox.errors import UsageError
 from farvox.pipelines.calibrate import CalibrateOptions
 from farvox.pipelines.evaluate import EvaluateOptions, as_table
 from farvox.pipelines.score import ScoreOptions, Scores
-from farvox.progress import to_stderr
+from farvox.progress import to_stderr, to_stdout
 from farvox.report.text import aligned, condition_rows, interval_lines
 
 Trials = Annotated[Positional[Path], arg(metavar="TRIALS")]
@@ -64,7 +64,7 @@ def evaluate(
     for line in leaks:
         to_stderr(line)
     table = as_table(pipelines.evaluate.evaluate(scored, evaluation), evaluation)
-    print(dumps(table, indent=2) if json else _as_text(table, scored.trials.form))
+    to_stdout(dumps(table, indent=2) if json else _as_text(table, scored.trials.form))
     if not (plot or report):
         return
     from farvox.report.page import ScoreSet, det_figure, save_figure, write_report
@@ -98,12 +98,12 @@ def calibrate(trials: Trials, scores: ScoreFile, calibration: CalibrateOptions =
     """
     found = pipelines.calibrate.calibrate(Scores.read(trials, scores), calibration, note=to_stderr)
     point, scale, sign = found.point, found.scale, "-" if found.offset < 0 else "+"
-    print(f"trials       {point.num_target:,} target, {point.num_nontarget:,} non-target")
-    print(f"threshold    {point.threshold:.4f}: accepts {point.far:.3%} of the non-target trials")
-    print(f"             and rejects {point.frr:.3%} of the target trials")
-    print(f"calibration  llr = {scale:.4f} x score {sign} {abs(found.offset):.4f} (nats)")
+    to_stdout(f"trials       {point.num_target:,} target, {point.num_nontarget:,} non-target")
+    to_stdout(f"threshold    {point.threshold:.4f}: accepts {point.far:.3%} of the non-target trials")
+    to_stdout(f"             and rejects {point.frr:.3%} of the target trials")
+    to_stdout(f"calibration  llr = {scale:.4f} x score {sign} {abs(found.offset):.4f} (nats)")
     if found.card:
-        print(f"written      {found.card}")
+        to_stdout(f"written      {found.card}")
 
 
 def submit(

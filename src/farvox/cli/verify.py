@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_format
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from tyro.conf import Positional, arg
 
 from farvox.errors import UsageError
 from farvox.options import Metavar, Options
+from farvox.progress import to_stderr, to_stdout
 from farvox.zoo.embedder import Backend
 from farvox.zoo.pretrained import DEFAULT_MODEL
 
@@ -86,14 +86,14 @@ def verify(
         sides = {"enrol": _described(verdict.enrol), "test": _described(verdict.test)}
         _print_json({**fields, "probability": verdict.probability, **_model(verifier), **sides})
     else:
-        print(f"score        {verdict.score:.4f}   threshold {verdict.threshold:.4g}")
+        to_stdout(f"score        {verdict.score:.4f}   threshold {verdict.threshold:.4g}")
         decision = "same speaker" if verdict.same else "different speakers"
-        print(f"decision     {decision if is_decided else 'none: a note is serious (--strict)'}")
+        to_stdout(f"decision     {decision if is_decided else 'none: a note is serious (--strict)'}")
         if verifier.calibration and verdict.probability is not None:
             asked = _percent(verifier.calibration.probability(verdict.threshold))
             probability = _percent(verdict.probability)
-            print(f"probability  {probability} the same, if both were equally likely before")
-            print(f"             (the threshold asks for {asked})")
+            to_stdout(f"probability  {probability} the same, if both were equally likely before")
+            to_stdout(f"             (the threshold asks for {asked})")
     return int(not verdict.same) if is_decided else 2
 
 
@@ -124,7 +124,7 @@ def enrol(
     enrolment = verifier.enrol(name, signals, replace=replace, allow_mixed=allow_mixed)
     _warn("enrol", signals)
     recordings = f"{enrolment.num_recordings} recording{'s' * (enrolment.num_recordings > 1)}"
-    print(f"{enrolment.name}: enrolled with {recordings}, {enrolment.seconds:.1f} s")
+    to_stdout(f"{enrolment.name}: enrolled with {recordings}, {enrolment.seconds:.1f} s")
 
 
 def identify(
@@ -156,12 +156,12 @@ def identify(
         counts = {"num_speakers": found.num_speakers, "num_others": found.num_others}
         _print_json({**fields, **counts, **_model(verifier), "test": _described(found.test)})
     else:
-        print(found.name or "unknown")
-        print(f"  among {found.num_speakers} speakers, threshold {found.threshold:.4g}")
+        to_stdout(found.name or "unknown")
+        to_stdout(f"  among {found.num_speakers} speakers, threshold {found.threshold:.4g}")
         if found.num_others:
-            print(f"  {found.num_others} more are enrolled with other models and cannot be compared")
+            to_stdout(f"  {found.num_others} more are enrolled with other models and cannot be compared")
         for name, score in found.candidates:
-            print(f"  {score:7.4f}  {name}")
+            to_stdout(f"  {score:7.4f}  {name}")
     return 0 if found.name is not None else 1
 
 
@@ -173,7 +173,7 @@ def forget(name: Name, store: Store = None) -> None:
         store: the file of enrolled speakers, if not the user's own.
     """
     count = _store(store).remove(name)
-    print(f"{name}: forgotten ({count} enrolment{'s' * (count > 1)})")
+    to_stdout(f"{name}: forgotten ({count} enrolment{'s' * (count > 1)})")
 
 
 def speakers(store: Store = None, json: bool = False) -> None:
@@ -189,8 +189,8 @@ def speakers(store: Store = None, json: bool = False) -> None:
         return
     for entry in entries:
         heard = f"{entry.num_recordings} rec., {entry.seconds:.1f} s"
-        print(f"{entry.name}  {heard}, {entry.model_name}, {entry.enrolled_at}")
-    print(f"{len(entries)} enrolled", file=sys.stderr)
+        to_stdout(f"{entry.name}  {heard}, {entry.model_name}, {entry.enrolled_at}")
+    to_stderr(f"{len(entries)} enrolled")
 
 
 def _open(
@@ -234,7 +234,7 @@ def _warn(verb: str, signals: Iterable[Signal]) -> None:
         if len(signal.channels_CT) > 1:
             notes.append(CodedNote(f"{len(signal.channels_CT)} channels: their embeddings are fused"))
         for note in notes:
-            print(f"farvox {verb}: note: {signal.name}: {note}", file=sys.stderr)
+            to_stderr(f"farvox {verb}: note: {signal.name}: {note}")
 
 
 def _model(verifier: Verifier) -> dict[str, Any]:
@@ -270,4 +270,4 @@ def _percent(probability: float) -> str:
 
 
 def _print_json(value: object) -> None:
-    print(json_format.dumps(value, indent=2, ensure_ascii=False))
+    to_stdout(json_format.dumps(value, indent=2, ensure_ascii=False))

@@ -359,8 +359,12 @@ def refuse_contradictions(recipe: TrainOptions, *, num_processes: int = 1, selft
         ("evaluate", [each.name for each in recipe.evaluate], set()),
     ):
         for name in names:
-            if not name.strip(". ") or "/" in name or name in taken or names.count(name) > 1:
-                raise RecipeError(f"[[{table}]] name = '{name}': give each a name of its own, without '/'")
+            is_file_name = name.isprintable() and name.strip(". ") and len(name.encode()) <= 200
+            if not is_file_name or set(name) & set("/\\") or name in taken or names.count(name) > 1:
+                raise RecipeError(
+                    f"[[{table}]] name = '{name}': give each a name of its own that a file can have, of at"
+                    " most 200 bytes and without '/' and '\\'"
+                )
     for each in recipe.evaluate:
         if each.conditions and not each.by:
             raise RecipeError(f"[[evaluate]] {each.name}: conditions are for by, which names none")

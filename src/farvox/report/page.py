@@ -28,6 +28,7 @@ from farvox.metrics.detection import (
     equal_error_rate,
     min_detection_cost,
 )
+from farvox.progress import printable
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --soft: #5c6773; --line: #d9dee4; }
@@ -133,19 +134,19 @@ def write_report(
         "DET curve": "misses against false alarms at every threshold, on axes where normally distributed"
         " scores give a straight line.",
     }
-    below_title = "\n".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+    below_title = "\n".join(f'<p class="note">{_text(note)}</p>' for note in notes)
     definitions = "\n".join(f"<dt>{term}</dt><dd>{meaning}</dd>" for term, meaning in meanings.items())
     text = f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
+<title>{_text(title)}</title>
 <style>{STYLE}</style>
 </head>
 <body>
 <main>
-<h1>{escape(title)}</h1>
+<h1>{_text(title)}</h1>
 {below_title}
 {"".join(sections)}
 <h2>What the figures mean</h2>
@@ -162,11 +163,11 @@ def write_report(
 
 def _section(title: str, head: Sequence[str], rows: Sequence[str], below: str = "") -> str:
     """A section of the page: a table, whose rows are cells in HTML, and HTML below it."""
-    heads = "".join(f"<th>{escape(each)}</th>" for each in head)
+    heads = "".join(f"<th>{_text(each)}</th>" for each in head)
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     return f"""
 <section>
-<h2>{escape(title)}</h2>
+<h2>{_text(title)}</h2>
 <div class="wide"><table>
 <thead>
 <tr>{heads}</tr>
@@ -179,8 +180,13 @@ def _section(title: str, head: Sequence[str], rows: Sequence[str], below: str = 
 """
 
 
+def _text(text: str) -> str:
+    """A text as HTML shows it unchanged."""
+    return escape(printable(text))
+
+
 def _cell(text: str, *, is_best: bool = False) -> str:
-    return f'<td class="best">{escape(text)}</td>' if is_best else f"<td>{escape(text)}</td>"
+    return f'<td class="best">{_text(text)}</td>' if is_best else f"<td>{_text(text)}</td>"
 
 
 @dataclass(frozen=True)
@@ -326,7 +332,8 @@ def _style(axes: Axes) -> None:
 
 def _plain(name: str) -> str:
     """A name as matplotlib shows it unchanged: no formula in it, and not hidden from the legend."""
-    return (" " + name if name.startswith("_") else name).replace("$", r"\$")
+    shown = " ".join(printable(name).split())
+    return (" " + shown if shown.startswith("_") else shown).replace("$", r"\$")
 
 
 def _mark(axes: Axes, curve: DetCurve, threshold: float, **style: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from farvox.errors import RecipeError
 from farvox.models.pooling import widen
+from farvox.progress import to_stderr
 from farvox.training.launch import LOST_STATUS
 from farvox.zoo import pick_device
 
@@ -117,7 +117,7 @@ def join_world(device: str = "auto") -> Iterator[World]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        print(f"rank {rank} stops: it has lost the other processes of the run", file=sys.stderr)
+        to_stderr(f"rank {rank} stops: it has lost the other processes of the run")
         raise SystemExit(LOST_STATUS) from error
     finally:
         dist.destroy_process_group()

@@ -17,6 +17,8 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from farvox.progress import to_stderr
+
 LOST_STATUS = 113
 """Exit status of a rank that had to stop because another one was gone."""
 SECONDS_TO_LEAVE = 5.0
@@ -58,9 +60,9 @@ def launch_ranks(command: Sequence[str], count: int) -> int:
         output, status = outputs[failed], ranks[failed].returncode
         if output:
             output.seek(0)
-            print(f"rank {failed}: {output.read().decode(errors='replace').strip()}", file=sys.stderr)
+            to_stderr(f"rank {failed}: {output.read().decode(errors='replace').strip()}")
         if status < 0:
-            print(f"rank {failed} was ended by signal {-status}", file=sys.stderr)
+            to_stderr(f"rank {failed} was ended by signal {-status}")
         return status
 
 

@@ -31,7 +31,7 @@ from farvox.cache import cache_path
 from farvox.errors import CheckpointError, FarvoxError, ModelError
 from farvox.manifest import damaged_files
 from farvox.options import nearest
-from farvox.progress import Progress
+from farvox.progress import Progress, to_stderr
 from farvox.zoo.card import Card
 from farvox.zoo.foreign import import_checkpoint
 from farvox.zoo.model import CONFIG, WEIGHTS, are_whole, require_torch
@@ -163,7 +163,7 @@ def _pip_download(requirement: str, folder: str) -> None:
             "'uv pip install pip' brings it"
         )
     words = ["download", "--no-deps", "--only-binary=:all:", *_WHEEL_TAGS, "--dest", folder, requirement]
-    print(f"  pip download {requirement}", file=sys.stderr, flush=True)
+    to_stderr(f"  pip download {requirement}")
     done = subprocess.run([*pip, *words], stdout=_STDERR, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
@@ -201,10 +201,10 @@ def pull(model: str | ZooModel, *, repair: bool = False) -> Path:
     if is_pulled(model) and not faults:
         return model.folder
     for fault in faults:
-        print(fault, file=sys.stderr, flush=True)
+        to_stderr(fault)
     require_torch(model.name)
     cache_path().mkdir(parents=True, exist_ok=True)
-    print(f"pulling {model.name} ({model.bytes / 1e6:.0f} MB): {model.folder}", file=sys.stderr, flush=True)
+    to_stderr(f"pulling {model.name} ({model.bytes / 1e6:.0f} MB): {model.folder}")
     with tempfile.TemporaryDirectory(dir=cache_path(), prefix=".tmp-pull-") as folder:
         checkpoint = Path(folder) / Path(model.sources[0].file).name
         failed: list[str] = []
