@@ -115,7 +115,7 @@ STAGES = {
     "EmbeddingSet",
     "run": "(recipe: Recipe, root: str | Path, *, first, last, note, progress, run_verb) -> None",
     "score": "(trials: str | Path, embeddings: Sequence[str | Path], options: ScoreOptions, *, out, "
-    "out_trials, note) -> Scores",
+    "out_trials, trained, note) -> Scores",
     "selftrain": "(recipe: Recipe, root: str | Path, *, note, progress, run_verb) -> str",
     "train": "(options: TrainOptions, run_dir: str | Path, *, resume, note) -> Path",
 }

@@ -181,6 +181,10 @@ def extract_for(plan: Plan, system: System, embedder: Embedder, note: Note, prog
 
 def score_for(plan: Plan, system: System, progress: Note) -> None:
     """Score every trial list by one system."""
+    from farvox.datadir.kaldi import DataDir
+
+    data_dirs = [] if system.start else [each for each in system.recipe.data.train if each.is_dir()]
+    trained = {str(path): DataDir.open(path).speaker_ids for path in data_dirs}
     for evaluate in plan.recipe.evaluate:
         out, scored = plan.scores(system, evaluate), plan.trials(system, evaluate)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -196,26 +200,9 @@ def score_for(plan: Plan, system: System, progress: Note) -> None:
             options,
             out=out,
             out_trials=scored if evaluate.channels == "expand" else None,
+            trained=trained,
             note=progress,
         )
-
-
-def leaks_of(plan: Plan, system: System) -> list[str]:
-    """Warnings on evaluation speakers in the training of a system, and those of its scores."""
-    from farvox.datadir.kaldi import DataDir, shared_speakers
-    from farvox.score.scores import read_score_meta
-
-    found = []
-    trained = {}
-    for path in () if system.start else system.recipe.data.train:
-        if Path(path).is_dir():
-            trained[path] = DataDir.open(path).speaker_ids
-    for evaluate in plan.recipe.evaluate:
-        found += read_score_meta(plan.scores(system, evaluate)).get("leaks", [])
-        for path, speaker_ids in trained.items():
-            speakers = DataDir.open(evaluate.data).speaker_ids
-            found += shared_speakers(speakers, str(evaluate.data), speaker_ids, f"the training {path}")
-    return found
 
 
 def score_set(plan: Plan, system: System, evaluate: EvaluateTable) -> ScoreSet:
@@ -242,10 +229,12 @@ def _evaluate(plan: Plan, note: Note) -> None:
     from farvox.score.scores import read_score_meta
 
     recipe, systems = plan.recipe, plan.systems
+    leaks: dict[str, None] = {}
     for system in systems:
         paths = [plan.scores(system, each) for each in recipe.evaluate]
         metas = {str(path): read_score_meta(path) for path in paths}
         shared_origin(metas, "run the stages again --from extract", note)
+        leaks |= dict.fromkeys(line for meta in metas.values() for line in meta.get("leaks", []))
     trial_lists = {e.name: [score_set(plan, system, e) for system in systems] for e in recipe.evaluate}
     published = {each.name: each.published for each in recipe.evaluate if each.published}
     names = [system.name for system in systems] + ["published"] * bool(published)
@@ -262,7 +251,6 @@ def _evaluate(plan: Plan, note: Note) -> None:
             for each in map(published.get, trial_lists)
         )
         note(f"{'published':<{width}}{''.join(f'  {cell:<22}' for cell in cells)}".rstrip())
-    leaks = dict.fromkeys(line for system in systems for line in leaks_of(plan, system))
     notes = (*recipe.notes, *(f"{name}: {each}" for name, each in published.items()), *leaks)
     by_condition: dict[str, list[list[str]]] = {}
     for evaluate in (each for each in recipe.evaluate if each.by):

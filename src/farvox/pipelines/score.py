@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,7 @@ from farvox.progress import Note, silent
 from farvox.score import ChannelIds, Channels, Norm
 
 if TYPE_CHECKING:
+    import polars as pl
     from numpy.typing import NDArray
 
     from farvox.datadir.embeddings import EmbeddingSet
@@ -112,6 +113,7 @@ def score(
     *,
     out: str | Path | None = None,
     out_trials: str | Path | None = None,
+    trained: Mapping[str, pl.Series] | None = None,
     note: Note = silent,
 ) -> Scores:
     """Score a trial list.
@@ -120,6 +122,7 @@ def score(
         trials: the list, of any form; labels, if any, must not contradict the speakers of the embeddings.
         embeddings: folders that together hold its utterances.
         out_trials: list to write of the trials that the scores belong to, which ``expand`` changes.
+        trained: the speakers that the model was trained on, by data dir; those in the trials are reported.
         note: called with a line on everything that was read or decided.
 
     Raises:
@@ -177,6 +180,9 @@ def score(
         allow_self=options.allow_self,
         remedy="remove them, or add --allow-self (in a recipe: allow_self = true)",
     )
+    in_trials = speaker_ids.gather(resolved.needed_rows)
+    for where, speakers in (trained or {}).items():
+        leaks += shared_speakers(in_trials, f"the trials {trials}", speakers, f"the training {where}")
 
     rule: Channels = options.channels
     if rule == "expand":
@@ -198,7 +204,6 @@ def score(
                 "...): a cohort is of other speakers"
             )
         cohort_speakers = members.speaker_ids
-        in_trials = speaker_ids.gather(resolved.needed_rows)
         if options.cohort_speakers:
             source = options.cohort_speakers
             utt2spk = source / "utt2spk" if source.is_dir() else source

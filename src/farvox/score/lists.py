@@ -325,7 +325,7 @@ def refuse_wrong_trials(
     trials = resolved.trials
     if trials.target is not None and speaker_ids.count():
         # Speaker 0 is unknown. A side is of one speaker where the lowest and the highest number are equal.
-        number_N = speaker_ids.rank("dense").fill_null(0).to_numpy().astype(np.int64)
+        number_N = speaker_ids.rank("dense").fill_null(0).to_numpy().astype(np.int32)
         first_S = resolved.side_offsets[:-1]
         low_S, high_S = (
             find.reduceat(number_N[resolved.side_rows], first_S) for find in (np.minimum, np.maximum)

@@ -212,16 +212,20 @@ class ResolvedTrials:
         side_R, recording_R = np.divmod(key_R, num)
         size_S = np.bincount(side_R, minlength=len(sizes))
         start_S = np.cumsum(size_S) - size_S
-        enrol, test = self.enrol_side, self.test_side
-        is_shared = recording_R[start_S[enrol]] == recording_R[start_S[test]]
-        is_single = (size_S[enrol] == 1) & (size_S[test] == 1)
-        several = np.flatnonzero(~is_single)
-        for n in range(int(size_S[test[several]].max()) if len(several) else 0):
-            several = several[size_S[test[several]] > n]
-            wanted = enrol[several] * num + recording_R[start_S[test[several]] + n]
-            is_shared[several] |= key_R[np.searchsorted(key_R, wanted).clip(max=len(key_R) - 1)] == wanted
-        is_self = is_shared & (is_single | (enrol == test))
-        return is_self, is_shared & ~is_self
+        is_self, is_inside = np.zeros(len(self), bool), np.zeros(len(self), bool)
+        for first in range(0, len(self), LINES_PER_BLOCK):
+            block = slice(first, first + LINES_PER_BLOCK)
+            enrol, test = self.enrol_side[block], self.test_side[block]
+            is_shared = recording_R[start_S[enrol]] == recording_R[start_S[test]]
+            is_single = (size_S[enrol] == 1) & (size_S[test] == 1)
+            several = np.flatnonzero(~is_single)
+            for n in range(int(size_S[test[several]].max()) if len(several) else 0):
+                several = several[size_S[test[several]] > n]
+                wanted = enrol[several] * num + recording_R[start_S[test[several]] + n]
+                is_shared[several] |= key_R[np.searchsorted(key_R, wanted).clip(max=len(key_R) - 1)] == wanted
+            is_self[block] = is_shared & (is_single | (enrol == test))
+            is_inside[block] = is_shared & ~is_self[block]
+        return is_self, is_inside
 
     @property
     def needed_rows(self) -> NDArray[np.int64]:
