@@ -186,13 +186,6 @@ def test_conditions_without_a_header_are_a_fault_of_the_first_line(data: Path) -
     ]
 
 
-def test_segments_are_refused_because_whole_recordings_would_be_read(data: Path) -> None:
-    (data / "segments").write_text("a1 r1 0.0 1.5\n")
-    for read in (DataDir.open, lambda path: list(check_data_dir(path))):
-        with pytest.raises(DataDirError, match="has 'segments'"):
-            read(data)
-
-
 class TestFixDataDir:
     def test_what_is_only_unsorted_or_absent_is_written_sorted_and_drops_nothing(self, data: Path) -> None:
         out = data.parent / "out"

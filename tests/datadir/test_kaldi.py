@@ -1,17 +1,24 @@
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from farvox.audio.files import read_audio
+from farvox.datadir.check import check_data_dir, fix_data_dir
+from farvox.datadir.derive import combine, subset
 from farvox.datadir.kaldi import (
     DataDir,
     Utterance,
+    file_of_command,
     read_lines,
     read_table,
     regular_pairs,
@@ -19,7 +26,10 @@ from farvox.datadir.kaldi import (
     values_of,
     write_data_dir,
 )
+from farvox.datadir.pack import pack
 from farvox.errors import DataDirError
+from farvox.training.loader import ChunkDataset
+from farvox.training.table import TrainingTable
 
 # Anything but what ends a field or a line for Python, Kaldi or polars.
 LETTERS = st.characters(
@@ -134,7 +144,7 @@ def test_windows_lines_tabs_and_stray_blanks_are_understood(tmp_path: Path) -> N
         (b"a 1.wav\nb\n", r"wav.scp:2: 'b' has no second field"),
         (b"a 1.wav\nb 2.wav\na 1.wav\n", r"wav.scp:3: 'a' is there twice"),
         (b"a 1.wav\nb \xff.wav\n", r"wav.scp:2: not UTF-8 text: b \\xff.wav"),
-        (b"a sph2pipe -f wav a.sph |\n", r"wav.scp:1: the audio of 'a' is a command"),
+        (b"a sox a.sph -t wav - speed 2 |\n", r"wav.scp:1: the audio of 'a' is a command"),
         (b"", r"wav.scp: is empty"),
     ],
 )
@@ -262,3 +272,188 @@ def test_a_million_utterances_are_checked_in_twenty_seconds_and_two_gigabytes(mi
     assert time.perf_counter() - start < 20
     assert "1,000,000 utterances of 5,000 speakers" in done.stdout
     assert int(done.stderr.split()[-1]) < 2 * 1024**2  # KiB
+
+
+class TestSegments:
+    @pytest.fixture
+    def data(self, tmp_path: Path) -> Path:
+        """Recordings r1 (3 s), r2 (2 s, two channels) and a third of which there is no segment."""
+        rng = np.random.default_rng(5)
+        for name, shape in {"r1": (24000,), "r2": (16000, 2), "r3": (8000,)}.items():
+            soundfile.write(tmp_path / f"{name}.wav", rng.integers(-9000, 9000, shape, dtype=np.int16), 8000)
+        folder = tmp_path / "data"
+        folder.mkdir()
+        (folder / "wav.scp").write_text("".join(f"{r} {tmp_path / r}.wav\n" for r in ("r1", "r2", "r3")))
+        (folder / "segments").write_text(
+            "a-1 r1 0.00 1.255 \t\na-2\tr1  1.255 -1\r\nb-1 r2 0.3 1.7 1\nb-2 r2 0.3 2.2 0\n"
+        )
+        (folder / "utt2spk").write_text("a-1 a\na-2 a\nb-1 b\nb-2 b\n")
+        return folder
+
+    def test_an_utterance_is_a_stretch_of_a_recording(self, data: Path) -> None:
+        opened = DataDir.open(data)
+        assert opened.utt_ids.to_list() == ["a-1", "a-2", "b-1", "b-2"]
+        assert opened.speaker_ids.to_list() == ["a", "a", "b", "b"]
+        recordings = {r: soundfile.read(data.parent / f"{r}.wav", always_2d=True)[0] for r in ("r1", "r2")}
+        wanted = [
+            ("r1", 0, 10040, 0),
+            ("r1", 10040, 24000, 0),
+            ("r2", 2400, 13600, 1),
+            ("r2", 2400, 16000, 0),
+        ]
+        for path, (recording, begin, end, channel) in zip(opened.wav_paths, wanted, strict=True):
+            wav_T = read_audio(path, sample_rate=8000)
+            np.testing.assert_array_equal(wav_T, recordings[recording][begin:end, channel].astype(np.float32))
+
+    @pytest.mark.skipif(shutil.which("sox") is None, reason="sox is not installed")
+    def test_a_stretch_is_what_sox_cuts_out(self, data: Path, tmp_path: Path) -> None:
+        for path, cut in zip(DataDir.open(data).wav_paths, ("0 =1.255", "1.255"), strict=False):
+            source, target = str(tmp_path / "r1.wav"), str(tmp_path / "cut.wav")
+            subprocess.run(["sox", "-D", source, target, "trim", *cut.split()], check=True)
+            np.testing.assert_array_equal(
+                read_audio(path, sample_rate=8000), read_audio(target, sample_rate=8000)
+            )
+
+    @pytest.mark.parametrize(
+        ("line", "complaint"),
+        [
+            ("b-3 r2 1.0 1.0", "'b-3' begins at 1.0 s and ends at 1.0 s"),
+            ("b-3 r2 1.0 0.5", "'b-3' begins at 1.0 s and ends at 0.5 s"),
+            ("b-3 r2 -0.1 0.5", "'b-3' begins at -0.1 s"),
+            ("b-3 r2 0.0 -2", "'b-3' begins at 0.0 s and ends at -2.0 s"),
+            ("b-3 r9 0.0 1.0", "'b-3' is of the recording 'r9', which is not in wav.scp"),
+            ("b-1 r2 0.0 1.0", "'b-1' is there twice"),
+            ("b-3 r2 0.0", "'b-3' has 3 fields"),
+            ("b-3 r2 0.0 1.0 0 x", "'b-3' has 6 fields"),
+            ("b-3 r2 0,0 1.0", "the begin or end of 'b-3' is no number"),
+            ("b-3 r2 0.0 inf", "the begin or end of 'b-3' is no number"),
+            ("b-3 r2 0.0 1.0 A", "the channel of 'b-3' is no number from 0"),
+            ("b-3 r2 0.0 1.0 -1", "the channel of 'b-3' is no number from 0"),
+        ],
+    )
+    def test_a_bad_segment_is_refused_by_line(self, data: Path, line: str, complaint: str) -> None:
+        with (data / "segments").open("a") as segments:
+            segments.write(f"{line}\n")
+        with pytest.raises(DataDirError, match=f"segments:5: .*{complaint}"):
+            DataDir.open(data)
+        if "twice" not in complaint:
+            assert any(
+                complaint in fault.what and fault.line == 5
+                for fault in check_data_dir(data)
+                if fault.file.endswith("segments")
+            )
+
+    def test_an_utterance_without_a_speaker_is_named_at_its_segment(self, data: Path) -> None:
+        (data / "utt2spk").write_text("a-1 a\na-2 a\nb-2 b\n")
+        with pytest.raises(DataDirError, match="segments:3: 'b-1' has no speaker in utt2spk"):
+            DataDir.open(data)
+
+    def test_what_is_written_over_a_data_dir_with_segments_is_what_was_read(self, data: Path) -> None:
+        before = DataDir.open(data).table
+        write_data_dir(data, before)
+        assert not (data / "segments").exists()
+        assert DataDir.open(data).table.equals(before)
+
+    def test_every_use_of_a_data_dir_gets_the_stretches(self, data: Path, tmp_path: Path) -> None:
+        opened = DataDir.open(data)
+        wanted = {u: read_audio(path, sample_rate=8000) for u, path in zip(*opened.table[:, :2], strict=True)}
+        made = {
+            "packed": pack(data, tmp_path / "packed"),
+            "part": subset(data, tmp_path / "part", speakers="2-2"),
+            "both": combine(tmp_path / "both", [data, tmp_path / "part"]),
+            "fixed": fix_data_dir(data, tmp_path / "fixed", audio=True)[0],
+        }
+        assert {name: len(each) for name, each in made.items()} == {
+            "packed": 4, "part": 2, "both": 4, "fixed": 4
+        }  # fmt: skip
+        for each in made.values():
+            for utterance in DataDir.open(each.path).utterances():
+                wav_T = read_audio(utterance.wav_path, sample_rate=8000)
+                np.testing.assert_array_equal(wav_T, wanted[utterance.utt_id])
+            assert list(check_data_dir(each.path)) == []
+
+    def test_a_chunk_for_training_lies_within_the_stretch(
+        self, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("FARVOX_CACHE", str(tmp_path / "cache"))
+        dataset = ChunkDataset(TrainingTable.open([data]), seed=0, num_samples=3000, sample_rate=8000)
+        for row, path in enumerate(DataDir.open(data).wav_paths):
+            stretch_T = read_audio(path, sample_rate=8000)
+            windows = np.lib.stride_tricks.sliding_window_view(stretch_T, 3000)
+            for position in range(4):
+                chunk = dataset.read((0, position, row))
+                assert (windows[:, :8] == chunk.wav_T[:8]).all(axis=1).any()
+        # Other segments are another table.
+        (data / "segments").write_text("a-1 r1 2.0 2.5\na-2 r1 1 -1\nb-1 r2 0 1 1\nb-2 r2 0 1 0\n")
+        assert TrainingTable.open([data]).wav_paths[0].endswith("#t=2.0,2.5")
+
+    def test_a_side_of_a_file_is_read_by_reco2file_and_channel(self, data: Path) -> None:
+        wav = data.parent / "r2.wav"
+        (data / "wav.scp").write_text(f"r1 {wav}\nr2 {wav}\nr3 {wav}#channel=0\n")
+        (data / "segments").write_text("x r1 0 1\ny r2 0 1\nz r3 0 1\n")
+        (data / "utt2spk").unlink()
+        (data / "reco2file_and_channel").write_text("r1 call A\nr2 call B\nr3 call 2\n")
+        left_T, right_T = soundfile.read(wav, dtype="float32")[0][:8000].T
+        for path, side_T in zip(DataDir.open(data).wav_paths, (left_T, right_T, left_T), strict=True):
+            np.testing.assert_array_equal(read_audio(path, sample_rate=8000), side_T)
+        (data / "reco2file_and_channel").write_text("r1 call A\nr2 call left\n")
+        with pytest.raises(DataDirError, match=r"reco2file_and_channel:2: a line is 'recording file side'"):
+            DataDir.open(data)
+
+
+@pytest.mark.parametrize(
+    ("command", "audio"),
+    [
+        ("cat a.wav |", "a.wav"),
+        ("cat 'my music/a.wav' |", "my music/a.wav"),
+        ("sox /x/a.flac -t wav - |", "/x/a.flac"),
+        ("/usr/bin/sox -t flac a.flac -t wav -|", "a.flac"),
+        ("ffmpeg -v error -i a.m4a -f wav - |", "a.m4a"),
+        ("ffmpeg -nostdin -i a.m4a -acodec pcm_s16le -f wav pipe:1 |", "a.m4a"),
+        ("sph2pipe -f wav -p -c 2 a.sph |", "a.sph#side=1"),
+        ("sph2pipe -f wav a.sph |", "a.sph"),
+        ("flac -c -d -s a.flac |", "a.flac"),
+        ("flac -cds a.flac |", "a.flac"),
+        ("flac --decode --stdout a.flac |", "a.flac"),
+        ("flac -c -s a.flac |", None),  # encodes
+        ("flac -c a.flac |", None),
+        ("cat a.wav b.wav |", None),
+        ("cat - |", None),
+        ("cat $DIR/a.wav |", None),
+        ("cat *.wav |", None),
+        ("sox a.wav -t wav - speed 1.1 |", None),
+        ("sox a.wav -r 8000 -t wav - |", None),
+        ("sox a.wav -c 1 -t wav - |", None),
+        ("sox -v 0.5 a.wav -t wav - |", None),
+        ("sox -t raw a.raw -t wav - |", None),
+        ("cat a.wav | sox -t wav - -t wav - rate 8k |", None),
+        ("ffmpeg -ss 3 -i a.wav -f wav - |", None),
+        ("ffmpeg -i a.wav -ac 1 -f wav - |", None),
+        ("sph2pipe -f wav -t 1:2 a.sph |", None),
+        ("sph2pipe -f wav -c 3 a.sph |", None),
+        ("cat 'a.wav |", None),
+        ("gunzip -c a.wav.gz |", None),
+        ("|", None),
+    ],
+)
+def test_a_command_that_only_reads_a_file_is_that_file(command: str, audio: str | None) -> None:
+    assert file_of_command(command) == audio
+
+
+@pytest.mark.skipif(shutil.which("sox") is None, reason="sox is not installed")
+def test_the_way_out_of_a_command_works(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 16000), 16000)
+    folder = make(tmp_path, wav_scp=f"a sox {tmp_path}/a.wav -t wav - speed 2 |\n".encode())
+    with pytest.raises(DataDirError, match=r"wav.scp:1: the audio of 'a' is a command") as refused:
+        DataDir.open(folder)
+    subprocess.run(str(refused.value).split("`")[1], shell=True, check=True, cwd=folder)
+    (folder / "wav.scp").write_text(f"a {folder}/decoded-a.wav\n")
+    assert len(read_audio(DataDir.open(folder).wav_paths[0])) == 8000
+
+
+@pytest.mark.parametrize("path", ["raw.ark:12[0:99]", "a.wav[1:2]"])
+def test_ranges_are_refused_by_name(tmp_path: Path, path: str) -> None:
+    folder = make(tmp_path, wav_scp=f"a {path}\n".encode())
+    with pytest.raises(DataDirError, match=r"wav.scp:1: the audio of 'a' is a range of an entry"):
+        DataDir.open(folder)
+    assert any("is a range" in fault.what for fault in check_data_dir(folder))

@@ -10,6 +10,7 @@ import soundfile
 import torch
 
 from farvox.audio.files import read_audio, write_audio
+from farvox.datadir.check import check_audio, check_data_dir
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import AudioError, JobError
@@ -291,3 +292,77 @@ def test_all_that_cannot_be_embedded_is_listed_and_the_others_are_kept(model, li
     assert EmbeddingSet.load(out).meta["rejected"] == 8
     with pytest.raises(AudioError, match="8 of 8"):
         extracted(model, data_dir(tmp_path / "none", bad), skip_bad=True)
+
+
+def encoded(wav_T, path, **options):
+    soundfile.write(path, wav_T, options.pop("rate", 16000), **options)
+    return path
+
+
+def test_check_audio_names_the_utterances_that_extract_rejects(tmp_path):
+    """Broken and odd audio of many kinds, as files, as stretches and in an ark."""
+    rng = np.random.default_rng(0)
+    noise_T = 0.1 * rng.standard_normal(32000)
+    stereo_TC = np.stack([noise_T, np.zeros(32000)], axis=1)
+    nan_TC = stereo_TC.copy()
+    nan_TC[5] = np.nan
+    half_nan_TC = stereo_TC.copy()
+    half_nan_TC[5, 1] = np.inf
+    odd = {"good": noise_T, "short": noise_T[:50], "empty": noise_T[:0], "loud": 30 * noise_T}
+    odd |= {"zeros": 0 * noise_T, "dc": 0 * noise_T + 0.25, "lsb": rng.choice([-1, 1], 32000) / 32768}
+    odd |= {"left": stereo_TC, "right": stereo_TC[:, ::-1]}
+    at = {name: encoded(wav, tmp_path / f"{name}.wav", subtype="PCM_16") for name, wav in odd.items()}
+    floats = {"faint": 1e-20 * noise_T, "nan": nan_TC, "half-nan": half_nan_TC}
+    at |= {name: encoded(wav, tmp_path / f"{name}.wav", subtype="FLOAT") for name, wav in floats.items()}
+    at["8k"] = encoded(noise_T[:16000], tmp_path / "8k.wav", rate=8000)
+    at["8k-short"] = encoded(noise_T[:150], tmp_path / "8k-short.wav", rate=8000)
+    at["48k"] = encoded(np.repeat(noise_T, 3), tmp_path / "48k.flac", rate=48000)
+    at["500-hz"] = encoded(noise_T[:4000], tmp_path / "500.wav", rate=500)
+    for kind in ("flac", "ogg"):
+        at[kind] = encoded(noise_T, tmp_path / f"x.{kind}")
+        content = at[kind].read_bytes()
+        at[f"{kind}-cut"] = tmp_path / f"cut.{kind}"
+        at[f"{kind}-cut"].write_bytes(content[: len(content) // 2])
+        middle = len(content) // 2
+        at[f"{kind}-bad"] = tmp_path / f"bad.{kind}"
+        at[f"{kind}-bad"].write_bytes(content[:middle] + bytes(400) + content[middle + 400 :])
+    good = at["good"].read_bytes()
+    for name, content in {
+        "cut": good[:9000],
+        "text": b"not audio",
+        "nothing": b"",
+        "head": good[:30],
+    }.items():
+        at[name] = tmp_path / f"made-{name}.wav"
+        at[name].write_bytes(content)
+    at["absent"], at["folder"] = tmp_path / "absent.wav", tmp_path
+    (tmp_path / "raw.ark").write_bytes(b"good " + good + b"cut " + good[:9000])
+    at["ark-good"], at["ark-cut"] = f"{tmp_path}/raw.ark:5", f"{tmp_path}/raw.ark:{9 + len(good)}"
+    at["ark-beside"] = f"{tmp_path}/raw.ark:7"
+    encoded(np.concatenate([noise_T, 0 * noise_T]), tmp_path / "long.wav")
+    at["long"] = tmp_path / "long.wav"
+    folder = tmp_path / "data"
+    data_dir(folder, sorted(at.items()))
+    segments = [f"{name} {name} 0 -1" for name in at]
+    segments += ["s-good long 0 1.5", "s-over good 1 2.3", "s-silent long 2.5 3.5", "s-late long 4 5"]
+    segments += ["s-beyond long 1 4.6", "s-brief long 1 1.001", "s-channel long 0 1 1", "s-left right 0 1 0"]
+    segments += ["s-right right 0 1 1", "s-of-absent absent 0 1", "s-of-cut cut 0 0.1"]
+    for with_segments in (False, True):
+        if with_segments:
+            (folder / "segments").write_text("".join(f"{line}\n" for line in sorted(segments)))
+        source = DataDir.open(folder)
+        model = make_model(FrontEndConfig(kind="kaldi-fbank", num_mels=24))
+        found = extracted(model, source, skip_bad=True)
+        rejected = set(source.utt_ids) - set(found.utt_ids)
+        faults = list(check_audio(folder))
+        assert {fault.what.split("'")[1] for fault in faults} == rejected
+        assert all(fault.file == str(source.listing) for fault in faults)
+        assert all(source.utt_ids[fault.line - 1] == fault.what.split("'")[1] for fault in faults)
+        usable = {"good", "left", "8k", "48k", "flac", "ogg", "ark-good", "half-nan", "loud"}
+        unusable = {"zeros", "dc", "lsb", "faint", "nan", "right", "cut", "absent", "ark-cut", "short"}
+        assert not usable & rejected and unusable <= rejected
+    assert {"s-good", "s-over", "s-right"} & rejected == set()
+    assert {"s-silent", "s-late", "s-beyond", "s-brief", "s-channel", "s-left", "s-of-absent"} <= rejected
+    assert len(at) >= 25
+    beyond = {fault.what.split("'")[1] for fault in check_data_dir(folder) if fault.file.endswith("segments")}
+    assert beyond == {"s-late", "s-beyond", "s-channel", "empty"}

@@ -1,9 +1,9 @@
 """Audio in and out: float32 samples in [-1, 1].
 
-An audio argument is a path, an entry of a packed `wav.scp`, a URL or a binary file object. The content of a
-URL, a file object or a named pipe is read whole into memory; a file object from its beginning, so that it can
-be read twice (from its position if it cannot seek). Error messages give the path or the ``name`` of the file
-object.
+An audio argument is a path, an entry of a packed `wav.scp`, a URL, a part of any of these
+(`farvox.audio.stretches`), or a binary file object. The content of a URL, a file object or a named pipe is
+read whole into memory; a file object from its beginning, so that it can be read twice (from its position if
+it cannot seek). Error messages give the path or the ``name`` of the file object.
 
 Four readers are tried, the quickest first: entries of shards (`farvox.audio.shards`), plain 16-bit wav files
 by their header alone, libsndfile (other wav files, flac, ogg, mp3, NIST sphere), and FFmpeg through PyAV
@@ -49,6 +49,7 @@ from farvox.audio.headers import (
 )
 from farvox.audio.remote import is_remote, read_whole
 from farvox.audio.shards import Handle, PackedFile
+from farvox.audio.stretches import ArkEntry, Stretch
 from farvox.errors import AudioError, MissingExtraError
 from farvox.jobs import Job, cut, threads
 from farvox.progress import Note
@@ -224,13 +225,21 @@ def open_audio(audio: AudioSource) -> Iterator[OpenAudio]:
         AudioError: as `audio_info`.
     """
     name = audio_name(audio)
-    if isinstance(audio, str | os.PathLike) and (packed := PackedFile.parse(name)):
+    is_path = isinstance(audio, str | os.PathLike)
+    if is_path and (packed := PackedFile.parse(name)):
         member = packed.member
         info = AudioInfo(member.num_samples, member.sample_rate, member.num_channels)
         yield OpenAudio(info, name, packed.read)
         return
+    if is_path and (stretch := Stretch.parse(name)):
+        with open_audio(stretch.recording) as recording:
+            yield _part(recording, stretch, name)
+        return
     with ExitStack() as stack:
-        file = _open(name, _content_in_memory(audio, name), stack)
+        if is_path and (entry := ArkEntry.parse(name)):
+            file = _open_entry(entry, stack)
+        else:
+            file = _open(name, _content_in_memory(audio, name), stack)
         check_rate(name, file.info.sample_rate)
         yield file
 
@@ -248,9 +257,33 @@ def check_rate(name: str, sample_rate: int) -> None:
         )
 
 
+def _part(recording: OpenAudio, stretch: Stretch, name: str) -> OpenAudio:
+    """Audio of which only a stretch is read."""
+    begin, end = stretch.samples(recording.info, name)
+    channels = stretch.channels(recording.info.num_channels, name)
+    num_channels = len(range(recording.info.num_channels)[channels])
+
+    def frames_of(start: int, count: int) -> Wave:
+        start = min(start, end - begin)
+        return recording.frames_of(begin + start, min(count, end - begin - start))[:, channels]
+
+    return OpenAudio(AudioInfo(end - begin, recording.info.sample_rate, num_channels), name, frames_of)
+
+
+def _open_entry(entry: ArkEntry, stack: ExitStack) -> OpenAudio:
+    """Open an audio file in an ark; of plain wav files only the part that is asked for will be read."""
+    start, length = entry.extent()
+    if not is_remote(entry.file) and (plain := _open_plain_wav(entry.file, str(entry), start, length)):
+        return plain
+    if len(content := entry.read(start, length)) < length:
+        missing = f"{length - len(content)} of its {length} bytes are missing"
+        raise AudioError(f"{entry}: truncated: {missing}; copy the ark again")
+    return _open(str(entry), content, stack)
+
+
 def _open(name: str, content: bytes | None, stack: ExitStack) -> OpenAudio:
     """Open a file, or its content, by the quickest reader that reads it rightly."""
-    if content is None and (plain := _open_plain_wav(name)):
+    if content is None and (plain := _open_plain_wav(name, name)):
         return plain
     try:
         with _binary(name, content) as opened:
@@ -384,13 +417,19 @@ def _read_pipe(name: str) -> bytes:
         return head + file.read()
 
 
-def _open_plain_wav(path: str) -> OpenAudio | None:
-    """Open a complete, plain 16-bit wav file, without any library; None for anything else."""
+def _open_plain_wav(path: str, name: str, at: int = 0, length: int | None = None) -> OpenAudio | None:
+    """Open a complete, plain 16-bit wav file, without any library; None for anything else.
+
+    It is the file of a path, or the ``length`` bytes from byte ``at`` of it.
+    """
     try:
         file = Handle(path)
     except OSError:
         return None
-    header = pcm_header(file.read(0, HEAD_BYTES), os.fstat(file.handle).st_size)
+    size = os.fstat(file.handle).st_size - at
+    if length is not None:
+        size = min(size, length)
+    header = pcm_header(file.read(at, min(HEAD_BYTES, size)), size) if size > 0 else None
     if header is None:
         return None
     info, data_start = header
@@ -400,15 +439,15 @@ def _open_plain_wav(path: str) -> OpenAudio | None:
         start = min(start, info.num_samples)
         num_bytes = min(count, info.num_samples - start) * frame_bytes
         try:
-            content = file.read(data_start + start * frame_bytes, num_bytes)
+            content = file.read(at + data_start + start * frame_bytes, num_bytes)
         except OSError as error:
-            raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from None
+            raise AudioError(f"{name}: cannot be read: {error.strerror or error}") from None
         if len(content) < num_bytes:
             ends = f"{start + len(content) // frame_bytes} of {info.num_samples}"
-            raise AudioError(f"{path}: truncated: ends at sample {ends}; copy it again")
+            raise AudioError(f"{name}: truncated: ends at sample {ends}; copy it again")
         return float_frames(content, info.num_channels)
 
-    return OpenAudio(info, path, frames_of)
+    return OpenAudio(info, name, frames_of)
 
 
 def _decode_by_ffmpeg(name: str, content: bytes | None, refusal: str = "") -> OpenAudio:

@@ -36,6 +36,7 @@ import soundfile
 
 from farvox.audio.headers import float_frames
 from farvox.audio.remote import is_remote, read_range, read_whole, size_of
+from farvox.audio.stretches import file_of
 from farvox.cache import file_state
 from farvox.errors import AudioError
 
@@ -183,13 +184,14 @@ def size_of_file(location: str) -> int | None:
 
 
 def state_of(path: str) -> str:
-    """The `file_state` of an audio file; empty for URLs and entries of shards.
+    """The `file_state` of the file of an audio path; empty for URLs and entries of shards.
 
     A shard of another content has another name.
 
     Raises:
         OSError: there is no such file.
     """
+    path = file_of(path)
     return "" if PackedFile.parse(path) or is_remote(path) else file_state(path)
 
 

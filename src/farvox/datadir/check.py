@@ -19,19 +19,32 @@ from pathlib import Path
 import polars as pl
 
 from farvox.atomic import PLAIN_NAME, file_name
-from farvox.audio.files import read_recording
+from farvox.audio.files import read_audio, read_headers
+from farvox.audio.headers import AudioInfo
 from farvox.audio.levels import refuse_silence
 from farvox.audio.remote import is_remote
 from farvox.audio.shards import ADDRESS, PackedFile, ShardTable, size_of_file, table_of
+from farvox.audio.stretches import FRAGMENT, Stretch, file_of, recording_of
 from farvox.datadir import kaldi
 from farvox.datadir.conditions import CONDITIONS, parse_conditions
 from farvox.datadir.derive import further_texts
-from farvox.datadir.kaldi import DataDir, invert_spk2utt, is_utf8, read_lines, split_lines, write_data_dir
+from farvox.datadir.kaldi import (
+    DataDir,
+    audio_of,
+    invert_spk2utt,
+    is_utf8,
+    listing_of,
+    read_lines,
+    split_lines,
+    stretches_of,
+    write_data_dir,
+)
 from farvox.errors import AudioError, DataDirError
 from farvox.jobs import Job, cut, threads
 from farvox.progress import Note, silent, to_stderr
 
 LEAST_SECONDS = 0.025  # one frame of features
+_RATE = 16000  # Hz, of most models
 _MOST_HINTS = 100  # they are looked for on the disk
 
 # Faults under construction: one row each.
@@ -73,21 +86,23 @@ def check_data_dir(path: str | Path) -> Iterator[Fault]:
     files = _core_files(folder)
     for name, file in files.items():
         remarks = [_out_of_order(file.table)]
-        if name in ("wav.scp", "utt2spk"):
-            remarks.append(_unusual(file.table, "key" if name == "wav.scp" else "value"))
+        if name in ("wav.scp", kaldi.SEGMENTS, "utt2spk"):
+            remarks.append(_unusual(file.table, "value" if name == "utt2spk" else "key"))
         yield from _in_order(file.path, _faults_of(name, files), pl.concat(remarks))
     if (folder / CONDITIONS).is_file():
         table, faults = _conditions(folder)
-        absent = _absent(table.rename({"utt_id": "key"}), files["wav.scp"].table["key"], "wav.scp")
+        listing = _listing(files)
+        absent = _absent(table.rename({"utt_id": "key"}), listing.table["key"], listing.path.name)
         notes = _out_of_order(table.select("line", key="utt_id"))
         yield from _in_order(folder / CONDITIONS, [faults, absent], notes)
 
 
 def check_audio(path: str | Path) -> Iterator[Fault]:
-    """Read all audio of a data dir and find the damaged recordings, in the order of `wav.scp`.
+    """Read all audio of a data dir and find the damaged recordings, in the order of its utterances.
 
-    All are decoded, and packed ones compared with the checksums of their shards first. What `extract` refuses
-    is a fault: missing audio, silence, less than one frame of features. A model may need more.
+    All are read as `extract` does (the first channel, at 16 kHz), and packed ones compared with the checksums
+    of their shards first. What `extract` refuses is a fault: missing audio, silence, less than one frame of
+    features. A model may need more.
 
     Args:
         path: the data dir.
@@ -97,7 +112,7 @@ def check_audio(path: str | Path) -> Iterator[Fault]:
     """
     data_dir = DataDir.open(path)
     rows = data_dir.table.select(pl.int_range(1, pl.len() + 1), "utt_id", "wav_path")
-    yield from _damaged(data_dir.path / "wav.scp", rows)
+    yield from _damaged(data_dir.listing, rows)
 
 
 def fix_data_dir(
@@ -133,15 +148,20 @@ def fix_data_dir(
     files = _core_files(folder)
     # Neither a length nor (beside utt2spk) a line of spk2utt is needed: without one no utterance is dropped.
     speakers_file = next((name for name in ("utt2spk", "spk2utt") if name in files), None)
-    needed = {name: file for name, file in files.items() if name in ("wav.scp", speakers_file)}
+    needed = {
+        name: file for name, file in files.items() if name in ("wav.scp", kaldi.SEGMENTS, speakers_file)
+    }
     kept = {}
     for name, file in files.items():
         bad = pl.concat(_faults_of(name, needed if name in needed else files))["line"]
         kept[name] = file.table.filter(~pl.col("line").is_in(bad.implode()))
-    rows = kept["wav.scp"].select("line", utt_id="key", wav_path="value")
-    shards = rows["wav_path"].str.extract(ADDRESS, 1).drop_nulls().unique()
+    rows = kept["wav.scp"].select("line", utt_id="key", wav_path=audio_of(kept["wav.scp"], folder)[0])
+    shard = pl.col("wav_path").str.replace(FRAGMENT, "").str.extract(ADDRESS, 1)
+    shards = rows.select(shard.drop_nulls().unique()).to_series()
     lost = [shard for shard in shards if size_of_file(shard) is None]
-    rows = rows.filter(~pl.col("wav_path").str.extract(ADDRESS, 1).fill_null("").is_in(lost))
+    rows = rows.filter(~shard.fill_null("").is_in(lost))
+    if kaldi.SEGMENTS in kept:
+        rows = stretches_of(kept[kaldi.SEGMENTS], rows)[0].drop_nulls()
     if speakers_file is None:
         rows = rows.with_columns(speaker_id=pl.lit(None, pl.String))
     else:
@@ -151,7 +171,7 @@ def fix_data_dir(
         owners = owners.unique("utt_id", keep="first").select("utt_id", "speaker_id")
         rows = rows.join(owners, on="utt_id", how="inner", maintain_order="left")
     if audio:
-        damaged = list(_damaged(folder / "wav.scp", rows.select("line", "utt_id", "wav_path")))
+        damaged = list(_damaged(listing_of(folder), rows.select("line", "utt_id", "wav_path")))
         rows = rows.filter(~pl.col("line").is_in([fault.line for fault in damaged]))
         faults += damaged
         for fault in damaged:
@@ -169,7 +189,7 @@ def fix_data_dir(
     texts = further_texts(DataDir(folder, table), table, conditions)
     if conditions is not None and len(conditions.columns) == 1:  # its header is at fault
         del texts[CONDITIONS]
-    listed = pl.concat([files["wav.scp"].table["key"], *([claimed] if speakers_file else [])])
+    listed = pl.concat([_listing(files).table["key"], *([claimed] if speakers_file else [])])
     listed = listed.unique(maintain_order=True)
     dropped = listed.filter(~listed.is_in(table["utt_id"].implode())).to_list()
     for utt_id in dropped:
@@ -193,7 +213,7 @@ def fix_data_dir(
     return made, faults, dropped
 
 
-def _damaged(wav_scp: Path, rows: pl.DataFrame) -> Iterator[Fault]:
+def _damaged(listing: Path, rows: pl.DataFrame) -> Iterator[Fault]:
     """The damaged recordings among ``rows``: the line, the utterance and the audio file of each."""
 
     @lru_cache(maxsize=64)
@@ -206,7 +226,7 @@ def _damaged(wav_scp: Path, rows: pl.DataFrame) -> Iterator[Fault]:
         for line, utt_id, path in rows:
             what = ""
             try:
-                packed = PackedFile.parse(path)
+                packed = PackedFile.parse(recording_of(path))
                 if packed is None:
                     pass
                 elif (checksum := checksums(packed.shard).get(packed.member.start)) is None:
@@ -214,15 +234,16 @@ def _damaged(wav_scp: Path, rows: pl.DataFrame) -> Iterator[Fault]:
                 elif zlib.crc32(packed.content()) != checksum:
                     what = f"{packed}: differs from its checksum; the shard is damaged: copy it again"
                 if not what:
-                    wav_CT, sample_rate = read_recording(path)
-                    if (num_samples := wav_CT.shape[1]) < LEAST_SECONDS * sample_rate:
-                        what = f"{path}: {num_samples} samples, too few for any model ({LEAST_SECONDS:g} s)"
+                    wav_T = read_audio(path, sample_rate=_RATE)
+                    if len(wav_T) < LEAST_SECONDS * _RATE:
+                        short = f"{len(wav_T)} samples"
+                        what = f"{path}: {short}, too few for any model ({LEAST_SECONDS:g} s)"
                     else:
-                        refuse_silence(wav_CT[0], sample_rate, path)
+                        refuse_silence(wav_T, _RATE, path)
             except AudioError as error:
                 what = str(error)
             if what:
-                found.append(Fault(str(wav_scp), line, f"'{utt_id}': {what}"))
+                found.append(Fault(str(listing), line, f"'{utt_id}': {what}"))
         return found
 
     job = Job(what="recordings checked", note=to_stderr, executor=threads)
@@ -262,6 +283,11 @@ def _core_files(folder: Path) -> dict[str, _Lines]:
     return {name: _Lines(folder / name) for name in kaldi.CORE_FILES if (folder / name).is_file()}
 
 
+def _listing(files: Mapping[str, _Lines]) -> _Lines:
+    """The file with a line for each utterance."""
+    return files.get(kaldi.SEGMENTS, files["wav.scp"])
+
+
 def _conditions(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The lines of the conditions that could be parsed (`utt_id`, ..., `line`), and the faults."""
     not_utf8, text = _decoded(folder / CONDITIONS, strip="\r")
@@ -273,6 +299,7 @@ def _conditions(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 def _faults_of(name: str, files: Mapping[str, _Lines]) -> list[pl.DataFrame]:
     rules = {
         "wav.scp": _faults_of_wav_scp,
+        kaldi.SEGMENTS: _faults_of_segments,
         "utt2spk": _faults_of_utt2spk,
         "spk2utt": _faults_of_spk2utt,
         "utt2num_samples": _faults_of_lengths,
@@ -288,15 +315,17 @@ def _faults_of(name: str, files: Mapping[str, _Lines]) -> list[pl.DataFrame]:
 
 def _faults_of_wav_scp(files: Mapping[str, _Lines]) -> list[pl.DataFrame]:
     wav_scp = files["wav.scp"]
-    is_pipe = pl.col("value").str.ends_with("|")
-    pipes, table = wav_scp.table.filter(is_pipe), wav_scp.table.filter(~is_pipe)
-    found = [_faults(pipes, pl.format("the audio of '{}' {}", "key", pl.lit(kaldi.PIPE_HINT)))]
+    audio, unread = audio_of(wav_scp.table, wav_scp.path.parent)
+    table = wav_scp.table.with_columns(value=audio.str.replace(FRAGMENT, ""))
+    table = table.filter(~pl.col("line").is_in(unread["line"].implode()))
+    found = [unread]
     if wav_scp.table.is_empty() and wav_scp.malformed.is_empty():
         found.append(pl.DataFrame({"line": [1], "what": ["no utterance; the file is empty"]}, _FAULTS))
 
     is_packed = pl.col("value").str.contains(".tar:", literal=True)
     plain, packed = table.filter(~is_packed), table.filter(is_packed)
-    missing = [path for path in plain["value"].unique(maintain_order=True) if size_of_file(path) is None]
+    paths = plain["value"].unique(maintain_order=True)
+    missing = [path for path in paths if size_of_file(file_of(path)) is None]
     hints = [_where_it_may_be(wav_scp.path.parent, path) for path in missing[:_MOST_HINTS]]
     whats = [f"no such audio file: {path}{hint}" for path, hint in zip_longest(missing, hints, fillvalue="")]
     lost = pl.DataFrame({"value": missing, "what": whats}, {"value": pl.String, "what": pl.String})
@@ -317,10 +346,37 @@ def _faults_of_wav_scp(files: Mapping[str, _Lines]) -> list[pl.DataFrame]:
             cut = rows.filter(pl.col("end") > size)
             found.append(_faults(cut, pl.format("'{}' {}", "key", pl.lit(what))))
 
+    return found if kaldi.SEGMENTS in files else found + _unknown_elsewhere(wav_scp.table, files)
+
+
+def _faults_of_segments(files: Mapping[str, _Lines]) -> list[pl.DataFrame]:
+    segments, wav_scp = files[kaldi.SEGMENTS], files["wav.scp"]
+    audio = audio_of(wav_scp.table, wav_scp.path.parent)[0]
+    recordings = wav_scp.table.select(utt_id="key", wav_path=audio)
+    table, found = stretches_of(segments.table, recordings)
+    table = table.drop_nulls()
+    stretches = [stretch for path in table["wav_path"] if (stretch := Stretch.parse(path))]
+    wanted = sorted({stretch.recording for stretch in stretches if not is_remote(stretch.recording)})
+    headers = dict(zip(wanted, read_headers(wanted, silent), strict=True))
+    beyond = []
+    for line, utt_id, stretch in zip(table["line"], table["utt_id"], stretches, strict=True):
+        header = headers.get(stretch.recording)
+        try:
+            if isinstance(header, AudioInfo):  # else the fault is that of the recording
+                stretch.samples(header, stretch.recording)
+                stretch.channels(header.num_channels, stretch.recording)
+        except AudioError as error:
+            beyond.append((line, f"'{utt_id}': {error}"))
+    faults = pl.DataFrame(beyond, _FAULTS, orient="row")
+    return [found, faults, *_unknown_elsewhere(segments.table, files)]
+
+
+def _unknown_elsewhere(table: pl.DataFrame, files: Mapping[str, _Lines]) -> list[pl.DataFrame]:
+    """The utterances of ``table`` that files about utterances have no line for."""
     known = {name: files[name].table["key"] for name in ("utt2spk", "utt2num_samples") if name in files}
     if "utt2spk" not in files and "spk2utt" in files:
         known["spk2utt"] = files["spk2utt"].members()["utt_id"]
-    return found + [_absent(wav_scp.table, keys, name) for name, keys in known.items()]
+    return [_absent(table, keys, name) for name, keys in known.items()]
 
 
 def _faults_of_utt2spk(files: Mapping[str, _Lines]) -> list[pl.DataFrame]:
@@ -328,7 +384,7 @@ def _faults_of_utt2spk(files: Mapping[str, _Lines]) -> list[pl.DataFrame]:
     longer = table.filter(pl.col("value").str.contains("[ \t]"))
     found = [
         _faults(longer, pl.format("more than two fields: '{} {}'", "key", "value")),
-        _absent(table, files["wav.scp"].table["key"], "wav.scp"),
+        _absent(table, _listing(files).table["key"], _listing(files).path.name),
     ]
     if "spk2utt" in files:
         listed = files["spk2utt"].members().select(key="utt_id", other="speaker_id").unique()
@@ -350,8 +406,9 @@ def _faults_of_spk2utt(files: Mapping[str, _Lines]) -> list[pl.DataFrame]:
         owners = owners.with_columns(first=pl.col("speaker_id").first().over("utt_id"))
         what = pl.format("'{}' is of speaker '{}' here, of '{}' before", "utt_id", "speaker_id", "first")
         found.append(_faults(owners.filter(pl.col("speaker_id") != pl.col("first")), what))
-    name = "utt2spk" if "utt2spk" in files else "wav.scp"
-    return [*found, _absent(members.select("line", key="utt_id"), files[name].table["key"], name)]
+    owner_file = files["utt2spk"] if "utt2spk" in files else _listing(files)
+    absent = _absent(members.select("line", key="utt_id"), owner_file.table["key"], owner_file.path.name)
+    return [*found, absent]
 
 
 def _faults_of_lengths(files: Mapping[str, _Lines]) -> list[pl.DataFrame]:
@@ -360,7 +417,7 @@ def _faults_of_lengths(files: Mapping[str, _Lines]) -> list[pl.DataFrame]:
     wrong = table.filter(number.is_null() | (number < 0))
     return [
         _faults(wrong, pl.format("'{}' is not a number of samples", "value")),
-        _absent(table, files["wav.scp"].table["key"], "wav.scp"),
+        _absent(table, _listing(files).table["key"], _listing(files).path.name),
     ]
 
 

@@ -1,6 +1,8 @@
 """Kaldi-style data dirs: a few sorted text files that list utterances, their audio files and their speakers.
 
-`wav.scp` (utterance, audio file) is all that is needed; `utt2spk` (utterance, speaker), `spk2utt`
+`wav.scp` (utterance, audio file) is all that is needed. With `segments` its lines are recordings, and the
+utterances are stretches of them (`farvox.audio.stretches`), read as by Kaldi's extract-segments; with
+`reco2file_and_channel` a line is a side of its file. `utt2spk` (utterance, speaker), `spk2utt`
 (speaker, utterances) and `utt2num_samples` (utterance, length at the file's own rate) are used when
 they are there. Every line is a key, blanks, and a value; audio paths may hold blanks, and relative
 ones are relative to the current directory, as in Kaldi. Files are sorted in C order (by bytes).
@@ -12,6 +14,8 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,15 +23,29 @@ from pathlib import Path
 
 import polars as pl
 
-from farvox.atomic import atomic_dir
+from farvox.atomic import atomic_dir, file_name
 from farvox.errors import DataDirError
 
 SCHEMA = {"utt_id": pl.String, "wav_path": pl.String, "speaker_id": pl.String, "num_samples": pl.Int64}
-CORE_FILES = ("wav.scp", "utt2spk", "spk2utt", "utt2num_samples")
-PIPE_HINT = (
-    "is a command (it ends in '|'), and farvox runs none; write its output to a file, "
-    "for example with 'farvox prepare ... --convert flac', and name that file"
+SEGMENTS, SIDES = "segments", "reco2file_and_channel"
+AUDIO_FILES = ("wav.scp", SEGMENTS, SIDES)
+"""Files that say where the audio of an utterance lies."""
+CORE_FILES = ("wav.scp", SEGMENTS, "utt2spk", "spk2utt", "utt2num_samples")
+_SHELL = re.compile(r"[$`*?<>;&()\[\]{}~!|\\]|(^|\s)#")  # what a shell would not pass on as it stands
+_TYPES = r"(?:wav|flac|sph|nist|ogg|vorbis|mp3|aiff|au|caf)"
+_READERS = tuple(
+    re.compile(pattern.replace("{file}", r"(?P<file>[^-\0][^\0]*)\0"))
+    for pattern in (
+        r"cat\0{file}",
+        rf"sox\0(?:-(?:V\d|q|S|D)\0)*(?:-t\0?\.?{_TYPES}\0)?{{file}}-t\0?\.?wav\0-\0",
+        r"flac\0(?=(?:.*\0)?(?:-[cs]*d|--decode))(?=(?:.*\0)?(?:-[ds]*c|--stdout))"  # both, in any order
+        r"(?:-[cds]+\0|--(?:stdout|decode|silent|totally-silent)\0)*{file}(?:-[cds]+\0)*",
+        r"ffmpeg\0(?:-(?:hide_banner|nostdin|nostats|y)\0|-(?:v|loglevel)\0\w+\0)*-i\0{file}"
+        r"(?:-(?:v|loglevel)\0\w+\0)*(?:-(?:acodec|c:a)\0pcm_s16le\0)?-f\0wav\0(?:-|pipe:1?|/dev/stdout)\0",
+        r"sph2pipe\0(?:-p\0|-f\0(?:wav|rif)\0|-c\0?(?P<side>[12])\0)*{file}",
+    )
 )
+"""Commands whose output is the audio of a file: the program and its arguments, each followed by NUL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +54,7 @@ class Utterance:
 
     Attributes:
         utt_id: name of the utterance; no white space.
-        wav_path: path of the audio file.
+        wav_path: path of the audio file, or of a part of one (`farvox.audio.stretches`).
         speaker_id: the speaker, or None where unknown.
         num_samples: length at the file's own rate, or None where unknown.
     """
@@ -53,7 +71,7 @@ class DataDir:
 
     Attributes:
         path: the folder.
-        table: one row an utterance, in the order of `wav.scp`: `utt_id`, `wav_path`, `speaker_id`
+        table: one row an utterance, in the order of `listing`: `utt_id`, `wav_path`, `speaker_id`
             (null where unknown), `num_samples` (null where unknown).
     """
 
@@ -65,19 +83,29 @@ class DataDir:
         """Read the data dir at ``path``; no audio file is touched.
 
         Raises:
-            DataDirError: there is no `wav.scp`, a line is malformed, an utterance is there twice, or
+            DataDirError: there is no `wav.scp`, a line is malformed, an utterance is there twice, a segment
+                is empty or of an unknown recording, audio is a command that does more than to read a file, or
                 `utt2spk` / `spk2utt` exists and leaves an utterance without speaker.
         """
         folder = Path(path)
-        wav_scp = wav_scp_of(folder)
+        listing = wav_scp = wav_scp_of(folder)
         table = read_table(wav_scp, ("utt_id", "wav_path"))
         if table.is_empty():
             raise DataDirError(f"{wav_scp}: is empty; a data dir needs at least one utterance")
-        pipes = table["wav_path"].str.ends_with("|").arg_true()
-        if len(pipes):
-            line = int(pipes[0])
-            raise DataDirError(f"{wav_scp}:{line + 1}: the audio of '{table['utt_id'][line]}' {PIPE_HINT}")
+        lines = table.with_row_index("line", 1).rename({"utt_id": "key", "wav_path": "value"})
+        audio, faults = audio_of(lines, folder)
+        _refuse_faults(wav_scp, faults)
+        table = table.with_columns(wav_path=audio)
         _refuse_duplicates(wav_scp, table)
+        if (folder / SEGMENTS).is_file():
+            listing = folder / SEGMENTS
+            lines = read_table(listing, ("key", "value")).with_row_index("line", 1)
+            if lines.is_empty():
+                raise DataDirError(f"{listing}: is empty; a data dir needs at least one utterance")
+            table, faults = stretches_of(lines, table)
+            _refuse_faults(listing, faults)
+            table = table.drop("line")
+            _refuse_duplicates(listing, table)
         utt_ids = table["utt_id"]
         speakers: pl.Expr | pl.Series = pl.lit(None, pl.String)
         present = [name for name in ("utt2spk", "spk2utt") if (folder / name).is_file()]
@@ -93,7 +121,7 @@ class DataDir:
             if len(without):
                 line = int(without[0])
                 raise DataDirError(
-                    f"{wav_scp}:{line + 1}: '{utt_ids[line]}' has no speaker in {source.name}; "
+                    f"{listing}:{line + 1}: '{utt_ids[line]}' has no speaker in {source.name}; "
                     f"'farvox check {folder}' lists every fault"
                 )
         lengths: pl.Expr | pl.Series = pl.lit(None, pl.Int64)
@@ -108,6 +136,11 @@ class DataDir:
                 )
             lengths = _looked_up(source, utt_ids, known.with_columns(numbers), "num_samples")
         return cls(folder, table.with_columns(speaker_id=speakers, num_samples=lengths))
+
+    @property
+    def listing(self) -> Path:
+        """The file with a line for each utterance: `segments` where it is there, else `wav.scp`."""
+        return listing_of(self.path)
 
     @property
     def utt_ids(self) -> pl.Series:
@@ -141,7 +174,7 @@ def wav_scp_of(folder: Path) -> Path:
     """The wav.scp of a data dir.
 
     Raises:
-        DataDirError: no such folder, no `wav.scp` in it, or Kaldi's `segments` beside it.
+        DataDirError: no such folder, or no `wav.scp` in it.
     """
     if not folder.is_dir():
         raise DataDirError(f"{folder}: no such data dir")
@@ -149,12 +182,134 @@ def wav_scp_of(folder: Path) -> Path:
         inner = sorted(file.parent.name for file in folder.glob("*/wav.scp"))
         hint = f"; did you mean {folder / inner[0]}?" if inner else "; 'farvox prepare' makes data dirs"
         raise DataDirError(f"{folder}: has no wav.scp{hint}")
-    if (folder / "segments").is_file():
-        raise DataDirError(
-            f"{folder}: has 'segments' (utterances that are parts of recordings), which farvox does not cut; "
-            "write each as a file of its own, for example with 'extract-segments' of Kaldi, and remove it"
-        )
     return folder / "wav.scp"
+
+
+def listing_of(folder: Path) -> Path:
+    """The file of a data dir with a line for each utterance."""
+    return folder / (SEGMENTS if (folder / SEGMENTS).is_file() else "wav.scp")
+
+
+def audio_of(wav_scp: pl.DataFrame, folder: Path) -> tuple[pl.Series, pl.DataFrame]:
+    """The audio path of each line of wav.scp.
+
+    A command that only reads a file stands for that file; `reco2file_and_channel` gives the side.
+
+    Args:
+        wav_scp: `line`, `key`, `value`.
+        folder: the data dir.
+
+    Returns:
+        The audio paths, and the faults (`line`, `what`) of the lines that have none that can be read.
+
+    Raises:
+        DataDirError: a line of `reco2file_and_channel` is malformed.
+    """
+    values, whats = wav_scp["value"], []
+    special = wav_scp.filter(pl.col("value").str.ends_with("|") | pl.col("value").str.ends_with("]"))
+    files: dict[str, str] = {}
+    for line, key, value in special.select("line", "key", "value").iter_rows():
+        if value.endswith("|"):
+            if (read := file_of_command(value)) is not None:
+                files[value] = read
+                continue
+            command = f"`{value[:-1].strip()} > {shlex.quote(f'decoded-{file_name(key)}.wav')}`"
+            what = (
+                f"is a command (it ends in '|'), and farvox runs none; {command} writes its output: name that"
+            )
+            whats.append((line, f"the audio of '{key}' {what}"))
+        elif re.search(r"\[[\d:,]*\]$", value) and not os.path.exists(value):
+            what = "which Kaldi has for matrices only; 'segments' names stretches of audio by their seconds"
+            whats.append((line, f"the audio of '{key}' is a range of an entry, {value}, {what}"))
+    if files:
+        values = values.replace(files)
+    if (folder / SIDES).is_file():
+        sides = read_table(folder / SIDES, ("key", "side"))
+        side = sides["side"].str.extract(r"[ \t](\w+)$").str.to_uppercase()
+        number = side.cast(pl.Int64, strict=False)
+        letter = pl.Series(
+            [ord(text) - 64 if text and len(text) == 1 and text.isalpha() else None for text in side]
+        )
+        sides = sides.with_columns(side=number.fill_null(letter.cast(pl.Int64)))
+        bad = (sides["side"].is_null() | (sides["side"] < 1)).arg_true()
+        if len(bad):
+            raise DataDirError(
+                f"{folder / SIDES}:{int(bad[0]) + 1}: a line is 'recording file side', with side A, B or 1, 2"
+            )
+        of_line = wav_scp.join(
+            sides.unique("key", keep="first"), on="key", how="left", maintain_order="left"
+        )["side"]
+        chosen = values.str.contains(r"[#&](?:channel|side)=\d+$")
+        marked = pl.select(pl.concat_str(values, pl.lit("#side="), (of_line - 1).cast(pl.String))).to_series()
+        values = values.zip_with(~((of_line > 1) & ~chosen).fill_null(False), marked)
+    return values.alias("wav_path"), pl.DataFrame(whats, {"line": pl.Int64, "what": pl.String}, orient="row")
+
+
+def file_of_command(value: str) -> str | None:
+    """The audio path of a command of wav.scp whose output is that audio; None where it is more than that.
+
+    Such are ``cat FILE |``, ``sox FILE -t wav - |``, ``ffmpeg -i FILE -f wav - |``, ``flac -c -d -s FILE |``
+    and ``sph2pipe -f wav FILE |``, which may choose a side by ``-c``.
+    """
+    command = value.removesuffix("|")
+    try:
+        program, *arguments = [""] if _SHELL.search(command) else shlex.split(command) or [""]
+    except ValueError:  # a quotation mark alone
+        return None
+    written = "".join(f"{argument}\0" for argument in (os.path.basename(program), *arguments))
+    found = next(filter(None, (pattern.fullmatch(written) for pattern in _READERS)), None)
+    if found is None:
+        return None
+    side = found.groupdict().get("side")
+    return found["file"] if side is None else f"{found['file']}#side={int(side) - 1}"
+
+
+def stretches_of(segments: pl.DataFrame, recordings: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The utterances of `segments`, by the rules of Kaldi's extract-segments.
+
+    Args:
+        segments: `line`, `key` and `value` ("recording begin end", in seconds, and perhaps a channel from 0;
+            an end of -1 is that of the recording).
+        recordings: `utt_id` and `wav_path` of wav.scp.
+
+    Returns:
+        `line`, `utt_id` and `wav_path`, null at a fault; and the faults (`line`, `what`).
+    """
+    fields = pl.col("value").str.strip_chars(" \t").str.replace_all("[ \t]+", " ").str.split(" ")
+    table = segments.select("line", utt_id="key", fields=fields).with_columns(
+        count=pl.col("fields").list.len(),
+        recording=pl.col("fields").list.get(0),
+        begin=pl.col("fields").list.get(1, null_on_oob=True).cast(pl.Float64, strict=False),
+        end=pl.col("fields").list.get(2, null_on_oob=True).cast(pl.Float64, strict=False),
+        channel=pl.col("fields").list.get(3, null_on_oob=True).cast(pl.Int64, strict=False),
+    )
+    known = recordings.select(recording="utt_id", path="wav_path").unique("recording", keep="first")
+    table = table.join(known, on="recording", how="left", maintain_order="left")
+    begin, end, to_end = pl.col("begin"), pl.col("end"), pl.col("end") == -1
+    times = (begin.is_finite() & end.is_finite()).fill_null(False)
+    shape = "a line is 'utterance recording begin end', in seconds, and perhaps a channel from 0"
+    what = (
+        pl.when(~pl.col("count").is_in([3, 4]))
+        .then(pl.format("'{}' has {} fields; {}", "utt_id", pl.col("count") + 1, pl.lit(shape)))
+        .when(~times)
+        .then(pl.format("the begin or end of '{}' is no number; {}", "utt_id", pl.lit(shape)))
+        .when((pl.col("count") == 4) & ((pl.col("channel") < 0) | pl.col("channel").is_null()))
+        .then(pl.format("the channel of '{}' is no number from 0; {}", "utt_id", pl.lit(shape)))
+        .when((begin < 0) | (~to_end & (begin >= end)))
+        .then(pl.format("'{}' begins at {} s and ends at {} s; -1 is the end", "utt_id", "begin", "end"))
+        .when(pl.col("path").is_null())
+        .then(pl.format("'{}' is of the recording '{}', which is not in wav.scp", "utt_id", "recording"))
+    )
+    last = pl.when(to_end).then(pl.lit("")).otherwise(pl.format(",{}", "end"))
+    channel = (
+        pl.when(pl.col("channel").is_null()).then(pl.lit("")).otherwise(pl.format("&channel={}", "channel"))
+    )
+    table = table.with_columns(
+        what=what, wav_path=pl.concat_str("path", pl.lit("#t="), "begin", last, channel)
+    )
+    faults = table.filter(pl.col("what").is_not_null()).select(pl.col("line").cast(pl.Int64), "what")
+    sound = pl.when(pl.col("what").is_null()).then("wav_path")
+    return table.select(pl.col("line").cast(pl.Int64), "utt_id", wav_path=sound), faults
 
 
 def read_table(path: str | Path, columns: tuple[str, str] = ("utt_id", "value")) -> pl.DataFrame:
@@ -301,7 +456,8 @@ def write_data_dir(
     """Write a data dir: `wav.scp`, and of the other files those known for every utterance, in C order.
 
     The files are written aside and put in place together, `wav.scp` last. Files of an existing folder about
-    its utterances and speakers (`utt2*`, `spk2*`) are removed; its other files (audio, say) stay.
+    its recordings, utterances and speakers (`segments`, `reco2*`, `utt2*`, `spk2*`) are removed; its other
+    files (audio, say) stay. Stretches of recordings stand in `wav.scp` itself, and there is no `segments`.
 
     Args:
         path: the folder; made if needed.
@@ -343,12 +499,19 @@ def write_data_dir(
     with atomic_dir(folder / ".incoming", own_files=("wav.scp", *texts)) as incoming:
         for name, text in texts.items():
             (incoming / name).write_bytes(text.encode())
-    for stale in (folder / "wav.scp", *folder.glob("utt2*"), *folder.glob("spk2*")):
+    stale_names = ("wav.scp", SEGMENTS, "reco2*", "utt2*", "spk2*")
+    for stale in (file for name in stale_names for file in folder.glob(name)):
         stale.unlink(missing_ok=True)
     for name in sorted(texts, key=lambda name: name == "wav.scp"):
         os.replace(folder / ".incoming" / name, folder / name)
     shutil.rmtree(folder / ".incoming")
     return DataDir(folder, table)
+
+
+def _refuse_faults(path: Path, faults: pl.DataFrame) -> None:
+    if len(faults):
+        line, what = faults.row(0)
+        raise DataDirError(f"{path}:{line}: {what}")
 
 
 def _refuse_duplicates(path: Path, table: pl.DataFrame) -> None:

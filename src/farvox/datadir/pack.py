@@ -233,7 +233,7 @@ def _write_dir(out: Path, source: DataDir, shards: Sequence[Shard], at: str | No
     table = packed.join(speakers, on="utt_id", how="left", maintain_order="left")
     texts = {}  # beside the files that every data dir has: trial lists, maps of enrolment
     for path in source.path.iterdir():
-        if path.name.startswith((".", *CORE_FILES, "utt2", "spk2")) or path.suffix == ".json":
+        if path.name.startswith((".", *CORE_FILES, "utt2", "spk2", "reco2")) or path.suffix == ".json":
             continue
         if path.name == REJECTED or not path.is_file():
             continue

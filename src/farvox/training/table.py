@@ -21,7 +21,7 @@ import numpy.typing as npt
 import polars as pl
 
 from farvox.cache import cached_folder
-from farvox.datadir.kaldi import DataDir, wav_scp_of
+from farvox.datadir.kaldi import AUDIO_FILES, DataDir, wav_scp_of
 from farvox.errors import CacheError, DataDirError
 from farvox.rng import rng_for
 
@@ -91,7 +91,8 @@ class TrainingTable:
         if not paths:
             raise DataDirError("no data dir to train on: set data.train")
         files = [wav_scp_of(Path(path)) for path in paths]
-        files += [Path(path, name) for path in paths for name in ("utt2spk", "spk2utt")]
+        names = (*AUDIO_FILES[1:], "utt2spk", "spk2utt")
+        files += [Path(path, name) for path in paths for name in names]
         present = [file for file in files if file.is_file()]
 
         def build(folder: Path) -> None:
