@@ -253,3 +253,31 @@ def test_an_unknown_condition_is_refused(folder, trials):
         trial_conditions(trials(), [folder], ["device"])
     with pytest.raises(DataDirError, match="nowhere"):
         trial_conditions(trials(), [folder / "nowhere"], ["distance"])
+
+
+@settings(deadline=None)
+@given(speakers=SPEAKERS, copies=st.lists(st.integers(0, 2), min_size=12, max_size=12), ordered=st.booleans())
+def test_copies_of_one_recording_are_no_pair(
+    tmp_path_factory: pytest.TempPathFactory, speakers: str, copies: list[int], ordered: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("t")
+    ids = [f"{speaker}-{row}" for row, speaker in enumerate(speakers)]
+    recordings = [f"{speaker}{copy}" for speaker, copy in zip(speakers, copies, strict=False)]
+    pairs = Pairs.of(
+        pl.Series(ids),
+        pl.Series([*speakers]),
+        recordings=pl.Series(recordings),
+        test="*" if ordered else None,
+    )
+    either = product(range(len(ids)), repeat=2) if ordered else combinations(range(len(ids)), 2)
+    kept = [(ids[a], ids[b]) for a, b in either if recordings[a] != recordings[b]]
+    num_target = sum(a[0] == b[0] for a, b in kept)
+    assert pairs.count() == (num_target, len(kept) - num_target)
+    if not num_target:
+        with pytest.raises(TrialError, match="no target trial"):
+            write_all_pairs(folder / "all", pairs)
+        return
+    write_all_pairs(folder / "all", pairs)
+    assert read(folder / "all") == labelled(kept)
+    write_drawn_pairs(folder / "drawn", pairs, max(1, pairs.count()[1] // 3), 0)
+    assert set(read(folder / "drawn")) <= set(labelled(kept))

@@ -217,6 +217,18 @@ def test_speakers_of_validation_or_of_two_dirs_that_are_in_training_are_counted(
     ]
 
 
+def test_speakers_that_are_renamed_in_one_dir_are_two(tmp_path, train_here, corpus, capsys):
+    other = tmp_path / "more"
+    other.mkdir()
+    for name in ("wav.scp", "utt2spk"):
+        (other / name).write_bytes((corpus / "more" / name).read_bytes())
+    lines = (line.split() for line in (other / "utt2spk").read_text().splitlines())
+    (other / "utt2spk").write_text("".join(f"{utt_id} more-{speaker}\n" for utt_id, speaker in lines))
+    data = {"train": [str(corpus / "train"), str(other)], "num_frames": 30, "workers": 0}
+    train_here(tmp_path / "run", {"data": data, "schedule": {"epochs": 1}})
+    assert "11 speakers" in (said := capsys.readouterr().out) and "warning" not in said
+
+
 def test_validation_of_an_utterance_with_itself_or_wrong_labels_is_refused(tmp_path, train_here, corpus):
     lines = (corpus / "dev/trials").read_text().splitlines()
     label, one, other = lines[0].split()
@@ -230,3 +242,6 @@ def test_validation_of_an_utterance_with_itself_or_wrong_labels_is_refused(tmp_p
                 tmp_path / "run",
                 {"validate": {"data": str(corpus / "dev"), "trials": str(tmp_path / "trials")}},
             )
+    (tmp_path / "trials").write_text("\n".join(lines[1:]) + "\n")  # the remedy: it is removed
+    validate = {"data": str(corpus / "dev"), "trials": str(tmp_path / "trials")}
+    train_here(tmp_path / "run", {"validate": validate, "schedule": {"epochs": 1}})
