@@ -161,7 +161,7 @@ class TestArk:
     def test_a_wav_file_without_a_length_is_refused_with_a_way_out_that_works(self, tmp_path):
         streamed = bytearray(encoded(NOISE))
         streamed[4:8] = streamed[40:44] = struct.pack("<I", 0x7FFFFFFF)
-        path = tmp_path / "raw.ark"
+        path = tmp_path / "all of it.ark"
         path.write_bytes(b"u " + streamed)
         with pytest.raises(AudioError, match="states no length") as refused:
             read_audio(f"{path}:2")

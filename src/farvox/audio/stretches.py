@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+from shlex import quote
 from typing import NamedTuple, Self
 
 from farvox.audio.headers import AudioInfo
@@ -122,7 +123,7 @@ class ArkEntry(NamedTuple):
         if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
             length = 8 + int.from_bytes(head[4:8], "little")
             if not 8 < length < _STREAMED:
-                taken = f"tail -c +{self.offset + 1} {self.file} > audio.wav"
+                taken = f"tail -c +{self.offset + 1} {quote(self.file)} > audio.wav"
                 raise AudioError(
                     f"{self}: its wav file was written by a pipe and states no length: its end is not known; "
                     f"`{taken}` takes out it and all that follows"
