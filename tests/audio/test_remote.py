@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.pool import ThreadPool
 
 import fsspec
@@ -15,7 +15,9 @@ from farvox.audio import remote
 from farvox.audio.files import audio_info, read_audio, write_audio
 from farvox.audio.remote import put_file, read_range, read_whole, size_of
 from farvox.audio.shards import Member, PackedFile, encode
-from farvox.errors import AudioError, UnreachableError
+from farvox.cli.main import main
+from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
+from farvox.errors import AudioError, DataDirError, UnreachableError
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 100_000).astype(np.uint8).tobytes()
 
@@ -36,7 +38,7 @@ def test_ranges_are_those_of_the_file(url):
 
 def test_a_missing_remote_file_is_named(bucket):
     assert size_of(f"{bucket}/nothing") is None
-    with pytest.raises(AudioError, match=r"bucket-\d+/nothing: no such file"):
+    with pytest.raises(AudioError, match=r"bucket-\d+/nothing \(at http://127.*\): no such file"):
         read_range(f"{bucket}/nothing", 0, 10)
     with pytest.raises(AudioError, match="no such file, or no such bucket"):
         read_whole("s3://no-such-bucket/a.wav")
@@ -151,7 +153,7 @@ def test_a_passing_fault_is_tried_again(fault, url, unreliable, monkeypatch):
 def test_a_lasting_fault_is_an_error(url, unreliable, monkeypatch):
     monkeypatch.setattr(remote, "TRIES", 2)
     unreliable += ["hang up"] * 1000
-    with pytest.raises(UnreachableError, match=r"some/file: no answer after 2 tries: ."):
+    with pytest.raises(UnreachableError, match=r"some/file \(at http://127.*\): no answer after 2 tries: ."):
         read_range(url, 0, 10)
 
 
@@ -172,3 +174,134 @@ def test_a_missing_package_is_named_with_its_extra():
 def test_an_unknown_kind_of_url_is_named():
     with pytest.raises(AudioError, match=r"gopher://a/b\.wav: .*gopher"):
         read_audio("gopher://a/b.wav")
+
+
+@pytest.fixture
+def web(voices):
+    """A server of the voices: its address, and the list of all requests that arrive."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(voices))
+
+        def log_message(self, *words):
+            self.server.requests.append(self.requestline)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.requests = []
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", server.requests
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def far_dir(web, voices, tmp_path):
+    """A data dir of an utterance on this machine, and one on the server."""
+    utterances = [Utterance("a0", str(voices / "a0.wav"), "a"), Utterance("a1", f"{web[0]}/a1.wav", "a")]
+    return write_data_dir(tmp_path / "far", utterances).path
+
+
+def test_no_verb_reaches_the_network_unasked(far_dir, web, voices, model_folder, tmp_path, capsys):
+    tmp = str(tmp_path / "out")
+    for words in (
+        ["check", str(far_dir)],
+        ["check", str(far_dir), "--audio"],
+        ["check", str(far_dir), "--fix", tmp],
+        ["extract", str(model_folder), str(far_dir), tmp],
+        ["pack", str(far_dir), tmp],
+        ["enhance", str(far_dir), tmp, "--beamform", "mvdr"],
+        ["simulate", str(far_dir), tmp],
+        ["noises", str(far_dir), tmp],
+        ["rirs", tmp, "--measured", str(far_dir)],
+        [
+            "train",
+            "voxceleb/ecapa",
+            "--data.train",
+            f'["{far_dir}"]',
+            "--validate.trials",
+            "",
+            "--run-dir",
+            tmp,
+        ],
+    ):
+        assert main(words) != 0, words
+        output = "".join(capsys.readouterr())
+        for part in (f"{far_dir / 'wav.scp'}:2:", "'a1'", "127.0.0.1", "--remote", "remote = true"):
+            assert part in output, (words, output)
+    assert web[1] == []
+
+
+def test_a_url_in_a_command_or_below_segments_is_refused_as_well(web, tmp_path):
+    (tmp_path / "segments").write_text("u r 0.0 0.5\n")
+    for audio in (f"sox {web[0]}/a1.wav -t wav - |", f"{web[0]}/a1.wav#channel=0", f"{web[0]}/raw.ark:123"):
+        (tmp_path / "wav.scp").write_text(f"r {audio}\n")
+        with pytest.raises(DataDirError, match=r"wav\.scp:1: .*'r'.*127\.0\.0\.1"):
+            DataDir.open(tmp_path)
+        assert main(["check", str(tmp_path), "--audio"]) == 1
+    assert web[1] == []
+
+
+def test_asked_for_audio_of_a_data_dir_is_read(far_dir, web, model_folder, tmp_path):
+    pytest.importorskip("aiohttp")
+    assert main(["check", str(far_dir), "--audio", "--remote"]) == 0
+    assert any("a1.wav" in request for request in web[1])
+    out = str(tmp_path / "embeddings")
+    assert main(["extract", str(model_folder), str(far_dir), out, "--remote", "--backend", "torch"]) == 0
+    assert main(["pack", str(far_dir), str(tmp_path / "packed"), "--remote"]) == 0
+
+
+def test_a_data_dir_may_be_listed_without_its_audio(far_dir, web, tmp_path):
+    assert main(["subset", str(far_dir), str(tmp_path / "few"), "--per-speaker", "1"]) == 0
+    assert main(["combine", str(tmp_path / "again"), str(far_dir)]) == 0
+    assert web[1] == []
+
+
+@pytest.mark.parametrize("remote", [[], ["--remote"]])
+def test_a_password_in_a_url_is_refused_and_not_printed(remote, web, tmp_path, capsys):
+    address = web[0].removeprefix("http://")
+    for url in (
+        f"http://user:secret@{address}/x.wav",
+        "ftp://user:secret@127.0.0.1/x.wav",
+        "s3://secret@b/x.wav",
+    ):
+        (tmp_path / "wav.scp").write_text(f"a {url}\n")
+        assert main(["check", str(tmp_path), *remote]) == 1
+        output = "".join(capsys.readouterr())
+        assert "wav.scp:1:" in output and "'a'" in output and "secret" not in output, output
+        with pytest.raises(UnreachableError, match="password") as raised:
+            read_audio(url)
+        assert "secret" not in str(raised.value)
+    assert web[1] == []
+
+
+def test_urls_on_the_command_line_are_those_of_python(web, voices, model_folder, capsys):
+    pytest.importorskip("aiohttp")
+    words = ["--model", str(model_folder), "--backend", "torch", "--vad", "off"]
+    scores = []
+    for start in (str(voices), f"file://{voices}", web[0]):
+        assert main(["verify", f"{start}/a0.wav", f"{start}/a1.wav", *words]) in (0, 1)
+        scores.append(capsys.readouterr().out)
+    assert scores[0] == scores[1] == scores[2]
+    assert main(["verify", f"{web[0]}/a0.wav", f"{web[0]}/none.wav", *words]) == 2
+    assert "127.0.0.1" in capsys.readouterr().err
+
+
+def test_a_bucket_that_was_packed_to_counts_as_asked_for_and_no_other(bucket, voices, tmp_path):
+    near = write_data_dir(tmp_path / "near", [Utterance("a0", str(voices / "a0.wav"), "a")])
+    assert main(["pack", str(near.path), str(tmp_path / "packed"), "--at", f"{bucket}/corpus"]) == 0
+    assert main(["check", str(tmp_path / "packed"), "--audio"]) == 0
+    scp = tmp_path / "packed" / "wav.scp"
+    scp.write_text(scp.read_text().replace(f"{bucket}/", f"{bucket}x/"))
+    with pytest.raises(DataDirError, match=r"wav\.scp:1: .*'a0'.*--remote"):
+        DataDir.open(tmp_path / "packed")
+
+
+def test_what_only_looks_like_a_url_is_a_path(tmp_path):
+    for name in ("data/http://x/a.wav", "/data/ftp://u:p@h/a.wav"):
+        assert not remote.is_remote(name)
+    assert remote.without_scheme("file:///data/a%20b.wav") == "/data/a b.wav"
+    with pytest.raises(UnreachableError, match="chain"):
+        read_audio("simplecache::https://host/a.wav")

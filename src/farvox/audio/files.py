@@ -47,7 +47,7 @@ from farvox.audio.headers import (
     pcm_header,
     refuse_joined_flac,
 )
-from farvox.audio.remote import is_remote, read_whole
+from farvox.audio.remote import is_remote, read_whole, without_scheme
 from farvox.audio.shards import Handle, PackedFile
 from farvox.audio.stretches import ArkEntry, Stretch
 from farvox.errors import AudioError, MissingExtraError
@@ -194,7 +194,7 @@ def resample(wav: Wave, own_rate: int, sample_rate: int) -> Wave:
 def audio_name(audio: AudioSource) -> str:
     """Name of an audio argument in messages: the path, the ``name`` of the object, or "<file object>"."""
     if isinstance(audio, str | os.PathLike):
-        return os.fsdecode(audio)
+        return without_scheme(os.fsdecode(audio))
     name = getattr(audio, "name", None)
     return name if isinstance(name, str) else "<file object>"
 

@@ -3,14 +3,25 @@
 Credentials and the address of the store are found in the usual way: for ``s3://`` in ``AWS_ACCESS_KEY_ID``,
 ``AWS_SECRET_ACCESS_KEY``, ``AWS_ENDPOINT_URL``, ``AWS_PROFILE``, the files of ``~/.aws`` or the role of the
 machine; for other stores as their fsspec packages do. A request that fails for a passing reason is repeated.
+URLs that hold a password are refused.
+
+A URL that a person or a caller names is read. One that a data dir names is read only where that is asked for:
+in a block of `remote_audio`, or in a bucket that this user packed to (`know_bucket`).
 """
 
 from __future__ import annotations
 
+import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, TypeVar
+from urllib.request import url2pathname
 
+from farvox.atomic import write_text
+from farvox.cache import cache_path
 from farvox.errors import AudioError, MissingExtraError, UnreachableError
 
 TRIES = 6  # of a request; the waits between them add up to 6 seconds
@@ -18,13 +29,95 @@ _FIRST_WAIT = 0.2
 _S3_CONFIG = {"retries": {"max_attempts": 0}, "connect_timeout": 10, "read_timeout": 30}
 
 _FINAL = (PermissionError, IsADirectoryError, NotADirectoryError)  # a second try would repeat them
+_DENIED = (401, 403)  # HTTP
+
+ORIGIN = r"^([A-Za-z][A-Za-z0-9+.:-]+://[^/?#]*)"
+"""Pattern of the scheme and the host, or bucket, of a URL."""
+HOW_TO_ASK = "farvox reads it with --remote, or with [data] remote = true in a recipe"
+_BUCKETS = "buckets.txt"  # in the cache
+_PACKAGES = {
+    "s3": "farvox[s3]",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+    "az": "adlfs",
+}
+_PACKAGES |= {"http": "fsspec[http]", "https": "fsspec[http]"}
+_NO_NETWORK = ("file", "memory")
 
 Answer = TypeVar("Answer")
 
+_asked: ContextVar[bool] = ContextVar("remote audio is asked for", default=False)
+
 
 def is_remote(location: str) -> bool:
-    """True for a URL, which is read through fsspec."""
-    return "://" in location
+    """True for a URL that is read through fsspec: any but ``file://``."""
+    return "://" in location and bool(re.match(ORIGIN, location)) and not location.startswith("file://")
+
+
+def without_scheme(location: str) -> str:
+    """The path of a ``file://`` URL; anything else as it is."""
+    if not location.startswith("file://"):
+        return location
+    return url2pathname(location.removeprefix("file://").removeprefix("localhost"))
+
+
+@contextmanager
+def remote_audio(asked: bool = True) -> Iterator[None]:
+    """If ``asked``, the data dirs that are opened in this block may name audio of other machines."""
+    token = _asked.set(asked or _asked.get())
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def is_asked() -> bool:
+    """True in a block of `remote_audio`."""
+    return _asked.get()
+
+
+def know_bucket(url: str) -> None:
+    """Remember, for this user, that audio was packed to the bucket of a URL, so that it may be read there."""
+    known = _known_buckets()
+    if (found := re.match(ORIGIN, url)) and found[1] not in known:
+        with suppress(OSError):  # then it has to be asked for
+            write_text(cache_path() / _BUCKETS, "".join(f"{each}\n" for each in sorted({*known, found[1]})))
+
+
+def _known_buckets() -> set[str]:
+    try:
+        return set((cache_path() / _BUCKETS).read_text("utf-8").splitlines())
+    except (OSError, UnicodeDecodeError):
+        return set()
+
+
+def why_refused(origin: str, *, asked: bool) -> str:
+    """The reason not to read from an origin (see `ORIGIN`) that a data dir names; empty: it may be read."""
+    scheme, _, host = origin.partition("://")
+    if fault := _fault_of(origin):
+        return fault
+    if asked or scheme in _NO_NETWORK or origin in _known_buckets():
+        return ""
+    return f"lies on another machine ({scheme}://{host}), which nobody asked to read from; {HOW_TO_ASK}"
+
+
+def _fault_of(url: str) -> str:
+    """What makes a URL unfit for any use; empty: nothing."""
+    scheme, _, rest = url.partition("://")
+    host = re.split("[/?#]", rest)[0]
+    user, at, host_alone = host.rpartition("@")
+    is_container = scheme in ("abfs", "abfss", "az") and not re.search("[:@]", user)
+    if at and not is_container:
+        return (
+            f"{scheme}://***@{host_alone}: a password or user in a URL is refused, since URLs are printed "
+            "and kept; leave out all before the @, and give credentials in the environment or a file, as the "
+            "store's own tools take them"
+        )
+    if ":" in scheme or "::" in re.sub(r"\[.*?\]", "", url):
+        return f"{host_alone}: a chain of URLs (::) is refused; name the file itself"
+    return ""
 
 
 def read_range(url: str, start: int, count: int) -> bytes:
@@ -63,6 +156,9 @@ def put_file(path: str, url: str) -> None:
 
 def _try(url: str, ask: Callable[[Any], Answer]) -> Answer:
     """Request something from the file system of a URL, again where a failure may pass."""
+    if fault := _fault_of(url):
+        raise UnreachableError(fault)
+    scheme = url.partition("://")[0]
     try:
         import fsspec
 
@@ -73,26 +169,30 @@ def _try(url: str, ask: Callable[[Any], Answer]) -> Answer:
         else:
             store = fsspec.core.url_to_fs(url)[0]
     except ImportError as error:
-        how = "pip install 'farvox[s3]'" if url.startswith("s3://") else f"{error}"
-        raise MissingExtraError(f"{url}: needs {error.name or 'a further package'}: {how}") from error
+        package = _PACKAGES.get(scheme, error.name or "fsspec")
+        raise MissingExtraError(
+            f"{url}: needs {error.name or 'a further package'}: pip install '{package}' ({error})"
+        ) from error
     except ValueError as error:
         raise UnreachableError(f"{url}: {error}") from None
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "Amazon S3"
+    where = f"{url} (at {endpoint})" if scheme == "s3" else url
     wait = _FIRST_WAIT
     for remaining in reversed(range(TRIES)):
         try:
             return ask(store)
         except FileNotFoundError:
-            raise AudioError(f"{url}: no such file, or no such bucket") from None
-        except _FINAL as error:
-            raise UnreachableError(
-                f"{url}: access is refused: {error}; check the credentials (docs/training.md says where they "
-                "are looked for) and what they allow"
-            ) from None
+            raise AudioError(f"{where}: no such file, or no such bucket") from None
         except Exception as error:  # each store has errors of its own
+            if isinstance(error, _FINAL) or getattr(error, "status", None) in _DENIED:
+                raise UnreachableError(
+                    f"{where}: access is refused: {error}; check the credentials (docs/training.md says "
+                    "where they are looked for) and what they allow"
+                ) from None
             if not remaining:
                 raise UnreachableError(
-                    f"{url}: no answer after {TRIES} tries: {error}; check the address and the network, "
-                    "and start again"
+                    f"{where}: no answer after {TRIES} tries: {error or type(error).__name__}; check the "
+                    "address and the network, and start again"
                 ) from error
         time.sleep(wait)
         wait *= 2

@@ -35,7 +35,7 @@ import numpy.typing as npt
 import soundfile
 
 from farvox.audio.headers import float_frames
-from farvox.audio.remote import is_remote, read_range, read_whole, size_of
+from farvox.audio.remote import is_remote, read_range, read_whole, size_of, without_scheme
 from farvox.audio.stretches import file_of
 from farvox.cache import file_state
 from farvox.errors import AudioError
@@ -80,7 +80,7 @@ class PackedFile:
         if ".tar:" not in path or (found := _ADDRESS.match(path)) is None:
             return None
         shard, kind, *numbers = found.groups()
-        return cls(shard, Member(kind, *map(int, numbers)))
+        return cls(without_scheme(shard), Member(kind, *map(int, numbers)))
 
     def __str__(self) -> str:
         return ":".join((self.shard, *map(str, self.member)))
@@ -180,6 +180,7 @@ def size_of_file(location: str) -> int | None:
     """Bytes of the file of a path or URL; None where there is none. Raises as `size_of` does."""
     if is_remote(location):
         return size_of(location)
+    location = without_scheme(location)
     return os.path.getsize(location) if os.path.isfile(location) else None
 
 
@@ -192,7 +193,7 @@ def state_of(path: str) -> str:
         OSError: there is no such file.
     """
     path = file_of(path)
-    return "" if PackedFile.parse(path) or is_remote(path) else file_state(path)
+    return "" if PackedFile.parse(path) or is_remote(path) else file_state(without_scheme(path))
 
 
 def encode(pcm_TC: npt.NDArray[np.int16], sample_rate: int, kind: str) -> bytes:

@@ -59,6 +59,7 @@ def check(
     channel_ids: Literal["enrol", "test", "both", "neither"] | None = None,
     allow_self: bool = False,
     audio: bool = False,
+    remote: bool = False,
     fix: Annotated[Path | None, tyro.conf.arg(metavar="OUT")] = None,
     allow_drops: bool = False,
 ) -> int:
@@ -74,9 +75,26 @@ def check(
         channel_ids: of that list, as in "farvox score".
         allow_self: of that list, as in "farvox score".
         audio: read all audio as well: packed utterances are compared with their checksums, others decoded.
+        remote: reach audio on other machines (URLs in wav.scp), which is a fault otherwise.
         fix: write what has no fault to this data dir, sorted, and list all faults (fix_data_dir.sh of Kaldi).
         allow_drops: of --fix: end with status 0 although something was at fault and left out.
     """
+    from farvox.audio.remote import remote_audio
+
+    with remote_audio(remote):
+        return _check(dir, trials, channel_ids, allow_self, audio=audio, fix=fix, allow_drops=allow_drops)
+
+
+def _check(
+    dir: Path,
+    trials: Path | None,
+    channel_ids: Literal["enrol", "test", "both", "neither"] | None,
+    allow_self: bool,
+    *,
+    audio: bool,
+    fix: Path | None,
+    allow_drops: bool,
+) -> int:
     from farvox.datadir.check import check_audio, check_data_dir, fix_data_dir
     from farvox.datadir.kaldi import DataDir
 
@@ -89,7 +107,11 @@ def check(
         status = int(not allow_drops and not all(fault.is_note for fault in faults))
         if status:
             to_stderr("farvox check: lines at fault were left out; --allow-drops accepts that")
-        return status or (check(fix, trials, channel_ids, allow_self) if trials is not None else 0)
+        if trials is None:
+            return status
+        return status or _check(
+            fix, trials, channel_ids, allow_self, audio=False, fix=None, allow_drops=False
+        )
     num_faults = 0
     for fault in chain(check_data_dir(dir), check_audio(dir) if audio else ()):
         num_faults += not fault.is_note
@@ -303,7 +325,7 @@ def trials(
     if all_pairs and num_nontarget is not None:
         to_stderr("farvox trials: --all-pairs and --num-nontarget exclude each other")
         return 2
-    source = DataDir.open(dir)
+    source = DataDir.open(dir, remote=True)
     if source.speaker_ids.null_count():
         raise TrialError(f"{dir}: has neither utt2spk nor spk2utt, so nobody knows which trials are targets")
     enrol_ids, test_ids = (

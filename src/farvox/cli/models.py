@@ -277,6 +277,7 @@ def extract(
     threads: int = 0,
     quality: FlagCreatePairsOff[bool] = False,
     skip_bad: FlagCreatePairsOff[bool] = False,
+    remote: FlagCreatePairsOff[bool] = False,
     precision: Precision = "fp32",
     backend: Backend = "auto",
 ) -> int:
@@ -293,6 +294,7 @@ def extract(
             "farvox score --channels best" and "weighted" need.
         skip_bad: leave out utterances that cannot be embedded, and list them in OUT/rejected.tsv; by default
             OUT is not written then, but what is done is kept.
+        remote: reach audio on other machines (URLs in DIR/wav.scp), which is refused otherwise.
         precision: what the network multiplies in: fp32, or bf16, which torch and openvino have.
         backend: torch, or onnxruntime (onnx) or OpenVINO, which compute from a graph of the model that is
             made once; auto: onnxruntime in fp32 on a CPU, where it is installed, else torch.
@@ -301,7 +303,8 @@ def extract(
     from farvox.zoo import open_embedder
 
     embedder = open_embedder(model, device, precision=precision, backend=backend)
-    extract_to(embedder, DataDir.open(data_dir), out, threads=threads, quality=quality, skip_bad=skip_bad)
+    opened = DataDir.open(data_dir, remote=remote)
+    extract_to(embedder, opened, out, threads=threads, quality=quality, skip_bad=skip_bad)
     return 0
 
 

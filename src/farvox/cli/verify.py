@@ -19,7 +19,7 @@ from farvox.zoo.pretrained import DEFAULT_MODEL
 if TYPE_CHECKING:
     from farvox.verifier import Channel, Signal, SqliteStore, Verifier
 
-Files = Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE...")]
+Files = Annotated[Positional[tuple[str, ...]], arg(metavar="FILE...")]
 Name = Annotated[Positional[str], arg(metavar="NAME")]
 Store = Annotated[Path | None, arg(metavar="FILE")]
 
@@ -58,7 +58,7 @@ class EmbedderOptions(Options):
 
 
 def verify(
-    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="ENROL... TEST")],
+    files: Annotated[Positional[tuple[str, ...]], arg(metavar="ENROL... TEST")],
     model: EmbedderOptions = EmbedderOptions(),
     threshold: float | None = None,
     strict: bool = False,
@@ -67,7 +67,8 @@ def verify(
     """Decide whether two recordings are of the same speaker. Exit status 0: same, 1: different, 2: no answer.
 
     Args:
-        files: recordings of one speaker, then the one in question; any format, several channels are fused.
+        files: recordings of one speaker, then the one in question; paths or URLs, any format, several
+            channels are fused.
         model: the model, and what is asked of recordings.
         threshold: from which score on it is the same speaker; by default what the model's card recommends.
         strict: no decision (status 2) where a note is serious: two persons on one side, a narrow band, little
@@ -194,7 +195,7 @@ def speakers(store: Store = None, json: bool = False) -> None:
 
 
 def _open(
-    files: Sequence[Path],
+    files: Sequence[str],
     model: EmbedderOptions,
     threshold: float | None = None,
     store: SqliteStore | None = None,

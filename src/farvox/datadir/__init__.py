@@ -22,5 +22,7 @@ class PackOptions(Options):
     """Leave out recordings that cannot be read, and list them in OUT/rejected.tsv."""
     at: Annotated[str | None, Metavar("URL")] = None
     """Move the shards to the folder of this URL (s3://bucket/corpus), and name them there."""
+    remote: bool = False
+    """Reach audio on other machines (URLs in a wav.scp), which is refused otherwise."""
     jobs: Annotated[int | None, AtLeast(1)] = None
     """Processes; by default as many as the machine has processors."""

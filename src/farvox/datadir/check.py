@@ -22,7 +22,7 @@ from farvox.atomic import PLAIN_NAME, file_name
 from farvox.audio.files import read_audio, read_headers
 from farvox.audio.headers import AudioInfo
 from farvox.audio.levels import refuse_silence
-from farvox.audio.remote import is_remote
+from farvox.audio.remote import is_asked, is_remote
 from farvox.audio.shards import ADDRESS, PackedFile, ShardTable, size_of_file, table_of
 from farvox.audio.stretches import FRAGMENT, Stretch, file_of, recording_of
 from farvox.datadir import kaldi
@@ -141,11 +141,16 @@ def fix_data_dir(
     folder = Path(path)
     if (Path(out) / "wav.scp").exists():
         raise DataDirError(f"{out}: is a data dir already; choose another OUT, or remove it")
+    files = _core_files(folder)
+    named = files["wav.scp"].table
+    named = named.with_columns(value=audio_of(named, folder)[0])
+    if len(refused := _refused_urls(named)):  # what nobody looked at is no fault to mend
+        line, what = refused.row(0)
+        raise DataDirError(f"{files['wav.scp'].path}:{line}: {what}")
     faults = []
     for fault in check_data_dir(folder):
         faults.append(fault)
         note(str(fault))
-    files = _core_files(folder)
     # Neither a length nor (beside utt2spk) a line of spk2utt is needed: without one no utterance is dropped.
     speakers_file = next((name for name in ("utt2spk", "spk2utt") if name in files), None)
     needed = {
@@ -322,6 +327,9 @@ def _faults_of_wav_scp(files: Mapping[str, _Lines]) -> list[pl.DataFrame]:
     if wav_scp.table.is_empty() and wav_scp.malformed.is_empty():
         found.append(pl.DataFrame({"line": [1], "what": ["no utterance; the file is empty"]}, _FAULTS))
 
+    refused = _refused_urls(table)
+    found.append(refused)
+    table = table.join(refused, on="line", how="anti", maintain_order="left")
     is_packed = pl.col("value").str.contains(".tar:", literal=True)
     plain, packed = table.filter(~is_packed), table.filter(is_packed)
     paths = plain["value"].unique(maintain_order=True)
@@ -377,6 +385,11 @@ def _unknown_elsewhere(table: pl.DataFrame, files: Mapping[str, _Lines]) -> list
     if "utt2spk" not in files and "spk2utt" in files:
         known["spk2utt"] = files["spk2utt"].members()["utt_id"]
     return [_absent(table, keys, name) for name, keys in known.items()]
+
+
+def _refused_urls(table: pl.DataFrame) -> pl.DataFrame:
+    found = kaldi.refused_urls(table["key"], table["value"], asked=is_asked())
+    return found.with_columns(line=table["line"].gather(found["line"] - 1))
 
 
 def _faults_of_utt2spk(files: Mapping[str, _Lines]) -> list[pl.DataFrame]:

@@ -50,7 +50,7 @@ def combine(out: str | Path, dirs: Sequence[str | Path]) -> DataDir:
     Raises:
         DataDirError: an utterance differs between two dirs, or only some dirs have speakers.
     """
-    opened = [DataDir.open(path) for path in dirs]
+    opened = [DataDir.open(path, remote=True) for path in dirs]
     if not opened:
         raise DataDirError(f"{out}: there is nothing to combine; name at least one data dir")
     known = [part.speaker_ids.null_count() == 0 for part in opened]
@@ -107,7 +107,7 @@ def subset(
         DataDirError: an unknown speaker, utterance, condition or value, a range beyond the speakers, no
             utterance left, or ``out`` is ``path``.
     """
-    source = DataDir.open(path)
+    source = DataDir.open(path, remote=True)
     if Path(out).resolve() == Path(path).resolve():
         raise DataDirError(f"{out}: is the data dir itself, which would lose the others; choose another OUT")
     table = source.table

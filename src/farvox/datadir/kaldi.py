@@ -24,6 +24,7 @@ from pathlib import Path
 import polars as pl
 
 from farvox.atomic import atomic_dir, file_name
+from farvox.audio.remote import ORIGIN, is_asked, why_refused
 from farvox.errors import DataDirError
 
 SCHEMA = {"utt_id": pl.String, "wav_path": pl.String, "speaker_id": pl.String, "num_samples": pl.Int64}
@@ -79,11 +80,16 @@ class DataDir:
     table: pl.DataFrame
 
     @classmethod
-    def open(cls, path: str | Path) -> DataDir:
+    def open(cls, path: str | Path, *, remote: bool = False) -> DataDir:
         """Read the data dir at ``path``; no audio file is touched.
 
+        Args:
+            path: the folder.
+            remote: accept audio on other machines, as in a block of `farvox.audio.remote.remote_audio`.
+
         Raises:
-            DataDirError: there is no `wav.scp`, a line is malformed, an utterance is there twice, a segment
+            DataDirError: audio lies on another machine, and that was not asked for, or a URL holds a
+                password; there is no `wav.scp`, a line is malformed, an utterance is there twice, a segment
                 is empty or of an unknown recording, audio is a command that does more than to read a file, or
                 `utt2spk` / `spk2utt` exists and leaves an utterance without speaker.
         """
@@ -96,6 +102,7 @@ class DataDir:
         audio, faults = audio_of(lines, folder)
         _refuse_faults(wav_scp, faults)
         table = table.with_columns(wav_path=audio)
+        _refuse_faults(wav_scp, refused_urls(table["utt_id"], audio, asked=remote or is_asked()))
         _refuse_duplicates(wav_scp, table)
         if (folder / SEGMENTS).is_file():
             listing = folder / SEGMENTS
@@ -183,6 +190,22 @@ def wav_scp_of(folder: Path) -> Path:
         hint = f"; did you mean {folder / inner[0]}?" if inner else "; 'farvox prepare' makes data dirs"
         raise DataDirError(f"{folder}: has no wav.scp{hint}")
     return folder / "wav.scp"
+
+
+def refused_urls(utt_ids: pl.Series, wav_paths: pl.Series, *, asked: bool) -> pl.DataFrame:
+    """The rows of a `wav.scp` (``line``, from 1) whose URLs may not be read from, and ``what`` forbids it."""
+    found = {"line": pl.Int64, "what": pl.String}
+    if not wav_paths.str.contains("://", literal=True).any():  # the usual case, and much the faster test
+        return pl.DataFrame(schema=found)
+    origins = wav_paths.str.extract(ORIGIN)
+    reasons = {each: why_refused(each, asked=asked) for each in origins.drop_nulls().unique()}
+    whys = origins.replace_strict(reasons, default="", return_dtype=pl.String)
+    rows = pl.DataFrame({"utt_id": utt_ids, "why": whys}).with_columns(
+        line=pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
+    )
+    return rows.filter(pl.col("why") != "").select(
+        "line", what=pl.format("the audio of '{}': {}", "utt_id", "why")
+    )
 
 
 def listing_of(folder: Path) -> Path:

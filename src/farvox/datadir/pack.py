@@ -26,7 +26,7 @@ import polars as pl
 from farvox.atomic import atomic_file, file_name, refuse_to_replace_foreign, write_text
 from farvox.audio.files import read_headers, read_recording
 from farvox.audio.headers import AudioInfo
-from farvox.audio.remote import put_file, size_of
+from farvox.audio.remote import know_bucket, put_file, size_of, without_scheme
 from farvox.audio.shards import (
     Entry,
     Member,
@@ -174,13 +174,14 @@ def pack(
         FarvoxError: ``out`` holds other things or cannot be written.
         JobError: a process was killed.
     """
-    source, out = DataDir.open(path), Path(out)
+    source, out = DataDir.open(path, remote=options.remote), Path(out)
     if out.resolve() == source.path.resolve():
         raise DataDirError(f"{out}: is the data dir itself; choose another OUT")
     refuse_to_replace_foreign(out, ("wav.scp", SHARDS))
     folder = out / SHARDS
-    at = options.at.rstrip("/") if options.at else None
+    at = without_scheme(options.at.rstrip("/")) if options.at else None
     if at:
+        know_bucket(at)
         size_of(f"{at}/wav.scp")  # raises now, not after hours, where the store cannot be used
     with file_lock(folder / ".lock"):
         for unfinished in folder.glob(".tmp-*"):

@@ -83,6 +83,8 @@ class RirsOptions(RoomOptions):
     """Places of a talker a room."""
     seed: Annotated[int, AtLeast(0)] = 0
     """Everything drawn at random follows from it."""
+    remote: bool = False
+    """Reach audio on other machines (URLs in a wav.scp), which is refused otherwise."""
     jobs: Annotated[int | None, AtLeast(1)] = None
     """Processes; by default as many as the machine has processors."""
 
@@ -114,6 +116,8 @@ class SimulateOptions(RoomOptions):
     """Everything drawn at random follows from it."""
     skip_bad: bool = False
     """Leave out recordings that cannot be used, and list them in OUT/rejected.tsv."""
+    remote: bool = False
+    """Reach audio on other machines (URLs in a wav.scp), which is refused otherwise."""
     jobs: Annotated[int | None, AtLeast(1)] = None
     """Processes; by default as many as the machine has processors."""
 
@@ -134,6 +138,8 @@ class NoisesOptions(Options):
     """Format of the audio."""
     skip_bad: bool = False
     """Leave out recordings that cannot be used, and list them in OUT/rejected.tsv."""
+    remote: bool = False
+    """Reach audio on other machines (URLs in a wav.scp), which is refused otherwise."""
     jobs: Annotated[int | None, AtLeast(1)] = None
     """Processes; by default as many as the machine has processors."""
 

@@ -50,7 +50,7 @@ def make_noises(
         JobError: the folder was begun with other settings, or a process was killed.
     """
     out = Path(out).absolute()
-    utterances = list(DataDir.open(source).utterances())
+    utterances = list(DataDir.open(source, remote=options.remote).utterances())
     if not utterances:
         raise DataDirError(f"{source}: has no recordings")
     lines = digest(f"{utterance.utt_id} {utterance.wav_path}" for utterance in utterances)

@@ -17,6 +17,7 @@ import soundfile
 
 from farvox.atomic import atomic_file
 from farvox.audio.files import audio_info, read_channels
+from farvox.audio.remote import remote_audio
 from farvox.datadir.conditions import CONDITIONS, read_conditions
 from farvox.datadir.derive import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
 from farvox.datadir.kaldi import DataDir, is_utf8
@@ -59,7 +60,8 @@ def make_rirs(out: str | Path, options: RirsOptions = RirsOptions(), *, note: No
     """
     out = Path(out).absolute()
     if options.measured:
-        rirs = [rir for found in _distinct(options.measured) for rir in found]
+        with remote_audio(options.remote):
+            rirs = [rir for found in _distinct(options.measured) for rir in found]
         begin(out / SETTINGS, {"kind": "measured", "files": [rir.path for rir in rirs]})
         job = Job(what="responses measured", note=note, jobs=1, kept=out)
         return write_output(out, run_batches(job, _measure, rirs, out, size=64))

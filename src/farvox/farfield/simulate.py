@@ -14,6 +14,7 @@ import polars as pl
 
 from farvox.atomic import file_name
 from farvox.audio.files import read_audio, read_channels, write_audio
+from farvox.audio.remote import remote_audio
 from farvox.datadir.derive import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import AudioError, DataDirError
@@ -70,11 +71,12 @@ def simulate(
         MissingExtraError: rooms are to be drawn, and pyroomacoustics is not installed.
     """
     out = Path(out).absolute()
-    utterances = list(DataDir.open(source).utterances())
+    utterances = list(DataDir.open(source, remote=options.remote).utterances())
     if not utterances:
         raise DataDirError(f"{source}: has no utterances to copy")
-    rirs = tuple(open_rirs(options.rirs))
-    noises = [path for folder in options.noise for _, path in audio_of(folder)]
+    with remote_audio(options.remote):
+        rirs = tuple(open_rirs(options.rirs))
+        noises = [path for folder in options.noise for _, path in audio_of(folder)]
     begin(out / SETTINGS, {
         "kind": "copies", "source": digest(f"{u.utt_id} {u.wav_path}" for u in utterances),
         "rirs": digest(f"{rir.name} {rir.path}" for rir in rirs), "noise": digest(noises), "snr": options.snr,

@@ -52,7 +52,7 @@ def cluster(
     from farvox.atomic import refuse_to_replace_foreign
 
     refuse_to_replace_foreign(Path(out), ("clusters.json",))
-    audio = None if data is None else DataDir.open(data)
+    audio = None if data is None else DataDir.open(data, remote=True)
     found = EmbeddingSet.load(embeddings)
     return label(
         found,

@@ -35,6 +35,8 @@ class EnhanceOptions(Enhancement):
     """Take the channels that a take has, even if most takes have more."""
     format: Literal["flac", "wav"] = "flac"
     """Format of the audio."""
+    remote: bool = False
+    """Reach audio on other machines (URLs in a wav.scp), which is refused otherwise."""
     jobs: Annotated[int | None, AtLeast(1)] = None
     """Processes; by default one per core."""
 
@@ -60,7 +62,7 @@ def enhance(source: str | Path, out: str | Path, options: EnhanceOptions, *, not
     from farvox.score.lists import rename_sides, write_table
     from farvox.score.trials import read_trials
 
-    data_dir = DataDir.open(source)
+    data_dir = DataDir.open(source, remote=options.remote)
     if options.group is not None:
         takes = takes_by_name(data_dir, options.group)
     elif options.by is not None:

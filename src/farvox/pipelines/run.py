@@ -174,9 +174,8 @@ def extract_for(plan: Plan, system: System, embedder: Embedder, note: Note, prog
 
     for data, quality in plan.dirs.items():
         note(f"{system.name}: {data}")
-        extract(
-            embedder, DataDir.open(data), quality=quality, out=plan.embeddings(system, data), note=progress
-        )
+        data_dir = DataDir.open(data, remote=plan.recipe.data.remote)
+        extract(embedder, data_dir, quality=quality, out=plan.embeddings(system, data), note=progress)
 
 
 def score_for(plan: Plan, system: System, progress: Note) -> None:
@@ -184,7 +183,7 @@ def score_for(plan: Plan, system: System, progress: Note) -> None:
     from farvox.datadir.kaldi import DataDir
 
     data_dirs = [] if system.start else [each for each in system.recipe.data.train if each.is_dir()]
-    trained = {str(path): DataDir.open(path).speaker_ids for path in data_dirs}
+    trained = {str(path): DataDir.open(path, remote=True).speaker_ids for path in data_dirs}
     for evaluate in plan.recipe.evaluate:
         out, scored = plan.scores(system, evaluate), plan.trials(system, evaluate)
         out.parent.mkdir(parents=True, exist_ok=True)

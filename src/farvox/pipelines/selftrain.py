@@ -118,7 +118,7 @@ def selftrain(
         refuse_changes(saved, recipe, Recipe, FREE)
     write_text(saved, recipe_to_toml(recipe))
     prepare(run, note, run_verb)
-    unlabelled = DataDir.open(here.data)
+    unlabelled = DataDir.open(here.data, remote=recipe.data.remote)
     if max(here.numbers) > len(unlabelled):
         raise RecipeError(
             f"selftrain.clusters = '{here.clusters}': {here.data} has {len(unlabelled):,} utterances"

@@ -27,9 +27,10 @@ def train(options: TrainOptions, run_dir: str | Path, *, resume: bool = True, no
         RecipeError: settings exclude each other, or the run dir belongs to other settings.
         NonFiniteLossError: the gradient became NaN or infinite.
     """
+    from farvox.audio.remote import remote_audio
     from farvox.training.distributed import join_world
     from farvox.training.trainer import train as run_training
 
-    with join_world(options.device) as world:
+    with join_world(options.device) as world, remote_audio(options.data.remote):
         refuse_contradictions(options, num_processes=world.size)
         return run_training(options, Path(run_dir), world, resume=resume, note=note)

@@ -279,7 +279,7 @@ def speakers_from_dirs(trials: TrialList, sources: Sequence[PathLike]) -> Speake
     tables = []
     for source in map(Path, sources):
         if source.is_dir():
-            tables.append(DataDir.open(source).table.select("utt_id", "speaker_id"))
+            tables.append(DataDir.open(source, remote=True).table.select("utt_id", "speaker_id"))
             if tables[-1]["speaker_id"].has_nulls():
                 raise TrialError(f"{source}: has neither utt2spk nor spk2utt, so the speakers are not known")
         else:
@@ -418,7 +418,7 @@ def trial_conditions(trials: TrialList, sources: Sequence[PathLike], by: Sequenc
         DataDirError: a source cannot be read, or two disagree.
     """
     known = merge_conditions([read_conditions(Path(source)) for source in sources], [str(s) for s in sources])
-    utt_ids = [DataDir.open(source).utt_ids for source in map(Path, sources) if source.is_dir()]
+    utt_ids = [DataDir.open(source, remote=True).utt_ids for source in map(Path, sources) if source.is_dir()]
     all_ids = pl.concat([known["utt_id"], *utt_ids]).unique(maintain_order=True)
     table = pl.DataFrame({"utt_id": all_ids}).join(known, on="utt_id", how="left", maintain_order="left")
     columns = []

@@ -41,6 +41,8 @@ class DataOptions(Options):
     """Speed factors; each factor other than 1 makes a new speaker of every speaker."""
     workers: Annotated[int, AtLeast(0)] = 2
     """Processes that read and augment; 0: the training process does it itself."""
+    remote: bool = False
+    """Reach audio on other machines, where data dirs name it by URL; it is refused otherwise."""
     features: Literal["device", "workers"] = "device"
     """Features are computed on the "device" of the network, or by the "workers" that read the chunks."""
 

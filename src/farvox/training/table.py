@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from farvox.audio.remote import is_asked
 from farvox.cache import cached_folder
 from farvox.datadir.kaldi import AUDIO_FILES, DataDir, wav_scp_of
 from farvox.errors import CacheError, DataDirError
@@ -99,7 +100,8 @@ class TrainingTable:
             cls.read(paths, labelled).write(folder)
 
         try:
-            return cls.mapped(cached_folder("tables", f"labelled: {labelled}", present, build))
+            name = f"labelled: {labelled}" + "; remote" * is_asked()  # else it is not read, but refused
+            return cls.mapped(cached_folder("tables", name, present, build))
         except CacheError:
             return cls.read(paths, labelled)
 
