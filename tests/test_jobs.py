@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from farvox.cache import file_state
 from farvox.errors import FarvoxError, JobError
 from farvox.jobs import Job, begin, cut, digest, processes, processes_of_one_thread, threads
 
@@ -134,6 +135,73 @@ def test_a_folder_of_other_things_and_settings_that_cannot_be_read_are_refused(t
         (tmp_path / "simulate.json").write_text(text)
         with pytest.raises(JobError, match=r"simulate\.json: cannot be read .* remove"):
             begin(tmp_path / "simulate.json", {"seed": 0})
+
+
+def test_what_was_made_from_replaced_files_or_is_gone_is_made_again(tmp_path, monkeypatch):
+    sources, copies = ([tmp_path / f"{kind}-{number}" for number in range(6)] for kind in ("source", "copy"))
+    for source in sources:
+        source.write_bytes(b"before")
+    lines: list[str] = []
+
+    def copy(batch: range) -> bytes:
+        for number in batch:
+            copies[number].write_bytes(sources[number].read_bytes())
+        return b"done"
+
+    def fingerprint(batch: range) -> str:
+        return digest(map(file_state, (sources[number] for number in batch)))
+
+    def outputs(batch: range, content: bytes) -> list[Path]:
+        assert content == b"done"
+        return [copies[number] for number in batch]
+
+    def run() -> list[str]:
+        lines.clear()
+        job = Job(what="copies made", note=lines.append, jobs=1, executor=threads)
+        job.run_kept(copy, cut(range(6), 2), tmp_path / "kept", ".txt", inputs=fingerprint, outputs=outputs)
+        return lines
+
+    def replace(path: Path, content: bytes) -> None:  # of the same size and time
+        times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+        path.write_bytes(content)
+        os.utime(path, ns=times)
+
+    assert run() == [] and run() == []
+    os.utime(sources[1], ns=(0, 0))
+    copies[4].unlink()
+    (line,) = run()
+    assert line.startswith(
+        "copies made: 4 of 6 are done again, because files that they are made from were replaced"
+    )
+    assert copies[4].exists() and run() == []
+    replace(sources[0], b"after!")
+    assert run() == []  # size and time are as they were
+    monkeypatch.setenv("FARVOX_FINGERPRINT", "digest")
+    assert "6 of 6" in run()[0]  # the earlier runs took no digests
+    assert copies[0].read_bytes() == b"after!"
+    replace(sources[0], b"later!")
+    assert "2 of 6" in run()[0] and copies[0].read_bytes() == b"later!"
+
+
+def test_a_batch_that_fails_when_made_again_is_not_taken_for_done(tmp_path):
+    source = tmp_path / "source"
+
+    def work(batch: range) -> bytes:
+        return source.read_bytes()
+
+    def run() -> bytes:
+        job = Job(what="copies made", note=print, jobs=1, executor=threads)
+        (path,) = job.run_kept(
+            work, [range(1)], tmp_path / "kept", ".txt", inputs=lambda _: str(source.exists())
+        )
+        return path.read_bytes()
+
+    source.write_bytes(b"1")
+    assert run() == b"1"
+    source.unlink()
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):
+            run()
 
 
 SCRIPT = """

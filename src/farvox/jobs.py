@@ -11,7 +11,8 @@ for byte, whatever the number of processes. Four rules make it hold:
 - A result is written whole or not at all (`farvox.atomic`). `Job.run_kept` keeps it in a file and reads it
   from there, made now or before; with `Job.run` the function itself finds what an earlier run wrote.
 - Results come in the order of their items.
-- A folder that was begun with other settings is refused (`begin`).
+- A folder that was begun with other settings is refused (`begin`). A batch is done again when a file that it
+  was made from was replaced, or one that it made is not as it was left.
 
 An `Executor` computes the batches: in `processes` or `threads` of this machine. One that does so on other
 machines has the same signature.
@@ -36,6 +37,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from farvox.atomic import atomic_file, refuse_to_replace_foreign, write_json, write_text
+from farvox.cache import file_state
 from farvox.errors import AudioError, JobError
 from farvox.progress import Note, Progress
 
@@ -48,7 +50,8 @@ Rejected = dict[str, str]
 """Items (utterances, paths of audio files) that cannot be used -> the reason."""
 REJECTED = "rejected.tsv"
 
-_REJECTED = ".rejected"  # suffix of the file of a batch
+_REJECTED = ".rejected"  # suffixes of files of a batch
+_STATE = ".state"
 _LONGEST = 40  # characters of a setting that a message shows
 _worker = {"is busy": False, "is stopped": False}  # of this process, where it is one of a pool
 
@@ -242,45 +245,104 @@ class Job:
         batches: Sequence[Items],
         folder: Path,
         suffix: str,
+        *,
+        inputs: Callable[[Items], str] | None = None,
+        outputs: Callable[[Items, bytes], Iterable[str | Path]] | None = None,
     ) -> list[Path]:
         """Files of ``folder`` that hold the results of a function of each batch, in order.
 
         A file is named by the number of its first item, ``000000064.tsv``. A batch whose file is there is not
-        computed again, unless items of it were rejected, which may be repaired since; they stand in a file
-        beside it, see `rejected_of`. Arguments and errors as `run`.
+        computed again, unless
+
+        - files that it was made from were replaced since, or files that it wrote are missing or changed;
+          `note` is called with the number of such items. The state of both is in a file beside it,
+          ``000000064.state``, and a batch without one (of an earlier farvox) is computed again as well;
+        - items of it were rejected, which may be repaired since; they are in ``000000064.rejected``, see
+          `rejected_of`.
+
+        Errors as `run`.
+
+        Args:
+            function: as of `run`; gives the content of the file of a batch.
+            batches: as of `run`.
+            folder: of the files.
+            suffix: of the files.
+            inputs: gives the fingerprint of the files that a batch is made from; picklable.
+            outputs: gives the files that a batch wrote besides, by its items and content; picklable.
         """
         firsts = accumulate(map(len, batches), initial=0)
         paths = [folder / f"{first:09d}{suffix}" for first, _ in zip(firsts, batches, strict=False)]
-        todo = [(path, batch) for path, batch in zip(paths, batches, strict=True) if not _is_done(path)]
-        done = sum(map(len, batches)) - sum(len(batch) for _, batch in todo)
-        work = partial(_write_result, function)
+        todo, num_changed, num_unknown = [], 0, 0
+        for path, batch in zip(paths, batches, strict=True):
+            state = path.with_suffix(_STATE)
+            if not path.exists() or path.with_suffix(_REJECTED).exists():
+                todo.append((path, batch))
+            elif (inputs or outputs) and not state.exists():
+                num_unknown += len(batch)
+                todo.append((path, batch))
+            elif inputs or outputs:
+                now = _state(inputs and inputs(batch), outputs and outputs(batch, path.read_bytes()))
+                if now != state.read_text("utf-8"):
+                    num_changed += len(batch)
+                    todo.append((path, batch))
+        total = sum(map(len, batches))
+        again = f"of {total:,} are done again, because"
+        if num_changed:
+            self.note(
+                f"{self.what}: {num_changed:,} {again} files that they are made from were replaced, or files"
+                " that were made are missing or changed"
+            )
+        if num_unknown:
+            self.note(
+                f"{self.what}: {num_unknown:,} {again} an earlier farvox did not record the files that they"
+                " are made from"
+            )
+        done = total - sum(len(batch) for _, batch in todo)
+        work = partial(_write_result, function, inputs, outputs)
         for _ in self.run(work, todo, count=lambda file: len(file[1]), done=done):
             pass
         return paths
 
 
 def _write_result(
-    function: Callable[[Items], bytes | tuple[bytes, Rejected]], file: tuple[Path, Items]
+    function: Callable[[Items], bytes | tuple[bytes, Rejected]],
+    inputs: Callable[[Items], str] | None,
+    outputs: Callable[[Items, bytes], Iterable[str | Path]] | None,
+    file: tuple[Path, Items],
 ) -> None:
     path, batch = file
+    path.unlink(missing_ok=True)  # it never lies beside the state of another result
+    before = inputs and inputs(batch)  # a file that is replaced meanwhile differs the next time
     outcome = function(batch)
     content, rejected = outcome if isinstance(outcome, tuple) else (outcome, {})
     if rejected:
         write_json(path.with_suffix(_REJECTED), rejected)
+    if inputs or outputs:
+        write_text(path.with_suffix(_STATE), _state(before, outputs and outputs(batch, content)))
     with atomic_file(path) as temporary:
         temporary.write_bytes(content)
     if not rejected:
         path.with_suffix(_REJECTED).unlink(missing_ok=True)
 
 
-def _is_done(path: Path) -> bool:
-    return path.exists() and not path.with_suffix(_REJECTED).exists()
+def _state(inputs: str | None, outputs: Iterable[str | Path] | None) -> str:
+    """Digest of the fingerprint of inputs, and of the states of outputs, wherever these lie."""
+
+    def state_of(path: str | Path) -> str:
+        try:
+            return file_state(path)
+        except OSError as error:
+            return error.strerror or str(error)
+
+    return digest([inputs or "", *map(state_of, outputs or ())]) + "\n"
 
 
 def rejected_of(paths: Iterable[Path]) -> Rejected:
     """The items of batches that were rejected; ``paths`` are those of `Job.run_kept`."""
     found = (
-        json.loads(path.with_suffix(_REJECTED).read_text("utf-8")) for path in paths if not _is_done(path)
+        json.loads(path.with_suffix(_REJECTED).read_text("utf-8"))
+        for path in paths
+        if path.with_suffix(_REJECTED).exists()
     )
     return {name: why for each in found for name, why in each.items()}
 

@@ -102,6 +102,17 @@ def test_what_is_done_is_kept_and_what_is_missing_or_damaged_is_made(source, tmp
     assert len(DataDir.open(out)) == 3
 
 
+def test_a_take_whose_recording_was_replaced_is_enhanced_again(source, tmp_path):
+    kept, changed = (tmp_path / f"out/audio/ann/ann_0_{take}.flac" for take in (1, 2))
+    made(source, tmp_path / "out")
+    before = kept.stat().st_mtime_ns, changed.read_bytes()
+    soundfile.write(tmp_path / "21.wav", np.zeros(5990), 16000, subtype="PCM_16")
+    found = made(source, tmp_path / "out")
+    assert kept.stat().st_mtime_ns == before[0] and changed.read_bytes() != before[1]
+    assert audio_of(tmp_path / "out") == audio_of(made(source, tmp_path / "anew").path)
+    assert found.num_samples.to_list() == [4000, 6000, 5990]
+
+
 def test_other_settings_or_a_foreign_folder_are_not_mixed_in(source, tmp_path):
     made(source, tmp_path / "out")
     with pytest.raises(JobError, match=r'out: was begun with .* \(beamform "delay-and-sum", now "mvdr"\)'):

@@ -1,5 +1,7 @@
 """Noise from the pauses of recordings."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -98,6 +100,20 @@ def test_an_interrupted_run_goes_on_and_other_settings_are_refused(recordings, t
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.flac")} == stamps
     with pytest.raises(JobError, match=r"noise: was begun with other settings \(least 0.5, now 1.0\)"):
         make_noises(recordings, tmp_path / "noise", NoisesOptions(least=1, jobs=1))
+
+
+def test_the_background_of_a_recording_that_was_replaced_is_made_again(recordings, tmp_path):
+    first = make_noises(recordings, tmp_path / "noise", ONE)
+    path = DataDir.open(recordings).wav_paths[0]
+    write_audio(path, 0.5 * read_audio(path)[:30000])
+    Path(first.wav_paths[1]).unlink()
+    notes: list[str] = []
+    again = make_noises(recordings, tmp_path / "noise", ONE, note=notes.append)
+    assert "3 of 3 are done again" in notes[0]
+    anew = make_noises(recordings, tmp_path / "anew", ONE)
+    assert again.num_samples.equals(anew.num_samples) and not again.num_samples.equals(first.num_samples)
+    for paths in zip(again.wav_paths, anew.wav_paths, strict=True):
+        assert len({Path(path).read_bytes() for path in paths}) == 1
 
 
 def test_what_cannot_be_used_is_named(recordings, tmp_path):

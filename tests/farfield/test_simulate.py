@@ -108,7 +108,7 @@ def test_an_interrupted_run_is_gone_on_with(close: Path, bank: Path, tmp_path: P
     simulated(close / "data", tmp_path / "whole", **options)
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     (tmp_path / "cut" / "wav.scp").unlink()
-    _, last = sorted((tmp_path / "cut" / "batches").iterdir())
+    _, last = sorted((tmp_path / "cut" / "batches").glob("*.tsv"))
     last.unlink()
     kept = next(iter(sorted((tmp_path / "cut" / "audio" / "A").iterdir())))
     before = kept.stat().st_mtime_ns
@@ -235,3 +235,58 @@ def test_one_bad_file_loses_no_copies(close: Path, bank: Path, tmp_path: Path) -
     shutil.copy(good[0].wav_path, tmp_path / "bad.wav")
     assert len(simulated(tmp_path / "data", tmp_path / "far", rirs=[bank])) == 6 * 4
     assert not (tmp_path / "far" / "rejected.tsv").exists()
+
+
+@pytest.mark.parametrize("changed", ["A-2.wav", "noise/hiss.wav", "a copy", "a response"])
+def test_copies_of_what_was_replaced_and_copies_that_are_gone_are_made_again(
+    close: Path, bank: Path, tmp_path: Path, changed: str
+) -> None:
+    folder, rng = tmp_path / "close", np.random.default_rng(1)
+    shutil.copytree(close, folder)
+    shutil.copytree(bank, tmp_path / "bank")
+    utterances = DataDir.open(close / "data").utterances()
+    moved = [replace(each, wav_path=str(folder / Path(each.wav_path).name)) for each in utterances]
+    responses = DataDir.open(bank).utterances()
+    here = [
+        replace(each, wav_path=each.wav_path.replace(str(bank), str(tmp_path / "bank"))) for each in responses
+    ]
+    write_data_dir(folder / "data", moved)
+    write_data_dir(tmp_path / "bank", here, files={"utt2cond": (bank / "utt2cond").read_text()})
+    options = {
+        "rirs": [tmp_path / "bank"],
+        "noise": [folder / "noise"],
+        "copies": 8,
+    }  # a batch of two utterances
+    notes: list[str] = []
+    far = tmp_path / "far"
+    made = simulated(folder / "data", far, **options)
+    before = {path: Path(path).stat().st_mtime_ns for path in made.wav_paths}
+    if changed == "a copy":
+        Path(made.wav_paths[-1]).unlink()
+    elif changed == "a response":
+        path = here[0].wav_path
+        write_audio(path, 0.5 * read_channels(path)[:, ::-1])
+    else:
+        write_audio(folder / changed, 0.1 * rng.standard_normal(8000))
+    simulate(folder / "data", far, SimulateOptions(jobs=1, **options), note=notes.append)
+    count = 16 if changed in ("A-2.wav", "a copy") else 32
+    assert f"{count} of 32 are done again" in notes[0]
+    simulated(folder / "data", tmp_path / "anew", **options)
+    assert contents(far) == contents(tmp_path / "anew")
+    assert (far / "utt2cond").read_bytes() == (tmp_path / "anew" / "utt2cond").read_bytes()
+    kept = [path for path, time in before.items() if Path(path).stat().st_mtime_ns == time]
+    assert len(kept) == 4 * (32 - count)
+    notes.clear()
+    simulate(folder / "data", far, SimulateOptions(jobs=1, **options), note=notes.append)
+    assert not any("again" in line for line in notes)
+
+
+def test_copies_of_an_earlier_farvox_are_made_again(close: Path, bank: Path, tmp_path: Path) -> None:
+    simulated(close / "data", tmp_path / "far", rirs=[bank])
+    before = contents(tmp_path / "far")
+    for path in (tmp_path / "far" / "batches").glob("*.state"):
+        path.unlink()
+    notes: list[str] = []
+    simulate(close / "data", tmp_path / "far", SimulateOptions(jobs=1, rirs=[bank]), note=notes.append)
+    assert "4 of 4 are done again, because an earlier farvox" in notes[0]
+    assert contents(tmp_path / "far") == before

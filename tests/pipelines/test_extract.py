@@ -170,6 +170,22 @@ def test_an_extraction_that_broke_off_keeps_what_is_done(many, model, lines, tmp
     assert np.array_equal(found.embeddings, extracted(model, many).embeddings)
 
 
+def test_a_recording_that_is_replaced_before_an_extraction_goes_on_is_embedded_again(lines, tmp_path):
+    model, notes = make_model(FrontEndConfig(num_mels=24)), list[str]()
+    paths = [tmp_path / f"{number:02d}.wav" for number in range(40)]
+    for number, path in enumerate(paths[:-1]):
+        shutil.copy(lines[number % 9][1], path)
+    found = data_dir(tmp_path / "data", [(path.stem, path) for path in paths])
+    with pytest.raises(AudioError, match="39"):
+        extracted(model, found, out=tmp_path / "out")
+    shutil.copy(lines[8][1], paths[0])
+    shutil.copy(lines[8][1], paths[39])
+    gone_on = extracted(model, found, out=tmp_path / "out", note=notes.append)
+    assert "utterances embedded: 32 of 40 are done again" in notes[0]
+    assert np.array_equal(gone_on.embeddings, extracted(model, found).embeddings)
+    assert np.array_equal(gone_on.embeddings[0], gone_on.embeddings[8])
+
+
 @pytest.mark.parametrize("rate", [8000, 44100, 48000])
 def test_files_of_other_rates_are_read_at_the_models(rate, lines, tmp_path):
     import soxr

@@ -24,7 +24,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -39,6 +39,7 @@ from farvox.audio.remote import is_remote, read_range, read_whole, size_of, with
 from farvox.audio.stretches import file_of
 from farvox.cache import file_state
 from farvox.errors import AudioError
+from farvox.jobs import digest
 
 WAV_HEAD = 44  # bytes of a wav file before its samples
 ADDRESS = r"^(?P<shard>.+\.tar):(?P<kind>wav|flac):(?P<start>\d+):(?P<bytes>\d+):(\d+):(\d+):(\d+)$"
@@ -194,6 +195,18 @@ def state_of(path: str) -> str:
     """
     path = file_of(path)
     return "" if PackedFile.parse(path) or is_remote(path) else file_state(without_scheme(path))
+
+
+def fingerprint(paths: Iterable[str]) -> str:
+    """Digest of the states of some audio files; one that is not there has a state of its own."""
+
+    def line(path: str) -> str:
+        try:
+            return f"{path}\t{state_of(path)}"
+        except OSError as error:
+            return f"{path}\t{error.strerror}"
+
+    return digest(map(line, paths))
 
 
 def encode(pcm_TC: npt.NDArray[np.int16], sample_rate: int, kind: str) -> bytes:

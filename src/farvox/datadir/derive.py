@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import polars as pl
 
+from farvox.audio.shards import fingerprint
 from farvox.datadir.conditions import (
     CONDITIONS,
     conditions_text,
@@ -222,6 +223,8 @@ def run_batches(
     out: Path,
     *,
     size: int,
+    inputs: Callable[[Item], Iterable[str]] | None = None,
+    shared: Iterable[str] = (),
     name: Callable[[Item], str] | None = None,
     skip_bad: bool = False,
 ) -> pl.DataFrame:
@@ -233,6 +236,8 @@ def run_batches(
         items: all there are.
         out: the folder; audio is in it, and the tables of the batches.
         size: items a batch.
+        inputs: gives the audio files that an item is made from; picklable.
+        shared: audio files that any item may be made from.
         name: gives the utterance of an item; one whose audio cannot be used does not end the work, but is
             listed in ``out/rejected.tsv``; picklable.
         skip_bad: leave such utterances out.
@@ -242,13 +247,31 @@ def run_batches(
         JobError: a process was killed.
     """
     work = partial(_table_text, function, name)
-    files = job.run_kept(work, cut(items, size), out / BATCHES, ".tsv")
+    files = job.run_kept(
+        work,
+        cut(items, size),
+        out / BATCHES,
+        ".tsv",
+        inputs=partial(_fingerprint, inputs, fingerprint(shared)),
+        outputs=partial(_files_of, out / AUDIO),
+    )
     if name is not None:
         total = len(set(map(name, items)))
         report_rejected(
             out / REJECTED, rejected_of(files), total, what="used", skip_bad=skip_bad, note=job.note
         )
     return pl.concat([read_conditions(path) for path in files if path.stat().st_size])
+
+
+def _fingerprint(inputs: Callable[[Item], Iterable[str]] | None, shared: str, batch: Sequence[Item]) -> str:
+    return shared + fingerprint(path for item in batch for path in (inputs(item) if inputs else ()))
+
+
+def _files_of(folder: Path, _: Sequence[Item], table: bytes) -> list[Path]:
+    """The files that the rows of a table name."""
+    header, *rows = [line.split("\t") for line in table.decode().splitlines()] or [["file"]]
+    column = header.index("file")
+    return [folder / row[column] for row in rows if row[column]]
 
 
 def _table_text(

@@ -21,9 +21,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from farvox.atomic import file_name
-from farvox.audio.files import audio_info, read_audio, read_channels, write_audio
+from farvox.audio.files import read_audio, read_channels, write_audio
+from farvox.audio.shards import fingerprint
 from farvox.datadir.conditions import CONDITIONS, conditions_text, read_conditions
-from farvox.datadir.derive import FurtherFile, keys_of, names_of_further_files
+from farvox.datadir.derive import BATCHES, FurtherFile, keys_of, names_of_further_files
 from farvox.datadir.kaldi import DataDir, write_data_dir
 from farvox.errors import AudioError, MissingExtraError
 from farvox.farfield import Enhancement
@@ -34,7 +35,6 @@ from farvox.progress import Note, silent
 
 SAMPLE_RATE = 16000
 SETTINGS = "enhance.json"
-BATCH = 4  # takes handed to a process at a time
 MIXED = "mixed"  # in utt2cond, for a take whose channels differ in a column
 CONTEXT = 2  # frames on either side that the power of a frame is a mean with
 TAPS = 10  # frames that a prediction looks back over
@@ -95,8 +95,15 @@ def enhance_takes(
     files = files.join(to_write, on="take", maintain_order="left")
     work = [_Take(name, tuple(paths), tuple(to)) for name, paths, to in files.iter_rows()]
     job = Job(what="takes enhanced", note=note, jobs=jobs, executor=processes_of_one_thread, kept=out)
-    batches = job.run(partial(_enhance_batch, how), cut(work, BATCH))
-    lengths = pl.Series([length for batch in batches for length in batch], dtype=pl.Int64)
+    tables = job.run_kept(
+        partial(_enhance_batch, how),
+        cut(work, 1),
+        out / BATCHES,
+        ".tsv",
+        inputs=_fingerprint,
+        outputs=_files_of,
+    )
+    lengths = pl.Series([int(line) for path in tables for line in path.read_text().split()], dtype=pl.Int64)
     enhanced = results.with_columns(wav_path="target", num_samples=lengths)
     table = pl.concat([enhanced.select(takes.single.columns), takes.single])
     if table["num_samples"].null_count():  # of the utterances that stay where they are
@@ -144,26 +151,28 @@ def enhance_take(wav_CT: NDArray[np.floating], how: Enhancement) -> Floats:
     return enhanced_CT * (0.99 / peak) if peak > 1 else enhanced_CT
 
 
-def _enhance_batch(how: Enhancement, takes: Sequence[_Take]) -> list[int]:
-    """Samples of every target of some takes; those that an earlier run wrote are kept."""
-    lengths = []
+def _fingerprint(takes: Sequence[_Take]) -> str:
+    return fingerprint(path for take in takes for path in take.sources)
+
+
+def _files_of(takes: Sequence[_Take], _: bytes) -> list[str]:
+    return [target for take in takes for target in take.targets]
+
+
+def _enhance_batch(how: Enhancement, takes: Sequence[_Take]) -> bytes:
+    """Write the targets of some takes; the samples of each, a line each."""
+    lines = []
     for take in takes:
         try:
-            written = [audio_info(to).num_samples if os.path.exists(to) else 0 for to in take.targets]
-        except AudioError:
-            written = [0]
-        if not all(written):
-            try:
-                enhanced_CT = enhance_take(_read(take, how.tolerance), how)
-                # all channels into one file, or one into each
-                waves = [enhanced_CT] if len(take.targets) == 1 else [wav_T[None] for wav_T in enhanced_CT]
-                for target, wav_CT in zip(take.targets, waves, strict=True):
-                    write_audio(target, wav_CT, SAMPLE_RATE)
-            except AudioError as error:
-                raise AudioError(f"the take '{take.name}': {error}") from None
-            written = [enhanced_CT.shape[1]] * len(take.targets)
-        lengths += written
-    return lengths
+            enhanced_CT = enhance_take(_read(take, how.tolerance), how)
+            # all channels into one file, or one into each
+            waves = [enhanced_CT] if len(take.targets) == 1 else [wav_T[None] for wav_T in enhanced_CT]
+            for target, wav_CT in zip(take.targets, waves, strict=True):
+                write_audio(target, wav_CT, SAMPLE_RATE)
+                lines.append(f"{wav_CT.shape[1]}\n")
+        except AudioError as error:
+            raise AudioError(f"the take '{take.name}': {error}") from None
+    return "".join(lines).encode()
 
 
 def _read(take: _Take, tolerance: float) -> NDArray[np.float32]:

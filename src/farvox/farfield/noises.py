@@ -63,6 +63,7 @@ def make_noises(
         utterances,
         out,
         size=BATCH,
+        inputs=_files_of,
         name=attrgetter("utt_id"),
         skip_bad=options.skip_bad,
     )
@@ -117,6 +118,10 @@ def background(wav_T: Array, sample_rate: int) -> Array:
         overlap_T = before_T[-fade:] * falling_T + stretch_T[:fade] * falling_T[::-1]
         parts += [before_T[:-fade], overlap_T, stretch_T[fade:]]
     return np.concatenate(parts).astype(np.float32)
+
+
+def _files_of(utterance: Utterance) -> list[str]:
+    return [utterance.wav_path]
 
 
 def _cut(folder: Path, options: NoisesOptions, utterance: Utterance) -> list[Row]:

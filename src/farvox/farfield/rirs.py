@@ -64,7 +64,7 @@ def make_rirs(out: str | Path, options: RirsOptions = RirsOptions(), *, note: No
             rirs = [rir for found in _distinct(options.measured) for rir in found]
         begin(out / SETTINGS, {"kind": "measured", "files": [rir.path for rir in rirs]})
         job = Job(what="responses measured", note=note, jobs=1, kept=out)
-        return write_output(out, run_batches(job, _measure, rirs, out, size=64))
+        return write_output(out, run_batches(job, _measure, rirs, out, size=64, inputs=_files_of))
     begin(out / SETTINGS, {"kind": "rirs", "rooms": options.rooms, "per_room": options.per_room,
                            "seed": options.seed, "t60": options.t60, "distance": options.distance,
                            "array": options.array, "channels": options.microphones})  # fmt: skip
@@ -160,6 +160,10 @@ def _simulate_room(folder: Path, options: RirsOptions, number: int) -> list[Row]
             }
         )  # fmt: skip
     return rows
+
+
+def _files_of(rir: Rir) -> list[str]:
+    return [rir.path]
 
 
 def _measure(rir: Rir) -> list[Row]:

@@ -93,7 +93,15 @@ def simulate(
     items = [(n * len(copies) + copy, copy, utt) for n, utt in enumerate(utterances) for copy in copies]
     job = Job(what="copies made", note=note, jobs=options.jobs, kept=out)
     table = run_batches(
-        job, partial(_copy, work), items, out, size=BATCH, name=_source_of, skip_bad=options.skip_bad
+        job,
+        partial(_copy, work),
+        items,
+        out,
+        size=BATCH,
+        inputs=_files_of,
+        shared=[*(rir.path for rir in rirs), *noises],
+        name=_source_of,
+        skip_bad=options.skip_bad,
     )
     # of now: utt2spk may have been corrected since a run that broke off
     speakers = {each.utt_id: each.speaker_id or "" for each in utterances}
@@ -105,6 +113,10 @@ def simulate(
 
 def _source_of(item: tuple[int, int, Utterance]) -> str:
     return item[2].utt_id
+
+
+def _files_of(item: tuple[int, int, Utterance]) -> list[str]:
+    return [item[2].wav_path]
 
 
 def _copy(work: _Work, item: tuple[int, int, Utterance]) -> list[Row]:

@@ -6,6 +6,7 @@ Shape suffixes: N utterance.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 import farvox
 from farvox.atomic import refuse_to_replace_foreign
+from farvox.audio.shards import fingerprint
 from farvox.datadir.conditions import recordings_of
 from farvox.datadir.embeddings import OWN_FILES, EmbeddingSet
 from farvox.datadir.kaldi import DataDir
@@ -26,6 +28,10 @@ UNFINISHED = ".unfinished"
 """Ending of the folder beside OUT that keeps what is done of an extraction."""
 BATCH = 32
 """Utterances whose embeddings are kept at a time."""
+
+
+def _fingerprint(batch: Sequence[tuple[str, str]]) -> str:
+    return fingerprint(path for _, path in batch)
 
 
 def extract(
@@ -86,7 +92,7 @@ def extract(
             contents = (content for content, _ in parts)
             rejected = {utt_id: why for _, found in parts for utt_id, why in found.items()}
         else:
-            paths = job.run_kept(embed, batches, unfinished, ".f32")
+            paths = job.run_kept(embed, batches, unfinished, ".f32", inputs=_fingerprint)
             rejected = rejected_of(paths)
             contents = (path.read_bytes() for path in paths)
         for content in contents:
