@@ -1,5 +1,7 @@
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from farvox.audio.files import audio_info, read_audio
@@ -200,6 +202,24 @@ def test_an_interrupted_conversion_goes_on_where_it_stopped(vox2, tmp_path, note
     lost.unlink()
     prepare_voxceleb2(vox2, tmp_path / "out", note=notes.append, convert="flac", jobs=1)
     assert (kept.stat().st_mtime_ns, lost.read_bytes()) == first
+
+
+def test_a_file_that_was_replaced_is_converted_again_whatever_its_time(vox2, tmp_path, record, notes):
+    dev, *_ = prepare_voxceleb2(vox2, tmp_path / "out", note=notes.append, convert="flac", jobs=1)
+    changed, kept = map(Path, dev.wav_paths)
+    before, length = kept.stat().st_mtime_ns, dev.num_samples[0]
+    assert not any("made again" in note for note in notes)
+    source = vox2 / "dev/aac/id00012/21Uxsk56VDQ/00001.m4a"
+    new = record(tmp_path / "new.wav", 4000)
+    os.utime(new, ns=(0, 0))  # as of an archive: older than what was converted
+    os.replace(new, source)
+    dev, *_ = prepare_voxceleb2(vox2, tmp_path / "out", note=notes.append, convert="flac", jobs=1)
+    assert sum("1 files were made again" in note for note in notes) == 1
+    assert np.array_equal(read_audio(changed), read_audio(source)) and kept.stat().st_mtime_ns == before
+    assert dev.num_samples[0] == 4000 != length
+    source.write_bytes(b"not an m4a file")  # now the flac of before is of no recording
+    dev, *_ = prepare_voxceleb2(vox2, tmp_path / "out", note=notes.append, convert="flac", jobs=1)
+    assert dev.wav_paths.to_list() == [str(kept)]
 
 
 def test_a_file_that_cannot_be_decoded_is_listed_with_the_reason(vox2, tmp_path, notes):

@@ -190,7 +190,9 @@ def convert_audio(
     """Write every utterance as 16 kHz mono ``folder/<speaker>/<video>/<file>.<suffix>``, in parallel.
 
     A file is written whole or not at all, so one that is there and can be opened is kept, and an interrupted
-    conversion goes on where it stopped. Files that already have the format are used where they are.
+    conversion goes on where it stopped. One whose source was replaced since, by whatever file, is made again,
+    with a note: the system gives the source a later time of change then. Files that already have the format
+    are used where they are.
 
     Args:
         utterances: ids of the form ``speaker-video-file``, with the speaker named.
@@ -210,7 +212,9 @@ def convert_audio(
     job = Job(what="audio files converted", note=note, jobs=jobs, kept=folder)
     pairs = [(each.wav_path, to) for each, to in zip(foreign, targets, strict=True)]
     outcomes = [outcome for done in job.run(_convert, cut(pairs, FILES_AT_ONCE)) for outcome in done]
-    for utterance, target, (num_samples, reason) in zip(foreign, targets, outcomes, strict=True):
+    if num_stale := sum(is_stale for _, _, is_stale in outcomes):
+        note(f"{folder}: {num_stale:,} files were made again: what they were converted from has changed")
+    for utterance, target, (num_samples, reason, _) in zip(foreign, targets, outcomes, strict=True):
         if reason:
             rejected[utterance.wav_path] = reason
         else:
@@ -218,20 +222,22 @@ def convert_audio(
     return kept
 
 
-def _convert(pairs: Sequence[tuple[str, str]]) -> list[tuple[int, str]]:
-    """Convert files of (path, target): samples written, or 0 and the reason why none are."""
-    outcomes: list[tuple[int, str]] = []
+def _convert(pairs: Sequence[tuple[str, str]]) -> list[tuple[int, str, bool]]:
+    """Convert files of (path, target): samples, or 0 and the reason; True where the source had changed."""
+    outcomes: list[tuple[int, str, bool]] = []
     for path, target in pairs:
-        num_samples = 0
-        with suppress(AudioError):  # an earlier run wrote it
-            num_samples = audio_info(target).num_samples if os.path.exists(target) else 0
+        num_samples, is_stale = 0, False
+        with suppress(AudioError, OSError):  # an earlier run wrote it
+            source = os.stat(path)
+            is_stale = os.stat(target).st_mtime_ns <= max(source.st_mtime_ns, source.st_ctime_ns)
+            num_samples = 0 if is_stale else audio_info(target).num_samples
         if not num_samples:
             try:
                 wav_T = read_audio(path, sample_rate=SAMPLE_RATE)
             except AudioError as error:
-                outcomes.append((0, str(error)))
+                outcomes.append((0, str(error), is_stale))
                 continue
             write_audio(target, wav_T, SAMPLE_RATE)
             num_samples = len(wav_T)
-        outcomes.append((num_samples, ""))
+        outcomes.append((num_samples, "", is_stale))
     return outcomes
