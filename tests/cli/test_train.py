@@ -196,3 +196,18 @@ def test_the_baselines_ecapa_with_its_unused_branch_trains_on_two_processes(tmp_
     recipe_file.write_text(tomli_w.dumps(table))
     assert farvox("train", recipe_file, "--run-dir", tmp_path / "run", "--gpus", "2") == 0
     assert "Epoch 1  " in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_one_example_on_each_of_two_processes_needs_batchnorm_over_both(tmp_path, recipe_file, capfd):
+    import tomllib
+
+    table = tomllib.loads(recipe_file.read_text())
+    table["model"] = {"name": "ecapa", "num_mels": 24, "channels": 16, "embedding_dim": 8, "bottleneck": 8}
+    table["optim"]["batch_size"], table["data"]["epoch_size"] = 2, 8
+    recipe_file.write_text(tomli_w.dumps(table))
+    words = ("--gpus", "2", "--run-dir", tmp_path / "run")
+    assert farvox("train", recipe_file, *words) == 1
+    err = capfd.readouterr().err
+    assert "optim.sync_batchnorm = true" in err and "Traceback" not in err
+    assert farvox("train", recipe_file, *words, "--optim.sync_batchnorm", "true") == 0

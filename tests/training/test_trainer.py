@@ -245,3 +245,45 @@ def test_validation_of_an_utterance_with_itself_or_wrong_labels_is_refused(tmp_p
     (tmp_path / "trials").write_text("\n".join(lines[1:]) + "\n")  # the remedy: it is removed
     validate = {"data": str(corpus / "dev"), "trials": str(tmp_path / "trials")}
     train_here(tmp_path / "run", {"validate": validate, "schedule": {"epochs": 1}})
+
+
+TAKES_ONE = {"optim": {"batch_size": 1}, "schedule": {"epochs": 1}, "data": {"epoch_size": 3}}
+ECAPA = {"name": "ecapa", "num_mels": 24, "channels": 16, "embedding_dim": 8, "bottleneck": 8}
+
+
+@pytest.mark.parametrize(
+    ("optim", "remedies"),
+    [
+        ({"batch_size": 1}, [{"batch_size": 2}, {"freeze_batchnorm": True}]),
+        (
+            {"batch_size": 4, "accumulate": 4},
+            [{"batch_size": 8}, {"accumulate": 2}, {"freeze_batchnorm": True}],
+        ),
+    ],
+)
+def test_a_pass_of_one_example_with_batchnorm_is_refused_and_the_ways_out_work(
+    tmp_path, train_here, optim, remedies
+):
+    changes = TAKES_ONE | {"model": ECAPA, "data": {"epoch_size": 8}}
+    with pytest.raises(RecipeError, match=r"BatchNorm \('pool_norm'\) has no statistics of one") as caught:
+        train_here(tmp_path / "run", changes | {"optim": optim})
+    for number, remedy in enumerate(remedies):
+        for key, value in remedy.items():
+            assert f"optim.{key}" in str(caught.value)
+            if key == "batch_size":
+                assert f"optim.batch_size to {value} or more" in str(caught.value)
+        train_here(tmp_path / f"{number}", changes | {"optim": optim | remedy})
+        assert finished_epochs(tmp_path / f"{number}") == [0]
+
+
+def test_a_network_whose_batchnorm_is_over_frames_trains_on_one_example(tmp_path, train_here):
+    resnet = {"name": "resnet34", "channels": 4, "embedding_dim": 8}
+    train_here(tmp_path / "resnet", TAKES_ONE | {"model": resnet})
+    assert finished_epochs(tmp_path / "resnet") == [0]
+    held = TAKES_ONE["optim"] | {"freeze": ["network"]}
+    train_here(tmp_path / "held", TAKES_ONE | {"model": ECAPA, "optim": held})
+    assert finished_epochs(tmp_path / "held") == [0]
+    held |= {"release_epoch": 1}
+    with pytest.raises(RecipeError, match="one example a pass"):
+        later = {"model": ECAPA, "optim": held, "schedule": {"epochs": 2}}
+        train_here(tmp_path / "released", TAKES_ONE | later)

@@ -38,7 +38,14 @@ from farvox.training.checkpoint import Packed, TrainingState, begin_run_dir
 from farvox.training.distributed import World, synchronise_batchnorm
 from farvox.training.loader import Batch, ChunkDataset, load_batches
 from farvox.training.log import RunLog
-from farvox.training.objective import Anchor, TrainingModel, find_frozen, recompute_stages, teacher_of
+from farvox.training.objective import (
+    Anchor,
+    TrainingModel,
+    find_frozen,
+    lone_batchnorm,
+    recompute_stages,
+    teacher_of,
+)
 from farvox.training.options import AUGMENT, SPECAUGMENT, TrainOptions
 from farvox.training.sharded import ShardedHead
 from farvox.training.step import Schedule, Stepper, build_optimizer
@@ -167,6 +174,7 @@ class Run:
         anchor = Anchor(network.parameters(), optim.l2_sp) if optim.l2_sp else None
         self.optimizer = build_optimizer(optim, _parameter_groups(model, anchor))
         self.frozen = find_frozen(network, optim.freeze, optim.release_epoch)
+        self._refuse_lone_examples()
         later = self.frozen.is_released_later
         if not later:
             self.frozen.apply(options.schedule.first_epoch)  # before DDP asks which gradients to wait for
@@ -179,6 +187,25 @@ class Run:
         self.validation: Validation | None = None
         if validate.data and validate.trials:
             self.validation = Validation(validate.data, validate.trials)
+
+    def _refuse_lone_examples(self) -> None:
+        """Refuse passes of one example where a BatchNorm that is trained has no statistics of one."""
+        options, size = self.options, self.world.size
+        optim, passes = options.optim, size * options.optim.accumulate
+        if optim.batch_size > passes or optim.freeze_batchnorm or (optim.sync_batchnorm and size > 1):
+            return
+        is_held = optim.release_epoch == 0 or optim.release_epoch >= options.schedule.epochs
+        frozen = self.frozen.batchnorms if is_held else ()
+        name = lone_batchnorm(self.network, options.data.num_frames, frozen)
+        if name:
+            fewer = ", lower optim.accumulate" if optim.accumulate > 1 else ""
+            synced = ", set optim.sync_batchnorm = true" if size > 1 else ""
+            raise RecipeError(
+                f"optim.batch_size = {optim.batch_size} over {size} process(es) x {optim.accumulate} "
+                f"accumulation step(s) is one example a pass, and BatchNorm ('{name}') has no statistics of "
+                f"one: set optim.batch_size to {2 * passes} or more{fewer}{synced}, or set "
+                "optim.freeze_batchnorm = true, which keeps the running statistics"
+            )
 
     def batches(self, first_epoch: int) -> Generator[Batch]:
         """This rank's batches from ``first_epoch`` to the end of the run."""
