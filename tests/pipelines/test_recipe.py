@@ -202,6 +202,7 @@ def changed(tiny_recipe):
             {"schedule": {"kind": "exponential"}},
             r"needs 0 < schedule\.final_lr <= optim\.lr, not 0 and 0\.01",
         ),
+        ({"schedule": {"kind": "cosine", "extend": 2}}, "rate is 0 at the end .*set schedule.final_lr"),
         ({"schedule": {"margin_epochs": [3]}}, r"margin_epochs = \[3\.0\]: give the epochs where"),
         ({"head": {"idle_classes": -1}}, "head.idle_classes = -1; it must be at least 0"),
         ({"model": {}}, "names no architecture"),

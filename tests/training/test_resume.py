@@ -1,6 +1,7 @@
 """A run that was stopped and continued is the run that was not stopped."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -87,6 +88,49 @@ def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path, train_here, same_weig
     train_here(tmp_path / "twice", {"schedule": {"epochs": 2}})
     train_here(tmp_path / "twice", {"schedule": {"epochs": 3}})
     assert same_weights(tmp_path / "once", tmp_path / "twice", 2)
+
+
+CURVE = {"final_lr": 1e-3, "warmup_epochs": 0.5}
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "exponential"])
+def test_a_prolonged_run_says_by_how_much_its_rate_rises_and_the_way_out_keeps_it(
+    kind, tmp_path, train_here, logged, capsys, same_weights
+):
+    curve = {"kind": kind, **CURVE}
+    train_here(tmp_path / "run", {"schedule": {**curve, "epochs": 2}})
+    shutil.copytree(tmp_path / "run", tmp_path / "kept")
+    assert "note: the learning rate" not in capsys.readouterr().out
+    train_here(tmp_path / "run", {"schedule": {**curve, "epochs": 4}})
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "learning rate rises" in line]
+    before, now = map(float, re.search(r"from (\S+) to (\S+):", line).groups())
+    rates = [step["lr"] for step in logged(tmp_path / "run")]
+    assert (before, now) == pytest.approx((rates[5], rates[6]), rel=1e-4) and before == 1e-3 and now > before
+    assert line in (tmp_path / "run/train.log").read_text().splitlines()
+
+    epochs, extend = map(int, re.search(r"--schedule.epochs (\d+) --schedule.extend (\d+)$", line).groups())
+    kept = {"schedule": {**curve, "epochs": epochs, "extend": extend}}
+    train_here(tmp_path / "kept", kept)
+    assert "note: the learning rate" not in capsys.readouterr().out
+    assert [step["lr"] for step in logged(tmp_path / "kept")[6:]] == pytest.approx([1e-3] * 6)
+    train_here(tmp_path / "at once", kept)
+    assert same_weights(tmp_path / "at once", tmp_path / "kept", 3)
+
+
+def test_a_run_whose_end_is_moved_before_it_is_finished_says_so_too(tmp_path, train_here, capsys):
+    curve = {"kind": "linear", **CURVE}
+    train_here(tmp_path, {"schedule": {**curve, "epochs": 4}})
+    stop_after(tmp_path, epoch=1)
+    train_here(tmp_path, {"schedule": {**curve, "epochs": 3}})
+    assert "learning rate falls from" in capsys.readouterr().out
+    train_here(tmp_path, {"schedule": {**curve, "epochs": 6, "kind": "linear"}})
+    assert "learning rate rises from 0.001 to" in capsys.readouterr().out
+
+
+def test_a_schedule_that_does_not_know_its_end_is_prolonged_without_a_word(tmp_path, train_here, capsys):
+    for epochs in (1, 3):
+        train_here(tmp_path, {"schedule": {"kind": "multistep", "milestones": [1], "epochs": epochs}})
+    assert "learning rate" not in capsys.readouterr().out
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, train_here, capsys):

@@ -401,6 +401,12 @@ def _refuse_training(options: TrainOptions, num_processes: int) -> None:
             f"{schedule.first_epoch}; epochs are numbered through, so give the number after the last",
         ),
         (
+            schedule.extend and schedule.kind in ("linear", "cosine") and not schedule.final_lr,
+            f"schedule.extend = {schedule.extend}: the learning rate is 0 at the end of schedule.kind = "
+            f"'{schedule.kind}', and more epochs at 0 train nothing: set schedule.final_lr in a new run, or "
+            "raise schedule.epochs instead, by which the rate rises again",
+        ),
+        (
             schedule.kind == "exponential" and not 0 < schedule.final_lr <= optim.lr,
             "schedule.kind = 'exponential' needs 0 < schedule.final_lr <= optim.lr, "
             f"not {schedule.final_lr:g} and {optim.lr:g}",

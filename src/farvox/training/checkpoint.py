@@ -137,6 +137,7 @@ def prune_checkpoints(run_dir: Path, keep: int) -> None:
 FREE = (
     "device", "threads", "data.workers", "data.features", "data.remote", "augment.pack",
     "optim.checkpointing", "optim.channels_last", "optim.shard_head", "log.", "validate.", "schedule.epochs",
+    "schedule.extend",
 )  # fmt: skip
 """Options that may change when a run is continued: its length, and those that leave the weights alone."""
 

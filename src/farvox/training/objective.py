@@ -159,33 +159,6 @@ def find_frozen(network: nn.Module, parts: Sequence[str], release_epoch: int) ->
     return Frozen(tuple(weights), tuple(batchnorms), release_epoch)
 
 
-def lone_batchnorm(network: EmbeddingNetwork, num_frames: int, frozen: Sequence[nn.Module] = ()) -> str:
-    """Name of the first BatchNorm that gets one value a channel from a pass of one chunk, or "".
-
-    It has no statistics of one, and torch refuses it. Those of ``frozen`` keep their running statistics;
-    one over several frames has statistics of these. A pass in evaluation mode finds it and changes nothing.
-    """
-    alone: list[str] = []
-    hooks = []
-    for name, module in network.named_modules():
-        if isinstance(module, _BatchNorm) and not any(module is each for each in frozen):
-
-            def look(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                if inputs[0].numel() == inputs[0].shape[1]:
-                    alone.append(name)
-
-            hooks.append(module.register_forward_pre_hook(look))
-    device = next(network.parameters()).device
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
-        network(torch.zeros(1, num_frames, network.num_mels, device=device))
-    network.train(was_training)
-    for hook in hooks:
-        hook.remove()
-    return alone[0] if alone else ""
-
-
 def recompute_stages(network: EmbeddingNetwork) -> None:
     """From now on, the inside of every stage of ``network`` is computed again in the backward pass.
 

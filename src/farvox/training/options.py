@@ -133,7 +133,9 @@ class ScheduleOptions(Options):
     """``[schedule]``: epochs, learning rate and margin."""
 
     epochs: int = 40
-    """Training ends before this epoch number."""
+    """Training ends before this epoch number, and so does the curve of the learning rate."""
+    extend: Annotated[int, AtLeast(0)] = 0
+    """Further epochs after these, at the learning rate of the curve's end."""
     first_epoch: Annotated[int, AtLeast(0)] = 0
     """Number of the first epoch (the homework continues at 44); milestones count from it, warm-up from 0."""
     kind: Literal["multistep", "linear", "cosine", "exponential", "constant"] = "multistep"
@@ -148,6 +150,11 @@ class ScheduleOptions(Options):
     """Epochs of linear warm-up; a fraction of one is possible."""
     margin_epochs: tuple[float, ...] = ()
     """[start, end]: the margin is 0 until epoch start and grows to its full value until epoch end."""
+
+    @property
+    def end(self) -> int:
+        """The number after the last epoch."""
+        return self.epochs + self.extend
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -227,7 +227,7 @@ class Schedule:
             return self.lr
         first = max(options.first_epoch * self.steps_per_epoch, warmup_steps)
         last = options.epochs * self.steps_per_epoch
-        progress = (done - first) / max(1, last - 1 - first)
+        progress = min(1.0, (done - first) / max(1, last - 1 - first))
         if options.kind == "linear":
             return self.lr + (options.final_lr - self.lr) * progress
         if options.kind == "cosine":

@@ -5,6 +5,7 @@ Read `train` first: it is the whole run from top to bottom.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import partial
@@ -38,14 +39,7 @@ from farvox.training.checkpoint import Packed, TrainingState, begin_run_dir
 from farvox.training.distributed import World, synchronise_batchnorm
 from farvox.training.loader import Batch, ChunkDataset, load_batches
 from farvox.training.log import RunLog
-from farvox.training.objective import (
-    Anchor,
-    TrainingModel,
-    find_frozen,
-    lone_batchnorm,
-    recompute_stages,
-    teacher_of,
-)
+from farvox.training.objective import Anchor, TrainingModel, find_frozen, recompute_stages, teacher_of
 from farvox.training.options import AUGMENT, SPECAUGMENT, TrainOptions
 from farvox.training.sharded import ShardedHead
 from farvox.training.step import Schedule, Stepper, build_optimizer
@@ -68,7 +62,7 @@ def train(
         NonFiniteLossError: the gradient became NaN or infinite.
     """
     finished = begin_run_dir(options, run_dir, world, resume=resume)
-    if finished and finished[-1] + 1 >= options.schedule.epochs:
+    if finished and finished[-1] + 1 >= options.schedule.end:
         if world.is_main:
             note(f"{run_dir} has all epochs already, up to {finished[-1]}")
         return checkpoint.checkpoint_folder(run_dir, finished[-1])
@@ -83,19 +77,19 @@ def train(
         model, most = run.as_model(), options.init.mean_utterances
         start.start_at_means(run.head, model, run.dataset, most, world, first)
     first_epoch = _restore(run, run_dir, finished) if finished else options.schedule.first_epoch
-    total = (options.schedule.epochs - options.schedule.first_epoch) * run.plan.steps_per_epoch
+    total = (options.schedule.end - options.schedule.first_epoch) * run.plan.steps_per_epoch
     run_log = RunLog(run_dir, total, note, active=world.is_main, tensorboard=options.log.tensorboard)
     with run_log as log, closing(run.batches(first_epoch)) as batches:
-        if not finished:
-            log.say(run.describe())
-        for epoch in range(first_epoch, options.schedule.epochs):
+        if line := run._describe_change(first_epoch) if finished else run.describe():
+            log.say(line)
+        for epoch in range(first_epoch, options.schedule.end):
             figures = _run_epoch(run, epoch, batches, log)
             done = (epoch + 1 - options.schedule.first_epoch) * run.plan.steps_per_epoch
             world.share_buffers(run.network)
             packed = _pack(run)  # by all ranks together, before one of them can fail
             try:
                 number = epoch + 1 - options.schedule.first_epoch
-                is_due = number % max(1, options.validate.every) == 0 or epoch + 1 == options.schedule.epochs
+                is_due = number % max(1, options.validate.every) == 0 or epoch + 1 == options.schedule.end
                 if run.validation and is_due:
                     out = run_dir / f"validation/epoch_{epoch:03d}"
                     kept = out if options.validate.keep_embeddings else None
@@ -111,7 +105,7 @@ def train(
                     checkpoint.save_checkpoint(folder, state, partial(_write_model, run, epoch), *packed)
                     checkpoint.prune_checkpoints(run_dir, options.log.keep)
             world.barrier()
-    return checkpoint.checkpoint_folder(run_dir, options.schedule.epochs - 1)
+    return checkpoint.checkpoint_folder(run_dir, options.schedule.end - 1)
 
 
 class Run:
@@ -189,28 +183,46 @@ class Run:
             self.validation = Validation(validate.data, validate.trials)
 
     def _refuse_lone_examples(self) -> None:
-        """Refuse passes of one example where a BatchNorm that is trained has no statistics of one."""
+        """Refuse passes of one example where a BatchNorm would get one value a channel, and no statistics.
+
+        Those over several frames have them, and frozen ones need none. A pass in evaluation mode finds out,
+        which changes nothing.
+        """
         options, size = self.options, self.world.size
         optim, passes = options.optim, size * options.optim.accumulate
         if optim.batch_size > passes or optim.freeze_batchnorm or (optim.sync_batchnorm and size > 1):
             return
-        is_held = optim.release_epoch == 0 or optim.release_epoch >= options.schedule.epochs
+        is_held = optim.release_epoch == 0 or optim.release_epoch >= options.schedule.end
         frozen = self.frozen.batchnorms if is_held else ()
-        name = lone_batchnorm(self.network, options.data.num_frames, frozen)
-        if name:
+        alone, hooks = [], []
+
+        def look(name: str, _: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            if inputs[0].numel() == inputs[0].shape[1]:
+                alone.append(name)
+
+        for name, module in self.network.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module not in frozen:
+                hooks.append(module.register_forward_pre_hook(partial(look, name)))
+        self.network.eval()
+        with torch.no_grad():
+            shape = (1, options.data.num_frames, self.network.num_mels)
+            self.network(torch.zeros(shape, device=self.world.device))
+        for hook in hooks:
+            hook.remove()
+        if alone:
             fewer = ", lower optim.accumulate" if optim.accumulate > 1 else ""
             synced = ", set optim.sync_batchnorm = true" if size > 1 else ""
             raise RecipeError(
                 f"optim.batch_size = {optim.batch_size} over {size} process(es) x {optim.accumulate} "
-                f"accumulation step(s) is one example a pass, and BatchNorm ('{name}') has no statistics of "
-                f"one: set optim.batch_size to {2 * passes} or more{fewer}{synced}, or set "
+                f"accumulation step(s) is one example a pass, and BatchNorm ('{alone[0]}') has no statistics "
+                f"of one: set optim.batch_size to {2 * passes} or more{fewer}{synced}, or set "
                 "optim.freeze_batchnorm = true, which keeps the running statistics"
             )
 
     def batches(self, first_epoch: int) -> Generator[Batch]:
         """This rank's batches from ``first_epoch`` to the end of the run."""
         batches = StepBatches(
-            self.plan, first_epoch, 0, self.options.schedule.epochs,
+            self.plan, first_epoch, 0, self.options.schedule.end,
             self.world.rank, self.world.size, self.options.optim.accumulate,
         )  # fmt: skip
         in_workers = self.options.data.features == "workers"
@@ -259,6 +271,22 @@ class Run:
                 "the training",
             )
         return "\n".join(lines)
+
+    def _describe_change(self, epoch: int) -> str:
+        """A line on a learning rate that ``epoch`` begins with as the schedule before it would not; or ""."""
+        options, kind = self.options.schedule, self.options.schedule.kind
+        before, now = self.optimizer.param_groups[0]["lr"], self.schedule.lr_at(epoch, 0)
+        last = self.schedule.lr_at(epoch - 1, self.plan.steps_per_epoch - 1)
+        if math.isclose(before, last, rel_tol=1e-6, abs_tol=1e-12) or kind in ("multistep", "constant"):
+            return ""
+        line = (
+            f"note: the learning rate {'rises' if now > before else 'falls'} from {before:g} to {now:g}: it "
+            f"was on its way to another end, and '{kind}' now runs to schedule.epochs = {options.epochs}"
+        )
+        if now > before and options.final_lr and math.isclose(before, options.final_lr, rel_tol=1e-6):
+            more = options.end - epoch
+            line += f". To go on at {before:g}: --schedule.epochs {epoch} --schedule.extend {more}"
+        return line
 
 
 def _reduced(model: TrainingModel, shard: ShardedHead | None, *, unused: bool) -> nn.Module:
