@@ -1,0 +1,196 @@
+"""Every verb, option, recipe key, extra and variable that a message names is there.
+
+What is looked at are the strings of the code with a blank in them, docstrings and help aside: a remedy lies
+as often in a constant or beside the error as in the ``raise`` itself.
+"""
+
+import ast
+import io
+import re
+import tomllib
+from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass, fields
+from functools import cache
+
+import pytest
+
+from farvox.cli.main import VERBS, main
+from farvox.options import described
+from farvox.pipelines.recipe import Recipe
+
+EXAMPLES = {
+    "VERB",
+    "--version",
+    "field.name",
+    "paths.wavlm",
+}  # stand for any of their kind, or are of no verb
+SHAPES = {"str", "samples", "dimension"}  # in brackets, and no tables
+LANGUAGES = re.compile(r"SELECT |\s*:root")  # SQL and CSS are no messages
+RECIPES = ("train", "run", "selftrain")
+VERBS_OF = {
+    "corpora": ("prepare",),
+    "synthetic": ("prepare", *RECIPES),
+    "verifier": ("verify", "enrol", "identify", "forget", "speakers"),
+    "farfield.takes": ("enhance",),
+    "farfield.enhance": ("enhance",),
+    "farfield.noises": ("noises",),
+    "datadir.derive": ("combine", "subset", "trials"),
+    "datadir.pack": ("pack",),
+    "pipelines.calibrate": ("calibrate", "verify"),
+    "pipelines.enhance": ("enhance",),
+    "pipelines.evaluate": ("evaluate",),
+    "pipelines.run": RECIPES,
+    "pipelines.score": ("score",),
+    "score": ("score", "evaluate"),
+    "training": (*RECIPES, "import"),
+    "zoo.foreign": ("import",),
+}
+"""Modules whose messages only some verbs print, by the start of their name; those of the others, any may."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A string of the code; what is put into it when it is printed stands as ``{}``."""
+
+    module: str
+    line: int
+    function: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.line}: {self.text!r}"
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """The verbs that can print it, as far as its place tells."""
+        own = [verb for verb, (where, _) in VERBS.items() if where == f"farvox.{self.module}:{self.function}"]
+        starts = [verbs for start, verbs in VERBS_OF.items() if f"{self.module}.".startswith(f"{start}.")]
+        return tuple(own) or next(iter(starts), tuple(VERBS))
+
+
+def texts(module: str, tree: ast.Module) -> Iterator[Text]:
+    spare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    names = {
+        id(node): function.name
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if id(node) in spare:
+            continue
+        if isinstance(node, ast.JoinedStr):
+            spare |= {id(part) for part in node.values if isinstance(part, ast.Constant)}
+            parts = [str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            parts = [node.value]
+        else:
+            continue
+        text = "".join(parts)
+        if " " in text and not LANGUAGES.match(text):
+            yield Text(module, node.lineno, names.get(id(node), ""), text)
+
+
+@pytest.fixture(scope="module")
+def messages(sources) -> list[Text]:
+    return [text for source in sources for text in texts(source.name, source.tree)]
+
+
+@cache
+def options_of(verb: str) -> frozenset[str]:
+    """The options in the help of a verb, without the fields of a recipe."""
+    help_text = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(help_text), suppress(SystemExit):
+        patch.setenv("COLUMNS", "200")
+        main([verb, "--help"])
+    return frozenset(OPTION.findall(help_text.getvalue().split("fields of a recipe")[0]))
+
+
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*(?![\w.-])")
+COMMAND = re.compile(r"(?:['`(]|: |run )farvox ([\w{}]+)((?: [^'`)\n]*)?)")
+KEYS = [name.replace("[[", "").replace("]] ", ".").replace("]]", "") for name, _, _ in described(Recipe)]
+SECTIONS = {field.name for field in fields(Recipe)}
+
+
+def keys_in(text: str) -> Iterator[str]:
+    """The keys of a recipe that a text names: section.key, [section], [section] key, 'key' of [section]."""
+    files = r"(?!(?:safetensors|txt|tsv|json|toml)\b)"
+    for section, key in re.findall(rf"(?<![\w./{{])([a-z]+)\.{files}([a-z_]+)(?![\w(])", text):
+        if section in SECTIONS:
+            yield f"{section}.{key}"
+    for section, key in re.findall(r"\[\[?([a-z]+)\]\]?(?: ([a-z_]+) =)?", text):
+        if not re.search(rf"farvox\[{section}\]", text):
+            yield f"{section}.{key}" if key else section
+    for key, section in re.findall(r"'(\w+)' of \[+([a-z]+)\]", text):
+        yield f"{section}.{key}"
+    yield from re.findall(r"--([a-z_]+\.[a-z_.]+[a-z_])", text)
+
+
+def test_the_verbs_and_options_of_a_command_in_a_message_exist(messages):
+    wrong, seen = [], 0
+    for message in messages:
+        for verb, rest in COMMAND.findall(message.text):
+            if verb in EXAMPLES or verb == "{}":
+                continue
+            seen += 1
+            if verb not in VERBS or set(OPTION.findall(rest)) - options_of(verb):
+                wrong.append(str(message))
+    assert seen > 20 and wrong == []
+
+
+def test_an_option_that_a_message_names_is_one_of_a_verb_that_prints_it(messages):
+    found = [
+        (message, option) for message in messages for option in OPTION.findall(COMMAND.sub("", message.text))
+    ]
+    wrong = [
+        f"{option}: {message}"
+        for message, option in found
+        if option not in EXAMPLES and not any(option in options_of(verb) for verb in message.verbs)
+    ]
+    assert len(found) > 50 and wrong == []
+
+
+def test_a_recipe_key_that_a_message_names_exists(messages):
+    known = {*KEYS, *SECTIONS, *EXAMPLES, *SHAPES}
+    found = [(message, key) for message in messages for key in keys_in(message.text)]
+    wrong = [f"{key}: {message}" for message, key in found if key not in known]
+    assert len(found) > 50 and wrong == []
+
+
+def test_an_extra_that_a_message_names_exists(messages, root):
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    found = [extra for message in messages for extra in re.findall(r"farvox\[([^\]]+)\]", message.text)]
+    assert len(found) > 8 and set(found) <= extras.keys()
+
+
+def test_a_variable_that_a_message_names_is_read(messages, sources):
+    named = {name for message in messages for name in re.findall(r"FARVOX_[A-Z_]+", message.text)}
+    read = {
+        node.args[0].value
+        for source in sources
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "os.environ.get"
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert named and named <= read
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("'farvox extrac DIR' makes one", "verb"),
+        ("run 'farvox extract --trials T'", "option"),
+        ("lower optim.learning_rate", "key"),
+        ("set 'speed' of [data]", "key"),
+    ],
+)
+def test_a_remedy_that_is_not_there_is_found(text, wrong):
+    verbs = COMMAND.findall(text)
+    faults = {
+        "verb": any(verb not in VERBS for verb, _ in verbs),
+        "option": any(set(OPTION.findall(rest)) - options_of(verb) for verb, rest in verbs if verb in VERBS),
+        "key": any(key not in {*KEYS, *SECTIONS} for key in keys_in(text)),
+    }
+    assert [name for name, fault in faults.items() if fault] == [wrong]
