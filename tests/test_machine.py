@@ -1,9 +1,10 @@
 """The choice of "auto" on the devices there are."""
 
+import numpy as np
 import pytest
 import torch
 
-from farvox.machine import has_bf16, resolve_precision
+from farvox.machine import has_bf16, is_out_of_memory, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -49,3 +50,15 @@ def test_a_cpu_whose_convolutions_are_kept_from_bf16_has_none(allowed, expected,
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
     assert resolve_precision("auto", CPU) == expected
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda: np.empty(1 << 59), lambda: torch.empty(1 << 50), lambda: bytes(1 << 60)]
+)
+def test_memory_asked_for_in_vain_is_told_from_other_errors(ask):
+    with pytest.raises((MemoryError, RuntimeError)) as caught:
+        ask()
+    assert is_out_of_memory(caught.value)
+    with pytest.raises(RuntimeError) as caught:
+        torch.zeros(2) @ torch.zeros(3)
+    assert not is_out_of_memory(caught.value)

@@ -68,6 +68,10 @@ class NonFiniteLossError(FarvoxError):
         self.steps_ago = steps_ago
 
 
+class OutOfMemoryError(FarvoxError):
+    """The memory of the machine or of the device is not enough; the message says what needs less."""
+
+
 class MissingExtraError(FarvoxError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 

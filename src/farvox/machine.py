@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 _CPU_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86, ARM
 _ISA = "ONEDNN_MAX_CPU_ISA"  # the instructions that torch's convolutions may use
 _ISA_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
+_OUT_OF_MEMORY = (
+    "out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "is killed by signal: killed",
+)  # fmt: skip
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _KEPT, _ALL, _LARGEST = 64 << 20, -1, 1 << 30
 
@@ -45,6 +48,18 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if precision != "auto":
         return precision
     return "bf16" if has_bf16(device) else "fp32"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True of an error which says that there is no more memory, of this machine or of the device.
+
+    Python and numpy raise MemoryError, torch a RuntimeError: ``torch.OutOfMemoryError`` for a GPU, one with a
+    telling text for a CPU, or for a worker process of a DataLoader that the system has killed.
+    """
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(each in text for each in _OUT_OF_MEMORY)
+    )
 
 
 def keep_freed_memory(*, all_of_it: bool = False) -> None:

@@ -198,6 +198,54 @@ def test_the_baselines_ecapa_with_its_unused_branch_trains_on_two_processes(tmp_
     assert "Epoch 1  " in capfd.readouterr().out
 
 
+WITH_LIMIT = """
+import re, resource, sys, torch
+from farvox.cli.main import main
+from farvox.training import trainer
+warm, more, words = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+assert main(["train", words[1], "--run-dir", warm, "--validate.trials", ""]) == 0
+used = int(re.search(r"VmSize:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) << 10
+resource.setrlimit(resource.RLIMIT_AS, (used + (more << 20), used + (more << 20)))
+sys.exit(main(words))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the memory as Linux does")
+def test_out_of_memory_names_what_needs_less_and_that_helps(recipe_file, tmp_path):
+    big = "--validate.trials= --model.channels 256 --data.num_frames 8000 --schedule.epochs 1"
+
+    def run(name, *words):
+        given = (
+            tmp_path / "warm",
+            1000,
+            "train",
+            recipe_file,
+            "--run-dir",
+            tmp_path / name,
+            *big.split(),
+            "--optim.batch_size",
+            16,
+            *words,
+        )
+        command = [sys.executable, "-c", WITH_LIMIT, *map(str, given)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    done = run("run")
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    first, *ways = done.stderr[done.stderr.index("farvox train:") :].splitlines()
+    assert "epoch 0, step 1: this machine's memory is full" in first
+    found = dict(re.match(r"  ([a-z_.]+) = (\S+?)[: ]", way).groups() for way in ways)
+    expected = {"optim.accumulate": "2", "optim.checkpointing": "true", "data.num_frames": "4000"}
+    assert found.items() >= expected.items() and found.keys() - expected <= {"optim.precision"}
+    thrifty = [word for name, value in found.items() for word in (f"--{name}", value.strip("'"))]
+    done = run("thrifty", *thrifty)
+    assert done.returncode == 0, done.stderr
+    done = run("small", *thrifty, "--optim.accumulate", "8", "--data.num_frames", "100000")
+    assert done.returncode == 1 and "optim.checkpointing" not in done.stderr
+    assert "optim.accumulate" not in done.stderr and "data.num_frames = 50000" in done.stderr
+
+
 @pytest.mark.slow
 def test_one_example_on_each_of_two_processes_needs_batchnorm_over_both(tmp_path, recipe_file, capfd):
     import tomllib

@@ -18,6 +18,7 @@ from typing import Any
 
 import farvox
 from farvox.errors import FarvoxError, UsageError
+from farvox.machine import is_out_of_memory
 from farvox.progress import to_stderr, to_stdout
 
 # verb -> (module:function, one line of help). The order is that of the stages.
@@ -58,6 +59,15 @@ ANSWERS = ("verify", "identify")
 """Verbs whose status is their answer: with them 1 is never a fault."""
 
 
+LESS_MEMORY = {
+    "train": "lower data.workers, or cut the longest recordings of validate.data",
+    "extract": "give fewer --threads (--threads 1: one utterance at a time), or cut the longest recordings",
+    "score": "split the trial list and score its parts one after the other: the scores are the same",
+    "cluster": "give smaller numbers of --clusters, or extract and cluster a 'farvox subset' of the data dir",
+}
+"""What needs less memory, by the verb that ran out of it."""
+
+
 def usage() -> str:
     """The text of ``farvox --help``."""
     width = max(map(len, VERBS))
@@ -96,6 +106,12 @@ def _run(words: list[str], fault: int, interrupted: int) -> int:
     except FarvoxError as error:
         to_stderr(f"{name}: {error}")
         return 2 if isinstance(error, UsageError) else fault
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        remedy = LESS_MEMORY.get(words[0], "close other programs; where the verb has --jobs, give fewer")
+        to_stderr(f"{name}: out of memory ({' '.join(str(error).splitlines()[:1])}); {remedy}")
+        return fault
     except BrokenPipeError:  # nobody reads on, as in "farvox check DIR | head -1"
         _drop_stdout()
         return fault

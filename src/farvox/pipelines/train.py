@@ -26,6 +26,7 @@ def train(options: TrainOptions, run_dir: str | Path, *, resume: bool = True, no
     Raises:
         RecipeError: settings exclude each other, or the run dir belongs to other settings.
         NonFiniteLossError: the gradient became NaN or infinite.
+        OutOfMemoryError: a step needs more memory than there is; names the options that need less.
     """
     from farvox.audio.remote import remote_audio
     from farvox.training.distributed import join_world

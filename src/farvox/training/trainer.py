@@ -21,10 +21,10 @@ from farvox.augment import build_augmenter
 from farvox.datadir.conditions import recordings_of
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir, shared_speakers
-from farvox.errors import CheckpointError, NonFiniteLossError, RecipeError, TrialError
+from farvox.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError, RecipeError, TrialError
 from farvox.features.fbank import build_frontend
 from farvox.features.specaugment import draw_masks
-from farvox.machine import has_bf16, keep_freed_memory, resolve_precision
+from farvox.machine import has_bf16, is_out_of_memory, keep_freed_memory, resolve_precision
 from farvox.metrics.detection import detection_error
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.margin import Head
@@ -60,6 +60,7 @@ def train(
     Raises:
         RecipeError: the run dir was begun with other options.
         NonFiniteLossError: the gradient became NaN or infinite.
+        OutOfMemoryError: a step needs more memory than there is; names the options that need less.
     """
     finished = begin_run_dir(options, run_dir, world, resume=resume)
     if finished and finished[-1] + 1 >= options.schedule.end:
@@ -272,6 +273,58 @@ class Run:
             )
         return "\n".join(lines)
 
+    def explain_memory(self, error: MemoryError | RuntimeError, epoch: int, step: int) -> None:
+        """`OutOfMemoryError` with what needs less memory and what that costs, if ``error`` is of memory."""
+        if not is_out_of_memory(error):
+            return
+        optim, data, device = self.options.optim, self.options.data, self.world.device
+        is_host = device.type == "cpu" or not isinstance(error, torch.OutOfMemoryError)
+        share, least = optim.batch_size // self.world.size, 1 if optim.freeze_batchnorm else 2
+        more = [n for n in range(optim.accumulate + 1, share + 1) if share % n == 0 and share // n >= least]
+        passes = next((n for n in more if n >= 2 * optim.accumulate), more[-1] if more else 0)
+        frames = max(self.network.min_frames, data.num_frames // 2)
+        together = " with optim.compile = false" if optim.compile else ""
+        of_step = device.type == "cpu" or not is_host  # what a step keeps is where memory is short
+        ways = [
+            way
+            for is_left, way in (
+                (
+                    of_step and passes,
+                    f"optim.accumulate = {passes} ({optim.accumulate} now): {share // (passes or 1)} examples"
+                    f" a pass instead of {share // optim.accumulate}; a step takes a little longer, and "
+                    "BatchNorm's statistics are of fewer",
+                ),
+                (
+                    of_step and not optim.checkpointing,
+                    f"optim.checkpointing = true{together}: activations inside the stages are not kept; a "
+                    "forward pass more, about a third of the time, for the same gradients",
+                ),
+                (
+                    of_step and self.stepper.precision == "fp32" and has_bf16(device),
+                    "optim.precision = 'bf16': activations of half the size; the losses differ a little",
+                ),
+                (
+                    of_step and frames < data.num_frames,
+                    f"data.num_frames = {frames} ({data.num_frames} now): memory in proportion; the model "
+                    "sees less of an utterance at a time, and its EER usually rises",
+                ),
+                (
+                    is_host and data.workers,
+                    f"data.workers = {data.workers // 2} ({data.workers} now): fewer batches wait in "
+                    "memory; reading and augmentation take longer",
+                ),
+            )
+            if is_left
+        ]
+        begun = epoch > self.options.schedule.first_epoch
+        free = " (this run dir takes only checkpointing and workers; the others need a new --run-dir)"
+        remedy = f"What needs less{free if begun else ''}:" if ways else "A smaller network needs less."
+        where = "this machine's memory" if is_host else f"the memory of {device}"
+        first = " ".join(str(error).splitlines()[:1])
+        raise OutOfMemoryError(
+            "\n  ".join([f"epoch {epoch}, step {step + 1}: {where} is full ({first}). {remedy}", *ways])
+        ) from None
+
     def _describe_change(self, epoch: int) -> str:
         """A line on a learning rate that ``epoch`` begins with as the schedule before it would not; or ""."""
         options, kind = self.options.schedule, self.options.schedule.kind
@@ -351,7 +404,11 @@ def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> d
         for group in run.optimizer.param_groups:
             group["lr"] = lr
         run.head.margin = run.schedule.margin_at(epoch, step)
-        micro_batches = [next(batches) for _ in range(run.options.optim.accumulate)]
+        try:
+            micro_batches = [next(batches) for _ in range(run.options.optim.accumulate)]
+        except (MemoryError, RuntimeError) as error:
+            run.explain_memory(error, epoch, step)
+            raise
         if run.shard:
             run.shard.draw(torch.cat([b.labels_B for b in micro_batches]), run.optimizer, epoch, step)
         # So that dropout is the same after a resume; a data loader, too, takes numbers from this generator.
@@ -364,6 +421,9 @@ def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> d
         except NonFiniteLossError as error:
             faulty = step + 1 - error.steps_ago
             raise NonFiniteLossError(f"epoch {epoch}, step {faulty}: {error}") from None
+        except (MemoryError, RuntimeError) as error:
+            run.explain_memory(error, epoch, step)
+            raise
         share = run.plan.batch_size / run.world.size
         totals += torch.stack([result.loss, result.num_right / share, result.distance])
         if is_logged:
