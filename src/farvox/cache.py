@@ -23,6 +23,11 @@ def cache_path() -> Path:
     return Path(os.environ.get("FARVOX_CACHE") or user_cache_path("farvox")).expanduser()
 
 
+def fingerprint_kind() -> str:
+    """Kind of `file_state`: by "time" (of change) or by "digest"; the environment chooses."""
+    return "digest" if os.environ.get("FARVOX_FINGERPRINT") == "digest" else "time"
+
+
 def file_state(path: str | Path) -> str:
     """Size and time of change of a file, which differ when another file replaces it.
 
@@ -33,8 +38,8 @@ def file_state(path: str | Path) -> str:
         OSError: there is no such file.
     """
     found = os.stat(path)
-    by_content = os.environ.get("FARVOX_FINGERPRINT") == "digest"
-    return f"{found.st_size}\t{sha256_of(path) if by_content else found.st_mtime_ns}"
+    changed = found.st_mtime_ns if fingerprint_kind() == "time" else sha256_of(path)
+    return f"{found.st_size}\t{changed}"
 
 
 def cached_folder(

@@ -1,11 +1,15 @@
 """A run that was stopped and continued is the run that was not stopped."""
 
 import json
+import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
+from farvox.audio.files import read_audio, write_audio
+from farvox.datadir.kaldi import DataDir
 from farvox.errors import CheckpointError, RecipeError
 from farvox.training.checkpoint import checkpoint_folder, finished_epochs
 
@@ -182,6 +186,64 @@ def test_changed_data_dirs_are_refused(tmp_path, train_here, make_corpus):
     make_corpus(tmp_path / "data", speakers=["a", "b"], takes=3)
     with pytest.raises(CheckpointError, match=r"other data \(2 classes there, 2 now.*--run-dir"):
         train_here(tmp_path / "run", changes)
+
+
+def test_audio_that_was_replaced_meanwhile_is_refused_by_utterance(
+    tmp_path, train_here, make_corpus, capsys, same_weights
+):
+    changes = {"data": {"train": [str(tmp_path / "data")]}, "optim": {"batch_size": 2}}
+    make_corpus(tmp_path / "data", speakers=["a", "b"], takes=2)
+    run = tmp_path / "run"
+    train_here(run, changes | {"schedule": {"epochs": 1}})
+    shutil.copytree(run, tmp_path / "removed")
+    shutil.copytree(run, tmp_path / "old")
+    utterance = list(DataDir.open(tmp_path / "data").utterances())[2]
+    wav = Path(utterance.wav_path)
+    before = wav.read_bytes(), wav.stat().st_mtime_ns
+    write_audio(wav, 0.5 * read_audio(wav))
+    pattern = rf"1 of 4 utterances .*'{utterance.utt_id}' \({wav}\).*remove {run}/audio-time.npy"
+    with pytest.raises(CheckpointError, match=pattern):
+        train_here(run, changes)
+    (tmp_path / "removed" / "audio-time.npy").unlink()  # a way out that the message names
+    train_here(tmp_path / "removed", changes)
+    assert "has no audio-time.npy" in capsys.readouterr().out
+    wav.unlink()
+    with pytest.raises(CheckpointError, match=pattern):
+        train_here(run, changes)
+    wav.write_bytes(before[0])  # the other one
+    os.utime(wav, ns=(0, before[1]))
+    train_here(run, changes)
+    assert finished_epochs(run) == [0, 1]
+    train_here(tmp_path / "once", changes)
+    assert same_weights(run, tmp_path / "once", 1)
+
+
+def test_a_run_whose_starting_model_was_trained_on_goes_on_from_what_it_began_with(
+    tmp_path, train_here, same_weights, capsys
+):
+    changes = {"init": {"model": str(tmp_path / "start")}, "optim": {"l2_sp": 1.0}, "model": {}}
+    train_here(tmp_path / "start", {"schedule": {"epochs": 1}})
+    train_here(tmp_path / "once", changes)
+    shutil.copytree(tmp_path / "once", tmp_path / "run")
+    stop_after(tmp_path / "run", 0)
+    train_here(tmp_path / "start", {"schedule": {"epochs": 2}})
+    capsys.readouterr()
+    train_here(tmp_path / "run", changes)
+    line = next(line for line in capsys.readouterr().out.splitlines() if "by now" in line)
+    assert str(checkpoint_folder(tmp_path / "start", 1)) in line
+    assert f"keeps to {checkpoint_folder(tmp_path / 'start', 0)}" in line
+    assert same_weights(tmp_path / "once", tmp_path / "run", 1)
+    train_here(tmp_path / "run", changes)  # finished
+    assert "by now" in capsys.readouterr().out
+
+    stop_after(tmp_path / "run", 0)
+    shutil.rmtree(tmp_path / "away", ignore_errors=True)
+    shutil.move(checkpoint_folder(tmp_path / "start", 0), tmp_path / "away")  # log.keep removes such
+    with pytest.raises(CheckpointError, match=r"init\.model = '.*start'.* began with .*epoch_000, whose"):
+        train_here(tmp_path / "run", changes)
+    shutil.move(tmp_path / "away", checkpoint_folder(tmp_path / "start", 0))
+    train_here(tmp_path / "run", changes)
+    assert same_weights(tmp_path / "once", tmp_path / "run", 1)
 
 
 def test_the_resolved_recipe_is_in_the_run_dir_before_the_first_step(tmp_path, train_here):

@@ -7,28 +7,37 @@ what resuming needs: ``classifier.safetensors``, ``optimizer.safetensors``, ``st
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
 import torch
 from torch import Tensor
 
-from farvox.atomic import atomic_dir, write_json, write_text
-from farvox.errors import CheckpointError, RecipeError
+from farvox.atomic import atomic_dir, atomic_file, sha256_of, write_json, write_text
+from farvox.cache import fingerprint_kind
+from farvox.errors import CheckpointError, ModelError, RecipeError
 from farvox.manifest import renew_manifest, verify_file
 from farvox.options import to_table
+from farvox.progress import Note
 from farvox.training.distributed import World
 from farvox.training.options import TrainOptions, refuse_changes
-from farvox.zoo import write_weights
+from farvox.training.table import TrainingTable
+from farvox.zoo import find_model, write_weights
+from farvox.zoo.model import WEIGHTS
 
 Tensors = dict[str, Tensor]
 Packed = tuple[Tensors, dict[str, Any]]
 """The state of an optimiser: tensors by name, and plain numbers."""
+START = "start.json"
+"""File of a run dir: the folder of the model that the run began with, and the SHA-256 of its weights."""
 EPOCH_FOLDER = re.compile(r"epoch_(\d+)$")
 
 
@@ -160,3 +169,65 @@ def begin_run_dir(options: TrainOptions, run_dir: Path, world: World, *, resume:
         write_text(saved, tomli_w.dumps(to_table(options)))
     world.barrier()
     return finished
+
+
+def starting_folder(model: str, run_dir: Path, note: Note, *, has_begun: bool) -> Path | None:
+    """The folder of the MODEL that a run starts from; of one that has begun, the folder that it began with.
+
+    Raises:
+        CheckpointError: its weights are not those that the run began with.
+        ModelError: there is no such model.
+    """
+    if not model:
+        return None
+    record = run_dir / START
+    if not has_begun or not record.exists():
+        if has_begun:
+            note(f"{run_dir}: has no {START}, so whether init.model has changed since it began is not known")
+        return find_model(model)
+    begun, now = json.loads(record.read_text("utf-8")), None
+    with suppress(ModelError):
+        now = Path(os.path.abspath(find_model(model)))
+    for folder in (Path(begun["folder"]), now or run_dir):  # it may have been moved
+        if (folder / WEIGHTS).is_file() and sha256_of(folder / WEIGHTS) == begun["sha256"]:
+            if now not in (folder, None):
+                note(
+                    f"init.model = '{model}' is {now} by now; {run_dir} keeps to {folder}, which it began"
+                    " with (start another --run-dir for the other)"
+                )
+            return folder
+    raise CheckpointError(
+        f"init.model = '{model}': {run_dir} began with {begun['folder']}, whose {WEIGHTS} (SHA-256"
+        f" {begun['sha256']}) was changed or removed since: put it back, or start another --run-dir"
+    )
+
+
+def record_start(folder: Path, run_dir: Path) -> None:
+    """Write down the folder of the model that a run starts from, and the SHA-256 of its weights."""
+    found = {"folder": os.path.abspath(folder), "sha256": sha256_of(folder / WEIGHTS)}
+    write_json(run_dir / START, found)
+
+
+def compare_audio(table: TrainingTable, run_dir: Path, note: Note, *, has_begun: bool) -> None:
+    """Make sure that the audio of a run is what it was when the run began, or record it.
+
+    Raises:
+        CheckpointError: another file lies in the place of one; names the first utterance.
+    """
+    path = run_dir / f"audio-{fingerprint_kind()}.npy"
+    states_N = table.audio_states(note)
+    if not has_begun or not path.exists():
+        if has_begun:
+            note(f"{run_dir}: has no {path.name}, so whether audio was replaced since it began is not known")
+        with atomic_file(path) as temporary:
+            np.save(temporary, states_N)
+        return
+    changed = np.flatnonzero(np.load(path) != states_N)
+    if len(changed):
+        first = int(changed[0])
+        raise CheckpointError(
+            f"{run_dir}: the audio of {len(changed):,} of {len(table):,} utterances was replaced or removed"
+            f" since the run began; the first is '{table.utt_ids[first]}' ({table.wav_paths[first]}): put it"
+            " back, or start another --run-dir. If only the times of the files have changed, remove"
+            f" {path} and resume"
+        )

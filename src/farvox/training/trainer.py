@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def train(
 
     Raises:
         RecipeError: the run dir was begun with other options.
+        CheckpointError: it was begun with another model or other audio than lies there now.
         NonFiniteLossError: the gradient became NaN or infinite.
         OutOfMemoryError: a step needs more memory than there is; names the options that need less.
     """
@@ -66,18 +68,30 @@ def train(
     if finished and finished[-1] + 1 >= options.schedule.end:
         if world.is_main:
             note(f"{run_dir} has all epochs already, up to {finished[-1]}")
+            try:
+                checkpoint.starting_folder(options.init.model, run_dir, note, has_begun=True)
+            except CheckpointError as error:
+                note(f"warning: {error}")
         return checkpoint.checkpoint_folder(run_dir, finished[-1])
     torch.manual_seed(options.seed)
     if options.threads:
         torch.set_num_threads(options.threads)
     if world.device.type == "cpu":
         keep_freed_memory(all_of_it=True)
-    run = Run(options, world)
+    to_main = note if world.is_main else silent
+    model_folder = checkpoint.starting_folder(options.init.model, run_dir, to_main, has_begun=bool(finished))
+    init = replace(options.init, model=str(model_folder or ""))
+    run = Run(replace(options, init=init), world)
     if not finished and options.init.classifier == "means":
         first = run.shard.classes.start if run.shard else 0
         model, most = run.as_model(), options.init.mean_utterances
         start.start_at_means(run.head, model, run.dataset, most, world, first)
     first_epoch = _restore(run, run_dir, finished) if finished else options.schedule.first_epoch
+    if world.is_main:
+        checkpoint.compare_audio(run.table, run_dir, note, has_begun=bool(finished))
+        if model_folder:
+            checkpoint.record_start(model_folder, run_dir)
+    world.barrier()
     total = (options.schedule.end - options.schedule.first_epoch) * run.plan.steps_per_epoch
     run_log = RunLog(run_dir, total, note, active=world.is_main, tensorboard=options.log.tensorboard)
     with run_log as log, closing(run.batches(first_epoch)) as batches:
