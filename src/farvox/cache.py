@@ -17,15 +17,13 @@ from farvox.errors import CacheError, FarvoxError
 DONE = "files.txt"
 """The file of a cached folder that lists what it was made of; it is written last."""
 
+FINGERPRINT = "FARVOX_FINGERPRINT"
+"""Environment variable: ``digest`` makes `file_state` look at contents."""
+
 
 def cache_path() -> Path:
     """The folder of the cache: ``FARVOX_CACHE``, or the user's cache folder."""
     return Path(os.environ.get("FARVOX_CACHE") or user_cache_path("farvox")).expanduser()
-
-
-def fingerprint_kind() -> str:
-    """Kind of `file_state`: by "time" (of change) or by "digest"; the environment chooses."""
-    return "digest" if os.environ.get("FARVOX_FINGERPRINT") == "digest" else "time"
 
 
 def file_state(path: str | Path) -> str:
@@ -38,8 +36,8 @@ def file_state(path: str | Path) -> str:
         OSError: there is no such file.
     """
     found = os.stat(path)
-    changed = found.st_mtime_ns if fingerprint_kind() == "time" else sha256_of(path)
-    return f"{found.st_size}\t{changed}"
+    by_content = os.environ.get(FINGERPRINT) == "digest"
+    return f"{found.st_size}\t{sha256_of(path) if by_content else found.st_mtime_ns}"
 
 
 def cached_folder(

@@ -256,7 +256,8 @@ class Job:
 
         - files that it was made from were replaced since, or files that it wrote are missing or changed;
           `note` is called with the number of such items. The state of both is in a file beside it,
-          ``000000064.state``, and a batch without one (of an earlier farvox) is computed again as well;
+          ``000000064.state``; a batch without one (of an earlier farvox) is kept, with a note, if all files
+          that it wrote are there;
         - items of it were rejected, which may be repaired since; they are in ``000000064.rejected``, see
           `rejected_of`.
 
@@ -277,25 +278,25 @@ class Job:
             state = path.with_suffix(_STATE)
             if not path.exists() or path.with_suffix(_REJECTED).exists():
                 todo.append((path, batch))
-            elif (inputs or outputs) and not state.exists():
-                num_unknown += len(batch)
-                todo.append((path, batch))
             elif inputs or outputs:
-                now = _state(inputs and inputs(batch), outputs and outputs(batch, path.read_bytes()))
-                if now != state.read_text("utf-8"):
-                    num_changed += len(batch)
+                made = list(outputs(batch, path.read_bytes())) if outputs else []
+                now = _state(inputs and inputs(batch), made)
+                if not state.exists() and all(map(os.path.exists, made)):
+                    write_text(state, now)
+                    num_unknown += len(batch)
+                elif not state.exists() or state.read_text("utf-8") != now:
                     todo.append((path, batch))
+                    num_changed += len(batch)
         total = sum(map(len, batches))
-        again = f"of {total:,} are done again, because"
         if num_changed:
             self.note(
-                f"{self.what}: {num_changed:,} {again} files that they are made from were replaced, or files"
-                " that were made are missing or changed"
+                f"{self.what}: {num_changed:,} of {total:,} are done again, because files that they are made"
+                " from were replaced, or files that were made are missing or changed"
             )
         if num_unknown:
             self.note(
-                f"{self.what}: {num_unknown:,} {again} an earlier farvox did not record the files that they"
-                " are made from"
+                f"{self.what}: {num_unknown:,} of {total:,} were done by an earlier farvox and are kept, but"
+                " whether files that they are made from were replaced since is not known"
             )
         done = total - sum(len(batch) for _, batch in todo)
         work = partial(_write_result, function, inputs, outputs)
@@ -311,7 +312,10 @@ def _write_result(
     file: tuple[Path, Items],
 ) -> None:
     path, batch = file
-    path.unlink(missing_ok=True)  # it never lies beside the state of another result
+    if path.exists():  # no old result lies beside a new state, and none is taken for a new one
+        for made in outputs(batch, path.read_bytes()) if outputs else ():
+            Path(made).unlink(missing_ok=True)
+        path.unlink()
     before = inputs and inputs(batch)  # a file that is replaced meanwhile differs the next time
     outcome = function(batch)
     content, rejected = outcome if isinstance(outcome, tuple) else (outcome, {})
@@ -327,14 +331,13 @@ def _write_result(
 
 def _state(inputs: str | None, outputs: Iterable[str | Path] | None) -> str:
     """Digest of the fingerprint of inputs, and of the states of outputs, wherever these lie."""
-
-    def state_of(path: str | Path) -> str:
+    states = [inputs or ""]
+    for path in outputs or ():
         try:
-            return file_state(path)
+            states.append(file_state(path))
         except OSError as error:
-            return error.strerror or str(error)
-
-    return digest([inputs or "", *map(state_of, outputs or ())]) + "\n"
+            states.append(error.strerror or str(error))
+    return digest(states) + "\n"
 
 
 def rejected_of(paths: Iterable[Path]) -> Rejected:

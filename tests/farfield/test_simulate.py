@@ -281,12 +281,20 @@ def test_copies_of_what_was_replaced_and_copies_that_are_gone_are_made_again(
     assert not any("again" in line for line in notes)
 
 
-def test_copies_of_an_earlier_farvox_are_made_again(close: Path, bank: Path, tmp_path: Path) -> None:
+def test_copies_of_an_earlier_farvox_are_kept_and_missing_ones_made(
+    close: Path, bank: Path, tmp_path: Path
+) -> None:
     simulated(close / "data", tmp_path / "far", rirs=[bank])
     before = contents(tmp_path / "far")
     for path in (tmp_path / "far" / "batches").glob("*.state"):
         path.unlink()
-    notes: list[str] = []
-    simulate(close / "data", tmp_path / "far", SimulateOptions(jobs=1, rirs=[bank]), note=notes.append)
-    assert "4 of 4 are done again, because an earlier farvox" in notes[0]
-    assert contents(tmp_path / "far") == before
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "far" / "audio").rglob("*.flac")}
+    shutil.copytree(tmp_path / "far", tmp_path / "lacking")
+    next((tmp_path / "lacking" / "audio").rglob("*.flac")).unlink()
+    for out, line in (("far", "4 of 4 were done by an earlier farvox"), ("lacking", "4 of 4 are done again")):
+        for number in range(2):
+            notes: list[str] = []
+            simulate(close / "data", tmp_path / out, SimulateOptions(jobs=1, rirs=[bank]), note=notes.append)
+            assert any(line in note for note in notes) == (number == 0)
+        assert contents(tmp_path / out) == before
+    assert {path: path.stat().st_mtime_ns for path in times} == times

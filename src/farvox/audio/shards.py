@@ -198,15 +198,14 @@ def state_of(path: str) -> str:
 
 
 def fingerprint(paths: Iterable[str]) -> str:
-    """Digest of the states of some audio files; one that is not there has a state of its own."""
-
-    def line(path: str) -> str:
+    """Digest of the states of some audio files, wherever they lie; a missing one has a state of its own."""
+    states = []
+    for path in paths:
         try:
-            return f"{path}\t{state_of(path)}"
+            states.append(state_of(path))
         except OSError as error:
-            return f"{path}\t{error.strerror}"
-
-    return digest(map(line, paths))
+            states.append(error.strerror or str(error))
+    return digest(states)
 
 
 def encode(pcm_TC: npt.NDArray[np.int16], sample_rate: int, kind: str) -> bytes:

@@ -21,7 +21,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from farvox.atomic import file_name
-from farvox.audio.files import read_audio, read_channels, write_audio
+from farvox.audio.files import audio_info, read_audio, read_channels, write_audio
 from farvox.audio.shards import fingerprint
 from farvox.datadir.conditions import CONDITIONS, conditions_text, read_conditions
 from farvox.datadir.derive import BATCHES, FurtherFile, keys_of, names_of_further_files
@@ -160,18 +160,24 @@ def _files_of(takes: Sequence[_Take], _: bytes) -> list[str]:
 
 
 def _enhance_batch(how: Enhancement, takes: Sequence[_Take]) -> bytes:
-    """Write the targets of some takes; the samples of each, a line each."""
+    """Write the targets of some takes, unless they are there; the samples of each, a line each."""
     lines = []
     for take in takes:
         try:
-            enhanced_CT = enhance_take(_read(take, how.tolerance), how)
-            # all channels into one file, or one into each
-            waves = [enhanced_CT] if len(take.targets) == 1 else [wav_T[None] for wav_T in enhanced_CT]
-            for target, wav_CT in zip(take.targets, waves, strict=True):
-                write_audio(target, wav_CT, SAMPLE_RATE)
-                lines.append(f"{wav_CT.shape[1]}\n")
-        except AudioError as error:
-            raise AudioError(f"the take '{take.name}': {error}") from None
+            written = [audio_info(to).num_samples if os.path.exists(to) else 0 for to in take.targets]
+        except AudioError:
+            written = [0]
+        if not all(written):
+            try:
+                enhanced_CT = enhance_take(_read(take, how.tolerance), how)
+                # all channels into one file, or one into each
+                waves = [enhanced_CT] if len(take.targets) == 1 else [wav_T[None] for wav_T in enhanced_CT]
+                for target, wav_CT in zip(take.targets, waves, strict=True):
+                    write_audio(target, wav_CT, SAMPLE_RATE)
+            except AudioError as error:
+                raise AudioError(f"the take '{take.name}': {error}") from None
+            written = [enhanced_CT.shape[1]] * len(take.targets)
+        lines += [f"{length}\n" for length in written]
     return "".join(lines).encode()
 
 

@@ -10,9 +10,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ import torch
 from torch import Tensor
 
 from farvox.atomic import atomic_dir, atomic_file, sha256_of, write_json, write_text
-from farvox.cache import fingerprint_kind
+from farvox.audio.shards import fingerprint
+from farvox.cache import FINGERPRINT
 from farvox.errors import CheckpointError, ModelError, RecipeError
+from farvox.jobs import Job, cut, threads
 from farvox.manifest import renew_manifest, verify_file
 from farvox.options import to_table
 from farvox.progress import Note
@@ -38,6 +41,7 @@ Packed = tuple[Tensors, dict[str, Any]]
 """The state of an optimiser: tensors by name, and plain numbers."""
 START = "start.json"
 """File of a run dir: the folder of the model that the run began with, and the SHA-256 of its weights."""
+_AT_ONCE = 1024  # files that a thread looks at
 EPOCH_FOLDER = re.compile(r"epoch_(\d+)$")
 
 
@@ -202,20 +206,16 @@ def starting_folder(model: str, run_dir: Path, note: Note, *, has_begun: bool) -
     )
 
 
-def record_start(folder: Path, run_dir: Path) -> None:
-    """Write down the folder of the model that a run starts from, and the SHA-256 of its weights."""
-    found = {"folder": os.path.abspath(folder), "sha256": sha256_of(folder / WEIGHTS)}
-    write_json(run_dir / START, found)
-
-
 def compare_audio(table: TrainingTable, run_dir: Path, note: Note, *, has_begun: bool) -> None:
     """Make sure that the audio of a run is what it was when the run began, or record it.
 
     Raises:
         CheckpointError: another file lies in the place of one; names the first utterance.
     """
-    path = run_dir / f"audio-{fingerprint_kind()}.npy"
-    states_N = table.audio_states(note)
+    path = run_dir / f"audio-{'digest' if os.environ.get(FINGERPRINT) == 'digest' else 'time'}.npy"
+    job = Job(what="audio files looked at", note=note, executor=threads)
+    parts = job.run(partial(_fingerprints, table), cut(range(len(table)), _AT_ONCE))
+    states_N = np.frombuffer(b"".join(parts), "<u8")
     if not has_begun or not path.exists():
         if has_begun:
             note(f"{run_dir}: has no {path.name}, so whether audio was replaced since it began is not known")
@@ -231,3 +231,8 @@ def compare_audio(table: TrainingTable, run_dir: Path, note: Note, *, has_begun:
             " back, or start another --run-dir. If only the times of the files have changed, remove"
             f" {path} and resume"
         )
+
+
+def _fingerprints(table: TrainingTable, rows: Sequence[int]) -> bytes:
+    """Eight bytes for the audio file of each row."""
+    return b"".join(bytes.fromhex(fingerprint([table.wav_paths[row]])[:16]) for row in rows)

@@ -21,12 +21,9 @@ import numpy.typing as npt
 import polars as pl
 
 from farvox.audio.remote import is_asked
-from farvox.audio.shards import state_of
 from farvox.cache import cached_folder
 from farvox.datadir.kaldi import AUDIO_FILES, DataDir, wav_scp_of
 from farvox.errors import CacheError, DataDirError
-from farvox.jobs import Job, cut, threads
-from farvox.progress import Note, silent
 from farvox.rng import rng_for
 
 Index = npt.NDArray[np.int64]
@@ -40,7 +37,6 @@ ORDER_STREAM = 1
 
 _ARRAYS = ("utt_ids", "utt_id_ends", "wav_paths", "wav_path_ends", "speakers", "domains")
 _SPEAKERS = "speakers.txt"
-_AT_ONCE = 1024  # files that a thread looks at
 
 
 @dataclass(frozen=True)
@@ -187,24 +183,6 @@ class TrainingTable:
             digest.update(array.tobytes())
         digest.update("\n".join(self.speaker_names).encode())
         return digest.hexdigest()
-
-    def audio_states(self, note: Note = silent) -> npt.NDArray[np.uint64]:
-        """A number for the file of every row [N], which differs when another file has replaced it.
-
-        See `farvox.audio.shards.state_of`; a file that is not there has a number as well.
-        """
-
-        def states(rows: Sequence[int]) -> bytes:
-            return b"".join(hashlib.blake2b(state(row), digest_size=8).digest() for row in rows)
-
-        def state(row: int) -> bytes:
-            try:
-                return state_of(self.wav_paths[row]).encode()
-            except OSError as error:
-                return (error.strerror or str(error)).encode()
-
-        job = Job(what="audio files looked at", note=note, executor=threads)
-        return np.frombuffer(b"".join(job.run(states, cut(range(len(self)), _AT_ONCE))), "<u8")
 
 
 @dataclass(frozen=True)
