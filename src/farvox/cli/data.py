@@ -106,7 +106,10 @@ def _check(
         to_stdout(f"{_description(made)}; {len(dropped):,} of {len(dropped) + len(made):,} dropped")
         status = int(not allow_drops and not all(fault.is_note for fault in faults))
         if status:
-            to_stderr("farvox check: lines at fault were left out; --allow-drops accepts that")
+            to_stderr(
+                f"farvox check: lines at fault were left out of {fix}, which can be used; "
+                "--allow-drops with another OUT ends with status 0"
+            )
         if trials is None:
             return status
         return status or _check(

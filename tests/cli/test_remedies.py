@@ -1,0 +1,362 @@
+"""The remedies that messages name, taken out of what is printed and run where they are needed.
+
+Every case is a situation of real files in the current folder, the command that fails there, and how its
+message names the way out. The capitals in a remedy (OUT, DIR, FILE) are places for the user's own names; a
+case gives them.
+"""
+
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tomli_w
+
+from farvox.audio.files import read_audio, write_audio
+from farvox.cli.main import main
+from farvox.datadir.kaldi import Utterance, write_data_dir
+from farvox.zoo import Card
+
+
+@dataclass(frozen=True)
+class Case:
+    """A situation and its way out."""
+
+    command: str
+    """What is typed first, without ``farvox``."""
+    remedy: str
+    """A regular expression; its group is the remedy: options for the first command, or ``farvox ...``."""
+    make: Callable[[], object] = lambda: None
+    """Makes the situation."""
+    names: dict[str, str] = field(default_factory=dict)
+    """What the user puts for the capitals of the remedy, or for an option without a value."""
+    again: str | None = None
+    """The first command after a remedy that is a command of its own, where it differs."""
+    statuses: tuple[int, int, int] = (1, 0, 0)
+    """Of the first command, of the remedy, and of the first command at the end."""
+
+
+def edit(path: str, old: str, new: str) -> None:
+    text = Path(path).read_text()
+    assert old in text
+    Path(path).write_text(text.replace(old, new, 1))
+
+
+def copy(source: str, out: str) -> None:
+    """A data dir of its own; the audio stays where it is."""
+    Path(out).mkdir()
+    for path in Path(source).iterdir():
+        if path.is_file():
+            (Path(out) / path.name).write_bytes(path.read_bytes())
+
+
+def with_fault() -> None:
+    copy("dev", "bad")
+    edit("bad/utt2spk", "d0_1 d0\n", "d0_1 d1\n")
+
+
+def with_drop() -> None:
+    copy("dev", "bad")
+    edit("bad/utt2spk", "d0_1 d0\n", "")
+    Path("bad/spk2utt").unlink()
+
+
+def unsorted() -> None:
+    copy("dev", "bad")
+    lines = Path("bad/wav.scp").read_text().splitlines(keepends=True)
+    Path("bad/wav.scp").write_text("".join(lines[::-1]))
+
+
+def with_bad_file() -> None:
+    copy("dev", "bad")
+    Path("broken.wav").write_bytes(b"RIFF\0\0\0\0 no audio")
+    wav = Path("bad/wav.scp").read_text().splitlines()
+    Path("bad/wav.scp").write_text("\n".join(["d0_0 broken.wav", *wav[1:]]) + "\n")
+
+
+def many() -> None:
+    write_audio("x.wav", 0.1 * np.sin(np.arange(1600.0)))
+    write_data_dir("many", [Utterance(f"u{n:05}", "x.wav", f"s{n % 7000:04}", 1600) for n in range(14200)])
+
+
+def with_trials() -> None:
+    assert run(f"extract model dev emb {FAST}") == 0
+    assert run("score dev/trials emb --out scores") == 0
+
+
+def bare_model() -> None:
+    Path("bare").mkdir()
+    for path in Path("model").iterdir():
+        if path.name not in ("card.json", "manifest.json"):
+            (Path("bare") / path.name).write_bytes(path.read_bytes())
+
+
+def bare_model_with_scores() -> None:
+    bare_model()
+    assert run(f"extract bare dev emb {FAST}") == 0
+    assert run("score dev/trials emb --out scores") == 0
+
+
+def strict_model() -> None:
+    bare_model()
+    Card(name="bare", threshold=0.99999).save(Path("bare"))
+
+
+def foreign_graph() -> None:
+    import onnx
+
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([], "small", [x], [x])
+    onnx.save(onnx.helper.make_model(graph), "small.onnx")
+
+
+def enrolled() -> None:
+    assert run(f"enrol ann voices/a0.wav {MODEL}") == 0
+
+
+def hiss() -> None:
+    write_audio("hiss.wav", 1e-3 * np.random.default_rng(0).standard_normal(48000))
+
+
+def trained() -> None:
+    assert run("train recipe.toml --run-dir exp") == 0
+
+
+def array() -> None:
+    """Two takes of two channels, one of which lacks a channel."""
+    wav_T, utterances = read_audio("voices/a0.wav"), []
+    for name in ("ann_1_0", "ann_1_1", "ben_1_0", "ben_1_1", "cy_1_0"):
+        delay = 5 * int(name[-1])
+        write_audio(f"{name}.wav", wav_T[100 - delay : 16100 - delay])
+        utterances.append(Utterance(name, f"{name}.wav", name[:-4], 16000))
+    write_data_dir("array", utterances)
+
+
+FAST = "--device cpu --threads 1"
+MODEL = "--model model --store store.sqlite"
+GROUP = "--group '.*_(?P<channel>[0-9])' --beamform mvdr --jobs 1"
+CASES = {
+    "a fault of a data dir": Case(
+        "check bad", r"'(farvox check bad --fix OUT)'", with_fault, {"OUT": "good"}, "check good", (1, 1, 0)
+    ),
+    "lines left out": Case(
+        "check bad --fix good",
+        r"(--allow-drops with another OUT)",
+        with_drop,
+        {"--allow-drops with another OUT": "--allow-drops --fix good2"},
+    ),
+    "lines out of order": Case(
+        "check bad",
+        r"'(farvox combine OUT DIR)'",
+        unsorted,
+        {"OUT": "good", "DIR": "bad"},
+        "check good",
+        (0, 0, 0),
+    ),
+    "no data dir": Case(
+        "check mine",
+        r"'(farvox prepare)'",
+        lambda: Path("mine").mkdir(),
+        names={"prepare": "prepare folder recordings mine"},
+        again="check mine/all",
+    ),
+    "a subset of nothing: speakers": Case(
+        "subset dev some", r"give (--speakers)", names={"--speakers": "--speakers 1-2"}, statuses=(2, 0, 0)
+    ),
+    "a subset of nothing: per speaker": Case(
+        "subset dev some",
+        r"or (--per-speaker)",
+        names={"--per-speaker": "--per-speaker 1"},
+        statuses=(2, 0, 0),
+    ),
+    "very many pairs": Case("trials many list", r"give (--num-nontarget N)", many, {"N": "5"}),
+    "a file that cannot be embedded": Case(
+        f"extract model bad emb {FAST}", r"leave them out with (--skip-bad)", with_bad_file
+    ),
+    "a file that cannot be packed": Case("pack bad packed --jobs 1", r"(--skip-bad)", with_bad_file),
+    "no embeddings": Case(
+        "score dev/trials emb --out scores",
+        r"'(farvox extract)' makes one",
+        names={"extract": f"extract model dev emb {FAST}"},
+    ),
+    "no quality of the embeddings": Case(
+        "score dev/trials emb --channels best --out again",
+        r"'(farvox extract --quality)'",
+        with_trials,
+        {"extract": f"extract model dev emb2 {FAST}"},
+        "score dev/trials emb2 --channels best --out again",
+    ),
+    "a small cohort": Case(
+        "score dev/trials emb --norm as-norm --cohort emb --out again",
+        r"ask for fewer with (--top)",
+        with_trials,
+        {"--top": "--top 3"},
+    ),
+    "intervals without speakers": Case(
+        "evaluate dev/trials scores --intervals",
+        r"name data dirs with (--trial-speakers)",
+        with_trials,
+        {"--trial-speakers": "--trial-speakers dev"},
+        statuses=(2, 0, 0),
+    ),
+    "intervals without speakers, which the ids hold": Case(
+        "evaluate dev/trials scores --intervals",
+        r"say with (--speaker-before)",
+        with_trials,
+        {"--speaker-before": "--speaker-before _"},
+        statuses=(2, 0, 0),
+    ),
+    "speakers without intervals": Case(
+        "evaluate dev/trials scores --trial-speakers dev",
+        r"add (--intervals)",
+        with_trials,
+        statuses=(2, 0, 0),
+    ),
+    "nothing to compare": Case(
+        "evaluate dev/trials scores --trial-speakers dev",
+        r"or (--against)",
+        with_trials,
+        {"--against": "--against scores"},
+        statuses=(2, 0, 0),
+    ),
+    "one recording": Case(
+        "verify voices/a0.wav --model model",
+        r"(farvox verify ENROL TEST)",
+        names={"ENROL": "--model model voices/a0.wav", "TEST": "voices/a0.wav"},
+        again="verify voices/a0.wav voices/a0.wav --model model",
+        statuses=(2, 0, 0),
+    ),
+    "a model without a threshold": Case(
+        "verify --model bare voices/a0.wav voices/a0.wav",
+        r"give one \(threshold=, (--threshold)\)",
+        bare_model,
+        {"--threshold": "--threshold 0.4"},
+        statuses=(2, 0, 0),
+    ),
+    "a model that is not calibrated": Case(
+        "verify --model bare voices/a0.wav voices/a0.wav",
+        r"'(farvox calibrate)'",
+        bare_model_with_scores,
+        {"calibrate": "calibrate dev/trials scores --far 0.5 --model bare"},
+        statuses=(2, 0, 0),
+    ),
+    "nobody is enrolled": Case(
+        f"identify voices/a0.wav {MODEL}",
+        r"'(farvox enrol)'",
+        names={"enrol": f"enrol ann voices/a0.wav {MODEL}"},
+        statuses=(2, 0, 0),
+    ),
+    "enrolled already: forget": Case(
+        f"enrol ann voices/a0.wav {MODEL}",
+        r"\((farvox forget)\)",
+        enrolled,
+        {"forget": "forget ann --store store.sqlite"},
+    ),
+    "enrolled already: replace": Case(f"enrol ann voices/a0.wav {MODEL}", r"\((--replace)", enrolled),
+    "two persons": Case(
+        "enrol ann voices/a0.wav voices/b0.wav --model bare --store s.sqlite",
+        r"\((--allow-mixed)\)",
+        strict_model,
+    ),
+    "no speech": Case("verify --model model hiss.wav hiss.wav", r"\((--vad off)\)", hiss, statuses=(2, 0, 0)),
+    "a run dir of another recipe": Case(
+        "train recipe.toml --run-dir exp --optim.lr 0.02",
+        r"choose another (--run-dir)",
+        trained,
+        {"--run-dir": "--run-dir exp2"},
+    ),
+    "a run dir that is not to be resumed": Case(
+        "train recipe.toml --no-resume --run-dir exp",
+        r"choose another (--run-dir)",
+        trained,
+        {"--run-dir": "--run-dir exp2"},
+    ),
+    "validation without its data dir": Case(
+        "train recipe.toml --run-dir exp --validate.trials dev/trials",
+        r"set (validate\.data)",
+        names={"validate.data": "--validate.data dev"},
+    ),
+    "an epoch below a batch: batch": Case(
+        "train recipe.toml --run-dir exp --data.epoch_size 4",
+        r"lower (optim\.batch_size)",
+        names={"optim.batch_size": "--optim.batch_size 4"},
+    ),
+    "an epoch below a batch: epoch": Case(
+        "train recipe.toml --run-dir exp --data.epoch_size 4",
+        r"raise (data\.epoch_size)",
+        names={"data.epoch_size": "--data.epoch_size 16"},
+    ),
+    "no network": Case(
+        "train empty.toml --run-dir exp",
+        r"set (model\.name)",
+        lambda: Path("empty.toml").write_text('device = "cpu"\n[data]\ntrain = ["train"]\nnum_frames = 30\n'),
+        {
+            "model.name": "--model.name xvector --model.channels 16 --model.pooled_channels 32"
+            " --schedule.epochs 1 --optim.batch_size 8 --schedule.margin_epochs [] --data.workers 0"
+        },
+    ),
+    "no recipe": Case(
+        "train nowhere --run-dir exp",
+        r"'(farvox recipes)'",
+        again="recipes",
+    ),
+    "a take without a channel": Case(
+        f"enhance array enhanced {GROUP}", r"with (--allow-missing-channels)", array
+    ),
+    "takes that nothing names": Case(
+        "enhance array enhanced --beamform mvdr --allow-missing-channels --jobs 1",
+        r"(--group) or --by",
+        array,
+        {"--group": "--group '.*_(?P<channel>[0-9])'"},
+    ),
+    "an ONNX file of others": Case(
+        "verify --model small.onnx voices/a0.wav voices/a0.wav",
+        r"'(farvox export)'",
+        foreign_graph,
+        {"export": "export model small.onnx"},
+        statuses=(2, 0, 0),
+    ),
+}
+
+
+def run(command: str) -> int:
+    return main(shlex.split(command))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, corpus, model_folder, voices, tiny_recipe):
+    """A user's folder with data dirs, a model, recordings and a recipe."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FARVOX_DATA", str(tmp_path / "user"))
+    for name, target in (("dev", corpus / "dev"), ("train", corpus / "train"), ("model", model_folder)):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "voices").symlink_to(voices)
+    for name in ("a0", "b0"):
+        folder = tmp_path / "recordings" / name[0]
+        folder.mkdir(parents=True)
+        (folder / f"{name}.wav").symlink_to(voices / f"{name}.wav")
+    (tmp_path / "recipe.toml").write_text(tomli_w.dumps(tiny_recipe))
+    return tmp_path
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_the_remedy_of_a_message_works(here, case, capsys):
+    case.make()
+    capsys.readouterr()
+    first, second, last = case.statuses
+    status, printed = run(case.command), "".join(capsys.readouterr())
+    assert status == first, printed
+    found = re.search(case.remedy, " ".join(printed.split()))
+    assert found, printed
+    remedy = found[1]
+    for name, value in case.names.items():
+        assert name in remedy
+        remedy = remedy.replace(name, value)
+    if remedy.startswith("farvox "):
+        assert run(remedy.removeprefix("farvox ")) == second, "".join(capsys.readouterr())
+        assert run(case.again or case.command) == last, "".join(capsys.readouterr())
+    else:
+        assert run(f"{case.command} {remedy}") == last, "".join(capsys.readouterr())
