@@ -351,7 +351,14 @@ def rejected_of(paths: Iterable[Path]) -> Rejected:
 
 
 def report_rejected(
-    table: Path | None, rejected: Rejected, total: int, *, what: str, skip_bad: bool, note: Note
+    table: Path | None,
+    rejected: Rejected,
+    total: int,
+    *,
+    what: str,
+    skip_bad: bool,
+    note: Note,
+    skip_by: str = "--skip-bad",
 ) -> None:
     """List the utterances that cannot be used in a table, or remove that of an earlier run.
 
@@ -362,6 +369,7 @@ def report_rejected(
         what: cannot be done with them: ``packed``.
         skip_bad: they are left out, with a note; otherwise each is noted.
         note: takes lines for people.
+        skip_by: what the user sets so that they are left out, for the message.
 
     Raises:
         AudioError: there are some, and they are not to be left out, or none is left.
@@ -385,5 +393,5 @@ def report_rejected(
     utt_id, why = next(iter(lines.items()))
     raise AudioError(
         f"{count}; {where} names each, the first is utterance '{utt_id}': {why}. Repair them, or leave them "
-        "out with --skip-bad (in a recipe: selftrain.skip_bad); what is done is kept"
+        f"out with {skip_by}; what is done is kept"
     )

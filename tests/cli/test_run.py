@@ -249,3 +249,20 @@ def test_faults_of_a_back_end_are_named_before_training(changes, message, recipe
 def test_a_recipe_without_trial_lists_ends_after_training(recipe, capsys):
     assert farvox("run", recipe(evaluate=[], adapt=[], prepare=[])) == 0
     assert "no [[evaluate]]" in capsys.readouterr().out
+
+
+def test_an_utterance_that_cannot_be_embedded_is_named_with_the_key_that_leaves_it_out(
+    recipe, tmp_path, capsys, corpus
+):
+    (tmp_path / "text.wav").write_text("no audio")
+    scp = (corpus / "train/wav.scp").read_text() + f"zz {tmp_path}/text.wav\n"
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "cohort/wav.scp").write_text(scp)
+    plain = {"name": "all pairs", "data": "$corpus/dev", "trials": "$corpus/dev/trials"}
+    table = {**plain, "centre": str(tmp_path / "cohort")}
+    assert farvox("run", recipe(prepare=[], adapt=[], evaluate=[table])) == 1
+    err = capsys.readouterr().err
+    assert "'zz'" in err and "skip_bad = true in [[evaluate]] all pairs" in err and "--skip-bad" not in err
+    assert farvox("run", recipe(prepare=[], adapt=[], evaluate=[table | {"skip_bad": True}])) == 0
+    (listed,) = (tmp_path / "exp").rglob("embeddings/cohort/rejected.tsv")
+    assert listed.read_text().splitlines()[1].startswith("zz\t")

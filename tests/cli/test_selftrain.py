@@ -196,3 +196,21 @@ def test_faults_of_a_recipe_are_named_before_hours_of_work(changes, message, rec
     assert farvox("selftrain", recipe(**changes)) == 1
     assert message in capsys.readouterr().err
     assert not list((tmp_path / "exp").glob("round-*"))
+
+
+def test_a_bad_utterance_ends_a_round_with_the_key_that_leaves_it_out(recipe, tmp_path, corpus, capsys):
+    (tmp_path / "text.wav").write_text("no audio")
+    (tmp_path / "unlabelled").mkdir()
+    scp = (corpus / "train/wav.scp").read_text() + f"zz {tmp_path}/text.wav\n"
+    (tmp_path / "unlabelled/wav.scp").write_text(scp)
+    settings = {"data": str(tmp_path / "unlabelled"), "truth": "", "rounds": 1}
+    file = recipe(selftrain=settings)
+    text = file.read_text().replace('truth = ""\n', "")
+    file.write_text(text)
+    assert farvox("selftrain", file) == 1
+    err = capsys.readouterr().err
+    assert "'zz'" in err and "selftrain.skip_bad = true" in err and "--skip-bad" not in err
+    assert farvox("selftrain", file, "--selftrain.skip_bad", "true") == 0
+    lines = (tmp_path / "exp/round-1/embeddings/rejected.tsv").read_text().splitlines()
+    assert len(lines) == 2 and lines[1].startswith("zz\t")
+    assert "zz" not in DataDir.open(tmp_path / "exp/round-1/labels").utt_ids

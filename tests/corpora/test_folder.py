@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from farvox.audio.files import write_audio
+from farvox.cli.main import main
 from farvox.corpora.folder import prepare_folder
+from farvox.datadir.kaldi import DataDir
 from farvox.errors import CorpusError, DataDirError
 from farvox.farfield.rirs import audio_of
 
@@ -53,9 +55,24 @@ def test_a_folder_without_speakers_is_refused_with_what_was_expected(tmp_path, r
 def test_a_file_name_that_is_not_utf8_is_left_out_and_listed(tmp_path):
     write_audio(tmp_path / "in" / "A" / "a.wav", np.sin(np.arange(800.0)))
     shutil.copy(tmp_path / "in/A/a.wav", os.fsencode(tmp_path) + b"/in/A/b\xff.wav")
-    (made,) = prepare_folder(tmp_path / "in", tmp_path / "out", note=print, jobs=1)
+    (made,) = prepare_folder(tmp_path / "in", tmp_path / "out", note=print, jobs=1, skip_bad=True)
     assert made.utt_ids.to_list() == ["A-a"]
     (_, line) = (tmp_path / "out" / "rejected.tsv").read_text().splitlines()
     assert line.startswith(str(tmp_path / "in/A/b\\xff.wav")) and "not UTF-8" in line
     with pytest.raises(DataDirError, match="not UTF-8"):
         audio_of(tmp_path / "in")
+
+
+def test_files_that_cannot_be_used_are_status_1_until_they_are_accepted(tmp_path, capsys):
+    write_audio(tmp_path / "in" / "A" / "a.wav", np.sin(np.arange(800.0)))
+    (tmp_path / "in/A/text.wav").write_text("no audio")
+    words = ["prepare", "folder", str(tmp_path / "in"), str(tmp_path / "out")]
+    assert main(words) == 1
+    err = capsys.readouterr().err
+    assert f"{tmp_path}/out/rejected.tsv" in err and "--skip-bad" in err and "Traceback" not in err
+    assert DataDir.open(tmp_path / "out/all").utt_ids.to_list() == ["A-a"]
+    assert main([*words, "--skip-bad"]) == 0
+    (_, line) = (tmp_path / "out/rejected.tsv").read_text().splitlines()
+    assert line.startswith(str(tmp_path / "in/A/text.wav"))
+    assert main(["prepare", "an4", str(tmp_path / "in"), str(tmp_path / "out"), "--skip-bad"]) == 1
+    assert "--skip-bad means nothing to the corpus an4" in capsys.readouterr().err

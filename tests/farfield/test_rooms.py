@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from scipy.signal import csd, welch
 
+from farvox.audio.files import write_audio
+from farvox.cli.main import main
+from farvox.datadir.kaldi import DataDir
 from farvox.errors import AudioError, MissingExtraError, UsageError
 from farvox.farfield import ARRAYS, RoomOptions
 from farvox.farfield.rooms import (
@@ -223,3 +226,20 @@ def test_microphones_about_the_room_are_at_different_distances() -> None:
 def test_what_no_scene_can_have_is_refused(wrong: dict[str, object], what: str) -> None:
     with pytest.raises(UsageError, match=what):
         draw_scene(np.random.default_rng(0), RoomOptions(**wrong), sources=1)  # type: ignore[arg-type]
+
+
+def test_measured_responses_that_cannot_be_used_are_listed_and_the_others_are_kept(tmp_path, capsys):
+    rir_T = np.zeros(4000)
+    rir_T[20:] = 0.5 * np.exp(-np.arange(3980) / 600)
+    write_audio(tmp_path / "in/good.wav", rir_T)
+    write_audio(tmp_path / "in/void.wav", np.zeros(4000))
+    (tmp_path / "in/text.wav").write_text("no audio")
+    words = ["rirs", str(tmp_path / "out"), "--measured", str(tmp_path / "in")]
+    assert main(words) == 1
+    err = capsys.readouterr().err
+    assert "2 of 3 utterances cannot be used" in err and "--skip-bad" in err and "Traceback" not in err
+    assert main([*words, "--skip-bad"]) == 0
+    assert DataDir.open(tmp_path / "out").utt_ids.to_list() == ["good"]
+    listed = (tmp_path / "out/rejected.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in listed] == ["utt_id", "text", "void"]
+    assert "all zeros" in listed[2]

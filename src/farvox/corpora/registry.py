@@ -27,6 +27,8 @@ class PrepareOptions(Options):
     """Decode the audio once into OUT, as flac or wav (voxceleb2)."""
     jobs: Annotated[int | None, AtLeast(1)] = None
     """Files to work on at a time; by default as many as suit the machine."""
+    skip_bad: bool = False
+    """Leave out files that cannot be used, which OUT/rejected.tsv lists (folder)."""
     seed: Annotated[int | None, AtLeast(0)] = None
     """Everything drawn at random follows from it (synthetic)."""
 
@@ -102,10 +104,14 @@ def prepare(
             f"unknown corpus '{name}'{nearest(name, PREPARERS)}; farvox knows {', '.join(PREPARERS)}"
         )
     function = load_preparer(name)
-    given = {option: value for option, value in vars(options).items() if value is not None}
+    given = {
+        option: value for option, value in vars(options).items() if value is not None and value is not False
+    }
     taken = sorted(set(inspect.signature(function).parameters) - {"source", "out", "note"})
     for option in given:
         if option not in taken:
-            known = ", ".join(f"--{each}" for each in taken)
-            raise CorpusError(f"--{option} means nothing to the corpus {name}; it takes {known}")
+            known = ", ".join(f"--{each.replace('_', '-')}" for each in taken)
+            raise CorpusError(
+                f"--{option.replace('_', '-')} means nothing to the corpus {name}; it takes {known}"
+            )
     return function(Path(source), Path(out), note=note, **given)

@@ -77,6 +77,8 @@ class RirsOptions(RoomOptions):
 
     measured: tuple[Path, ...] = ()
     """Take the responses of these data dirs or folders, and simulate none."""
+    skip_bad: bool = False
+    """Leave out measured responses that cannot be used, and list them in OUT/rejected.tsv."""
     rooms: Annotated[int, AtLeast(1)] = 200
     """How many rooms to simulate."""
     per_room: Annotated[int, AtLeast(1)] = 5

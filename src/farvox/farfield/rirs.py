@@ -21,7 +21,7 @@ from farvox.audio.remote import remote_audio
 from farvox.datadir.conditions import CONDITIONS, read_conditions
 from farvox.datadir.derive import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
 from farvox.datadir.kaldi import DataDir, is_utf8
-from farvox.errors import CorpusError, DataDirError
+from farvox.errors import AudioError, CorpusError, DataDirError
 from farvox.farfield import RirsOptions
 from farvox.farfield.rooms import Samples, draw_scene, measure_rir
 from farvox.jobs import Job, begin
@@ -52,8 +52,8 @@ def make_rirs(out: str | Path, options: RirsOptions = RirsOptions(), *, note: No
     run that was interrupted goes on in ``out``.
 
     Raises:
-        AudioError: a file cannot be read.
-        CorpusError: two measured responses of one name, or one that is silent.
+        AudioError: measured responses cannot be read or are silent; all others were measured and are kept.
+        CorpusError: two measured responses of one name.
         DataDirError: no responses there.
         JobError: the folder was begun with other settings, or a process was killed.
         MissingExtraError: pyroomacoustics is not installed.
@@ -64,7 +64,12 @@ def make_rirs(out: str | Path, options: RirsOptions = RirsOptions(), *, note: No
             rirs = [rir for found in _distinct(options.measured) for rir in found]
         begin(out / SETTINGS, {"kind": "measured", "files": [rir.path for rir in rirs]})
         job = Job(what="responses measured", note=note, jobs=1, kept=out)
-        return write_output(out, run_batches(job, _measure, rirs, out, size=64, inputs=_files_of))
+        return write_output(
+            out,
+            run_batches(
+                job, _measure, rirs, out, size=64, inputs=_files_of, name=_name_of, skip_bad=options.skip_bad
+            ),
+        )
     begin(out / SETTINGS, {"kind": "rirs", "rooms": options.rooms, "per_room": options.per_room,
                            "seed": options.seed, "t60": options.t60, "distance": options.distance,
                            "array": options.array, "channels": options.microphones})  # fmt: skip
@@ -166,10 +171,14 @@ def _files_of(rir: Rir) -> list[str]:
     return [rir.path]
 
 
+def _name_of(rir: Rir) -> str:
+    return rir.name
+
+
 def _measure(rir: Rir) -> list[Row]:
     rirs_CR = read_channels(rir.path)
     if not rirs_CR.any():
-        raise CorpusError(f"{rir.path}: not an impulse response (all zeros); leave it out")
+        raise AudioError(f"{rir.path}: not an impulse response (all zeros); leave it out")
     row = _row(rir.name, rir.path, rirs_CR)
     row |= {"distance": "", "t60_asked": "", "room": "", "size": "", "array": "measured"}
     return [row | {"channels": ",".join(map(str, range(len(rirs_CR))))}]

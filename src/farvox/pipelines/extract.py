@@ -41,6 +41,7 @@ def extract(
     threads: int = 0,
     quality: bool = False,
     skip_bad: bool = False,
+    skip_by: str = "--skip-bad",
     out: str | Path | None = None,
     note: Note = silent,
 ) -> EmbeddingSet:
@@ -56,6 +57,7 @@ def extract(
         threads: utterances read and embedded at a time, each on one CPU thread; 0: one per core.
         quality: also estimate each recording's signal-to-noise ratio, `farvox.farfield.mixing.energy_snr`.
         skip_bad: leave out utterances that cannot be embedded, and list them in ``out/rejected.tsv``.
+        skip_by: what the user sets for that, for the message.
         out: folder to write, whole or not at all.
 
     Raises:
@@ -107,7 +109,9 @@ def extract(
         "backend": embedder.backend,
     }
     table = unfinished / REJECTED if unfinished else None
-    report_rejected(table, rejected, len(files), what="embedded", skip_bad=skip_bad, note=note)
+    report_rejected(
+        table, rejected, len(files), what="embedded", skip_bad=skip_bad, note=note, skip_by=skip_by
+    )
     if rejected:
         meta["rejected"] = len(rejected)
     kept_N = [row for row, (utt_id, _) in enumerate(files) if utt_id not in rejected]

@@ -134,6 +134,8 @@ class EvaluateTable(ScoreOptions):
     """Data dir whose mean embedding is subtracted from all others first."""
     cohort: Annotated[Path | None, Metavar("DIR")] = None
     """Data dir of the cohort: speakers who are in no trial."""
+    skip_bad: bool = False
+    """Leave out utterances of these data dirs that cannot be embedded; trials of them are refused then."""
     by: tuple[str, ...] = ()
     """Conditions by which the figures are also shown, of the test side or, after "enrol.", of the other."""
     conditions: tuple[Path, ...] = ()

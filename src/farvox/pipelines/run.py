@@ -175,7 +175,16 @@ def extract_for(plan: Plan, system: System, embedder: Embedder, note: Note, prog
     for data, quality in plan.dirs.items():
         note(f"{system.name}: {data}")
         data_dir = DataDir.open(data, remote=plan.recipe.data.remote)
-        extract(embedder, data_dir, quality=quality, out=plan.embeddings(system, data), note=progress)
+        users = [each for each in plan.recipe.evaluate if data in each.dirs]
+        extract(
+            embedder,
+            data_dir,
+            quality=quality,
+            skip_bad=any(each.skip_bad for each in users),
+            skip_by=f"skip_bad = true in [[evaluate]] {users[0].name} (trials of them are refused then)",
+            out=plan.embeddings(system, data),
+            note=progress,
+        )
 
 
 def score_for(plan: Plan, system: System, progress: Note) -> None:

@@ -135,7 +135,14 @@ def selftrain(
             from farvox.zoo import open_embedder
 
             embedder = open_embedder(run._model_before(number), recipe.device)
-            extract(embedder, unlabelled, skip_bad=here.skip_bad, out=this.path / "embeddings", note=progress)
+            extract(
+                embedder,
+                unlabelled,
+                skip_bad=here.skip_bad,
+                skip_by="selftrain.skip_bad = true",
+                out=this.path / "embeddings",
+                note=progress,
+            )
             this.mark_done("extract")
         if not this._is_finished("cluster", note):
             _cluster_round(run, number, unlabelled, note, progress)
