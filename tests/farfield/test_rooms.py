@@ -243,3 +243,7 @@ def test_measured_responses_that_cannot_be_used_are_listed_and_the_others_are_ke
     listed = (tmp_path / "out/rejected.tsv").read_text().splitlines()
     assert [line.split("\t")[0] for line in listed] == ["utt_id", "text", "void"]
     assert "all zeros" in listed[2]
+    write_audio(tmp_path / "in/good.wav", rir_T[::-1][:3000])
+    replaced = (tmp_path / "in/good.wav").read_bytes()
+    assert main([*words, "--skip-bad"]) == 0
+    assert (tmp_path / "in/good.wav").read_bytes() == replaced
