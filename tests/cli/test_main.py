@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from farvox.audio.files import write_audio
-from farvox.cli.main import main
+from farvox.cli.main import main, missing_package
 from farvox.datadir.kaldi import Utterance, write_data_dir
 
 FARVOX = [sys.executable, "-m", "farvox"]
@@ -53,3 +53,54 @@ def test_a_list_is_read_from_a_pipe_and_a_folder_is_refused(speakers: Path, tmp_
     done = subprocess.run([*words, str(tmp_path)], capture_output=True)
     assert done.returncode == 1
     assert done.stderr.decode() == f"farvox subset: {tmp_path}: cannot be read: Is a directory\n"
+
+
+BLOCK = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+BLOCKED = set(sys.argv.pop(1).split(","))
+sys.meta_path.insert(0, Blocked())
+from farvox.cli.main import main
+sys.exit(main())
+"""
+"""Program that runs farvox as if the modules named by its first argument were not installed."""
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "status", "install"),
+    [
+        ("polars", ["check", "data"], 1, "pip install polars"),
+        ("polars", ["subset", "data", "out", "--speakers", "A"], 1, "pip install polars"),
+        ("polars", ["score", "trials", "emb", "--out", "out"], 1, "pip install polars"),
+        ("tyro", ["verify", "x.wav", "x.wav"], 2, "pip install tyro"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_what_installs_it(
+    module: str, words: list[str], status: int, install: str, speakers: Path
+) -> None:
+    command = [sys.executable, "-c", BLOCK, module, *words]
+    done = subprocess.run(command, cwd=speakers.parent, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == status
+    assert done.stderr.startswith(f"farvox {words[0]}: the package '{module}' ")
+    assert done.stderr.endswith(f"{install}\n")
+
+
+def test_the_extra_that_brings_least_is_named_and_a_module_of_nobody_is_a_fault() -> None:
+    for module, install in [
+        ("torch", "'farvox[torch]'"),
+        ("onnxruntime.capi", "'farvox[onnx]'"),
+        ("silero_vad", "'farvox[vad]'"),
+        ("nara_wpe", "'farvox[wpe]'"),
+        ("fsspec", "'farvox[s3]'"),
+        ("matplotlib.pyplot", "matplotlib"),
+        ("tomli_w", "tomli-w"),
+    ]:
+        assert str(missing_package(module)).endswith(f"pip install {install}")
+    assert missing_package("farvox.nothing") is None
+    assert missing_package("nothing") is None

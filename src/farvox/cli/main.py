@@ -10,10 +10,12 @@ import errno
 import importlib
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import metadata
 from typing import Any
 
 import farvox
@@ -112,6 +114,12 @@ def _run(words: list[str], fault: int, interrupted: int) -> int:
         remedy = LESS_MEMORY.get(words[0], "close other programs; where the verb has --jobs, give fewer")
         to_stderr(f"{name}: out of memory ({' '.join(str(error).splitlines()[:1])}); {remedy}")
         return fault
+    except ModuleNotFoundError as error:
+        install = missing_package(error.name or "")
+        if install is None:
+            raise
+        to_stderr(f"{name}: {install}")
+        return fault
     except BrokenPipeError:  # nobody reads on, as in "farvox check DIR | head -1"
         _drop_stdout()
         return fault
@@ -127,6 +135,27 @@ def _run(words: list[str], fault: int, interrupted: int) -> int:
     except KeyboardInterrupt:
         to_stderr(f"{name}: interrupted")
         return interrupted
+
+
+def missing_package(module: str) -> str | None:
+    """Say how to install the package of a module; None unless farvox's own metadata lists it."""
+    package = module.split(".")[0].replace("_", "-")
+    try:
+        requirements = metadata.requires("farvox") or []
+    except metadata.PackageNotFoundError:  # run from a checkout
+        return None
+    extras: list[str] = []  # one entry a requirement; "" is what farvox itself asks for
+    bring: set[str] = set()
+    for requirement in requirements:
+        extra = re.search(r"extra == ['\"]([\w-]+)", requirement)
+        extras.append(extra[1] if extra else "")
+        if re.split(r"[^\w.-]", requirement)[0].replace("_", "-") == package:
+            bring.add(extras[-1])
+    if not bring:
+        return None
+    smallest = min(sorted(bring), key=lambda name: extras.count(name) if name else 0)
+    install = f"'farvox[{smallest}]'" if smallest else package
+    return f"the package '{package}' is not installed: pip install {install}"
 
 
 def _dispatch(words: list[str]) -> int:
