@@ -5,14 +5,18 @@ message names the way out. The capitals in a remedy (OUT, DIR, FILE) are places 
 case gives them.
 """
 
+import json
 import re
+import runpy
 import shlex
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import tomli_w
 
 from farvox.audio.files import read_audio, write_audio
@@ -135,6 +139,73 @@ def array() -> None:
     write_data_dir("array", utterances)
 
 
+def recipe_with(path: str, **tables: dict[str, object]) -> Callable[[], object]:
+    """Makes a recipe as ``recipe.toml`` with further or other entries in its tables."""
+
+    def make() -> None:
+        table = tomllib.loads(Path("recipe.toml").read_text())
+        for name, entries in tables.items():
+            table[name] = table.get(name, {}) | entries
+        Path(path).write_text(tomli_w.dumps(table))
+
+    return make
+
+
+def one_speaker() -> None:
+    assert run("subset dev one --speakers 1-1") == 0
+    recipe_with("one.toml", data={"train": ["one"]}, optim={"batch_size": 2})()
+
+
+def without_speakers() -> None:
+    with_drop()
+    recipe_with("bad.toml", data={"train": ["bad"]})()
+
+
+def plain_rirs() -> None:
+    """A folder of room impulse responses, which nobody measured."""
+    tail_T = np.exp(-np.arange(4000) / 300) * np.random.default_rng(0).standard_normal(4000)
+    tail_T[0] = 4
+    Path("rirs").mkdir()
+    write_audio("rirs/room.wav", 0.9 * tail_T / np.abs(tail_T).max())
+    write_data_dir("rirs", [Utterance("room", "rirs/room.wav", None, 4000)])
+    recipe_with(
+        "far.toml",
+        augment={"rirs": ["rirs"], "kind": "farvox", "reverb_probability": 1.0, "rir_t60": [0.01, 3.0]},
+    )()
+
+
+def speechbrain_weights() -> None:
+    import torch
+
+    weight = runpy.run_path(str(GOLDEN / "make_models.py"))["weight"]
+    keys = json.loads((GOLDEN / "foreign_keys.json").read_text())
+    shapes = keys["speechbrain-ecapa"]["shapes"]
+    theirs = {
+        name: weight(name, shape).float() if shape else torch.tensor(0) for name, shape in shapes.items()
+    }
+    torch.save(theirs, "theirs.pt")
+
+
+def little_speech() -> None:
+    wav_T = read_audio("voices/a0.wav")
+    write_audio("long.wav", np.concatenate([np.zeros(20 * 16000, np.float32), wav_T]))
+
+
+def stereo_of_two() -> None:
+    strict_model()
+    one_T, other_T = read_audio("voices/a0.wav"), read_audio("voices/b0.wav")
+    length = min(len(one_T), len(other_T))
+    soundfile.write("call.wav", np.stack([one_T[:length], other_T[:length]], axis=1), 16000)
+
+
+def two_lists() -> None:
+    with_trials()
+    write_data_dir("cond", [Utterance(f"d{s}_{t}", "x.wav", f"d{s}", 1) for s in range(3) for t in range(3)])
+    rows = "".join(f"d{s}_{t}\t{t}m\n" for s in range(3) for t in range(3))
+    Path("cond/utt2cond").write_text("utt_id\tdistance\n" + rows)
+
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 FAST = "--device cpu --threads 1"
 MODEL = "--model model --store store.sqlite"
 GROUP = "--group '.*_(?P<channel>[0-9])' --beamform mvdr --jobs 1"
@@ -311,6 +382,75 @@ CASES = {
         r"(--group) or --by",
         array,
         {"--group": "--group '.*_(?P<channel>[0-9])'"},
+    ),
+    "one speaker": Case(
+        "train one.toml --run-dir exp",
+        r"add another data dir to (data\.train)",
+        one_speaker,
+        {"data.train": '--data.train \'["one", "train"]\''},
+    ),
+    "utterances without a speaker": Case(
+        "train bad.toml --run-dir exp",
+        r"'(farvox check bad)' lists",
+        without_speakers,
+        {},
+        "train bad.toml --data.train '[\"dev\"]' --run-dir exp",
+        (1, 1, 0),
+    ),
+    "decay towards no model": Case(
+        "train recipe.toml --run-dir exp2 --optim.l2_sp 0.1",
+        r"set (init\.model)",
+        trained,
+        {"init.model": "--init.model exp"},
+    ),
+    "classes drawn from no shards": Case(
+        "train recipe.toml --run-dir exp --optim.sample_classes 0.5",
+        r"set (optim\.shard_head) = true",
+        names={"optim.shard_head": "--optim.shard_head true"},
+    ),
+    "a path that is not known": Case(
+        "train far.toml --run-dir exp",
+        r"or give (--paths\.data DIR)",
+        recipe_with("far.toml", paths={"data": "$FARVOX_NOWHERE"}, data={"train": ["$data/train"]}),
+        {"DIR": "."},
+    ),
+    "a path that is in no variable": Case(
+        "train far.toml --run-dir exp",
+        r"give (--paths\.data DIR)",
+        recipe_with("far.toml", data={"train": ["$data/train"]}),
+        {"DIR": "."},
+    ),
+    "responses that nobody measured": Case(
+        "train far.toml --run-dir exp",
+        r"(farvox rirs OUT --measured rirs)",
+        plain_rirs,
+        {"OUT": "measured"},
+        "train far.toml --run-dir exp --augment.rirs '[\"measured\"]'",
+    ),
+    "weights of two toolkits": Case(
+        "import theirs.pt out --arch speechbrain-ecapa", r"Say (--frontend speechbrain)", speechbrain_weights
+    ),
+    "weights of two toolkits, the other": Case(
+        "import theirs.pt out --arch speechbrain-ecapa", r"or (--frontend 3dspeaker)", speechbrain_weights
+    ),
+    "two persons on the channels": Case(
+        "enrol ann call.wav --model bare --store s.sqlite",
+        r"(--channel) takes one",
+        stereo_of_two,
+        {"--channel": "--channel 0"},
+    ),
+    "little of it is speech": Case(
+        "verify --model model long.wav long.wav --strict --vad check",
+        r"(--vad trim) leaves it out",
+        little_speech,
+        statuses=(2, 0, 0),
+    ),
+    "conditions of no data dir": Case(
+        "evaluate dev/trials scores --by distance",
+        r"and (--conditions)",
+        two_lists,
+        {"--conditions": "--conditions cond"},
+        statuses=(2, 0, 0),
     ),
     "an ONNX file of others": Case(
         "verify --model small.onnx voices/a0.wav voices/a0.wav",

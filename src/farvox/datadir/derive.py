@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import polars as pl
 
+from farvox.audio.remote import is_remote
 from farvox.audio.shards import fingerprint
 from farvox.datadir.conditions import (
     CONDITIONS,
@@ -301,7 +302,12 @@ def write_output(out: Path, table: pl.DataFrame, files: Mapping[str, str] | None
     The tables of the batches stay, so that a second run finds all done.
     """
     utterances = [
-        Utterance(utt_id, str(out / AUDIO / file), speaker or None, int(num_samples))
+        Utterance(
+            utt_id,
+            file if is_remote(file) else str(out / AUDIO / file),
+            speaker or None,
+            int(num_samples),
+        )
         for utt_id, file, speaker, num_samples in table.select(
             "utt_id", "file", "speaker", "num_samples"
         ).iter_rows()

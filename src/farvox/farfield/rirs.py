@@ -17,7 +17,7 @@ import soundfile
 
 from farvox.atomic import atomic_file
 from farvox.audio.files import audio_info, read_channels
-from farvox.audio.remote import remote_audio
+from farvox.audio.remote import is_remote, remote_audio, without_scheme
 from farvox.datadir.conditions import CONDITIONS, read_conditions
 from farvox.datadir.derive import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
 from farvox.datadir.kaldi import DataDir, is_utf8
@@ -179,7 +179,9 @@ def _measure(rir: Rir) -> list[Row]:
     rirs_CR = read_channels(rir.path)
     if not rirs_CR.any():
         raise AudioError(f"{rir.path}: not an impulse response (all zeros); leave it out")
-    row = _row(rir.name, rir.path, rirs_CR)
+    row = _row(
+        rir.name, rir.path if is_remote(rir.path) else os.path.abspath(without_scheme(rir.path)), rirs_CR
+    )
     row |= {"distance": "", "t60_asked": "", "room": "", "size": "", "array": "measured"}
     return [row | {"channels": ",".join(map(str, range(len(rirs_CR))))}]
 
