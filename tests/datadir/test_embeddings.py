@@ -111,7 +111,10 @@ OTHERS = {
         {"frontend": {"kind": "kaldi-fbank", "mean": "none"}, "digest": "b" * 64},
         "frontend.mean 'none', not 'utterance'",
     ),
-    "conditioning": ({"conditioning": {"level": -26.0}, "digest": "b" * 64}, "digest 'b"),
+    "conditioning": (
+        {"conditioning": {"level": -26.0}, "digest": "b" * 64},
+        "conditioning {'level': -26.0}, not none",
+    ),
     "network of an old set": (
         {"model": {"name": "ecapa", "kwargs": {"channels": 16}}, "digest": None, "epoch": None},
         "model.kwargs.channels 16, not 8",

@@ -93,7 +93,7 @@ class OpenAudio:
         own_rate = self.info.sample_rate
         if own_rate == sample_rate:
             count = self.info.num_samples if num_samples is None else num_samples
-            return _checked(self.name, self.frames_of(start, count)[:, channel])
+            return checked_samples(self.name, self.frames_of(start, count)[:, channel])
         # Whole periods of both rates, so that the part falls on the same grid as the whole.
         period = math.gcd(sample_rate, own_rate)
         up, down = sample_rate // period, own_rate // period
@@ -102,7 +102,9 @@ class OpenAudio:
         stop = None if num_samples is None else start + num_samples
         count = self.info.num_samples if stop is None else -(-(stop + edge) // up) * down - first * down
         wav_T = resample(self.frames_of(first * down, count)[:, channel], own_rate, sample_rate)
-        return _checked(self.name, wav_T[start - first * up : None if stop is None else stop - first * up])
+        return checked_samples(
+            self.name, wav_T[start - first * up : None if stop is None else stop - first * up]
+        )
 
 
 def audio_info(audio: AudioSource) -> AudioInfo:
@@ -178,7 +180,7 @@ def read_recording(audio: AudioSource) -> tuple[Wave, int]:
     """
     with open_audio(audio) as file:
         wav_CT = file.frames_of(0, file.info.num_samples).T
-        return _checked(file.name, wav_CT), file.info.sample_rate
+        return checked_samples(file.name, wav_CT), file.info.sample_rate
 
 
 def resample(wav: Wave, own_rate: int, sample_rate: int) -> Wave:
@@ -209,7 +211,7 @@ def write_audio(path: str | Path, wav_T: npt.NDArray[np.floating], sample_rate: 
     """
     if Path(path).suffix.lower() not in (".wav", ".flac"):
         raise AudioError(f"{path}: audio is written as .wav or .flac; choose one of these suffixes")
-    wav_T = _checked(str(path), np.asarray(wav_T))
+    wav_T = checked_samples(str(path), np.asarray(wav_T))
     if wav_T.ndim == 2 and len(wav_T) > _MOST_FLAC_CHANNELS and Path(path).suffix.lower() == ".flac":
         raise AudioError(f"{path}: flac holds 8 channels at most, not {len(wav_T)}; write .wav")
     pcm_T = np.clip(np.rint(wav_T * 32768.0), -32768, 32767).astype(np.int16)
@@ -522,7 +524,8 @@ def _binary(name: str, content: bytes | None) -> BinaryIO:
     return open(name, "rb") if content is None else io.BytesIO(content)
 
 
-def _checked(name: str, wav: Wave) -> Wave:
+def checked_samples(name: str, wav: Wave) -> Wave:
+    """Samples that are all finite, in one block; others are refused."""
     if not np.isfinite(wav).all():
         raise AudioError(f"{name}: holds samples that are not finite (NaN or infinite)")
     return np.ascontiguousarray(wav)

@@ -13,6 +13,7 @@ from farvox.errors import NoSpeechError
 
 Levels = NDArray[np.float64]
 SILENCE_DB = -80.0  # of full scale
+NARROW_SHARE = 0.53  # of half the rate of a model: a `bandwidth` below it is narrow
 _LOUD_FRAMES = 10  # 0.1 s
 
 
@@ -55,3 +56,20 @@ def frame_sizes(sample_rate: int) -> tuple[int, int]:
 def loudest(level_F: Levels) -> float:
     """Level of the quietest of the ten loudest frames: that of the loudest 0.1 s."""
     return float(np.sort(level_F)[-min(_LOUD_FRAMES, len(level_F))])
+
+
+def bandwidth(wav_T: Wave, sample_rate: int) -> float:
+    """Frequency above which nothing is in a recording, Hz.
+
+    What lies above it has less than -61 dB of the power of the louder half of the frames of 64 ms. Of 600
+    utterances of speechocean762 and AN4 none has less than -58 dB above 4.3 kHz; brought to 8 kHz and back in
+    16 bits, none has more than -64 dB.
+    """
+    window = max(2, round(0.064 * sample_rate))
+    wav_T = np.pad(wav_T, (0, max(0, window - len(wav_T))))
+    frames_FT = np.lib.stride_tricks.sliding_window_view(wav_T, window)[:: window // 2]
+    power_FB = np.abs(np.fft.rfft(frames_FT * np.hanning(window), axis=1)) ** 2
+    loud_F = power_FB.sum(axis=1)
+    power_B = power_FB[loud_F >= np.median(loud_F)].sum(axis=0)
+    above_B = np.cumsum(power_B[::-1])[::-1]
+    return float(np.searchsorted(-above_B, -(10**-6.1) * above_B[0]) * sample_rate / window)

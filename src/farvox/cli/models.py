@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 from tyro.extras import literal_type_from_choices
 
+from farvox.audio.conditioning import Band
 from farvox.cli.score import refuse_plot_name
 from farvox.clustering import ClusterOptions
 from farvox.errors import MissingExtraError, UsageError
@@ -278,6 +279,8 @@ def extract(
     quality: FlagCreatePairsOff[bool] = False,
     skip_bad: FlagCreatePairsOff[bool] = False,
     remote: FlagCreatePairsOff[bool] = False,
+    channel: Annotated[str, arg(metavar="N|most-speech")] = "0",
+    band: Band = "full",
     precision: Precision = "fp32",
     backend: Backend = "auto",
 ) -> int:
@@ -295,6 +298,9 @@ def extract(
         skip_bad: leave out utterances that cannot be embedded, and list them in OUT/rejected.tsv; by default
             OUT is not written then, but what is done is kept.
         remote: reach audio on other machines (URLs in DIR/wav.scp), which is refused otherwise.
+        channel: the one that is taken of recordings with several, from 0, or the one with the most speech.
+        band: narrow: leave nothing above 4 kHz, as recordings by telephone have no more. Such embeddings are
+            compared with one another only.
         precision: what the network multiplies in: fp32, or bf16, which torch and openvino have.
         backend: torch, or onnxruntime (onnx) or OpenVINO, which compute from a graph of the model that is
             made once; auto: onnxruntime in fp32 on a CPU, where it is installed, else torch.
@@ -302,9 +308,12 @@ def extract(
     from farvox.datadir.kaldi import DataDir
     from farvox.zoo import open_embedder
 
-    embedder = open_embedder(model, device, precision=precision, backend=backend)
+    if channel != "most-speech" and not channel.isdecimal():
+        raise UsageError(f"--channel {channel}: it is most-speech or a number from 0")
+    taken = int(channel) if channel.isdecimal() else channel
+    embedder = open_embedder(model, device, precision=precision, backend=backend, band=band)
     opened = DataDir.open(data_dir, remote=remote)
-    extract_to(embedder, opened, out, threads=threads, quality=quality, skip_bad=skip_bad)
+    extract_to(embedder, opened, out, threads=threads, quality=quality, skip_bad=skip_bad, channel=taken)
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from farvox.audio.conditioning import Band
 from farvox.errors import UsageError
 from farvox.options import Metavar, Options
 from farvox.progress import to_stderr, to_stdout
@@ -37,6 +38,9 @@ class EmbedderOptions(Options):
     channel: Annotated[str, Metavar("all|most-speech|N")] = "all"
     """Of several channels: all that hold speech, which are fused; the one with the most speech; or a number
     from 0."""
+    band: Band = "full"
+    """Compare what lies below 4 kHz only (narrow), as recordings by telephone have no more; by the model
+    card's threshold for such."""
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
     """The device that torch computes on."""
     backend: Backend = "auto"
@@ -160,7 +164,8 @@ def identify(
         to_stdout(found.name or "unknown")
         to_stdout(f"  among {found.num_speakers} speakers, threshold {found.threshold:.4g}")
         if found.num_others:
-            to_stdout(f"  {found.num_others} more are enrolled with other models and cannot be compared")
+            why = "with other models, bands or conditioning, and cannot be compared"
+            to_stdout(f"  {found.num_others} more are enrolled {why}")
         for name, score in found.candidates:
             to_stdout(f"  {score:7.4f}  {name}")
     return 0 if found.name is not None else 1
@@ -214,11 +219,11 @@ def _open(
         threshold=threshold,
         vad=model.vad,
         channel=channel,
+        band=model.band,
         store=store,
     )
-    if verifier.embedder.sample_rate != _USUAL_RATE:
-        signals = [verifier.signal(path) for path in files]
-    return verifier, signals
+    is_usual = verifier.embedder.sample_rate == _USUAL_RATE
+    return verifier, [verifier.signal(audio) for audio in (signals if is_usual else files)]
 
 
 def _store(path: Path | None) -> SqliteStore:

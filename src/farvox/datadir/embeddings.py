@@ -184,6 +184,8 @@ def shared_origin(metas: Mapping[str, Mapping[str, Any]], remedy: str, note: Not
     source: dict[str, str] = {}
     for where, meta in metas.items():
         known = {key: meta[key] for key in ORIGIN if meta.get(key) is not None}
+        if known.get("digest"):  # earlier than conditioning, or without
+            known.setdefault("conditioning", {})
         if not known.get("digest") or known["digest"] != origin.get("digest"):
             for key in filter(origin.keys().__contains__, known):
                 if difference := _difference(known[key], origin[key], key):
@@ -204,12 +206,14 @@ def shared_origin(metas: Mapping[str, Mapping[str, Any]], remedy: str, note: Not
             f"note: the model of {', '.join(unknown)} is not known (imported, changed since, or made by an "
             "earlier farvox), so it is not checked that all is of one model"
         )
-    return {key: value for key, value in origin.items() if key != "dimension" and value is not None}
+    return {key: value for key, value in origin.items() if key != "dimension" and value not in (None, {})}
 
 
 def _difference(one: Any, other: Any, name: str) -> str:
     """A first entry in which two values contradict each other; of tables only what both have is compared."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
+        if bool(one) != bool(other):
+            return f"{name} {dict(one) or 'none'}, not {dict(other) or 'none'}"
         inside = (_difference(one[key], other[key], f"{name}.{key}") for key in one if key in other)
         return next(filter(None, inside), "")
     return "" if one == other else f"{name} {one!r}, not {other!r}"

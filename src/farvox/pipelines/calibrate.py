@@ -78,16 +78,21 @@ def calibrate(
             "with 'farvox score' without norm and centre; nothing was written"
         )
     metas = {scored: scores.meta}
+    band = (scores.meta.get("conditioning") or {}).get("band", "full")
     if scores.meta.get("digest"):
-        metas[str(folder)] = origin_of(open_embedder(folder))
+        metas[str(folder)] = origin_of(open_embedder(folder, band=band))
     shared_origin(metas, "score with embeddings of the model whose card this is", note)
     on = options.note or f"{trials.path.name}, {len(trials):,} trials"
-    card = dataclasses.replace(
-        Card.load(folder),
-        threshold=round(point.threshold, 4),
-        threshold_note=f"accepts {point.far:.3%} of the non-target and rejects {point.frr:.3%} of the target "
-        f"trials of {on}",
-        calibration=Calibration(round(scale, 4), round(offset, 4), on),
+    threshold, calibration = round(point.threshold, 4), Calibration(round(scale, 4), round(offset, 4), on)
+    how = (
+        f"accepts {point.far:.3%} of the non-target and rejects {point.frr:.3%} of the target trials of {on}"
     )
+    card = Card.load(folder)
+    if band == "narrow":
+        card = dataclasses.replace(
+            card, narrow_threshold=threshold, narrow_threshold_note=how, narrow_calibration=calibration
+        )
+    else:
+        card = dataclasses.replace(card, threshold=threshold, threshold_note=how, calibration=calibration)
     card.save(folder)
     return Calibrated(point, scale, offset, folder / "card.json")

@@ -6,9 +6,9 @@ Shape suffixes: N utterance.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from farvox.datadir.kaldi import DataDir
 from farvox.jobs import REJECTED, Job, begin, cut, digest, rejected_of, report_rejected
 from farvox.jobs import threads as in_threads
 from farvox.progress import Note, silent
-from farvox.zoo.embedder import Embedder, FileEmbedder, origin_of
+from farvox.zoo.embedder import ELSEWHERE, NARROW, NUM_FACTS, Embedder, FileEmbedder, origin_of
 
 SETTINGS = "extract.json"
 UNFINISHED = ".unfinished"
@@ -34,6 +34,25 @@ def _fingerprint(batch: Sequence[tuple[str, str]]) -> str:
     return fingerprint(path for _, path in batch)
 
 
+def _report(embedder: Embedder, meta: Mapping[str, Any], elsewhere: Sequence[str], note: Note) -> None:
+    """Note what makes scores of these recordings less certain, as `farvox verify` does of one."""
+    rates, narrow = meta["rates"], meta["narrow_band"]
+    if len(rates) > 1:
+        listed = ", ".join(f"{count:,} at {int(rate):,} Hz" for rate, count in rates.items())
+        note(f"note: recordings of several rates, all brought to {embedder.sample_rate:,} Hz: {listed}")
+    if narrow and embedder.card.conditioning.band == "full":
+        note(
+            f"note: {narrow:,} of {sum(rates.values()):,} recordings hold nothing above 4 kHz, as from a "
+            "telephone: against others their scores fall; --band narrow compares all alike"
+        )
+    if elsewhere:
+        names = ", ".join(f"'{utt_id}'" for utt_id in elsewhere[:5]) + ", ..." * (len(elsewhere) > 5)
+        note(
+            f"note: no speech in the channel that is taken of {len(elsewhere):,} recordings, but in another: "
+            f"{names}; --channel most-speech takes that"
+        )
+
+
 def extract(
     embedder: Embedder,
     data_dir: DataDir,
@@ -42,6 +61,7 @@ def extract(
     quality: bool = False,
     skip_bad: bool = False,
     skip_by: str = "--skip-bad",
+    channel: int | Literal["most-speech"] = 0,
     out: str | Path | None = None,
     note: Note = silent,
 ) -> EmbeddingSet:
@@ -58,6 +78,7 @@ def extract(
         quality: also estimate each recording's signal-to-noise ratio, `farvox.farfield.mixing.energy_snr`.
         skip_bad: leave out utterances that cannot be embedded, and list them in ``out/rejected.tsv``.
         skip_by: what the user sets for that, for the message.
+        channel: the one that is taken of each recording, from 0, or the one with "most-speech".
         out: folder to write, whole or not at all.
 
     Raises:
@@ -75,12 +96,13 @@ def extract(
         unfinished = Path(f"{Path(out).absolute()}{UNFINISHED}")
         begin(unfinished / SETTINGS, {
             "model": embedder.digest, "backend": embedder.backend, "precision": embedder.precision,
-            "quality": quality, "utterances": digest(f"{utt_id} {path}" for utt_id, path in files),
+            "quality": quality, "channel": channel,
+            "utterances": digest(f"{utt_id} {path}" for utt_id, path in files),
         })  # fmt: skip
     embeddings = np.empty((len(files), embedder.embedding_dim), np.float32)
-    quality_N = np.empty(len(files), np.float32)
+    facts_NF = np.empty((len(files), NUM_FACTS), np.float32)
     batches, row = cut(files, BATCH), 0
-    with FileEmbedder(embedder, threads, measured=quality) as embed:
+    with FileEmbedder(embedder, threads, measured=quality, channel=channel) as embed:
         job = Job(
             what="utterances embedded",
             note=note,
@@ -98,8 +120,9 @@ def extract(
             rejected = rejected_of(paths)
             contents = (path.read_bytes() for path in paths)
         for content in contents:
-            part = np.frombuffer(content, "<f4").reshape(-1, embedder.embedding_dim + 1)
-            embeddings[row : row + len(part)], quality_N[row : row + len(part)] = part[:, :-1], part[:, -1]
+            part = np.frombuffer(content, "<f4").reshape(-1, embedder.embedding_dim + NUM_FACTS)
+            embeddings[row : row + len(part)] = part[:, :-NUM_FACTS]
+            facts_NF[row : row + len(part)] = part[:, -NUM_FACTS:]
             row += len(part)
     meta: dict[str, Any] = {
         "farvox_version": farvox.__version__,
@@ -114,13 +137,20 @@ def extract(
     )
     if rejected:
         meta["rejected"] = len(rejected)
+    if channel:
+        meta["channel"] = channel
     kept_N = [row for row, (utt_id, _) in enumerate(files) if utt_id not in rejected]
     utt_ids = [files[row][0] for row in kept_N]
+    quality_N, rate_N, signs_N = facts_NF[kept_N].T
+    rates, counts = np.unique(rate_N, return_counts=True)
+    meta["rates"] = {f"{rate:.0f}": int(count) for rate, count in zip(rates, counts, strict=True)}
+    meta["narrow_band"] = int((signs_N.astype(int) & NARROW > 0).sum())
+    _report(embedder, meta, [utt_ids[n] for n in np.flatnonzero(signs_N.astype(int) & ELSEWHERE)], note)
     found = EmbeddingSet(
         utt_ids,
         embeddings[kept_N],
         meta,
-        quality_N[kept_N] if quality else None,
+        quality_N if quality else None,
         data_dir.speaker_ids.gather(kept_N) if data_dir.speaker_ids.count() else None,
         None if recordings.equals(data_dir.utt_ids) else recordings.gather(kept_N),
     )

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from farvox.audio.conditioning import Band
 from farvox.errors import AudioError, MixedSpeakersError, ModelError, StoreError, UsageError
 from farvox.verifier.enrolment import Enrolment
-from farvox.verifier.signal import AudioArgument, Channel, CodedNote, Signal, Vad, read_signal
+from farvox.verifier.signal import AudioArgument, Channel, CodedNote, Signal, Vad, read_signal, still_true
 from farvox.verifier.store import SpeakerStore, SqliteStore
 from farvox.zoo import DEFAULT_MODEL, Calibration, Card, Embedder, open_embedder
 from farvox.zoo.embedder import Backend
@@ -147,6 +148,7 @@ class Verifier:
         threshold: float | None = None,
         vad: Vad = "check",
         channel: Channel = "all",
+        band: Band = "full",
         store: SpeakerStore | None = None,
     ) -> Verifier:
         """Make a verifier with a model of any kind.
@@ -156,13 +158,15 @@ class Verifier:
                 exported ``.onnx`` file, which needs no torch.
             device: of torch: cpu, cuda, mps or auto.
             backend: see `farvox.zoo.find.open_embedder`.
+            band: "narrow" leaves nothing above 4 kHz of any recording, and decides by the card's threshold
+                for such; what is enrolled so is compared with nothing else.
             threshold: see the class, like the rest.
 
         Raises:
             ModelError: there is no such model, or it cannot be fetched.
             MissingExtraError: torch or onnxruntime is not installed.
         """
-        embedder = open_embedder(model, device, backend=backend)
+        embedder = open_embedder(model, device, backend=backend, band=band)
         return cls(embedder, threshold=threshold, vad=vad, channel=channel, store=store)
 
     @property
@@ -183,9 +187,11 @@ class Verifier:
             ModelError: none was given and the card has none.
         """
         if self._threshold is None:
+            which = " for --band narrow" if self.card.conditioning.band == "narrow" else ""
             raise ModelError(
-                "this model has no threshold, so nothing can be decided: give one (threshold=, --threshold), "
-                "or let 'farvox calibrate' choose one on your trials and write it into the model's card"
+                f"this model has no threshold{which}, so nothing can be decided: give one "
+                "(threshold=, --threshold), or let 'farvox calibrate' choose one on your trials and write it "
+                "into the model's card"
             )
         return self._threshold
 
@@ -197,11 +203,14 @@ class Verifier:
         return self._store
 
     def signal(self, audio: Recording) -> Signal:
-        """Read a recording for this verifier; a `Signal`, which was read already, is returned as it is."""
-        if isinstance(audio, Signal):
-            return audio
-        rate, least = self.embedder.sample_rate, self.embedder.min_samples
-        return read_signal(audio, sample_rate=rate, min_samples=least, vad=self.vad, channel=self.channel)
+        """Read a recording, if it is no `Signal` yet; notes on what the model's conditioning mends go."""
+        if not isinstance(audio, Signal):
+            rate, least = self.embedder.sample_rate, self.embedder.min_samples
+            audio = read_signal(
+                audio, sample_rate=rate, min_samples=least, vad=self.vad, channel=self.channel
+            )
+        notes = still_true(audio.warnings, self.card.conditioning)
+        return audio if notes == audio.warnings else replaced(audio, warnings=notes)
 
     def embed(self, audio: Recordings) -> Embedding:
         """Embeddings of length 1, whose dot product is the score: emb_E of a recording, emb_NE of several."""
@@ -267,7 +276,9 @@ class Verifier:
         signals, emb_NE = self._embedded(self._signals(audio))
         candidates = tuple(self.store.best(_combined(emb_NE), self.embedder.digest, top=top))
         if not candidates:
-            raise StoreError("nobody is enrolled with this model: enrol speakers first ('farvox enrol')")
+            others = sum(count.num_speakers for count in self.store.models())
+            told = f"; {others} are with another one, or for another --band or conditioning" if others else ""
+            raise StoreError(f"nobody is enrolled with this model{told}: enrol speakers ('farvox enrol')")
         name, score = candidates[0]
         found = name if score >= threshold else None
         digest, counts = self.embedder.digest, self.store.models()

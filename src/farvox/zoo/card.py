@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from farvox.atomic import write_json
+from farvox.audio.conditioning import Band, Conditioning
 from farvox.errors import ModelError
 from farvox.manifest import renew_manifest, verify_file
 
@@ -77,6 +78,9 @@ class Card:
         threshold: a cosine score from which on two sides are called the same speaker.
         threshold_note: how the threshold was chosen.
         calibration: from score to log-likelihood ratio.
+        narrow_threshold: the threshold, its note and the calibration of sides without anything above 4 kHz
+            (``--band narrow``).
+        conditioning: what is done to a recording before the network hears it.
         figures: what was measured.
     """
 
@@ -89,6 +93,10 @@ class Card:
     threshold: float | None = None
     threshold_note: str = ""
     calibration: Calibration | None = None
+    narrow_threshold: float | None = None
+    narrow_threshold_note: str = ""
+    narrow_calibration: Calibration | None = None
+    conditioning: Conditioning = field(default_factory=Conditioning)
     figures: tuple[Figure, ...] = ()
 
     @classmethod
@@ -101,18 +109,34 @@ class Card:
         if not isinstance(values, Mapping):
             raise ModelError(f"{where}: not a table of fields")
         values = dict(values)
-        if (calibration := values.get("calibration")) is not None:
-            values["calibration"] = _made(Calibration, calibration, f"{where}: calibration")
-            if not values["calibration"].scale > 0:
-                raise ModelError(f"{where}: calibration: scale must be positive")
+        for key in ("calibration", "narrow_calibration"):
+            if (calibration := values.get(key)) is not None:
+                values[key] = _made(Calibration, calibration, f"{where}: {key}")
+                if not values[key].scale > 0:
+                    raise ModelError(f"{where}: {key}: scale must be positive")
+        if "conditioning" in values:
+            values["conditioning"] = Conditioning.from_dict(values["conditioning"], where)
         figures = values.get("figures", ())
         if not isinstance(figures, list | tuple):
             raise ModelError(f"{where}: 'figures' is not a list")
         values["figures"] = tuple(_made(Figure, figure, f"{where}: figures") for figure in figures)
         card = _made(cls, values, where)
-        if card.threshold is not None and not -1 <= card.threshold <= 1:
-            raise ModelError(f"{where}: the threshold {card.threshold} is no cosine: it lies from -1 to 1")
+        for threshold in (card.threshold, card.narrow_threshold):
+            if threshold is not None and not -1 <= threshold <= 1:
+                raise ModelError(f"{where}: the threshold {threshold} is no cosine: it lies from -1 to 1")
         return card
+
+    def for_band(self, band: Band) -> Card:
+        """The card for recordings that are brought to a band; "narrow" has a threshold of its own."""
+        if band == self.conditioning.band:
+            return self
+        return replace(
+            self,
+            threshold=self.narrow_threshold,
+            threshold_note=self.narrow_threshold_note,
+            calibration=self.narrow_calibration,
+            conditioning=replace(self.conditioning, band=band),
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> Card:

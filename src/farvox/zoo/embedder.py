@@ -14,14 +14,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
 from threading import Lock, Semaphore
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from farvox.audio.files import read_audio
-from farvox.audio.levels import refuse_silence
+from farvox.audio.files import checked_samples, open_audio, resample
+from farvox.audio.levels import NARROW_SHARE, bandwidth, refuse_silence
+from farvox.audio.speech import ENOUGH_SECONDS, find_by_energy
 from farvox.errors import AudioError, MissingExtraError, UnreachableError
 from farvox.jobs import Rejected
 from farvox.zoo.card import Card
@@ -34,6 +36,10 @@ Backend = Literal["auto", "torch", "onnx", "openvino"]
 """What computes: ``onnx`` is onnxruntime, ``auto`` the faster of it and torch at equal embeddings."""
 PRECISIONS = ("fp32", "bf16")
 LOOK_AHEAD = 8  # utterances under way per thread, some of them as samples: a million do not wait in memory
+NUM_FACTS = 3
+"""Numbers behind an embedding: signal-to-noise ratio in dB or NaN, the rate of the file in Hz, and a sum of
+`NARROW` and `ELSEWHERE`."""
+NARROW, ELSEWHERE = 1, 2  # nothing above 4 kHz; no speech in the channel that was taken, but in another
 READERS = 2  # files read at a time per thread that embeds, so that no model waits for a disk that is far away
 
 
@@ -58,7 +64,9 @@ class Embedder(Protocol):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of front-end, architecture and weights: embeddings of equal digests can be compared."""
+        """SHA-256 of front-end, architecture, weights and the card's conditioning: embeddings of equal
+        digests can be compared.
+        """
 
     @property
     def sample_rate(self) -> int:
@@ -75,6 +83,8 @@ class Embedder(Protocol):
     def embed(self, wav_T: Wave) -> Embedding:
         """Embed float32 samples in [-1, 1] at `sample_rate`: emb_E, float32, not length-normalised.
 
+        They are conditioned first, as the card says.
+
         Raises:
             AudioError: it is shorter than `min_samples`.
         """
@@ -86,7 +96,11 @@ class Embedder(Protocol):
 def origin_of(embedder: Embedder) -> dict[str, Any]:
     """The model in the metadata of embeddings, see `farvox.datadir.embeddings.ORIGIN`."""
     names = ("model", "frontend", "epoch")
-    return {**{name: embedder.config.get(name) for name in names}, "digest": embedder.digest}
+    return {
+        **{name: embedder.config.get(name) for name in names},
+        "conditioning": asdict(embedder.card.conditioning) if embedder.card.conditioning else {},
+        "digest": embedder.digest,
+    }
 
 
 def refuse_short(num_samples: int, min_samples: int) -> None:
@@ -108,8 +122,8 @@ def embed_files(
     if rejected:
         utt_id, why = next(iter(rejected.items()))
         raise AudioError(f"utterance '{utt_id}': {why}")
-    rows = np.frombuffer(content, "<f4").reshape(-1, embedder.embedding_dim + 1)
-    return np.ascontiguousarray(rows[:, :-1])
+    rows = np.frombuffer(content, "<f4").reshape(-1, embedder.embedding_dim + NUM_FACTS)
+    return np.ascontiguousarray(rows[:, :-NUM_FACTS])
 
 
 def import_extra(module: str, remedy: str) -> Any:
@@ -145,14 +159,22 @@ class FileEmbedder:
         embedder: the model; its sample rate is what files are read at.
         threads: files read and embedded at a time, each on one CPU thread; 0: one per core.
         measured: also estimate each file's signal-to-noise ratio, `farvox.farfield.mixing.energy_snr`.
+        channel: the one that is taken of each file, or "most-speech".
 
     Raises:
         UnreachableError: the store of remote audio does not answer.
     """
 
-    def __init__(self, embedder: Embedder, threads: int = 0, *, measured: bool = False) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        threads: int = 0,
+        *,
+        measured: bool = False,
+        channel: int | Literal["most-speech"] = 0,
+    ) -> None:
         workers = threads or os.cpu_count() or 1
-        self._embedder, self._measured = embedder, measured
+        self._embedder, self._measured, self._channel = embedder, measured, channel
         self._readers = ThreadPoolExecutor(READERS * workers)
         self._side_by_side = embedder.side_by_side(threads)
         self._free, self._turn = Semaphore(LOOK_AHEAD * workers), Lock()
@@ -167,7 +189,7 @@ class FileEmbedder:
         self._readers.shutdown(cancel_futures=True)
 
     def __call__(self, batch: Sequence[tuple[str, str]]) -> tuple[bytes, Rejected]:
-        """A float32 row a file, as bytes: its embedding, and its signal-to-noise ratio in dB, or NaN.
+        """A float32 row a file, as bytes: its embedding, and `NUM_FACTS` facts.
 
         The second result names the utterances whose file cannot be read, is too short, is silence or gives a
         non-finite embedding, with the reason; their rows are NaN.
@@ -176,33 +198,51 @@ class FileEmbedder:
         with self._turn:
             for _, path in batch:
                 self._free.acquire()
-                wav = self._readers.submit(read_audio, path, sample_rate=self._embedder.sample_rate)
+                wav = self._readers.submit(self._read, path)
                 rows.append(self._pool.submit(self._embed, path, wav))
                 rows[-1].add_done_callback(lambda _: self._free.release())
         results = [row.result() for row in rows]
         rejected = {
             utt_id: row for (utt_id, _), row in zip(batch, results, strict=True) if isinstance(row, str)
         }
-        nothing = np.full(self._embedder.embedding_dim + 1, np.nan, "<f4").tobytes()
+        nothing = np.full(self._embedder.embedding_dim + NUM_FACTS, np.nan, "<f4").tobytes()
         return b"".join([nothing if isinstance(row, str) else row for row in results]), rejected
 
     def speed(self) -> str:
         """Seconds of audio a second."""
         return f"{self._seconds / (time.monotonic() - self._start):.0f} x real time"
 
-    def _embed(self, path: str, wav: Future[npt.NDArray[np.float32]]) -> bytes | str:
+    def _read(self, path: str) -> tuple[Wave, int, int]:
+        """The channel that is taken at the model's rate, the rate of the file, and facts."""
+        facts, taken = 0, self._channel
+        with open_audio(path) as file:
+            own_rate, num_channels = file.info.sample_rate, file.info.num_channels
+            if taken != "most-speech" and taken >= num_channels:
+                raise AudioError(f"{path}: has no channel {taken}; it has {num_channels}, counted from 0")
+            if num_channels == 1:
+                return file.read(sample_rate=self._embedder.sample_rate), own_rate, facts
+            wav_CT = file.frames_of(0, file.info.num_samples).T
+        speech = find_by_energy(np.nan_to_num(wav_CT, posinf=0, neginf=0), own_rate)
+        if taken == "most-speech":
+            taken = speech.most
+        elif taken not in speech.channels and speech.seconds >= ENOUGH_SECONDS:
+            facts = ELSEWHERE
+        wav_T = checked_samples(path, wav_CT[taken])
+        return resample(wav_T, own_rate, self._embedder.sample_rate), own_rate, facts
+
+    def _embed(self, path: str, read: Future[tuple[Wave, int, int]]) -> bytes | str:
         """The row of a file, or the reason why there is none."""
         embedder = self._embedder
         try:
-            wav_T = wav.result()
+            wav_T, own_rate, facts = read.result()
             if len(wav_T) < embedder.min_samples:
                 return f"{path}: has {len(wav_T)} samples; the model needs at least {embedder.min_samples}"
             refuse_silence(wav_T, embedder.sample_rate, path)
+            emb_E = embedder.embed(wav_T)
         except UnreachableError:  # the recording may be as good as any
             raise
         except AudioError as error:
             return str(error)
-        emb_E = embedder.embed(wav_T)
         if not np.isfinite(emb_E).all():
             return f"{path}: gives a non-finite embedding"
         quality = np.nan
@@ -211,4 +251,5 @@ class FileEmbedder:
 
             quality = energy_snr(wav_T, embedder.sample_rate)
         self._seconds += len(wav_T) / embedder.sample_rate
-        return np.append(emb_E, quality).astype("<f4").tobytes()
+        facts += NARROW * (bandwidth(wav_T, embedder.sample_rate) < NARROW_SHARE * embedder.sample_rate / 2)
+        return np.append(emb_E, (quality, own_rate, facts)).astype("<f4").tobytes()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args
 
 from farvox.atomic import sha256_of
+from farvox.audio.conditioning import Band
 from farvox.cache import cache_path
 from farvox.errors import CheckpointError, FarvoxError, MissingExtraError, ModelError
 from farvox.features.frontend import FrontEndConfig
@@ -66,7 +67,12 @@ def load_model(spec: str | Path, device: str = "cpu") -> Model:
 
 
 def open_embedder(
-    spec: str | Path, device: str = "cpu", *, precision: str = "fp32", backend: str = "auto"
+    spec: str | Path,
+    device: str = "cpu",
+    *,
+    precision: str = "fp32",
+    backend: str = "auto",
+    band: Band = "full",
 ) -> Embedder:
     """Open any MODEL: a model folder, a run dir, ``RUN_DIR@37``, a name of the zoo, or an exported ``.onnx``.
 
@@ -77,6 +83,7 @@ def open_embedder(
         backend: ``torch``; ``onnx`` or ``openvino``, which compute from the model's graph and make it if need
             be; ``auto``: onnx where it gives the same embeddings sooner, else torch. The environment variable
             ``FARVOX_BACKEND`` takes the place of ``auto``, but for an ``.onnx`` file.
+        band: "narrow" leaves nothing above 4 kHz of any recording; see `Card.for_band`.
 
     Raises:
         ModelError: there is no such model, its description is not usable, or the backend cannot run it so.
@@ -103,8 +110,10 @@ def open_embedder(
 
         open_file = partial(OpenvinoEmbedder, precision=precision)
     if is_exported:
-        return open_file(Path(spec))
-    folder, card = find_model(spec), read_card(spec)
+        exported = open_file(Path(spec))
+        exported.card = exported.card.for_band(band)
+        return exported
+    folder, card = find_model(spec), read_card(spec).for_band(band)
     is_suited = (
         precision == "fp32"
         and importlib.util.find_spec("onnxruntime") is not None

@@ -51,12 +51,17 @@ class ExportedModel:
         if bad := [key for key, kind in kinds.items() if not isinstance(self.config.get(key), kind)]:
             raise ModelError(f"{path}: 'config' of its metadata lacks '{bad[0]}', or it is of the wrong kind")
         self.card = Card.from_dict(_json(self.path, metadata, "card"), f"{path}: model card")
-        self.digest, least = metadata["digest"], metadata["min_samples"]
+        least = metadata["min_samples"]
         if not least.isdecimal():
             raise ModelError(f"{path}: 'min_samples' of its metadata is not a whole number: {least!r}")
         self.min_samples = int(least)
         self.sample_rate = FrontEndConfig.from_dict(self.config["frontend"]).sample_rate
         self.embedding_dim: int = self.config["embedding_dim"]
+
+    @property
+    def digest(self) -> str:
+        """See `farvox.zoo.embedder.Embedder`."""
+        return self.card.conditioning.digest(self.metadata["digest"])
 
     def content(self) -> bytes:
         """The file's, which is read again from the second time on, so that it does not stay in memory.
@@ -99,11 +104,12 @@ class OnnxEmbedder(ExportedModel):
 
     def embed(self, wav_T: Wave) -> Embedding:
         """See `Embedder`."""
+        wav_T = self.card.conditioning.apply(wav_T, self.sample_rate)
         emb_E: Embedding = self.embed_batch(wav_T[None])[0]
         return emb_E
 
     def embed_batch(self, wav_BT: Wave) -> Embedding:
-        """Embed several waveforms of one length: emb_BE."""
+        """Embed several waveforms of one length, as they are: emb_BE."""
         refuse_short(wav_BT.shape[1], self.min_samples)
         session = self._session(getattr(self._alone, "threads", self._threads))
         emb_BE: Embedding = session.run([OUTPUT], {INPUT: np.ascontiguousarray(wav_BT, dtype=np.float32)})[0]

@@ -53,6 +53,7 @@ class OpenvinoEmbedder(ExportedModel):
 
     def embed(self, wav_T: Wave) -> Embedding:
         """See `Embedder`."""
+        wav_T = self.card.conditioning.apply(wav_T, self.sample_rate)
         refuse_short(len(wav_T), self.min_samples)
         run = getattr(self._side, "run", None) or _request(*self._on_all_cores)
         emb_E: Embedding = np.array(run(np.ascontiguousarray(wav_T[None], dtype=np.float32))[0], np.float32)

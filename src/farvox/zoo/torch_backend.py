@@ -61,12 +61,13 @@ class TorchEmbedder:
     @cached_property
     def digest(self) -> str:
         """See `Embedder`."""
-        return model_digest(self._model)
+        return self.card.conditioning.digest(model_digest(self._model))
 
     def embed(self, wav_T: Wave) -> Embedding:
         """See `Embedder`."""
         import torch
 
+        wav_T = self.card.conditioning.apply(wav_T, self.sample_rate)
         refuse_short(len(wav_T), self.min_samples)
         device = self._model.device
         with torch.no_grad():

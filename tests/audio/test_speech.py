@@ -11,11 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from farvox.audio import speech as detectors
 from farvox.audio.files import Wave, read_audio, resample
-from farvox.farfield.mixing import add_noise, convolve_rir
-from farvox.synthetic.voice import draw_sentence, draw_voice, synthesise
-from farvox.verifier import speech as detectors
-from farvox.verifier.speech import (
+from farvox.audio.speech import (
     ENOUGH_SECONDS,
     SILENCE_DB,
     Speech,
@@ -27,6 +25,8 @@ from farvox.verifier.speech import (
     padded,
     silero,
 )
+from farvox.farfield.mixing import add_noise, convolve_rir
+from farvox.synthetic.voice import draw_sentence, draw_voice, synthesise
 
 RATE = 16000
 needs_silero = pytest.mark.skipif(silero() is None, reason="silero-vad is not installed")
@@ -180,7 +180,7 @@ np.save(sys.argv[2], silero_vad.load_silero_vad(onnx=True).audio_forward(wav, 16
 @needs_silero
 def test_silero_is_heard_without_torch_and_named_with_its_version() -> None:
     code = (
-        "import sys, numpy as np; from farvox.verifier.speech import find_speech;"
+        "import sys, numpy as np; from farvox.audio.speech import find_speech;"
         "print(find_speech(np.zeros((1, 16000), np.float32), 16000).detector);"
         "assert not {'torch', 'silero_vad'} & set(sys.modules)"
     )

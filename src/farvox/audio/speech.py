@@ -84,8 +84,8 @@ def find_by_energy(wav_CT: Wave, sample_rate: int) -> Speech:
 
     def loud_regions(level_F: Levels, range_db: float) -> list[Region]:
         loud = loudest(level_F)
-        frames = _runs(level_F >= loud - range_db) if loud >= SILENCE_DB else []
-        return _joined([(begin * hop, (end - 1) * hop + window) for begin, end in frames], gap)
+        frames = runs(level_F >= loud - range_db) if loud >= SILENCE_DB else []
+        return joined([(begin * hop, (end - 1) * hop + window) for begin, end in frames], gap)
 
     tries = ([loud_regions(level_F, range_db) for level_F in level_CF] for range_db in _RANGES_DB)
     return _speech("energy", tries, wav_CT, sample_rate)
@@ -111,9 +111,9 @@ def find_by_silero(wav_CT: Wave, sample_rate: int) -> Speech:
     window, gap = _WINDOW * sample_rate / _RATE, round(_GAP_SECONDS * sample_rate)
 
     def likely_regions(probability_F: Probabilities, enter: float, stay: float) -> list[Region]:
-        runs = _runs(probability_F >= stay)
-        likely = [(begin, end) for begin, end in runs if probability_F[begin:end].max() >= enter]
-        return _joined([(round(begin * window), round(end * window)) for begin, end in likely], gap)
+        stretches = runs(probability_F >= stay)
+        likely = [(begin, end) for begin, end in stretches if probability_F[begin:end].max() >= enter]
+        return joined([(round(begin * window), round(end * window)) for begin, end in likely], gap)
 
     tries = ([likely_regions(chance_F, *each) for chance_F in probability_CF] for each in _THRESHOLDS)
     return _speech(detector.name, tries, wav_CT, sample_rate)
@@ -122,7 +122,7 @@ def find_by_silero(wav_CT: Wave, sample_rate: int) -> Speech:
 def padded(regions: tuple[Region, ...], pad: int, num_samples: int) -> tuple[Region, ...]:
     """Regions grown by ``pad`` samples at both ends, joined where they meet, inside the recording."""
     grown = [(max(0, begin - pad), min(num_samples, end + pad)) for begin, end in regions]
-    return tuple(_joined(grown, 0))
+    return tuple(joined(grown, 0))
 
 
 class Silero:
@@ -170,13 +170,13 @@ def silero() -> Silero | None:
     return None
 
 
-def _runs(is_in_F: NDArray[np.bool_]) -> list[Region]:
+def runs(is_in_F: NDArray[np.bool_]) -> list[Region]:
     """(first, last + 1) of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], is_in_F, [False]))))
     return [(int(begin), int(end)) for begin, end in edges.reshape(-1, 2)]
 
 
-def _joined(regions: list[Region], gap: int) -> list[Region]:
+def joined(regions: list[Region], gap: int) -> list[Region]:
     """Regions in order, those that overlap or are at most ``gap`` samples apart made one."""
     joined: list[Region] = []
     for begin, end in regions:
@@ -192,9 +192,15 @@ def _length(regions: list[Region]) -> int:
 
 
 def _speech(detector: str, tries: Iterable[list[list[Region]]], wav_CT: Wave, sample_rate: int) -> Speech:
-    """The speech of the channel that has the most, in the first try that finds enough or else the last."""
+    """The speech of the channel that has the most, in the first try that finds enough or else the last.
+
+    Of several channels one whose level moves comes first: hiss is loud all the time, and no speech.
+    """
+    level_CF = [frame_levels(wav_T, sample_rate) for wav_T in wav_CT] if len(wav_CT) > 1 else []
+    range_C = [float(np.percentile(level_F, 95) - np.percentile(level_F, 10)) for level_F in level_CF]
     for regions_C in tries:
-        most = max(range(len(regions_C)), key=lambda channel: _length(regions_C[channel]))
+        moving = [n for n, range_db in enumerate(range_C) if range_db >= _LEAST_RANGE_DB]
+        most = max(moving or range(len(regions_C)), key=lambda channel: _length(regions_C[channel]))
         if _length(regions_C[most]) >= ENOUGH_SECONDS * sample_rate:
             break
     num_samples = wav_CT.shape[1]
@@ -206,18 +212,17 @@ def _speech(detector: str, tries: Iterable[list[list[Region]]], wav_CT: Wave, sa
             for channel, found in enumerate(regions_C)
             if _length(found) >= ENOUGH_SECONDS * sample_rate
         ]
-        moves = _moves_as_speech([frame_levels(wav_T, sample_rate) for wav_T in wav_CT], most)
+        moves = _moves_as_speech(level_CF, range_C, most)
         channels = sorted({most, *(channel for channel in enough if moves[channel])})
     return Speech(detector, _length(inside) / sample_rate, tuple(inside), tuple(channels), most)
 
 
-def _moves_as_speech(level_CF: list[Levels], most: int) -> list[bool]:
+def _moves_as_speech(level_CF: list[Levels], range_C: list[float], most: int) -> list[bool]:
     """The channels whose level moves as that of speech; ``most`` is the one with the most speech."""
-    ranges = [float(np.percentile(level_F, 95) - np.percentile(level_F, 10)) for level_F in level_CF]
-    least = min(_LEAST_RANGE_DB, ranges[most] / 2)
+    least = min(_LEAST_RANGE_DB, range_C[most] / 2)
     with np.errstate(invalid="ignore"):  # a channel of one level has no correlation
         alike = np.nan_to_num(np.atleast_2d(np.corrcoef(np.stack(level_CF)))[most])
     return [
         range_db >= least and (range_db >= _OWN_RANGE_DB or correlation >= _LEAST_CORRELATION)
-        for range_db, correlation in zip(ranges, alike, strict=True)
+        for range_db, correlation in zip(range_C, alike, strict=True)
     ]
