@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farvox.audio.files import (
+    Content,
     Wave,
     audio_info,
     read_audio,
     read_channels,
+    read_headers,
     read_recording,
     resample,
     write_audio,
@@ -619,3 +622,18 @@ def test_a_damaged_file_is_read_or_refused_by_name(data: st.DataObject) -> None:
         read_recording(io.BytesIO(content))
     except AudioError as error:
         assert str(error).startswith("<file object>: ")
+
+
+def test_the_header_of_a_named_pipe_is_refused_at_once(tmp_path):
+    write_audio(tmp_path / "good.wav", np.full(1600, 0.1, np.float32))
+    os.mkfifo(tmp_path / "pipe.wav")
+    began = time.monotonic()
+    good, pipe = read_headers([str(tmp_path / "good.wav"), str(tmp_path / "pipe.wav")], lambda text: None)
+    assert time.monotonic() - began < 5
+    assert good.num_samples == 1600 and "pipe.wav: a named pipe" in str(pipe)
+
+
+def test_an_impossible_place_in_damaged_content_is_no_exception_of_its_own():
+    content = Content(b"0123456789")
+    assert content.seek(4) == 4 and content.seek(-20, io.SEEK_CUR) == 4 and content.seek(-3) == 4
+    assert content.seek(-2, io.SEEK_END) == 8

@@ -107,6 +107,17 @@ class OpenAudio:
         )
 
 
+class Content(io.BytesIO):
+    """The content of a file for libsndfile, which seeks before the beginning where a header is damaged."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Seek as a file does; an impossible place leaves it where it is."""
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return self.tell()
+
+
 def audio_info(audio: AudioSource) -> AudioInfo:
     """Length, rate and channels of an audio file.
 
@@ -118,10 +129,15 @@ def audio_info(audio: AudioSource) -> AudioInfo:
 
 
 def read_headers(paths: Sequence[str], note: Note, jobs: int | None = None) -> list[AudioInfo | AudioError]:
-    """Read the headers of many files, in order, by ``jobs`` threads; an error where one cannot be read."""
+    """Read the headers of many files, in order, by ``jobs`` threads; an error where one cannot be read.
+
+    A named pipe is one such: its audio could be read once only, and not after its header.
+    """
 
     def header_of(path: str) -> AudioInfo | AudioError:
         try:
+            if Path(path).is_fifo():
+                raise AudioError(f"{path}: a named pipe, which can be read once only; copy it into a file")
             return audio_info(path)
         except AudioError as error:
             return error
@@ -305,7 +321,7 @@ def _open(name: str, content: bytes | None, stack: ExitStack) -> OpenAudio:
     try:
         # On POSIX names are bytes, which need not be UTF-8.
         path = os.fsencode(name) if os.name == "posix" else name
-        file = stack.enter_context(soundfile.SoundFile(path if content is None else io.BytesIO(content)))
+        file = stack.enter_context(soundfile.SoundFile(path if content is None else Content(content)))
     except _OF_LIBSNDFILE as error:
         return _decode_by_ffmpeg(name, content, f"{getattr(error, 'error_string', error)} (libsndfile); ")
     estimated = file.subtype.startswith("MPEG") and not (file.format == "MP3" and begins_as_mp3(head))
@@ -521,7 +537,7 @@ def _mapped(content: bytes | None, file: BinaryIO) -> AbstractContextManager[byt
 
 
 def _binary(name: str, content: bytes | None) -> BinaryIO:
-    return open(name, "rb") if content is None else io.BytesIO(content)
+    return open(name, "rb") if content is None else Content(content)
 
 
 def checked_samples(name: str, wav: Wave) -> Wave:
