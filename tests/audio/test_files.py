@@ -635,5 +635,5 @@ def test_the_header_of_a_named_pipe_is_refused_at_once(tmp_path):
 
 def test_an_impossible_place_in_damaged_content_is_no_exception_of_its_own():
     content = Content(b"0123456789")
-    assert content.seek(4) == 4 and content.seek(-20, io.SEEK_CUR) == 4 and content.seek(-3) == 4
+    assert content.seek(4) == 4 and content.seek(-3) == 4 and content.tell() == 4
     assert content.seek(-2, io.SEEK_END) == 8
