@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from farvox.datadir.check import check_data_dir
-from farvox.datadir.derive import combine, subset
+from farvox.datadir.derive import _files_of, combine, subset
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import DataDirError
 
@@ -219,3 +219,20 @@ def test_a_subset_does_not_replace_its_own_source(tmp_path: Path) -> None:
     with pytest.raises(DataDirError, match="is the data dir itself"):
         subset(source, tmp_path / "y/../x", speakers="1-1")
     assert len(DataDir.open(source)) == 4
+
+
+def test_only_files_below_out_are_taken_for_files_of_a_batch():
+    """What a batch is made again for is removed first: never anything that is the user's own."""
+    names = [
+        "a.wav",
+        "s/b.wav",
+        "..a/b.wav",
+        "/home/u/x.wav",
+        "../x.wav",
+        "s/../../y.wav",
+        "s/..",
+        "http://h/x.wav",
+    ]
+    table = "file\tspeaker\n" + "".join(f"{name}\tann\n" for name in names)
+    found = _files_of(Path("out/audio"), [], table.encode())
+    assert found == [Path("out/audio") / name for name in names[:3]]

@@ -6,7 +6,6 @@ again by a run that goes on (`farvox.jobs`).
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -270,11 +269,12 @@ def _fingerprint(inputs: Callable[[Item], Iterable[str]] | None, shared: str, ba
 
 
 def _files_of(folder: Path, _: Sequence[Item], table: bytes) -> list[Path]:
-    """The files that a table names below ``folder``; others (measured responses) are the user's own."""
+    """The files that a table names below ``folder``; others (measured responses, URLs) are the user's own."""
     header, *rows = [line.split("\t") for line in table.decode().splitlines()] or [["file"]]
     column = header.index("file")
     names = [row[column] for row in rows]
-    return [folder / name for name in names if name and not os.path.isabs(name)]
+    is_outside = re.compile(r"/|\.\./|.*/\.\.(/|$)|.*://")
+    return [folder / name for name in names if name and not is_outside.match(name)]
 
 
 def _table_text(
