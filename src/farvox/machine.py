@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import sys
 from collections.abc import Mapping
@@ -77,3 +78,11 @@ def keep_freed_memory(*, all_of_it: bool = False) -> None:
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, _LARGEST if all_of_it else _KEPT)
         mallopt(_TRIM_THRESHOLD, _ALL if all_of_it else _KEPT)
+
+
+def is_installed(module: str) -> bool:
+    """A module can be imported, as far as that is known without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # somebody blocks it
+        return False

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -189,3 +191,42 @@ def test_extract_says_where_the_speech_is_and_takes_that_channel(models, tmp_pat
     assert found["most-speech"].meta["channel"] == "most-speech" and found["0"].meta["narrow_band"] == 1
     assert main([*words, str(tmp_path / "one"), "--channel", "1"]) == 1
     assert "mono.wav: has no channel 1" in capsys.readouterr().err
+
+
+DEVICE_ONLY = """
+import sys
+sys.path[:] = [path for path in sys.path if path]
+import importlib.machinery
+allowed = set("numpy soundfile _soundfile _soundfile_data cffi _cffi_backend pycparser soxr onnxruntime "
+    "tyro rich platformdirs farvox typing_extensions docstring_parser shtab typeguard markdown_it mdurl "
+    "pygments".split())
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in allowed | sys.stdlib_module_names:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec and "site-packages" in str(spec.origin):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Block())
+from farvox.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_device_verifies_enrols_and_identifies_with_the_few_packages_of_its_install(models, tmp_path):
+    """Nothing but what docs/device.md installs can be imported: no torch, polars, scipy, PyAV, silero-vad."""
+    model = tmp_path / "model.onnx"
+    assert main(["export", str(models / "conditioned"), str(model)]) == 0
+    for number, seed in enumerate((1, 1, 2)):
+        write_audio(tmp_path / f"{number}.wav", voice(seed, number, 3.0), RATE)
+    one, two, three = (str(tmp_path / f"{number}.wav") for number in range(3))
+    store = ["--store", str(tmp_path / "speakers.sqlite")]
+    for words, statuses in (
+        (["verify", one, two], {0, 1}),
+        (["enrol", "ann", one, *store], {0}),
+        (["identify", two, *store], {0, 1}),
+        (["verify", one, three, "--vad", "trim", "--band", "narrow"], {0, 1}),
+    ):
+        command = [sys.executable, "-c", DEVICE_ONLY, *words, "--model", str(model)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode in statuses and "Traceback" not in done.stderr, done.stderr

@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 from farvox.audio.files import Wave, resample
 from farvox.audio.levels import SILENCE_DB, Levels, frame_levels, frame_sizes, loud_level, loudest
 from farvox.errors import MissingExtraError
+from farvox.machine import is_installed
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -160,10 +161,10 @@ class Silero:
 @cache
 def silero() -> Silero | None:
     """Open silero-vad on first use; None where it or onnxruntime is not installed."""
-    spec = importlib.util.find_spec("silero_vad")
-    if spec is None or importlib.util.find_spec("onnxruntime") is None:
+    if not (is_installed("silero_vad") and is_installed("onnxruntime")):
         return None
-    folders = [Path(folder) / "data" for folder in spec.submodule_search_locations or ()]
+    spec = importlib.util.find_spec("silero_vad")
+    folders = [Path(folder) / "data" for folder in (spec and spec.submodule_search_locations) or ()]
     for path in (folder / name for name in _FILES for folder in folders):
         if path.is_file():
             return Silero(path, f"silero-vad {version('silero-vad')}")

@@ -9,7 +9,6 @@ graph is made is torch imported.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from farvox.audio.conditioning import Band
 from farvox.cache import cache_path
 from farvox.errors import CheckpointError, FarvoxError, MissingExtraError, ModelError
 from farvox.features.frontend import FrontEndConfig
+from farvox.machine import is_installed
 from farvox.manifest import verify_file
 from farvox.options import nearest
 from farvox.progress import to_stderr
@@ -116,7 +116,7 @@ def open_embedder(
     folder, card = find_model(spec), read_card(spec).for_band(band)
     is_suited = (
         precision == "fp32"
-        and importlib.util.find_spec("onnxruntime") is not None
+        and is_installed("onnxruntime")
         and not why_no_graph(FrontEndConfig.from_dict(read_config(folder)["frontend"]))
         and (device == "cpu" or (device == "auto" and pick_device(device) == "cpu"))
     )
