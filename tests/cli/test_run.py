@@ -63,8 +63,8 @@ def test_all_stages_end_in_a_table_and_a_report(recipe, tmp_path, capsys):
     assert stages == ["prepare", "train", "adapt", "extract", "score", "evaluate"]
     table = out[out.index("== evaluate") :].splitlines()
     assert re.fullmatch(r" +all pairs +drawn +seen", table[1])
-    assert re.fullmatch(r"trained( +\d+\.\d\d %   \d\.\d{4}){3}", table[3])
-    assert re.fullmatch(r"wider  ( +\d+\.\d\d %   \d\.\d{4}){3}", table[4])
+    figures = r"( +\d+\.\d %   \d\.\d\d ?){2}( +\d+\.\d %   \d\.\d{2,3})"  # few trials, few digits
+    assert re.fullmatch("trained" + figures, table[3]) and re.fullmatch("wider  " + figures, table[4])
     first, *leaks, last = table[5:]
     assert (first, last) == ("The voices are made up.", f"report: {tmp_path}/exp/report.html")
     trials = tmp_path / "work/dev/trials"

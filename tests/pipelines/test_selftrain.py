@@ -21,5 +21,5 @@ def test_the_table_has_a_row_a_round_and_a_dash_where_nothing_is_known():
     ]
     head, before, first = table_of_rounds(facts, ["dev"])
     assert head[-1] == "EER dev"
-    assert before == ["0", "-", "-", "-", "-", "-", "25.00%"]
+    assert before == ["0", "-", "-", "-", "-", "-", "25.00 %"]
     assert first == ["1", "5", "9", "0.0000", "0.5000", "1.0000", "-"]

@@ -59,7 +59,7 @@ def test_the_page_holds_the_figures_of_every_system_and_trial_list(tmp_path):
     text = " ".join(parser.texts)
     for s in lists["near-near"] + lists["near-far"]:
         figures = detection_error(s.scores, s.target)
-        assert s.name in text and f"{figures.eer:.2%}" in text and f"{figures.min_dcf:.4f}" in text
+        assert s.name in text and f"{100 * figures.eer:.1f} %" in text and f"{figures.min_dcf:.2f}" in text
     assert "Demo & more" in text and "The voices are synthetic." in text and "near-far" in text
 
 

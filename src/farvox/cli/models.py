@@ -13,6 +13,7 @@ from farvox.cli.score import refuse_plot_name
 from farvox.clustering import ClusterOptions
 from farvox.errors import MissingExtraError, UsageError
 from farvox.progress import to_stderr, to_stdout
+from farvox.report.text import rounded
 from farvox.zoo.embedder import Backend, Precision
 from farvox.zoo.foreign import LAYOUTS
 
@@ -231,8 +232,12 @@ def _card(card: Card) -> str:
         rows["calibration"] = f"llr = {fitted.scale:g} x score {fitted.offset:+g}; {fitted.note}"
     lines = [f"{key:<14} {value}" for key, value in rows.items() if value]
     for figure in card.figures:
-        measured = f"EER {figure.eer:.2%}, minDCF {figure.min_dcf:.3f}, {figure.num_trials:,} trials"
-        lines += [f"{'measured':<14} {measured}: {figure.data}", f"{'':<14} $ {figure.command}"]
+        trials = figure.num_trials
+        measured = f"EER {rounded(figure.eer, trials, '%')}, minDCF {rounded(figure.min_dcf, trials)}"
+        lines += [
+            f"{'measured':<14} {measured}, {trials:,} trials: {figure.data}",
+            f"{'':<14} $ {figure.command}",
+        ]
     return "\n".join(lines) or "this model has no card"
 
 

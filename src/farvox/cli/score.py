@@ -14,7 +14,7 @@ from farvox.pipelines.calibrate import CalibrateOptions
 from farvox.pipelines.evaluate import EvaluateOptions, as_table
 from farvox.pipelines.score import ScoreOptions, Scores
 from farvox.progress import to_stderr, to_stdout
-from farvox.report.text import aligned, condition_rows, interval_lines
+from farvox.report.text import aligned, condition_rows, interval_lines, rarer, rounded
 
 Trials = Annotated[Positional[Path], arg(metavar="TRIALS")]
 ScoreFile = Annotated[Positional[Path], arg(metavar="SCORES")]
@@ -99,8 +99,9 @@ def calibrate(trials: Trials, scores: ScoreFile, calibration: CalibrateOptions =
     found = pipelines.calibrate.calibrate(Scores.read(trials, scores), calibration, note=to_stderr)
     point, scale, sign = found.point, found.scale, "-" if found.offset < 0 else "+"
     to_stdout(f"trials       {point.num_target:,} target, {point.num_nontarget:,} non-target")
-    to_stdout(f"threshold    {point.threshold:.4f}: accepts {point.far:.3%} of the non-target trials")
-    to_stdout(f"             and rejects {point.frr:.3%} of the target trials")
+    far, frr = rounded(point.far, point.num_nontarget, "%"), rounded(point.frr, point.num_target, "%")
+    to_stdout(f"threshold    {point.threshold:.4f}: accepts {far} of the non-target trials")
+    to_stdout(f"             and rejects {frr} of the target trials")
     to_stdout(f"calibration  llr = {scale:.4f} x score {sign} {abs(found.offset):.4f} (nats)")
     if found.card:
         to_stdout(f"written      {found.card}")
@@ -131,16 +132,19 @@ def refuse_plot_name(plot: Path | None) -> None:
 
 
 def _as_text(table: dict[str, Any], form: str) -> str:
+    trials = rarer(table)
     lines = [
         f"trials  {form}",
         f"        {table['num_target']:,} target, {table['num_nontarget']:,} non-target",
-        f"EER     {table['eer']:.4%}  at threshold {table['threshold']:.6g}",
-        f"minDCF  {table['min_dcf']:.4f}  at threshold {table['min_dcf_threshold']:.6g}"
+        f"EER     {rounded(table['eer'], trials, '%')}  at threshold {table['threshold']:.6g}",
+        f"minDCF  {rounded(table['min_dcf'], trials)}  at threshold {table['min_dcf_threshold']:.6g}"
         f"  (P_target {table['p_target']:g}, costs 1, normalised)",
     ]
     if "at" in table:
         at = table["at"]
-        lines.append(f"at {at['threshold']:<7.6g}FAR {at['far']:.4%}, FRR {at['frr']:.4%}")
+        far = rounded(at["far"], table["num_nontarget"], "%")
+        frr = rounded(at["frr"], table["num_target"], "%")
+        lines.append(f"at {at['threshold']:<7.6g}FAR {far}, FRR {frr}")
     if "intervals" in table:
         lines += ["", *interval_lines(table)]
     if "conditions" in table:

@@ -64,6 +64,11 @@ class Detection:
     min_dcf_threshold: float  # the score at which ``min_dcf`` is reached
     p_target: float  # the prior that ``min_dcf`` assumes
 
+    @property
+    def num_rarer(self) -> int:
+        """Number of trials of the rarer kind, which bounds the digits that the figures can have."""
+        return min(self.num_target, self.num_nontarget)
+
 
 class DecisiveTrials(NamedTuple):
     """The trials that can decide a figure, and their places among all."""

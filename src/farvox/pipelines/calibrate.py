@@ -11,6 +11,7 @@ from farvox.errors import TrialError, UsageError
 from farvox.options import Above, Below, Metavar, Options
 from farvox.pipelines.score import Scores
 from farvox.progress import Note, silent
+from farvox.report.text import rounded
 
 if TYPE_CHECKING:
     from farvox.score.calibrate import OperatingPoint
@@ -85,7 +86,8 @@ def calibrate(
     on = options.note or f"{trials.path.name}, {len(trials):,} trials"
     threshold, calibration = round(point.threshold, 4), Calibration(round(scale, 4), round(offset, 4), on)
     how = (
-        f"accepts {point.far:.3%} of the non-target and rejects {point.frr:.3%} of the target trials of {on}"
+        f"accepts {rounded(point.far, point.num_nontarget, '%')} of the non-target and rejects "
+        f"{rounded(point.frr, point.num_target, '%')} of the target trials of {on}"
     )
     card = Card.load(folder)
     if band == "narrow":

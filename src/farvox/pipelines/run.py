@@ -24,7 +24,7 @@ from farvox.pipelines.recipe import EvaluateTable, Recipe, adapted, refuse_contr
 from farvox.pipelines.score import ScoreOptions, Scores, score
 from farvox.pipelines.train import train
 from farvox.progress import Note, silent
-from farvox.report.text import aligned, condition_rows
+from farvox.report.text import aligned, condition_rows, rounded
 from farvox.score import QUALITY_RULES
 
 if TYPE_CHECKING:
@@ -251,8 +251,11 @@ def _evaluate(plan: Plan, note: Note) -> None:
     note(" " * width + f"  {'EER      minDCF':>22}" * len(trial_lists))
     for row, system in enumerate(systems):
         figures = [detection_error(found[row].scores, found[row].target) for found in trial_lists.values()]
-        cells = (f"  {100 * each.eer:>11.2f} %   {each.min_dcf:.4f}" for each in figures)
-        note(f"{system.name:<{width}}{''.join(cells)}")
+        cells = (
+            f"  {rounded(each.eer, each.num_rarer, '%'):>13}   {rounded(each.min_dcf, each.num_rarer):<6}"
+            for each in figures
+        )
+        note(f"{system.name:<{width}}{''.join(cells)}".rstrip())
     if published:
         cells = (
             "" if each is None else f"{100 * each.eer:>11.2f} %   {each.min_dcf or '-'}"

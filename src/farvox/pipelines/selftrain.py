@@ -24,7 +24,7 @@ from farvox.pipelines.recipe import Recipe, recipe_to_toml, refuse_contradiction
 from farvox.pipelines.run import Plan, RunVerb, System, extract_for, prepare, score_for, score_set
 from farvox.pipelines.train import train
 from farvox.progress import Note, silent
-from farvox.report.text import cluster_lines
+from farvox.report.text import cluster_lines, rounded
 from farvox.training.options import refuse_changes
 
 FREE = (
@@ -211,11 +211,12 @@ def _evaluate_round(run: Selftraining, number: int, note: Note, progress: Note) 
     embedder = open_embedder(run._model_before(number + 1), run.recipe.device)
     extract_for(run, system, embedder, note, progress)
     score_for(run, system, progress)
-    eer = {}
+    eer, num_rarer = {}, {}
     for each in run.recipe.evaluate:
-        found = score_set(run, system, each)
-        eer[each.name] = detection_error(found.scores, found.target).eer
-    here.mark_done("evaluate", {"eer": eer})
+        scored = score_set(run, system, each)
+        found = detection_error(scored.scores, scored.target)
+        eer[each.name], num_rarer[each.name] = found.eer, found.num_rarer
+    here.mark_done("evaluate", {"eer": eer, "num_rarer": num_rarer})
 
 
 def table_of_rounds(facts: Sequence[dict[str, Any]], trial_lists: Sequence[str]) -> list[list[str]]:
@@ -226,6 +227,9 @@ def table_of_rounds(facts: Sequence[dict[str, Any]], trial_lists: Sequence[str])
         truth, eers = each.get("truth") or {}, each.get("eer", {})
         shown = [(each.get("clusters"), ""), (each.get("kept"), ""), (each.get("nmi_to_last"), ".4f")]
         shown += [(truth.get("nmi"), ".4f"), (truth.get("purity"), ".4f")]
-        shown += [(eers.get(name), ".2%") for name in trial_lists]
-        rows.append([str(number), *("-" if value is None else format(value, form) for value, form in shown)])
+        row = [str(number), *("-" if value is None else format(value, form) for value, form in shown)]
+        trials = each.get("num_rarer", {})  # of the rarer kind; rounds of an older farvox do not say
+        for name in trial_lists:
+            row.append(rounded(eers[name], trials.get(name, 10_000), "%") if name in eers else "-")
+        rows.append(row)
     return rows

@@ -29,6 +29,7 @@ from farvox.metrics.detection import (
     min_detection_cost,
 )
 from farvox.progress import printable
+from farvox.report.text import rounded
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --soft: #5c6773; --line: #d9dee4; }
@@ -102,8 +103,8 @@ def write_report(
         are_marked = len(found) > 1 and found[0].num_target >= MOST_UNMARKED
         rows = [
             _cell(system.name)
-            + _cell(f"{each.eer:.2%}", is_best=each.eer == best_eer and are_marked)
-            + _cell(f"{each.min_dcf:.4f}", is_best=each.min_dcf == best_dcf and are_marked)
+            + _cell(rounded(each.eer, each.num_rarer, "%"), is_best=each.eer == best_eer and are_marked)
+            + _cell(rounded(each.min_dcf, each.num_rarer), is_best=each.min_dcf == best_dcf and are_marked)
             + _cell(f"{each.threshold:.4f}")
             + _cell(f"{each.num_target:,}")
             + _cell(f"{each.num_nontarget:,}")
@@ -222,7 +223,9 @@ def det_figure(systems: Sequence[ScoreSet], *, p_target: float = 0.01, ties: Tie
         frr, far = (ndtri(np.clip(rate, low / 2, (1 + high) / 2)) for rate in (curve.frr, curve.far))
         seen = np.round(np.stack([frr, far]) * 200).astype(np.int64)
         kept = np.append(True, np.any(seen[:, 1:] != seen[:, :-1], axis=0))
-        label = f"{_plain(system.name)}  (EER {eer:.2%}, minDCF {min_dcf:.3f})"
+        rarer = min(int(system.target.sum()), len(system.target) - int(system.target.sum()))
+        figures = f"EER {rounded(eer, rarer, '%')}, minDCF {rounded(min_dcf, rarer)}"
+        label = f"{_plain(system.name)}  ({figures})"
         axes.plot(far[kept], frr[kept], color=colour, linewidth=1.8, label=label)
         _mark(axes, curve, eer_threshold, color=colour, markersize=5)
         _mark(axes, curve, cost_threshold, color=colour, markersize=8, markerfacecolor="none")
