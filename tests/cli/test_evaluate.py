@@ -57,6 +57,43 @@ def test_figures_follow_the_options(folder, capsys):
     assert "at -1     FAR 100.0 %, FRR 0.0 %" in capsys.readouterr().out
 
 
+def test_costs_at_several_operating_points_and_figures_of_likelihood_ratios(folder, capsys):
+    words = ("evaluate", folder / "trials", folder / "scores")
+    more = ("--dcf", "0.05", "--dcf", "0.01,10,1", "--llr", "--frr-at", "0.1", "0.5")
+    assert run(*words, "--json") == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert run(*words, *more, "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert {name: figures[name] for name in plain} == plain
+    points = [(each["p_target"], each["c_miss"], each["c_fa"]) for each in figures["dcf"]]
+    assert points == [(0.01, 1, 1), (0.05, 1, 1), (0.01, 10, 1)]
+    assert figures["dcf"][0]["min_dcf"] == plain["min_dcf"]
+    assert all(each["min_dcf"] <= each["act_dcf"] for each in figures["dcf"])
+    assert figures["dcf"][1]["act_dcf_threshold"] == pytest.approx(np.log(0.95 / 0.05))
+    assert 0 <= figures["min_cllr"] <= figures["cllr"] and 0.9 < figures["auc"] < 1
+    assert 0 < figures["rocch_eer"] <= figures["eer"] + 1 / 24
+    assert [each["far"] <= each["far_at_most"] for each in figures["frr_at"]] == [True, True]
+
+    assert run(*words, *more) == 0
+    names = [line.split(" ")[0] for line in capsys.readouterr().out.splitlines()[2:]]
+    costs = ["minDCF", "actDCF"] * 3
+    assert names == ["EER", *costs, "Cllr", "minCllr", "AUC", "ROCCH", "FRR", "FRR"]
+    assert run(*words, "--roc") == 0
+    assert "ROCCH   " in (out := capsys.readouterr().out) and "actDCF" not in out
+
+
+def test_the_actual_cost_is_that_at_a_given_threshold(folder, capsys):
+    words = ("evaluate", folder / "trials", folder / "scores", "--threshold", "0.3", "--dcf", "0.5,2,1")
+    assert run(*words, "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    at, (first, second) = figures["at"], figures["dcf"]
+    assert first["act_dcf"] == pytest.approx((0.01 * at["frr"] + 0.99 * at["far"]) / 0.01)
+    assert second["act_dcf"] == pytest.approx((2 * 0.5 * at["frr"] + 0.5 * at["far"]) / 0.5)
+    assert first["act_dcf_threshold"] == second["act_dcf_threshold"] == 0.3
+    assert run(*words) == 0
+    assert "(P_target 0.5, C_miss 2, C_fa 1, normalised)" in capsys.readouterr().out
+
+
 def test_a_report_and_a_plot_are_written_when_asked_for(folder):
     words = ("evaluate", folder / "trials", folder / "scores")
     assert run(*words, "--report", folder / "page.html", "--plot", folder / "det.svg") == 0
@@ -200,6 +237,10 @@ HALF_SAID = {
         ["--intervals", "--speaker-before", "-", "--bootstrap", "0"],
         "bootstrap = 0; it must be at least 1",
     ),
+    "half an operating point": (["--dcf", "0.01,10"], "dcf = '0.01,10' (2 numbers): give the prior"),
+    "no operating point": (["--dcf", "x"], "dcf = 'x'"),
+    "an impossible operating point": (["--dcf", "1.5"], "must be between 0 and 1, not 1.5"),
+    "an impossible rate": (["--frr-at", "0.1", "2"], "frr_at = 2.0; it must be below 1"),
     "conditions of nothing": (["--by", "distance"], "give both"),
 }
 

@@ -123,7 +123,7 @@ def test_few_of_many_trials_are_sorted(monkeypatch):
     rng = np.random.default_rng(0)
     target = (rng.random(200_000) < 0.1).astype(np.int8)
     scores = rng.standard_normal(200_000) + 3 * target
-    kept = detection.decisive_trials(scores, target == 1, lambda frr, far: 0.01 * frr + 0.99 * far)
+    kept = detection.decisive_trials(scores, target == 1, [detection.CostModel()])
     assert kept is not None and len(kept.scores_M) < 20_000
     counted = detection_error(scores, target)
     monkeypatch.setattr(detection, "FEWEST_TO_COUNT", 10**9)

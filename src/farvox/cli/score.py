@@ -14,7 +14,7 @@ from farvox.pipelines.calibrate import CalibrateOptions
 from farvox.pipelines.evaluate import EvaluateOptions, as_table
 from farvox.pipelines.score import ScoreOptions, Scores
 from farvox.progress import to_stderr, to_stdout
-from farvox.report.text import aligned, condition_rows, interval_lines, rarer, rounded
+from farvox.report.text import aligned, condition_rows, figure_lines, interval_lines, rounded
 
 Trials = Annotated[Positional[Path], arg(metavar="TRIALS")]
 ScoreFile = Annotated[Positional[Path], arg(metavar="SCORES")]
@@ -48,7 +48,7 @@ def evaluate(
     plot: Plot = None,
     report: Annotated[Path | None, arg(metavar="DIR|FILE.html")] = None,
 ) -> None:
-    """EER and minDCF of a score file, how sure they are, and where they come from; a DET curve or a report.
+    """EER, minDCF and more of a score file, how sure they are, and by condition; a DET curve or a report.
 
     Args:
         trials: trial list with labels.
@@ -132,13 +132,10 @@ def refuse_plot_name(plot: Path | None) -> None:
 
 
 def _as_text(table: dict[str, Any], form: str) -> str:
-    trials = rarer(table)
     lines = [
         f"trials  {form}",
         f"        {table['num_target']:,} target, {table['num_nontarget']:,} non-target",
-        f"EER     {rounded(table['eer'], trials, '%')}  at threshold {table['threshold']:.6g}",
-        f"minDCF  {rounded(table['min_dcf'], trials)}  at threshold {table['min_dcf_threshold']:.6g}"
-        f"  (P_target {table['p_target']:g}, costs 1, normalised)",
+        *figure_lines(table),
     ]
     if "at" in table:
         at = table["at"]

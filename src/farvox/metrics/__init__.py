@@ -1,1 +1,1 @@
-"""Figures: EER, minDCF, their intervals, and the agreement of clusterings."""
+"""Figures: EER, detection costs, the ROC curve, their intervals, and the agreement of clusterings."""

@@ -25,9 +25,10 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,6 +43,7 @@ Ties = Literal["baseline", "grouped"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Rates = TypeVar("Rates", Floats, float)
 
 
 class DetCurve(NamedTuple):
@@ -50,6 +52,44 @@ class DetCurve(NamedTuple):
     frr: Floats
     far: Floats
     threshold: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """An operating point of the detection cost: the prior of a target trial and the costs of both errors.
+
+    Raises:
+        TrialError: ``p_target`` is not between 0 and 1, or a cost is not positive.
+    """
+
+    p_target: float = 0.01
+    c_miss: float = 1.0
+    c_fa: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.p_target < 1:
+            raise TrialError(f"the prior of a target trial must be between 0 and 1, not {self.p_target}")
+        if not (0 < self.c_miss < math.inf and 0 < self.c_fa < math.inf):
+            raise TrialError(f"costs must be positive, not {self.c_miss} and {self.c_fa}")
+
+    def cost(self, frr: Rates, far: Rates) -> Rates:
+        """The detection cost ``c_miss FRR p_target + c_fa FAR (1 - p_target)``."""
+        return self.c_miss * frr * self.p_target + self.c_fa * far * (1 - self.p_target)
+
+    def normalised(self, cost: float) -> float:
+        """A cost divided by that of the better of the two systems that do not listen.
+
+        That is ``min(c_miss p_target, c_fa (1 - p_target))``: to accept all trials, or none.
+        """
+        return cost / min(self.c_miss * self.p_target, self.c_fa * (1 - self.p_target))
+
+    @property
+    def bayes_threshold(self) -> float:
+        """The natural-log likelihood ratio from which on accepting costs less than rejecting.
+
+        It is ``log(c_fa (1 - p_target) / (c_miss p_target))``.
+        """
+        return math.log(self.c_fa * (1 - self.p_target)) - math.log(self.c_miss * self.p_target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,32 +200,18 @@ def min_detection_cost(
 ) -> tuple[float, float]:
     """The smallest detection cost over all thresholds, and the first threshold that reaches it.
 
-    The cost ``c_miss FRR p_target + c_fa FAR (1 - p_target)`` is divided by that of the better of the
-    two systems that do not listen, ``min(c_miss p_target, c_fa (1 - p_target))``.
-
-    Raises:
-        TrialError: ``p_target`` is not between 0 and 1, or a cost is not positive.
+    The cost is normalised, see `CostModel`, whose errors these are.
     """
-    cost = _cost(curve.frr, curve.far, p_target, c_miss, c_fa)
+    model = CostModel(p_target, c_miss, c_fa)
+    cost = model.cost(curve.frr, curve.far)
     n = int(np.argmin(cost))
-    return float(cost[n] / min(c_miss * p_target, c_fa * (1 - p_target))), float(curve.threshold[n])
+    return model.normalised(float(cost[n])), float(curve.threshold[n])
 
 
-def _cost(frr: Floats, far: Floats, p_target: float, c_miss: float, c_fa: float) -> Floats:
-    if not 0 < p_target < 1:
-        raise TrialError(f"the prior of a target trial must be between 0 and 1, not {p_target}")
-    if c_miss <= 0 or c_fa <= 0:
-        raise TrialError(f"costs must be positive, not {c_miss} and {c_fa}")
-    return c_miss * frr * p_target + c_fa * far * (1 - p_target)
+def decisive_trials(scores: Floats, is_target: Bools, costs: Sequence[CostModel]) -> DecisiveTrials | None:
+    """The trials between which EER and each minDCF are reached, with both neighbours of the crossing.
 
-
-def decisive_trials(
-    scores: Floats, is_target: Bools, cost: Callable[[Floats, Floats], Floats]
-) -> DecisiveTrials | None:
-    """The trials between which EER and minDCF are reached, with both neighbours of the crossing.
-
-    ``cost`` is one of FRR and FAR, rising with both. None where the finite scores cannot be put in bins: they
-    are all equal, or too far apart for a float.
+    None where the finite scores cannot be put in bins: they are all equal, or too far apart for a float.
     """
     lowest, highest = float(scores.min()), float(scores.max())
     with np.errstate(over="ignore", divide="ignore"):
@@ -207,7 +233,9 @@ def decisive_trials(
     num_nontarget = int(nontargets_B.sum())
     frr = np.append(0, np.cumsum(targets_B)) / int(targets_B.sum())
     far = (num_nontarget - np.append(0, np.cumsum(nontargets_B))) / num_nontarget
-    keep_B = cost(frr[:-1], far[1:]) <= cost(frr, far).min()
+    keep_B = np.zeros(NUM_BINS, bool)
+    for each in costs:
+        keep_B |= each.cost(frr[:-1], far[1:]) <= each.cost(frr, far).min()
     crossing = int(np.argmax(frr >= far)) - 1
     keep_B[crossing] = True
     before = np.flatnonzero(all_B[:crossing])
@@ -233,14 +261,25 @@ def detection_error(
         p_target: prior of a target trial in the detection cost; both costs are 1.
 
     Raises:
-        TrialError: see `validate` and `min_detection_cost`.
+        TrialError: see `validate` and `CostModel`.
     """
     scores, is_target = validate(scores, target)
-    kept = None
-    if len(scores) >= FEWEST_TO_COUNT:
-        kept = decisive_trials(scores, is_target, lambda frr, far: _cost(frr, far, p_target, 1.0, 1.0))
-    curve = _curve(scores, is_target, ties, kept)
+    curve = _decisive_curve(scores, is_target, [CostModel(p_target)], ties)
     eer, threshold = equal_error_rate(curve)
     min_dcf, dcf_threshold = min_detection_cost(curve, p_target=p_target)
     targets = int(np.count_nonzero(is_target))
     return Detection(eer, threshold, min_dcf, targets, len(scores) - targets, dcf_threshold, p_target)
+
+
+def min_detection_costs(
+    scores: ArrayLike, target: ArrayLike, costs: Sequence[CostModel], ties: Ties = "baseline"
+) -> list[tuple[float, float]]:
+    """`min_detection_cost` at several operating points, in the time of one; errors as of `validate`."""
+    curve = _decisive_curve(*validate(scores, target), costs, ties)
+    return [min_detection_cost(curve, **asdict(each)) for each in costs]
+
+
+def _decisive_curve(scores: Floats, is_target: Bools, costs: Sequence[CostModel], ties: Ties) -> DetCurve:
+    """The curve of all trials if they are few, and otherwise of those that decide the EER or a cost."""
+    many = len(scores) >= FEWEST_TO_COUNT
+    return _curve(scores, is_target, ties, decisive_trials(scores, is_target, costs) if many else None)

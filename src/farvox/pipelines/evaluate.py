@@ -13,7 +13,8 @@ from farvox.pipelines.score import Scores
 
 if TYPE_CHECKING:
     from farvox.metrics.bootstrap import Interval, Resampled
-    from farvox.metrics.detection import Detection
+    from farvox.metrics.detection import CostModel, Detection
+    from farvox.metrics.roc import RocFigures
     from farvox.score.calibrate import OperatingPoint
     from farvox.score.lists import Speakers
 
@@ -28,10 +29,20 @@ class EvaluateOptions(Options):
 
     p_target: Annotated[float, Above(0), Below(1)] = 0.01
     """Prior of a target trial in the detection cost; both costs are 1."""
+    dcf: Annotated[tuple[str, ...], Metavar("P[,C_MISS,C_FA]"), Repeated()] = ()
+    """Another operating point of the detection cost: prior of a target trial and the costs of both errors, 1
+    unless given; may be given several times."""
+    llr: bool = False
+    """Scores are natural-log likelihood ratios: also Cllr and minCllr, and at every operating point the cost
+    at its Bayes threshold (actDCF)."""
+    roc: bool = False
+    """Also the area under the ROC curve, the EER of its convex hull, and minCllr."""
+    frr_at: Annotated[tuple[Annotated[float, Above(0), Below(1)], ...], Metavar("FAR...")] = ()
+    """False-acceptance rates, fractions, at which the false-rejection rate is also computed."""
     ties: Literal["baseline", "grouped"] = "baseline"
     """Treatment of equal scores: step by step as in the FFSVC2022 baseline, or as one threshold."""
     threshold: float | None = None
-    """Score, chosen on other trials, at which both error rates are also computed."""
+    """Score, chosen on other trials, at which both error rates and the costs (actDCF) are also computed."""
     intervals: bool = False
     """Also compute 95 % intervals, by resampling the speakers."""
     against: Annotated[Path | None, Metavar("SCORES")] = None
@@ -52,6 +63,7 @@ class EvaluateOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.cost_models()
         unsure = self.intervals or self.against is not None
         known = bool(self.trial_speakers) or bool(self.speaker_before)
         for wrong, what in (
@@ -76,6 +88,45 @@ class EvaluateOptions(Options):
             if wrong:
                 raise UsageError(what)
 
+    def cost_models(self) -> list[CostModel]:
+        """The operating points, that of ``p_target`` first.
+
+        Raises:
+            UsageError: ``dcf`` has something else than a prior, or a prior and two costs.
+        """
+        from farvox.metrics.detection import CostModel
+
+        models = [CostModel(self.p_target)]
+        for text in self.dcf:
+            try:
+                values = [float(word) for word in text.split(",")]
+                if len(values) not in (1, 3):
+                    raise ValueError(f"{len(values)} numbers")
+                models.append(CostModel(*values))
+            except (ValueError, TrialError) as error:
+                raise UsageError(
+                    f"dcf = '{text}' ({error}): give the prior of a target trial, as in 0.05, or the prior"
+                    " and the costs of a miss and of a false acceptance, as in 0.01,10,1"
+                ) from None
+        return models
+
+
+@dataclass(frozen=True)
+class CostFigures:
+    """The normalised detection cost at one operating point.
+
+    The actual cost is that at a threshold which was not chosen on these trials: the one that was given, or
+    the Bayes threshold of log-likelihood ratios.
+    """
+
+    p_target: float
+    c_miss: float
+    c_fa: float
+    min_dcf: float
+    min_dcf_threshold: float
+    act_dcf: float | None = None
+    act_dcf_threshold: float | None = None
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -96,6 +147,9 @@ class Evaluation:
 
     Attributes:
         at: the error rates at the given threshold.
+        costs: one for each operating point, where others than ``p_target`` or actual costs were asked for.
+        cllr: the cost of log-likelihood ratios, bits.
+        curve: figures of the whole ROC curve.
         intervals: "eer", "min_dcf" and how they were resampled, as `farvox evaluate --json` has them.
         against: "eer" and "min_dcf" compared with another system's.
         conditions: one table for each condition: its values, numbers of trials, figures, intervals.
@@ -103,6 +157,9 @@ class Evaluation:
 
     figures: Detection
     at: OperatingPoint | None = None
+    costs: Sequence[CostFigures] = ()
+    cllr: float | None = None
+    curve: RocFigures | None = None
     intervals: dict[str, Any] | None = None
     against: dict[str, Difference] | None = None
     conditions: Sequence[dict[str, Any]] | None = None
@@ -125,7 +182,8 @@ def evaluate(scores: Scores, options: EvaluateOptions = EvaluateOptions()) -> Ev
         TrialError: the list has no labels, the scores are not usable, or the speakers contradict the labels.
     """
     from farvox.metrics.bootstrap import interval, speaker_bootstrap
-    from farvox.metrics.detection import detection_error
+    from farvox.metrics.detection import detection_error, min_detection_costs
+    from farvox.metrics.roc import llr_figures, roc_figures
     from farvox.score.calibrate import operating_point
     from farvox.score.lists import speakers_from_dirs, speakers_from_ids
     from farvox.score.scores import read_scores
@@ -135,6 +193,29 @@ def evaluate(scores: Scores, options: EvaluateOptions = EvaluateOptions()) -> Ev
         raise TrialError(f"{trials.path}: no labels, so there is nothing to evaluate by ({trials.form})")
     figures = detection_error(values, trials.target, options.p_target, options.ties)
     at = None if options.threshold is None else operating_point(values, trials.target, options.threshold)
+
+    models, costs, cllr, curve = options.cost_models(), [], None, None
+    actual: Sequence[tuple[float | None, float | None]] = [(None, None)] * len(models)
+    if options.llr:
+        found_llr = llr_figures(values, trials.target, models)
+        cllr = found_llr.cllr
+        actual = [(cost, each.bayes_threshold) for each, cost in zip(models, found_llr.act_dcf, strict=True)]
+    if at:
+        actual = [(each.normalised(each.cost(at.frr, at.far)), at.threshold) for each in models]
+    if options.dcf or options.llr or at:
+        least = min_detection_costs(values, trials.target, models, options.ties)
+        costs = [
+            CostFigures(
+                **asdict(each),
+                min_dcf=least_one[0],
+                min_dcf_threshold=least_one[1],
+                act_dcf=of_actual[0],
+                act_dcf_threshold=of_actual[1],
+            )
+            for each, least_one, of_actual in zip(models, least, actual, strict=True)
+        ]
+    if options.roc or options.llr or options.frr_at:
+        curve = roc_figures(values, trials.target, options.frr_at)
 
     speakers, intervals, against = None, None, None
     if options.intervals or options.against:
@@ -161,7 +242,7 @@ def evaluate(scores: Scores, options: EvaluateOptions = EvaluateOptions()) -> Ev
                 difference = getattr(figures, name) - getattr(theirs, name)
                 against[name] = Difference(getattr(theirs, name), difference, found, found.excludes_zero)
     conditions = evaluate_conditions(scores, options, speakers) if options.by else None
-    return Evaluation(figures, at, intervals, against, conditions)
+    return Evaluation(figures, at, costs, cllr, curve, intervals, against, conditions)
 
 
 def evaluate_conditions(
@@ -206,6 +287,12 @@ def as_table(evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Any]
     table: dict[str, Any] = asdict(evaluation.figures)
     if evaluation.at:
         table["at"] = {name: getattr(evaluation.at, name) for name in ("threshold", "far", "frr")}
+    if evaluation.costs:
+        table["dcf"] = [asdict(each) for each in evaluation.costs]
+    if evaluation.cllr is not None:
+        table["cllr"] = evaluation.cllr
+    if evaluation.curve:
+        table |= asdict(evaluation.curve)
     if evaluation.intervals:
         table["intervals"] = evaluation.intervals
     if evaluation.against:

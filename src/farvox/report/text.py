@@ -77,6 +77,41 @@ def interval_lines(table: dict[str, Any]) -> list[str]:
     return lines
 
 
+def figure_lines(table: Mapping[str, Any]) -> list[str]:
+    """EER, costs, and what else was asked for of an evaluation, each on a line of its own."""
+    trials = rarer(table)
+    lines = [f"EER     {rounded(table['eer'], trials, '%')}  at threshold {table['threshold']:.6g}"]
+    plain = {name: table[name] for name in ("p_target", "min_dcf", "min_dcf_threshold")}
+    for each in table.get("dcf", [plain | {"c_miss": 1, "c_fa": 1, "act_dcf": None}]):
+        alike = each["c_miss"] == each["c_fa"] == 1
+        costs = "costs 1" if alike else f"C_miss {each['c_miss']:g}, C_fa {each['c_fa']:g}"
+        lines.append(
+            f"minDCF  {rounded(each['min_dcf'], trials)}  at threshold {each['min_dcf_threshold']:.6g}"
+            f"  (P_target {each['p_target']:g}, {costs}, normalised)"
+        )
+        if each["act_dcf"] is not None:
+            actual = rounded(each["act_dcf"], trials)
+            lines.append(f"actDCF  {actual}  at threshold {each['act_dcf_threshold']:.6g}")
+    if "cllr" in table:
+        lines.append(f"Cllr    {rounded(table['cllr'], trials)}  bits, of log-likelihood ratios as they are")
+    if "min_cllr" in table:
+        lines.append(
+            f"minCllr {rounded(table['min_cllr'], trials)}  bits, of the best rising map of the scores"
+        )
+        lines.append(f"AUC     {rounded(table['auc'], trials)}  area under the ROC curve")
+        lines.append(
+            f"ROCCH   {rounded(table['rocch_eer'], trials, '%')}  EER of the convex hull of the ROC curve"
+        )
+    for point in table.get("frr_at", ()):
+        asked, frr = 100 * point["far_at_most"], rounded(point["frr"], table["num_target"], "%")
+        accepted = round(point["far"] * table["num_nontarget"])
+        lines.append(
+            f"FRR     {frr}  at FAR {asked:g} %, threshold {point['threshold']:.6g}"
+            f"  ({accepted:,} non-target trials accepted)"
+        )
+    return lines
+
+
 def span(interval: tuple[float, float], trials: int, unit: Unit = "", *, sign: Literal["", "+"] = "") -> str:
     """An interval as ``low to high``; see `rounded`."""
     low, high = (rounded(end, trials, unit, sign=sign) for end in interval)
