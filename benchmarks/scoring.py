@@ -7,14 +7,18 @@ over the trials), the trial list against a loop over its lines. Loops over trial
 
 from __future__ import annotations
 
+import multiprocessing
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from _bench import Bench, at_most, peak_of_products
+from _bench import Bench, at_most, peak_of_products, times
+from scipy.optimize import isotonic_regression
 from scipy.spatial.distance import cosine
 
-from farvox.metrics.detection import detection_error
+from farvox.metrics.detection import CostModel, detection_error, min_detection_costs
+from farvox.metrics.roc import llr_figures, roc_figures
 from farvox.score.cosine import cosine_scores, scalar_products, side_embeddings
 from farvox.score.norm import cohort_embeddings, cohort_scores, normalise_scores
 from farvox.score.scores import write_scores
@@ -32,6 +36,7 @@ def main() -> None:
         trials_of_embeddings(bench, Path(name), int(1_000_000 * scale), int(5_000 * scale), peak)
         long_list(bench, Path(name), int(10_000_000 * scale))
     detection(bench, int(10_000_000 * scale))
+    memory_of_figures(bench, int(100_000_000 * scale))
     bench.finish()
 
 
@@ -228,6 +233,66 @@ def detection(bench: Bench, count: int) -> None:
         floor=2 * 9 * count / 10e9,
         floor_is="two passes over 90 MB at 10 GB/s",
     )
+
+    llrs = 3.3 * scores - 3.3**2 / 2  # of two normal distributions 3.3 apart
+    bench.compare(
+        "EER, minDCF, actDCF and Cllr of 10 M scores",
+        ours=lambda: (detection_error(llrs, target), llr_figures(llrs, target, [CostModel()])),
+        reference=lambda: detection_error(llrs, target),
+        reference_is="EER and minDCF alone",
+        target=times(0.25),
+    )
+
+    def sorting() -> tuple[float, float]:
+        """AUC and the pooled blocks of PAV by a sort of all trials and scipy's loop over them."""
+        labels = target[np.argsort(scores, kind="stable")]
+        below = np.cumsum(1 - labels)
+        share = below[labels == 1].sum() / (float(target.sum()) * float((1 - target).sum()))
+        return share, float(len(isotonic_regression(labels.astype(float)).blocks))
+
+    assert abs(roc_figures(scores, target).auc - sorting()[0]) < 1e-9
+    bench.compare(
+        "AUC, ROCCH-EER, minCllr and two FRR at a FAR of 10 M scores",
+        ours=lambda: roc_figures(scores, target, [0.01, 0.001]),
+        reference=sorting,
+        reference_is="AUC and PAV alone: an argsort, and scipy's isotonic regression",
+    )
+
+
+def memory_of_figures(bench: Bench, count: int) -> None:
+    """Peak memory of all figures together, beyond the scores and their labels; in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+        base, peak = fresh.submit(measured_memory, count).result()
+    bench.record(
+        "memory of every figure of 100 M scores, beyond the scores",
+        [peak - base],
+        [9 * count / 1e9],
+        unit="GB",
+        reference_is="the scores (float64) and labels (int8) themselves",
+        target=at_most(1.0),
+    )
+
+
+def measured_memory(count: int) -> tuple[float, float]:
+    """GB that the process had in use with the scores and labels, and that it had at most."""
+    rng = np.random.default_rng(4)
+    scores, target = rng.standard_normal(count), np.empty(count, np.int8)
+    for first in range(0, count, 1 << 20):
+        part = slice(first, first + (1 << 20))
+        target[part] = rng.random(len(target[part])) < 0.1
+        scores[part] += 3.3 * target[part]
+    base = gigabytes("VmRSS")
+    costs = [CostModel(), CostModel(0.05), CostModel(0.01, 10, 1)]
+    detection_error(scores, target)
+    min_detection_costs(scores, target, costs)
+    llr_figures(scores, target, costs)
+    roc_figures(scores, target, [0.01, 0.001])
+    return base, gigabytes("VmHWM")
+
+
+def gigabytes(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024 / 1e9
 
 
 def write_list(path: Path, utt_ids: list[str], sides: np.ndarray, labels: np.ndarray) -> Path:
