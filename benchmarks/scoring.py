@@ -46,7 +46,7 @@ def trials_of_embeddings(bench: Bench, folder: Path, count: int, utterances: int
     embeddings_NE = rng.standard_normal((utterances, DIMENSION), dtype=np.float32)
     utt_ids = [f"id{n // 40:05}-video{n % 40:02}-{n:08}" for n in range(utterances)]
     sides = rng.integers(utterances, size=(count, 2))
-    path = write_list(folder / "trials", utt_ids, sides, rng.integers(2, size=count))
+    path = write_list(folder / "trials", utt_ids, sides)
     trials = read_trials(path)
     resolved = trials.resolve(utt_ids)
     row_of_id = {utt_id: row for row, utt_id in enumerate(utt_ids)}
@@ -163,7 +163,7 @@ def long_list(bench: Bench, folder: Path, count: int) -> None:
     rng = np.random.default_rng(2)
     utt_ids = [f"id{n // 40:05}-video{n % 40:02}-{n:08}" for n in range(count // 100)]
     path = folder / "long"
-    write_list(path, utt_ids, rng.integers(len(utt_ids), size=(count, 2)), rng.integers(2, size=count))
+    write_list(path, utt_ids, rng.integers(len(utt_ids), size=(count, 2)))
     looped = min(1_000_000, count)
     share = looped / count
 
@@ -295,7 +295,8 @@ def gigabytes(name: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024 / 1e9
 
 
-def write_list(path: Path, utt_ids: list[str], sides: np.ndarray, labels: np.ndarray) -> Path:
+def write_list(path: Path, utt_ids: list[str], sides: np.ndarray) -> Path:
+    labels = sides.sum(axis=1) % 2  # one label a pair, however often it is drawn
     with open(path, "w") as out:
         for first in range(0, len(sides), 1 << 18):
             pairs = zip(
