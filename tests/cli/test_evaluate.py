@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+import farvox
+from farvox.atomic import sha256_of
 from farvox.cli.main import main
 from farvox.metrics.detection import detection_error
 
@@ -99,7 +101,11 @@ def test_a_report_and_a_plot_are_written_when_asked_for(folder):
     assert run(*words, "--report", folder / "page.html", "--plot", folder / "det.svg") == 0
     assert run(*words, "--report", folder / "report", "--plot", folder / "det.png") == 0
     assert "<svg" in (folder / "page.html").read_text("utf-8")
-    assert {p.name for p in (folder / "report").iterdir()} >= {"report.html", "det.png", "scores.svg"}
+    written = {p.name for p in (folder / "report").iterdir()}
+    assert written >= {"report.html", "det.png", "scores.svg", "results.json"}
+    results = json.loads((folder / "report/results.json").read_text())
+    assert results["trials"][str(folder / "trials")] == sha256_of(folder / "trials")
+    assert 0 < results["eer"] < 0.2 and results["versions"]["farvox"] == farvox.__version__
     assert (folder / "det.svg").is_file() and (folder / "det.png").is_file()
 
 

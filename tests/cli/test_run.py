@@ -1,5 +1,6 @@
 """``farvox run``: all stages of a recipe."""
 
+import json
 import re
 
 import polars as pl
@@ -71,6 +72,13 @@ def test_all_stages_end_in_a_table_and_a_report(recipe, tmp_path, capsys):
     seen = f"warning: 6 of the 6 speakers of the trials {trials} are also in the training "
     assert len(leaks) == 2 and all(line.startswith(seen) for line in leaks)  # of both trainings
     assert "The voices are made up." in (tmp_path / "exp" / "report.html").read_text()
+    saved = json.loads((tmp_path / "exp" / "results.json").read_text())
+    rows = {(each["system"], each["trial_list"]): each["eer"] for each in saved["results"]}
+    assert len(rows) == 6 and 0 <= rows["trained", "drawn"] <= 1
+    assert len(saved["scores"]) == 6 and len(saved["trials"]) == 2
+    digests = {each["model_digest"] for each in saved["scores"].values()}
+    assert len(digests) == 2 and None not in digests  # of two models
+    assert {"farvox", "numpy", "torch"} <= saved["versions"].keys() and saved["command"]
     dev = [EmbeddingSet.load(tmp_path / "exp" / "train" / "embeddings" / f"dev-{n}") for n in (1, 2)]
     assert [len(embeddings.utt_ids) for embeddings in dev] == [9, 24]
 
@@ -222,6 +230,9 @@ def test_a_recipe_scores_as_the_verbs_do(recipe, far, corpus, tmp_path, capsys):
     assert lines[start + 2 : start + 4] == [["trained", *row] for row in rows[1:]]
     assert ["normalised", "by", "distance"] in lines
     assert "expanded by channel, enrol.distance" in (tmp_path / "exp/report.html").read_text()
+    saved = json.loads((tmp_path / "exp/results.json").read_text())["results"]
+    cells = next(each["conditions"] for each in saved if each["trial_list"] == "expanded")
+    assert [list(cell["condition"]) for cell in cells] == [["channel", "enrol.distance"]] * 2
 
 
 @pytest.mark.parametrize(

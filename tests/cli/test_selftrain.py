@@ -1,5 +1,7 @@
 """``farvox selftrain``: rounds of clustering and training, which can be interrupted."""
 
+import json
+
 import pytest
 import tomli_w
 
@@ -61,7 +63,12 @@ def test_every_round_labels_trains_and_is_evaluated(recipe, tmp_path, corpus, ca
     rows = [line.split("\t") for line in (tmp_path / "exp/rounds.tsv").read_text().splitlines()]
     assert rows[0] == ["round", "clusters", "kept", "NMI to last", "NMI", "purity", "EER dev"]
     assert [row[0] for row in rows[1:]] == ["0", "1", "2"]
-    assert rows[1][1] == rows[2][3] == "-" and rows[1][-1].endswith("%")
+    assert rows[1][1] == rows[2][3] == "-" and rows[1][-1].endswith(" %")
+    saved = json.loads((tmp_path / "exp/results.json").read_text())
+    assert [100 * each["eer"]["dev"] for each in saved["rounds"]] == [
+        pytest.approx(float(row[-1].removesuffix(" %")), abs=0.05) for row in rows[1:]
+    ]
+    assert len(saved["scores"]) == 3 and len(saved["trials"]) == 1 and "farvox" in saved["versions"]
     assert all(3 <= int(row[1]) <= 8 and 0 < float(row[4]) <= 1 for row in rows[2:])
     assert f"model: {tmp_path}/exp/round-2/train" in out
     for number in (1, 2):

@@ -134,7 +134,13 @@ def test_a_self_training_stopped_within_its_first_sweep_goes_on(old, expected, c
     known = [line.split() for line in expected["labels"].splitlines()]
     assert [words[:2] for words in labels] == [words[:2] for words in known]
     np.testing.assert_allclose([float(w[2]) for w in labels], [float(w[2]) for w in known], atol=2e-5)
-    assert (old / "selftrain/rounds.tsv").read_text() == expected["rounds"]
+    rounds, known = (
+        [line.split("\t") for line in text.splitlines()]
+        for text in ((old / "selftrain/rounds.tsv").read_text(), expected["rounds"])
+    )
+    assert [row[:-1] for row in rounds] == [row[:-1] for row in known]
+    eers = [[float(row[-1].rstrip(" %")) for row in rows[1:]] for rows in (rounds, known)]
+    assert eers[0] == pytest.approx(eers[1], abs=0.05)  # rates of few trials have fewer digits today
 
 
 def test_copies_that_were_begun_are_finished(old, expected):

@@ -56,7 +56,7 @@ def evaluate(
         evaluation: figures to compute.
         json: print the figures as JSON; the EER is a fraction there.
         plot: also draw the DET curve to this file.
-        report: also write a one-file HTML report; into a folder, with its pictures as PNG and SVG.
+        report: also write a one-file HTML report; into a folder, with its pictures and the figures as data.
     """
     refuse_plot_name(plot)
     scored = Scores.read(trials, scores)
@@ -68,6 +68,7 @@ def evaluate(
     if not (plot or report):
         return
     from farvox.report.page import ScoreSet, det_figure, save_figure, write_report
+    from farvox.report.results import write_results
 
     assert scored.trials.target is not None
     system = ScoreSet(scores.stem, scored.values, scored.trials.target)
@@ -84,6 +85,8 @@ def evaluate(
             tables={heading: condition_rows(table["conditions"])} if evaluation.by else {},
             **costs,
         )
+        if report.suffix not in (".html", ".htm"):
+            write_results(report / "results.json", table, trials=[trials], scores=[scores])
 
 
 def calibrate(trials: Trials, scores: ScoreFile, calibration: CalibrateOptions = CalibrateOptions()) -> None:

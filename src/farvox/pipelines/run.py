@@ -11,9 +11,9 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from farvox.atomic import write_text
 from farvox.errors import RecipeError
@@ -234,6 +234,7 @@ def _evaluate(plan: Plan, note: Note) -> None:
     from farvox.datadir.embeddings import shared_origin
     from farvox.metrics.detection import detection_error
     from farvox.report.page import write_report
+    from farvox.report.results import write_results
     from farvox.score.scores import read_score_meta
 
     recipe, systems = plan.recipe, plan.systems
@@ -249,6 +250,7 @@ def _evaluate(plan: Plan, note: Note) -> None:
     width = max(map(len, names))
     note(" " * width + "".join(f"  {name:>22}" for name in trial_lists))
     note(" " * width + f"  {'EER      minDCF':>22}" * len(trial_lists))
+    results: dict[tuple[str, str], dict[str, Any]] = {}
     for row, system in enumerate(systems):
         figures = [detection_error(found[row].scores, found[row].target) for found in trial_lists.values()]
         cells = (
@@ -256,6 +258,8 @@ def _evaluate(plan: Plan, note: Note) -> None:
             for each in figures
         )
         note(f"{system.name:<{width}}{''.join(cells)}".rstrip())
+        for name, each in zip(trial_lists, figures, strict=True):
+            results[system.name, name] = {"system": system.name, "trial_list": name, **asdict(each)}
     if published:
         cells = (
             "" if each is None else f"{100 * each.eer:>11.2f} %   {each.min_dcf or '-'}"
@@ -269,13 +273,22 @@ def _evaluate(plan: Plan, note: Note) -> None:
         rows = by_condition.setdefault(f"{evaluate.name} by {', '.join(evaluate.by)}", [])
         for system in systems:
             scored = Scores.read(plan.trials(system, evaluate), plan.scores(system, evaluate))
-            head, *cells_of = condition_rows(evaluate_conditions(scored, options))
+            conditions = evaluate_conditions(scored, options)
+            results[system.name, evaluate.name]["conditions"] = conditions
+            head, *cells_of = condition_rows(conditions)
             rows += [] if rows else [["system", *head]]
             rows += [[system.name, *cell] for cell in cells_of]
     for heading, rows in by_condition.items():
         note("\n".join(["", heading, *aligned(rows)]))
     path = write_report(
         plan.root / "report.html", recipe.title or "farvox", trial_lists, notes=notes, tables=by_condition
+    )
+    pairs = [(system, evaluate) for system in systems for evaluate in recipe.evaluate]
+    write_results(
+        plan.root / "results.json",
+        {"title": recipe.title, "notes": notes, "results": list(results.values())},
+        trials=[plan.trials(*each) for each in pairs],
+        scores=[plan.scores(*each) for each in pairs],
     )
     for line in (*notes, f"report: {path}"):
         note(line)

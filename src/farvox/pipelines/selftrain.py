@@ -24,6 +24,7 @@ from farvox.pipelines.recipe import Recipe, recipe_to_toml, refuse_contradiction
 from farvox.pipelines.run import Plan, RunVerb, System, extract_for, prepare, score_for, score_set
 from farvox.pipelines.train import train
 from farvox.progress import Note, silent
+from farvox.report.results import write_results
 from farvox.report.text import cluster_lines, rounded
 from farvox.training.options import refuse_changes
 
@@ -80,6 +81,10 @@ class Selftraining(Plan):
     def round(self, number: int) -> Round:
         """The folder of a round."""
         return Round(self.root / f"round-{number}")
+
+    def evaluated(self, number: int) -> System:
+        """The model that a round ends with, and the folder of its embeddings and scores."""
+        return System(f"round {number}", self.recipe, self.round(number).path / "evaluation")
 
     def _model_before(self, number: int) -> str:
         """The MODEL that a round begins with."""
@@ -161,6 +166,14 @@ def selftrain(
         facts.append(this.facts())
     rows = table_of_rounds(facts, [each.name for each in recipe.evaluate])
     write_text(run.root / "rounds.tsv", "".join("\t".join(row) + "\n" for row in rows))
+    pairs = [(run.evaluated(n), each) for n in range(last + 1) for each in recipe.evaluate]
+    pairs = [each for each in pairs if run.scores(*each).is_file()]  # scores of a finished round may be gone
+    write_results(
+        run.root / "results.json",
+        {"title": recipe.title, "notes": recipe.notes, "rounds": facts},
+        trials=[run.trials(*each) for each in pairs],
+        scores=[run.scores(*each) for each in pairs],
+    )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     note("")
     for row in rows:
@@ -207,7 +220,7 @@ def _evaluate_round(run: Selftraining, number: int, note: Note, progress: Note) 
     from farvox.metrics.detection import detection_error
     from farvox.zoo import open_embedder
 
-    system = System(f"round {number}", run.recipe, here.path / "evaluation")
+    system = run.evaluated(number)
     embedder = open_embedder(run._model_before(number + 1), run.recipe.device)
     extract_for(run, system, embedder, note, progress)
     score_for(run, system, progress)
