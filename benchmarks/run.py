@@ -24,6 +24,8 @@ from _bench import LOST, Row, machine, row_of, told
 HERE = Path(__file__).parent
 BASE, LATEST = HERE / "results/base.json", HERE / "results/latest.json"
 PAGE = HERE.parent / "docs/performance.md"
+BY_HAND = ("run", "coverage")
+"""Scripts that are no stages."""
 HELD_TO_AVX2 = ("extract", "train_step")
 """Stages that are run a second time with torch's convolutions in AVX2 and fp32, as on most laptops."""
 BEGIN, END = "<!-- figures: written by 'make bench-base' -->\n", "<!-- end of figures -->\n"
@@ -31,9 +33,8 @@ BEGIN, END = "<!-- figures: written by 'make bench-base' -->\n", "<!-- end of fi
 
 def stages() -> list[str]:
     """The scripts there are."""
-    return sorted(
-        path.stem for path in HERE.glob("*.py") if path.stem != "run" and not path.stem.startswith("_")
-    )
+    names = (path.stem for path in HERE.glob("*.py"))
+    return sorted(name for name in names if name not in BY_HAND and not name.startswith("_"))
 
 
 def run_stage(stage: str, options: list[str]) -> list[Row]:

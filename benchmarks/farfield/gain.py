@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from farvox.cli.main import main as farvox
-from farvox.metrics.bootstrap import interval, speaker_bootstrap
+from farvox.metrics.bootstrap import difference, mean_of_seeds, speaker_bootstrap
 from farvox.metrics.detection import detection_error
 from farvox.score.scores import read_scores
 from farvox.score.trials import TrialList, read_trials
@@ -63,8 +63,8 @@ def row(name: str, back_end: str, trials: TrialList, scores: list[np.ndarray]) -
     figures = [detection_error(each, trials.target) for each in scores]
     eer, cost = np.array([[f.eer for f in figures], [f.min_dcf for f in figures]])
     speakers = [[trials.ids[int(code)].split("-")[0] for code in side] for side in sides(trials)]
-    drawn = speaker_bootstrap(scores, trials.target, *speakers).eer_RK
-    low, high = interval(drawn[:, 1:].mean(1) - drawn[:, 0])
+    before, *after = (each["eer"] for each in speaker_bootstrap(scores, trials.target, *speakers).systems)
+    low, high = difference(mean_of_seeds(after, seed=0), before).interval
     return (
         f"| {name} | {back_end} | {100 * eer[0]:.3f} | {100 * eer[1:].mean():.3f}"
         f" ({100 * eer[1:].min():.3f} to {100 * eer[1:].max():.3f}) | {change(eer)}"

@@ -145,7 +145,7 @@ def test_intervals_hold_the_figure_and_come_from_either_source_of_speakers(folde
     assert run(*words, "--json", "--speaker-before", "-") == 0
     figures = json.loads(capsys.readouterr().out)
     sure = figures["intervals"]
-    assert sure["eer"][0] <= figures["eer"] <= sure["eer"][1] < 0.5
+    assert sure["eer"][0] <= figures["eer"] <= sure["eer"][1] < 0.7
     assert (sure["num_speakers"], sure["replicates"], sure["seed"], sure["level"]) == (4, 50, 0, 0.95)
     names = sorted(
         {word for line in (folder / "trials").read_text().splitlines() for word in line.split()[1:]}
@@ -163,9 +163,31 @@ def test_two_systems_are_compared_on_the_same_draws(folder, capsys):
     words = ("evaluate", folder / "trials", folder / "scores", "--speaker-before", "-", "--bootstrap", "50")
     assert run(*words, "--json", "--against", folder / "worse") == 0
     eer = json.loads(capsys.readouterr().out)["against"]["eer"]
-    assert eer["excludes_zero"] is True and eer["interval"][1] < 0 and eer["difference"] < 0
+    assert eer["excludes_zero"] is (eer["p"] < 0.05) and eer["difference"] < 0
+    assert eer["interval"][0] < eer["difference"] < eer["interval"][1]
     assert run(*words, "--against", folder / "scores") == 0
-    assert "+0.0 points, +0.0 to +0.0 points, which does not exclude zero" in capsys.readouterr().out
+    same = "EER 12.5 % (scores) -> 12.5 % (scores) (+0.0 points, 95 % interval +0.0 to +0.0, p 1.00)"
+    assert same in capsys.readouterr().out
+
+
+def test_every_figure_that_is_asked_for_has_an_interval(folder, capsys):
+    words = ("evaluate", folder / "trials", folder / "scores", "--intervals", "--speaker-before", "-")
+    words += ("--bootstrap", "50", "--threshold", "0.4", "--dcf", "0.05", "--frr-at", "0.1")
+    assert run(*words, "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    sure = figures["intervals"]
+    for name, value in (
+        ("threshold", figures["threshold"]),
+        ("far", figures["at"]["far"]),
+        ("frr", figures["at"]["frr"]),
+        ("act_dcf", figures["dcf"][0]["act_dcf"]),
+        ("min_dcf@0.05", figures["dcf"][1]["min_dcf"]),
+        ("frr@0.1", figures["frr_at"][0]["frr"]),
+    ):
+        assert sure[name][0] <= value <= sure[name][1]
+    assert run(*words) == 0
+    out = capsys.readouterr().out
+    assert "FAR " in out and "minDCF at 0.05 " in out and "their thresholds: of EER " in out
 
 
 def test_conditions_have_figures_of_their_own_in_text_json_and_report(folder, capsys):

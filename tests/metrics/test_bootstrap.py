@@ -1,14 +1,32 @@
 """Intervals over speakers: they cover the truth, and a comparison with oneself finds nothing."""
 
+import runpy
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from farvox.errors import TrialError
-from farvox.metrics.bootstrap import interval, per_condition, speaker_bootstrap
-from farvox.metrics.detection import detection_error
+from farvox.metrics.bootstrap import (
+    Sample,
+    actual_cost,
+    difference,
+    equal_error,
+    least_cost,
+    llr_cost,
+    mean_of_seeds,
+    per_condition,
+    rates_at,
+    rejection_at,
+    speaker_bootstrap,
+)
+from farvox.metrics.detection import CostModel, detection_error
+from farvox.metrics.roc import llr_figures, roc_figures
 from farvox.rng import rng_for
+from farvox.score.calibrate import operating_point
 
 
 @st.composite
@@ -66,36 +84,67 @@ def test_a_weight_counts_as_that_many_copies_of_the_trial(trials, random):
     assert found == pytest.approx((copies.eer, copies.min_dcf), abs=1e-12)
 
 
+def as_before(scores, target, enrol, test, replicates, seed, p_target=0.01, ties="baseline"):
+    """EER and minDCF of each resample, one after the other and trial by trial."""
+    num = max(enrol.max(), test.max()) + 1
+    found = []
+    for r in range(replicates):
+        rng = rng_for(seed, 0, r)
+        while True:
+            count = np.bincount(rng.integers(0, num, num), minlength=num)
+            weights = np.where(target == 1, count[enrol], count[enrol] * count[test])
+            if weights[target == 1].any() and weights[target == 0].any():
+                break
+        found.append(weighted_error(scores, target, weights, p_target, ties))
+    return np.array(found).T
+
+
 @pytest.mark.parametrize("ties", ["baseline", "grouped"])
 @pytest.mark.parametrize("decimals", [1, 15])
-def test_a_resample_counts_a_target_trial_once_for_each_draw_of_its_speaker(ties, decimals):
-    scores, target, enrol, test = all_pairs(np.random.default_rng(0), 6, spread=0.6, noise=0.5)
+@pytest.mark.parametrize("num_speakers", [4, 30])
+def test_resampled_figures_are_those_of_the_slow_way_to_the_last_digit(ties, decimals, num_speakers):
+    scores, target, enrol, test = all_pairs(np.random.default_rng(0), num_speakers, 4, spread=0.6, noise=0.5)
     scores = scores.round(decimals)
-    found = speaker_bootstrap([scores], target, enrol, test, replicates=1, seed=3, p_target=0.05, ties=ties)
-    count = np.bincount(rng_for(3, 0, 0).integers(0, 6, 6), minlength=6)
-    assert count.max() > 1
-    weights = np.where(target == 1, count[enrol], count[enrol] * count[test])
-    expected = weighted_error(scores, target, weights, 0.05, ties)
-    assert (found.eer_RK[0, 0], found.min_dcf_RK[0, 0]) == expected
+    figures = (equal_error, partial(least_cost, model=CostModel(0.05)))
+    options = {"figures": figures, "ties": ties, "replicates": 60, "seed": 3}
+    (found,) = speaker_bootstrap([scores], target, enrol, test, **options).systems
+    eer, min_dcf = as_before(scores, target, enrol, test, 60, 3, 0.05, ties)
+    assert (found["eer"].value_R == eer).all() and (found["min_dcf"].value_R == min_dcf).all()
+    plain = detection_error(scores, target, 0.05, ties)
+    assert (found["eer"].value, found["threshold"].value) == (plain.eer, plain.threshold)
+    assert (found["min_dcf"].value, found["min_dcf_threshold"].value) == (
+        plain.min_dcf,
+        plain.min_dcf_threshold,
+    )
 
 
 def test_identical_systems_differ_by_nothing():
     scores, target, enrol, test = all_pairs(np.random.default_rng(1), 12, spread=0.4, noise=0.4)
-    both = speaker_bootstrap([scores, 3 * scores - 1], target, enrol, test, replicates=50)
-    assert (both.eer_RK[:, 0] == both.eer_RK[:, 1]).all() and (
-        both.min_dcf_RK[:, 0] == both.min_dcf_RK[:, 1]
-    ).all()
-    difference = interval(both.eer_RK[:, 0] - both.eer_RK[:, 1])
-    assert difference == (0, 0) and not difference.excludes_zero
+    one, same = speaker_bootstrap([scores, 4 * scores - 1], target, enrol, test, replicates=50).systems
+    for name in ("eer", "min_dcf"):
+        assert (one[name].value_R == same[name].value_R).all()
+        found = difference(one[name], same[name])
+        assert (found.value, found.interval, found.p) == (0, (0, 0), 1) and not found.excludes_zero
 
 
 def test_a_plainly_better_system_is_seen_to_be_better():
     rng = np.random.default_rng(2)
     scores, target, enrol, test = all_pairs(rng, 30, takes=4, spread=0.3, noise=0.3)
     worse = scores + rng.standard_normal(len(scores))
-    both = speaker_bootstrap([scores, worse], target, enrol, test, replicates=200)
-    assert interval(both.eer_RK[:, 0] - both.eer_RK[:, 1]).high < 0
-    assert interval([-1, 1, 2]).low < 0 < interval([0.1, 0.2]).low
+    one, other = speaker_bootstrap([scores, worse], target, enrol, test, replicates=200).systems
+    found, reverse = difference(one["eer"], other["eer"]), difference(other["eer"], one["eer"])
+    assert found.interval.high < 0 and found.excludes_zero and 1 / 201 <= found.p < 0.05
+    assert reverse.p == found.p and reverse.interval == pytest.approx([-x for x in found.interval[::-1]])
+
+
+@given(st.integers(0, 2**31), st.floats(-2, 2))
+def test_an_interval_of_a_difference_excludes_zero_just_where_p_is_below_5_percent(seed, shift):
+    rng = np.random.default_rng(seed)
+    values = [rng.standard_normal(n) + shift for n in (1, 200, 12)]
+    one = Sample(float(values[0][0]), values[1], values[2], 12, "score")
+    other = Sample(0.0, np.zeros(200), np.zeros(12), 12, "score")
+    found = difference(one, other)
+    assert found.excludes_zero == (found.p < 0.05)
 
 
 def test_names_of_speakers_do_as_well_as_numbers_and_the_seed_decides():
@@ -104,32 +153,65 @@ def test_names_of_speakers_do_as_well_as_numbers_and_the_seed_decides():
     one = speaker_bootstrap([scores], target, enrol, test, replicates=20, seed=1)
     two = speaker_bootstrap([scores], target, names[enrol], names[test], replicates=20, seed=1)
     other = speaker_bootstrap([scores], target, enrol, test, replicates=20, seed=2)
-    assert (one.eer_RK == two.eer_RK).all() and (one.eer_RK != other.eer_RK).any()
-    assert one.num_speakers == 8 and one.seed == 1
+    drawn = [each.systems[0]["eer"].value_R for each in (one, two, other)]
+    assert (drawn[0] == drawn[1]).all() and (drawn[0] != drawn[2]).any()
+    assert (one.num_speakers, one.replicates, one.seed) == (8, 20, 1)
+
+
+def test_the_figures_of_the_list_itself_are_those_of_the_other_modules():
+    scores, target, enrol, test = all_pairs(np.random.default_rng(5), 10, 4, spread=0.4, noise=0.4)
+    figures = (
+        partial(rates_at, threshold=0.4),
+        partial(actual_cost, model=CostModel(0.05, 10, 1), threshold=0.4),
+        partial(rejection_at, far=0.1, suffix="@0.1"),
+        llr_cost,
+    )
+    (found,) = speaker_bootstrap([scores], target, enrol, test, figures=figures, replicates=20).systems
+    at = operating_point(scores, target, 0.4)
+    assert (found["far"].value, found["frr"].value) == (at.far, at.frr)
+    model = CostModel(0.05, 10, 1)
+    assert found["act_dcf"].value == pytest.approx(model.normalised(model.cost(at.frr, at.far)), abs=1e-12)
+    assert found["cllr"].value == pytest.approx(llr_figures(scores, target).cllr, abs=1e-12)
+    (point,) = roc_figures(scores, target, [0.1]).frr_at
+    assert (found["frr@0.1"].value, found["threshold@0.1"].value) == (point.frr, point.threshold)
+    for each in found.values():
+        low, high = each.interval()
+        assert low < high and (each.scale == "score" or low >= 0) and (each.scale != "rate" or high <= 1)
+
+
+def test_a_list_without_errors_has_an_interval_that_does_not_claim_certainty():
+    scores, target, enrol, test = all_pairs(np.random.default_rng(6), 10, 4, noise=0.01)
+    (found,) = speaker_bootstrap([scores], target, enrol, test, replicates=50).systems
+    assert found["eer"].value == 0
+    low, high = found["eer"].interval()
+    assert low == 0 and 0.005 < high < 0.1
+
+
+def test_seeds_are_one_system_whose_interval_grows_with_their_spread():
+    rng = np.random.default_rng(7)
+    scores, target, enrol, test = all_pairs(rng, 20, 4, spread=0.2, noise=0.3)
+    apart = [scores + noise * rng.standard_normal(len(scores)) for noise in (0.0, 0.4, 0.8)]
+    one, *others = (each["eer"] for each in speaker_bootstrap(apart, target, enrol, test).systems)
+    mean = mean_of_seeds([one, *others], seed=0)
+    assert mean.value == pytest.approx(np.mean([each.value for each in (one, *others)]))
+    assert np.std(mean.value_R) > np.std(np.mean([each.value_R for each in (one, *others)], axis=0))
+    same = mean_of_seeds([one, one, one], seed=0)
+    assert same.interval() == pytest.approx(one.interval()) and mean_of_seeds([one], seed=0) is one
+
+
+@pytest.fixture(scope="module")
+def coverage():
+    return runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/coverage.py"), run_name="coverage")
 
 
 @pytest.mark.slow
-def test_intervals_cover_the_truth_where_speakers_differ_and_trials_alone_would_not():
-    """The figure of 1,200 speakers is the truth; 100 corpora of 40 speakers each make an interval for it."""
-    rng = np.random.default_rng(4)
-    truth = detection_error(*all_pairs(rng, 1200, spread=0.35, noise=0.3)[:2]).eer
-    covered, covered_by_trials, runs = 0, 0, 100
-    for run in range(runs):
-        scores, target, enrol, test = all_pairs(rng, 40, takes=4, spread=0.35, noise=0.3)
-        found = interval(
-            speaker_bootstrap([scores], target, enrol, test, replicates=200, seed=run).eer_RK[:, 0]
-        )
-        covered += found.low <= truth <= found.high
-        by_trials = [
-            weighted_error(
-                scores, target, np.bincount(rng.integers(0, len(scores), len(scores)), minlength=len(scores))
-            )[0]
-            for _ in range(100)
-        ]
-        naive = interval(by_trials)
-        covered_by_trials += naive.low <= truth <= naive.high
-    assert covered >= 85
-    assert covered_by_trials < covered - 10
+@pytest.mark.parametrize("kind", ["EER 8 %", "EER 1 %"])
+def test_intervals_cover_the_truth_and_percentiles_of_few_speakers_do_not(coverage, kind):
+    """A right interval misses more than 11 of 100 corpora less than once in 200 times."""
+    found = coverage["cover"](kind, coverage["truth"](kind), 40, 100)
+    assert found["eer"]["coverage"] >= 0.89
+    assert found["eer, percentile"]["coverage"] < found["eer"]["coverage"]
+    assert found["eer, difference"]["found"] <= 0.24  # of 25
 
 
 FAULTS = {
@@ -189,7 +271,8 @@ def test_each_cell_is_evaluated_alone(trials):
         alone = speaker_bootstrap(
             [scores[rows]], target[rows], enrol[rows], test[rows], replicates=20, seed=4
         )
-        assert (cell.resampled.eer_RK == alone.eer_RK).all()
+        both = (each.systems[0]["eer"].value_R for each in (cell.resampled, alone))
+        assert np.array_equal(*both)
 
 
 def test_a_cell_with_trials_of_one_kind_has_counts_and_no_figures(trials):

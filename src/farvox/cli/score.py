@@ -64,7 +64,7 @@ def evaluate(
     for line in leaks:
         to_stderr(line)
     table = as_table(pipelines.evaluate.evaluate(scored, evaluation), evaluation)
-    to_stdout(dumps(table, indent=2) if json else _as_text(table, scored.trials.form))
+    to_stdout(dumps(table, indent=2) if json else _as_text(table, scored.trials.form, scores.stem))
     if not (plot or report):
         return
     from farvox.report.page import ScoreSet, det_figure, save_figure, write_report
@@ -81,7 +81,7 @@ def evaluate(
             report,
             f"Evaluation of {scores.name}",
             {trials.name: [system]},
-            notes=[*leaks, *(interval_lines(table) if "intervals" in table else [])],
+            notes=[*leaks, *(interval_lines(table, scores.stem) if "intervals" in table else [])],
             tables={heading: condition_rows(table["conditions"])} if evaluation.by else {},
             **costs,
         )
@@ -134,7 +134,7 @@ def refuse_plot_name(plot: Path | None) -> None:
         raise UsageError(f"--plot {plot}: a plot is a .png or an .svg file")
 
 
-def _as_text(table: dict[str, Any], form: str) -> str:
+def _as_text(table: dict[str, Any], form: str, name: str) -> str:
     lines = [
         f"trials  {form}",
         f"        {table['num_target']:,} target, {table['num_nontarget']:,} non-target",
@@ -146,7 +146,7 @@ def _as_text(table: dict[str, Any], form: str) -> str:
         frr = rounded(at["frr"], table["num_target"], "%")
         lines.append(f"at {at['threshold']:<7.6g}FAR {far}, FRR {frr}")
     if "intervals" in table:
-        lines += ["", *interval_lines(table)]
+        lines += ["", *interval_lines(table, name)]
     if "conditions" in table:
         lines += ["", *aligned(condition_rows(table["conditions"]))]
     return "\n".join(lines)

@@ -4,44 +4,64 @@ The trials of a list are not independent: a voice that is easily taken for other
 takes part in, on either side. The sample that was drawn is one of speakers, so the speakers are drawn again:
 as many as there are, with replacement, one draw for both sides. With ``w`` the number of times that a speaker
 was drawn, a non-target trial of speakers a and b counts ``w_a w_b`` times, and a target trial, in which one
-speaker stands on both sides, ``w_a`` times and not ``w_a ** 2``: it rests on one draw, not on two. The 95 %
-interval lies between the 2.5th and the 97.5th percentile of the resampled figures. Resampling the trials
-instead gives intervals that are several times too narrow.
+speaker stands on both sides, ``w_a`` times and not ``w_a ** 2``: it rests on one draw, not on two.
+
+The interval. Of few speakers the percentiles of the resampled figures are too narrow and too low, because a
+small error rate is skewed and its spread is itself a guess. So the interval is taken on the scale on which
+the figure's spread depends least on its size (the log odds of a rate, the log of a cost, with half an error
+added; a threshold as it is), as ``centre -+ t s``: the centre is the figure less the bias that the draws
+show, ``s`` the standard deviation over the draws, times S / (S - 1) in variance, and t a quantile of
+Student's distribution. Its degrees of freedom are S - 1, or fewer where few speakers make most of the
+errors: ``2 S / (k - 1)`` by Satterthwaite, with k the kurtosis of the figure's changes when each speaker in
+turn is left out. ``s`` is never below what independent trials would give: where no speaker of the list errs,
+the draws would claim certainty. `benchmarks/coverage.py` compares it with percentile and BCa intervals.
 
 All systems of a comparison are evaluated on the same draws: the difficulty that a draw has for all of them
-cancels in their difference.
+cancels in their difference. The difference is compared with its standard deviation over the draws, as above
+but on its own scale; p is two-sided, from Student's t.
 
-Shape suffixes: R replicate, K system, S speaker.
+Shape suffixes: D draw (the list itself, then the resamples, then those with some speakers left out), R
+resample, J speakers left out, S speaker.
 
 References:
     S. Bengio and J. Mariethoz, A statistical significance test for person authentication, Odyssey 2004
     (resampling of persons: tests on trials understate the variance).
     A. Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1(2), 2007 (both sides of a pair are
     resampled, and a pair counts the product of the two multiplicities).
-    B. Efron and R. Tibshirani, An introduction to the bootstrap, 1993, chapter 13 (percentile interval).
+    B. Efron and R. Tibshirani, An introduction to the bootstrap, 1993, chapters 10 (bias), 11 (jackknife), 12
+    and 13 (scales on which an interval is symmetric) and 16 (tests).
+    T. DiCiccio and B. Efron, Bootstrap confidence intervals, Statistical Science 11(3), 1996 (BCa).
+    F. Satterthwaite, An approximate distribution of estimates of variance components, Biometrics 2, 1946.
+    J. Haldane, The estimation and significance of the logarithm of a ratio of frequencies, Annals of Human
+    Genetics 20, 1956 (half an error; the variance of log odds is the sum of both reciprocal counts).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtr, stdtrit
 
 from farvox.errors import TrialError
-from farvox.metrics.detection import Detection, Ties, detection_error, validate
+from farvox.metrics.detection import CostModel, Detection, Floats, Ints, Ties, detection_error, validate
+from farvox.metrics.resample import ResampledTrials
 from farvox.rng import rng_for
 
 LEVEL = 0.95
 FEWEST_SPEAKERS = 3
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+MOST_LEFT_OUT = 200  # with more speakers, some at a time are left out
+
+Scale = Literal["rate", "cost", "score"]
+"""A figure between 0 and 1; one that is not negative; or any number."""
 
 
 class Interval(NamedTuple):
-    """The range between two percentiles of the resampled values."""
+    """A range that holds the true figure or difference in the share ``level`` of all lists."""
 
     low: float
     high: float
@@ -52,21 +72,215 @@ class Interval(NamedTuple):
         return self.low > 0 or self.high < 0
 
 
+class DrawnFigure(NamedTuple):
+    """A figure of weighted trials, for each draw of the speakers."""
+
+    value_D: Floats
+    scale: Scale
+    trials: int = 0  # number of trials of the rarer of the kinds that it depends on; 0 on the scale of scores
+    step: float = 1.0  # by how much one error more moves it, times ``trials``
+
+
+Figures = Callable[[ResampledTrials], Mapping[str, DrawnFigure]]
+"""One or several figures of weighted trials, by name."""
+
+
+def equal_error(trials: ResampledTrials) -> dict[str, DrawnFigure]:
+    """``eer`` and its ``threshold``, as `farvox.metrics.detection.equal_error_rate` has them."""
+    before, after = trials.crossing(lambda frr, far: frr - far)
+    is_before = np.abs(before.frr_D - before.far_D) <= np.abs(after.frr_D - after.far_D)
+    eer_D = np.where(is_before, before.frr_D + before.far_D, after.frr_D + after.far_D) / 2
+    threshold_D = np.where(is_before, trials.threshold(before), trials.threshold(after))
+    # An error more moves the threshold, too, and so the EER by about half as much as a rate at a threshold.
+    return {
+        "eer": DrawnFigure(eer_D, "rate", trials.num_rarer, step=0.5),
+        "threshold": DrawnFigure(threshold_D, "score"),
+    }
+
+
+def least_cost(
+    trials: ResampledTrials, model: CostModel = CostModel(), suffix: str = ""
+) -> dict[str, DrawnFigure]:
+    """``min_dcf`` and ``min_dcf_threshold``, as `farvox.metrics.detection.min_detection_cost` has them."""
+    cost_D, points = trials.least(model.cost)
+    return {
+        f"min_dcf{suffix}": DrawnFigure(model.normalised(cost_D), "rate", trials.num_rarer),
+        f"min_dcf_threshold{suffix}": DrawnFigure(trials.threshold(points), "score"),
+    }
+
+
+def rates_at(trials: ResampledTrials, threshold: float) -> dict[str, DrawnFigure]:
+    """``far`` and ``frr`` at a threshold, as `farvox.score.calibrate.operating_point` has them."""
+    frr_D, far_D = trials.means(trials.scores_N < threshold, trials.scores_N >= threshold)
+    return {
+        "far": DrawnFigure(far_D, "rate", trials.num_nontarget),
+        "frr": DrawnFigure(frr_D, "rate", trials.num_target),
+    }
+
+
+def actual_cost(
+    trials: ResampledTrials, model: CostModel, threshold: float, suffix: str = ""
+) -> dict[str, DrawnFigure]:
+    """``act_dcf``: the normalised detection cost at a threshold."""
+    far, frr = (each.value_D for each in rates_at(trials, threshold).values())
+    cost_D = model.normalised(model.cost(frr, far))
+    return {f"act_dcf{suffix}": DrawnFigure(cost_D, "cost", trials.num_rarer)}
+
+
+def rejection_at(trials: ResampledTrials, far: float, suffix: str = "") -> dict[str, DrawnFigure]:
+    """``frr`` and ``threshold`` at a FAR, as `farvox.metrics.roc.roc_figures` has them."""
+    _, point = trials.crossing(lambda _, accepted: far + 1e-12 - accepted)
+    return {
+        f"frr{suffix}": DrawnFigure(point.frr_D, "rate", trials.num_target),
+        f"threshold{suffix}": DrawnFigure(trials.threshold(point), "score"),
+    }
+
+
+def llr_cost(trials: ResampledTrials) -> dict[str, DrawnFigure]:
+    """``cllr`` of log-likelihood ratios, as `farvox.metrics.roc.llr_figures` has it."""
+    llr_N = trials.scores_N
+    of_targets_D, of_nontargets_D = trials.means(np.logaddexp(0, -llr_N), np.logaddexp(0, llr_N))
+    cllr_D = (of_targets_D + of_nontargets_D) / (2 * np.log(2))
+    return {"cllr": DrawnFigure(cllr_D, "cost", trials.num_rarer)}
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One figure of one system, on the list and on its resamples."""
+
+    value: float  # on the list itself
+    value_R: Floats = field(repr=False)  # on each resample of the speakers
+    value_J: Floats = field(repr=False)  # with some speakers left out
+    num_speakers: int
+    scale: Scale
+    trials: int = 0  # see `DrawnFigure`
+    step: float = 1.0
+
+    @classmethod
+    def of(cls, figure: DrawnFigure, replicates: int, num_speakers: int) -> Sample:
+        """A figure whose draws are the list itself, the resamples, and those with speakers left out."""
+        value, value_R, value_J = np.split(figure.value_D, [1, 1 + replicates])
+        return cls(float(value[0]), value_R, value_J, num_speakers, figure.scale, figure.trials, figure.step)
+
+    def interval(self, level: float = LEVEL) -> Interval:
+        """The range that holds the true figure; see the head of this module."""
+        if self.scale == "score":
+            return _student(self.value, self.value_R, self.value_J, self.num_speakers, level).interval
+        trials = max(self.trials, 1)
+        errors, others = self.value * trials + 0.5, (1 - self.value) * trials + 0.5
+        least = self.step * np.sqrt(1 / errors + (self.scale == "rate") / max(others, 0.5))
+
+        def stretched(value: ArrayLike) -> Floats:
+            """The figure on the scale of the interval."""
+            errors = np.maximum(np.asarray(value, np.float64), 0) * trials + 0.5
+            return np.log(errors / np.maximum(trials + 1 - errors, 0.5) if self.scale == "rate" else errors)
+
+        found = _student(
+            float(stretched(self.value)),
+            stretched(self.value_R),
+            stretched(self.value_J),
+            self.num_speakers,
+            level,
+            least=float(least),
+        ).interval
+        errors_2 = np.exp(np.minimum(np.array(found), 700))
+        if self.scale == "rate":
+            errors_2 = (trials + 1) / (1 + 1 / errors_2)
+        low, high = np.maximum((errors_2 - 0.5) / trials, 0)
+        return Interval(float(low), float(min(high, 1.0) if self.scale == "rate" else high))
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """A figure of one system less that of another, on the same draws."""
+
+    value: float
+    interval: Interval
+    p: float  # two-sided: how probable so large a difference is where there is none
+
+    @property
+    def excludes_zero(self) -> bool:
+        """True where the interval does."""
+        return self.interval.excludes_zero
+
+
+def difference(one: Sample, other: Sample, level: float = LEVEL) -> PairedDifference:
+    """The figure of ``one`` less that of ``other``, both of the same resamples."""
+    found = _student(
+        one.value - other.value,
+        one.value_R - other.value_R,
+        one.value_J - other.value_J,
+        one.num_speakers,
+        level,
+        is_centred=True,
+    )
+    return PairedDifference(one.value - other.value, found.interval, max(found.p, 1 / (len(one.value_R) + 1)))
+
+
+class _Student(NamedTuple):
+    interval: Interval
+    p: float
+
+
+def _student(
+    value: float,
+    value_R: Floats,
+    value_J: Floats,
+    num_speakers: int,
+    level: float,
+    *,
+    least: float = 0.0,
+    is_centred: bool = False,
+) -> _Student:
+    """The interval of a value by Student's t, and p of the hypothesis that the true value is zero.
+
+    Args:
+        least: standard deviation at least.
+        is_centred: the value itself is the centre, not the value less its bias.
+    """
+    deviation = max(float(np.std(value_R)) * (num_speakers / (num_speakers - 1)) ** 0.5, least)
+    change_J = value_J - value_J.mean() if len(value_J) else value_J
+    squares = float(np.sum(change_J**2))
+    degrees = float(len(value_J) - 1)
+    if squares > 0:
+        kurtosis = len(value_J) * float(np.sum(change_J**4)) / squares**2
+        degrees = min(degrees, max(2 * len(value_J) / max(kurtosis - 1, 1e-9), 2.0))
+    centre = value if is_centred else 2 * value - float(np.mean(value_R))
+    reach = float(stdtrit(max(degrees, 2.0), (1 + level) / 2)) * deviation
+    far_out = abs(centre) / deviation if deviation > 0 else np.inf if centre else 0.0
+    p = 2 * float(stdtr(max(degrees, 2.0), -far_out))
+    return _Student(Interval(centre - reach, centre + reach), p)
+
+
+def mean_of_seeds(seeds: Sequence[Sample], seed: int) -> Sample:
+    """The mean of one figure over systems that differ by their seed, as one system.
+
+    The seeds are drawn again, too, with each resample of the speakers, so that the interval is also one for
+    other seeds. The deviations are stretched by K / (K - 1) in variance, as K seeds are few.
+
+    Args:
+        seeds: one sample for each seed, all on the same resamples.
+        seed: of the drawing of the seeds.
+    """
+    num, first = len(seeds), seeds[0]
+    if num == 1:
+        return first
+    count_RK = rng_for(seed, 1, 0).multinomial(num, np.full(num, 1 / num), len(first.value_R))
+    weight_RK = 1 + (count_RK - 1) * np.sqrt(num / (num - 1))
+    value_R = np.mean(weight_RK * np.stack([each.value_R for each in seeds], axis=1), axis=1)
+    value_J = np.mean([each.value_J for each in seeds], axis=0)
+    mean = float(np.mean([each.value for each in seeds]))
+    return Sample(mean, value_R, value_J, first.num_speakers, first.scale, first.trials, first.step)
+
+
 @dataclass(frozen=True, eq=False)
 class Resampled:
     """The figures of one or several systems on the same resamples of the speakers."""
 
-    eer_RK: Floats = field(repr=False)  # equal error rates, fractions
-    min_dcf_RK: Floats = field(repr=False)  # normalised detection costs
+    systems: tuple[dict[str, Sample], ...]
     num_speakers: int  # that were drawn each time
+    replicates: int
     seed: int  # of the draws
-
-
-def interval(values_R: ArrayLike, level: float = LEVEL) -> Interval:
-    """The percentile interval in which the share ``level`` of resampled values or differences lies."""
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.asarray(values_R, np.float64), [tail, 1 - tail])
-    return Interval(float(low), float(high))
 
 
 def speaker_bootstrap(
@@ -75,12 +289,12 @@ def speaker_bootstrap(
     enrol_speaker: ArrayLike,
     test_speaker: ArrayLike,
     *,
-    p_target: float = 0.01,
+    figures: Sequence[Figures] = (equal_error, least_cost),
     ties: Ties = "baseline",
     replicates: int = 1000,
     seed: int = 0,
 ) -> Resampled:
-    """EER and minDCF of every system on the same resamples of the speakers.
+    """The figures of every system on the same resamples of the speakers.
 
     A resample in which no target or no non-target trial is left has no error rates and is drawn again.
 
@@ -89,7 +303,7 @@ def speaker_bootstrap(
         target: 1 for target trials, 0 for the others, [num_trials].
         enrol_speaker: number or name of the speaker on the enrolment side, [num_trials].
         test_speaker: the same of the test side; one speaker has one name on both.
-        p_target: prior of a target trial in the detection cost; both costs are 1.
+        figures: functions that give the figures, such as `equal_error`.
         ties: treatment of equal scores, see `farvox.metrics.detection`.
         replicates: number of times that the speakers are drawn.
         seed: of the draws.
@@ -115,88 +329,38 @@ def speaker_bootstrap(
             f" '{speakers[test[n]]}' ({wrong.sum():,} such trials): the speakers are of another corpus, or"
             " the labels are wrong"
         )
-    if len(speakers) < FEWEST_SPEAKERS:
-        raise TrialError(
-            f"{len(speakers)} speakers: an interval over speakers needs at least {FEWEST_SPEAKERS}"
+    num = len(speakers)
+    if num < FEWEST_SPEAKERS:
+        raise TrialError(f"{num} speakers: an interval over speakers needs at least {FEWEST_SPEAKERS}")
+
+    has_target_S = np.bincount(enrol[is_target], minlength=num) > 0
+    first, second = enrol[~is_target], test[~is_target]
+
+    def both_kinds(count_S: Ints) -> bool:
+        """True where trials of both kinds are left; some hundred non-target trials nearly always show it."""
+        return bool(count_S[has_target_S].any()) and any(
+            bool((count_S[first[::step]] * count_S[second[::step]]).any())
+            for step in (1 + len(first) // 500, 1)
         )
-    ordered = [_Ordered.of(scores, is_target, enrol, test, ties) for scores in systems]
-    figures = np.empty((2, replicates, len(systems)))
+
+    draws: list[Ints] = [np.ones(num, np.int64)]
     for r in range(replicates):
-        rng, both_kinds = rng_for(seed, 0, r), False
-        while not both_kinds:
-            drawn = rng.integers(0, len(speakers), len(speakers))
-            count_S = np.bincount(drawn, minlength=len(speakers))
-            both_kinds = all(weights.any() for weights in ordered[0].weights(count_S))
-        for k, trials in enumerate(ordered):
-            figures[:, r, k] = trials.figures(*trials.weights(count_S), p_target)
-    return Resampled(figures[0], figures[1], len(speakers), seed)
+        rng = rng_for(seed, 0, r)
+        while True:
+            count_S = np.bincount(rng.integers(0, num, num), minlength=num)
+            if both_kinds(count_S):
+                break
+        draws.append(count_S)
+    groups = min(num, MOST_LEFT_OUT)
+    without = [(np.arange(num) % groups != group).astype(np.int64) for group in range(groups)]
+    count_DS = np.stack(draws + [count_S for count_S in without if both_kinds(count_S)])
 
+    def samples(scores: ArrayLike) -> dict[str, Sample]:
+        trials = ResampledTrials(scores, is_target, enrol, test, count_DS, ties)
+        named = [item for figure in figures for item in figure(trials).items()]
+        return {name: Sample.of(found, replicates, num) for name, found in named}
 
-@dataclass(frozen=True, eq=False)
-class _Ordered:
-    """Trials in ascending order of their scores, sorted once for all replicates."""
-
-    target_speaker: Ints  # of each target trial
-    enrol: Ints  # the enrolment speaker of each non-target trial
-    test: Ints  # its test speaker
-    targets_below: Ints  # number of target trials that are rejected at each threshold, ascending
-    nontargets_below: Ints  # the same of non-target trials
-    corners: Ints  # the thresholds at which a detection cost can be least: the next one rejects targets
-
-    @classmethod
-    def of(
-        cls, scores: ArrayLike, is_target: NDArray[np.bool_], enrol: Ints, test: Ints, ties: Ties
-    ) -> _Ordered:
-        values, is_target = validate(scores, is_target)
-        targets_first = np.concatenate([np.flatnonzero(is_target), np.flatnonzero(~is_target)])
-        order = targets_first[np.argsort(values[targets_first], kind="stable")]
-        sorted_scores, is_target = values[order], is_target[order]
-        thresholds = np.arange(len(order) + 1)
-        if ties == "grouped":
-            thresholds = np.append(0, np.flatnonzero(np.append(np.diff(sorted_scores) != 0, True)) + 1)
-        targets_below = np.append(0, np.cumsum(is_target))[thresholds]
-        return cls(
-            target_speaker=enrol[order[is_target]],
-            enrol=enrol[order[~is_target]],
-            test=test[order[~is_target]],
-            targets_below=targets_below,
-            nontargets_below=thresholds - targets_below,
-            corners=np.flatnonzero(np.append(np.diff(targets_below) > 0, True)),
-        )
-
-    def weights(self, count_S: Ints) -> tuple[Ints, Ints]:
-        """The weight of each target and of each non-target trial; speakers were drawn ``count_S`` times."""
-        of_nontarget = count_S.take(self.enrol)
-        of_nontarget *= count_S.take(self.test)
-        return count_S.take(self.target_speaker), of_nontarget
-
-    def figures(
-        self, of_target: NDArray[np.number], of_nontarget: NDArray[np.number], p_target: float
-    ) -> tuple[float, float]:
-        """EER and minDCF of weighted trials, from the rates at the thresholds that can decide them."""
-        missed, rejected = _running_sum(of_target), _running_sum(of_nontarget)
-
-        def frr_and_far(threshold: int | Ints) -> tuple[Floats, Floats]:
-            frr = missed[self.targets_below[threshold]] / missed[-1]
-            return frr, (rejected[-1] - rejected[self.nontargets_below[threshold]]) / rejected[-1]
-
-        frr, far = frr_and_far(self.corners)
-        cost = float(np.min(frr * p_target + far * (1 - p_target))) / min(p_target, 1 - p_target)
-        low, high = 0, len(self.targets_below) - 1
-        while high - low > 1:  # frr - far rises from -1 to 1; the EER is where it changes sign
-            middle = (low + high) // 2
-            frr, far = frr_and_far(middle)
-            low, high = (low, middle) if frr >= far else (middle, high)
-        sides = [frr_and_far(low), frr_and_far(high)]
-        frr, far = min(sides, key=lambda rates: abs(rates[0] - rates[1]))
-        return float((frr + far) / 2), cost
-
-
-def _running_sum(weights: NDArray[np.number]) -> NDArray[np.number]:
-    """The sum of the first 0, 1, 2, ... weights."""
-    total = np.zeros(len(weights) + 1, weights.dtype)
-    np.cumsum(weights, out=total[1:])
-    return total
+    return Resampled(tuple(samples(scores) for scores in systems), num, replicates, seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +381,7 @@ def per_condition(
     *,
     speakers: tuple[ArrayLike, ArrayLike] | None = None,
     p_target: float = 0.01,
+    figures: Sequence[Figures] = (equal_error,),
     ties: Ties = "baseline",
     replicates: int = 1000,
     seed: int = 0,
@@ -227,7 +392,9 @@ def per_condition(
         scores, target: see `farvox.metrics.detection.det_curve`.
         condition: the number of each trial's condition, [num_trials].
         speakers: the speakers of the enrolment and of the test sides, for intervals; see `speaker_bootstrap`.
-        p_target, ties, replicates, seed: see `speaker_bootstrap`.
+        p_target: prior of a target trial in the detection cost; both costs are 1.
+        figures: functions of the figures that get intervals, beside minDCF.
+        ties, replicates, seed: see `speaker_bootstrap`.
 
     Raises:
         TrialError: see `farvox.metrics.detection.validate` and `speaker_bootstrap`; or another number of
@@ -243,20 +410,20 @@ def per_condition(
 
     def cell(rows: NDArray[np.int64]) -> Cell:
         num_target = int(is_target[rows].sum())
-        figures = resampled = None
+        detection = resampled = None
         if 0 < num_target < len(rows):
-            figures = detection_error(values[rows], is_target[rows], p_target, ties)
+            detection = detection_error(values[rows], is_target[rows], p_target, ties)
             if sides is not None and len(np.union1d(sides[0][rows], sides[1][rows])) >= FEWEST_SPEAKERS:
                 resampled = speaker_bootstrap(
                     [values[rows]],
                     is_target[rows],
                     sides[0][rows],
                     sides[1][rows],
-                    p_target=p_target,
+                    figures=(*figures, partial(least_cost, model=CostModel(p_target))),
                     ties=ties,
                     replicates=replicates,
                     seed=seed,
                 )
-        return Cell(int(numbers[rows[0]]), num_target, len(rows) - num_target, figures, resampled)
+        return Cell(int(numbers[rows[0]]), num_target, len(rows) - num_target, detection, resampled)
 
     return [cell(rows) for rows in np.split(order, starts[1:])]

@@ -76,7 +76,7 @@ class CostModel:
         """The detection cost ``c_miss FRR p_target + c_fa FAR (1 - p_target)``."""
         return self.c_miss * frr * self.p_target + self.c_fa * far * (1 - self.p_target)
 
-    def normalised(self, cost: float) -> float:
+    def normalised(self, cost: Rates) -> Rates:
         """A cost divided by that of the better of the two systems that do not listen.
 
         That is ``min(c_miss p_target, c_fa (1 - p_target))``: to accept all trials, or none.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +13,10 @@ from farvox.options import Above, AtLeast, Below, Metavar, Options, Repeated
 from farvox.pipelines.score import Scores
 
 if TYPE_CHECKING:
-    from farvox.metrics.bootstrap import Interval, Resampled
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from farvox.metrics.bootstrap import Interval, Resampled, Sample
     from farvox.metrics.detection import CostModel, Detection
     from farvox.metrics.roc import RocFigures
     from farvox.score.calibrate import OperatingPoint
@@ -130,15 +134,17 @@ class CostFigures:
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure of another system, and the first system's less it: negative is better.
+    """A figure of another system, and this system's less it: negative is better, except for thresholds.
 
-    The interval is that of 95 % of the difference, paired over the resamples; it may exclude zero.
+    The interval is that of 95 % of the difference, paired over the resamples; it may exclude zero. ``p`` is
+    two-sided.
     """
 
     other: float
     difference: float
     interval: Interval
     excludes_zero: bool
+    p: float
 
 
 @dataclass(frozen=True)
@@ -150,8 +156,10 @@ class Evaluation:
         costs: one for each operating point, where others than ``p_target`` or actual costs were asked for.
         cllr: the cost of log-likelihood ratios, bits.
         curve: figures of the whole ROC curve.
-        intervals: "eer", "min_dcf" and how they were resampled, as `farvox evaluate --json` has them.
-        against: "eer" and "min_dcf" compared with another system's.
+        intervals: the interval of every figure by its name, and how they were resampled, as
+            `farvox evaluate --json` has them. The figures of the operating point ``--dcf 0.05`` are
+            "min_dcf@0.05" and so on, those of ``--frr-at 0.01`` "frr@0.01" and "threshold@0.01".
+        against: every figure compared with another system's.
         conditions: one table for each condition: its values, numbers of trials, figures, intervals.
     """
 
@@ -181,11 +189,9 @@ def evaluate(scores: Scores, options: EvaluateOptions = EvaluateOptions()) -> Ev
     Raises:
         TrialError: the list has no labels, the scores are not usable, or the speakers contradict the labels.
     """
-    from farvox.metrics.bootstrap import interval, speaker_bootstrap
     from farvox.metrics.detection import detection_error, min_detection_costs
     from farvox.metrics.roc import llr_figures, roc_figures
     from farvox.score.calibrate import operating_point
-    from farvox.score.lists import speakers_from_dirs, speakers_from_ids
     from farvox.score.scores import read_scores
 
     trials, values = scores.trials, scores.values
@@ -219,30 +225,67 @@ def evaluate(scores: Scores, options: EvaluateOptions = EvaluateOptions()) -> Ev
 
     speakers, intervals, against = None, None, None
     if options.intervals or options.against:
-        if options.speaker_before:
-            speakers = speakers_from_ids(trials, options.speaker_before)
-        else:
-            speakers = speakers_from_dirs(trials, options.trial_speakers)
+        speakers = speakers_of(scores, options)
         others = [read_scores(options.against, trials)] if options.against else []
-        resampled = speaker_bootstrap(
-            [values, *others],
-            trials.target,
-            *speakers,
-            p_target=options.p_target,
-            ties=options.ties,
-            replicates=options.bootstrap,
-            seed=options.seed,
-        )
-        intervals = _intervals(resampled)
-        for other in others:
-            theirs = detection_error(other, trials.target, options.p_target, options.ties)
-            against = {}
-            for name, values_RK in (("eer", resampled.eer_RK), ("min_dcf", resampled.min_dcf_RK)):
-                found = interval(values_RK[:, 0] - values_RK[:, 1])
-                difference = getattr(figures, name) - getattr(theirs, name)
-                against[name] = Difference(getattr(theirs, name), difference, found, found.excludes_zero)
+        resampled = resample([values, *others], scores, speakers, options)
+        mine, *theirs = resampled.systems
+        intervals = intervals_of(resampled, mine)
+        against = {name: d for other in theirs for name, d in differences(mine, other).items()} or None
     conditions = evaluate_conditions(scores, options, speakers) if options.by else None
     return Evaluation(figures, at, costs, cllr, curve, intervals, against, conditions)
+
+
+def speakers_of(scores: Scores, options: EvaluateOptions) -> Speakers:
+    """The speakers of both sides, from where the options say; errors as of `farvox.score.lists`."""
+    from farvox.score.lists import speakers_from_dirs, speakers_from_ids
+
+    if options.speaker_before:
+        return speakers_from_ids(scores.trials, options.speaker_before)
+    return speakers_from_dirs(scores.trials, options.trial_speakers)
+
+
+def resample(
+    systems: Sequence[NDArray[np.float64]], scores: Scores, speakers: Speakers, options: EvaluateOptions
+) -> Resampled:
+    """All figures of scores on the trials of ``scores``, on the same resamples of the speakers."""
+    from farvox.metrics import bootstrap
+
+    models = options.cost_models()
+    suffixes = ["", *(f"@{text}" for text in options.dcf)]
+    figures: list[bootstrap.Figures] = [bootstrap.equal_error]
+    if options.threshold is not None:
+        figures.append(partial(bootstrap.rates_at, threshold=options.threshold))
+    for model, suffix in zip(models, suffixes, strict=True):
+        figures.append(partial(bootstrap.least_cost, model=model, suffix=suffix))
+        at = options.threshold
+        if at is None and options.llr:
+            at = model.bayes_threshold
+        if at is not None:
+            figures.append(partial(bootstrap.actual_cost, model=model, threshold=at, suffix=suffix))
+    if options.llr:
+        figures.append(bootstrap.llr_cost)
+    figures += [partial(bootstrap.rejection_at, far=far, suffix=f"@{far:g}") for far in options.frr_at]
+    assert scores.trials.target is not None
+    return bootstrap.speaker_bootstrap(
+        systems,
+        scores.trials.target,
+        *speakers,
+        figures=figures,
+        ties=options.ties,
+        replicates=options.bootstrap,
+        seed=options.seed,
+    )
+
+
+def differences(one: Mapping[str, Sample], other: Mapping[str, Sample]) -> dict[str, Difference]:
+    """Every figure of ``one`` compared with that of ``other``, on the same resamples."""
+    from farvox.metrics.bootstrap import difference
+
+    compared = {name: difference(each, other[name]) for name, each in one.items()}
+    return {
+        name: Difference(other[name].value, each.value, each.interval, each.excludes_zero, each.p)
+        for name, each in compared.items()
+    }
 
 
 def evaluate_conditions(
@@ -276,7 +319,7 @@ def evaluate_conditions(
             "num_nontarget": cell.num_nontarget,
             "eer": cell.figures.eer if cell.figures else None,
             "min_dcf": cell.figures.min_dcf if cell.figures else None,
-            "intervals": _intervals(cell.resampled) if cell.resampled else None,
+            "intervals": intervals_of(cell.resampled, cell.resampled.systems[0]) if cell.resampled else None,
         }
         for cell in cells
     ]
@@ -303,14 +346,14 @@ def as_table(evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Any]
     return table
 
 
-def _intervals(resampled: Resampled) -> dict[str, Any]:
-    from farvox.metrics.bootstrap import LEVEL, interval
+def intervals_of(resampled: Resampled, system: Mapping[str, Sample]) -> dict[str, Any]:
+    """The intervals of a system's figures, and how they were resampled, as `Evaluation` has them."""
+    from farvox.metrics.bootstrap import LEVEL
 
     return {
         "level": LEVEL,
-        "eer": interval(resampled.eer_RK[:, 0]),
-        "min_dcf": interval(resampled.min_dcf_RK[:, 0]),
+        **{name: each.interval() for name, each in system.items()},
         "num_speakers": resampled.num_speakers,
-        "replicates": len(resampled.eer_RK),
+        "replicates": resampled.replicates,
         "seed": resampled.seed,
     }

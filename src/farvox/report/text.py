@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 Unit = Literal["", "%", "points"]
@@ -52,29 +53,89 @@ def condition_rows(conditions: Sequence[dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def interval_lines(table: dict[str, Any]) -> list[str]:
-    """The intervals of an evaluation, and its comparison with another system, as sentences."""
+UNITS: tuple[tuple[str, str, Unit], ...] = (
+    ("eer", "EER", "%"),
+    ("min_dcf", "minDCF", ""),
+    ("act_dcf", "actDCF", ""),
+    ("cllr", "Cllr", ""),
+    ("far", "FAR", "%"),
+    ("frr", "FRR", "%"),
+)
+"""Names of figures in tables, as text has them, and their units; thresholds are apart."""
+
+
+def interval_lines(table: dict[str, Any], name: str = "this system") -> list[str]:
+    """The intervals of an evaluation, and its comparison with another system, as sentences.
+
+    Args:
+        table: see `farvox.pipelines.evaluate.as_table`.
+        name: of the system.
+    """
     found, trials = table["intervals"], rarer(table)
+    named = figures_in(found)
+    main = [f"{figure} {span(found[key], trials, unit)}" for key, figure, unit in named]
+    thresholds = [
+        f"of {name} {plain_span(found[at])}" for key, name, _ in named if (at := threshold_of(key)) in found
+    ]
     lines = [
         f"{100 * found['level']:.0f} % intervals, {found['replicates']:,} resamples of"
-        f" {found['num_speakers']:,} speakers (seed {found['seed']}):"
-        f" EER {span(found['eer'], trials, '%')}, minDCF {span(found['min_dcf'], trials)}"
+        f" {found['num_speakers']:,} speakers (seed {found['seed']}): {', '.join(main)}",
+        f"their thresholds: {', '.join(thresholds)}",
     ]
     if "against" in table:
-        other = table["against"]
-        compared: tuple[tuple[str, str, Unit, Unit], ...] = (
-            ("EER", "eer", "%", "points"),
-            ("minDCF", "min_dcf", "", ""),
-        )
-        for name, key, unit, of_difference in compared:
-            found = other[key]
-            verdict = "excludes zero" if found["excludes_zero"] else "does not exclude zero"
-            lines.append(
-                f"{name} less that of {other['scores']} ({rounded(found['other'], trials, unit)}):"
-                f" {rounded(found['difference'], trials, of_difference, sign='+')},"
-                f" {span(found['interval'], trials, of_difference, sign='+')}, which {verdict}"
-            )
+        lines += difference_lines(table["against"], Path(table["against"]["scores"]).stem, name, trials)
     return lines
+
+
+def figures_in(table: Mapping[str, Any]) -> list[tuple[str, str, Unit]]:
+    """Key, name and unit of the figures in a table, in one order; "min_dcf@0.05" is "minDCF at 0.05"."""
+    return [
+        (key, name + (f" at {key.partition('@')[2]}" if "@" in key else ""), unit)
+        for of, name, unit in UNITS
+        for key in table
+        if key.partition("@")[0] == of
+    ]
+
+
+def threshold_of(key: str) -> str:
+    """The key of the threshold that belongs to a figure; no key where it has none that was found."""
+    of, at, suffix = key.partition("@")
+    if of == "frr":
+        return f"threshold@{suffix}" if at else ""
+    return {"eer": "threshold", "min_dcf": f"min_dcf_threshold{at}{suffix}"}.get(of, "")
+
+
+def difference_lines(compared: Mapping[str, Any], other: str, this: str, trials: int) -> list[str]:
+    """What one system has more or less than another, each figure on a line that is read once.
+
+    Args:
+        compared: see `farvox.pipelines.evaluate.Difference`, as tables, by the name of the figure.
+        other: name of the system that it is compared with.
+        this: its own name.
+        trials: number of trials of the rarer kind.
+    """
+    lines = []
+    for key, name, unit in figures_in(compared):
+        found = compared[key]
+        points: Unit = "points" if unit else ""
+        change = rounded(found["difference"], trials, points, sign="+")
+        reach = span(found["interval"], trials, points, sign="+").removesuffix(" points")
+        lines.append(
+            f"{name} {rounded(found['other'], trials, unit)} ({other}) ->"
+            f" {rounded(found['other'] + found['difference'], trials, unit)} ({this})"
+            f" ({change}, 95 % interval {reach}, p {p_value(found['p'])})"
+        )
+    return lines
+
+
+def p_value(p: float) -> str:
+    """A p-value with two digits, or with one where it is small."""
+    return f"{p:.2f}" if p >= 0.01 else f"{p:.3f}" if p >= 0.001 else "below 0.001"
+
+
+def plain_span(interval: tuple[float, float]) -> str:
+    """An interval of a threshold as ``low to high``."""
+    return f"{interval[0]:.4f} to {interval[1]:.4f}"
 
 
 def figure_lines(table: Mapping[str, Any]) -> list[str]:
