@@ -24,7 +24,14 @@ from farvox.augment import build_augmenter
 from farvox.datadir.conditions import recordings_of
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir, shared_speakers
-from farvox.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError, RecipeError, TrialError
+from farvox.errors import (
+    AudioError,
+    DataDirError,
+    NonFiniteLossError,
+    OutOfMemoryError,
+    RecipeError,
+    TrialError,
+)
 from farvox.features.fbank import build_frontend
 from farvox.features.specaugment import draw_masks
 from farvox.machine import has_bf16, is_out_of_memory, keep_freed_memory, resolve_precision
@@ -71,10 +78,7 @@ def train(
     if finished and finished[-1] + 1 >= options.schedule.end:
         if world.is_main:
             note(f"{run_dir} has all epochs already, up to {finished[-1]}")
-            try:
-                checkpoint.starting_folder(options.init.model, run_dir, note, has_begun=True)
-            except CheckpointError as error:
-                note(f"warning: {error}")
+            _compare_finished(options, run_dir, finished[-1], note)
         return checkpoint.checkpoint_folder(run_dir, finished[-1])
     torch.manual_seed(options.seed)
     if options.threads:
@@ -91,7 +95,8 @@ def train(
         start.start_at_means(run.head, model, run.dataset, most, world, first)
     first_epoch = _restore(run, run_dir, finished) if finished else options.schedule.first_epoch
     if world.is_main:
-        checkpoint.compare_audio(run.table, run_dir, note, has_begun=bool(finished))
+        noise = AUGMENT.read(options.augment, "[augment]").inputs()
+        checkpoint.compare_audio(run.table, noise, run_dir, note, has_begun=bool(finished))
         if model_folder:
             begun = {"folder": os.path.abspath(model_folder), "sha256": sha256_of(model_folder / WEIGHTS)}
             write_json(run_dir / checkpoint.START, begun)
@@ -469,15 +474,31 @@ def _pack(run: Run) -> tuple[dict[str, torch.Tensor], Packed]:
     return run.head.state_dict(), checkpoint.pack_optimizer(run.optimizer)
 
 
+def _compare_finished(options: TrainOptions, run_dir: Path, epoch: int, note: Note) -> None:
+    """Make sure that a finished run is of the model and the data that lie there now, as far as they do.
+
+    Raises:
+        CheckpointError: as `train`.
+    """
+    checkpoint.starting_folder(options.init.model, run_dir, note, has_begun=True)
+    try:
+        table = TrainingTable.open(options.data.train, labelled=options.distill.classify > 0)
+        noise = AUGMENT.read(options.augment, "[augment]").inputs()
+    except (DataDirError, AudioError) as error:
+        note(f"note: {error}: so whether the data of {run_dir} were changed since is not known")
+        return
+    folder = checkpoint.checkpoint_folder(run_dir, epoch)
+    state = checkpoint.load_state(folder)
+    if state.data:  # earlier runs have none
+        checkpoint.refuse_other_data(folder, state, table, state.classes)
+    checkpoint.compare_audio(table, noise, run_dir, note, has_begun=True)
+
+
 def _restore(run: Run, run_dir: Path, finished: list[int]) -> int:
     """Load the last whole checkpoint into ``run``; returns the epoch to go on with."""
     folder = checkpoint.checkpoint_folder(run_dir, finished[-1])
     state = checkpoint.load_state(folder)
-    if (state.classes, state.data) != (run.classes, run.table.fingerprint()):
-        raise CheckpointError(
-            f"{folder}: trained on other data ({len(state.classes)} classes there, {len(run.classes)} now): "
-            "the data dirs were changed since the run began; put them back, or start another --run-dir"
-        )
+    checkpoint.refuse_other_data(folder, state, run.table, run.classes)
     fill(run.network, read_weights(folder / "model.safetensors"), folder)
     classifier = read_weights(folder / "classifier.safetensors")
     moments = read_weights(folder / "optimizer.safetensors")
