@@ -1,12 +1,14 @@
-"""Every verb, option, recipe key, extra and variable that a message names is there.
+"""Every verb, option, recipe key, extra and variable that a message names is there, and every remedy is run.
 
 What is looked at are the strings of the code with a blank in them, docstrings and help aside: a remedy lies
-as often in a constant or beside the error as in the ``raise`` itself.
+as often in a constant or beside the error as in the ``raise`` itself. The remedies are run by
+``tests/cli/test_remedies.py``, and some by the tests of ``ELSEWHERE``.
 """
 
 import ast
 import io
 import re
+import runpy
 import tomllib
 from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
@@ -26,7 +28,7 @@ EXAMPLES = {
     "paths.wavlm",
 }  # stand for any of their kind, or are of no verb
 SHAPES = {"str", "samples", "dimension"}  # in brackets, and no tables
-LANGUAGES = re.compile(r"SELECT |\s*:root")  # SQL and CSS are no messages
+LANGUAGES = re.compile(r"(SELECT|INSERT|DELETE|CREATE|UPDATE) |\s*:root|<div ")  # SQL, CSS, HTML: no messages
 RECIPES = ("train", "run", "selftrain")
 VERBS_OF = {
     "corpora": ("prepare",),
@@ -194,3 +196,53 @@ def test_a_remedy_that_is_not_there_is_found(text, wrong):
         "key": any(key not in {*KEYS, *SECTIONS} for key in keys_in(text)),
     }
     assert [name for name, fault in faults.items() if fault] == [wrong]
+
+
+VERBS_OF_REMEDIES = (
+    "add|ask|bring|calibrate|call|check|choose|close|combine|complete|convert|copy|correct|cut|delete|draw|empty"
+    "|enrol|enter|export|extract|fetch|forget|free|get|give|import|install|keep|leave|look|lower|make|measure"
+    "|mend|move|name|pass|prepare|pull|put|raise|record|reduce|remove|rename|repair|repeat|replace|run|say|score"
+    "|see|select|set|split|start|switch|take|train|try|turn|unpack|update|use|wait|widen|write"
+)
+REMEDY = re.compile(
+    rf"(?:^|[;:,.] |\(|\bor |\band |\bthen |\bso |\bto \w+, )(?:{VERBS_OF_REMEDIES})\b(?!:)"
+    r"|: [a-z]+\.[a-z_]+ =|'farvox |`|(?<![\w-])--[a-z]|pip |FARVOX_|\bfarvox (?:[a-z]+ [A-Z]|[a-z]+ --)",
+    re.IGNORECASE,
+)
+"""Words that tell somebody to do something, and names of what is typed."""
+
+
+def named_remedies(messages: list[Text]) -> list[Text]:
+    """The messages that name a remedy; summaries of verbs and of corpora are none."""
+    summaries = {summary for _, summary in VERBS.values()}
+    return [
+        message
+        for message in messages
+        if REMEDY.search(message.text)
+        and message.text not in summaries
+        and not (message.module.startswith("corpora.") and not message.function)
+    ]
+
+
+NO_REMEDIES: tuple[str, ...] = ()
+"""Messages, by words in them, that only read as if they told somebody to do something."""
+ELSEWHERE: dict[str, str] = {}
+"""Words of a remedy, and the test that runs it, where that is no case of ``tests/cli/test_remedies.py``."""
+NOT_RUN: dict[str, str] = {}
+"""Words of a remedy that no test can run, and why."""
+MOST_WITHOUT_A_CASE = 244
+"""Remedies that nothing runs yet; may only fall."""
+
+
+def test_every_remedy_is_run(messages, root):
+    cases = runpy.run_path(str(root / "tests/cli/test_remedies.py"))["CASES"]
+    remedies = named_remedies(messages)
+    lists = [*NO_REMEDIES, *ELSEWHERE, *NOT_RUN]
+    covered = [case.words for case in cases.values()] + lists
+    unclear = [words for words in covered if len({each.text for each in remedies if words in each.text}) != 1]
+    assert unclear == [], "words of no remedy, or of several"
+    missing = [str(each) for each in remedies if not any(words in each.text for words in covered)]
+    assert len(missing) <= MOST_WITHOUT_A_CASE, "\n".join(missing)
+    for test in ELSEWHERE.values():
+        path, _, name = test.partition("::")
+        assert f"def {name}(" in (root / path).read_text("utf-8"), test
