@@ -138,12 +138,15 @@ def _run(words: list[str], fault: int, interrupted: int) -> int:
 
 
 def missing_package(module: str) -> str | None:
-    """Say how to install the package of a module; None unless farvox's own metadata lists it."""
+    """Say how to install the package of a module; None unless farvox's own metadata lists it.
+
+    Where farvox runs from a checkout and has no metadata, any module but its own is taken for a package.
+    """
     package = module.split(".")[0].replace("_", "-")
     try:
         requirements = metadata.requires("farvox") or []
-    except metadata.PackageNotFoundError:  # run from a checkout
-        return None
+    except metadata.PackageNotFoundError:
+        requirements = [package] if package not in ("", "farvox") else []
     extras: list[str] = []  # one entry a requirement; "" is what farvox itself asks for
     bring: set[str] = set()
     for requirement in requirements:
