@@ -223,6 +223,12 @@ def starting_folder(model: str, run_dir: Path, note: Note, *, has_begun: bool) -
     )
 
 
+def record_start(folder: Path, run_dir: Path, data: str = "") -> None:
+    """Record the model that a run begins with, and a fingerprint of its data."""
+    begun = {"folder": os.path.abspath(folder), "sha256": sha256_of(folder / WEIGHTS)}
+    write_json(run_dir / START, begun | ({"data": data} if data else {}))
+
+
 def compare_audio(
     table: TrainingTable, noise: Sequence[str], run_dir: Path, note: Note, *, has_begun: bool
 ) -> None:

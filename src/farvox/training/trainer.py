@@ -6,7 +6,6 @@ Read `train` first: it is the whole run from top to bottom.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -19,7 +18,6 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from farvox.atomic import sha256_of, write_json
 from farvox.augment import build_augmenter
 from farvox.datadir.conditions import recordings_of
 from farvox.datadir.embeddings import EmbeddingSet
@@ -56,7 +54,6 @@ from farvox.training.step import Schedule, Stepper, build_optimizer
 from farvox.training.table import EpochPlan, StepBatches, TrainingTable
 from farvox.zoo import Model, TorchEmbedder, fill, read_weights, save_model
 from farvox.zoo.embedder import embed_files, origin_of
-from farvox.zoo.model import WEIGHTS
 
 
 def train(
@@ -98,8 +95,7 @@ def train(
         noise = AUGMENT.read(options.augment, "[augment]").inputs()
         checkpoint.compare_audio(run.table, noise, run_dir, note, has_begun=bool(finished))
         if model_folder:
-            begun = {"folder": os.path.abspath(model_folder), "sha256": sha256_of(model_folder / WEIGHTS)}
-            write_json(run_dir / checkpoint.START, begun)
+            checkpoint.record_start(model_folder, run_dir)
     world.barrier()
     total = (options.schedule.end - options.schedule.first_epoch) * run.plan.steps_per_epoch
     run_log = RunLog(run_dir, total, note, active=world.is_main, tensorboard=options.log.tensorboard)
