@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from dataclasses import replace as replaced
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 Embedding = npt.NDArray[np.float32]
 Recording: TypeAlias = "AudioArgument | Signal"
 Recordings: TypeAlias = "Recording | Sequence[Recording]"
-TWO_SPEAKERS = "two-speakers"  # the code of a note
+BandChoice: TypeAlias = "Band | Literal['auto']"
+TWO_SPEAKERS, NARROW_BAND = "two-speakers", "narrow-band"  # codes of notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Verdict:
             card has no calibration.
         enrol: the recordings of the first side, each with its warnings.
         test: those of the second side.
+        band: "narrow" where both sides were compared below 4 kHz.
+        threshold_probability: the probability that the threshold asks for.
     """
 
     score: float
@@ -54,6 +58,8 @@ class Verdict:
     probability: float | None
     enrol: tuple[Signal, ...]
     test: tuple[Signal, ...]
+    band: Band = "full"
+    threshold_probability: float | None = None
 
     def __iter__(self) -> Iterator[float | bool]:
         yield self.score
@@ -117,6 +123,9 @@ class Verifier:
         threshold: lowest score of the same speaker, a cosine; None: that of the model's card.
         vad: see `farvox.verifier.signal.read_signal`.
         channel: see there, too.
+        band: that of the embedder's card; or "auto": `verify` compares both sides below 4 kHz where one of
+            them has nothing above it, and decides by the card's threshold for such, if there is one and none
+            was given.
         store: of the enrolled speakers; None: a file in the user's data folder, opened when first needed.
 
     Raises:
@@ -130,9 +139,11 @@ class Verifier:
         threshold: float | None = None,
         vad: Vad = "check",
         channel: Channel = "all",
+        band: Literal["auto"] | None = None,
         store: SpeakerStore | None = None,
     ) -> None:
         self.embedder = embedder
+        self.band: BandChoice = band or embedder.card.conditioning.band
         self.vad: Vad = vad
         self.channel: Channel = channel
         self._threshold = embedder.card.threshold if threshold is None else checked_threshold(threshold)
@@ -148,7 +159,7 @@ class Verifier:
         threshold: float | None = None,
         vad: Vad = "check",
         channel: Channel = "all",
-        band: Band = "full",
+        band: BandChoice = "auto",
         store: SpeakerStore | None = None,
     ) -> Verifier:
         """Make a verifier with a model of any kind.
@@ -159,15 +170,17 @@ class Verifier:
             device: of torch: cpu, cuda, mps or auto.
             backend: see `farvox.zoo.find.open_embedder`.
             band: "narrow" leaves nothing above 4 kHz of any recording, and decides by the card's threshold
-                for such; what is enrolled so is compared with nothing else.
+                for such; what is enrolled so is compared with nothing else. "full" never does. For "auto"
+                see the class; what is enrolled and identified is full then.
             threshold: see the class, like the rest.
 
         Raises:
             ModelError: there is no such model, or it cannot be fetched.
             MissingExtraError: torch or onnxruntime is not installed.
         """
-        embedder = open_embedder(model, device, backend=backend, band=band)
-        return cls(embedder, threshold=threshold, vad=vad, channel=channel, store=store)
+        embedder = open_embedder(model, device, backend=backend, band="full" if band == "auto" else band)
+        auto: Literal["auto"] | None = "auto" if band == "auto" else None
+        return cls(embedder, threshold=threshold, vad=vad, channel=channel, band=auto, store=store)
 
     @property
     def card(self) -> Card:
@@ -225,12 +238,24 @@ class Verifier:
         """
         threshold = self.threshold
         enrol_signals, test_signals = self._signals(enrol), self._signals(test)
+        if self._is_for_narrow((*enrol_signals, *test_signals)):
+            return self._narrow().verify(list(enrol_signals), list(test_signals))
         enrol_signals, enrol_NE = self._embedded(enrol_signals)
         test_signals, test_NE = self._embedded(test_signals)
         cosine = _combined(enrol_NE) @ _combined(test_NE)
         score = min(1.0, max(-1.0, float(cosine)))
-        probability = self.calibration.probability(score) if self.calibration else None
-        return Verdict(score, score >= threshold, threshold, probability, enrol_signals, test_signals)
+        chances = (self.calibration.probability(x) if self.calibration else None for x in (score, threshold))
+        probability, asked = chances
+        return Verdict(
+            score=score,
+            same=score >= threshold,
+            threshold=threshold,
+            probability=probability,
+            enrol=enrol_signals,
+            test=test_signals,
+            band=self.card.conditioning.band,
+            threshold_probability=asked,
+        )
 
     def enrol(
         self, name: str, audio: Recordings, *, replace: bool = False, allow_mixed: bool = False
@@ -293,6 +318,17 @@ class Verifier:
             StoreError: nobody of that name is enrolled.
         """
         return self.store.remove(name)
+
+    def _is_for_narrow(self, signals: Sequence[Signal]) -> bool:
+        is_narrow = any(note.code == NARROW_BAND for signal in signals for note in signal.warnings)
+        can_decide = self.card.narrow_threshold is not None and self._threshold == self.card.threshold
+        return self.band == "auto" and is_narrow and can_decide
+
+    def _narrow(self) -> Verifier:
+        """The verifier that hears nothing above 4 kHz, with the same network."""
+        embedder = copy(self.embedder)
+        embedder.card = self.card.for_band("narrow")
+        return Verifier(embedder, vad=self.vad, channel=self.channel)
 
     def _signals(self, side: Recordings) -> tuple[Signal, ...]:
         recordings: list[Recording] = list(side) if _is_several(side) else [side]  # type: ignore[arg-type,list-item]
