@@ -500,6 +500,39 @@ def test_joined_ogg_files_of_two_rates_are_refused_and_can_be_parted(tmp_path: P
     assert audio_info(tmp_path / "rest.ogg") == AudioInfo(44100, 44100, 2)
 
 
+JOINABLE = [
+    "ffmpeg -i IN -c:a aac out.m4a",
+    "ffmpeg -i IN -c:a aac -movflags +frag_keyframe+empty_moov -f mp4 |out.mp4",
+    "ffmpeg -i IN -c:a alac out.mov",
+    "ffmpeg -i IN -c:a flac out.mkv",
+    "ffmpeg -i IN -c:a libopus -live 1 -f webm |out.webm",
+    "ffmpeg -i IN -c:a wmav2 out.wma",
+    "ffmpeg -i IN out.tta",
+    "sox IN out.caf",
+    "sox IN out.w64",
+    "sox IN out.sph",
+]
+
+
+@pytest.mark.parametrize("command", JOINABLE)
+def test_files_of_other_formats_that_were_joined_are_one_recording(
+    spoken: Path, tmp_path: Path, command: str
+) -> None:
+    first = made(spoken, command)
+    both = tmp_path / first.name
+    both.write_bytes(first.read_bytes() * 2)
+    wav_CT, _ = read_recording(first)
+    np.testing.assert_array_equal(read_recording(both)[0], np.concatenate([wav_CT, wav_CT], axis=1))
+    assert audio_info(both).num_samples == 2 * audio_info(first).num_samples
+    if command.startswith("ffmpeg") and "opus" not in command:
+        other = made(spoken, command.replace("IN ", "IN -ar 8000 ", 1))
+        both.write_bytes(first.read_bytes() + other.read_bytes())
+        with pytest.raises(AudioError, match=r"changes at 6\.\d\d s from 16000 Hz .* to 8000 Hz") as error:
+            read_recording(both)
+        subprocess.run(str(error.value).split("`")[1], shell=True, check=True, cwd=tmp_path)
+        assert audio_info(tmp_path / f"rest{both.suffix}") == audio_info(other)
+
+
 def test_joined_flac_files_are_refused_and_can_be_parted(tmp_path: Path) -> None:
     write_audio(tmp_path / "a.flac", noise(10000))
     (tmp_path / "b.flac").write_bytes((tmp_path / "a.flac").read_bytes() * 2)
@@ -519,6 +552,11 @@ FORMATS = [
     ("aac", "mov", 16000), ("aac", "mkv", 16000), ("libvorbis", "mka", 16000), ("aac", "ts", 16000),
     ("mp2", "mp2", 16000), ("wavpack", "wv", 16000), ("tta", "tta", 16000), ("libvorbis", "ogv", 16000),
     ("pcm_s16le", "avi", 16000), ("aac", "flv", 16000), ("flac", "mp4", 16000), ("libopus", "webm", 48000),
+    ("flac -f ogg", "ogg", 16000), ("wmav1", "wma", 16000), ("adpcm_ima_qt", "aifc", 16000),
+    ("alac", "m4a", 16000), ("aac -movflags +faststart", "mp4", 16000), ("aac -live 1", "mkv", 16000),
+    ("libopus -live 1", "webm", 48000), ("flac", "mkv", 16000), ("pcm_s16le", "mov", 16000),
+    ("pcm_s16le -rf64 always", "wav", 16000), ("aac -mpegts_flags latm", "ts", 16000),
+    ("mp2", "mpg", 16000), ("libmp3lame", "mp4", 16000),
 ]  # fmt: skip
 
 
@@ -529,8 +567,27 @@ def test_whatever_libsndfile_refuses_is_read_by_ffmpeg(
     path = made(spoken, f"ffmpeg -i IN -strict -2 -c:a {codec} -ar {rate} out.{suffix}")
     assert seconds_of(path) == pytest.approx(6.03, abs=0.13)
     assert audio_info(path).sample_rate == rate
-    level_T = np.abs(read_audio(path))
+    read_T = read_audio(path)
+    level_T = np.abs(read_T)
     assert level_T[50000:90000].mean() > 20 * level_T[5000:40000].mean()  # quiet, then loud
+    if codec.split()[0] in ("flac", "alac", "wavpack", "tta", "pcm_s16le"):
+        np.testing.assert_array_equal(read_T, read_audio(spoken))
+
+
+@pytest.mark.parametrize(("codec", "suffix", "rate"), FORMATS)
+def test_what_ffmpeg_reads_is_the_speech_that_was_written(
+    voices: Path, codec: str, suffix: str, rate: int
+) -> None:
+    path = made(voices / "a0.wav", f"ffmpeg -i IN -strict -2 -c:a {codec} -ar {rate} out.{suffix}")
+    speech_T, read_T = read_audio(voices / "a0.wav"), read_audio(path)
+    assert len(speech_T) - 2048 <= len(read_T) <= len(speech_T) + 2048  # at most two frames of a codec
+    size = len(speech_T) + len(read_T)
+    products_T = np.fft.irfft(np.fft.rfft(read_T, size) * np.fft.rfft(speech_T, size).conj(), size)
+    delay = int(products_T.argmax())
+    delay -= size * (delay > size // 2)
+    shared_T, spoken_T = read_T[max(0, delay) :], speech_T[max(0, -delay) :]
+    length = min(len(shared_T), len(spoken_T))
+    assert abs(delay) <= 1200 and np.corrcoef(shared_T[:length], spoken_T[:length])[0, 1] > 0.8
 
 
 @pytest.mark.parametrize("suffix", ["oga", "spx", "caf", "wav", "mov", "mkv", "wma", "avi", "wv", "tta"])

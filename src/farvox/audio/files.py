@@ -8,8 +8,8 @@ it cannot seek). Error messages give the path or the ``name`` of the file object
 Four readers are tried, the quickest first: entries of shards (`farvox.audio.shards`), plain 16-bit wav files
 by their header alone, libsndfile (other wav files, flac, ogg, mp3, NIST sphere), and FFmpeg through PyAV
 (whatever libsndfile refuses, such as the m4a files of VoxCeleb2, and files whose length only decoding gives).
-FFmpeg decodes the whole file when it is opened. Ogg files that were joined are read one after the other.
-soxr resamples.
+FFmpeg decodes the whole file when it is opened. Files that were joined (Ogg, mp4, Matroska, ...)
+are read one after the other. soxr resamples.
 
 Shape suffixes: C channel, T sample.
 """
@@ -38,10 +38,12 @@ import soxr
 from farvox.atomic import atomic_file
 from farvox.audio.headers import (
     HEAD_BYTES,
+    JOINABLE,
     AudioInfo,
     begins_as_mp3,
     float_frames,
     id3_bytes,
+    may_be_joined,
     needs_decoding,
     ogg_links,
     pcm_header,
@@ -308,12 +310,17 @@ def _open(name: str, content: bytes | None, stack: ExitStack) -> OpenAudio:
             only_decoded = needs_decoding(name, opened)
             opened.seek(0)
             head = opened.read(4)
-            if head == b"OggS":
+            is_ogg = head == b"OggS"
+            if is_ogg or may_be_joined(opened):
                 whole = stack.enter_context(_mapped(content, opened))
-                begins, counts = zip(*ogg_links(whole) or [(0, 1)], strict=True)
+                if is_ogg:
+                    links = ogg_links(whole)
+                else:
+                    links = [(each.start(), 1) for each in JOINABLE.finditer(whole)]
+                begins, counts = zip(*links or [(0, 1)], strict=True)
                 if len(begins) > 1:
                     return _joined(name, whole, begins)
-                only_decoded = counts[0] > 1  # libsndfile takes any of them
+                only_decoded |= counts[0] > 1  # libsndfile takes any of them
     except OSError as error:
         raise AudioError(f"{name}: cannot be read: {error.strerror or error}") from None
     if only_decoded:
@@ -351,14 +358,15 @@ def _open(name: str, content: bytes | None, stack: ExitStack) -> OpenAudio:
 
 
 def _joined(name: str, content: bytes | mmap.mmap, begins: Sequence[int]) -> OpenAudio:
-    """Read Ogg files that follow one another in one file, from some bytes on, as one recording."""
+    """Read files that follow one another in one file, from some bytes on, as one recording."""
     parts: list[Wave] = []
     length, first = 0, AudioInfo(0, 0, 0)
     for begin, end in pairwise((*begins, len(content))):
         with ExitStack() as stack:
             part = _open(name, content[begin:end], stack)
             first = first if parts else part.info
-            way = f"`tail -c +{begin + 1} {quote(name)} > rest.ogg` takes out what follows"
+            rest = f"rest{Path(name).suffix}"
+            way = f"`tail -c +{begin + 1} {quote(name)} > {quote(rest)}` takes out what follows"
             _refuse_change(name, length, first, part.info.sample_rate, part.info.num_channels, way)
             parts.append(part.frames_of(0, part.info.num_samples))
             length += len(parts[-1])
