@@ -474,6 +474,19 @@ def test_a_recording_against_its_copy_is_refused_by_check(copied, capsys, pair):
     assert main([*words, "--allow-self"]) == 0
 
 
+def test_check_reports_a_test_utterance_inside_its_own_enrolment(copied, capsys):
+    (copied / "map").write_text("m a1 a2\nn b1\n")
+    (copied / "trials").write_text("1 m a1_0_0\n0 n a1\n")
+    words = ["check", str(copied / "data"), "--trials", str(copied / "trials")]
+    assert main(words) == 1
+    capsys.readouterr()
+    assert main([*words, "--enrol-map", str(copied / "map")]) == 0
+    said = capsys.readouterr().out
+    assert "1 trials have a test utterance" in said and "trials:1, 'a1_0_0'" in said
+    assert main([*words[:2], "--enrol-map", str(copied / "map")]) == 2
+    assert "--trials" in capsys.readouterr().err
+
+
 def test_a_source_that_several_speakers_share_names_no_recording(copied):
     table = (copied / "data/utt2cond").read_text().splitlines()
     kind = [line.split("\t")[0] + "\ttelevision\tclose" for line in table[1:]]

@@ -1,5 +1,6 @@
 """``farvox run``: all stages of a recipe."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -72,7 +73,10 @@ def test_all_stages_end_in_a_table_and_a_report(recipe, tmp_path, capsys):
     assert (first, last) == ("The voices are made up.", f"report: {tmp_path}/exp/report.html")
     trials = tmp_path / "work/dev/trials"
     seen = f"warning: 6 of the 6 speakers of the trials {trials} are also in the training "
-    assert len(leaks) == 2 and all(line.startswith(seen) for line in leaks)  # of both trainings
+    assert len(leaks) == 3 and all(
+        line.startswith(seen) for line in leaks
+    )  # of both, and of the model between
+    assert leaks[2].startswith(f"{seen}of {tmp_path}/exp/train/checkpoints/epoch_000: ")
     assert "The voices are made up." in (tmp_path / "exp" / "report.html").read_text()
     dev = [EmbeddingSet.load(tmp_path / "exp" / "train" / "embeddings" / f"dev-{n}") for n in (1, 2)]
     assert [len(embeddings.utt_ids) for embeddings in dev] == [9, 24]
@@ -94,6 +98,8 @@ def test_the_starting_model_is_the_first_row_and_published_figures_the_last(reci
     assert f"{EVALUATE[0]['name']}: published EER 2.07 % (a paper)" in table
     rows = [(tmp_path / f"exp/further/{name}/scores").is_dir() for name in ("start", "train")]
     assert rows == [True, True]
+    meta = json.loads((tmp_path / "exp/further/start/scores/seen.txt.meta.json").read_text())
+    assert any(f"are also in the training of {tmp_path}/exp/train/checkp" in line for line in meta["leaks"])
     assert farvox("run", file, "--name", "mine", "--from", "evaluate") == 0
     assert "\nmine " in capsys.readouterr().out
 

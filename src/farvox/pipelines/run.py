@@ -12,7 +12,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -260,9 +260,13 @@ def extract_for(plan: Plan, system: System, embedder: Embedder, note: Note, prog
 def score_for(plan: Plan, system: System, progress: Note) -> None:
     """Score every trial list by one system."""
     from farvox.datadir.kaldi import DataDir
+    from farvox.training.start import trained_speakers
 
     data_dirs = [] if system.start else [each for each in system.recipe.data.train if each.is_dir()]
-    trained = {str(path): DataDir.open(path, remote=True).speaker_ids for path in data_dirs}
+    trained: dict[str, Iterable[str | None]] = {}
+    trained |= {str(path): DataDir.open(path, remote=True).speaker_ids for path in data_dirs}
+    for folder, speakers in trained_speakers(system.start or system.recipe.init.model).items():
+        trained[f"of {folder}"] = speakers
     for evaluate in plan.recipe.evaluate:
         out, scored = plan.scores(system, evaluate), plan.trials(system, evaluate)
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +16,6 @@ from farvox.progress import Note, silent
 from farvox.score import ChannelIds, Channels, Norm
 
 if TYPE_CHECKING:
-    import polars as pl
     from numpy.typing import NDArray
 
     from farvox.datadir.embeddings import EmbeddingSet
@@ -113,7 +112,7 @@ def score(
     *,
     out: str | Path | None = None,
     out_trials: str | Path | None = None,
-    trained: Mapping[str, pl.Series] | None = None,
+    trained: Mapping[str, Iterable[str | None]] | None = None,
     note: Note = silent,
 ) -> Scores:
     """Score a trial list.
@@ -122,7 +121,8 @@ def score(
         trials: the list, of any form; labels, if any, must not contradict the speakers of the embeddings.
         embeddings: folders that together hold its utterances.
         out_trials: list to write of the trials that the scores belong to, which ``expand`` changes.
-        trained: the speakers that the model was trained on, by data dir; those in the trials are reported.
+        trained: the speakers that the model was trained on, by data dir or model; those in the trials are
+            reported.
         note: called with a line on everything that was read or decided.
 
     Raises:

@@ -284,12 +284,12 @@ class Run:
         lines += self.table.shared_by_dirs(self.options.data.train)
         if self.validation:
             lines += self.validation.leaks
-            lines += shared_speakers(
-                self.validation.speaker_ids,
-                f"the validation {self.options.validate.data}",
-                self.table.speaker_names,
-                "the training",
-            )
+            trained = {"the training": self.table.speaker_names}
+            for folder, names in start.trained_speakers(self.options.init.model).items():
+                trained[f"the training of init.model {folder}"] = tuple(names)
+            for where, others in trained.items():
+                what = f"the validation {self.options.validate.data}"
+                lines += shared_speakers(self.validation.speaker_ids, what, others, where)
         return "\n".join(lines)
 
     def explain_memory(self, error: MemoryError | RuntimeError, epoch: int, step: int) -> None:
