@@ -1,7 +1,8 @@
 """The verifier: recordings in, decisions out, with one model and, for enrolment, one store of speakers.
 
 A *side* is a recording or a list of recordings of one speaker. The channels of a recording, and the
-recordings of a side, are combined as the mean of their length-normalised embeddings.
+recordings of a side, are combined as the mean of their length-normalised embeddings. A channel that scores
+below the threshold against the one with the most speech is left out: it holds another voice or another sound.
 
 Shape suffixes: C channel, T sample, E embedding, N recording.
 """
@@ -349,33 +350,59 @@ class Verifier:
                 raise AudioError(f"{signal.name}: gives no usable embedding (it is zero or not finite)")
         ends = np.cumsum([len(signal.channels_CT) for signal in signals])
         parts = np.split(np.stack([_length_normalised(row) for row in rows]), ends[:-1])
-        emb_NE = np.stack([_combined(part) for part in parts])
-        noted = []
-        for n, (signal, emb_CE) in enumerate(zip(signals, parts, strict=True)):
-            told = [f"channel {number}" for number in signal.channel_numbers]
-            notes = [self._disagreement(told, emb_CE, "--channel takes one of them")]
-            if n:
-                names = ["it", *(f"'{other.name}'" for other in signals[:n])]
-                notes.append(self._disagreement(names, np.vstack([emb_NE[n], emb_NE[:n]]), first_only=True))
-            added = tuple(note for note in notes if note)
-            noted.append(replaced(signal, warnings=signal.warnings + added) if added else signal)
+        voices = [self._of_one_voice(*each) for each in zip(signals, parts, strict=True)]
+        emb_NE = np.stack([_combined(emb_CE) for _, emb_CE in voices])
+        notes = self._disagreements([signal.name for signal in signals], emb_NE)
+        noted = [
+            replaced(signal, warnings=(*signal.warnings, notes[n])) if n in notes else signal
+            for n, (signal, _) in enumerate(voices)
+        ]
         return tuple(noted), emb_NE
 
-    def _disagreement(
-        self, names: Sequence[str], emb_NE: Embedding, way_out: str = "", *, first_only: bool = False
-    ) -> CodedNote | None:
-        """A note on the two that score least against one another, if that is below the threshold."""
-        cosine_NN = emb_NE @ emb_NE.T
-        lowest = int(np.argmin(cosine_NN[:1] if first_only else cosine_NN))
-        first, second = divmod(lowest, len(emb_NE))
-        score = float(cosine_NN[first, second])
-        if self._threshold is None or score >= self._threshold:
-            return None
+    def _of_one_voice(self, signal: Signal, emb_CE: Embedding) -> tuple[Signal, Embedding]:
+        """Leave out, with a note, the channels that score below the threshold against that with the most."""
+        score_C = emb_CE @ emb_CE[signal.most_speech]
+        kept = [n for n in range(len(score_C)) if self._threshold is None or score_C[n] >= self._threshold]
+        if len(kept) in (0, len(score_C)):
+            return signal, emb_CE
+        numbers, most = signal.channel_numbers, signal.most_speech
+        lowest = int(np.argmin(score_C))
+        first, second = sorted((numbers[lowest], numbers[most]))
+        others = ", ".join(str(numbers[n]) for n in range(len(numbers)) if n not in kept)
         text = (
-            f"{names[first]} and {names[second]} score {score:.2f} against one another (the threshold is "
-            f"{self._threshold:.3g}): they may be two persons{'; ' * bool(way_out)}{way_out}"
+            f"channel {first} and channel {second} score {score_C[lowest]:.2f} against one another (the "
+            f"threshold is {self._threshold:.3g}): they may be two persons, or a person and another sound; "
+            f"left out: {others} (counted from 0), as channel {numbers[most]} holds more speech; --channel "
+            "takes one of them"
         )
-        return CodedNote(text, TWO_SPEAKERS, serious=True)
+        if signal.detector == "energy":
+            text += "; pip install 'farvox[vad]' tells speech from other sounds"
+        left = replaced(
+            signal,
+            channels_CT=signal.channels_CT[kept],
+            channel_numbers=tuple(numbers[n] for n in kept),
+            warnings=(*signal.warnings, CodedNote(text, TWO_SPEAKERS, serious=True)),
+            most_speech=kept.index(most),
+        )
+        return left, emb_CE[kept]
+
+    def _disagreements(self, names: Sequence[str], emb_NE: Embedding) -> dict[int, CodedNote]:
+        """Notes on the recordings of a side that score below the threshold against half of the others."""
+        if self._threshold is None:
+            return {}
+        cosine_NN, last, notes = emb_NE @ emb_NE.T, len(emb_NE) - 1, {}
+        is_below_NN = cosine_NN < self._threshold
+        np.fill_diagonal(is_below_NN, False)
+        for n in range(0 if last > 1 else 1, last + 1):  # of two, the second is named
+            if 2 * int(is_below_NN[n].sum()) < last:
+                continue
+            lowest = int(np.argmin(cosine_NN[n]))
+            text = (
+                f"it and '{names[lowest]}' score {cosine_NN[n, lowest]:.2f} against one another (the "
+                f"threshold is {self._threshold:.3g}): they may be two persons"
+            )
+            notes[n] = CodedNote(text, TWO_SPEAKERS, serious=True)
+        return notes
 
 
 def checked_threshold(threshold: float) -> float:
