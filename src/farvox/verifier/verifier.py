@@ -360,12 +360,13 @@ class Verifier:
         return tuple(noted), emb_NE
 
     def _of_one_voice(self, signal: Signal, emb_CE: Embedding) -> tuple[Signal, Embedding]:
-        """Leave out, with a note, the channels that score below the threshold against that with the most."""
-        score_C = emb_CE @ emb_CE[signal.most_speech]
-        kept = [n for n in range(len(score_C)) if self._threshold is None or score_C[n] >= self._threshold]
-        if len(kept) in (0, len(score_C)):
-            return signal, emb_CE
+        """Leave out, with a note, the channels that score below the threshold against the one with most speech."""
         numbers, most = signal.channel_numbers, signal.most_speech
+        score_C = emb_CE @ emb_CE[most]
+        score_C[most] = 1.0
+        if self._threshold is None or score_C.min() >= self._threshold:
+            return signal, emb_CE
+        kept = [n for n in range(len(score_C)) if score_C[n] >= self._threshold]
         lowest = int(np.argmin(score_C))
         first, second = sorted((numbers[lowest], numbers[most]))
         others = ", ".join(str(numbers[n]) for n in range(len(numbers)) if n not in kept)
