@@ -360,7 +360,7 @@ class Verifier:
         return tuple(noted), emb_NE
 
     def _of_one_voice(self, signal: Signal, emb_CE: Embedding) -> tuple[Signal, Embedding]:
-        """Leave out, with a note, the channels that score below the threshold against the one with most speech."""
+        """Leave out, with a note, the channels that score below the threshold against `most_speech`."""
         numbers, most = signal.channel_numbers, signal.most_speech
         score_C = emb_CE @ emb_CE[most]
         score_C[most] = 1.0
