@@ -1,6 +1,8 @@
 import io
 import math
 import os
+import random
+import re
 import shutil
 import struct
 import subprocess
@@ -679,6 +681,60 @@ def test_a_damaged_file_is_read_or_refused_by_name(data: st.DataObject) -> None:
         read_recording(io.BytesIO(content))
     except AudioError as error:
         assert str(error).startswith("<file object>: ")
+
+
+def mutated(content: bytes, rng: random.Random) -> bytes:
+    """Bits flipped, bytes of the header set, the end cut off, a block put in or zeroed."""
+    damaged = bytearray(content)
+    kind, at = rng.choice(["flip", "header", "cut", "insert", "zero"]), rng.randrange(len(content))
+    if kind == "flip":
+        for place in rng.choices(range(len(content)), k=rng.randint(1, 20)):
+            damaged[place] ^= 1 << rng.randrange(8)
+    elif kind == "header":
+        for place in rng.choices(range(min(512, len(content))), k=rng.randint(1, 8)):
+            damaged[place] = rng.choice([0, 127, 128, 255])
+    elif kind == "cut":
+        del damaged[at + 1 :]
+    elif kind == "insert":
+        damaged[at:at] = rng.randbytes(rng.randint(1, 3000))
+    else:
+        begin = at % 4096
+        damaged[begin : begin + 600] = bytes(len(damaged[begin : begin + 600]))
+    return bytes(damaged)
+
+
+def test_mutated_files_of_all_formats_are_finite_audio_or_refused_in_a_line(
+    spoken: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rng = random.Random(0)
+    for codec, suffix, rate in FORMATS:
+        whole = made(spoken, f"ffmpeg -i IN -strict -2 -c:a {codec} -ar {rate} out.{suffix}").read_bytes()
+        path = tmp_path / f"a.{suffix}"
+        for _ in range(8):
+            path.write_bytes(mutated(whole, rng))
+            began = time.monotonic()
+            for audio in (path, io.BytesIO(path.read_bytes())):
+                try:
+                    wav_CT, own_rate = read_recording(audio)
+                    assert np.isfinite(wav_CT).all() and 1000 <= own_rate <= 1_000_000
+                    assert wav_CT.nbytes < 1e9
+                except AudioError as error:
+                    assert re.fullmatch(r"(.*/a\.\w+|<file object>): [^\n]{1,700}", str(error)), error
+            assert time.monotonic() - began < 20
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_size_that_no_file_can_have_is_no_exception_of_its_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "a.caf", noise(1000), 16000)
+    content = bytearray((tmp_path / "a.caf").read_bytes())
+    content[12:20] = b"\xff" * 8  # of the first chunk
+    (tmp_path / "a.caf").write_bytes(content)
+    for audio in (tmp_path / "a.caf", io.BytesIO(content)):
+        with pytest.raises(AudioError, match=r"(a\.caf|object>): "):
+            read_recording(audio)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_header_of_a_named_pipe_is_refused_at_once(tmp_path):

@@ -109,15 +109,23 @@ class OpenAudio:
         )
 
 
-class Content(io.BytesIO):
-    """The content of a file for libsndfile, which seeks before the beginning where a header is damaged."""
+class _Seekable(io.IOBase):
+    """Stays where it is instead of raising, where a damaged header sends a library to an impossible place."""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Seek as a file does; an impossible place leaves it where it is."""
         try:
             return super().seek(offset, whence)
-        except ValueError:
+        except (OSError, OverflowError, ValueError):
             return self.tell()
+
+
+class Content(_Seekable, io.BytesIO):
+    """The content of a file, for the libraries."""
+
+
+class _OnDisk(_Seekable, io.FileIO):
+    """A file, for the libraries; PyAV prints a traceback where a seek raises."""
 
 
 def audio_info(audio: AudioSource) -> AudioInfo:
@@ -545,7 +553,7 @@ def _mapped(content: bytes | None, file: BinaryIO) -> AbstractContextManager[byt
 
 
 def _binary(name: str, content: bytes | None) -> BinaryIO:
-    return open(name, "rb") if content is None else Content(content)
+    return _OnDisk(name) if content is None else Content(content)
 
 
 def checked_samples(name: str, wav: Wave) -> Wave:

@@ -233,7 +233,7 @@ def _promised_bytes(file: BinaryIO, head: bytes, size: int) -> tuple[int, int] |
     elif head[:4] == b"caff":
         start, most = 8, _STREAMED_64
         while head[:4] != b"data":
-            file.seek(start := start + length)
+            file.seek(min(start := start + length, size))
             if len(head := file.read(12)) < 12:
                 return None
             start, length = start + 12, int.from_bytes(head[4:], "big")
