@@ -12,18 +12,21 @@ import runpy
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import soundfile
 import tomli_w
 
 from farvox.audio.files import read_audio, write_audio
 from farvox.cli.main import main
+from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.errors import FarvoxError
 from farvox.zoo import Card
@@ -829,3 +832,97 @@ def test_the_remedy_of_a_message_works(here, case, capsys):
         again = f"{again} {remedy}"
     case.act()
     assert run(again) == last, "".join(capsys.readouterr())
+
+
+LIMITED = """
+import resource, sys
+limit = int(sys.argv.pop(1))
+if limit:
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+from farvox.cli.main import main
+status = main()
+with open("/proc/self/status") as file:
+    print("peak", *(1024 * int(line.split()[1]) for line in file if line.startswith("VmPeak")))
+sys.exit(status)
+"""
+"""Program that runs farvox with so many bytes of address space, 0 for all there are, and prints its peak."""
+
+
+def limited(words: str, limit: int = 0) -> tuple[int, int, str]:
+    """Status, peak of the address space in bytes, and messages of a command in a process of its own."""
+    command = [sys.executable, "-c", LIMITED, str(limit), *shlex.split(words)]
+    few = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | few)
+    assert "Traceback" not in done.stderr and "peak" in done.stdout, done.stderr
+    return done.returncode, int(done.stdout.split()[-1]), done.stderr
+
+
+def long_recordings() -> None:
+    for n in range(4):
+        noise_T = 0.1 * np.random.default_rng(n).standard_normal(16000 * 120).astype(np.float32)
+        write_audio(f"long{n}.wav", noise_T)
+    write_data_dir("long", [Utterance(f"u{n}", f"long{n}.wav", None, 16000 * 120) for n in range(4)])
+
+
+def large_sets() -> None:
+    """Embeddings of 60,000 utterances, 400,000 trials of them and 2,000 of a few."""
+    rng, name = np.random.default_rng(0), "speaker-of-a-corpus-whose-names-are-long-"
+    ids = [f"{name}{n // 10:04}_{n % 10}" for n in range(60_000)]
+    speakers = pl.Series([utt_id[:-2] for utt_id in ids])
+    embeddings_NE = rng.standard_normal((len(ids), 256), np.float32)
+    EmbeddingSet(ids, embeddings_NE, {"data_dir": "x"}, speaker_ids=speakers).save("large")
+    few = slice(0, 6000)
+    EmbeddingSet(ids[few], embeddings_NE[few], {"data_dir": "x"}, speaker_ids=speakers[few]).save("few")
+    Path("utt2spk").write_text("".join(f"{utt_id} {utt_id[:-2]}\n" for utt_id in ids))
+    for name, count, most in (("all", 400_000, len(ids)), ("part", 2000, 2000)):
+        enrol_T = rng.integers(0, most, count)
+        test_T = enrol_T // 10 * 10 + rng.integers(0, 10, count)
+        test_T[::2] = rng.integers(0, most, count // 2)
+        kept = np.flatnonzero(enrol_T != test_T)
+        pairs = [(ids[a], ids[b]) for a, b in zip(enrol_T[kept].tolist(), test_T[kept].tolist(), strict=True)]
+        Path(name).write_text("".join(f"{int(a[:-2] == b[:-2])} {a} {b}\n" for a, b in pairs))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak as Linux tells it")
+@pytest.mark.parametrize(
+    ("make", "command", "remedy", "again"),
+    [
+        (
+            long_recordings,
+            "extract model long emb --threads 4 --device cpu",
+            "give fewer --threads",
+            "extract model long emb --threads 1 --device cpu",
+        ),
+        (large_sets, "score all large --out scores", "split the trial list", "score part large --out scores"),
+        (
+            large_sets,
+            "score part large --norm as-norm --cohort large --out scores",
+            "--cohort-speakers: one embedding a speaker",
+            "score part large --norm as-norm --cohort large --cohort-speakers utt2spk --out scores",
+        ),
+        (
+            large_sets,
+            "cluster few out --clusters 20 --method spectral --iterations 1 --restarts 1",
+            "choose --method kmeans",
+            "cluster few out --clusters 20 --iterations 1 --restarts 1",
+        ),
+        (
+            large_sets,
+            "cluster large out --clusters 5 --iterations 1 --restarts 1",
+            "'farvox subset'",
+            "cluster few out --clusters 5 --iterations 1 --restarts 1",
+        ),
+    ],
+    ids=["extract", "score", "as-norm", "cluster", "subset"],
+)
+def test_what_needs_less_memory_is_enough_under_the_same_limit(here, make, command, remedy, again):
+    make()
+    (much, little) = (limited(each)[1] for each in (command, again))
+    for out in ("emb", "out", "scores"):
+        shutil.rmtree(out) if Path(out).is_dir() else Path(out).unlink(missing_ok=True)
+    limit = little + (much - little) // 3
+    status, _, printed = limited(command, limit)
+    assert status == 1 and "out of memory" in printed and remedy in printed, printed
+    status, _, printed = limited(again, limit)
+    assert status == 0, printed

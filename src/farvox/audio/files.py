@@ -354,6 +354,8 @@ def _open(name: str, content: bytes | None, stack: ExitStack) -> OpenAudio:
             if start:
                 file.seek(start)
             frames_TC: Wave = file.read(count, dtype="float32", always_2d=True)
+        except MemoryError:  # no fault of the file
+            raise
         except Exception as error:  # whatever a decoder raises
             why = getattr(error, "error_string", error)
             raise AudioError(f"{name}: damaged audio: {why}; copy it again") from None
@@ -526,7 +528,7 @@ def _decode_by_ffmpeg(name: str, content: bytes | None, refusal: str = "") -> Op
                 for block in planar_float.resample(frame):
                     blocks.append(block.to_ndarray().astype(np.float32, copy=False))
                     length += block.samples
-    except AudioError:
+    except (AudioError, MemoryError):
         raise
     except Exception as error:  # whatever a decoder raises
         why = f"{refusal}{getattr(error, 'strerror', error)} (FFmpeg); it is damaged, or no audio at all"
