@@ -1,19 +1,23 @@
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
-from farvox.audio.files import write_audio
+from farvox.audio.files import read_audio, write_audio
 from farvox.cli import data
 from farvox.cli.main import main
 from farvox.corpora.registry import PREPARERS
 from farvox.datadir.conditions import read_conditions
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
+from farvox.options import merge
 
 
 @pytest.fixture
@@ -522,3 +526,97 @@ def test_no_verb_prints_what_a_terminal_acts_on(tmp_path_factory, capsys, ids):
         assert main(words) == status
         said = capsys.readouterr()
         assert not set(said.out + said.err) & set("\x1b\x9b\u202e")
+
+
+@pytest.mark.slow
+def test_every_verb_does_with_segments_what_it_does_with_the_stretches_as_files(
+    tmp_path: Path, corpus: Path, tiny_recipe: dict[str, Any], model_folder: Path
+) -> None:
+    joined, cut = tmp_path / "joined", tmp_path / "cut"
+    utterances, lines, wav_scp = [], [], []
+    all_of = DataDir.open(corpus / "train").table.sort("utt_id")
+    for (speaker,), part in all_of.group_by("speaker_id", maintain_order=True):
+        wavs: list[np.ndarray] = []
+        for begin, (utt_id, path) in enumerate(part.select("utt_id", "wav_path").iter_rows()):
+            pause_T = 1e-4 * np.random.default_rng(begin).standard_normal(12800)
+            wav_T = np.append(np.resize(read_audio(path), 19200), pause_T)
+            wavs.append(wav_T)
+            write_audio(tmp_path / "wavs" / f"{utt_id}.wav", wav_T)
+            utterances.append(Utterance(utt_id, str(tmp_path / "wavs" / f"{utt_id}.wav"), speaker))
+            lines.append(f"{utt_id} {speaker}-rec {2 * begin:.2f} {2 * begin + 2:.2f}\n")
+        write_audio(tmp_path / "wavs" / f"{speaker}.wav", np.concatenate(wavs))
+        wav_scp.append(f"{speaker}-rec {tmp_path}/wavs/{speaker}.wav\n")
+    write_data_dir(cut, utterances)
+    joined.mkdir()
+    (joined / "segments").write_text("".join(sorted(lines)))
+    (joined / "wav.scp").write_text("".join(sorted(wav_scp)))
+    (joined / "utt2spk").write_text((cut / "utt2spk").read_text())
+    for name in ("text", "utt2dur", "spk2gender"):
+        keys = (joined / "utt2spk").read_text().splitlines()
+        index = int(name.startswith("spk"))
+        rows = sorted({line.split()[index] for line in keys})
+        (joined / name).write_text("".join(f"{key} m\n" for key in rows))
+
+    def farvox(*words: object) -> None:
+        assert main([str(word) for word in words]) == 0, words
+
+    bank = tmp_path / "bank"
+    farvox("rirs", bank, "--rooms", 1, "--per-room", 2, "--t60", 0.25, 0.3, "--jobs", 1)
+    found: dict[str, list[object]] = {}
+    for data_dir in (joined, cut):
+        out = tmp_path / f"of-{data_dir.name}"
+        farvox("check", data_dir, "--audio")
+        farvox("check", data_dir, "--fix", out / "fixed")
+        farvox("subset", data_dir, out / "part", "--per-speaker", 2)
+        farvox("combine", out / "both", out / "part", data_dir)
+        farvox("pack", data_dir, out / "packed")
+        farvox("simulate", out / "part", out / "far", "--rirs", bank, "--copies", 1, "--jobs", 1)
+        farvox("noises", data_dir, out / "noise", "--jobs", 1)
+        group = ".*(?P<channel>[0-9])"  # utterances of a speaker as if of one take
+        farvox("enhance", out / "both", out / "enhanced", "--beamform", "mvdr", "--group", group, "--jobs", 1)
+        farvox("trials", out / "part", out / "trials", "--all-pairs")
+        farvox("extract", model_folder, data_dir, out / "emb")
+        farvox("cluster", out / "emb", out / "clusters", "--clusters", 3, "--data", data_dir)
+        farvox("extract", model_folder, out / "clusters", out / "again")
+        farvox("score", out / "trials", out / "emb", "--out", out / "scores")
+        table = merge(
+            tiny_recipe,
+            {
+                "run_dir": str(out / "exp"),
+                "data": {"train": [str(data_dir)]},
+                "schedule": {"epochs": 1},
+                "prepare": [f"combine {out}/run-data {data_dir}"],
+                "evaluate": [{"name": "e", "data": f"{out}/run-data", "trials": str(out / "trials")}],
+            },
+        )
+        (out / "r.toml").write_text(tomli_w.dumps(table))
+        farvox("run", out / "r.toml")
+        del table["prepare"], table["data"]["train"]
+        table["run_dir"] = str(out / "self")
+        table["init"] = {"model": str(out / "exp/train")}
+        table["selftrain"] = {
+            "data": str(data_dir),
+            "rounds": 1,
+            "clusters": "3:4",
+            "stable": 2,
+            "min_size": 1,
+        }
+        (out / "s.toml").write_text(tomli_w.dumps(table))
+        farvox("selftrain", out / "s.toml")
+        sound = [
+            read_audio(path)
+            for name in ("fixed", "part", "both", "packed", "far", "noise", "enhanced", "clusters")
+            for path in DataDir.open(out / name).wav_paths
+        ]
+        rows = [EmbeddingSet.load(out / name).embeddings for name in ("emb", "again")]
+        models = sorted([*(out / "exp").rglob("*.safetensors"), *(out / "self").rglob("*.safetensors")])
+        weights = [array for path in models for _, array in sorted(load_file(path).items())]
+        assert len(models) >= 2
+        texts = [(out / name).read_text() for name in ("trials", "scores")]
+        found[data_dir.name] = [*sound, *rows, *texts, *weights]
+    for one, other in zip(found["joined"], found["cut"], strict=True):
+        np.testing.assert_array_equal(one, other)
+    for name in ("fixed", "part", "both", "clusters"):
+        of_joined = tmp_path / "of-joined" / name
+        assert (of_joined / "segments").is_file() and "#" not in (of_joined / "wav.scp").read_text()
+    assert (tmp_path / "of-joined" / "part" / "spk2gender").is_file()
