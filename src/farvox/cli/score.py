@@ -58,11 +58,11 @@ def evaluate(
         plot: also draw the DET curve to this file.
         report: also write a one-file HTML report; into a folder, with its pictures as PNG and SVG.
     """
-    from farvox.score.scores import META_SUFFIX
+    from farvox.score.scores import META_SUFFIX, replaced_inputs
 
     refuse_plot_name(plot)
     scored = Scores.read(trials, scores)
-    leaks = scored.meta.get("leaks", [])
+    leaks = [*scored.meta.get("leaks", []), *replaced_inputs(scores, scored.meta)]
     if not scored.meta and (beside := Path(f"{scores}{META_SUFFIX}")).exists():
         leaks = [
             f"note: {beside}: of other scores than {scores}, so the model and what it shares are not known"

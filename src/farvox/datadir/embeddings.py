@@ -149,6 +149,13 @@ class EmbeddingSet:
         except DataDirError as error:
             raise DataDirError(f"{folder}: {error}") from None
 
+    def num_relabelled(self) -> int:
+        """Utterances that the data dir, where that is still there, gives another speaker by now."""
+        if self.speaker_ids is None or not (data_dir := self.meta.get("data_dir")):
+            return 0
+        now = _values(Path(str(data_dir), SPEAKERS_FILE), self.utt_ids)
+        return 0 if now is None else int((now != self.speaker_ids).sum())
+
     @cached_property
     def _index(self) -> pl.DataFrame:
         ids = pl.DataFrame({"utt_id": pl.Series(self.utt_ids, dtype=pl.String)})

@@ -308,7 +308,7 @@ def _evaluate(plan: Plan, note: Note) -> None:
     from farvox.datadir.embeddings import shared_origin
     from farvox.metrics.detection import detection_error
     from farvox.report.page import write_report
-    from farvox.score.scores import read_score_meta
+    from farvox.score.scores import read_score_meta, replaced_inputs
 
     recipe, systems = plan.recipe, plan.systems
     leaks: dict[str, None] = {}
@@ -317,6 +317,7 @@ def _evaluate(plan: Plan, note: Note) -> None:
         metas = {str(path): read_score_meta(path) for path in paths}
         shared_origin(metas, "run the stages again --from extract", note)
         leaks |= dict.fromkeys(line for meta in metas.values() for line in meta.get("leaks", []))
+        leaks |= dict.fromkeys(line for each in metas.items() for line in replaced_inputs(*each))
     trial_lists = {e.name: [score_set(plan, system, e) for system in systems] for e in recipe.evaluate}
     published = {each.name: each.published for each in recipe.evaluate if each.published}
     names = [system.name for system in systems] + ["published"] * bool(published)

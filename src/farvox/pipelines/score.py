@@ -139,7 +139,7 @@ def score(
     from farvox.score.cosine import scalar_products, side_embeddings
     from farvox.score.lists import refuse_wrong_trials
     from farvox.score.norm import cohort_scores, mean_embedding, normalise_scores
-    from farvox.score.scores import write_scores
+    from farvox.score.scores import embeddings_state, write_scores
     from farvox.score.trials import read_trials, write_trials
 
     if out_trials and options.channels != "expand":
@@ -151,6 +151,12 @@ def score(
     sets = {
         Path(path): EmbeddingSet.load(path) for path in (*embeddings, options.centre, options.cohort) if path
     }
+    for folder, each in sets.items():
+        if count := each.num_relabelled():
+            note(
+                f"note: {count:,} utterances of {folder} have another speaker by now in "
+                f"{each.meta['data_dir']}; those of the extraction are taken"
+            )
     metas = {str(path): {"dimension": each.embeddings.shape[1], **each.meta} for path, each in sets.items()}
     origin = shared_origin(metas, "extract all with one model", note)
     embedding_set = _joined([sets[Path(path)] for path in embeddings])
@@ -199,6 +205,7 @@ def score(
         "farvox_version": farvox.__version__,
         "trials": str(trials),
         "embeddings": [str(path) for path in embeddings],
+        "inputs": {str(path): embeddings_state(path) for path in sets},
         **origin,
         "scoring": {"back_end": "cosine", **to_table(options)},
         "leaks": leaks,
