@@ -216,6 +216,54 @@ def replaced() -> None:
     os.utime("own/wav/s0_1.wav", (1, 1))
 
 
+def slow_header() -> None:
+    """A wav file whose header states 16 Hz."""
+    content = bytearray(Path("voices/a0.wav").read_bytes())
+    content[24:28] = (16).to_bytes(4, "little")
+    Path("slow.wav").write_bytes(content)
+
+
+def joined(kind: str) -> None:
+    """Two files in one; of ogg the second has half the rate."""
+    wav_T = read_audio("voices/a0.wav")
+    soundfile.write(f"one.{kind}", wav_T, 16000)
+    soundfile.write(f"two.{kind}", wav_T, 8000 if kind == "ogg" else 16000)
+    Path(f"both.{kind}").write_bytes(Path(f"one.{kind}").read_bytes() + Path(f"two.{kind}").read_bytes())
+
+
+def more_bytes() -> None:
+    """A wav file whose header was written before the last second."""
+    content = bytearray(Path("voices/a0.wav").read_bytes())
+    content[4:8] = (len(content) - 8 - 32000).to_bytes(4, "little")
+    content[40:44] = (len(content) - 44 - 32000).to_bytes(4, "little")
+    Path("more.wav").write_bytes(content)
+
+
+def two_tracks() -> None:
+    tracks = "-i voices/a0.wav -i voices/b0.wav -map 0:a -map 1:a -c:a flac two.mka"
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("ffmpeg is not installed")
+    subprocess.run(f"ffmpeg -loglevel error {tracks}", shell=True, check=True, stdin=subprocess.DEVNULL)
+
+
+def piped_ark() -> None:
+    """A wav file in an ark, whose header states no length, as sox writes it into a pipe."""
+    content = bytearray(Path("voices/a0.wav").read_bytes())
+    content[4:8] = content[40:44] = b"\xff" * 4
+    Path("audio.ark").write_bytes(b"a0 " + content)
+    Path("piped").mkdir()
+    Path("piped/wav.scp").write_text("a0 audio.ark:3\n")
+
+
+def with_command() -> None:
+    copy("dev", "bad")
+    lines = Path("bad/wav.scp").read_text().splitlines()
+    Path("bad/wav.scp").write_text(
+        "\n".join(["d0_0 sox voices/a0.wav -t wav - gain -3 |", *lines[1:]]) + "\n"
+    )
+    Path("bad/utt2num_samples").unlink()
+
+
 def one_speaker() -> None:
     assert run("subset dev one --speakers 1-1") == 0
     recipe_with("one.toml", data={"train": ["one"]}, optim={"batch_size": 2})()
@@ -758,6 +806,95 @@ CASES |= {
         lambda: (plain_rirs(), run("rirs measured --measured rirs")),
         again="train far.toml --run-dir exp --augment.rirs '[\"measured\"]' --augment.rir_t60 '[0.01, 6.0]'",
         of="no RIR has {}; widen the range",
+    ),
+}
+
+
+SAME = "verify --model model {0} {0}"
+CASES |= {
+    "a rate that no audio has": Case(
+        SAME.format("slow.wav"),
+        r"`(sox -r 16000 slow\.wav mended\.wav)`",
+        slow_header,
+        again=SAME.format("mended.wav"),
+        of="`sox -r 16000 {} mended.wav`",
+        statuses=(2, 0, 0),
+    ),
+    "joined flac files": Case(
+        SAME.format("both.flac"),
+        r"`(head -c \d+ both\.flac > first\.flac)`",
+        lambda: joined("flac"),
+        again=SAME.format("first.flac"),
+        of="`{} {} > first.flac` and",
+        statuses=(2, 0, 0),
+    ),
+    "joined flac files: the second": Case(
+        SAME.format("both.flac"),
+        r"and `(tail -c \+\d+ both\.flac > rest\.flac)`",
+        lambda: joined("flac"),
+        again=SAME.format("rest.flac"),
+        of="and `{} {} > rest.flac` part them",
+        statuses=(2, 0, 0),
+    ),
+    "joined ogg files of two rates": Case(
+        SAME.format("both.ogg"),
+        r"`(tail -c \+\d+ both\.ogg > rest\.ogg)`",
+        lambda: joined("ogg"),
+        again=SAME.format("rest.ogg"),
+        of="`tail -c +{} {} > {}` takes out what follows",
+        statuses=(2, 0, 0),
+    ),
+    "more bytes than the header states": Case(
+        SAME.format("more.wav"),
+        r"`(head -c \d+ more\.wav > cut\.wav)`",
+        more_bytes,
+        again=SAME.format("cut.wav"),
+        of="`head -c {} {} > cut.{}` leaves them out",
+        statuses=(2, 0, 0),
+    ),
+    "more bytes than the header states, which are audio": Case(
+        SAME.format("more.wav"),
+        r"`(ffmpeg -ignore_length 1 -i more\.wav mended\.wav)`",
+        more_bytes,
+        again=SAME.format("mended.wav"),
+        of="`ffmpeg -ignore_length 1 -i {} mended.wav`",
+        statuses=(2, 0, 0),
+    ),
+    "two audio tracks": Case(
+        SAME.format("two.mka"),
+        r"`(ffmpeg -i two\.mka -map 0:a:0 track\.wav)`",
+        two_tracks,
+        again=SAME.format("track.wav"),
+        of="`ffmpeg -i {} -map 0:a:0 track.wav`",
+        statuses=(2, 0, 0),
+    ),
+    "a wav file of a pipe in an ark": Case(
+        f"extract model piped emb {FAST}",
+        r"`(tail -c \+\d+ audio\.ark > audio\.wav)`",
+        piped_ark,
+        again=f"{SAME.format('audio.wav')}",
+        of="`{}` takes out it and all that follows",
+    ),
+    "a command in wav.scp": Case(
+        "check bad",
+        r"`(sox voices/a0\.wav -t wav - gain -3 > decoded-d0_0\.wav)` writes its output: name that",
+        with_command,
+        act=lambda: edit("bad/wav.scp", "sox voices/a0.wav -t wav - gain -3 |", "decoded-d0_0.wav"),
+        of="{} writes its output: name that",
+    ),
+    "a truncated recording": Case(
+        SAME.format("cut.wav"),
+        r"are missing; copy it again",
+        lambda: Path("cut.wav").write_bytes(Path("voices/a0.wav").read_bytes()[:-9000]),
+        act=lambda: shutil.copy("voices/a0.wav", "cut.wav"),
+        of="truncated: {}; copy it again",
+        statuses=(2, 0, 0),
+    ),
+    "a folder in the place of a recording": Case(
+        SAME.format("voices"),
+        r"it is a directory; name the audio file",
+        again=SAME.format("voices/a0.wav"),
+        statuses=(2, 0, 0),
     ),
 }
 
