@@ -1,3 +1,4 @@
+import gzip
 import io
 import math
 import os
@@ -750,3 +751,13 @@ def test_an_impossible_place_in_damaged_content_is_no_exception_of_its_own():
     content = Content(b"0123456789")
     assert content.seek(4) == 4 and content.seek(-3) == 4 and content.tell() == 4
     assert content.seek(-2, io.SEEK_END) == 8
+
+
+def test_a_gzipped_file_is_named_with_the_command_that_unpacks_it(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav", 0.1 * np.random.default_rng(0).standard_normal(16000))
+    (tmp_path / "a.wav.gz").write_bytes(gzip.compress((tmp_path / "a.wav").read_bytes()))
+    with pytest.raises(AudioError, match="it is compressed: `gzip -dc") as refused:
+        read_audio(tmp_path / "a.wav.gz")
+    command = str(refused.value).split("`")[1]
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    np.testing.assert_array_equal(read_audio(tmp_path / "audio.wav"), read_audio(tmp_path / "a.wav"))

@@ -531,7 +531,11 @@ def _decode_by_ffmpeg(name: str, content: bytes | None, refusal: str = "") -> Op
     except (AudioError, MemoryError):
         raise
     except Exception as error:  # whatever a decoder raises
-        why = f"{refusal}{getattr(error, 'strerror', error)} (FFmpeg); it is damaged, or no audio at all"
+        with _binary(name, content) as file:
+            is_gzip = file.read(2) == b"\x1f\x8b"
+        way = f"it is compressed: `gzip -dc {quote(name)} > audio.wav` writes what is in it; name that"
+        what = way if is_gzip else "it is damaged, or no audio at all"
+        why = f"{refusal}{getattr(error, 'strerror', error)} (FFmpeg); {what}"
         raise AudioError(f"{name}: cannot be read as audio: {why}") from None
     if length < (seconds - _SHORTFALL_SECONDS) * (first.sample_rate or 1):
         found = f"{length / (first.sample_rate or 1):.2f} s of {seconds:.2f} s"
