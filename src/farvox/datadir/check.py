@@ -363,7 +363,7 @@ def _faults_of_segments(files: Mapping[str, _Lines]) -> list[pl.DataFrame]:
     recordings = wav_scp.table.select(utt_id="key", wav_path=audio)
     table, found = stretches_of(segments.table, recordings)
     table = table.drop_nulls()
-    stretches = [stretch for path in table["wav_path"] if (stretch := Stretch.parse(path))]
+    stretches = [Stretch.parse(path) or Stretch(path, 0.0, None, None, False) for path in table["wav_path"]]
     wanted = sorted({stretch.recording for stretch in stretches if not is_remote(stretch.recording)})
     headers = dict(zip(wanted, read_headers(wanted, silent), strict=True))
     beyond = []
