@@ -157,6 +157,11 @@ def array() -> None:
     write_data_dir("array", utterances)
 
 
+def damaged_array() -> None:
+    array()
+    Path("ann_1_0.wav").write_text("no audio")
+
+
 def recipe_with(path: str, **tables: dict[str, object]) -> Callable[[], object]:
     """Makes a recipe as ``recipe.toml`` with further or other entries in its tables."""
 
@@ -504,6 +509,11 @@ CASES = {
     ),
     "a take without a channel": Case(
         f"enhance array enhanced {GROUP}", r"with (--allow-missing-channels)", array
+    ),
+    "a take that cannot be read": Case(
+        f"enhance array enhanced {GROUP} --allow-missing-channels",
+        r"leave them out with (--skip-bad)",
+        damaged_array,
     ),
     "takes that nothing names": Case(
         "enhance array enhanced --beamform mvdr --allow-missing-channels --jobs 1",

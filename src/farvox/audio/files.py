@@ -238,11 +238,22 @@ def write_audio(path: str | Path, wav_T: npt.NDArray[np.floating], sample_rate: 
     if Path(path).suffix.lower() not in (".wav", ".flac"):
         raise AudioError(f"{path}: audio is written as .wav or .flac; choose one of these suffixes")
     wav_T = checked_samples(str(path), np.asarray(wav_T))
-    if wav_T.ndim == 2 and len(wav_T) > _MOST_FLAC_CHANNELS and Path(path).suffix.lower() == ".flac":
-        raise AudioError(f"{path}: flac holds 8 channels at most, not {len(wav_T)}; write .wav")
+    refuse_channels(path, len(wav_T) if wav_T.ndim == 2 else 1)
     pcm_T = np.clip(np.rint(wav_T * 32768.0), -32768, 32767).astype(np.int16)
     with atomic_file(path) as temporary:
         soundfile.write(temporary, pcm_T.T, sample_rate, subtype="PCM_16")
+
+
+def refuse_channels(path: str | Path, num_channels: int) -> None:
+    """Refuse more channels than a file of this suffix can hold.
+
+    Raises:
+        AudioError: it is .flac, and they are more than 8.
+    """
+    if num_channels > _MOST_FLAC_CHANNELS and Path(path).suffix.lower() == ".flac":
+        raise AudioError(
+            f"{path}: flac holds {_MOST_FLAC_CHANNELS} channels at most, not {num_channels}; write .wav"
+        )
 
 
 @contextmanager
