@@ -1,9 +1,10 @@
 """Audio in and out: float32 samples in [-1, 1].
 
 An audio argument is a path, an entry of a packed `wav.scp`, a URL, a part of any of these
-(`farvox.audio.stretches`), or a binary file object. The content of a URL, a file object or a named pipe is
-read whole into memory; a file object from its beginning, so that it can be read twice (from its position if
-it cannot seek). Error messages give the path or the ``name`` of the file object.
+(`farvox.audio.stretches`), or a binary file object. The content of a URL, a file object or a pipe that a
+shell opened (``<(sox ...)``, ``/dev/stdin``) is read whole into memory; a file object from its beginning, so
+that it can be read twice (from its position if it cannot seek). A named pipe is refused. Error messages give
+the path or the ``name`` of the file object.
 
 Four readers are tried, the quickest first: entries of shards (`farvox.audio.shards`), plain 16-bit wav files
 by their header alone, libsndfile (other wav files, flac, ogg, mp3, NIST sphere), and FFmpeg through PyAV
@@ -21,9 +22,8 @@ import math
 import mmap
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
@@ -48,6 +48,7 @@ from farvox.audio.headers import (
     ogg_links,
     pcm_header,
     refuse_joined_flac,
+    refuse_named_pipe,
 )
 from farvox.audio.remote import is_remote, read_whole, without_scheme
 from farvox.audio.shards import Handle, PackedFile
@@ -69,7 +70,6 @@ _STATED = frozenset({"mp4", "flac", "tta", "wv"})  # formats (of FFmpeg) whose h
 _FULLER_DECODERS = {"amrnb": "libopencore_amrnb"}  # FFmpeg's own do not know pauses that were left out
 _SHORTFALL_SECONDS = 0.25  # codecs may leave out this much at the ends of a complete file
 _MOST_FLAC_CHANNELS = 8
-_PIPE_SECONDS = 10.0  # a program may need to begin writing
 _EDGE_SECONDS = 0.1  # context that soxr is given on either side of a part, longer than its filter
 
 
@@ -139,15 +139,10 @@ def audio_info(audio: AudioSource) -> AudioInfo:
 
 
 def read_headers(paths: Sequence[str], note: Note, jobs: int | None = None) -> list[AudioInfo | AudioError]:
-    """Read the headers of many files, in order, by ``jobs`` threads; an error where one cannot be read.
-
-    A named pipe is one such: its audio could be read once only, and not after its header.
-    """
+    """Read the headers of many files, in order, by ``jobs`` threads; an error where one cannot be read."""
 
     def header_of(path: str) -> AudioInfo | AudioError:
         try:
-            if Path(path).is_fifo():
-                raise AudioError(f"{path}: a named pipe, which can be read once only; copy it into a file")
             return audio_info(path)
         except AudioError as error:
             return error
@@ -433,7 +428,8 @@ def _content_in_memory(audio: AudioSource, name: str) -> bytes | None:
         if stat.S_ISDIR(mode):
             raise AudioError(f"{name}: cannot be read: it is a directory; name the audio file")
         if stat.S_ISFIFO(mode):
-            return _read_pipe(name)
+            refuse_named_pipe(name, mode)
+            return Path(name).read_bytes()
         if name.lower().endswith(_SUFFIX_DECIDES):
             return Path(name).read_bytes()
     except FileNotFoundError:
@@ -443,25 +439,6 @@ def _content_in_memory(audio: AudioSource, name: str) -> bytes | None:
     if not stat.S_ISREG(mode):
         raise AudioError(f"{name}: cannot be read: it is a device or a socket, not a file")
     return None
-
-
-def _read_pipe(name: str) -> bytes:
-    """Content of a named pipe, of which no program may ever open the other end."""
-    handle = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
-    with open(handle, "rb", buffering=0) as file:
-        deadline = time.monotonic() + _PIPE_SECONDS
-        while True:
-            with suppress(BlockingIOError):  # a program has it open, and has written nothing yet
-                if head := os.read(handle, 1):
-                    break
-                if time.monotonic() > deadline:
-                    raise AudioError(
-                        f"{name}: a pipe into which no program wrote within {_PIPE_SECONDS:g} s; "
-                        "write a file and name that"
-                    )
-            time.sleep(0.02)
-        os.set_blocking(handle, True)
-        return head + file.read()
 
 
 def _open_plain_wav(path: str, name: str, at: int = 0, length: int | None = None) -> OpenAudio | None:

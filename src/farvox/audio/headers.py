@@ -19,6 +19,7 @@ import math
 import mmap
 import os
 import re
+import stat
 import struct
 from dataclasses import dataclass
 from shlex import quote
@@ -140,6 +141,19 @@ def may_be_joined(file: BinaryIO) -> bool:
     size = file.seek(0, os.SEEK_END)
     promised = _promised_bytes(file, head, size)
     return promised is None or size - sum(promised) > _SPARE_BYTES
+
+
+def refuse_named_pipe(path: str, mode: int) -> None:
+    """Refuse a pipe that waits on disk for a program; one that a shell opened for this process is none.
+
+    Raises:
+        AudioError: the mode (``st_mode``) is that of a pipe.
+    """
+    if stat.S_ISFIFO(mode) and not os.path.realpath(path).startswith(("/dev/fd/", "/proc/")):
+        raise AudioError(
+            f"{path}: a named pipe, which can be read once only; copy it into a file "
+            f"(`cat {quote(path)} > FILE`), and name that"
+        )
 
 
 def refuse_joined_flac(name: str, content: bytes | mmap.mmap) -> None:

@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from farvox.audio.headers import float_frames
+from farvox.audio.headers import float_frames, refuse_named_pipe
 from farvox.audio.remote import is_remote, read_range, read_whole, size_of, version_of, without_scheme
 from farvox.audio.stretches import file_of
 from farvox.cache import file_state
@@ -300,6 +300,7 @@ class Handle:
     """An open file, closed when no reference to it is left; threads and forked processes may share it."""
 
     def __init__(self, path: str) -> None:
+        refuse_named_pipe(path, os.stat(path).st_mode)  # to open one waits for its program
         self.path, self.handle = path, os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
 
     def __del__(self) -> None:
