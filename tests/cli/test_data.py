@@ -1,4 +1,6 @@
 import hashlib
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -620,3 +622,59 @@ def test_every_verb_does_with_segments_what_it_does_with_the_stretches_as_files(
         of_joined = tmp_path / "of-joined" / name
         assert (of_joined / "segments").is_file() and "#" not in (of_joined / "wav.scp").read_text()
     assert (tmp_path / "of-joined" / "part" / "spk2gender").is_file()
+
+
+NOT_UTF8 = os.fsdecode(b"caf\xe9")
+
+
+@pytest.fixture
+def odd_names(voices, model_folder, tmp_path, monkeypatch):
+    """The current folder: audio files, folders and a data dir whose names are not UTF-8."""
+    for name in (
+        "in/ann/0.wav",
+        f"in/ann/{NOT_UTF8}.wav",
+        f"in/{NOT_UTF8}/0.wav",
+        f"{NOT_UTF8}.wav",
+        "x.wav",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(voices / "a0.wav", tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    write_data_dir("good", [Utterance("a", str(tmp_path / "x.wav"), "ann")])
+    shutil.copytree("good", NOT_UTF8)
+    shutil.copytree(model_folder, "small")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("prepare folder in out --jobs 1", 1), ("prepare folder in out --jobs 1 --skip-bad", 0),
+        ("prepare folder in BAD2", 1), ("prepare synthetic tiny BAD2", 1), ("prepare voxceleb2 in BAD2", 1),
+        ("check BAD --audio", 0), ("check BAD --fix out", 0), ("combine out BAD", 0),
+        ("pack BAD out --jobs 1", 0),
+        ("subset BAD BAD2 --per-speaker 1", 1), ("pack good BAD2", 1), ("simulate good BAD2 --jobs 1", 1),
+        ("simulate BAD out --rirs in --jobs 1", 1), ("simulate good out --noise in --jobs 1", 1),
+        ("noises good BAD2", 1), ("rirs BAD2 --rooms 1", 1), ("rirs out --measured in", 1),
+        ("extract small BAD out --threads 1", 0), ("extract small good BAD2 --threads 1", 1),
+        ("verify BAD.wav x.wav --model small", 0), ("verify BAD2.wav x.wav --model small", 2),
+        ("enrol ann BAD.wav --model small --store BAD2", 0), ("trials BAD BAD2", 1),
+        ("enrol BAD x.wav --model small --store s", 1), ("score BAD2 good --out out", 1),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_not_utf8_is_read_or_refused_and_leaves_nothing_behind(
+    odd_names, capsys, command, status
+):
+    words = [NOT_UTF8.join(word.split("BAD")) for word in command.split()]
+    before = set(os.listdir())
+    assert main(words) == status, capsys.readouterr().err
+    if status:
+        made = set(os.listdir()) - before
+        assert not made & {f"{NOT_UTF8}2", "s"} and not Path("out/wav.scp").exists()
+        err = capsys.readouterr().err
+        assert "\\udce9" in err or "rejected.tsv" in err
+    elif command.startswith("prepare"):
+        rejected = Path("out/rejected.tsv").read_text()
+        assert rejected.count("not UTF-8") == 2 and r"caf\xe9.wav" in rejected
+    elif command.startswith("enrol"):
+        assert main(["identify", *words[2:]]) == 0 and "ann" in capsys.readouterr().out

@@ -514,6 +514,7 @@ CASES = {
         f"enhance array enhanced {GROUP} --allow-missing-channels",
         r"leave them out with (--skip-bad)",
         damaged_array,
+        of="leave them out with {}",
     ),
     "takes that nothing names": Case(
         "enhance array enhanced --beamform mvdr --allow-missing-channels --jobs 1",

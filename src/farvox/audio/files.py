@@ -236,7 +236,8 @@ def write_audio(path: str | Path, wav_T: npt.NDArray[np.floating], sample_rate: 
     refuse_channels(path, len(wav_T) if wav_T.ndim == 2 else 1)
     pcm_T = np.clip(np.rint(wav_T * 32768.0), -32768, 32767).astype(np.int16)
     with atomic_file(path) as temporary:
-        soundfile.write(temporary, pcm_T.T, sample_rate, subtype="PCM_16")
+        name = os.fsencode(temporary) if os.name == "posix" else temporary  # bytes need not be UTF-8
+        soundfile.write(name, pcm_T.T, sample_rate, subtype="PCM_16")
 
 
 def refuse_channels(path: str | Path, num_channels: int) -> None:

@@ -407,7 +407,7 @@ def regular_pairs(path: str | Path, columns: tuple[str, str]) -> pl.DataFrame | 
     """
     file = Path(path)
     try:
-        if not file.is_file():
+        if not file.is_file() or not is_utf8(os.fsencode(file)):
             return None
         with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
             if content.find(b"\t") >= 0 or content.find(b"\r") >= 0:
@@ -429,7 +429,8 @@ def read_lines(path: str | Path, *, strip: str = " \t\r") -> pl.Series:
     """
     try:
         file = Path(path)
-        source = file if file.is_file() else file.read_bytes()  # polars cannot read pipes, and reads folders
+        # polars cannot read pipes or paths that are not UTF-8, and reads folders
+        source = file if file.is_file() and is_utf8(os.fsencode(file)) else file.read_bytes()
         lines = pl.read_csv(
             source, has_header=False, separator="\n", quote_char=None, schema={"line": pl.String},
             raise_if_empty=False, glob=False,
