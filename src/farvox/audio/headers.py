@@ -21,6 +21,7 @@ import os
 import re
 import stat
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from shlex import quote
 from typing import BinaryIO
@@ -54,6 +55,11 @@ class AudioInfo:
     num_samples: int  # at the file's own rate, per channel
     sample_rate: int  # Hz
     num_channels: int
+
+
+def described_rates(rates: Mapping[int, int]) -> str:
+    """List rates in Hz with their number of recordings, as ``9 at 8,000 Hz, 3 at 16,000 Hz``."""
+    return ", ".join(f"{count:,} at {rate:,} Hz" for rate, count in sorted(rates.items()))
 
 
 def pcm_header(head: bytes, file_bytes: int) -> tuple[AudioInfo, int] | None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 import farvox
 from farvox.atomic import refuse_to_replace_foreign
+from farvox.audio.headers import described_rates
 from farvox.audio.shards import fingerprint
 from farvox.datadir.conditions import recordings_of
 from farvox.datadir.embeddings import OWN_FILES, EmbeddingSet
@@ -42,7 +43,7 @@ def _report(embedder: Embedder, meta: Mapping[str, Any], elsewhere: Sequence[str
     """Note what makes scores of these recordings less certain, as `farvox verify` does of one."""
     rates, narrow = meta["rates"], meta["narrow_band"]
     if len(rates) > 1:
-        listed = ", ".join(f"{count:,} at {int(rate):,} Hz" for rate, count in rates.items())
+        listed = described_rates({int(rate): count for rate, count in rates.items()})
         note(f"note: recordings of several rates, all brought to {embedder.sample_rate:,} Hz: {listed}")
     if narrow and embedder.card.conditioning.band == "full":
         note(
