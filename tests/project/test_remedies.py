@@ -238,6 +238,12 @@ NO_REMEDIES = (
 """Words of messages, and of help, that only read as if they told somebody to do something."""
 MEMORY = "tests/cli/test_remedies.py::test_what_needs_less_memory_is_enough_under_the_same_limit"
 ELSEWHERE = {
+    "(`cat {} > FILE`), and name that": (
+        "tests/audio/test_files.py::test_a_named_pipe_is_refused_at_once_and_copied_as_its_message_says"
+    ),
+    "`sox IN OUT vol -1` turns one over": (
+        "tests/farfield/test_enhance.py::test_a_microphone_that_is_the_wrong_way_round_is_turned_over"
+    ),
     "give fewer --threads (--threads 1": MEMORY,
     "take a smaller cohort ('farvox subset', or --cohort-speakers": MEMORY,
     "split the trial list and score its parts": MEMORY,
