@@ -2,8 +2,10 @@
 
 import json
 import os
+import random
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -57,6 +59,23 @@ def test_a_changed_bit_is_refused_by_whoever_loads_the_model(model, load, name):
     flip(model / name)
     with pytest.raises(CheckpointError, match=rf"{name}: damaged or changed.*manifest\.json"):
         LOADS[load](model)
+
+
+def test_a_bit_flipped_anywhere_is_refused_by_name_or_changes_nothing(model, tmp_path):
+    """A bit of the manifest may rename an entry: the files are as they were. A damaged graph is made anew."""
+    wav_T = np.random.default_rng(0).uniform(-0.1, 0.1, 16000).astype(np.float32)
+    expected_E = open_embedder(model).embed(wav_T)
+    rng = random.Random(0)
+    for name, times in (*((name, 15) for name in (*FILES, "manifest.json")), ("graph.onnx", 2)):
+        for _ in range(times):
+            shutil.rmtree(tmp_path / "damaged", ignore_errors=True)
+            damaged = shutil.copytree(model, tmp_path / "damaged")
+            flip(damaged / name, rng.randrange((model / name).stat().st_size), 1 << rng.randrange(8))
+            try:
+                np.testing.assert_allclose(open_embedder(damaged).embed(wav_T), expected_E, atol=1e-5)
+                assert name not in FILES
+            except CheckpointError as error:
+                assert name in str(error) and "\n" not in str(error)
 
 
 def test_verify_refuses_a_damaged_model_and_says_what_to_do(model, voices, capsys):

@@ -64,8 +64,8 @@ def atomic_dir(path: str | Path, *, own_files: Sequence[str] = OWN_FILES) -> Ite
         FarvoxError: ``path`` is a file, or a folder with other things in it, or the system refuses.
     """
     with _naming(path):
+        refuse_to_replace_foreign(path, own_files)
         final = _destination(path)
-        refuse_to_replace_foreign(final, own_files)
         temporary = _beside(final)
         temporary.mkdir()
         try:
@@ -96,8 +96,9 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, obj: object) -> None:
-    """Write ``obj`` as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
+    """Write ``obj`` as indented JSON, whole or not at all; what is not UTF-8 in a path is escaped."""
+    text = json.dumps(obj, indent=2, ensure_ascii=False) + "\n"
+    write_text(path, text.encode(errors="backslashreplace").decode())
 
 
 def file_name(name: str) -> str:
@@ -144,9 +145,11 @@ def refuse_to_replace_foreign(path: str | Path, own_files: Sequence[str] = OWN_F
     """Refuse a folder that `atomic_dir` would refuse, before hours of work.
 
     Raises:
-        FarvoxError: ``path`` is a file, or a folder that is not empty and holds none of ``own_files``.
+        FarvoxError: ``path`` is a file, or a folder that is not empty and holds none of ``own_files``, or it
+            is not UTF-8, as text files that name files in it must be.
     """
     final = Path(os.path.realpath(path))
+    refuse_other_encoding(final)
     if not final.exists():
         return
     if not final.is_dir():
@@ -156,6 +159,18 @@ def refuse_to_replace_foreign(path: str | Path, own_files: Sequence[str] = OWN_F
             f"{final}: holds other things (none of {', '.join(own_files)}); it is not replaced: "
             "choose another name, or empty it first"
         )
+
+
+def refuse_other_encoding(path: Path) -> None:
+    """Refuse a path that is not UTF-8, and could not be written into a text file.
+
+    Raises:
+        FarvoxError: it is none.
+    """
+    try:
+        os.path.realpath(path).encode()
+    except UnicodeEncodeError:
+        raise FarvoxError(f"{path}: its path is not UTF-8; choose another name or folder") from None
 
 
 def _flush(path: Path) -> None:

@@ -359,6 +359,7 @@ def report_rejected(
     skip_bad: bool,
     note: Note,
     skip_by: str = "--skip-bad",
+    unit: str = "utterance",
 ) -> None:
     """List the utterances that cannot be used in a table, or remove that of an earlier run.
 
@@ -370,6 +371,7 @@ def report_rejected(
         skip_bad: they are left out, with a note; otherwise each is noted.
         note: takes lines for people.
         skip_by: what the user sets so that they are left out, for the message.
+        unit: what they are, for people.
 
     Raises:
         AudioError: there are some, and they are not to be left out, or none is left.
@@ -384,7 +386,7 @@ def report_rejected(
         rows = "".join(f"{utt_id}\t{why}\n" for utt_id, why in lines.items())
         write_text(table, "utt_id\treason\n" + rows)
         where = str(table)
-    count = f"{len(rejected):,} of {total:,} utterances cannot be {what}"
+    count = f"{len(rejected):,} of {total:,} {unit}s cannot be {what}"
     if skip_bad and len(rejected) < total:
         note(f"{count} and were left out; {where} names each with the reason")
         return
@@ -392,6 +394,6 @@ def report_rejected(
         note(f"'{utt_id}': {why}")
     utt_id, why = next(iter(lines.items()))
     raise AudioError(
-        f"{count}; {where} names each, the first is utterance '{utt_id}': {why}. Repair them, or leave them "
+        f"{count}; {where} names each, the first is {unit} '{utt_id}': {why}. Repair them, or leave them "
         f"out with {skip_by}; what is done is kept"
     )

@@ -17,6 +17,7 @@ _ISA = "ONEDNN_MAX_CPU_ISA"  # the instructions that torch's convolutions may us
 _ISA_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 _OUT_OF_MEMORY = (
     "out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "is killed by signal: killed",
+    "can't start new thread", "failed to map segment",
 )  # fmt: skip
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _KEPT, _ALL, _LARGEST = 64 << 20, -1, 1 << 30
@@ -55,11 +56,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     """True of an error which says that there is no more memory, of this machine or of the device.
 
     Python and numpy raise MemoryError, torch a RuntimeError: ``torch.OutOfMemoryError`` for a GPU, one with a
-    telling text for a CPU, or for a worker process of a DataLoader that the system has killed.
+    telling text for a CPU, or for a worker process of a DataLoader that the system has killed. A thread that
+    cannot be started is a RuntimeError, and a library that cannot be mapped an ImportError.
     """
     text = str(error).lower()
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(each in text for each in _OUT_OF_MEMORY)
+        isinstance(error, RuntimeError | ImportError) and any(each in text for each in _OUT_OF_MEMORY)
     )
 
 

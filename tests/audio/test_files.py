@@ -1,6 +1,9 @@
+import gzip
 import io
 import math
 import os
+import random
+import re
 import shutil
 import struct
 import subprocess
@@ -23,7 +26,6 @@ from farvox.audio.files import (
     audio_info,
     read_audio,
     read_channels,
-    read_headers,
     read_recording,
     resample,
     write_audio,
@@ -309,14 +311,36 @@ def test_faults_of_a_file_object_name_it(tmp_path: Path) -> None:
         read_channels(text)  # type: ignore[arg-type]
 
 
-def test_a_named_pipe_is_read_whole(tmp_path: Path) -> None:
+def test_a_pipe_that_a_shell_opens_is_read_whole(tmp_path: Path) -> None:
     write_audio(tmp_path / "a.wav", noise(1000))
-    os.mkfifo(tmp_path / "pipe")
-    content = (tmp_path / "a.wav").read_bytes()
-    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(content,))
+    end, other = os.pipe()
+    writer = threading.Thread(
+        target=Path(f"/dev/fd/{other}").write_bytes, args=((tmp_path / "a.wav").read_bytes(),)
+    )
     writer.start()
-    np.testing.assert_array_equal(read_channels(tmp_path / "pipe"), read_channels(tmp_path / "a.wav"))
+    threading.Timer(0.2, os.close, (other,)).start()
+    np.testing.assert_array_equal(read_channels(f"/dev/fd/{end}"), read_channels(tmp_path / "a.wav"))
     writer.join()
+    os.close(end)
+
+
+@pytest.mark.parametrize(
+    "name", ["pipe.wav", "pipe.mp3", "pipe:0", "pipe#t=0,1", "pipe.tar:wav:44:200:100:16000:1"]
+)
+def test_a_named_pipe_is_refused_at_once_and_copied_as_its_message_says(tmp_path: Path, name: str) -> None:
+    write_audio(tmp_path / "a.wav", noise(1000))
+    pipe = tmp_path / re.split("[:#]", name)[0]
+    os.mkfifo(pipe)
+    began = time.monotonic()
+    with pytest.raises(AudioError, match=r"pipe.*: a named pipe, .*`cat .* > FILE`") as raised:
+        read_audio(tmp_path / name)
+    assert time.monotonic() - began < 2
+    command = re.findall("`(.*)`", str(raised.value))[0].replace("FILE", str(tmp_path / "b.wav"))
+    writer = threading.Thread(target=pipe.write_bytes, args=((tmp_path / "a.wav").read_bytes(),))
+    writer.start()
+    subprocess.run(command, shell=True, check=True)
+    writer.join()
+    np.testing.assert_array_equal(read_audio(tmp_path / "b.wav"), read_audio(tmp_path / "a.wav"))
 
 
 def test_a_device_is_no_audio() -> None:
@@ -500,6 +524,39 @@ def test_joined_ogg_files_of_two_rates_are_refused_and_can_be_parted(tmp_path: P
     assert audio_info(tmp_path / "rest.ogg") == AudioInfo(44100, 44100, 2)
 
 
+JOINABLE = [
+    "ffmpeg -i IN -c:a aac out.m4a",
+    "ffmpeg -i IN -c:a aac -movflags +frag_keyframe+empty_moov -f mp4 |out.mp4",
+    "ffmpeg -i IN -c:a alac out.mov",
+    "ffmpeg -i IN -c:a flac out.mkv",
+    "ffmpeg -i IN -c:a libopus -live 1 -f webm |out.webm",
+    "ffmpeg -i IN -c:a wmav2 out.wma",
+    "ffmpeg -i IN out.tta",
+    "sox IN out.caf",
+    "sox IN out.w64",
+    "sox IN out.sph",
+]
+
+
+@pytest.mark.parametrize("command", JOINABLE)
+def test_files_of_other_formats_that_were_joined_are_one_recording(
+    spoken: Path, tmp_path: Path, command: str
+) -> None:
+    first = made(spoken, command)
+    both = tmp_path / first.name
+    both.write_bytes(first.read_bytes() * 2)
+    wav_CT, _ = read_recording(first)
+    np.testing.assert_array_equal(read_recording(both)[0], np.concatenate([wav_CT, wav_CT], axis=1))
+    assert audio_info(both).num_samples == 2 * audio_info(first).num_samples
+    if command.startswith("ffmpeg") and "opus" not in command:
+        other = made(spoken, command.replace("IN ", "IN -ar 8000 ", 1))
+        both.write_bytes(first.read_bytes() + other.read_bytes())
+        with pytest.raises(AudioError, match=r"changes at 6\.\d\d s from 16000 Hz .* to 8000 Hz") as error:
+            read_recording(both)
+        subprocess.run(str(error.value).split("`")[1], shell=True, check=True, cwd=tmp_path)
+        assert audio_info(tmp_path / f"rest{both.suffix}") == audio_info(other)
+
+
 def test_joined_flac_files_are_refused_and_can_be_parted(tmp_path: Path) -> None:
     write_audio(tmp_path / "a.flac", noise(10000))
     (tmp_path / "b.flac").write_bytes((tmp_path / "a.flac").read_bytes() * 2)
@@ -519,6 +576,11 @@ FORMATS = [
     ("aac", "mov", 16000), ("aac", "mkv", 16000), ("libvorbis", "mka", 16000), ("aac", "ts", 16000),
     ("mp2", "mp2", 16000), ("wavpack", "wv", 16000), ("tta", "tta", 16000), ("libvorbis", "ogv", 16000),
     ("pcm_s16le", "avi", 16000), ("aac", "flv", 16000), ("flac", "mp4", 16000), ("libopus", "webm", 48000),
+    ("flac -f ogg", "ogg", 16000), ("wmav1", "wma", 16000), ("adpcm_ima_qt", "aifc", 16000),
+    ("alac", "m4a", 16000), ("aac -movflags +faststart", "mp4", 16000), ("aac -live 1", "mkv", 16000),
+    ("libopus -live 1", "webm", 48000), ("flac", "mkv", 16000), ("pcm_s16le", "mov", 16000),
+    ("pcm_s16le -rf64 always", "wav", 16000), ("aac -mpegts_flags latm", "ts", 16000),
+    ("mp2", "mpg", 16000), ("libmp3lame", "mp4", 16000),
 ]  # fmt: skip
 
 
@@ -529,8 +591,27 @@ def test_whatever_libsndfile_refuses_is_read_by_ffmpeg(
     path = made(spoken, f"ffmpeg -i IN -strict -2 -c:a {codec} -ar {rate} out.{suffix}")
     assert seconds_of(path) == pytest.approx(6.03, abs=0.13)
     assert audio_info(path).sample_rate == rate
-    level_T = np.abs(read_audio(path))
+    read_T = read_audio(path)
+    level_T = np.abs(read_T)
     assert level_T[50000:90000].mean() > 20 * level_T[5000:40000].mean()  # quiet, then loud
+    if codec.split()[0] in ("flac", "alac", "wavpack", "tta", "pcm_s16le"):
+        np.testing.assert_array_equal(read_T, read_audio(spoken))
+
+
+@pytest.mark.parametrize(("codec", "suffix", "rate"), FORMATS)
+def test_what_ffmpeg_reads_is_the_speech_that_was_written(
+    voices: Path, codec: str, suffix: str, rate: int
+) -> None:
+    path = made(voices / "a0.wav", f"ffmpeg -i IN -strict -2 -c:a {codec} -ar {rate} out.{suffix}")
+    speech_T, read_T = read_audio(voices / "a0.wav"), read_audio(path)
+    assert len(speech_T) - 2048 <= len(read_T) <= len(speech_T) + 2048  # at most two frames of a codec
+    size = len(speech_T) + len(read_T)
+    products_T = np.fft.irfft(np.fft.rfft(read_T, size) * np.fft.rfft(speech_T, size).conj(), size)
+    delay = int(products_T.argmax())
+    delay -= size * (delay > size // 2)
+    shared_T, spoken_T = read_T[max(0, delay) :], speech_T[max(0, -delay) :]
+    length = min(len(shared_T), len(spoken_T))
+    assert abs(delay) <= 1200 and np.corrcoef(shared_T[:length], spoken_T[:length])[0, 1] > 0.8
 
 
 @pytest.mark.parametrize("suffix", ["oga", "spx", "caf", "wav", "mov", "mkv", "wma", "avi", "wv", "tta"])
@@ -624,16 +705,71 @@ def test_a_damaged_file_is_read_or_refused_by_name(data: st.DataObject) -> None:
         assert str(error).startswith("<file object>: ")
 
 
-def test_the_header_of_a_named_pipe_is_refused_at_once(tmp_path):
-    write_audio(tmp_path / "good.wav", np.full(1600, 0.1, np.float32))
-    os.mkfifo(tmp_path / "pipe.wav")
-    began = time.monotonic()
-    good, pipe = read_headers([str(tmp_path / "good.wav"), str(tmp_path / "pipe.wav")], lambda text: None)
-    assert time.monotonic() - began < 5
-    assert good.num_samples == 1600 and "pipe.wav: a named pipe" in str(pipe)
+def mutated(content: bytes, rng: random.Random) -> bytes:
+    """Bits flipped, bytes of the header set, the end cut off, a block put in or zeroed."""
+    damaged = bytearray(content)
+    kind, at = rng.choice(["flip", "header", "cut", "insert", "zero"]), rng.randrange(len(content))
+    if kind == "flip":
+        for place in rng.choices(range(len(content)), k=rng.randint(1, 20)):
+            damaged[place] ^= 1 << rng.randrange(8)
+    elif kind == "header":
+        for place in rng.choices(range(min(512, len(content))), k=rng.randint(1, 8)):
+            damaged[place] = rng.choice([0, 127, 128, 255])
+    elif kind == "cut":
+        del damaged[at + 1 :]
+    elif kind == "insert":
+        damaged[at:at] = rng.randbytes(rng.randint(1, 3000))
+    else:
+        begin = at % 4096
+        damaged[begin : begin + 600] = bytes(len(damaged[begin : begin + 600]))
+    return bytes(damaged)
+
+
+def test_mutated_files_of_all_formats_are_finite_audio_or_refused_in_a_line(
+    spoken: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rng = random.Random(0)
+    for codec, suffix, rate in FORMATS:
+        whole = made(spoken, f"ffmpeg -i IN -strict -2 -c:a {codec} -ar {rate} out.{suffix}").read_bytes()
+        path = tmp_path / f"a.{suffix}"
+        for _ in range(8):
+            path.write_bytes(mutated(whole, rng))
+            began = time.monotonic()
+            for audio in (path, io.BytesIO(path.read_bytes())):
+                try:
+                    wav_CT, own_rate = read_recording(audio)
+                    assert np.isfinite(wav_CT).all() and 1000 <= own_rate <= 1_000_000
+                    assert wav_CT.nbytes < 1e9
+                except AudioError as error:
+                    assert re.fullmatch(r"(.*/a\.\w+|<file object>): [^\n]{1,700}", str(error)), error
+            assert time.monotonic() - began < 20
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_size_that_no_file_can_have_is_no_exception_of_its_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "a.caf", noise(1000), 16000)
+    content = bytearray((tmp_path / "a.caf").read_bytes())
+    content[12:20] = b"\xff" * 8  # of the first chunk
+    (tmp_path / "a.caf").write_bytes(content)
+    for audio in (tmp_path / "a.caf", io.BytesIO(content)):
+        with pytest.raises(AudioError, match=r"(a\.caf|object>): "):
+            read_recording(audio)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_impossible_place_in_damaged_content_is_no_exception_of_its_own():
     content = Content(b"0123456789")
     assert content.seek(4) == 4 and content.seek(-3) == 4 and content.tell() == 4
     assert content.seek(-2, io.SEEK_END) == 8
+
+
+def test_a_gzipped_file_is_named_with_the_command_that_unpacks_it(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav", 0.1 * np.random.default_rng(0).standard_normal(16000))
+    (tmp_path / "a.wav.gz").write_bytes(gzip.compress((tmp_path / "a.wav").read_bytes()))
+    with pytest.raises(AudioError, match="it is compressed: `gzip -dc") as refused:
+        read_audio(tmp_path / "a.wav.gz")
+    command = str(refused.value).split("`")[1]
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    np.testing.assert_array_equal(read_audio(tmp_path / "audio.wav"), read_audio(tmp_path / "a.wav"))

@@ -14,7 +14,7 @@ import pytest
 from farvox.audio import remote
 from farvox.audio.files import audio_info, read_audio, write_audio
 from farvox.audio.remote import put_file, read_range, read_whole, size_of
-from farvox.audio.shards import Member, PackedFile, encode
+from farvox.audio.shards import Member, PackedFile, encode, fingerprint, state_of
 from farvox.cli.main import main
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import AudioError, DataDirError, UnreachableError
@@ -72,6 +72,23 @@ def test_a_chunk_is_few_requests_of_few_bytes(kind, seconds, requests, bucket, t
     np.testing.assert_array_equal(chunk_T * 32768, pcm_TC[30_000:62_000, 0])
     assert len(asked) == requests
     assert sum(asked) <= (64_000 if kind == "wav" else max(200_000, len(content) // 20))
+
+
+def test_a_remote_file_that_is_replaced_by_one_as_long_has_another_state(url, tmp_path):
+    before = state_of(url)
+    assert state_of(url) == before and before.startswith(f"{len(CONTENT)}\t")
+    (tmp_path / "file").write_bytes(CONTENT[::-1])
+    put_file(str(tmp_path / "file"), url)
+    assert state_of(url) != before
+    missing = f"{url}-missing"
+    assert len({fingerprint([url]), fingerprint([missing])}) == 2  # which has a state, too
+
+
+def test_a_packed_file_of_another_shard_has_another_state():
+    member = Member("wav", 512, 100, 28, 16000, 1)
+    states = {state_of(str(PackedFile(f"{where}/00000-{name}.tar", member))) for where, name in (
+        ("/here", "a"), ("s3://there", "a"), ("/here", "b"))}  # fmt: skip
+    assert len(states) == 2
 
 
 def _digest(url):

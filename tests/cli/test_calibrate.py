@@ -1,10 +1,13 @@
 """``farvox calibrate``, as it is typed."""
 
+import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from farvox.atomic import sha256_of
 from farvox.cli.main import main
 from farvox.zoo import Card
 
@@ -34,6 +37,14 @@ def test_a_threshold_is_printed_and_written_into_the_card(scored, model_folder, 
     card = Card.load(tmp_path / "model")
     assert card.name == "small" and f"{card.threshold:.4f}" in out
     assert "my trials" in card.threshold_note and card.calibration.scale > 0
+
+
+def test_leaks_of_the_scores_are_reported(scored, capsys):
+    trials, scores = scored(2.0)
+    meta = {"leaks": ["warning: 3 of the 4 speakers"], "sha256": sha256_of(scores)}
+    Path(f"{scores}.meta.json").write_text(json.dumps(meta))
+    assert main(["calibrate", trials, scores, "--far", "0.05"]) == 0
+    assert "warning: 3 of the 4 speakers" in capsys.readouterr().err
 
 
 def test_what_cannot_be_a_card_is_refused_and_nothing_is_written(scored, model_folder, capsys):

@@ -1,19 +1,25 @@
 import hashlib
+import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
-from farvox.audio.files import write_audio
+from farvox.audio.files import read_audio, write_audio
 from farvox.cli import data
 from farvox.cli.main import main
 from farvox.corpora.registry import PREPARERS
 from farvox.datadir.conditions import read_conditions
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
+from farvox.options import merge
 
 
 @pytest.fixture
@@ -474,6 +480,19 @@ def test_a_recording_against_its_copy_is_refused_by_check(copied, capsys, pair):
     assert main([*words, "--allow-self"]) == 0
 
 
+def test_check_reports_a_test_utterance_inside_its_own_enrolment(copied, capsys):
+    (copied / "map").write_text("m a1 a2\nn b1\n")
+    (copied / "trials").write_text("1 m a1_0_0\n0 n a1\n")
+    words = ["check", str(copied / "data"), "--trials", str(copied / "trials")]
+    assert main(words) == 1
+    capsys.readouterr()
+    assert main([*words, "--enrol-map", str(copied / "map")]) == 0
+    said = capsys.readouterr().out
+    assert "1 trials have a test utterance" in said and "trials:1, 'a1_0_0'" in said
+    assert main([*words[:2], "--enrol-map", str(copied / "map")]) == 2
+    assert "--trials" in capsys.readouterr().err
+
+
 def test_a_source_that_several_speakers_share_names_no_recording(copied):
     table = (copied / "data/utt2cond").read_text().splitlines()
     kind = [line.split("\t")[0] + "\ttelevision\tclose" for line in table[1:]]
@@ -509,3 +528,153 @@ def test_no_verb_prints_what_a_terminal_acts_on(tmp_path_factory, capsys, ids):
         assert main(words) == status
         said = capsys.readouterr()
         assert not set(said.out + said.err) & set("\x1b\x9b\u202e")
+
+
+@pytest.mark.slow
+def test_every_verb_does_with_segments_what_it_does_with_the_stretches_as_files(
+    tmp_path: Path, corpus: Path, tiny_recipe: dict[str, Any], model_folder: Path
+) -> None:
+    joined, cut = tmp_path / "joined", tmp_path / "cut"
+    utterances, lines, wav_scp = [], [], []
+    all_of = DataDir.open(corpus / "train").table.sort("utt_id")
+    for (speaker,), part in all_of.group_by("speaker_id", maintain_order=True):
+        wavs: list[np.ndarray] = []
+        for begin, (utt_id, path) in enumerate(part.select("utt_id", "wav_path").iter_rows()):
+            pause_T = 1e-4 * np.random.default_rng(begin).standard_normal(12800)
+            wav_T = np.append(np.resize(read_audio(path), 19200), pause_T)
+            wavs.append(wav_T)
+            write_audio(tmp_path / "wavs" / f"{utt_id}.wav", wav_T)
+            utterances.append(Utterance(utt_id, str(tmp_path / "wavs" / f"{utt_id}.wav"), speaker))
+            lines.append(f"{utt_id} {speaker}-rec {2 * begin:.2f} {2 * begin + 2:.2f}\n")
+        write_audio(tmp_path / "wavs" / f"{speaker}.wav", np.concatenate(wavs))
+        wav_scp.append(f"{speaker}-rec {tmp_path}/wavs/{speaker}.wav\n")
+    write_data_dir(cut, utterances)
+    joined.mkdir()
+    (joined / "segments").write_text("".join(sorted(lines)))
+    (joined / "wav.scp").write_text("".join(sorted(wav_scp)))
+    (joined / "utt2spk").write_text((cut / "utt2spk").read_text())
+    for name in ("text", "utt2dur", "spk2gender"):
+        keys = (joined / "utt2spk").read_text().splitlines()
+        index = int(name.startswith("spk"))
+        rows = sorted({line.split()[index] for line in keys})
+        (joined / name).write_text("".join(f"{key} m\n" for key in rows))
+
+    def farvox(*words: object) -> None:
+        assert main([str(word) for word in words]) == 0, words
+
+    bank = tmp_path / "bank"
+    farvox("rirs", bank, "--rooms", 1, "--per-room", 2, "--t60", 0.25, 0.3, "--jobs", 1)
+    found: dict[str, list[object]] = {}
+    for data_dir in (joined, cut):
+        out = tmp_path / f"of-{data_dir.name}"
+        farvox("check", data_dir, "--audio")
+        farvox("check", data_dir, "--fix", out / "fixed")
+        farvox("subset", data_dir, out / "part", "--per-speaker", 2)
+        farvox("combine", out / "both", out / "part", data_dir)
+        farvox("pack", data_dir, out / "packed")
+        farvox("simulate", out / "part", out / "far", "--rirs", bank, "--copies", 1, "--jobs", 1)
+        farvox("noises", data_dir, out / "noise", "--jobs", 1)
+        group = ".*(?P<channel>[0-9])"  # utterances of a speaker as if of one take
+        farvox("enhance", out / "both", out / "enhanced", "--beamform", "mvdr", "--group", group, "--jobs", 1)
+        farvox("trials", out / "part", out / "trials", "--all-pairs")
+        farvox("extract", model_folder, data_dir, out / "emb")
+        farvox("cluster", out / "emb", out / "clusters", "--clusters", 3, "--data", data_dir)
+        farvox("extract", model_folder, out / "clusters", out / "again")
+        farvox("score", out / "trials", out / "emb", "--out", out / "scores")
+        table = merge(
+            tiny_recipe,
+            {
+                "run_dir": str(out / "exp"),
+                "data": {"train": [str(data_dir)]},
+                "schedule": {"epochs": 1},
+                "prepare": [f"combine {out}/run-data {data_dir}"],
+                "evaluate": [{"name": "e", "data": f"{out}/run-data", "trials": str(out / "trials")}],
+            },
+        )
+        (out / "r.toml").write_text(tomli_w.dumps(table))
+        farvox("run", out / "r.toml")
+        del table["prepare"], table["data"]["train"]
+        table["run_dir"] = str(out / "self")
+        table["init"] = {"model": str(out / "exp/train")}
+        table["selftrain"] = {
+            "data": str(data_dir),
+            "rounds": 1,
+            "clusters": "3:4",
+            "stable": 2,
+            "min_size": 1,
+        }
+        (out / "s.toml").write_text(tomli_w.dumps(table))
+        farvox("selftrain", out / "s.toml")
+        sound = [
+            read_audio(path)
+            for name in ("fixed", "part", "both", "packed", "far", "noise", "enhanced", "clusters")
+            for path in DataDir.open(out / name).wav_paths
+        ]
+        rows = [EmbeddingSet.load(out / name).embeddings for name in ("emb", "again")]
+        models = sorted([*(out / "exp").rglob("*.safetensors"), *(out / "self").rglob("*.safetensors")])
+        weights = [array for path in models for _, array in sorted(load_file(path).items())]
+        assert len(models) >= 2
+        texts = [(out / name).read_text() for name in ("trials", "scores")]
+        found[data_dir.name] = [*sound, *rows, *texts, *weights]
+    for one, other in zip(found["joined"], found["cut"], strict=True):
+        np.testing.assert_array_equal(one, other)
+    for name in ("fixed", "part", "both", "clusters"):
+        of_joined = tmp_path / "of-joined" / name
+        assert (of_joined / "segments").is_file() and "#" not in (of_joined / "wav.scp").read_text()
+    assert (tmp_path / "of-joined" / "part" / "spk2gender").is_file()
+
+
+NOT_UTF8 = os.fsdecode(b"caf\xe9")
+
+
+@pytest.fixture
+def odd_names(voices, model_folder, tmp_path, monkeypatch):
+    """The current folder: audio files, folders and a data dir whose names are not UTF-8."""
+    for name in (
+        "in/ann/0.wav",
+        f"in/ann/{NOT_UTF8}.wav",
+        f"in/{NOT_UTF8}/0.wav",
+        f"{NOT_UTF8}.wav",
+        "x.wav",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(voices / "a0.wav", tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    write_data_dir("good", [Utterance("a", str(tmp_path / "x.wav"), "ann")])
+    shutil.copytree("good", NOT_UTF8)
+    shutil.copytree(model_folder, "small")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("prepare folder in out --jobs 1", 1), ("prepare folder in out --jobs 1 --skip-bad", 0),
+        ("prepare folder in BAD2", 1), ("prepare synthetic tiny BAD2", 1), ("prepare voxceleb2 in BAD2", 1),
+        ("check BAD --audio", 0), ("check BAD --fix out", 0), ("combine out BAD", 0),
+        ("pack BAD out --jobs 1", 0),
+        ("subset BAD BAD2 --per-speaker 1", 1), ("pack good BAD2", 1), ("simulate good BAD2 --jobs 1", 1),
+        ("simulate BAD out --rirs in --jobs 1", 1), ("simulate good out --noise in --jobs 1", 1),
+        ("noises good BAD2", 1), ("rirs BAD2 --rooms 1", 1), ("rirs out --measured in", 1),
+        ("extract small BAD out --threads 1", 0), ("extract small good BAD2 --threads 1", 1),
+        ("verify BAD.wav x.wav --model small", 0), ("verify BAD2.wav x.wav --model small", 2),
+        ("enrol ann BAD.wav --model small --store BAD2", 0), ("trials BAD BAD2", 1),
+        ("enrol BAD x.wav --model small --store s", 1), ("score BAD2 good --out out", 1),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_not_utf8_is_read_or_refused_and_leaves_nothing_behind(
+    odd_names, capsys, command, status
+):
+    words = [NOT_UTF8.join(word.split("BAD")) for word in command.split()]
+    before = set(os.listdir())
+    assert main(words) == status, capsys.readouterr().err
+    if status:
+        made = set(os.listdir()) - before
+        assert not made & {f"{NOT_UTF8}2", "s"} and not Path("out/wav.scp").exists()
+        err = capsys.readouterr().err
+        assert "\\udce9" in err or "rejected.tsv" in err
+    elif command.startswith("prepare"):
+        rejected = Path("out/rejected.tsv").read_text()
+        assert rejected.count("not UTF-8") == 2 and r"caf\xe9.wav" in rejected
+    elif command.startswith("enrol"):
+        assert main(["identify", *words[2:]]) == 0 and "ann" in capsys.readouterr().out

@@ -48,6 +48,18 @@ def test_scores_become_figures(folder, capsys):
     assert f"EER     {100 * expected.eer:.1f} %  at" in capsys.readouterr().out
 
 
+def test_metadata_of_other_scores_are_reported_and_not_used(folder, capsys):
+    meta = {"leaks": ["warning: a leak"], "sha256": sha256_of(folder / "scores")}
+    (folder / "scores.meta.json").write_text(json.dumps(meta))
+    assert run("evaluate", folder / "trials", folder / "scores") == 0
+    assert capsys.readouterr().err == "warning: a leak\n"
+    lines = (folder / "scores").read_text().splitlines()
+    (folder / "scores").write_text("".join(f"{line}\n" for line in lines[::-1]))
+    assert run("evaluate", folder / "trials", folder / "scores") == 0
+    said = capsys.readouterr().err
+    assert f"note: {folder}/scores.meta.json: of other scores than" in said and "a leak" not in said
+
+
 def test_figures_follow_the_options(folder, capsys):
     run("evaluate", folder / "trials", folder / "scores", "--json", "--p-target", "0.5", "--ties", "grouped")
     figures = json.loads(capsys.readouterr().out)

@@ -1,12 +1,19 @@
 """What the command says and returns when the system refuses, and when nobody listens."""
 
+import ast
+import json
+import re
+import shlex
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 
+import farvox
 from farvox.audio.files import write_audio
 from farvox.cli.main import main, missing_package
 from farvox.datadir.kaldi import Utterance, write_data_dir
@@ -104,3 +111,190 @@ def test_the_extra_that_brings_least_is_named_and_a_module_of_nobody_is_a_fault(
         assert str(missing_package(module)).endswith(f"pip install {install}")
     assert missing_package("farvox.nothing") is None
     assert missing_package("nothing") is None
+
+
+def test_a_checkout_that_was_never_installed_names_the_package_too(speakers: Path) -> None:
+    source = Path(farvox.__file__).parents[1]
+    program = f"import sys; sys.path.insert(0, {str(source)!r})\n" + BLOCK.replace("sys.argv.pop(1)", "''")
+    command = [sys.executable, "-I", "-S", "-c", program, "check", str(speakers)]  # -S: no site-packages
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and re.fullmatch(
+        r"farvox check: the package '(\w+)' is not installed: pip install \1\n", done.stderr
+    ), done.stderr
+
+
+def third_party_imports() -> set[tuple[str, str]]:
+    """(package, file) of what functions import, and (package, "") of what files import at once."""
+    found = set()
+    source = Path(farvox.__file__).parent
+
+    def visit(node: ast.AST, path: Path, where: str) -> None:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            return
+        if isinstance(node, ast.FunctionDef | ast.Try):
+            where = str(path.relative_to(source))
+        names = []
+        if isinstance(node, ast.Import):
+            names = [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in IMPORTERS:
+            names = [word.value for word in node.args[:1] if isinstance(word, ast.Constant)]
+        packages = {name.split(".")[0] for name in names}
+        found.update((name, where) for name in packages - sys.stdlib_module_names - {"farvox", "__future__"})
+        for child in ast.iter_child_nodes(node):
+            visit(child, path, where)
+
+    for path in sorted(source.rglob("*.py")):
+        visit(ast.parse(path.read_text()), path, "")
+    return found
+
+
+IMPORTERS = ("import_module", "import_extra", "_require", "is_installed", "find_spec")
+"""Functions whose first argument is the module that they import or look for."""
+
+
+@dataclass(frozen=True)
+class Without:
+    """Commands where a package is missing."""
+
+    needs: dict[str, str]
+    """File that imports it, or "" for those that do at once: a command that needs it."""
+    names: str = ""
+    """What the message calls it, where that is another word."""
+    goes_on: list[str] = field(default_factory=lambda: ["--version"])
+    """Commands that do not need it."""
+
+
+VERIFY, SMALL = "verify a0.wav a1.wav --model model", "verify a0.wav a1.wav --model small.onnx"
+SCORE, EXPORT = "score dev/trials emb --out again", "export model again.onnx"
+TRAIN, WAVLM = "train recipe.toml --run-dir exp", "train wavlm.toml --run-dir wavlm-exp --model.wavlm"
+BY_TORCH = "extract model dev again --backend torch --device cpu"
+WITHOUT = {
+    "av": Without({"audio/files.py": "verify a.m4a a1.wav --model model"}, goes_on=[VERIFY]),
+    "fsspec": Without({"audio/remote.py": "verify s3://bucket/a.wav a1.wav --model model"}, goes_on=[VERIFY]),
+    "huggingface_hub": Without({"models/wavlm.py": f"{WAVLM} org/name"}, goes_on=[VERIFY]),
+    "matplotlib": Without(
+        {"": "evaluate dev/trials scores --plot det.png"}, goes_on=["evaluate dev/trials scores"]
+    ),
+    "nara_wpe": Without(
+        {"farfield/enhance.py": "enhance dev out --wpe --group '.*_(?P<channel>.)' --tolerance 1 --jobs 1"},
+        goes_on=[VERIFY],
+    ),
+    "numpy": Without({"": VERIFY}),
+    "onnxruntime": Without(
+        {"zoo/onnx_backend.py": SMALL, "zoo/export.py": EXPORT, "zoo/find.py": "", "audio/speech.py": ""},
+        goes_on=[VERIFY, BY_TORCH],
+    ),
+    "openvino": Without(
+        {"zoo/openvino_backend.py": "extract small.onnx dev again --backend openvino"}, goes_on=[SMALL]
+    ),
+    "pip": Without({"zoo/pretrained.py": ""}, goes_on=["models"]),
+    "platformdirs": Without({"": "enrol ann a0.wav --model small.onnx --store s.sqlite"}),
+    "polars": Without({"": "check dev", "pipelines/score.py": SCORE}, goes_on=[VERIFY, SMALL]),
+    "pyroomacoustics": Without({"farfield/rooms.py": "rirs rooms --jobs 1"}, goes_on=["check dev"]),
+    "rich": Without({"progress.py": ""}, goes_on=["check dev", SMALL]),
+    "safetensors": Without(
+        {"zoo/model.py": EXPORT, "models/wavlm.py": f"{WAVLM} wavlm"}, goes_on=[SMALL, SCORE]
+    ),
+    "scipy": Without({"": "cluster emb again"}, goes_on=[VERIFY, SCORE]),
+    "silero_vad": Without({"audio/speech.py": ""}, goes_on=[VERIFY, SMALL]),
+    "soundfile": Without({"": VERIFY}),
+    "soxr": Without({"": VERIFY}, goes_on=[SCORE]),
+    "tensorboard": Without(
+        {"training/log.py": f"{TRAIN} --log.tensorboard true"}, names="TensorBoard", goes_on=[SCORE]
+    ),
+    "tomli_w": Without({"": TRAIN}, names="tomli-w", goes_on=[VERIFY]),
+    "torch": Without(
+        {
+            "": TRAIN,
+            "cli/models.py": EXPORT,
+            "features/specaugment.py": TRAIN,
+            "machine.py": TRAIN,
+            "training/log.py": TRAIN,
+            "zoo/find.py": "average out model model",
+            "zoo/model.py": BY_TORCH,
+            "zoo/torch_backend.py": BY_TORCH,
+            "zoo/foreign.py": "import weights.pt out --arch speechbrain-ecapa",
+        },
+        goes_on=["models", SMALL, SCORE],
+    ),
+    "transformers": Without({"models/wavlm.py": f"{WAVLM} wavlm"}, goes_on=["models", VERIFY]),
+    "tyro": Without({"": "check dev"}),
+}
+
+
+def test_every_package_that_is_imported_has_a_case_here() -> None:
+    cases = {(package, file) for package, case in WITHOUT.items() for file in case.needs}
+    assert third_party_imports() | {("tensorboard", "training/log.py")} == cases  # which torch imports
+
+
+@pytest.fixture(scope="module")
+def with_all_files(tmp_path_factory, corpus, voices, model_folder, exported, tiny_recipe):  # type: ignore
+    """A folder with whatever the commands of `WITHOUT` name."""
+    folder = tmp_path_factory.mktemp("without")
+    for name, target in (
+        ("dev", corpus / "dev"),
+        ("model", model_folder),
+        ("small.onnx", exported),
+        ("a0.wav", voices / "a0.wav"),
+        ("a1.wav", voices / "a1.wav"),
+    ):
+        (folder / name).symlink_to(target)
+    (folder / "recipe.toml").write_text(tomli_w.dumps(tiny_recipe))
+    wavlm = tiny_recipe | {"model": {"name": "wavlm-ecapa"}, "features": {"kind": "waveform"}}
+    (folder / "wavlm.toml").write_text(tomli_w.dumps(wavlm))
+    (folder / "wavlm").mkdir()
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    (folder / "wavlm/config.json").write_text(json.dumps({"model_type": "wavlm", **sizes}))
+    (folder / "wavlm/model.safetensors").write_bytes(b"")
+    (folder / "a.m4a").write_bytes(bytes(100))
+    at_start = [[*FARVOX, *shlex.split(command)] for command in (VERIFY, "extract model dev emb", SCORE)]
+    at_start[-1][-1] = "scores"
+    for command in at_start:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+ALL_COMMANDS = BLOCK.replace(
+    "sys.exit(main())",
+    """
+import contextlib, io, json, shlex, traceback
+for line in sys.stdin:
+    with contextlib.redirect_stderr(io.StringIO()) as printed, contextlib.redirect_stdout(sys.stderr):
+        try:
+            status = main(shlex.split(line))
+        except BaseException:
+            traceback.print_exc()
+            status = -1
+    print(json.dumps([status, printed.getvalue()]))
+""",
+)
+"""Program that runs the commands of its standard input one after the other."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", WITHOUT)
+def test_without_a_package_what_needs_it_names_it_and_all_else_goes_on(
+    package: str, with_all_files: Path, tmp_path: Path
+) -> None:
+    case = WITHOUT[package]
+    for path in with_all_files.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    needs = [command for command in dict.fromkeys(case.needs.values()) if command]
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_COMMANDS, package],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        input="\n".join([*case.goes_on, *needs]),
+    )
+    results = dict(zip([*case.goes_on, *needs], map(json.loads, done.stdout.splitlines()), strict=True))
+    for command in case.goes_on:
+        assert results[command][0] == 0, results[command][1]
+    for command in needs:
+        status, printed = results[command]
+        assert status in (1, 2) and "Traceback" not in printed, printed
+        message = printed.splitlines()[-1]
+        assert message.startswith(f"farvox {command.split()[0]}: ") and "pip install " in message, printed
+        assert (case.names or package) in message, printed

@@ -2,26 +2,33 @@
 
 Every case is a situation of real files in the current folder, the command that fails there, and how its
 message names the way out. The capitals in a remedy (OUT, DIR, FILE) are places for the user's own names; a
-case gives them.
+case gives them. ``tests/project/test_remedies.py`` compares the cases with the messages in the source.
 """
 
 import json
+import os
 import re
 import runpy
 import shlex
+import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import soundfile
 import tomli_w
 
 from farvox.audio.files import read_audio, write_audio
 from farvox.cli.main import main
+from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import Utterance, write_data_dir
+from farvox.errors import FarvoxError
 from farvox.zoo import Card
 
 
@@ -29,18 +36,29 @@ from farvox.zoo import Card
 class Case:
     """A situation and its way out."""
 
-    command: str
-    """What is typed first, without ``farvox``."""
+    command: str | Callable[[], object]
+    """What is typed first, without ``farvox``; or what is called in Python."""
     remedy: str
-    """A regular expression; its group is the remedy: options for the first command, or ``farvox ...``."""
+    """A regular expression; its group is the remedy: options for the first command, ``farvox ...``, or a
+    command of another program. Without a group it is something to do, which ``act`` or ``again`` does."""
     make: Callable[[], object] = lambda: None
     """Makes the situation."""
     names: dict[str, str] = field(default_factory=dict)
     """What the user puts for the capitals of the remedy, or for an option without a value."""
-    again: str | None = None
-    """The first command after a remedy that is a command of its own, where it differs."""
+    again: str | Callable[[], object] | None = None
+    """The first command after a remedy that is no option of it, where it differs."""
+    act: Callable[[], object] = lambda: None
+    """Does what the message says, where that is nothing to type."""
+    of: str = ""
+    """The words in the source that name the remedy, where ``remedy`` does not have them as they stand there;
+    ``{}`` is what is put in."""
     statuses: tuple[int, int, int] = (1, 0, 0)
     """Of the first command, of the remedy, and of the first command at the end."""
+
+    @property
+    def words(self) -> str:
+        """The words in the source that this case covers."""
+        return self.of or re.sub(r"\\(.)|[()]", r"\1", self.remedy)
 
 
 def edit(path: str, old: str, new: str) -> None:
@@ -126,7 +144,7 @@ def hiss() -> None:
 
 
 def trained() -> None:
-    assert run("train recipe.toml --run-dir exp") == 0
+    shutil.copytree("trained", "exp")
 
 
 def array() -> None:
@@ -139,6 +157,11 @@ def array() -> None:
     write_data_dir("array", utterances)
 
 
+def damaged_array() -> None:
+    array()
+    Path("ann_1_0.wav").write_text("no audio")
+
+
 def recipe_with(path: str, **tables: dict[str, object]) -> Callable[[], object]:
     """Makes a recipe as ``recipe.toml`` with further or other entries in its tables."""
 
@@ -149,6 +172,101 @@ def recipe_with(path: str, **tables: dict[str, object]) -> Callable[[], object]:
         Path(path).write_text(tomli_w.dumps(table))
 
     return make
+
+
+def without(path: str, *tables: str) -> None:
+    """Makes a recipe as ``recipe.toml`` without some of its tables."""
+    table = tomllib.loads(Path("recipe.toml").read_text())
+    Path(path).write_text(tomli_w.dumps({name: each for name, each in table.items() if name not in tables}))
+
+
+def bare_recipe() -> None:
+    without("bare.toml", "model")
+
+
+def started() -> None:
+    """A run that started from a model, of which there is a copy."""
+    trained()
+    shutil.copytree("exp", "start")
+    shutil.copytree("start", "start.kept")
+    assert run("train recipe.toml --run-dir exp2 --init.model start --schedule.epochs 1") == 0
+
+
+def retrained() -> None:
+    """The model that was started from is another now."""
+    shutil.rmtree("start")
+    assert run("train recipe.toml --run-dir start --optim.lr 0.02") == 0
+
+
+def renewed() -> None:
+    """The model that was started from has a further epoch now."""
+    assert run("train recipe.toml --run-dir start --schedule.epochs 3") == 0
+
+
+def own() -> None:
+    """A run on a data dir with audio of its own."""
+    copy("train", "own")
+    Path("own/wav").mkdir()
+    lines = [line.split() for line in Path("own/wav.scp").read_text().splitlines()]
+    for utt_id, path in lines:
+        shutil.copy(path, f"own/wav/{utt_id}.wav")
+    Path("own/wav.scp").write_text("".join(f"{utt_id} own/wav/{utt_id}.wav\n" for utt_id, _ in lines))
+    recipe_with("own.toml", data={"train": ["own"]})()
+    assert run("train own.toml --run-dir exp --schedule.epochs 1") == 0
+
+
+def replaced() -> None:
+    """A file of a run has another time."""
+    own()
+    os.utime("own/wav/s0_1.wav", (1, 1))
+
+
+def slow_header() -> None:
+    """A wav file whose header states 16 Hz."""
+    content = bytearray(Path("voices/a0.wav").read_bytes())
+    content[24:28] = (16).to_bytes(4, "little")
+    Path("slow.wav").write_bytes(content)
+
+
+def joined(kind: str) -> None:
+    """Two files in one; of ogg the second has half the rate."""
+    wav_T = read_audio("voices/a0.wav")
+    soundfile.write(f"one.{kind}", wav_T, 16000)
+    soundfile.write(f"two.{kind}", wav_T, 8000 if kind == "ogg" else 16000)
+    Path(f"both.{kind}").write_bytes(Path(f"one.{kind}").read_bytes() + Path(f"two.{kind}").read_bytes())
+
+
+def more_bytes() -> None:
+    """A wav file whose header was written before the last second."""
+    content = bytearray(Path("voices/a0.wav").read_bytes())
+    content[4:8] = (len(content) - 8 - 32000).to_bytes(4, "little")
+    content[40:44] = (len(content) - 44 - 32000).to_bytes(4, "little")
+    Path("more.wav").write_bytes(content)
+
+
+def two_tracks() -> None:
+    tracks = "-i voices/a0.wav -i voices/b0.wav -map 0:a -map 1:a -c:a flac two.mka"
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("ffmpeg is not installed")
+    subprocess.run(f"ffmpeg -loglevel error {tracks}", shell=True, check=True, stdin=subprocess.DEVNULL)
+
+
+def piped_ark() -> None:
+    """A wav file in an ark, whose header states no length, as sox writes it into a pipe."""
+    content = bytearray(Path("voices/a0.wav").read_bytes())
+    content[4:8] = content[40:44] = b"\xff" * 4
+    Path("audio.ark").write_bytes(b"a0 " + content)
+    Path("piped").mkdir()
+    Path("piped/wav.scp").write_text("a0 audio.ark:3\n")
+
+
+def with_command() -> None:
+    copy("dev", "bad")
+    lines = Path("bad/wav.scp").read_text().splitlines()
+    Path("bad/wav.scp").write_text(
+        "\n".join(["d0_0 sox voices/a0.wav -t wav - gain -3 |", *lines[1:]]) + "\n"
+    )
+    Path("bad/utt2num_samples").unlink()
 
 
 def one_speaker() -> None:
@@ -206,12 +324,19 @@ def two_lists() -> None:
 
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+PROGRAM = re.compile(r"(?:ffmpeg|sox|head|tail)\b")
 FAST = "--device cpu --threads 1"
 MODEL = "--model model --store store.sqlite"
 GROUP = "--group '.*_(?P<channel>[0-9])' --beamform mvdr --jobs 1"
 CASES = {
     "a fault of a data dir": Case(
-        "check bad", r"'(farvox check bad --fix OUT)'", with_fault, {"OUT": "good"}, "check good", (1, 1, 0)
+        "check bad",
+        r"'(farvox check bad --fix OUT)'",
+        with_fault,
+        {"OUT": "good"},
+        "check good",
+        of="'farvox check {} --fix OUT'",
+        statuses=(1, 1, 0),
     ),
     "lines left out": Case(
         "check bad --fix good",
@@ -225,7 +350,7 @@ CASES = {
         unsorted,
         {"OUT": "good", "DIR": "bad"},
         "check good",
-        (0, 0, 0),
+        statuses=(0, 0, 0),
     ),
     "no data dir": Case(
         "check mine",
@@ -233,6 +358,7 @@ CASES = {
         lambda: Path("mine").mkdir(),
         names={"prepare": "prepare folder recordings mine"},
         again="check mine/all",
+        of="'farvox prepare' makes data dirs",
     ),
     "a subset of nothing: speakers": Case(
         "subset dev some", r"give (--speakers)", names={"--speakers": "--speakers 1-2"}, statuses=(2, 0, 0)
@@ -245,7 +371,10 @@ CASES = {
     ),
     "very many pairs": Case("trials many list", r"give (--num-nontarget N)", many, {"N": "5"}),
     "a file that cannot be embedded": Case(
-        f"extract model bad emb {FAST}", r"leave them out with (--skip-bad)", with_bad_file
+        f"extract model bad emb {FAST}",
+        r"leave them out with (--skip-bad)",
+        with_bad_file,
+        of="leave them out with {}",
     ),
     "a file that cannot be packed": Case("pack bad packed --jobs 1", r"(--skip-bad)", with_bad_file),
     "no embeddings": Case(
@@ -259,6 +388,7 @@ CASES = {
         with_trials,
         {"extract": f"extract model dev emb2 {FAST}"},
         "score dev/trials emb2 --channels best --out again",
+        of="{} every utterance: extract with 'farvox extract --quality'",
     ),
     "a small cohort": Case(
         "score dev/trials emb --norm as-norm --cohort emb --out again",
@@ -338,12 +468,14 @@ CASES = {
         r"choose another (--run-dir)",
         trained,
         {"--run-dir": "--run-dir exp2"},
+        of="with another recipe; choose another --run-dir",
     ),
     "a run dir that is not to be resumed": Case(
         "train recipe.toml --no-resume --run-dir exp",
         r"choose another (--run-dir)",
         trained,
         {"--run-dir": "--run-dir exp2"},
+        of="checkpoint(s): choose another --run-dir",
     ),
     "validation without its data dir": Case(
         "train recipe.toml --run-dir exp --validate.trials dev/trials",
@@ -373,9 +505,16 @@ CASES = {
         "train nowhere --run-dir exp",
         r"'(farvox recipes)'",
         again="recipes",
+        of="'farvox recipes' lists those",
     ),
     "a take without a channel": Case(
         f"enhance array enhanced {GROUP}", r"with (--allow-missing-channels)", array
+    ),
+    "a take that cannot be read": Case(
+        f"enhance array enhanced {GROUP} --allow-missing-channels",
+        r"leave them out with (--skip-bad)",
+        damaged_array,
+        of="leave them out with {}",
     ),
     "takes that nothing names": Case(
         "enhance array enhanced --beamform mvdr --allow-missing-channels --jobs 1",
@@ -395,13 +534,15 @@ CASES = {
         without_speakers,
         {},
         "train bad.toml --data.train '[\"dev\"]' --run-dir exp",
-        (1, 1, 0),
+        of="'farvox check {}' lists",
+        statuses=(1, 1, 0),
     ),
     "decay towards no model": Case(
         "train recipe.toml --run-dir exp2 --optim.l2_sp 0.1",
         r"set (init\.model)",
         trained,
         {"init.model": "--init.model exp"},
+        of="optim.l2_sp needs a model to start from: set init.model",
     ),
     "classes drawn from no shards": Case(
         "train recipe.toml --run-dir exp --optim.sample_classes 0.5",
@@ -413,12 +554,14 @@ CASES = {
         r"or give (--paths\.data DIR)",
         recipe_with("far.toml", paths={"data": "$FARVOX_NOWHERE"}, data={"train": ["$data/train"]}),
         {"DIR": "."},
+        of="set the environment variable {}, or give --{} DIR",
     ),
     "a path that is in no variable": Case(
         "train far.toml --run-dir exp",
         r"give (--paths\.data DIR)",
         recipe_with("far.toml", data={"train": ["$data/train"]}),
         {"DIR": "."},
+        of="give --paths.{} DIR",
     ),
     "responses that nobody measured": Case(
         "train far.toml --run-dir exp",
@@ -426,12 +569,19 @@ CASES = {
         plain_rirs,
         {"OUT": "measured"},
         "train far.toml --run-dir exp --augment.rirs '[\"measured\"]'",
+        of="measure them: farvox rirs OUT --measured {}",
     ),
     "weights of two toolkits": Case(
-        "import theirs.pt out --arch speechbrain-ecapa", r"Say (--frontend speechbrain)", speechbrain_weights
+        "import theirs.pt out --arch speechbrain-ecapa",
+        r"Say (--frontend speechbrain)",
+        speechbrain_weights,
+        of="Say {}, whichever trained it",
     ),
     "weights of two toolkits, the other": Case(
-        "import theirs.pt out --arch speechbrain-ecapa", r"or (--frontend 3dspeaker)", speechbrain_weights
+        "import theirs.pt out --arch speechbrain-ecapa",
+        r"or (--frontend 3dspeaker)",
+        speechbrain_weights,
+        of="Say {}, whichever trained it",
     ),
     "two persons on the channels": Case(
         "enrol ann call.wav --model bare --store s.sqlite",
@@ -461,25 +611,348 @@ CASES = {
     ),
 }
 
+TRAIN = "train recipe.toml --run-dir exp"
+LATER = "train recipe.toml --run-dir exp2"
+CASES |= {
+    "a rate that has ended at 0: a final one": Case(
+        f"{TRAIN} --schedule.kind cosine --schedule.extend 1",
+        r"set schedule\.final_lr in a new run",
+        again=f"{TRAIN} --schedule.kind cosine --schedule.extend 1 --schedule.final_lr 1e-3",
+    ),
+    "a rate that has ended at 0: more epochs": Case(
+        f"{TRAIN} --schedule.kind cosine --schedule.extend 1",
+        r"raise schedule\.epochs instead",
+        lambda: run(f"{TRAIN} --schedule.kind cosine --schedule.epochs 1"),
+        again=f"{TRAIN} --schedule.kind cosine --schedule.epochs 2",
+    ),
+    "a last epoch below the first": Case(
+        f"{TRAIN} --schedule.first_epoch 44 --schedule.epochs 1",
+        r"so give the number after the last",
+        again=f"{TRAIN} --schedule.first_epoch 44 --schedule.epochs 45",
+    ),
+    "one end of the margin's growth": Case(
+        f"{TRAIN} --schedule.margin_epochs '[1]'",
+        r"give the epochs where the margin's growth starts and ends",
+        again=f"{TRAIN} --schedule.margin_epochs '[0, 1]'",
+    ),
+    "no speeds": Case(
+        f"{TRAIN} --data.speeds '[]'",
+        r"give at least one factor, and none twice",
+        again=f"{TRAIN} --data.speeds '[1.0, 1.1]'",
+    ),
+    "shards of no head": Case(
+        f"{LATER} --init.model exp --distill.weight 1 --distill.classify 0 --optim.shard_head true",
+        r"leaves no head to train; leave it out",
+        trained,
+        again=f"{LATER} --init.model exp --distill.weight 1 --distill.classify 0",
+    ),
+    "shards in fp16": Case(
+        f"{TRAIN} --optim.shard_head true --optim.precision fp16",
+        r"exclude each other; use 'bf16'",
+        again=f"{TRAIN} --optim.shard_head true --optim.precision bf16",
+    ),
+    "compiled and computed again": Case(
+        f"{TRAIN} --optim.compile true --optim.checkpointing true",
+        r"exclude each other; set one of them",
+        again=f"{TRAIN} --optim.checkpointing true",
+    ),
+    "a teacher of no model": Case(
+        f"{LATER} --distill.weight 0.5",
+        r"distill\.weight needs a model to start from: set (init\.model)",
+        trained,
+        {"init.model": "--init.model exp"},
+    ),
+    "a classifier of no model": Case(
+        f"{LATER} --init.classifier keep",
+        r"init\.classifier = 'keep' needs a model to start from: set (init\.model)",
+        trained,
+        {"init.model": "--init.model exp"},
+        of="init.classifier = '{}' needs a model to start from: set init.model",
+    ),
+    "two numbers of mels": Case(
+        f"{TRAIN} --features.num_mels 30",
+        r"but features\.num_mels = 30: leave it out",
+        again=f"{TRAIN} --features.num_mels 30",
+        act=lambda: edit(
+            "recipe.toml", '[model]\nname = "xvector"\nnum_mels = 24', '[model]\nname = "xvector"'
+        ),
+        of="but features.num_mels = {}: leave it out",
+    ),
+    "a dollar sign": Case(
+        "train dollar.toml --run-dir exp",
+        r"write \$\$ for a dollar sign",
+        lambda: (copy("train", "a$ b"), recipe_with("dollar.toml", data={"train": ["a$ b"]})()),
+        act=lambda: edit("dollar.toml", "a$ b", "a$$ b"),
+    ),
+    "nothing to train on": Case(
+        f"{TRAIN} --data.train '[]'",
+        r"no data dir to train on: set (data\.train)",
+        names={"data.train": "--data.train '[\"train\"]'"},
+    ),
+    "features of another model": Case(
+        f"{LATER} --init.model exp --features.num_mels 30",
+        r"leave \[features\] out to take the model's",
+        trained,
+        again=f"{LATER} --init.model exp",
+        act=lambda: edit("recipe.toml", "[features]\nnum_mels = 24\n", ""),
+    ),
+    "means without cosines": Case(
+        f"{LATER} --init.model exp --init.classifier means --head.name softmax",
+        r"needs a head of cosines: head\.name = 'aam'",
+        trained,
+        again=f"{LATER} --init.model exp --init.classifier means --head.name aam",
+    ),
+    "the classifier of a model that has none": Case(
+        "train bare.toml --run-dir exp2 --init.model model --init.classifier keep",
+        r"needs init\.model to be a run dir",
+        lambda: (trained(), without("bare.toml", "model", "features")),
+        again="train bare.toml --run-dir exp2 --init.model exp --init.classifier keep",
+    ),
+    "the classifier of other speakers: extend": Case(
+        f"{LATER} --init.model exp --init.classifier keep --data.train '[\"more\"]'",
+        r"use 'extend' to add classes",
+        trained,
+        again=f"{LATER} --init.model exp --init.classifier extend --data.train '[\"more\"]'",
+    ),
+    "the classifier of other speakers: new": Case(
+        f"{LATER} --init.model exp --init.classifier keep --data.train '[\"more\"]'",
+        r"or 'new' to start afresh",
+        trained,
+        again=f"{LATER} --init.model exp --init.classifier new --data.train '[\"more\"]'",
+    ),
+    "no speaker in common": Case(
+        f"{LATER} --init.model exp --init.classifier extend --data.train '[\"dev\"]'",
+        r"is in the data dirs \('d0', \.\.\.\); use 'new'",
+        trained,
+        again=f"{LATER} --init.model exp --init.classifier new --data.train '[\"dev\"]'",
+        of="is in the data dirs ('{}', ...); use 'new'",
+    ),
+    "a start that was changed": Case(
+        f"{LATER} --init.model start --schedule.epochs 3",
+        r"was changed or removed since: put it back",
+        lambda: (started(), retrained()),
+        act=lambda: (shutil.rmtree("start"), Path("start.kept").rename("start")),
+    ),
+    "a start that was changed: another run dir": Case(
+        f"{LATER} --init.model start --schedule.epochs 3",
+        r"was changed or removed since: put it back, or start another --run-dir",
+        lambda: (started(), retrained()),
+        again="train recipe.toml --run-dir exp3 --init.model start --schedule.epochs 1",
+    ),
+    "a start that is another by now": Case(
+        f"{LATER} --init.model start --schedule.epochs 2",
+        r"which it began with \(start another --run-dir for the other\)",
+        lambda: (started(), renewed()),
+        again="train recipe.toml --run-dir exp3 --init.model start --schedule.epochs 1",
+        of="(start another --run-dir for the other)",
+        statuses=(0, 0, 0),
+    ),
+    "audio that was replaced": Case(
+        "train own.toml --run-dir exp --schedule.epochs 2",
+        r"put it back, or start another --run-dir",
+        replaced,
+        again="train own.toml --run-dir exp2 --schedule.epochs 2",
+        of="put it back, or start another --run-dir. If only the times",
+    ),
+    "audio of another time": Case(
+        "train own.toml --run-dir exp --schedule.epochs 2",
+        r"If only the times of the files have changed, remove exp/audio-time\.npy and resume",
+        replaced,
+        act=lambda: Path("exp/audio-time.npy").unlink(),
+        of="If only the times of the files have changed, remove {} and resume",
+    ),
+    "a data dir that was changed": Case(
+        "train own.toml --run-dir exp --schedule.epochs 2",
+        r"the data dirs were changed since the run began; put them back",
+        lambda: (own(), edit("own/utt2spk", "s0_1 s0", "s0_1 s1"), Path("own/spk2utt").unlink()),
+        act=lambda: edit("own/utt2spk", "s0_1 s1", "s0_1 s0"),
+    ),
+    "one example a pass: batch": Case(
+        "train bare.toml --run-dir exp --optim.batch_size 2 --optim.accumulate 2 --model.name ecapa",
+        r"set optim\.batch_size to 4 or more",
+        bare_recipe,
+        again="train bare.toml --run-dir exp --optim.batch_size 4 --optim.accumulate 2 --model.name ecapa",
+        of="set optim.batch_size to {} or more{}{}",
+    ),
+    "NaN: rate": Case(
+        f"{TRAIN} --optim.lr 1e30",
+        r"Lower (optim\.lr)",
+        names={"optim.lr": "--optim.lr 0.01"},
+    ),
+    "bf16 that is imitated": Case(
+        f"{TRAIN} --optim.precision bf16",
+        r"which is slow: take auto",
+        lambda: os.environ.update(ONEDNN_MAX_CPU_ISA="AVX2"),
+        again="train recipe.toml --run-dir exp2 --optim.precision auto",
+        statuses=(0, 0, 0),
+    ),
+    "no room impulse responses for a range": Case(
+        f"{TRAIN} --augment.kind farvox --augment.noise '[\"dev\"]' --augment.rir_t60 '[0.1, 0.5]'",
+        r"and none are used; give rirs",
+        plain_rirs,
+        again=f"{TRAIN} --augment.rirs '[\"rirs\"]' --augment.noise '[\"dev\"]'",
+    ),
+    "nothing to augment with": Case(
+        f"{TRAIN} --augment.kind farvox",
+        r"give data dirs of rirs, noise, music or speech",
+        again=f"{TRAIN} --augment.kind farvox --augment.noise '[\"dev\"]'",
+    ),
+    "nothing to augment with: none": Case(
+        f"{TRAIN} --augment.kind farvox",
+        r"or take 'none'",
+        again=f"{TRAIN} --augment.kind none",
+    ),
+    "a fixed mixture": Case(
+        f"{TRAIN} --augment.kind ffsvc --augment.noise '[\"dev\"]' --augment.music '[\"dev\"]'"
+        " --augment.rirs '[\"rirs\"]' --augment.noise_probability 0.5",
+        r"does not use noise_probability; leave it out",
+        plain_rirs,
+        again=f"{TRAIN} --augment.kind ffsvc --augment.noise '[\"dev\"]' --augment.music '[\"dev\"]'"
+        " --augment.rirs '[\"rirs\"]'",
+        of="does not use {}; leave it out",
+    ),
+    "no response in range": Case(
+        "train far.toml --run-dir exp --augment.rirs '[\"measured\"]' --augment.rir_t60 '[5.0, 6.0]'",
+        r"no RIR has t60 5 to 6; widen the range",
+        lambda: (plain_rirs(), run("rirs measured --measured rirs")),
+        again="train far.toml --run-dir exp --augment.rirs '[\"measured\"]' --augment.rir_t60 '[0.01, 6.0]'",
+        of="no RIR has {}; widen the range",
+    ),
+}
 
-def run(command: str) -> int:
-    return main(shlex.split(command))
+
+SAME = "verify --model model {0} {0}"
+CASES |= {
+    "a rate that no audio has": Case(
+        SAME.format("slow.wav"),
+        r"`(sox -r 16000 slow\.wav mended\.wav)`",
+        slow_header,
+        again=SAME.format("mended.wav"),
+        of="`sox -r 16000 {} mended.wav`",
+        statuses=(2, 0, 0),
+    ),
+    "joined flac files": Case(
+        SAME.format("both.flac"),
+        r"`(head -c \d+ both\.flac > first\.flac)`",
+        lambda: joined("flac"),
+        again=SAME.format("first.flac"),
+        of="`{} {} > first.flac` and",
+        statuses=(2, 0, 0),
+    ),
+    "joined flac files: the second": Case(
+        SAME.format("both.flac"),
+        r"and `(tail -c \+\d+ both\.flac > rest\.flac)`",
+        lambda: joined("flac"),
+        again=SAME.format("rest.flac"),
+        of="and `{} {} > rest.flac` part them",
+        statuses=(2, 0, 0),
+    ),
+    "joined ogg files of two rates": Case(
+        SAME.format("both.ogg"),
+        r"`(tail -c \+\d+ both\.ogg > rest\.ogg)`",
+        lambda: joined("ogg"),
+        again=SAME.format("rest.ogg"),
+        of="`tail -c +{} {} > {}` takes out what follows",
+        statuses=(2, 0, 0),
+    ),
+    "more bytes than the header states": Case(
+        SAME.format("more.wav"),
+        r"`(head -c \d+ more\.wav > cut\.wav)`",
+        more_bytes,
+        again=SAME.format("cut.wav"),
+        of="`head -c {} {} > cut.{}` leaves them out",
+        statuses=(2, 0, 0),
+    ),
+    "more bytes than the header states, which are audio": Case(
+        SAME.format("more.wav"),
+        r"`(ffmpeg -ignore_length 1 -i more\.wav mended\.wav)`",
+        more_bytes,
+        again=SAME.format("mended.wav"),
+        of="`ffmpeg -ignore_length 1 -i {} mended.wav`",
+        statuses=(2, 0, 0),
+    ),
+    "two audio tracks": Case(
+        SAME.format("two.mka"),
+        r"`(ffmpeg -i two\.mka -map 0:a:0 track\.wav)`",
+        two_tracks,
+        again=SAME.format("track.wav"),
+        of="`ffmpeg -i {} -map 0:a:0 track.wav`",
+        statuses=(2, 0, 0),
+    ),
+    "a wav file of a pipe in an ark": Case(
+        f"extract model piped emb {FAST}",
+        r"`(tail -c \+\d+ audio\.ark > audio\.wav)`",
+        piped_ark,
+        again=f"{SAME.format('audio.wav')}",
+        of="`{}` takes out it and all that follows",
+    ),
+    "a command in wav.scp": Case(
+        "check bad",
+        r"`(sox voices/a0\.wav -t wav - gain -3 > decoded-d0_0\.wav)` writes its output: name that",
+        with_command,
+        act=lambda: edit("bad/wav.scp", "sox voices/a0.wav -t wav - gain -3 |", "decoded-d0_0.wav"),
+        of="{} writes its output: name that",
+    ),
+    "a truncated recording": Case(
+        SAME.format("cut.wav"),
+        r"are missing; copy it again",
+        lambda: Path("cut.wav").write_bytes(Path("voices/a0.wav").read_bytes()[:-9000]),
+        act=lambda: shutil.copy("voices/a0.wav", "cut.wav"),
+        of="truncated: {}; copy it again",
+        statuses=(2, 0, 0),
+    ),
+    "a folder in the place of a recording": Case(
+        SAME.format("voices"),
+        r"it is a directory; name the audio file",
+        again=SAME.format("voices/a0.wav"),
+        statuses=(2, 0, 0),
+    ),
+}
+
+
+def run(command: str | Callable[[], object]) -> int:
+    if isinstance(command, str):
+        return main(shlex.split(command))
+    try:
+        command()
+    except FarvoxError as error:
+        print(error)
+        return 1
+    return 0
+
+
+@pytest.fixture(scope="module")
+def run_dir(tiny_recipe, tmp_path_factory):
+    """A finished run of the recipe."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "recipe.toml").write_text(tomli_w.dumps(tiny_recipe))
+    assert main(["train", str(folder / "recipe.toml"), "--run-dir", str(folder / "exp")]) == 0
+    return folder / "exp"
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, corpus, model_folder, voices, tiny_recipe):
+def here(tmp_path, monkeypatch, corpus, model_folder, voices, tiny_recipe, run_dir):
     """A user's folder with data dirs, a model, recordings and a recipe."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FARVOX_DATA", str(tmp_path / "user"))
-    for name, target in (("dev", corpus / "dev"), ("train", corpus / "train"), ("model", model_folder)):
+    for name, target in (
+        ("dev", corpus / "dev"),
+        ("train", corpus / "train"),
+        ("more", corpus / "more"),
+        ("model", model_folder),
+    ):
         (tmp_path / name).symlink_to(target)
     (tmp_path / "voices").symlink_to(voices)
     for name in ("a0", "b0"):
         folder = tmp_path / "recordings" / name[0]
         folder.mkdir(parents=True)
         (folder / f"{name}.wav").symlink_to(voices / f"{name}.wav")
+    (tmp_path / "trained").symlink_to(run_dir)
     (tmp_path / "recipe.toml").write_text(tomli_w.dumps(tiny_recipe))
-    return tmp_path
+    variables = dict(os.environ)
+    yield tmp_path
+    os.environ.clear()
+    os.environ.update(variables)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -487,16 +960,117 @@ def test_the_remedy_of_a_message_works(here, case, capsys):
     case.make()
     capsys.readouterr()
     first, second, last = case.statuses
-    status, printed = run(case.command), "".join(capsys.readouterr())
+    status, printed = run(case.command), " ".join("".join(capsys.readouterr()).split())
     assert status == first, printed
-    found = re.search(case.remedy, " ".join(printed.split()))
+    assert re.search(re.escape(case.words).replace(r"\{\}", ".*?"), printed), printed
+    found = re.search(case.remedy, printed)
     assert found, printed
-    remedy = found[1]
+    remedy = found[1] if found.groups() else ""
     for name, value in case.names.items():
         assert name in remedy
         remedy = remedy.replace(name, value)
+    again = case.again or case.command
     if remedy.startswith("farvox "):
         assert run(remedy.removeprefix("farvox ")) == second, "".join(capsys.readouterr())
-        assert run(case.again or case.command) == last, "".join(capsys.readouterr())
+    elif program := PROGRAM.match(remedy):
+        if shutil.which(program[0]) is None:
+            pytest.skip(f"{program[0]} is not installed")
+        subprocess.run(remedy, shell=True, check=True, stdin=subprocess.DEVNULL, capture_output=True)
     else:
-        assert run(f"{case.command} {remedy}") == last, "".join(capsys.readouterr())
+        again = f"{again} {remedy}"
+    case.act()
+    assert run(again) == last, "".join(capsys.readouterr())
+
+
+LIMITED = """
+import resource, sys
+limit = int(sys.argv.pop(1))
+if limit:
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+from farvox.cli.main import main
+status = main()
+with open("/proc/self/status") as file:
+    print("peak", *(1024 * int(line.split()[1]) for line in file if line.startswith("VmPeak")))
+sys.exit(status)
+"""
+"""Program that runs farvox with so many bytes of address space, 0 for all there are, and prints its peak."""
+
+
+def limited(words: str, limit: int = 0) -> tuple[int, int, str]:
+    """Status, peak of the address space in bytes, and messages of a command in a process of its own."""
+    command = [sys.executable, "-c", LIMITED, str(limit), *shlex.split(words)]
+    few = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | few)
+    assert "Traceback" not in done.stderr and "peak" in done.stdout, done.stderr
+    return done.returncode, int(done.stdout.split()[-1]), done.stderr
+
+
+def long_recordings() -> None:
+    for n in range(4):
+        noise_T = 0.1 * np.random.default_rng(n).standard_normal(16000 * 120).astype(np.float32)
+        write_audio(f"long{n}.wav", noise_T)
+    write_data_dir("long", [Utterance(f"u{n}", f"long{n}.wav", None, 16000 * 120) for n in range(4)])
+
+
+def large_sets() -> None:
+    """Embeddings of 60,000 utterances, 400,000 trials of them and 2,000 of a few."""
+    rng, name = np.random.default_rng(0), "speaker-of-a-corpus-whose-names-are-long-"
+    ids = [f"{name}{n // 10:04}_{n % 10}" for n in range(60_000)]
+    speakers = pl.Series([utt_id[:-2] for utt_id in ids])
+    embeddings_NE = rng.standard_normal((len(ids), 256), np.float32)
+    EmbeddingSet(ids, embeddings_NE, {"data_dir": "x"}, speaker_ids=speakers).save("large")
+    few = slice(0, 6000)
+    EmbeddingSet(ids[few], embeddings_NE[few], {"data_dir": "x"}, speaker_ids=speakers[few]).save("few")
+    Path("utt2spk").write_text("".join(f"{utt_id} {utt_id[:-2]}\n" for utt_id in ids))
+    for name, count, most in (("all", 400_000, len(ids)), ("part", 2000, 2000)):
+        enrol_T = rng.integers(0, most, count)
+        test_T = enrol_T // 10 * 10 + rng.integers(0, 10, count)
+        test_T[::2] = rng.integers(0, most, count // 2)
+        kept = np.flatnonzero(enrol_T != test_T)
+        pairs = [(ids[a], ids[b]) for a, b in zip(enrol_T[kept].tolist(), test_T[kept].tolist(), strict=True)]
+        Path(name).write_text("".join(f"{int(a[:-2] == b[:-2])} {a} {b}\n" for a, b in pairs))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak as Linux tells it")
+@pytest.mark.parametrize(
+    ("make", "command", "remedy", "again"),
+    [
+        (
+            long_recordings,
+            "extract model long emb --threads 4 --device cpu",
+            "give fewer --threads",
+            "extract model long emb --threads 1 --device cpu",
+        ),
+        (large_sets, "score all large --out scores", "split the trial list", "score part large --out scores"),
+        (
+            large_sets,
+            "score part large --norm as-norm --cohort large --out scores",
+            "--cohort-speakers: one embedding a speaker",
+            "score part large --norm as-norm --cohort large --cohort-speakers utt2spk --out scores",
+        ),
+        (
+            large_sets,
+            "cluster few out --clusters 20 --method spectral --iterations 1 --restarts 1",
+            "choose --method kmeans",
+            "cluster few out --clusters 20 --iterations 1 --restarts 1",
+        ),
+        (
+            large_sets,
+            "cluster large out --clusters 5 --iterations 1 --restarts 1",
+            "'farvox subset'",
+            "cluster few out --clusters 5 --iterations 1 --restarts 1",
+        ),
+    ],
+    ids=["extract", "score", "as-norm", "cluster", "subset"],
+)
+def test_what_needs_less_memory_is_enough_under_the_same_limit(here, make, command, remedy, again):
+    make()
+    (much, little) = (limited(each)[1] for each in (command, again))
+    for out in ("emb", "out", "scores"):
+        shutil.rmtree(out) if Path(out).is_dir() else Path(out).unlink(missing_ok=True)
+    limit = little + (much - little) // 3
+    status, _, printed = limited(command, limit)
+    assert status == 1 and "out of memory" in printed and remedy in printed, printed
+    status, _, printed = limited(again, limit)
+    assert status == 0, printed

@@ -2,11 +2,14 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import polars as pl
 import pytest
 import tomli_w
 
+from farvox.audio.files import read_audio, write_audio
 from farvox.cli.main import main
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir, write_data_dir
@@ -70,7 +73,10 @@ def test_all_stages_end_in_a_table_and_a_report(recipe, tmp_path, capsys):
     assert (first, last) == ("The voices are made up.", f"report: {tmp_path}/exp/report.html")
     trials = tmp_path / "work/dev/trials"
     seen = f"warning: 6 of the 6 speakers of the trials {trials} are also in the training "
-    assert len(leaks) == 2 and all(line.startswith(seen) for line in leaks)  # of both trainings
+    assert len(leaks) == 3 and all(
+        line.startswith(seen) for line in leaks
+    )  # of both, and of the model between
+    assert leaks[2].startswith(f"{seen}of {tmp_path}/exp/train/checkpoints/epoch_000: ")
     assert "The voices are made up." in (tmp_path / "exp" / "report.html").read_text()
     saved = json.loads((tmp_path / "exp" / "results.json").read_text())
     rows = {(each["system"], each["trial_list"]): each["eer"] for each in saved["results"]}
@@ -99,6 +105,8 @@ def test_the_starting_model_is_the_first_row_and_published_figures_the_last(reci
     assert f"{EVALUATE[0]['name']}: published EER 2.07 % (a paper)" in table
     rows = [(tmp_path / f"exp/further/{name}/scores").is_dir() for name in ("start", "train")]
     assert rows == [True, True]
+    meta = json.loads((tmp_path / "exp/further/start/scores/seen.txt.meta.json").read_text())
+    assert any(f"are also in the training of {tmp_path}/exp/train/checkp" in line for line in meta["leaks"])
     assert farvox("run", file, "--name", "mine", "--from", "evaluate") == 0
     assert "\nmine " in capsys.readouterr().out
 
@@ -112,6 +120,76 @@ def test_a_second_run_repeats_no_training_and_no_preparation(recipe, tmp_path, c
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == before
     assert second.count("already done") == 4 and "Epoch" not in second
     assert first[first.index("== evaluate") :] == second[second.index("== evaluate") :]
+
+
+def test_a_data_verb_is_run_again_where_what_it_reads_was_changed_or_what_it_made_is_gone(
+    recipe, tmp_path, corpus, make_corpus, capsys
+):
+    make_corpus(tmp_path / "own", speakers=["a", "b"], takes=2)
+    source, work = tmp_path / "own", tmp_path / "work"
+    verbs = [
+        f"combine {work}/all {corpus}/train {source}",
+        f"trials {work}/all {work}/all/trials --num-nontarget 5",
+        f"simulate {source} {work}/far --copies 1 --jobs 1",
+        f"prepare folder {tmp_path}/mine {work}/mine --jobs 1",
+    ]
+    for speaker in "ab":
+        shutil.copytree(source, tmp_path / "mine" / speaker, ignore=shutil.ignore_patterns("*2*", "*.scp"))
+    words = ("run", recipe(prepare=verbs, evaluate=[], adapt=[]), "--to", "prepare")
+
+    def lines():
+        capsys.readouterr()
+        assert farvox(*words) == 0
+        return capsys.readouterr().out.splitlines()
+
+    def again():
+        return [line.removeprefix("farvox ") for line in lines() if line.startswith("farvox ")]
+
+    assert again() == verbs
+    assert again() == []
+    (source / "utt2spk").write_text((source / "utt2spk").read_text().replace(" b", " c"))
+    (source / "spk2utt").unlink(missing_ok=True)
+    said = lines()
+    assert f"done again, because {source} was changed since:" in said
+    assert [line for line in said if line.startswith("farvox ")] == [f"farvox {each}" for each in verbs[:3]]
+    assert "c" in DataDir.open(work / "all").speaker_ids.to_list()
+    assert again() == []
+    wav = Path(DataDir.open(source).wav_paths[0])  # simulate reads it, combine does not
+    write_audio(wav, 0.5 * read_audio(wav))
+    assert again() == [verbs[2]]
+    shutil.rmtree(work / "mine")
+    assert f"done again, because {work}/mine is not there any more:" in lines()
+    (work / "all/trials").unlink()
+    assert again() == [verbs[1]]
+    copy = next((tmp_path / "mine/a").rglob("*.wav"))
+    write_audio(copy, 0.5 * read_audio(copy))
+    assert again() == [verbs[3]]
+    assert again() == []
+
+
+def test_a_run_dir_of_an_earlier_farvox_says_that_changes_are_not_known(recipe, tmp_path, capsys):
+    assert farvox("run", recipe(), "--to", "prepare") == 0
+    record = tmp_path / "exp/prepared.txt"
+    record.write_text("".join(line.partition("\t")[0] + "\n" for line in record.read_text().splitlines()))
+    capsys.readouterr()
+    assert farvox("run", recipe(), "--to", "prepare") == 0
+    assert capsys.readouterr().out.count("was changed since is not known): farvox ") == 4
+
+
+def test_a_training_whose_data_changed_is_refused_and_what_was_trained_can_be_evaluated(
+    recipe, tmp_path, make_corpus, capsys
+):
+    make_corpus(tmp_path / "data", speakers=["a", "b", "c", "d"], takes=3)
+    file = recipe(data={"train": [str(tmp_path / "data")], "num_frames": 40, "workers": 0},
+                  prepare=[], adapt=[], evaluate=EVALUATE[:1])  # fmt: skip
+    assert farvox("run", file) == 0
+    wav = Path(DataDir.open(tmp_path / "data").wav_paths[2])
+    write_audio(wav, 0.5 * read_audio(wav))
+    capsys.readouterr()
+    assert farvox("run", file) == 1
+    said = capsys.readouterr().err
+    assert f"({wav})" in said and "is evaluated by --from adapt" in said
+    assert farvox("run", file, "--from", "adapt") == 0
 
 
 def test_stages_can_be_run_one_by_one(recipe, tmp_path, capsys):

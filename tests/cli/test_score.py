@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -293,6 +294,29 @@ def test_a_map_names_ids_with_or_without_their_suffix_and_one_that_names_none_is
     (folder / "map").write_text("anna anna-0 anna-1\n")
     assert run(*words, folder / "s2") == 1
     assert "names no id of that side of" in capsys.readouterr().err and not (folder / "s2").exists()
+
+
+def test_embeddings_that_were_written_again_and_speakers_that_changed_since_are_reported(folder, capsys):
+    found = EmbeddingSet.load(folder / "emb")
+    speakers = pl.Series([utt_id.split("-")[0] for utt_id in found.utt_ids])
+    (folder / "data").mkdir()
+    lines = [f"{utt_id} {name}\n" for utt_id, name in zip(found.utt_ids, speakers, strict=True)]
+    (folder / "data/utt2spk").write_text("".join(lines))
+    mine = replace(found, meta=found.meta | {"data_dir": str(folder / "data")}, speaker_ids=speakers)
+    mine.save(folder / "own")
+    words = ("score", folder / "trials", folder / "own", "--out", folder / "s")
+    assert run(*words) == 0
+    assert run("evaluate", folder / "trials", folder / "s") == 0
+    assert "again" not in (said := capsys.readouterr().err) and "by now" not in said
+    replace(mine, embeddings=mine.embeddings[::-1].copy()).save(folder / "own")
+    assert run("evaluate", folder / "trials", folder / "s") == 0
+    assert f"{folder}/own was extracted again since {folder}/s was made of it" in capsys.readouterr().err
+    assert run(*words) == 0  # the remedy
+    assert run("evaluate", folder / "trials", folder / "s") == 0
+    assert "again" not in capsys.readouterr().err
+    (folder / "data/utt2spk").write_text("".join(lines).replace(f"{lines[0]}", f"{found.utt_ids[0]} x\n"))
+    assert run(*words) == 0
+    assert f"note: 1 utterances of {folder}/own have another speaker by now in" in capsys.readouterr().err
 
 
 def test_ids_that_a_map_does_not_name_are_counted_and_suffixes_match_both_ways(folder, capsys):

@@ -1,10 +1,13 @@
 """``farvox selftrain``: rounds of clustering and training, which can be interrupted."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import tomli_w
 
+from farvox.audio.files import read_audio, write_audio
 from farvox.cli.main import main
 from farvox.datadir.kaldi import DataDir
 from farvox.options import merge
@@ -221,3 +224,68 @@ def test_a_bad_utterance_ends_a_round_with_the_key_that_leaves_it_out(recipe, tm
     lines = (tmp_path / "exp/round-1/embeddings/rejected.tsv").read_text().splitlines()
     assert len(lines) == 2 and lines[1].startswith("zz\t")
     assert "zz" not in DataDir.open(tmp_path / "exp/round-1/labels").utt_ids
+
+
+def test_changed_inputs_are_refused_or_evaluated_again(recipe, tmp_path, corpus, first_model, capsys):
+    """The unlabelled audio and the first model cost the rounds; lists and the truth only an evaluation."""
+    for name in ("train", "dev"):
+        shutil.copytree(corpus / name, tmp_path / name)
+        scp = tmp_path / name / "wav.scp"
+        scp.write_text(scp.read_text().replace(f"{corpus}/{name}/", f"{tmp_path}/{name}/"))
+    shutil.copytree(first_model, tmp_path / "first")
+    dev = {"name": "dev", "data": str(tmp_path / "dev"), "trials": str(tmp_path / "dev/trials")}
+    shutil.copy(corpus / "train/utt2spk", tmp_path / "truth")
+    changes = {"init": {"model": str(tmp_path / "first")}, "evaluate": [dev]}
+    settings = {"data": str(tmp_path / "train"), "truth": str(tmp_path / "truth"), "rounds": 1}
+
+    def run(**more):
+        capsys.readouterr()
+        return farvox("selftrain", recipe(selftrain=settings, **changes | more))
+
+    def table():
+        return [line.split("\t") for line in (tmp_path / "exp/rounds.tsv").read_text().splitlines()]
+
+    assert run() == 0
+    before = table()
+    trials = tmp_path / "dev/trials"
+    trials.write_text("".join(line + "\n" for line in trials.read_text().splitlines()[1:]))
+    assert run() == 0
+    assert capsys.readouterr().out.count("(again: data, trials or options of 'dev' were changed)") == 2
+    assert run(evaluate=[dev | {"channels": "mean"}]) == 0
+    assert capsys.readouterr().out.count("(again: ") == 2
+    words = [line.split() for line in (tmp_path / "truth").read_text().splitlines()]
+    (tmp_path / "truth").write_text("".join(f"{utt_id} {n % 2}\n" for n, (utt_id, _) in enumerate(words)))
+    assert run(evaluate=[dev | {"channels": "mean"}]) == 0
+    assert "(again: " not in capsys.readouterr().out
+    assert table()[2][4:6] != before[2][4:6] and table()[2][:4] == before[2][:4]
+
+    wav = Path(DataDir.open(tmp_path / "train").wav_paths[1])
+    kept = shutil.copy2(wav, tmp_path / "kept.wav")
+    write_audio(wav, 0.5 * read_audio(wav))
+    assert run() == 1
+    assert f"({wav})" in capsys.readouterr().err
+    shutil.copy2(kept, wav)
+    listing = (tmp_path / "train/wav.scp").read_text()
+    ids = (tmp_path / "train/utt2spk").read_text()
+    (tmp_path / "train/utt2spk").write_text(ids.replace("s1\n", "s0\n"))
+    (tmp_path / "train/spk2utt").unlink(missing_ok=True)
+    assert run() == 1
+    assert "other utterances or speakers" in capsys.readouterr().err
+    (tmp_path / "train/utt2spk").write_text(ids)
+    assert (tmp_path / "train/wav.scp").read_text() == listing and run() == 0
+
+    weights = next((tmp_path / "first").rglob("model.safetensors"))
+    shutil.rmtree(weights.parent)
+    assert run() == 1
+    said = capsys.readouterr().err
+    assert "init.model" in said and "start another --run-dir" in said
+
+
+def test_training_data_of_a_finished_round_that_changed_are_refused(recipe, tmp_path, make_corpus, capsys):
+    make_corpus(tmp_path / "known", speakers=["a", "b", "c", "d"], takes=3)
+    changes = {"data": {"train": [str(tmp_path / "known")]}, "selftrain": {"rounds": 1}}
+    assert farvox("selftrain", recipe(**changes)) == 0
+    wav = Path(DataDir.open(tmp_path / "known").wav_paths[2])
+    write_audio(wav, 0.5 * read_audio(wav))
+    assert farvox("selftrain", recipe(**changes)) == 1
+    assert f"{tmp_path}/exp/round-1/train: the audio of 1 of " in capsys.readouterr().err

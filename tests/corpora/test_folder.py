@@ -76,3 +76,12 @@ def test_files_that_cannot_be_used_are_status_1_until_they_are_accepted(tmp_path
     assert line.startswith(str(tmp_path / "in/A/text.wav"))
     assert main(["prepare", "an4", str(tmp_path / "in"), str(tmp_path / "out"), "--skip-bad"]) == 1
     assert "--skip-bad means nothing to the corpus an4" in capsys.readouterr().err
+
+
+def test_rates_are_counted(tmp_path):
+    (tmp_path / "in/ann").mkdir(parents=True)
+    for name, rate in (("1", 8000), ("2", 16000), ("3", 16000)):
+        write_audio(tmp_path / f"in/ann/{name}.wav", np.full(1600, 0.1), rate)
+    notes = []
+    prepare_folder(tmp_path / "in", tmp_path / "out", note=notes.append, jobs=1)
+    assert notes[0] == "note: recordings of several rates: 1 at 8,000 Hz, 2 at 16,000 Hz"

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from farvox.audio.files import write_audio
+from farvox.audio.files import resample, write_audio
 from farvox.datadir.check import check_audio, check_data_dir, fix_data_dir
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import DataDirError
@@ -314,3 +314,26 @@ def test_audio_that_extract_would_refuse_is_a_fault(data: Path) -> None:
     assert [line for line, _ in found] == [2, 3, 4]
     for (_, what), reason in zip(found, ("silence", "silence", "200 samples, too few"), strict=True):
         assert reason in what
+
+
+def test_rates_and_narrow_bands_are_counted_where_audio_is_decoded(tmp_path):
+    rng = np.random.default_rng(0)
+    wide_T = 0.1 * rng.standard_normal(16000)
+    low_T = resample(wide_T[::2].astype(np.float32), 8000, 16000)  # what it holds, not the header
+    kinds = {"a": (wide_T, 16000), "b": (low_T, 16000), "c": (wide_T, 48000), "d": (wide_T[:8000], 8000)}
+    for name, (wav_T, rate) in kinds.items():
+        write_audio(tmp_path / f"{name}.wav", wav_T, rate)
+    write_audio(tmp_path / "e.wav", 0 * wide_T)
+    data = write_data_dir(
+        tmp_path / "data", [Utterance(name, str(tmp_path / f"{name}.wav")) for name in "abcde"]
+    )
+    fault, rates, narrow = map(str, check_audio(data.path))
+    scp = data.path / "wav.scp"
+    assert fault.startswith(f"{scp}:5: 'e'") and "silence" in fault
+    assert rates == (
+        f"note: {scp}:4: recordings of several rates: 1 at 8,000 Hz, 2 at 16,000 Hz, 1 at 48,000 Hz; "
+        "this is the first at 8,000 Hz"
+    )
+    assert narrow.startswith(f"note: {scp}:2: 2 of 4 recordings hold nothing above 4 kHz")
+    kept, _, dropped = fix_data_dir(data.path, tmp_path / "fixed", audio=True)
+    assert len(kept) == 4 and dropped == ["e"]

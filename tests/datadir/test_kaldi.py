@@ -351,8 +351,25 @@ class TestSegments:
     def test_what_is_written_over_a_data_dir_with_segments_is_what_was_read(self, data: Path) -> None:
         before = DataDir.open(data).table
         write_data_dir(data, before)
-        assert not (data / "segments").exists()
         assert DataDir.open(data).table.equals(before)
+        wav_scp, segments = ((data / name).read_text() for name in ("wav.scp", "segments"))
+        assert wav_scp == f"a-1 {data.parent}/r1.wav\nb-1 {data.parent}/r2.wav\n"  # what Kaldi reads
+        assert segments == "a-1 a-1 0.0 1.255\na-2 a-1 1.255 -1\nb-1 b-1 0.3 1.7 1\nb-2 b-1 0.3 2.2 0\n"
+
+    def test_stretches_beside_whole_recordings_and_sides_are_written_as_segments(self, data: Path) -> None:
+        paths = [
+            f"{data.parent}/{name}" for name in ("r1.wav", "r2.wav#channel=1", "r2.wav#side=1#t=0.5,1.5")
+        ]
+        paths += [f"{data.parent}/r2.wav#t=0.25&channel=1", f"{data.parent}/r1.wav#t=1e-05,1.0"]
+        before = write_data_dir(data, [Utterance(f"u{n}", path) for n, path in enumerate(paths)])
+        after = DataDir.open(data)
+        assert (data / "segments").read_text().splitlines()[:2] == ["u0 u0 0.0 -1", "u1 u1 0.0 -1"]
+        assert (data / "wav.scp").read_text().splitlines()[0] == f"u0 {paths[0]}"
+        assert after.wav_paths.to_list()[:2] == paths[:2]
+        for path, again in zip(before.wav_paths, after.wav_paths, strict=True):
+            np.testing.assert_array_equal(read_audio(path), read_audio(again))
+        write_data_dir(data, [Utterance("u0", paths[0])])
+        assert not (data / "segments").exists()
 
     def test_every_use_of_a_data_dir_gets_the_stretches(self, data: Path, tmp_path: Path) -> None:
         opened = DataDir.open(data)

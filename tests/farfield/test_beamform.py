@@ -139,3 +139,15 @@ def test_the_inverse_gives_the_signal_back(size, hop, num_samples):
     spectra = stft(wav, size, hop)
     assert spectra.shape[0] == 2 and spectra.shape[2] == size // 2 + 1
     np.testing.assert_allclose(istft(spectra, num_samples, size, hop), wav, atol=1e-12)
+
+
+@pytest.mark.parametrize("beamform", [delay_and_sum, mvdr])
+def test_channels_that_would_cancel_or_have_nothing_in_common_are_refused(beamform):
+    rng = np.random.default_rng(0)
+    speech, other, hiss = (rng.standard_normal(8000) for _ in range(3))
+    with pytest.raises(AudioError, match=r"channels 0 and 1 \(.*opposite polarity.*sox IN OUT vol -1"):
+        beamform(np.stack([speech, 0.3 * hiss - speech]))
+    apart = np.stack([speech, other - speech * np.dot(speech, other) / np.dot(speech, speech) - 0.1 * speech])
+    with pytest.raises(AudioError, match="do not agree with one another at any delay up to 0 samples"):
+        beamform(apart, estimate_delays(apart, max_delay=0))
+    assert np.isfinite(beamform(np.stack([other, hiss]))).all()  # numpy's warnings are errors

@@ -1,4 +1,6 @@
 import json
+import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -133,6 +135,58 @@ def test_channels_of_unequal_length_are_cut_to_the_shortest_within_the_tolerance
     ):
         made(source, tmp_path / "strict", Enhancement(beamform="delay-and-sum", tolerance=0.05))
     assert not (tmp_path / "strict/wav.scp").exists()
+
+
+def test_takes_that_cannot_be_enhanced_are_listed_and_the_others_are_kept(source, tmp_path):
+    out, notes = tmp_path / "out", []
+    (tmp_path / "10.wav").write_text("no audio")
+    with pytest.raises(AudioError, match=r"1 of 2 takes cannot be enhanced; .*rejected\.tsv .*--skip-bad"):
+        enhance_takes(source, out, takes_by_name(source, PATTERN), SUM, jobs=1, note=notes.append)
+    assert not (out / "wav.scp").exists() and "'ann_0_1'" in notes[-1] and "10.wav" in notes[-1]
+    kept = out / "audio/ann/ann_0_2.flac"
+    before = kept.stat().st_mtime_ns
+    found = enhance_takes(source, out, takes_by_name(source, PATTERN), SUM, jobs=1, skip_bad=True)
+    assert found.utt_ids.to_list() == ["ann-near", "ann_0_2"] and found.num_samples.to_list() == [4000, 6000]
+    assert list(check_data_dir(out)) == [] and kept.stat().st_mtime_ns == before
+    assert (out / "rejected.tsv").read_text().splitlines()[1].startswith("ann_0_1\t")
+    assert "ann_0_1" not in (out / "utt2cond").read_text() + (out / "utt2quality").read_text()
+    soundfile.write(tmp_path / "10.wav", soundfile.read(tmp_path / "11.wav")[0], 16000)
+    assert len(made(source, out)) == 3 and not (out / "rejected.tsv").exists()
+    for path in tmp_path.glob("[12]?.wav"):
+        soundfile.write(path, np.zeros(6000), 16000)
+    with pytest.raises(AudioError, match="2 of 2 takes"):
+        enhance_takes(source, tmp_path / "none", takes_by_name(source, PATTERN), SUM, jobs=1, skip_bad=True)
+
+
+def test_a_file_that_cannot_be_read_is_a_take_that_cannot_be_enhanced(tmp_path):
+    wav = np.random.default_rng(0).standard_normal(5000) * 0.1
+    soundfile.write(tmp_path / "a.wav", np.stack([wav, np.roll(wav, 4)], axis=1), 16000)
+    soundfile.write(tmp_path / "w.wav", np.stack([wav] * 9, axis=1), 16000)
+    (tmp_path / "b.wav").write_text("no audio")
+    rows = [Utterance(name, str(tmp_path / f"{name}.wav")) for name in "abw"]
+    source = write_data_dir(tmp_path / "data", rows[:2])
+    found = enhance_takes(source, tmp_path / "out", takes_by_file(source, print), SUM, jobs=1, skip_bad=True)
+    assert found.utt_ids.to_list() == ["a"]
+    assert "b.wav: cannot be read" in (tmp_path / "out/rejected.tsv").read_text()
+    with pytest.raises(AudioError, match=r"b\.wav: cannot be read"):
+        takes_by_file(write_data_dir(tmp_path / "bad", rows[1:2]), print)
+    wide = write_data_dir(tmp_path / "wide", [rows[2]])
+    with pytest.raises(AudioError, match="flac holds 8 channels at most, not 9; write"):
+        enhance_takes(wide, tmp_path / "far", takes_by_file(wide, print), Enhancement(wpe=True), jobs=1)
+
+
+def test_a_microphone_that_is_the_wrong_way_round_is_turned_over(source, tmp_path):
+    pair = takes_by_name(source, r"ann_(?P<channel>[01])_1")
+    turned = -soundfile.read(tmp_path / "11.wav", dtype="int16")[0]
+    soundfile.write(tmp_path / "11.wav", turned, 16000)
+    with pytest.raises(AudioError, match=r"1 of 1 .* 'ann_0_1': .*polarity.*: `sox IN OUT vol -1` turns"):
+        enhance_takes(source, tmp_path / "out", pair, SUM, jobs=1)
+    if shutil.which("sox"):
+        subprocess.run(["sox", tmp_path / "11.wav", tmp_path / "IN.wav", "vol", "-1"], check=True)
+        (tmp_path / "IN.wav").rename(tmp_path / "11.wav")
+    else:
+        soundfile.write(tmp_path / "11.wav", -turned, 16000)
+    assert "ann_0_1" in enhance_takes(source, tmp_path / "out", pair, SUM, jobs=1).utt_ids.to_list()
 
 
 def test_with_wpe_alone_the_channels_stay(source, tmp_path):

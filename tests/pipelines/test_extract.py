@@ -286,8 +286,7 @@ def bad_lines(folder):
     return [(name, folder / f"{name}.wav") for name in (*kinds, "faint", "text", "pipe", "absent")]
 
 
-def test_all_that_cannot_be_embedded_is_listed_and_the_others_are_kept(model, lines, tmp_path, monkeypatch):
-    monkeypatch.setattr("farvox.audio.files._PIPE_SECONDS", 0.1)
+def test_all_that_cannot_be_embedded_is_listed_and_the_others_are_kept(model, lines, tmp_path):
     bad = bad_lines(tmp_path)
     data, out, notes = data_dir(tmp_path / "d", [*bad[:4], *lines, *bad[4:]]), tmp_path / "out", []
     with pytest.raises(

@@ -1,12 +1,14 @@
-"""Every verb, option, recipe key, extra and variable that a message names is there.
+"""Every verb, option, recipe key, extra and variable that a message names is there, and every remedy is run.
 
 What is looked at are the strings of the code with a blank in them, docstrings and help aside: a remedy lies
-as often in a constant or beside the error as in the ``raise`` itself.
+as often in a constant or beside the error as in the ``raise`` itself. The remedies are run by
+``tests/cli/test_remedies.py``, and some by the tests of ``ELSEWHERE``.
 """
 
 import ast
 import io
 import re
+import runpy
 import tomllib
 from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
@@ -15,7 +17,7 @@ from functools import cache
 
 import pytest
 
-from farvox.cli.main import VERBS, main
+from farvox.cli.main import LESS_MEMORY, VERBS, main
 from farvox.options import described
 from farvox.pipelines.recipe import Recipe
 
@@ -26,7 +28,7 @@ EXAMPLES = {
     "paths.wavlm",
 }  # stand for any of their kind, or are of no verb
 SHAPES = {"str", "samples", "dimension"}  # in brackets, and no tables
-LANGUAGES = re.compile(r"SELECT |\s*:root")  # SQL and CSS are no messages
+LANGUAGES = re.compile(r"(SELECT|INSERT|DELETE|CREATE|UPDATE) |\s*:root|<div ")  # SQL, CSS, HTML: no messages
 RECIPES = ("train", "run", "selftrain")
 VERBS_OF = {
     "corpora": ("prepare",),
@@ -194,3 +196,119 @@ def test_a_remedy_that_is_not_there_is_found(text, wrong):
         "key": any(key not in {*KEYS, *SECTIONS} for key in keys_in(text)),
     }
     assert [name for name, fault in faults.items() if fault] == [wrong]
+
+
+VERBS_OF_REMEDIES = (
+    "add|ask|bring|calibrate|call|check|choose|close|combine|complete|convert|copy|correct|cut|delete|draw|empty"
+    "|enrol|enter|export|extract|fetch|forget|free|get|give|import|install|keep|leave|look|lower|make|measure"
+    "|mend|move|name|pass|prepare|pull|put|raise|record|reduce|remove|rename|repair|repeat|replace|run|say|score"
+    "|see|select|set|split|start|switch|take|train|try|turn|unpack|update|use|wait|widen|write"
+)
+REMEDY = re.compile(
+    rf"(?:^|[;:,.] |\(|\bor |\band |\bthen |\bso |\bto \w+, )(?:{VERBS_OF_REMEDIES})\b(?!:)"
+    r"|: [a-z]+\.[a-z_]+ =|'farvox |`|(?<![\w-])--[a-z]|pip |FARVOX_|\bfarvox (?:[a-z]+ [A-Z]|[a-z]+ --)",
+    re.IGNORECASE,
+)
+"""Words that tell somebody to do something, and names of what is typed."""
+
+
+def named_remedies(messages: list[Text]) -> list[Text]:
+    """The messages that name a remedy; summaries of verbs and of corpora are none."""
+    summaries = {summary for _, summary in VERBS.values()}
+    return [
+        message
+        for message in messages
+        if REMEDY.search(message.text)
+        and message.text not in summaries
+        and not (message.module.startswith("corpora.") and not message.function)
+    ]
+
+
+NO_REMEDIES = (
+    "--jobs[ =]1",
+    "--threads[ =]1",
+    "start {} and num_samples {} count from 0",
+    "'farvox VERB --help' explains a verb",
+    "pretrained models (farvox pull NAME",
+    "Train or fine-tune a model from a recipe. A run dir",
+    "Rounds of: extract the unlabelled speech",
+    "start N processes on this machine",
+    "a TOML file, or a name that 'farvox recipes' lists",
+)
+"""Words of messages, and of help, that only read as if they told somebody to do something."""
+MEMORY = "tests/cli/test_remedies.py::test_what_needs_less_memory_is_enough_under_the_same_limit"
+ELSEWHERE = {
+    "(`cat {} > FILE`), and name that": (
+        "tests/audio/test_files.py::test_a_named_pipe_is_refused_at_once_and_copied_as_its_message_says"
+    ),
+    "`sox IN OUT vol -1` turns one over": (
+        "tests/farfield/test_enhance.py::test_a_microphone_that_is_the_wrong_way_round_is_turned_over"
+    ),
+    "give fewer --threads (--threads 1": MEMORY,
+    "take a smaller cohort ('farvox subset', or --cohort-speakers": MEMORY,
+    "split the trial list and score its parts": MEMORY,
+    "choose --method kmeans": MEMORY,
+    "extract and cluster a 'farvox subset' of the data dir": MEMORY,
+    ". To go on at {}: --schedule.epochs {} --schedule.extend {}": "tests/training/test_resume.py"
+    "::test_a_prolonged_run_says_by_how_much_its_rate_rises_and_the_way_out_keeps_it",
+    "has other utterances or speakers than when the run began": (
+        "tests/cli/test_selftrain.py::test_changed_inputs_are_refused_or_evaluated_again"
+    ),
+    "--enrol-map and --test-map are of --trials": (
+        "tests/cli/test_data.py::test_check_reports_a_test_utterance_inside_its_own_enrolment"
+    ),
+    "was extracted again since": (
+        "tests/cli/test_score.py::"
+        "test_embeddings_that_were_written_again_and_speakers_that_changed_since_are_reported"
+    ),
+    "What was trained before is evaluated by --from": (
+        "tests/cli/test_run.py::test_a_training_whose_data_changed_is_refused_and_what_was_trained_can_be_evaluated"
+    ),
+}
+"""Words of a remedy, and the test that runs it, where that is no case of ``tests/cli/test_remedies.py``."""
+NOT_RUN = {
+    "leave out --intervals and --against": "polars mostly ends the process itself where it has no memory",
+    "close other programs, or shorten the input": "what else runs is the user's",
+    "the package '{}' is not installed: pip install": "a test installs nothing",
+    "install farvox[vad] to keep only": "a test installs nothing",
+    "through the package PyAV: pip install av": "a test installs nothing",
+    "silero-vad is not installed: pip install": "a test installs nothing",
+    "WPE needs nara_wpe: pip install": "a test installs nothing",
+    "rooms need pyroomacoustics: pip install": "a test installs nothing",
+    "WavLM needs {}: pip install": "a test installs nothing",
+    "log.tensorboard needs TensorBoard: pip install": "a test installs nothing",
+    "export needs onnxruntime: pip install": "a test installs nothing",
+    "exported models need onnxruntime: pip install": "a test installs nothing",
+    "--backend openvino needs it: pip install": "a test installs nothing",
+    "needs {}: pip install '{}' ({})": "a test installs nothing",
+    "the disk is full; set FARVOX_CACHE": "needs a full disk",
+    "the disk is full: make room and try again": "needs a full disk",
+    "conditioning that this farvox does not know ({}): update farvox": "there is no later farvox",
+    "and this farvox reads {}: update farvox": "there is no later farvox",
+    "and this farvox reads up to {}: install a newer one": "there is no later farvox",
+    ", set optim.sync_batchnorm = true": "needs several GPUs",
+}
+"""Words of a remedy that no test can run, and why."""
+MOST_WITHOUT_A_CASE = 210
+"""Remedies that nothing runs yet; may only fall."""
+
+
+def test_every_remedy_is_run(messages, root):
+    cases = runpy.run_path(str(root / "tests/cli/test_remedies.py"))["CASES"]
+    remedies = named_remedies(messages)
+    lists = [*NO_REMEDIES, *ELSEWHERE, *NOT_RUN]
+    covered = [case.words for case in cases.values()] + lists
+    unclear = [words for words in covered if len({each.text for each in remedies if words in each.text}) != 1]
+    assert unclear == [], "words of no remedy, or of several"
+    missing = [str(each) for each in remedies if not any(words in each.text for words in covered)]
+    assert len(missing) <= MOST_WITHOUT_A_CASE, "\n".join(missing)
+    for test in ELSEWHERE.values():
+        path, _, name = test.partition("::")
+        assert f"def {name}(" in (root / path).read_text("utf-8"), test
+
+
+def test_less_memory_is_asked_of_options_that_the_verb_has():
+    assert set(LESS_MEMORY) >= {verb for verb in VERBS if "--jobs" in options_of(verb)}
+    for verb, ways in LESS_MEMORY.items():
+        for left, way in ways:
+            assert set(OPTION.findall(f"{left} {way}")) <= options_of(verb), (verb, way)

@@ -4,14 +4,20 @@ import json
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from farvox.audio.files import read_audio, write_audio
+from farvox.audio.remote import remote_audio
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import CheckpointError, RecipeError
-from farvox.training.checkpoint import checkpoint_folder, finished_epochs
+from farvox.training.checkpoint import checkpoint_folder, compare_audio, finished_epochs
+from farvox.training.table import TrainingTable
 
 DROPOUT = {
     "model": {
@@ -216,6 +222,105 @@ def test_audio_that_was_replaced_meanwhile_is_refused_by_utterance(
     assert finished_epochs(run) == [0, 1]
     train_here(tmp_path / "once", changes)
     assert same_weights(run, tmp_path / "once", 1)
+
+
+def test_a_finished_run_whose_data_changed_is_not_kept_without_a_word(
+    tmp_path, train_here, make_corpus, capsys
+):
+    changes = {"data": {"train": [str(tmp_path / "data")]}, "optim": {"batch_size": 2}}
+    make_corpus(tmp_path / "data", speakers=["a", "b"], takes=2)
+    shutil.copytree(tmp_path / "data", tmp_path / "before")
+    run = tmp_path / "run"
+    train_here(run, changes)
+    wav = Path(DataDir.open(tmp_path / "data").wav_paths[3])
+    kept = shutil.copy2(wav, tmp_path / "kept.wav")
+    write_audio(wav, 0.5 * read_audio(wav))
+    with pytest.raises(CheckpointError, match=rf"1 of 4 utterances .*{wav}.*start another --run-dir"):
+        train_here(run, changes)
+    shutil.copy2(kept, wav)  # the remedies
+    train_here(run, changes)
+    (tmp_path / "data/utt2spk").write_text("".join(f"a_{n} b\nb_{n} a\n" for n in range(2)))
+    (tmp_path / "data/spk2utt").unlink(missing_ok=True)
+    with pytest.raises(CheckpointError, match="trained on other data"):
+        train_here(run, changes)
+    train_here(tmp_path / "another", changes)
+    shutil.rmtree(tmp_path / "data")
+    capsys.readouterr()
+    train_here(run, changes)
+    assert "so whether the data of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["noise", "rirs", "music"])
+def test_audio_of_the_augmentation_that_was_replaced_meanwhile_is_refused(
+    what, tmp_path, train_here, make_corpus, same_weights
+):
+    make_corpus(tmp_path / "noise", speakers=["n"], takes=3)
+    for name in ("utt2spk", "spk2utt"):
+        (tmp_path / "noise" / name).unlink(missing_ok=True)
+    augment = {"kind": "farvox", what: [str(tmp_path / "noise")]}
+    run, once = tmp_path / "run", tmp_path / "once"
+    train_here(once, {"augment": augment})
+    shutil.copytree(once, run)
+    stop_after(run, 0)
+    wav = Path(DataDir.open(tmp_path / "noise").wav_paths[1])
+    kept = shutil.copy2(wav, tmp_path / "kept.wav")
+    write_audio(wav, 0.5 * read_audio(wav))
+    pattern = rf"1 of 3 files of the augmentation .*{wav}: .*remove {run}/augment-time.npy"
+    with pytest.raises(CheckpointError, match=pattern):
+        train_here(run, {"augment": augment})
+    shutil.copy2(kept, wav)
+    listing = tmp_path / "noise/wav.scp"
+    lines = listing.read_text()
+    listing.write_text(lines + f"z {kept}\n")  # an added file changes every draw
+    with pytest.raises(CheckpointError, match=rf"the first is {kept}"):
+        train_here(run, {"augment": augment})
+    listing.write_text(lines)
+    train_here(run, {"augment": augment})
+    assert same_weights(once, run, 1)
+
+
+class OnlySizes(SimpleHTTPRequestHandler):
+    def send_header(self, name, value):
+        if name != "Last-Modified":
+            super().send_header(name, value)
+
+    def log_message(self, *words):
+        pass
+
+
+@pytest.mark.parametrize(("handler", "is_told"), [(OnlySizes, False), (SimpleHTTPRequestHandler, True)])
+def test_audio_at_a_url_is_compared_as_far_as_its_host_tells(handler, is_told, tmp_path, make_corpus):
+    make_corpus(tmp_path / "data", speakers=["a"], takes=2)
+    wavs = [Path(path) for path in DataDir.open(tmp_path / "data").wav_paths]
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory="/"))
+    with ThreadPoolExecutor(1) as pool, remote_audio():
+        pool.submit(server.serve_forever)
+        try:
+            address = f"http://127.0.0.1:{server.server_port}"
+            listing = "".join(f"{wav.stem} {address}{wav}\n" for wav in wavs)
+            (tmp_path / "data/wav.scp").write_text(listing)
+            table, lines = TrainingTable.open([tmp_path / "data"]), []
+            compare_audio(table, (), tmp_path, lines.append, has_begun=False)
+            compare_audio(table, (), tmp_path, lines.append, has_begun=True)
+            assert any("tells only sizes" in line for line in lines) != is_told
+            os.utime(wavs[1], (0, 0))
+            with nullcontext() if not is_told else pytest.raises(CheckpointError, match="1 of 2 utterances"):
+                compare_audio(table, (), tmp_path, lines.append, has_begun=True)
+        finally:
+            server.shutdown()
+            server.server_close()
+
+
+def test_conditions_that_choose_rirs_are_compared(tmp_path, train_here, make_corpus):
+    make_corpus(tmp_path / "rirs", speakers=["r"], takes=2)
+    conditions = tmp_path / "rirs/utt2cond"
+    ids = DataDir.open(tmp_path / "rirs").utt_ids
+    conditions.write_text("utt_id\tt60\n" + "".join(f"{utt_id}\t0.5\n" for utt_id in ids))
+    changes = {"augment": {"kind": "farvox", "rirs": [str(tmp_path / "rirs")], "rir_t60": [0.1, 0.9]}}
+    train_here(tmp_path / "run", changes)
+    conditions.write_text(conditions.read_text().replace(f"{ids[0]}\t0.5", f"{ids[0]}\t1.50"))
+    with pytest.raises(CheckpointError, match=f"the first is {conditions}"):
+        train_here(tmp_path / "run", changes)
 
 
 def test_a_run_whose_starting_model_was_trained_on_goes_on_from_what_it_began_with(

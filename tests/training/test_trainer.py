@@ -217,6 +217,28 @@ def test_speakers_of_validation_or_of_two_dirs_that_are_in_training_are_counted(
     ]
 
 
+def test_speakers_that_a_starting_model_was_trained_on_are_counted_in_validation(
+    tmp_path, train_here, make_corpus, capsys
+):
+    """Also those of the model that it began with itself, and of copies at another speed."""
+    for name, speakers in {"one": "abcdefgh", "two": "ijklmnop", "three": "qrstuvwx", "dev": "aijz"}.items():
+        make_corpus(tmp_path / name, speakers=speakers, seed=3)
+    one = {"data": {"train": [str(tmp_path / "one")], "speeds": [1.0, 0.9]}, "schedule": {"epochs": 1}}
+    train_here(tmp_path / "first", one)
+    two = {"data": {"train": [str(tmp_path / "two")]}, "schedule": {"epochs": 1}, "model": {}}
+    train_here(tmp_path / "second", two | {"init": {"model": str(tmp_path / "first")}})
+    three = two | {"data": {"train": [str(tmp_path / "three")]}}
+    validate = {"data": str(tmp_path / "dev"), "trials": str(tmp_path / "dev/trials")}
+    capsys.readouterr()
+    train_here(tmp_path / "run", three | {"init": {"model": str(tmp_path / "second")}, "validate": validate})
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    what = f"of the 4 speakers of the validation {tmp_path / 'dev'} are also in the training of init.model"
+    assert warnings == [
+        f"warning: 2 {what} {tmp_path}/second/checkpoints/epoch_000: 'i', 'j'",
+        f"warning: 1 {what} {tmp_path}/first/checkpoints/epoch_000: 'a'",
+    ]
+
+
 def test_speakers_that_are_renamed_in_one_dir_are_two(tmp_path, train_here, corpus, capsys):
     other = tmp_path / "more"
     other.mkdir()

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import farvox.audio.speech
 from farvox.audio.files import Wave, read_channels, resample
 from farvox.errors import AudioError, FarvoxError, NoSpeechError, TooShortError
 from farvox.synthetic.voice import draw_sentence, draw_voice, synthesise
@@ -405,6 +406,60 @@ def test_a_channel_of_hiss_is_left_out_and_named(level_db: int, noisy: int) -> N
     (note,) = signal.warnings
     assert note == f"2 channels: left out without speech: {noisy} (counted from 0)"
     assert note.code == "silent-channel"
+
+
+SECONDS_T = np.arange(3 * RATE) / RATE
+NOISE_T = np.random.default_rng(3).standard_normal(3 * RATE)
+NO_VOICE = {
+    "hum": sum(0.02 / k * np.sin(2 * np.pi * 50 * k * SECONDS_T) for k in range(1, 12)),
+    "swelling hum": 0.03 * (1 + 0.9 * np.sin(4 * SECONDS_T)) * np.sin(2 * np.pi * 100 * SECONDS_T),
+    "clicks": 0.2 * NOISE_T * (np.arange(3 * RATE) % 3203 < 40),
+    "crackle in hiss": 0.001 * NOISE_T + 0.1 * NOISE_T * (np.arange(3 * RATE) % 331 < 5),
+    "noise in bursts": 0.05 * NOISE_T * (SECONDS_T % 0.7 < 0.3),
+    "noise at a syllable's rate": 0.05 * NOISE_T * (1 + np.sin(2 * np.pi * 4 * SECONDS_T)),
+    "a beep": 0.1 * np.sin(2 * np.pi * 1000 * SECONDS_T) * (SECONDS_T % 1 < 0.4),
+    "a code of two tones": 0.1 * np.sign(np.sin(np.where(SECONDS_T * 30 % 2 < 1, 7540, 15080) * SECONDS_T)),
+    "an offset": np.full(3 * RATE, 0.3),
+    "the last bit": (NOISE_T > 0) / 32768,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("extra", ["with silero-vad", "without it"])
+@pytest.mark.parametrize("kind", NO_VOICE)
+def test_a_channel_without_a_voice_is_left_out(
+    kind: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if extra == "without it":
+        monkeypatch.setattr(farvox.audio.speech, "silero", lambda: None)
+    for order in ((0, 1), (1, 0)):
+        channels = (NO_VOICE[kind], speech())
+        signal = read_signal((two(*(channels[n] for n in order)), RATE))
+        assert signal.channel_numbers == (order.index(1),)
+        assert "silent-channel" in [note.code for note in signal.warnings]
+    array_CT = np.stack(
+        [NO_VOICE[kind], speech(), 0.3 * speech(), NO_VOICE[kind] + 1e-3 * NOISE_T, -speech()]
+    )
+    signal = read_signal((array_CT.astype(np.float32), RATE))
+    assert signal.channel_numbers == (1, 2, 4)
+    assert (
+        "0, 3 (counted from 0)" in " ".join(signal.warnings) or "left out as silent: 0" in signal.warnings[0]
+    )
+
+
+@pytest.mark.parametrize("extra", ["with silero-vad", "without it"])
+def test_a_recording_of_steady_sound_alone_is_no_speech(extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if extra == "without it":
+        monkeypatch.setattr(farvox.audio.speech, "silero", lambda: None)
+    for wav_T in (0.03 * NOISE_T, NO_VOICE["hum"], NO_VOICE["a code of two tones"]):
+        with pytest.raises(NoSpeechError, match="--vad off"):
+            read_signal((wav_T, RATE))
+        assert read_signal((wav_T, RATE), vad="off").seconds == 3
+
+
+def test_the_same_voice_late_inverted_faint_or_as_crosstalk_is_kept_or_harmless() -> None:
+    wav_T = speech()
+    for copy_T in (np.roll(wav_T, 160), -wav_T, 0.05 * wav_T, 0.05 * wav_T + 0.0005 * NOISE_T):
+        assert 1 in read_signal((two(copy_T, wav_T), RATE)).channel_numbers
 
 
 def test_microphones_of_an_array_stay_though_they_are_noisy() -> None:

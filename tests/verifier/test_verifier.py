@@ -236,18 +236,53 @@ def test_two_persons_on_one_side_are_named_with_their_score_and_not_enrolled(ver
     one, other = read_audio(voices / "a0.wav"), read_audio(voices / "b0.wav")
     size = min(len(one), len(other))
     call = (np.stack([one[:size], other[:size]]), 16000)
-    cosine = float(verifier.embed((one[:size], 16000)) @ verifier.embed((other[:size], 16000)))
+    one_E, other_E = (verifier.embed((wav_T[:size], 16000)) for wav_T in (one, other))
+    cosine = float(one_E @ other_E)
     careful = Verifier(verifier.embedder, threshold=cosine + 0.001, store=verifier.store, vad="off")
     verdict = careful.verify(call, voices / "a0.wav")
     (note,) = verdict.notes
     assert note.code == "two-speakers" and note.serious
     assert note.startswith(f"channel 0 and channel 1 score {cosine:.2f} against one another")
+    (kept,) = verdict.enrol[0].channel_numbers  # the one with more speech; the other is not fused
+    assert f"left out: {1 - kept} (counted from 0), as channel {kept} holds more speech" in note
+    np.testing.assert_allclose(careful.embed(call), (one_E, other_E)[kept], atol=1e-6)
     for mixed in (call, [voices / "a0.wav", voices / "b0.wav"]):
         with pytest.raises(MixedSpeakersError, match="--allow-mixed"):
             careful.enrol("both", mixed)
     careful.enrol("both", call, allow_mixed=True)
     lenient = Verifier(verifier.embedder, threshold=cosine - 0.001, store=verifier.store, vad="off")
     assert lenient.verify(call, voices / "a0.wav").notes == ()
+    np.testing.assert_allclose(
+        lenient.embed(call) @ ((one_E + other_E) / np.linalg.norm(one_E + other_E)), 1, atol=1e-5
+    )
+
+
+def test_one_recording_of_five_that_is_of_another_person_is_named(verifier, voices):
+    wav_T, other_T = read_audio(voices / "a0.wav"), read_audio(voices / "b0.wav")
+    cosine = float(verifier.embed((wav_T, 16000)) @ verifier.embed((other_T, 16000)))
+    careful = Verifier(verifier.embedder, threshold=cosine + 0.001, store=verifier.store, vad="off")
+    same = [(gain * wav_T, 16000) for gain in (1.0, 0.9, 0.8, 0.7)]
+    for place in range(5):
+        side = [*same[:place], (other_T, 16000), *same[place:]]
+        verdict = careful.verify(side, same[0])
+        assert [n for n, each in enumerate(verdict.enrol) if each.warnings] == [place]
+        assert verdict.enrol[place].warnings[0].code == "two-speakers"
+        with pytest.raises(MixedSpeakersError, match="may be two persons"):
+            careful.enrol("five", side)
+
+
+def test_three_persons_on_eight_channels_are_named_and_one_is_kept(verifier, voices):
+    wavs = [read_audio(voices / name) for name in ("a0.wav", "b0.wav", "a0.wav")]
+    size = min(map(len, wavs))
+    wav_CT = np.stack([(0.9 - 0.1 * (c // 3)) * wavs[c % 3][:size] for c in range(8)]).astype(np.float32)
+    one_E, other_E = (verifier.embed((wav_T[:size], 16000)) for wav_T in wavs[:2])
+    careful = Verifier(
+        verifier.embedder, threshold=float(one_E @ other_E) + 0.001, store=verifier.store, vad="off"
+    )
+    (signal,) = careful.verify((wav_CT, 16000), voices / "a0.wav").enrol
+    assert signal.channel_numbers in ((0, 2, 3, 5, 6), (1, 4, 7))
+    assert [note.code for note in signal.warnings] == ["two-speakers"]
+    assert len(signal.channels_CT) == len(signal.channel_numbers)
 
 
 def test_a_verdict_prints_as_one_line(verifier, voices):

@@ -230,3 +230,40 @@ def test_a_device_verifies_enrols_and_identifies_with_the_few_packages_of_its_in
         command = [sys.executable, "-c", DEVICE_ONLY, *words, "--model", str(model)]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode in statuses and "Traceback" not in done.stderr, done.stderr
+
+
+def test_verify_compares_below_4_khz_where_a_side_has_nothing_above(models, tmp_path, capsys):
+    full_T = voice(1, 0)
+    write_audio(tmp_path / "full.wav", full_T, RATE)
+    write_audio(tmp_path / "phone.wav", full_T[::2], 8000)
+    full, phone = str(tmp_path / "full.wav"), str(tmp_path / "phone.wav")
+    model = models / "conditioned"
+    for pair in ((full, phone), (phone, full), (phone, phone)):
+        auto = Verifier.from_pretrained(model).verify(*pair)
+        narrow = Verifier.from_pretrained(model, band="narrow").verify(*pair)
+        assert auto == narrow and auto.band == "narrow" and auto.threshold == 0.6
+        told = [note for note in auto.notes if note.code == "narrow-band"]
+        assert told and not any(note.serious for note in told)
+    for verifier, pair in (
+        (Verifier.from_pretrained(model), (full, full)),  # nothing is narrow
+        (Verifier.from_pretrained(model, threshold=0.4), (full, phone)),  # a threshold of full scores
+        (Verifier.from_pretrained(model, band="full"), (full, phone)),
+    ):
+        verdict = verifier.verify(*pair)
+        assert verdict.band == "full" and verdict.threshold in (0.4, 0.5)
+        serious = {note.code for note in verdict.notes if note.serious}
+        assert ("narrow-band" in serious) == (phone in pair)
+    assert main(["verify", full, phone, "--model", str(model), "--strict", "--json"]) in (0, 1)
+    assert json.loads(capsys.readouterr().out)["band"] == "narrow"
+    assert main(["verify", full, phone, "--model", str(model), "--strict", "--band", "full"]) == 2
+
+
+def test_a_model_without_a_narrow_threshold_compares_full_bands_and_says_what_that_costs(models, tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    for file in (models / "conditioned").iterdir():
+        (model / file.name).write_bytes(file.read_bytes())
+    dataclasses.replace(Card.load(model), narrow_threshold=None).save(model)
+    write_audio(tmp_path / "phone.wav", voice(1, 0)[::2], 8000)
+    verdict = Verifier.from_pretrained(model).verify(*2 * [str(tmp_path / "phone.wav")])
+    assert verdict.band == "full" and {note.code for note in verdict.notes if note.serious} == {"narrow-band"}

@@ -1,15 +1,16 @@
 """Audio in and out: float32 samples in [-1, 1].
 
 An audio argument is a path, an entry of a packed `wav.scp`, a URL, a part of any of these
-(`farvox.audio.stretches`), or a binary file object. The content of a URL, a file object or a named pipe is
-read whole into memory; a file object from its beginning, so that it can be read twice (from its position if
-it cannot seek). Error messages give the path or the ``name`` of the file object.
+(`farvox.audio.stretches`), or a binary file object. The content of a URL, a file object or a pipe that a
+shell opened (``<(sox ...)``, ``/dev/stdin``) is read whole into memory; a file object from its beginning, so
+that it can be read twice (from its position if it cannot seek). A named pipe is refused. Error messages give
+the path or the ``name`` of the file object.
 
 Four readers are tried, the quickest first: entries of shards (`farvox.audio.shards`), plain 16-bit wav files
 by their header alone, libsndfile (other wav files, flac, ogg, mp3, NIST sphere), and FFmpeg through PyAV
 (whatever libsndfile refuses, such as the m4a files of VoxCeleb2, and files whose length only decoding gives).
-FFmpeg decodes the whole file when it is opened. Ogg files that were joined are read one after the other.
-soxr resamples.
+FFmpeg decodes the whole file when it is opened. Files that were joined (Ogg, mp4, Matroska, ...)
+are read one after the other. soxr resamples.
 
 Shape suffixes: C channel, T sample.
 """
@@ -21,9 +22,8 @@ import math
 import mmap
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
@@ -38,14 +38,17 @@ import soxr
 from farvox.atomic import atomic_file
 from farvox.audio.headers import (
     HEAD_BYTES,
+    JOINABLE,
     AudioInfo,
     begins_as_mp3,
     float_frames,
     id3_bytes,
+    may_be_joined,
     needs_decoding,
     ogg_links,
     pcm_header,
     refuse_joined_flac,
+    refuse_named_pipe,
 )
 from farvox.audio.remote import is_remote, read_whole, without_scheme
 from farvox.audio.shards import Handle, PackedFile
@@ -67,7 +70,6 @@ _STATED = frozenset({"mp4", "flac", "tta", "wv"})  # formats (of FFmpeg) whose h
 _FULLER_DECODERS = {"amrnb": "libopencore_amrnb"}  # FFmpeg's own do not know pauses that were left out
 _SHORTFALL_SECONDS = 0.25  # codecs may leave out this much at the ends of a complete file
 _MOST_FLAC_CHANNELS = 8
-_PIPE_SECONDS = 10.0  # a program may need to begin writing
 _EDGE_SECONDS = 0.1  # context that soxr is given on either side of a part, longer than its filter
 
 
@@ -107,15 +109,23 @@ class OpenAudio:
         )
 
 
-class Content(io.BytesIO):
-    """The content of a file for libsndfile, which seeks before the beginning where a header is damaged."""
+class _Seekable(io.IOBase):
+    """Stays where it is instead of raising, where a damaged header sends a library to an impossible place."""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Seek as a file does; an impossible place leaves it where it is."""
         try:
             return super().seek(offset, whence)
-        except ValueError:
+        except (OSError, OverflowError, ValueError):
             return self.tell()
+
+
+class Content(_Seekable, io.BytesIO):
+    """The content of a file, for the libraries."""
+
+
+class _OnDisk(_Seekable, io.FileIO):
+    """A file, for the libraries; PyAV prints a traceback where a seek raises."""
 
 
 def audio_info(audio: AudioSource) -> AudioInfo:
@@ -129,15 +139,10 @@ def audio_info(audio: AudioSource) -> AudioInfo:
 
 
 def read_headers(paths: Sequence[str], note: Note, jobs: int | None = None) -> list[AudioInfo | AudioError]:
-    """Read the headers of many files, in order, by ``jobs`` threads; an error where one cannot be read.
-
-    A named pipe is one such: its audio could be read once only, and not after its header.
-    """
+    """Read the headers of many files, in order, by ``jobs`` threads; an error where one cannot be read."""
 
     def header_of(path: str) -> AudioInfo | AudioError:
         try:
-            if Path(path).is_fifo():
-                raise AudioError(f"{path}: a named pipe, which can be read once only; copy it into a file")
             return audio_info(path)
         except AudioError as error:
             return error
@@ -228,11 +233,23 @@ def write_audio(path: str | Path, wav_T: npt.NDArray[np.floating], sample_rate: 
     if Path(path).suffix.lower() not in (".wav", ".flac"):
         raise AudioError(f"{path}: audio is written as .wav or .flac; choose one of these suffixes")
     wav_T = checked_samples(str(path), np.asarray(wav_T))
-    if wav_T.ndim == 2 and len(wav_T) > _MOST_FLAC_CHANNELS and Path(path).suffix.lower() == ".flac":
-        raise AudioError(f"{path}: flac holds 8 channels at most, not {len(wav_T)}; write .wav")
+    refuse_channels(path, len(wav_T) if wav_T.ndim == 2 else 1)
     pcm_T = np.clip(np.rint(wav_T * 32768.0), -32768, 32767).astype(np.int16)
     with atomic_file(path) as temporary:
-        soundfile.write(temporary, pcm_T.T, sample_rate, subtype="PCM_16")
+        name = os.fsencode(temporary) if os.name == "posix" else temporary  # bytes need not be UTF-8
+        soundfile.write(name, pcm_T.T, sample_rate, subtype="PCM_16")
+
+
+def refuse_channels(path: str | Path, num_channels: int) -> None:
+    """Refuse more channels than a file of this suffix can hold.
+
+    Raises:
+        AudioError: it is .flac, and they are more than 8.
+    """
+    if num_channels > _MOST_FLAC_CHANNELS and Path(path).suffix.lower() == ".flac":
+        raise AudioError(
+            f"{path}: flac holds {_MOST_FLAC_CHANNELS} channels at most, not {num_channels}; write .wav"
+        )
 
 
 @contextmanager
@@ -308,12 +325,17 @@ def _open(name: str, content: bytes | None, stack: ExitStack) -> OpenAudio:
             only_decoded = needs_decoding(name, opened)
             opened.seek(0)
             head = opened.read(4)
-            if head == b"OggS":
+            is_ogg = head == b"OggS"
+            if is_ogg or may_be_joined(opened):
                 whole = stack.enter_context(_mapped(content, opened))
-                begins, counts = zip(*ogg_links(whole) or [(0, 1)], strict=True)
+                if is_ogg:
+                    links = ogg_links(whole)
+                else:
+                    links = [(each.start(), 1) for each in JOINABLE.finditer(whole)]
+                begins, counts = zip(*links or [(0, 1)], strict=True)
                 if len(begins) > 1:
                     return _joined(name, whole, begins)
-                only_decoded = counts[0] > 1  # libsndfile takes any of them
+                only_decoded |= counts[0] > 1  # libsndfile takes any of them
     except OSError as error:
         raise AudioError(f"{name}: cannot be read: {error.strerror or error}") from None
     if only_decoded:
@@ -339,6 +361,8 @@ def _open(name: str, content: bytes | None, stack: ExitStack) -> OpenAudio:
             if start:
                 file.seek(start)
             frames_TC: Wave = file.read(count, dtype="float32", always_2d=True)
+        except MemoryError:  # no fault of the file
+            raise
         except Exception as error:  # whatever a decoder raises
             why = getattr(error, "error_string", error)
             raise AudioError(f"{name}: damaged audio: {why}; copy it again") from None
@@ -351,14 +375,15 @@ def _open(name: str, content: bytes | None, stack: ExitStack) -> OpenAudio:
 
 
 def _joined(name: str, content: bytes | mmap.mmap, begins: Sequence[int]) -> OpenAudio:
-    """Read Ogg files that follow one another in one file, from some bytes on, as one recording."""
+    """Read files that follow one another in one file, from some bytes on, as one recording."""
     parts: list[Wave] = []
     length, first = 0, AudioInfo(0, 0, 0)
     for begin, end in pairwise((*begins, len(content))):
         with ExitStack() as stack:
             part = _open(name, content[begin:end], stack)
             first = first if parts else part.info
-            way = f"`tail -c +{begin + 1} {quote(name)} > rest.ogg` takes out what follows"
+            rest = f"rest{Path(name).suffix}"
+            way = f"`tail -c +{begin + 1} {quote(name)} > {quote(rest)}` takes out what follows"
             _refuse_change(name, length, first, part.info.sample_rate, part.info.num_channels, way)
             parts.append(part.frames_of(0, part.info.num_samples))
             length += len(parts[-1])
@@ -404,7 +429,8 @@ def _content_in_memory(audio: AudioSource, name: str) -> bytes | None:
         if stat.S_ISDIR(mode):
             raise AudioError(f"{name}: cannot be read: it is a directory; name the audio file")
         if stat.S_ISFIFO(mode):
-            return _read_pipe(name)
+            refuse_named_pipe(name, mode)
+            return Path(name).read_bytes()
         if name.lower().endswith(_SUFFIX_DECIDES):
             return Path(name).read_bytes()
     except FileNotFoundError:
@@ -414,25 +440,6 @@ def _content_in_memory(audio: AudioSource, name: str) -> bytes | None:
     if not stat.S_ISREG(mode):
         raise AudioError(f"{name}: cannot be read: it is a device or a socket, not a file")
     return None
-
-
-def _read_pipe(name: str) -> bytes:
-    """Content of a named pipe, of which no program may ever open the other end."""
-    handle = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
-    with open(handle, "rb", buffering=0) as file:
-        deadline = time.monotonic() + _PIPE_SECONDS
-        while True:
-            with suppress(BlockingIOError):  # a program has it open, and has written nothing yet
-                if head := os.read(handle, 1):
-                    break
-                if time.monotonic() > deadline:
-                    raise AudioError(
-                        f"{name}: a pipe into which no program wrote within {_PIPE_SECONDS:g} s; "
-                        "write a file and name that"
-                    )
-            time.sleep(0.02)
-        os.set_blocking(handle, True)
-        return head + file.read()
 
 
 def _open_plain_wav(path: str, name: str, at: int = 0, length: int | None = None) -> OpenAudio | None:
@@ -510,10 +517,14 @@ def _decode_by_ffmpeg(name: str, content: bytes | None, refusal: str = "") -> Op
                 for block in planar_float.resample(frame):
                     blocks.append(block.to_ndarray().astype(np.float32, copy=False))
                     length += block.samples
-    except AudioError:
+    except (AudioError, MemoryError):
         raise
     except Exception as error:  # whatever a decoder raises
-        why = f"{refusal}{getattr(error, 'strerror', error)} (FFmpeg); it is damaged, or no audio at all"
+        with _binary(name, content) as file:
+            is_gzip = file.read(2) == b"\x1f\x8b"
+        way = f"it is compressed: `gzip -dc {quote(name)} > audio.wav` writes what is in it; name that"
+        what = way if is_gzip else "it is damaged, or no audio at all"
+        why = f"{refusal}{getattr(error, 'strerror', error)} (FFmpeg); {what}"
         raise AudioError(f"{name}: cannot be read as audio: {why}") from None
     if length < (seconds - _SHORTFALL_SECONDS) * (first.sample_rate or 1):
         found = f"{length / (first.sample_rate or 1):.2f} s of {seconds:.2f} s"
@@ -537,7 +548,7 @@ def _mapped(content: bytes | None, file: BinaryIO) -> AbstractContextManager[byt
 
 
 def _binary(name: str, content: bytes | None) -> BinaryIO:
-    return open(name, "rb") if content is None else Content(content)
+    return _OnDisk(name) if content is None else Content(content)
 
 
 def checked_samples(name: str, wav: Wave) -> Wave:

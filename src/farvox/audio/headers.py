@@ -6,7 +6,7 @@ missed: an mp3 without a Xing header, an Ogg or Matroska stream cut between two 
 
 Nor is a length believed that the bytes of the file belie: that of an mp3 which goes on after the end that its
 Xing header gives, that of a wav file whose recorder crashed before it wrote a size, that of the first of
-several Ogg streams in one file.
+several files that were joined.
 
 Opening a wav file with libsndfile takes several times as long as reading two seconds of it. `pcm_header`
 finds the samples of plain 16-bit files directly. Any other file (other encodings, long headers, a length that
@@ -19,7 +19,9 @@ import math
 import mmap
 import os
 import re
+import stat
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from shlex import quote
 from typing import BinaryIO
@@ -36,6 +38,13 @@ _OGG_PAGE = 27 + 255 + 255 * 255  # the longest page: header, segment table, con
 _OGG_FIRST = re.compile(rb"OggS\x00[\x02\x06]")  # page that begins a stream (RFC 3533, section 6)
 _XING_SLACK = 0.01  # encoders count the bytes of an mp3 differently, by a frame or two
 _SPARE_BYTES = 4096  # after the audio: a tag, or two frames of an mp3
+JOINABLE = (
+    re.compile(  # first bytes; of several such files in one, readers take the first, or all as if of it
+        rb"caff\x00\x01\x00\x00desc|riff\x2e\x91\xcf\x11|NIST_1A\n   |0&\xb2u\x8e\x66\xcf\x11"
+        rb"|\x1a\x45\xdf\xa3.{1,40}?(?:webm|matroska)|TTA[12][\x01\x02]\x00|\x00\x00\x00.ftyp",
+        re.DOTALL,
+    )
+)
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the object with the file's properties
 
 
@@ -46,6 +55,11 @@ class AudioInfo:
     num_samples: int  # at the file's own rate, per channel
     sample_rate: int  # Hz
     num_channels: int
+
+
+def described_rates(rates: Mapping[int, int]) -> str:
+    """List rates in Hz with their number of recordings, as ``9 at 8,000 Hz, 3 at 16,000 Hz``."""
+    return ", ".join(f"{count:,} at {rate:,} Hz" for rate, count in sorted(rates.items()))
 
 
 def pcm_header(head: bytes, file_bytes: int) -> tuple[AudioInfo, int] | None:
@@ -120,6 +134,32 @@ def needs_decoding(name: str, file: BinaryIO) -> bool:
             * is_wav
         )
     return True
+
+
+def may_be_joined(file: BinaryIO) -> bool:
+    """True where a file, which can seek, may hold more after the length that it states, or states none.
+
+    `JOINABLE` then tells where others begin. Ogg has pages for that, see `ogg_links`.
+    """
+    file.seek(0)
+    if not JOINABLE.match(head := file.read(1024)):
+        return False
+    size = file.seek(0, os.SEEK_END)
+    promised = _promised_bytes(file, head, size)
+    return promised is None or size - sum(promised) > _SPARE_BYTES
+
+
+def refuse_named_pipe(path: str, mode: int) -> None:
+    """Refuse a pipe that waits on disk for a program; one that a shell opened for this process is none.
+
+    Raises:
+        AudioError: the mode (``st_mode``) is that of a pipe.
+    """
+    if stat.S_ISFIFO(mode) and not os.path.realpath(path).startswith(("/dev/fd/", "/proc/")):
+        raise AudioError(
+            f"{path}: a named pipe, which can be read once only; copy it into a file "
+            f"(`cat {quote(path)} > FILE`), and name that"
+        )
 
 
 def refuse_joined_flac(name: str, content: bytes | mmap.mmap) -> None:
@@ -200,10 +240,12 @@ def _promised_bytes(file: BinaryIO, head: bytes, size: int) -> tuple[int, int] |
         return (start, length) if length < most else None
     if head[:4] == b"RIFF":  # avi
         start, length = 8, int.from_bytes(head[4:8], "little")
-    elif head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+    elif head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC", b"8SVX"):
         start, length = 8, int.from_bytes(head[4:8], "big") - 1  # padding at the end may have been left out
     elif head[:4] == b".snd":
         start, length = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big")
+    elif head[:19] == b"Creative Voice File" and head[26:27] in (b"\x01", b"\x09"):  # blocks of 16 MB at most
+        start, length = 30, int.from_bytes(head[27:30], "little")
     elif head[:4] == b"riff":  # Sony's wav with 64-bit sizes, a GUID in front of each
         length, most = int.from_bytes(head[16:24], "little"), _STREAMED_64
     elif head[:4] == b"0&\xb2u" and (at := head.find(_ASF_FILE)) >= 0:  # wma
@@ -211,7 +253,7 @@ def _promised_bytes(file: BinaryIO, head: bytes, size: int) -> tuple[int, int] |
     elif head[:4] == b"caff":
         start, most = 8, _STREAMED_64
         while head[:4] != b"data":
-            file.seek(start := start + length)
+            file.seek(min(start := start + length, size))
             if len(head := file.read(12)) < 12:
                 return None
             start, length = start + 12, int.from_bytes(head[4:], "big")

@@ -45,6 +45,15 @@ _PACKAGES = {
 }
 _PACKAGES |= {"http": "fsspec[http]", "https": "fsspec[http]"}
 _NO_NETWORK = ("file", "memory")
+_VERSIONS: tuple[str, ...] = (
+    "etag",
+    "md5hash",
+    "content-md5",
+    "lastmodified",
+    "last-modified",
+    "last_modified",
+)
+_VERSIONS += ("updated", "mtime", "created")  # as stores name them
 
 Answer = TypeVar("Answer")
 
@@ -145,6 +154,22 @@ def size_of(url: str) -> int | None:
             return int(store.info(url)["size"])
         except FileNotFoundError:
             return None
+
+    return _try(url, ask)
+
+
+def version_of(url: str) -> str:
+    """Size of a remote file, a tab, and the tag or time of change that its store tells, if it does.
+
+    Raises:
+        AudioError: there is no such file; further errors as `read_range`.
+    """
+
+    def ask(store: Any) -> str:
+        store.invalidate_cache()
+        found = {str(name).lower(): value for name, value in store.info(url).items()}
+        told = next((found[name] for name in _VERSIONS if found.get(name) is not None), "")
+        return f"{found.get('size')}\t{told}"
 
     return _try(url, ask)
 

@@ -34,8 +34,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from farvox.audio.headers import float_frames
-from farvox.audio.remote import is_remote, read_range, read_whole, size_of, without_scheme
+from farvox.audio.headers import float_frames, refuse_named_pipe
+from farvox.audio.remote import is_remote, read_range, read_whole, size_of, version_of, without_scheme
 from farvox.audio.stretches import file_of
 from farvox.cache import file_state
 from farvox.errors import AudioError
@@ -186,15 +186,18 @@ def size_of_file(location: str) -> int | None:
 
 
 def state_of(path: str) -> str:
-    """The `file_state` of the file of an audio path; empty for URLs and entries of shards.
+    """The `file_state` of the file of an audio path; of a URL what its store tells (`version_of`).
 
-    A shard of another content has another name.
+    Of an entry of a shard it is the name of the shard, which follows from its content, and the place in it.
 
     Raises:
         OSError: there is no such file.
+        AudioError: the same of a URL, or the store does not answer.
     """
     path = file_of(path)
-    return "" if PackedFile.parse(path) or is_remote(path) else file_state(without_scheme(path))
+    if packed := PackedFile.parse(path):
+        return f"{packed.shard.rpartition('/')[2]}\t{packed.member}"
+    return version_of(path) if is_remote(path) else file_state(without_scheme(path))
 
 
 def fingerprint(paths: Iterable[str]) -> str:
@@ -205,6 +208,8 @@ def fingerprint(paths: Iterable[str]) -> str:
             states.append(state_of(path))
         except OSError as error:
             states.append(error.strerror or str(error))
+        except AudioError as error:
+            states.append(str(error))
     return digest(states)
 
 
@@ -295,6 +300,7 @@ class Handle:
     """An open file, closed when no reference to it is left; threads and forked processes may share it."""
 
     def __init__(self, path: str) -> None:
+        refuse_named_pipe(path, os.stat(path).st_mode)  # to open one waits for its program
         self.path, self.handle = path, os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
 
     def __del__(self) -> None:

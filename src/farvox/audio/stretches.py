@@ -18,7 +18,7 @@ import re
 from shlex import quote
 from typing import NamedTuple, Self
 
-from farvox.audio.headers import AudioInfo
+from farvox.audio.headers import AudioInfo, refuse_named_pipe
 from farvox.audio.remote import is_remote, read_range
 from farvox.errors import AudioError
 
@@ -147,6 +147,7 @@ class ArkEntry(NamedTuple):
         try:
             if is_remote(self.file):
                 return read_range(self.file, start, count)
+            refuse_named_pipe(self.file, os.stat(self.file).st_mode)
             with open(self.file, "rb") as file:
                 file.seek(start)
                 return file.read(count)

@@ -17,7 +17,8 @@ from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from farvox.augment.effects import NoiseSet, RirSet, change_tempo, change_volume, draw_babble
+from farvox.augment.effects import NoiseSet, RirSet, change_tempo, change_volume, draw_babble, read_paths
+from farvox.datadir.conditions import CONDITIONS
 from farvox.errors import RecipeError, UsageError
 from farvox.farfield.mixing import Array, add_noise, is_silent, power
 from farvox.options import AtLeast, AtMost, Options
@@ -126,6 +127,21 @@ class AugmentOptions(Options):
         if chance is None:
             return default if getattr(self, dirs) else 0.0
         return float(chance)
+
+    def inputs(self) -> tuple[str, ...]:
+        """The files that the augmentation depends on: audio, and conditions by which RIRs are chosen.
+
+        Raises:
+            DataDirError: a data dir cannot be read.
+            AudioError: its first file cannot be opened.
+        """
+        if self.kind == "none":
+            return ()
+        names = ["noise", "music", "rirs"]
+        if self.kind == "farvox":
+            names = [dirs for effect, (dirs, _) in EFFECTS.items() if self.chance(effect)]
+        conditions = [str(folder / CONDITIONS) for folder in self.rirs if self._rir_ranges]
+        return (*read_paths(folder for name in names for folder in getattr(self, name)), *conditions)
 
     @property
     def _rir_ranges(self) -> dict[str, Range]:

@@ -58,6 +58,8 @@ def check(
     trials: Path | None = None,
     channel_ids: Literal["enrol", "test", "both", "neither"] | None = None,
     allow_self: bool = False,
+    enrol_map: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    test_map: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     audio: bool = False,
     remote: bool = False,
     fix: Annotated[Path | None, tyro.conf.arg(metavar="OUT")] = None,
@@ -74,6 +76,8 @@ def check(
         trials: also find every side of this trial list in it; missing utterances and channels are faults.
         channel_ids: of that list, as in "farvox score".
         allow_self: of that list, as in "farvox score".
+        enrol_map: of that list, as in "farvox score"; a test utterance inside its own enrolment is reported.
+        test_map: of that list, as in "farvox score".
         audio: read all audio as well: packed utterances are compared with their checksums, others decoded.
         remote: reach audio on other machines (URLs in wav.scp), which is a fault otherwise.
         fix: write what has no fault to this data dir, sorted, and list all faults (fix_data_dir.sh of Kaldi).
@@ -82,7 +86,16 @@ def check(
     from farvox.audio.remote import remote_audio
 
     with remote_audio(remote):
-        return _check(dir, trials, channel_ids, allow_self, audio=audio, fix=fix, allow_drops=allow_drops)
+        return _check(
+            dir,
+            trials,
+            channel_ids,
+            allow_self,
+            (enrol_map, test_map),
+            audio=audio,
+            fix=fix,
+            allow_drops=allow_drops,
+        )
 
 
 def _check(
@@ -90,6 +103,7 @@ def _check(
     trials: Path | None,
     channel_ids: Literal["enrol", "test", "both", "neither"] | None,
     allow_self: bool,
+    maps: tuple[Path | None, Path | None],
     *,
     audio: bool,
     fix: Path | None,
@@ -100,6 +114,9 @@ def _check(
 
     if allow_drops and fix is None:
         to_stderr("farvox check: --allow-drops is of --fix OUT")
+        return 2
+    if any(maps) and trials is None:
+        to_stderr("farvox check: --enrol-map and --test-map are of --trials TRIALS")
         return 2
     if fix is not None:
         made, faults, dropped = fix_data_dir(dir, fix, audio=audio, note=to_stdout)
@@ -113,7 +130,7 @@ def _check(
         if trials is None:
             return status
         return status or _check(
-            fix, trials, channel_ids, allow_self, audio=False, fix=None, allow_drops=False
+            fix, trials, channel_ids, allow_self, maps, audio=False, fix=None, allow_drops=False
         )
     num_faults = 0
     for fault in chain(check_data_dir(dir), check_audio(dir) if audio else ()):
@@ -130,11 +147,13 @@ def _check(
     if trials is not None:
         from farvox.datadir.conditions import recordings_of
         from farvox.score.lists import refuse_wrong_trials
+        from farvox.score.sides import read_side_map
         from farvox.score.trials import read_trials
 
         trial_list = read_trials(trials)
         to_stdout(trial_list.form)
-        resolved = trial_list.resolve(data_dir.utt_ids, channel_ids)
+        enrol_map, test_map = (read_side_map(each) if each else None for each in maps)
+        resolved = trial_list.resolve(data_dir.utt_ids, channel_ids, enrol_map=enrol_map, test_map=test_map)
         for line in refuse_wrong_trials(
             resolved,
             data_dir.speaker_ids,

@@ -61,13 +61,33 @@ ANSWERS = ("verify", "identify")
 """Verbs whose status is their answer: with them 1 is never a fault."""
 
 
+FEWER_JOBS = (r"^(?!.*--jobs[ =]1\b)", "give fewer --jobs")
 LESS_MEMORY = {
-    "train": "lower data.workers, or cut the longest recordings of validate.data",
-    "extract": "give fewer --threads (--threads 1: one utterance at a time), or cut the longest recordings",
-    "score": "split the trial list and score its parts one after the other: the scores are the same",
-    "cluster": "give smaller numbers of --clusters, or extract and cluster a 'farvox subset' of the data dir",
+    "train": (("", "lower data.workers, or cut the longest recordings of validate.data"),),
+    "extract": (
+        (r"^(?!.*--threads[ =]1\b)", "give fewer --threads (--threads 1: one utterance at a time)"),
+        ("", "cut the longest recordings"),
+    ),
+    "score": (
+        ("--norm", "take a smaller cohort ('farvox subset', or --cohort-speakers: one embedding a speaker)"),
+        ("", "split the trial list and score its parts one after the other: the scores are the same"),
+    ),
+    "evaluate": (
+        ("--intervals|--against", "leave out --intervals and --against"),
+        ("--by", "leave out --by"),
+        ("", "evaluate on a machine with more memory"),
+    ),
+    "cluster": (
+        ("spectral|ahc", "choose --method kmeans"),
+        ("", "extract and cluster a 'farvox subset' of the data dir"),
+    ),
+    "trials": (
+        ("^(?!.*--num-nontarget)", "draw them with --num-nontarget"),
+        ("", "draw from a 'farvox subset'"),
+    ),
+    **dict.fromkeys(("prepare", "pack", "enhance", "rirs", "noises", "simulate"), (FEWER_JOBS,)),
 }
-"""What needs less memory, by the verb that ran out of it."""
+"""What needs less memory, by the verb that ran out of it, with the words of a command that it is left for."""
 
 
 def usage() -> str:
@@ -108,17 +128,18 @@ def _run(words: list[str], fault: int, interrupted: int) -> int:
     except FarvoxError as error:
         to_stderr(f"{name}: {error}")
         return 2 if isinstance(error, UsageError) else fault
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        remedy = LESS_MEMORY.get(words[0], "close other programs; where the verb has --jobs, give fewer")
-        to_stderr(f"{name}: out of memory ({' '.join(str(error).splitlines()[:1])}); {remedy}")
-        return fault
     except ModuleNotFoundError as error:
         install = missing_package(error.name or "")
         if install is None:
             raise
         to_stderr(f"{name}: {install}")
+        return fault
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not is_out_of_memory(error):
+            raise
+        ways = [way for left, way in LESS_MEMORY.get(words[0], ()) if re.search(left, " ".join(words))]
+        remedy = ", or ".join(ways) or "close other programs, or shorten the input"
+        to_stderr(f"{name}: out of memory ({' '.join(str(error).splitlines()[:1])}); {remedy}")
         return fault
     except BrokenPipeError:  # nobody reads on, as in "farvox check DIR | head -1"
         _drop_stdout()
@@ -138,12 +159,15 @@ def _run(words: list[str], fault: int, interrupted: int) -> int:
 
 
 def missing_package(module: str) -> str | None:
-    """Say how to install the package of a module; None unless farvox's own metadata lists it."""
+    """Say how to install the package of a module; None unless farvox's own metadata lists it.
+
+    Where farvox runs from a checkout and has no metadata, any module but its own is taken for a package.
+    """
     package = module.split(".")[0].replace("_", "-")
     try:
         requirements = metadata.requires("farvox") or []
-    except metadata.PackageNotFoundError:  # run from a checkout
-        return None
+    except metadata.PackageNotFoundError:
+        requirements = [package] if package not in ("", "farvox") else []
     extras: list[str] = []  # one entry a requirement; "" is what farvox itself asks for
     bring: set[str] = set()
     for requirement in requirements:

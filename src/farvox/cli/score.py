@@ -58,9 +58,15 @@ def evaluate(
         plot: also draw the DET curve to this file.
         report: also write a one-file HTML report; into a folder, with its pictures and the figures as data.
     """
+    from farvox.score.scores import META_SUFFIX, replaced_inputs
+
     refuse_plot_name(plot)
     scored = Scores.read(trials, scores)
-    leaks = scored.meta.get("leaks", [])
+    leaks = [*scored.meta.get("leaks", []), *replaced_inputs(scores, scored.meta)]
+    if not scored.meta and (beside := Path(f"{scores}{META_SUFFIX}")).exists():
+        leaks = [
+            f"note: {beside}: of other scores than {scores}, so the model and what it shares are not known"
+        ]
     for line in leaks:
         to_stderr(line)
     table = as_table(pipelines.evaluate.evaluate(scored, evaluation), evaluation)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from farvox.audio.conditioning import Band
 from farvox.errors import UsageError
 from farvox.options import Metavar, Options
 from farvox.progress import to_stderr, to_stdout
@@ -38,9 +37,9 @@ class EmbedderOptions(Options):
     channel: Annotated[str, Metavar("all|most-speech|N")] = "all"
     """Of several channels: all that hold speech, which are fused; the one with the most speech; or a number
     from 0."""
-    band: Band = "full"
-    """Compare what lies below 4 kHz only (narrow), as recordings by telephone have no more; by the model
-    card's threshold for such."""
+    band: Literal["auto", "full", "narrow"] = "auto"
+    """Compare what lies below 4 kHz only (narrow), as recordings by telephone have no more, by the model
+    card's threshold for such; auto: verify does where a recording has no more, enrol and identify never."""
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
     """The device that torch computes on."""
     backend: Backend = "auto"
@@ -89,14 +88,15 @@ def verify(
         same = verdict.same if is_decided else None
         fields = {"score": verdict.score, "threshold": verdict.threshold, "same": same}
         sides = {"enrol": _described(verdict.enrol), "test": _described(verdict.test)}
-        _print_json({**fields, "probability": verdict.probability, **_model(verifier), **sides})
+        told = {"probability": verdict.probability, "band": verdict.band}
+        _print_json({**fields, **told, **_model(verifier), **sides})
     else:
-        to_stdout(f"score        {verdict.score:.4f}   threshold {verdict.threshold:.4g}")
+        below = "   (below 4 kHz)" if verdict.band == "narrow" else ""
+        to_stdout(f"score        {verdict.score:.4f}   threshold {verdict.threshold:.4g}{below}")
         decision = "same speaker" if verdict.same else "different speakers"
         to_stdout(f"decision     {decision if is_decided else 'none: a note is serious (--strict)'}")
-        if verifier.calibration and verdict.probability is not None:
-            asked = _percent(verifier.calibration.probability(verdict.threshold))
-            probability = _percent(verdict.probability)
+        if verdict.probability is not None and verdict.threshold_probability is not None:
+            asked, probability = _percent(verdict.threshold_probability), _percent(verdict.probability)
             to_stdout(f"probability  {probability} the same, if both were equally likely before")
             to_stdout(f"             (the threshold asks for {asked})")
     return int(not verdict.same) if is_decided else 2

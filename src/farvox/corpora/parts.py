@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from farvox.atomic import write_text
 from farvox.audio.files import read_headers
+from farvox.audio.headers import AudioInfo, described_rates
 from farvox.datadir.kaldi import CORE_FILES, DataDir, Utterance, is_utf8, write_data_dir
 from farvox.errors import AudioError, CorpusError
 from farvox.jobs import Rejected
@@ -177,7 +179,7 @@ def write_parts(
     """Write each part as the data dir OUT/<part>, with the length of every file.
 
     A file whose header cannot be read, or that holds no sample, stays out of the data dirs, is counted in a
-    note, and is listed with the reason in OUT/rejected.tsv.
+    note, and is listed with the reason in OUT/rejected.tsv. Several rates are counted in a note.
 
     Args:
         parts: name -> utterances; those with ``num_samples`` are not measured again.
@@ -204,13 +206,17 @@ def write_parts(
     }
     paths = sorted({each.wav_path for part in parts.values() for each in part if each.num_samples is None})
     lengths: dict[str, int] = {}
-    for path, header in zip(paths, read_headers(paths, note, jobs), strict=True):
+    headers = read_headers(paths, note, jobs)
+    for path, header in zip(paths, headers, strict=True):
         if isinstance(header, AudioError):
             rejected[path] = str(header)
         elif not header.num_samples:
             rejected[path] = "holds no sample"
         else:
             lengths[path] = header.num_samples
+    rates = Counter(header.sample_rate for header in headers if isinstance(header, AudioInfo))
+    if len(rates) > 1:
+        note(f"note: recordings of several rates: {described_rates(rates)}")
     usable = {
         part: [
             each if each.num_samples is not None else replace(each, num_samples=lengths[each.wav_path])

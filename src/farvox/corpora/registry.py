@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
+from farvox.atomic import refuse_other_encoding
 from farvox.errors import CorpusError
 from farvox.options import AtLeast, Metavar, Options, nearest
 from farvox.progress import Note, silent
@@ -98,6 +99,7 @@ def prepare(
 
     Raises:
         CorpusError: an unknown corpus, an option it does not take, or a source laid out otherwise.
+        FarvoxError: the path of ``out`` is not UTF-8.
     """
     if name not in PREPARERS:
         raise CorpusError(
@@ -114,4 +116,5 @@ def prepare(
             raise CorpusError(
                 f"--{option.replace('_', '-')} means nothing to the corpus {name}; it takes {known}"
             )
+    refuse_other_encoding(Path(out))
     return function(Path(source), Path(out), note=note, **given)

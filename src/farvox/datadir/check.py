@@ -19,9 +19,9 @@ from pathlib import Path
 import polars as pl
 
 from farvox.atomic import PLAIN_NAME, file_name
-from farvox.audio.files import read_audio, read_headers
-from farvox.audio.headers import AudioInfo
-from farvox.audio.levels import refuse_silence
+from farvox.audio.files import open_audio, read_headers
+from farvox.audio.headers import AudioInfo, described_rates
+from farvox.audio.levels import NARROW_SHARE, bandwidth, refuse_silence
 from farvox.audio.remote import is_asked, is_remote
 from farvox.audio.shards import ADDRESS, PackedFile, ShardTable, size_of_file, table_of
 from farvox.audio.stretches import FRAGMENT, Stretch, file_of, recording_of
@@ -102,7 +102,8 @@ def check_audio(path: str | Path) -> Iterator[Fault]:
 
     All are read as `extract` does (the first channel, at 16 kHz), and packed ones compared with the checksums
     of their shards first. What `extract` refuses is a fault: missing audio, silence, less than one frame of
-    features. A model may need more.
+    features. A model may need more. Several rates, and recordings that hold nothing above 4 kHz, are notes
+    at the first such recording.
 
     Args:
         path: the data dir.
@@ -177,7 +178,7 @@ def fix_data_dir(
         rows = rows.join(owners, on="utt_id", how="inner", maintain_order="left")
     if audio:
         damaged = list(_damaged(listing_of(folder), rows.select("line", "utt_id", "wav_path")))
-        rows = rows.filter(~pl.col("line").is_in([fault.line for fault in damaged]))
+        rows = rows.filter(~pl.col("line").is_in([fault.line for fault in damaged if not fault.is_note]))
         faults += damaged
         for fault in damaged:
             note(str(fault))
@@ -219,7 +220,12 @@ def fix_data_dir(
 
 
 def _damaged(listing: Path, rows: pl.DataFrame) -> Iterator[Fault]:
-    """The damaged recordings among ``rows``: the line, the utterance and the audio file of each."""
+    """The damaged recordings among ``rows``, and notes on those of few rates and of a narrow band.
+
+    A row is the line, the utterance and the audio file.
+    """
+    lines_of: dict[int, list[int]] = {}  # rate in Hz -> the lines of the recordings
+    narrow: list[int] = []  # lines
 
     @lru_cache(maxsize=64)
     def checksums(shard: str) -> dict[int, int]:
@@ -239,12 +245,16 @@ def _damaged(listing: Path, rows: pl.DataFrame) -> Iterator[Fault]:
                 elif zlib.crc32(packed.content()) != checksum:
                     what = f"{packed}: differs from its checksum; the shard is damaged: copy it again"
                 if not what:
-                    wav_T = read_audio(path, sample_rate=_RATE)
+                    with open_audio(path) as file:
+                        rate, wav_T = file.info.sample_rate, file.read(sample_rate=_RATE)
                     if len(wav_T) < LEAST_SECONDS * _RATE:
                         short = f"{len(wav_T)} samples"
                         what = f"{path}: {short}, too few for any model ({LEAST_SECONDS:g} s)"
                     else:
                         refuse_silence(wav_T, _RATE, path)
+                        lines_of.setdefault(rate, []).append(line)
+                        if bandwidth(wav_T, _RATE) < NARROW_SHARE * _RATE / 2:
+                            narrow.append(line)
             except AudioError as error:
                 what = str(error)
             if what:
@@ -254,6 +264,15 @@ def _damaged(listing: Path, rows: pl.DataFrame) -> Iterator[Fault]:
     job = Job(what="recordings checked", note=to_stderr, executor=threads)
     for faults in job.run(faults_of, cut(rows.rows(), 16)):
         yield from faults
+    if len(lines_of) > 1:
+        rarest = min(lines_of, key=lambda rate: (len(lines_of[rate]), rate))
+        listed = described_rates({rate: len(lines) for rate, lines in lines_of.items()})
+        what = f"recordings of several rates: {listed}; this is the first at {rarest:,} Hz"
+        yield Fault(str(listing), min(lines_of[rarest]), what, is_note=True)
+    if narrow:
+        count = f"{len(narrow):,} of {sum(map(len, lines_of.values())):,} recordings"
+        what = f"{count} hold nothing above 4 kHz, as from a telephone; this is the first"
+        yield Fault(str(listing), min(narrow), what, is_note=True)
 
 
 class _Lines:
@@ -363,7 +382,7 @@ def _faults_of_segments(files: Mapping[str, _Lines]) -> list[pl.DataFrame]:
     recordings = wav_scp.table.select(utt_id="key", wav_path=audio)
     table, found = stretches_of(segments.table, recordings)
     table = table.drop_nulls()
-    stretches = [stretch for path in table["wav_path"] if (stretch := Stretch.parse(path))]
+    stretches = [Stretch.parse(path) or Stretch(path, 0.0, None, None, False) for path in table["wav_path"]]
     wanted = sorted({stretch.recording for stretch in stretches if not is_remote(stretch.recording)})
     headers = dict(zip(wanted, read_headers(wanted, silent), strict=True))
     beyond = []

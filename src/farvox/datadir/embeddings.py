@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from farvox.atomic import atomic_dir
+from farvox.atomic import atomic_dir, write_json
 from farvox.datadir.kaldi import read_table
 from farvox.errors import DataDirError
 from farvox.progress import Note, silent
@@ -98,9 +98,7 @@ class EmbeddingSet:
         with atomic_dir(path, own_files=OWN_FILES) as folder:
             np.save(folder / "embeddings.npy", self.embeddings)
             (folder / "utt_ids.txt").write_bytes("".join(f"{utt_id}\n" for utt_id in self.utt_ids).encode())
-            (folder / "meta.json").write_text(
-                json.dumps(self.meta, indent=2, ensure_ascii=False) + "\n", "utf-8"
-            )
+            write_json(folder / "meta.json", self.meta)
             if self.quality is not None:
                 pairs = zip(self.utt_ids, self.quality.tolist(), strict=True)
                 lines = "".join(f"{utt_id} {quality:.2f}\n" for utt_id, quality in pairs)
@@ -148,6 +146,13 @@ class EmbeddingSet:
             return cls(utt_ids, embeddings, meta, quality, speaker_ids, recordings)
         except DataDirError as error:
             raise DataDirError(f"{folder}: {error}") from None
+
+    def num_relabelled(self) -> int:
+        """Utterances that the data dir, where that is still there, gives another speaker by now."""
+        if self.speaker_ids is None or not (data_dir := self.meta.get("data_dir")):
+            return 0
+        now = _values(Path(str(data_dir), SPEAKERS_FILE), self.utt_ids)
+        return 0 if now is None else int((now != self.speaker_ids).sum())
 
     @cached_property
     def _index(self) -> pl.DataFrame:

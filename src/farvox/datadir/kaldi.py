@@ -25,6 +25,7 @@ import polars as pl
 
 from farvox.atomic import atomic_dir, file_name
 from farvox.audio.remote import ORIGIN, is_asked, why_refused
+from farvox.audio.stretches import Stretch
 from farvox.errors import DataDirError
 
 SCHEMA = {"utt_id": pl.String, "wav_path": pl.String, "speaker_id": pl.String, "num_samples": pl.Int64}
@@ -323,12 +324,16 @@ def stretches_of(segments: pl.DataFrame, recordings: pl.DataFrame) -> tuple[pl.D
         .when(pl.col("path").is_null())
         .then(pl.format("'{}' is of the recording '{}', which is not in wav.scp", "utt_id", "recording"))
     )
+    is_whole = to_end & (begin == 0) & pl.col("channel").is_null()
     last = pl.when(to_end).then(pl.lit("")).otherwise(pl.format(",{}", "end"))
     channel = (
         pl.when(pl.col("channel").is_null()).then(pl.lit("")).otherwise(pl.format("&channel={}", "channel"))
     )
     table = table.with_columns(
-        what=what, wav_path=pl.concat_str("path", pl.lit("#t="), "begin", last, channel)
+        what=what,
+        wav_path=pl.when(is_whole)
+        .then("path")
+        .otherwise(pl.concat_str("path", pl.lit("#t="), "begin", last, channel)),
     )
     faults = table.filter(pl.col("what").is_not_null()).select(pl.col("line").cast(pl.Int64), "what")
     sound = pl.when(pl.col("what").is_null()).then("wav_path")
@@ -402,7 +407,7 @@ def regular_pairs(path: str | Path, columns: tuple[str, str]) -> pl.DataFrame | 
     """
     file = Path(path)
     try:
-        if not file.is_file():
+        if not file.is_file() or not is_utf8(os.fsencode(file)):
             return None
         with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
             if content.find(b"\t") >= 0 or content.find(b"\r") >= 0:
@@ -424,7 +429,8 @@ def read_lines(path: str | Path, *, strip: str = " \t\r") -> pl.Series:
     """
     try:
         file = Path(path)
-        source = file if file.is_file() else file.read_bytes()  # polars cannot read pipes, and reads folders
+        # polars cannot read pipes or paths that are not UTF-8, and reads folders
+        source = file if file.is_file() and is_utf8(os.fsencode(file)) else file.read_bytes()
         lines = pl.read_csv(
             source, has_header=False, separator="\n", quote_char=None, schema={"line": pl.String},
             raise_if_empty=False, glob=False,
@@ -480,7 +486,8 @@ def write_data_dir(
 
     The files are written aside and put in place together, `wav.scp` last. Files of an existing folder about
     its recordings, utterances and speakers (`segments`, `reco2*`, `utt2*`, `spk2*`) are removed; its other
-    files (audio, say) stay. Stretches of recordings stand in `wav.scp` itself, and there is no `segments`.
+    files (audio, say) stay. Where utterances are stretches of recordings, there is a `segments` as in Kaldi,
+    and `wav.scp` names the recordings, by their first utterances' ids.
 
     Args:
         path: the folder; made if needed.
@@ -507,7 +514,7 @@ def write_data_dir(
             ) from None
     table = table.sort("utt_id")
     _refuse_unwritable(folder, table)
-    texts = {"wav.scp": _lines(table["utt_id"], table["wav_path"])}
+    texts = _audio_texts(table)
     if table["speaker_id"].null_count() == 0:
         texts["utt2spk"] = _lines(table["utt_id"], table["speaker_id"])
         by_speaker = table.group_by("speaker_id").agg(pl.col("utt_id").sort()).sort("speaker_id")
@@ -576,6 +583,28 @@ def _refuse_unwritable(folder: Path, table: pl.DataFrame) -> None:
     if unknown.any() and not unknown.all():
         utt_id = table["utt_id"][int(unknown.arg_true()[0])]
         raise DataDirError(f"{folder}: '{utt_id}' has no speaker, others have; name all speakers or none")
+
+
+def _audio_texts(table: pl.DataFrame) -> dict[str, str]:
+    """The text of `wav.scp`; and of `segments`, where an utterance is a stretch of a recording."""
+    utt_ids, paths = table["utt_id"], table["wav_path"]
+    if not paths.str.contains("#t=", literal=True).any():
+        return {"wav.scp": _lines(utt_ids, paths)}
+    stretches = [Stretch.parse(path) for path in paths]
+    recordings: dict[str, str] = {}  # audio path -> id
+    segments = []
+    for utt_id, path, part in zip(utt_ids, paths, stretches, strict=True):
+        if part is None or part.is_side or "#t=" not in path[len(part.recording) :]:
+            part = Stretch(path, 0.0, None, None, False)  # a whole recording, or one side of it
+        recording = recordings.setdefault(part.recording, utt_id)
+        channel = "" if part.channel is None else f" {part.channel}"
+        end = -1 if part.end is None else part.end
+        segments.append(f"{utt_id} {recording} {part.begin} {end}{channel}\n")
+    lines = sorted((recording, path) for path, recording in recordings.items())
+    return {
+        "wav.scp": "".join(f"{recording} {path}\n" for recording, path in lines),
+        SEGMENTS: "".join(segments),
+    }
 
 
 def _lines(keys: pl.Series, values: pl.Series) -> str:

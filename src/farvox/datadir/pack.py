@@ -86,8 +86,8 @@ class Packer:
         for utt_id, path in utterances:
             try:
                 state = state_of(path)
-            except OSError as error:  # is reported when it is read
-                state = str(error.strerror)
+            except (OSError, AudioError) as error:  # is reported when it is read
+                state = str(getattr(error, "strerror", error))
             digest.update(f"{file_name(utt_id)}\t{path}\t{state}\n".encode(errors="surrogateescape"))
         name = f"{number:05d}-{digest.hexdigest()[:12]}.tar"
         address = f"{self.at or self.folder}/{name}"

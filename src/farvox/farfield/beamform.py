@@ -24,6 +24,7 @@ Spectra = NDArray[np.complex128]
 
 SIZE, HOP = 1024, 256  # samples of a frame, and from frame to frame; 64 and 16 ms at 16 kHz
 FINER = 8  # lags looked at per sample, before the parabola
+INVERTED, LEAST = 2.0, 0.15  # times as high as the highest one, and at least: a correlation that is negative
 NOISE_MARGIN = 4.0  # a bin that rises less above its quiet frames says nothing of the talker
 
 
@@ -61,7 +62,8 @@ def estimate_delays(wav_CT: NDArray[np.floating], *, max_delay: float = 48, agre
         agreement: see above.
 
     Raises:
-        AudioError: one channel only, or fewer than two that are not silent.
+        AudioError: one channel only, fewer than two that are not silent, or channels that do not agree with
+            one another or are of opposite polarity.
     """
     if len(wav_CT) < 2:
         raise AudioError("one channel has no time delays; a beamformer needs at least two")
@@ -96,8 +98,20 @@ def estimate_delays(wav_CT: NDArray[np.floating], *, max_delay: float = 48, agre
 
     num_others = len(wav_CT) - 1
     coherence_C = (peak_CC.sum(axis=1) - np.diag(peak_CC)) / num_others
+    if not coherence_C.any():
+        raise AudioError(
+            f"its channels do not agree with one another at any delay up to {max_delay:g} samples: they are "
+            "not of one take, or further apart (a larger --max-delay)"
+        )
     reference = int(np.argmax(coherence_C))
     used_C = coherence_C >= agreement * np.median(coherence_C[coherence_C > 0])
+    depth_C, height_C = -near_LCC.min(axis=0)[:, reference], peak_CC[:, reference]
+    inverted_C = used_C & (depth_C > np.maximum(INVERTED * height_C, LEAST))
+    if inverted_C.any():
+        raise AudioError(
+            f"its channels {reference} and {int(np.argmax(inverted_C))} (counted from 0) are of opposite "
+            "polarity and would cancel: `sox IN OUT vol -1` turns one over"
+        )
     # lag_CC[c, d] is how much later the talker reaches c than d: c -> through -> reference.
     ways_CC = lag_CC + lag_CC[:, reference]
     delay_C = np.median(ways_CC[:, used_C], axis=1)

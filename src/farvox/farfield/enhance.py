@@ -21,16 +21,25 @@ import polars as pl
 from numpy.typing import NDArray
 
 from farvox.atomic import file_name
-from farvox.audio.files import audio_info, read_audio, read_channels, write_audio
+from farvox.audio.files import audio_info, read_audio, read_channels, refuse_channels, write_audio
 from farvox.audio.shards import fingerprint
 from farvox.datadir.conditions import CONDITIONS, conditions_text, read_conditions
 from farvox.datadir.derive import BATCHES, FurtherFile, keys_of, names_of_further_files
 from farvox.datadir.kaldi import DataDir, write_data_dir
-from farvox.errors import AudioError, MissingExtraError
+from farvox.errors import AudioError, MissingExtraError, UnreachableError
 from farvox.farfield import Enhancement
 from farvox.farfield.beamform import Floats, delay_and_sum, estimate_delays, istft, mvdr, stft
 from farvox.farfield.takes import Takes
-from farvox.jobs import Job, begin, cut, processes_of_one_thread
+from farvox.jobs import (
+    REJECTED,
+    Job,
+    Rejected,
+    begin,
+    cut,
+    processes_of_one_thread,
+    rejected_of,
+    report_rejected,
+)
 from farvox.progress import Note, silent
 
 SAMPLE_RATE = 16000
@@ -58,6 +67,7 @@ def enhance_takes(
     how: Enhancement,
     *,
     format: Literal["flac", "wav"] = "flac",
+    skip_bad: bool = False,
     jobs: int | None = None,
     note: Note = silent,
 ) -> DataDir:
@@ -69,8 +79,11 @@ def enhance_takes(
     which the channels of a take differ has ``mixed``. A run that was interrupted goes on where it stopped.
     Whatever the number of processes, the same samples are written: each computes on one thread.
 
+    Takes that cannot be read or enhanced, or whose channels differ in length by too much, are listed in
+    ``out/rejected.tsv``, and with ``skip_bad`` left out.
+
     Raises:
-        AudioError: a take cannot be read or enhanced, or its channels differ in length by too much.
+        AudioError: there are such takes, and they are not to be left out; all others are done and kept.
         FarvoxError: ``out`` is the data dir itself or holds other things.
         JobError: ``out`` was begun with other audio or another ``how``, or a process was killed.
     """
@@ -103,6 +116,11 @@ def enhance_takes(
         inputs=_fingerprint,
         outputs=_files_of,
     )
+    rejected = rejected_of(tables)
+    report_rejected(
+        out / REJECTED, rejected, len(work), what="enhanced", skip_bad=skip_bad, note=note, unit="take"
+    )
+    results = results.filter(~pl.col("take").is_in(list(rejected)))
     lengths = pl.Series([int(line) for path in tables for line in path.read_text().split()], dtype=pl.Int64)
     enhanced = results.with_columns(wav_path="target", num_samples=lengths)
     table = pl.concat([enhanced.select(takes.single.columns), takes.single])
@@ -126,9 +144,11 @@ def enhance_takes(
                 .alias(name)
                 for name in conditions.columns[1:]
             )
-            of_others = conditions.filter(pl.col("utt_id").is_in(takes.single["utt_id"].implode()))
+            of_others = conditions.join(named, on="utt_id", how="anti", maintain_order="left")
             conditions = pl.concat([of_takes.rename({"take": "utt_id"}), of_others])
-        carried[CONDITIONS] = conditions_text(conditions)
+        carried[CONDITIONS] = conditions_text(
+            conditions.filter(pl.col("utt_id").is_in(table["utt_id"].implode()))
+        )
     return write_data_dir(out, table, files=carried)
 
 
@@ -159,9 +179,9 @@ def _files_of(takes: Sequence[_Take], _: bytes) -> list[str]:
     return [target for take in takes for target in take.targets]
 
 
-def _enhance_batch(how: Enhancement, takes: Sequence[_Take]) -> bytes:
+def _enhance_batch(how: Enhancement, takes: Sequence[_Take]) -> tuple[bytes, Rejected]:
     """Write the targets of some takes, unless they are there; the samples of each, a line each."""
-    lines = []
+    lines, rejected = [], {}
     for take in takes:
         try:
             written = [audio_info(to).num_samples if os.path.exists(to) else 0 for to in take.targets]
@@ -169,16 +189,22 @@ def _enhance_batch(how: Enhancement, takes: Sequence[_Take]) -> bytes:
             written = [0]
         if not all(written):
             try:
-                enhanced_CT = enhance_take(_read(take, how.tolerance), how)
+                wav_CT = _read(take, how.tolerance)
+                if how.beamform == "none" and len(take.targets) == 1:
+                    refuse_channels(take.targets[0], len(wav_CT))  # before minutes of work
+                enhanced_CT = enhance_take(wav_CT, how)
                 # all channels into one file, or one into each
                 waves = [enhanced_CT] if len(take.targets) == 1 else [wav_T[None] for wav_T in enhanced_CT]
-                for target, wav_CT in zip(take.targets, waves, strict=True):
-                    write_audio(target, wav_CT, SAMPLE_RATE)
-            except AudioError as error:
-                raise AudioError(f"the take '{take.name}': {error}") from None
+                for target, wave_CT in zip(take.targets, waves, strict=True):
+                    write_audio(target, wave_CT, SAMPLE_RATE)
+            except UnreachableError:  # the recording may be as good as any
+                raise
+            except (AudioError, np.linalg.LinAlgError) as error:
+                rejected[take.name] = str(error)
+                continue
             written = [enhanced_CT.shape[1]] * len(take.targets)
         lines += [f"{length}\n" for length in written]
-    return "".join(lines).encode()
+    return "".join(lines).encode(), rejected
 
 
 def _read(take: _Take, tolerance: float) -> NDArray[np.float32]:

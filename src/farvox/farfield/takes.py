@@ -111,18 +111,19 @@ def takes_by_condition(data_dir: DataDir, columns: Sequence[str]) -> Takes:
 def takes_by_file(data_dir: DataDir, note: Note, jobs: int | None = None) -> Takes:
     """Takes that are files of several channels; a file of one channel is no take.
 
-    The headers of the files are read, by ``jobs`` threads.
+    The headers of the files are read, by ``jobs`` threads. A file that cannot be read counts as a take, whose
+    enhancement is refused.
 
     Raises:
-        AudioError: a file cannot be read.
+        AudioError: a file cannot be read, and none that can has several channels.
         DataDirError: no file has several channels.
     """
-    several = []
-    for header in read_headers(data_dir.wav_paths.to_list(), note, jobs):
-        if isinstance(header, AudioError):
-            raise header
-        several.append(header.num_channels > 1)
-    if not any(several):
+    headers = read_headers(data_dir.wav_paths.to_list(), note, jobs)
+    several = [isinstance(header, AudioError) or header.num_channels > 1 for header in headers]
+    faults = [header for header in headers if isinstance(header, AudioError)]
+    if sum(several) == len(faults):
+        if faults:
+            raise faults[0]
         raise DataDirError(
             f"{data_dir.path}: no file has several channels; --group or --by say which utterances are a take"
         )

@@ -95,7 +95,7 @@ class WavlmEcapa(EmbeddingNetwork):
             if key not in FIELDS:
                 hint = nearest(key, FIELDS) or f"; there are: {', '.join(FIELDS)}"
                 raise ModelError(f"wavlm has no field '{key}'{hint}")
-        library = _require("transformers")
+        library = _require("transformers.models.wavlm.modeling_wavlm")
         try:
             backbone = library.WavLMModel(library.WavLMConfig(**sizes, **_FIXED))
         except Exception as error:  # which kind it is depends on the version of the library
@@ -216,7 +216,7 @@ def from_microsoft(
         for pattern, replacement in _MICROSOFT_NAMES:
             name = re.sub(pattern, replacement, name)
         ours[_of_torch(name)] = tensor
-    library = _require("transformers")
+    library = _require("transformers.models.wavlm.modeling_wavlm")
     with torch.device("meta"):
         wanted = library.WavLMModel(library.WavLMConfig(**sizes)).state_dict()
     found, expected = ({name: each.shape for name, each in some.items()} for some in (ours, wanted))
@@ -269,7 +269,8 @@ def _require(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingExtraError(f"WavLM needs {name}: pip install 'farvox[ssl]'") from error
+        needed = error.name or name.partition(".")[0]
+        raise MissingExtraError(f"WavLM needs {needed}: pip install 'farvox[ssl]'") from error
 
 
 def _read_sizes(folder: Path) -> dict[str, Any]:

@@ -68,6 +68,8 @@ def calibrate(
     trials = scores.trials
     if trials.target is None:
         raise TrialError(f"{trials.path}: no labels, so there is nothing to calibrate by ({trials.form})")
+    for line in scores.meta.get("leaks", []):
+        note(line)
     point = threshold_at_far(scores.values, trials.target, options.far)
     scale, offset = fit_llr(scores.values, trials.target)
     if folder is None:

@@ -35,6 +35,8 @@ class EnhanceOptions(Enhancement):
     """Take the channels that a take has, even if most takes have more."""
     format: Literal["flac", "wav"] = "flac"
     """Format of the audio."""
+    skip_bad: bool = False
+    """Leave out takes that cannot be enhanced, and list them in OUT/rejected.tsv."""
     remote: bool = False
     """Reach audio on other machines (URLs in a wav.scp), which is refused otherwise."""
     jobs: Annotated[int | None, AtLeast(1)] = None
@@ -50,7 +52,8 @@ def enhance(source: str | Path, out: str | Path, options: EnhanceOptions, *, not
     """Enhance the takes of a data dir; a run that was interrupted goes on in ``out``.
 
     Raises:
-        AudioError: a take cannot be read or enhanced, or its channels differ in length by too much.
+        AudioError: takes cannot be read or enhanced, or their channels differ in length by too much; all
+            others were enhanced and are kept. Each is noted with the reason, and listed in ``rejected.tsv``.
         DataDirError: no takes, incomplete ones, or channels of several speakers.
         FarvoxError: ``out`` is the data dir itself or holds other things.
         JobError: ``out`` was begun with other settings, or a process was killed.
@@ -59,6 +62,7 @@ def enhance(source: str | Path, out: str | Path, options: EnhanceOptions, *, not
     from farvox.datadir.kaldi import DataDir
     from farvox.farfield.enhance import enhance_takes
     from farvox.farfield.takes import refuse_incomplete, takes_by_condition, takes_by_file, takes_by_name
+    from farvox.jobs import REJECTED
     from farvox.score.lists import rename_sides, write_table
     from farvox.score.trials import read_trials
 
@@ -81,10 +85,20 @@ def enhance(source: str | Path, out: str | Path, options: EnhanceOptions, *, not
         renamed = rename_sides(resolved, new_ids)
     note(takes.description)
     enhanced = enhance_takes(
-        data_dir, out, takes, options, format=options.format, jobs=options.jobs, note=note
+        data_dir,
+        out,
+        takes,
+        options,
+        format=options.format,
+        skip_bad=options.skip_bad,
+        jobs=options.jobs,
+        note=note,
     )
     if options.trials is not None and renamed is not None:
         path = enhanced.path / options.trials.name
         write_table(path, renamed)
-        note(f"{path}: {len(renamed):,} trials")
+        note(
+            f"{path}: {len(renamed):,} trials"
+            + ", some of which may be of takes that were left out" * (enhanced.path / REJECTED).exists()
+        )
     return enhanced

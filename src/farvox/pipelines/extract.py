@@ -1,6 +1,6 @@
 """Embeddings of whole utterances: one at a time, so that none depends on its neighbours.
 
-Shape suffixes: N utterance.
+Shape suffixes: N utterance, E embedding, F fact.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 import farvox
 from farvox.atomic import refuse_to_replace_foreign
+from farvox.audio.headers import described_rates
 from farvox.audio.shards import fingerprint
 from farvox.datadir.conditions import recordings_of
 from farvox.datadir.embeddings import OWN_FILES, EmbeddingSet
@@ -30,6 +32,9 @@ BATCH = 32
 """Utterances whose embeddings are kept at a time."""
 
 
+_Rows = npt.NDArray[np.float32]
+
+
 def _fingerprint(batch: Sequence[tuple[str, str]]) -> str:
     return fingerprint(path for _, path in batch)
 
@@ -38,7 +43,7 @@ def _report(embedder: Embedder, meta: Mapping[str, Any], elsewhere: Sequence[str
     """Note what makes scores of these recordings less certain, as `farvox verify` does of one."""
     rates, narrow = meta["rates"], meta["narrow_band"]
     if len(rates) > 1:
-        listed = ", ".join(f"{count:,} at {int(rate):,} Hz" for rate, count in rates.items())
+        listed = described_rates({int(rate): count for rate, count in rates.items()})
         note(f"note: recordings of several rates, all brought to {embedder.sample_rate:,} Hz: {listed}")
     if narrow and embedder.card.conditioning.band == "full":
         note(
@@ -51,6 +56,40 @@ def _report(embedder: Embedder, meta: Mapping[str, Any], elsewhere: Sequence[str
             f"note: no speech in the channel that is taken of {len(elsewhere):,} recordings, but in another: "
             f"{names}; --channel most-speech takes that"
         )
+
+
+def _embed(
+    embed: FileEmbedder,
+    files: Sequence[tuple[str, str]],
+    embedding_dim: int,
+    unfinished: Path | None,
+    note: Note,
+) -> tuple[_Rows, _Rows, dict[str, str]]:
+    """Embeddings [N, E] and facts [N, F] of (utterance id, path) pairs, and why others were rejected.
+
+    What is done is kept in ``unfinished``, where one is given, and taken from there.
+    """
+    job = Job(
+        what="utterances embedded", note=note, jobs=2, executor=in_threads, kept=unfinished, text=embed.speed
+    )
+    batches = cut(files, BATCH)
+    if unfinished is None:
+        parts = list(job.run(embed, batches))
+        contents = (content for content, _ in parts)
+        rejected = {utt_id: why for _, found in parts for utt_id, why in found.items()}
+    else:
+        paths = job.run_kept(embed, batches, unfinished, ".f32", inputs=_fingerprint)
+        contents = (path.read_bytes() for path in paths)
+        rejected = rejected_of(paths)
+    embeddings_NE = np.empty((len(files), embedding_dim), np.float32)
+    facts_NF = np.empty((len(files), NUM_FACTS), np.float32)
+    row = 0
+    for content in contents:
+        part = np.frombuffer(content, "<f4").reshape(-1, embedding_dim + NUM_FACTS)
+        embeddings_NE[row : row + len(part)] = part[:, :-NUM_FACTS]
+        facts_NF[row : row + len(part)] = part[:, -NUM_FACTS:]
+        row += len(part)
+    return embeddings_NE, facts_NF, rejected
 
 
 def extract(
@@ -99,56 +138,31 @@ def extract(
             "quality": quality, "channel": channel,
             "utterances": digest(f"{utt_id} {path}" for utt_id, path in files),
         })  # fmt: skip
-    embeddings = np.empty((len(files), embedder.embedding_dim), np.float32)
-    facts_NF = np.empty((len(files), NUM_FACTS), np.float32)
-    batches, row = cut(files, BATCH), 0
     with FileEmbedder(embedder, threads, measured=quality, channel=channel) as embed:
-        job = Job(
-            what="utterances embedded",
-            note=note,
-            jobs=2,
-            executor=in_threads,
-            kept=unfinished,
-            text=embed.speed,
-        )
-        if unfinished is None:
-            parts = list(job.run(embed, batches))
-            contents = (content for content, _ in parts)
-            rejected = {utt_id: why for _, found in parts for utt_id, why in found.items()}
-        else:
-            paths = job.run_kept(embed, batches, unfinished, ".f32", inputs=_fingerprint)
-            rejected = rejected_of(paths)
-            contents = (path.read_bytes() for path in paths)
-        for content in contents:
-            part = np.frombuffer(content, "<f4").reshape(-1, embedder.embedding_dim + NUM_FACTS)
-            embeddings[row : row + len(part)] = part[:, :-NUM_FACTS]
-            facts_NF[row : row + len(part)] = part[:, -NUM_FACTS:]
-            row += len(part)
+        embeddings_NE, facts_NF, rejected = _embed(embed, files, embedder.embedding_dim, unfinished, note)
+    table = unfinished / REJECTED if unfinished else None
+    report_rejected(
+        table, rejected, len(files), what="embedded", skip_bad=skip_bad, note=note, skip_by=skip_by
+    )
+    kept_N = [row for row, (utt_id, _) in enumerate(files) if utt_id not in rejected]
+    utt_ids = [files[row][0] for row in kept_N]
+    quality_N, rate_N, signs_N = facts_NF[kept_N].T
+    rates, counts = np.unique(rate_N, return_counts=True)
     meta: dict[str, Any] = {
         "farvox_version": farvox.__version__,
         "data_dir": str(data_dir.path),
         **origin_of(embedder),
         "precision": embedder.precision,
         "backend": embedder.backend,
+        **({"rejected": len(rejected)} if rejected else {}),
+        **({"channel": channel} if channel else {}),
+        "rates": {f"{rate:.0f}": int(count) for rate, count in zip(rates, counts, strict=True)},
+        "narrow_band": int((signs_N.astype(int) & NARROW > 0).sum()),
     }
-    table = unfinished / REJECTED if unfinished else None
-    report_rejected(
-        table, rejected, len(files), what="embedded", skip_bad=skip_bad, note=note, skip_by=skip_by
-    )
-    if rejected:
-        meta["rejected"] = len(rejected)
-    if channel:
-        meta["channel"] = channel
-    kept_N = [row for row, (utt_id, _) in enumerate(files) if utt_id not in rejected]
-    utt_ids = [files[row][0] for row in kept_N]
-    quality_N, rate_N, signs_N = facts_NF[kept_N].T
-    rates, counts = np.unique(rate_N, return_counts=True)
-    meta["rates"] = {f"{rate:.0f}": int(count) for rate, count in zip(rates, counts, strict=True)}
-    meta["narrow_band"] = int((signs_N.astype(int) & NARROW > 0).sum())
     _report(embedder, meta, [utt_ids[n] for n in np.flatnonzero(signs_N.astype(int) & ELSEWHERE)], note)
     found = EmbeddingSet(
         utt_ids,
-        embeddings[kept_N],
+        embeddings_NE[kept_N],
         meta,
         quality_N if quality else None,
         data_dir.speaker_ids.gather(kept_N) if data_dir.speaker_ids.count() else None,

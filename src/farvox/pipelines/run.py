@@ -7,16 +7,21 @@ table and a report.
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from farvox.atomic import write_text
-from farvox.errors import RecipeError
+from farvox.audio.shards import fingerprint
+from farvox.errors import CheckpointError, DataDirError, RecipeError
+from farvox.jobs import digest
 from farvox.options import taken_from
 from farvox.pipelines.evaluate import EvaluateOptions, evaluate_conditions
 from farvox.pipelines.extract import extract
@@ -33,6 +38,9 @@ if TYPE_CHECKING:
 
 
 STAGES = ("prepare", "train", "adapt", "extract", "score", "evaluate")
+
+_READ_AUDIO = ("enhance", "noises", "rirs", "simulate")  # these make again only what has to be
+_MADE = "made"  # the state of a path that a verb wrote
 
 RunVerb = Callable[[Sequence[str]], int]
 """Runs a data verb by the words of its command line; returns its exit status."""
@@ -132,11 +140,11 @@ def run(
                 for path in (*files, evaluate.trials, evaluate.enrol_map, evaluate.test_map):
                     if path and not path.is_file():
                         raise RecipeError(f"[[evaluate]] {evaluate.name}: {path} is not there")
-            train(recipe, plan.root / "train", note=note)
+            _train("train", recipe, plan.root / "train", note)
         elif stage == "adapt":
             for system in plan.systems[len(recipe.names_of_rows) :]:
                 note(f"-- {system.name}")
-                train(system.recipe, system.run_dir, note=note)
+                _train("adapt", system.recipe, system.run_dir, note)
         elif stage == "extract":
             from farvox.zoo import open_embedder
 
@@ -151,21 +159,83 @@ def run(
             note("the recipe has no [[evaluate]]: nothing to show")
 
 
+def _train(stage: str, recipe: Recipe, run_dir: Path, note: Note) -> None:
+    """Train one system; a message on what was changed since names the way to go on without training."""
+    try:
+        train(recipe, run_dir, note=note)
+    except CheckpointError as error:
+        after = STAGES[STAGES.index(stage) + 1]
+        raise CheckpointError(f"{error}. What was trained before is evaluated by --from {after}") from None
+
+
 def prepare(plan: Plan, note: Note, run_verb: RunVerb | None = None) -> None:
-    """Run the recipe's data verbs; a line that was run before in this run dir is not run again."""
+    """Run the recipe's data verbs; again only where what one reads was changed, or what it made is gone.
+
+    ``prepared.txt`` has each line that is done, a tab, and the state of each path that it names.
+    """
     record = plan.root / "prepared.txt"
-    done = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
+    texts = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
+    done = {
+        line: json.loads(f"{{{states or '}'}")
+        for line, _, states in (text.partition("\t{") for text in texts)
+    }
     for line in plan.recipe.prepare:
-        if line in done:
-            note(f"already done (listed in {record}): farvox {line}")
+        words, known, before = shlex.split(line), done.get(line, {}), _states(plan, line)
+        changed = [path for path, state in known.items() if before[path] != state]
+        changed = [path for path in changed if known[path] != _MADE or not before[path]]
+        if line in done and not changed:
+            unknown = "" if known else "; whether what it reads was changed since is not known"
+            note(f"already done (listed in {record}{unknown}): farvox {line}")
             continue
+        if changed:
+            what = "was changed since" if before[changed[0]] else "is not there any more"
+            note(f"done again, because {changed[0]} {what}:")
         note(f"farvox {line}")
-        words = shlex.split(line)
         command = [sys.executable, "-m", "farvox", *words]
         if run_verb(words) if run_verb else subprocess.run(command).returncode:
             raise RecipeError(f"prepare: 'farvox {line}' failed")
-        done.append(line)
-        write_text(record, "\n".join(done) + "\n")
+        done[line] = {
+            path: state
+            if words[0] in _READ_AUDIO or (state == before[path] and known.get(path) != _MADE)
+            else _MADE
+            for path, state in _states(plan, line).items()
+            if state
+        }
+        lines = (f"{each}\t{json.dumps(states)}" if states else each for each, states in done.items())
+        write_text(record, "".join(f"{each}\n" for each in lines))
+
+
+def _states(plan: Plan, line: str) -> dict[str, str]:
+    """The state of every path that a data verb names; empty for what is not there.
+
+    Of a data dir they are its own files, with the audio for verbs that read it; of another folder all files
+    but those of the run dir and of paths that the recipe's verbs name themselves.
+    """
+    from farvox.datadir.conditions import CONDITIONS
+    from farvox.datadir.kaldi import AUDIO_FILES, DataDir
+
+    named = {os.path.abspath(word) for each in plan.recipe.prepare for word in shlex.split(each)[1:]}
+    named.add(os.path.abspath(plan.root))
+    verb, *words = shlex.split(line)
+    states = {}
+    for path in (word.rpartition("=")[2] if word.startswith("-") else word for word in words):
+        files: list[str] = []
+        if os.path.isfile(path):
+            files = [path]
+        elif verb != "prepare" and os.path.isfile(os.path.join(path, "wav.scp")):
+            files = [os.path.join(path, name) for name in (*AUDIO_FILES, "utt2spk", CONDITIONS)]
+            if verb in _READ_AUDIO:
+                with suppress(DataDirError):  # which the verb reports
+                    files += DataDir.open(path, remote=plan.recipe.data.remote).wav_paths.to_list()
+        elif os.path.isdir(path):
+            for folder, folders, names in os.walk(path):
+                inside = {name: os.path.abspath(os.path.join(folder, name)) for name in folders}
+                folders[:] = sorted(name for name in folders if inside[name] not in named)
+                found = (os.path.join(folder, name) for name in sorted(names))
+                files += (each for each in found if os.path.abspath(each) not in named)
+            files = files or [path]
+        states[path] = digest([*files, fingerprint(files)]) if files else ""
+    return states
 
 
 def extract_for(plan: Plan, system: System, embedder: Embedder, note: Note, progress: Note) -> None:
@@ -190,9 +260,13 @@ def extract_for(plan: Plan, system: System, embedder: Embedder, note: Note, prog
 def score_for(plan: Plan, system: System, progress: Note) -> None:
     """Score every trial list by one system."""
     from farvox.datadir.kaldi import DataDir
+    from farvox.training.start import trained_speakers
 
     data_dirs = [] if system.start else [each for each in system.recipe.data.train if each.is_dir()]
-    trained = {str(path): DataDir.open(path, remote=True).speaker_ids for path in data_dirs}
+    trained: dict[str, Iterable[str | None]] = {}
+    trained |= {str(path): DataDir.open(path, remote=True).speaker_ids for path in data_dirs}
+    for folder, speakers in trained_speakers(system.start or system.recipe.init.model).items():
+        trained[f"of {folder}"] = speakers
     for evaluate in plan.recipe.evaluate:
         out, scored = plan.scores(system, evaluate), plan.trials(system, evaluate)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -235,7 +309,7 @@ def _evaluate(plan: Plan, note: Note) -> None:
     from farvox.metrics.detection import detection_error
     from farvox.report.page import write_report
     from farvox.report.results import write_results
-    from farvox.score.scores import read_score_meta
+    from farvox.score.scores import read_score_meta, replaced_inputs
 
     recipe, systems = plan.recipe, plan.systems
     leaks: dict[str, None] = {}
@@ -244,6 +318,7 @@ def _evaluate(plan: Plan, note: Note) -> None:
         metas = {str(path): read_score_meta(path) for path in paths}
         shared_origin(metas, "run the stages again --from extract", note)
         leaks |= dict.fromkeys(line for meta in metas.values() for line in meta.get("leaks", []))
+        leaks |= dict.fromkeys(line for each in metas.items() for line in replaced_inputs(*each))
     trial_lists = {e.name: [score_set(plan, system, e) for system in systems] for e in recipe.evaluate}
     published = {each.name: each.published for each in recipe.evaluate if each.published}
     names = [system.name for system in systems] + ["published"] * bool(published)

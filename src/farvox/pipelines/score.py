@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from farvox.datadir.embeddings import EmbeddingSet
-    from farvox.score.trials import TrialList
+    from farvox.score.trials import ResolvedTrials, TrialList
 
 NEAREST = 300
 """Cohort members that AS-norm keeps unless told otherwise."""
@@ -113,7 +113,7 @@ def score(
     *,
     out: str | Path | None = None,
     out_trials: str | Path | None = None,
-    trained: Mapping[str, pl.Series] | None = None,
+    trained: Mapping[str, Iterable[str | None]] | None = None,
     note: Note = silent,
 ) -> Scores:
     """Score a trial list.
@@ -122,7 +122,8 @@ def score(
         trials: the list, of any form; labels, if any, must not contradict the speakers of the embeddings.
         embeddings: folders that together hold its utterances.
         out_trials: list to write of the trials that the scores belong to, which ``expand`` changes.
-        trained: the speakers that the model was trained on, by data dir; those in the trials are reported.
+        trained: the speakers that the model was trained on, by data dir or model; those in the trials are
+            reported.
         note: called with a line on everything that was read or decided.
 
     Raises:
@@ -137,9 +138,8 @@ def score(
     from farvox.score.channels import expand
     from farvox.score.cosine import scalar_products, side_embeddings
     from farvox.score.lists import refuse_wrong_trials
-    from farvox.score.norm import cohort_embeddings, cohort_scores, mean_embedding, normalise_scores
-    from farvox.score.scores import write_scores
-    from farvox.score.sides import read_side_map
+    from farvox.score.norm import cohort_scores, mean_embedding, normalise_scores
+    from farvox.score.scores import embeddings_state, write_scores
     from farvox.score.trials import read_trials, write_trials
 
     if out_trials and options.channels != "expand":
@@ -151,24 +151,16 @@ def score(
     sets = {
         Path(path): EmbeddingSet.load(path) for path in (*embeddings, options.centre, options.cohort) if path
     }
+    for folder, each in sets.items():
+        if count := each.num_relabelled():
+            note(
+                f"note: {count:,} utterances of {folder} have another speaker by now in "
+                f"{each.meta['data_dir']}; those of the extraction are taken"
+            )
     metas = {str(path): {"dimension": each.embeddings.shape[1], **each.meta} for path, each in sets.items()}
     origin = shared_origin(metas, "extract all with one model", note)
     embedding_set = _joined([sets[Path(path)] for path in embeddings])
-    resolved = trial_list.resolve(
-        embedding_set.utt_ids,
-        options.channel_ids,
-        enrol_map=read_side_map(options.enrol_map) if options.enrol_map else None,
-        test_map=read_side_map(options.test_map) if options.test_map else None,
-        first_channel=options.first_channel,
-        allow_missing_channels=options.allow_missing_channels,
-    )
-    for path, of_side in ((options.enrol_map, resolved.enrol_side), (options.test_map, resolved.test_side)):
-        if path and not resolved.side_mapped[of_side].any():
-            raise TrialError(f"{path}: names no id of that side of {trials}, so it would change nothing")
-        if path and (alone := len(np.unique(of_side[~resolved.side_mapped[of_side]]))):
-            note(f"{path}: {alone:,} ids of that side are not in it, and stand for themselves")
-    if resolved.reading:
-        note(resolved.reading)
+    resolved = _resolve(trial_list, embedding_set.utt_ids, trials, options, note)
     known_ids = pl.Series(embedding_set.utt_ids, dtype=pl.String)
     speaker_ids = embedding_set.speaker_ids
     if speaker_ids is None:
@@ -198,32 +190,13 @@ def score(
 
     if options.norm and options.cohort:
         members = sets[options.cohort]
-        if shared := set(members.utt_ids) & set(resolved.needed_ids):
-            leaks.append(
-                f"warning: {len(shared):,} utterances of the cohort are in the trials ('{min(shared)}', "
-                "...): a cohort is of other speakers"
-            )
         cohort_speakers = members.speaker_ids
         if options.cohort_speakers:
             source = options.cohort_speakers
-            utt2spk = source / "utt2spk" if source.is_dir() else source
-            cohort_speakers = values_of(utt2spk, members.utt_ids)
-        if cohort_speakers is not None:
-            leaks += shared_speakers(
-                cohort_speakers, f"the cohort {options.cohort}", in_trials, f"the trials {trials}"
-            )
+            cohort_speakers = values_of(source / "utt2spk" if source.is_dir() else source, members.utt_ids)
+        leaks += _leaks_of_cohort(members, cohort_speakers, resolved.needed_ids, in_trials, options, trials)
         by_speaker = cohort_speakers if options.cohort_speakers else None
-        cohort_CE = cohort_embeddings(
-            members.embeddings,
-            centre_E=centre_E,
-            speaker_ids=None if by_speaker is None else by_speaker.to_list(),
-        )
-        top = (options.top or NEAREST) if options.norm == "as-norm" else None
-        if options.top_percent:
-            top = max(1, round(len(cohort_CE) * options.top_percent / 100))
-        kept = "all" if top is None else f"the nearest {top:,}"
-        what = "utterances" if by_speaker is None else f"speakers ({len(members):,} utterances)"
-        note(f"cohort: {len(cohort_CE):,} {what}, {kept} of each side")
+        cohort_CE, top = _cohort(members, by_speaker, centre_E, options, note)
         values = normalise_scores(resolved, values, cohort_scores(sides_SE, cohort_CE, top))
 
     for line in leaks:
@@ -232,6 +205,7 @@ def score(
         "farvox_version": farvox.__version__,
         "trials": str(trials),
         "embeddings": [str(path) for path in embeddings],
+        "inputs": {str(path): embeddings_state(path) for path in sets},
         **origin,
         "scoring": {"back_end": "cosine", **to_table(options)},
         "leaks": leaks,
@@ -242,6 +216,75 @@ def score(
     if out_trials:
         write_trials(out_trials, resolved.trials)
     return Scores(resolved.trials, values, meta)
+
+
+def _resolve(
+    trial_list: TrialList, utt_ids: Sequence[str], trials: str | Path, options: ScoreOptions, note: Note
+) -> ResolvedTrials:
+    """Find the utterances of both sides of every trial; a map that would change nothing is refused."""
+    from farvox.score.sides import read_side_map
+
+    resolved = trial_list.resolve(
+        utt_ids,
+        options.channel_ids,
+        enrol_map=read_side_map(options.enrol_map) if options.enrol_map else None,
+        test_map=read_side_map(options.test_map) if options.test_map else None,
+        first_channel=options.first_channel,
+        allow_missing_channels=options.allow_missing_channels,
+    )
+    for path, of_side in ((options.enrol_map, resolved.enrol_side), (options.test_map, resolved.test_side)):
+        if path and not resolved.side_mapped[of_side].any():
+            raise TrialError(f"{path}: names no id of that side of {trials}, so it would change nothing")
+        if path and (alone := len(np.unique(of_side[~resolved.side_mapped[of_side]]))):
+            note(f"{path}: {alone:,} ids of that side are not in it, and stand for themselves")
+    if resolved.reading:
+        note(resolved.reading)
+    return resolved
+
+
+def _leaks_of_cohort(
+    members: EmbeddingSet,
+    speaker_ids: pl.Series | None,
+    needed_ids: Sequence[str],
+    in_trials: pl.Series,
+    options: ScoreOptions,
+    trials: str | Path,
+) -> list[str]:
+    """A line on the utterances, and one on the speakers, that a cohort shares with the trials."""
+    from farvox.datadir.kaldi import shared_speakers
+
+    leaks = []
+    if shared := set(members.utt_ids) & set(needed_ids):
+        leaks.append(
+            f"warning: {len(shared):,} utterances of the cohort are in the trials ('{min(shared)}', "
+            "...): a cohort is of other speakers"
+        )
+    if speaker_ids is not None:
+        leaks += shared_speakers(
+            speaker_ids, f"the cohort {options.cohort}", in_trials, f"the trials {trials}"
+        )
+    return leaks
+
+
+def _cohort(
+    members: EmbeddingSet,
+    by_speaker: pl.Series | None,
+    centre_E: NDArray[np.floating] | None,
+    options: ScoreOptions,
+    note: Note,
+) -> tuple[NDArray[np.float32], int | None]:
+    """Embeddings of the cohort [C, E], one a speaker where these are given, and how many a side keeps."""
+    from farvox.score.norm import cohort_embeddings
+
+    speaker_ids = None if by_speaker is None else by_speaker.to_list()
+    cohort_CE = cohort_embeddings(members.embeddings, centre_E=centre_E, speaker_ids=speaker_ids)
+    top = (options.top or NEAREST) if options.norm == "as-norm" else None
+    if options.top_percent:
+        top = max(1, round(len(cohort_CE) * options.top_percent / 100))
+    kept = "all" if top is None else f"the nearest {top:,}"
+    what = "utterances" if by_speaker is None else f"speakers ({len(members):,} utterances)"
+    note(f"cohort: {len(cohort_CE):,} {what}, {kept} of each side")
+    return cohort_CE, top
 
 
 def _joined(sets: Sequence[EmbeddingSet]) -> EmbeddingSet:

@@ -7,26 +7,31 @@ A run dir holds ``round-0`` (the first model, evaluated) and ``round-1``, ``roun
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from farvox.atomic import write_json, write_text
+from farvox.audio.shards import fingerprint
 from farvox.clustering import ClusterOptions
 from farvox.datadir.embeddings import EmbeddingSet
-from farvox.datadir.kaldi import DataDir, values_of
-from farvox.errors import RecipeError
+from farvox.datadir.kaldi import AUDIO_FILES, DataDir, values_of
+from farvox.errors import CheckpointError, RecipeError
+from farvox.jobs import digest
+from farvox.metrics.clustering import normalised_mutual_information, purity
 from farvox.options import taken_from, to_table
 from farvox.pipelines.cluster import label
 from farvox.pipelines.extract import extract
-from farvox.pipelines.recipe import Recipe, recipe_to_toml, refuse_contradictions, with_labels
+from farvox.pipelines.recipe import EvaluateTable, Recipe, recipe_to_toml, refuse_contradictions, with_labels
 from farvox.pipelines.run import Plan, RunVerb, System, extract_for, prepare, score_for, score_set
 from farvox.pipelines.train import train
 from farvox.progress import Note, silent
 from farvox.report.results import write_results
 from farvox.report.text import cluster_lines, rounded
 from farvox.training.options import refuse_changes
+from farvox.zoo import find_model
 
 FREE = (
     "title", "notes", "run_dir", "device", "threads", "paths.", "prepare", "evaluate", "adapt", "log.",
@@ -51,10 +56,11 @@ class Round:
         """A stage is finished."""
         return stage in self._done()
 
-    def _is_finished(self, stage: str, note: Note, is_whole: bool = True) -> bool:
-        """`is_done`, with a line on it for people; a stage that is not whole has to be done again."""
-        done = is_whole and self.is_done(stage)
-        note(f"already done (listed in {self.path / 'done.txt'}): {stage}" if done else f"-- {stage}")
+    def _is_finished(self, stage: str, note: Note, again: str = "") -> bool:
+        """`is_done`, with a line on it for people; ``again`` is why it has to be done again nevertheless."""
+        done = self.is_done(stage) and not again
+        why = f" (again: {again})" * self.is_done(stage)
+        note(f"already done (listed in {self.path / 'done.txt'}): {stage}" if done else f"-- {stage}{why}")
         return done
 
     def mark_done(self, stage: str, facts: dict[str, Any] | None = None) -> None:
@@ -76,7 +82,12 @@ class Round:
 
 @dataclass(frozen=True)
 class Selftraining(Plan):
-    """A recipe and the folder in which its rounds lie."""
+    """A recipe and the folder in which its rounds lie.
+
+    ``kept`` is the folder of the first model, where ``init.model`` is another one by now.
+    """
+
+    kept: str = ""
 
     def round(self, number: int) -> Round:
         """The folder of a round."""
@@ -88,7 +99,8 @@ class Selftraining(Plan):
 
     def _model_before(self, number: int) -> str:
         """The MODEL that a round begins with."""
-        return self.recipe.init.model if number <= 1 else str(self.round(number - 1).path / "train")
+        first = self.kept or self.recipe.init.model
+        return first if number <= 1 else str(self.round(number - 1).path / "train")
 
 
 def selftrain(
@@ -113,6 +125,7 @@ def selftrain(
 
     Raises:
         RecipeError: the recipe cannot be self-trained by, or ``root`` was begun with another one.
+        CheckpointError: ``root`` was begun with another model or other data than lie there now.
     """
     refuse_contradictions(recipe, selftrains=True)
     here = recipe.selftrain
@@ -130,6 +143,7 @@ def selftrain(
         )
     if here.truth:
         values_of(here.truth, unlabelled.utt_ids)
+    run = _begin(run, note)
 
     _evaluate_round(run, 0, note, progress)
     last = 0
@@ -154,16 +168,25 @@ def selftrain(
         if (this.facts()["nmi_to_last"] or 0) >= here.stable:
             note(f"the labels are those of round {number - 1}: nothing is left to learn from them")
             break
-        if not this._is_finished("train", note):  # on the recipe's data dirs and the pseudo-labelled one
-            model = run._model_before(number) if here.start == "last" else None
-            train(with_labels(recipe, this.path / "labels", model), this.path / "train", note=note)
-            this.mark_done("train")
+        this._is_finished("train", note)  # on the recipe's data dirs and the pseudo-labelled one
+        model = run._model_before(number) if here.start == "last" and number > 1 else None
+        train(with_labels(recipe, this.path / "labels", model), this.path / "train", note=note)
+        this.mark_done("train")
         _evaluate_round(run, number, note, progress)
         last = number
 
     facts = [run.round(0).facts()]
     while (this := run.round(len(facts))).is_done("cluster") and len(facts) <= here.rounds:
         facts.append(this.facts())
+        if here.truth:  # which may be another one by now
+            utt_ids = EmbeddingSet.load(this.path / "embeddings").utt_ids
+            sides = (
+                values_of(this.path / "labels/utt2cluster", utt_ids, "label"),
+                values_of(here.truth, utt_ids),
+            )
+            labels_N, truth_N = (each.str.split(" ").list.first().rank("dense").to_numpy() for each in sides)
+            nmi = normalised_mutual_information(labels_N, truth_N)
+            facts[-1]["truth"] = {"nmi": nmi, "purity": purity(labels_N, truth_N)}
     rows = table_of_rounds(facts, [each.name for each in recipe.evaluate])
     write_text(run.root / "rounds.tsv", "".join("\t".join(row) + "\n" for row in rows))
     pairs = [(run.evaluated(n), each) for n in range(last + 1) for each in recipe.evaluate]
@@ -179,6 +202,41 @@ def selftrain(
     for row in rows:
         note("  ".join(f"{text:>{width}}" for text, width in zip(row, widths, strict=True)))
     return run._model_before(last + 1)
+
+
+def _begin(run: Selftraining, note: Note) -> Selftraining:
+    """Record the first model and the unlabelled data, or make sure that the run began with them.
+
+    Returns:
+        The run, with the folder of the first model that it keeps to.
+
+    Raises:
+        CheckpointError: they were changed since the first round.
+    """
+    from farvox.audio.remote import remote_audio
+    from farvox.training.checkpoint import START, compare_audio, record_start, starting_folder
+    from farvox.training.table import TrainingTable
+
+    data, model = run.recipe.selftrain.data, run.recipe.init.model
+    assert data is not None
+    is_extracted = run.round(1).is_done("extract")
+    has_begun = is_extracted or run.round(0).is_done("evaluate")
+    folder = starting_folder(model, run.root, note, has_begun=has_begun)
+    assert folder is not None
+    record = run.root / START
+    with remote_audio(run.recipe.data.remote):
+        table = TrainingTable.open([data], labelled=False)
+        found = table.fingerprint()
+        before = json.loads(record.read_text("utf-8")).get("data") if record.exists() else None
+        if is_extracted and before not in (None, found):
+            raise CheckpointError(
+                f"{run.root}: {data} has other utterances or speakers than when the run began: put it back, "
+                "or start another --run-dir"
+            )
+        compare_audio(table, (), run.root, note, has_begun=is_extracted)
+    record_start(folder, run.root, found)
+    is_moved = os.path.abspath(find_model(model)) != os.path.abspath(folder)
+    return replace(run, kept=str(folder) if is_moved else "")
 
 
 def _cluster_round(run: Selftraining, number: int, unlabelled: DataDir, note: Note, progress: Note) -> None:
@@ -213,9 +271,15 @@ def _cluster_round(run: Selftraining, number: int, unlabelled: DataDir, note: No
 def _evaluate_round(run: Selftraining, number: int, note: Note, progress: Note) -> None:
     """EER on the recipe's trial lists, if it has any."""
     here = run.round(number)
-    known = here.facts().get("eer", {})
-    is_whole = all(each.name in known for each in run.recipe.evaluate)
-    if not run.recipe.evaluate or here._is_finished("evaluate", note, is_whole):
+    known, before = here.facts().get("eer", {}), here.facts().get("evaluated", {})
+    now = {each.name: _state_of(run, each) for each in run.recipe.evaluate}
+    why = [f"'{name}' is new" for name in now if name not in known]
+    why += [
+        f"data, trials or options of '{name}' were changed"
+        for name in now
+        if before.get(name) not in (None, now[name])
+    ]
+    if not run.recipe.evaluate or here._is_finished("evaluate", note, ", ".join(why)):
         return
     from farvox.metrics.detection import detection_error
     from farvox.zoo import open_embedder
@@ -229,7 +293,17 @@ def _evaluate_round(run: Selftraining, number: int, note: Note, progress: Note) 
         scored = score_set(run, system, each)
         found = detection_error(scored.scores, scored.target)
         eer[each.name], num_rarer[each.name] = found.eer, found.num_rarer
-    here.mark_done("evaluate", {"eer": eer, "num_rarer": num_rarer})
+    here.mark_done("evaluate", {"eer": eer, "num_rarer": num_rarer, "evaluated": now})
+
+
+def _state_of(run: Selftraining, evaluate: EvaluateTable) -> str:
+    """A text that differs when a list, its options, its data or their audio were changed."""
+    files = [evaluate.trials, evaluate.enrol_map, evaluate.test_map, evaluate.cohort_speakers]
+    paths = [str(path) for path in files if path]
+    for data in evaluate.dirs:
+        paths += [str(data / name) for name in (*AUDIO_FILES, "utt2spk")]
+        paths += DataDir.open(data, remote=run.recipe.data.remote).wav_paths.to_list()
+    return digest([json.dumps(to_table(evaluate), sort_keys=True), *paths, fingerprint(paths)]).strip()
 
 
 def table_of_rounds(facts: Sequence[dict[str, Any]], trial_lists: Sequence[str]) -> list[list[str]]:

@@ -81,6 +81,25 @@ def read_score_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise TrialError(f"{beside}: cannot be read ({error!r}); delete it, or score again") from None
 
 
+def embeddings_state(folder: str | os.PathLike[str]) -> str:
+    """Size and time of a set of embeddings; empty where it is not there."""
+    try:
+        found = os.stat(Path(folder, "embeddings.npy"))
+    except OSError:
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def replaced_inputs(where: str | os.PathLike[str], meta: Mapping[str, Any]) -> list[str]:
+    """A line for each set of embeddings that was written again since the scores ``where`` were made of it."""
+    states = {path: embeddings_state(path) for path in meta.get("inputs", {})}
+    return [
+        f"warning: {path} was extracted again since {where} was made of it; score again"
+        for path, now in states.items()
+        if now and now != meta["inputs"][path]
+    ]
+
+
 def _score_and_label(where: str, third: pl.Series, fourth: pl.Series) -> tuple[pl.Series, pl.Series]:
     """The column of scores and that of labels, whichever comes first."""
     for words in reversed(LABEL_WORDS):  # scores may be 0 and 1, beside labels that are words

@@ -23,16 +23,18 @@ import torch
 from torch import Tensor
 
 from farvox.atomic import atomic_dir, atomic_file, sha256_of, write_json, write_text
+from farvox.audio.remote import is_asked, is_remote, version_of
 from farvox.audio.shards import fingerprint
+from farvox.audio.stretches import file_of
 from farvox.cache import FINGERPRINT
-from farvox.errors import CheckpointError, ModelError, RecipeError
+from farvox.errors import AudioError, CheckpointError, ModelError, RecipeError
 from farvox.jobs import Job, cut, threads
 from farvox.manifest import renew_manifest, verify_file
 from farvox.options import to_table
 from farvox.progress import Note
 from farvox.training.distributed import World
 from farvox.training.options import TrainOptions, refuse_changes
-from farvox.training.table import TrainingTable
+from farvox.training.table import StringTable, TrainingTable
 from farvox.zoo import find_model, write_weights
 from farvox.zoo.model import WEIGHTS
 
@@ -109,6 +111,21 @@ def load_state(folder: Path) -> TrainingState:
         return TrainingState(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{folder}: not a training checkpoint: {error}") from None
+
+
+def refuse_other_data(
+    folder: Path, state: TrainingState, table: TrainingTable, classes: Sequence[str]
+) -> None:
+    """Refuse to take the checkpoint ``folder`` for one of these utterances, speakers and classes.
+
+    Raises:
+        CheckpointError: the data dirs were changed.
+    """
+    if (state.classes, state.data) != (classes, table.fingerprint()):
+        raise CheckpointError(
+            f"{folder}: trained on other data ({len(state.classes)} classes there, {len(classes)} now): "
+            "the data dirs were changed since the run began; put them back, or start another --run-dir"
+        )
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> Packed:
@@ -206,33 +223,68 @@ def starting_folder(model: str, run_dir: Path, note: Note, *, has_begun: bool) -
     )
 
 
-def compare_audio(table: TrainingTable, run_dir: Path, note: Note, *, has_begun: bool) -> None:
+def record_start(folder: Path, run_dir: Path, data: str = "") -> None:
+    """Record the model that a run begins with, and a fingerprint of its data."""
+    begun = {"folder": os.path.abspath(folder), "sha256": sha256_of(folder / WEIGHTS)}
+    write_json(run_dir / START, begun | ({"data": data} if data else {}))
+
+
+def compare_audio(
+    table: TrainingTable, noise: Sequence[str], run_dir: Path, note: Note, *, has_begun: bool
+) -> None:
     """Make sure that the audio of a run is what it was when the run began, or record it.
 
+    Args:
+        table: the utterances that are trained on.
+        noise: the files of the augmentation, in order; in a file of their own.
+        run_dir: keeps the record.
+        note: called where it cannot be known.
+        has_begun: it is compared, where there is a record.
+
     Raises:
-        CheckpointError: another file lies in the place of one; names the first utterance.
+        CheckpointError: another file lies in the place of one, or there are more or fewer; names the first.
     """
-    path = run_dir / f"audio-{'digest' if os.environ.get(FINGERPRINT) == 'digest' else 'time'}.npy"
-    job = Job(what="audio files looked at", note=note, executor=threads)
-    parts = job.run(partial(_fingerprints, table), cut(range(len(table)), _AT_ONCE))
-    states_N = np.frombuffer(b"".join(parts), "<u8")
-    if not has_begun or not path.exists():
-        if has_begun:
-            note(f"{run_dir}: has no {path.name}, so whether audio was replaced since it began is not known")
-        with atomic_file(path) as temporary:
-            np.save(temporary, states_N)
-        return
-    changed = np.flatnonzero(np.load(path) != states_N)
-    if len(changed):
-        first = int(changed[0])
-        raise CheckpointError(
-            f"{run_dir}: the audio of {len(changed):,} of {len(table):,} utterances was replaced or removed"
-            f" since the run began; the first is '{table.utt_ids[first]}' ({table.wav_paths[first]}): put it"
-            " back, or start another --run-dir. If only the times of the files have changed, remove"
-            f" {path} and resume"
-        )
+    kind = "digest" if os.environ.get(FINGERPRINT) == "digest" else "time"
+    for name, what, paths in (
+        ("audio", "utterances", table.wav_paths),
+        ("augment", "files of the augmentation", noise),
+    ):
+        if not len(paths):
+            continue
+        path = run_dir / f"{name}-{kind}.npy"
+        job = Job(what=f"files of {name} looked at", note=note, executor=threads)
+        parts = job.run(partial(_fingerprints, paths), cut(range(len(paths)), _AT_ONCE))
+        now_N = np.frombuffer(b"".join(parts), "<u8")
+        remote = filter(is_remote, map(file_of, (paths[row] for row in range(len(paths) * is_asked()))))
+        with suppress(AudioError):
+            if (url := next(remote, "")) and version_of(url).endswith("\t"):
+                note(
+                    f"note: {url}: its host tells only sizes, so whether a file there was replaced by one as "
+                    "long is not known"
+                )
+        if not has_begun or not path.exists():
+            if has_begun:
+                note(f"{run_dir}: has no {path.name}, so whether {name} was replaced since is not known")
+            with atomic_file(path) as temporary:
+                np.save(temporary, now_N)
+            continue
+        before_N = np.load(path)
+        least = min(len(before_N), len(now_N))
+        changed = np.flatnonzero(before_N[:least] != now_N[:least])
+        num_changed = len(changed) + abs(len(before_N) - len(now_N))
+        if num_changed:
+            first = int(changed[0]) if len(changed) else least
+            shown = "the end of the list"
+            if first < len(paths):
+                shown = f"{paths[first]}" if name != "audio" else f"'{table.utt_ids[first]}' ({paths[first]})"
+            raise CheckpointError(
+                f"{run_dir}: the audio of {num_changed:,} of {len(before_N):,} {what} was replaced, added or "
+                f"removed since the run began, or cannot be reached; the first is {shown}: put it back, or "
+                "start another --run-dir. If only the times of the files have changed, remove "
+                f"{path} and resume"
+            )
 
 
-def _fingerprints(table: TrainingTable, rows: Sequence[int]) -> bytes:
-    """Eight bytes for the audio file of each row."""
-    return b"".join(bytes.fromhex(fingerprint([table.wav_paths[row]])[:16]) for row in rows)
+def _fingerprints(paths: StringTable | Sequence[str], rows: Sequence[int]) -> bytes:
+    """Eight bytes for each audio file."""
+    return b"".join(bytes.fromhex(fingerprint([paths[row]])[:16]) for row in rows)

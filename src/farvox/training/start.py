@@ -5,7 +5,10 @@ Shape suffixes: N utterance (of a class), E embedding, T sample, V speed, S spea
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +20,12 @@ from torch.nn import functional
 
 from farvox.audio.files import read_audio
 from farvox.augment.effects import change_speed
-from farvox.errors import AudioError, RecipeError
+from farvox.errors import AudioError, ModelError, RecipeError
 from farvox.features.frontend import FrontEndConfig
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.margin import CosineHead, Head
 from farvox.rng import rng_for
-from farvox.training.checkpoint import load_state
+from farvox.training.checkpoint import START, load_state
 from farvox.training.distributed import World
 from farvox.training.loader import ChunkDataset, fit_length
 from farvox.training.table import Index, TrainingTable
@@ -120,6 +123,23 @@ def starting_point(model: str, features: Mapping[str, Any], network: Mapping[str
         frontend, name, {**config["model"]["kwargs"], **kwargs}, folder,
         read_weights(folder / "model.safetensors"), classes,
     )  # fmt: skip
+
+
+def trained_speakers(model: str | Path) -> dict[str, list[str]]:
+    """The speakers of a MODEL's classes, and of the models that it began with in turn, by the folder of each.
+
+    A model without the names of its classes, or that is not there any more, ends the list.
+    """
+    found: dict[str, list[str]] = {}
+    with suppress(ModelError):
+        while model and (folder := find_model(model)) and str(folder) not in found:
+            if not (folder / "state.json").exists():
+                break
+            names = _speaking(load_state(folder).classes)
+            found[str(folder)] = sorted({re.sub(r"@[\d.]+$", "", name) for name in names})
+            record = folder.parent.parent / START
+            model = json.loads(record.read_text("utf-8"))["folder"] if record.exists() else ""
+    return found
 
 
 def class_names(speakers: Sequence[str], speeds: Sequence[float]) -> list[str]:

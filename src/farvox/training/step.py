@@ -164,7 +164,7 @@ class Guard:
                 buffer.copy_(before.view_as(buffer))
         raise NonFiniteLossError(
             f"loss {loss:.4g}, gradient norm {grad_norm:.4g}; the weights were not touched. "
-            "Lower optim.lr, set optim.clip_norm, or look for damaged audio with 'farvox check'",
+            "Lower optim.lr, set optim.clip_norm, or look for damaged audio with 'farvox check --audio'",
             steps_ago=self._steps - int(step),
         )
 

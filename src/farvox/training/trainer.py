@@ -6,7 +6,6 @@ Read `train` first: it is the whole run from top to bottom.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -19,12 +18,18 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from farvox.atomic import sha256_of, write_json
 from farvox.augment import build_augmenter
 from farvox.datadir.conditions import recordings_of
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir, shared_speakers
-from farvox.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError, RecipeError, TrialError
+from farvox.errors import (
+    AudioError,
+    DataDirError,
+    NonFiniteLossError,
+    OutOfMemoryError,
+    RecipeError,
+    TrialError,
+)
 from farvox.features.fbank import build_frontend
 from farvox.features.specaugment import draw_masks
 from farvox.machine import has_bf16, is_out_of_memory, keep_freed_memory, resolve_precision
@@ -49,7 +54,6 @@ from farvox.training.step import Schedule, Stepper, build_optimizer
 from farvox.training.table import EpochPlan, StepBatches, TrainingTable
 from farvox.zoo import Model, TorchEmbedder, fill, read_weights, save_model
 from farvox.zoo.embedder import embed_files, origin_of
-from farvox.zoo.model import WEIGHTS
 
 
 def train(
@@ -71,10 +75,7 @@ def train(
     if finished and finished[-1] + 1 >= options.schedule.end:
         if world.is_main:
             note(f"{run_dir} has all epochs already, up to {finished[-1]}")
-            try:
-                checkpoint.starting_folder(options.init.model, run_dir, note, has_begun=True)
-            except CheckpointError as error:
-                note(f"warning: {error}")
+            _compare_finished(options, run_dir, finished[-1], note)
         return checkpoint.checkpoint_folder(run_dir, finished[-1])
     torch.manual_seed(options.seed)
     if options.threads:
@@ -91,10 +92,10 @@ def train(
         start.start_at_means(run.head, model, run.dataset, most, world, first)
     first_epoch = _restore(run, run_dir, finished) if finished else options.schedule.first_epoch
     if world.is_main:
-        checkpoint.compare_audio(run.table, run_dir, note, has_begun=bool(finished))
+        noise = AUGMENT.read(options.augment, "[augment]").inputs()
+        checkpoint.compare_audio(run.table, noise, run_dir, note, has_begun=bool(finished))
         if model_folder:
-            begun = {"folder": os.path.abspath(model_folder), "sha256": sha256_of(model_folder / WEIGHTS)}
-            write_json(run_dir / checkpoint.START, begun)
+            checkpoint.record_start(model_folder, run_dir)
     world.barrier()
     total = (options.schedule.end - options.schedule.first_epoch) * run.plan.steps_per_epoch
     run_log = RunLog(run_dir, total, note, active=world.is_main, tensorboard=options.log.tensorboard)
@@ -283,12 +284,12 @@ class Run:
         lines += self.table.shared_by_dirs(self.options.data.train)
         if self.validation:
             lines += self.validation.leaks
-            lines += shared_speakers(
-                self.validation.speaker_ids,
-                f"the validation {self.options.validate.data}",
-                self.table.speaker_names,
-                "the training",
-            )
+            trained = {"the training": self.table.speaker_names}
+            for folder, names in start.trained_speakers(self.options.init.model).items():
+                trained[f"the training of init.model {folder}"] = tuple(names)
+            for where, others in trained.items():
+                what = f"the validation {self.options.validate.data}"
+                lines += shared_speakers(self.validation.speaker_ids, what, others, where)
         return "\n".join(lines)
 
     def explain_memory(self, error: MemoryError | RuntimeError, epoch: int, step: int) -> None:
@@ -469,15 +470,31 @@ def _pack(run: Run) -> tuple[dict[str, torch.Tensor], Packed]:
     return run.head.state_dict(), checkpoint.pack_optimizer(run.optimizer)
 
 
+def _compare_finished(options: TrainOptions, run_dir: Path, epoch: int, note: Note) -> None:
+    """Make sure that a finished run is of the model and the data that lie there now, as far as they do.
+
+    Raises:
+        CheckpointError: as `train`.
+    """
+    checkpoint.starting_folder(options.init.model, run_dir, note, has_begun=True)
+    try:
+        table = TrainingTable.open(options.data.train, labelled=options.distill.classify > 0)
+        noise = AUGMENT.read(options.augment, "[augment]").inputs()
+    except (DataDirError, AudioError) as error:
+        note(f"note: {error}: so whether the data of {run_dir} were changed since is not known")
+        return
+    folder = checkpoint.checkpoint_folder(run_dir, epoch)
+    state = checkpoint.load_state(folder)
+    if state.data:  # earlier runs have none
+        checkpoint.refuse_other_data(folder, state, table, state.classes)
+    checkpoint.compare_audio(table, noise, run_dir, note, has_begun=True)
+
+
 def _restore(run: Run, run_dir: Path, finished: list[int]) -> int:
     """Load the last whole checkpoint into ``run``; returns the epoch to go on with."""
     folder = checkpoint.checkpoint_folder(run_dir, finished[-1])
     state = checkpoint.load_state(folder)
-    if (state.classes, state.data) != (run.classes, run.table.fingerprint()):
-        raise CheckpointError(
-            f"{folder}: trained on other data ({len(state.classes)} classes there, {len(run.classes)} now): "
-            "the data dirs were changed since the run began; put them back, or start another --run-dir"
-        )
+    checkpoint.refuse_other_data(folder, state, run.table, run.classes)
     fill(run.network, read_weights(folder / "model.safetensors"), folder)
     classifier = read_weights(folder / "classifier.safetensors")
     moments = read_weights(folder / "optimizer.safetensors")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from farvox.audio.conditioning import Conditioning
 from farvox.audio.files import Wave, audio_name, check_rate, read_recording, resample
 from farvox.audio.levels import NARROW_SHARE, SILENCE_DB, Levels, bandwidth, frame_levels, loud_level, loudest
-from farvox.audio.speech import ENOUGH_SECONDS, find_speech, padded
+from farvox.audio.speech import ENOUGH_SECONDS, find_by_energy, find_speech, padded
 from farvox.errors import AudioError, NoSpeechError, TooShortError
 
 AudioArgument: TypeAlias = "str | os.PathLike[str] | BinaryIO | tuple[NDArray[Any], int]"
@@ -76,10 +76,11 @@ class Signal:
         speech_seconds: length of the speech that was found; None with ``vad="off"``.
         detector: of the speech: "silero-vad" with its version, "energy", or "off".
         warnings: reasons why the judgement is less certain, each without the name.
+        most_speech: the row of ``channels_CT`` with the most speech.
     """
 
     name: str
-    channels_CT: Wave = field(repr=False)
+    channels_CT: Wave = field(repr=False, compare=False)
     channel_numbers: tuple[int, ...]
     num_channels: int
     sample_rate: int
@@ -87,6 +88,7 @@ class Signal:
     speech_seconds: float | None
     detector: str
     warnings: tuple[CodedNote, ...]
+    most_speech: int = 0
 
 
 def read_signal(
@@ -136,7 +138,9 @@ def read_signal(
 
     used_CT = wav_CT[used] if len(used) < len(wav_CT) else wav_CT
     channels_CT = resample(used_CT, own_rate, sample_rate)
-    speech_seconds, detector, loud_CT = None, "off", channels_CT
+    speech_seconds, detector, loud_CT, most_speech = None, "off", channels_CT, 0
+    if vad == "off" and len(used) > 1:
+        most_speech = find_by_energy(channels_CT, sample_rate).most
     if vad != "off":
         speech = find_speech(channels_CT, sample_rate)
         speech_seconds, detector = speech.seconds, speech.detector
@@ -147,6 +151,7 @@ def read_signal(
                 'if it is speech all the same, give vad="off" (--vad off)'
             )
         kept = list(speech.channels) if channel == "all" else [speech.most]
+        most_speech = kept.index(speech.most)
         if len(kept) < len(used):
             others = [used[n] for n in range(len(used)) if n not in kept]
             why = "without speech" if channel == "all" else "with less speech"
@@ -179,7 +184,16 @@ def read_signal(
         raise TooShortError(f"{name}: {found}; this model needs {min_samples / sample_rate:.2f} s")
     channels_CT = np.ascontiguousarray(channels_CT)
     return Signal(
-        name, channels_CT, tuple(used), len(wav_CT), own_rate, seconds, speech_seconds, detector, tuple(notes)
+        name,
+        channels_CT,
+        tuple(used),
+        len(wav_CT),
+        own_rate,
+        seconds,
+        speech_seconds,
+        detector,
+        tuple(notes),
+        most_speech,
     )
 
 
@@ -208,13 +222,18 @@ def _notes_on_level(level_CF: list[Levels]) -> list[CodedNote]:
 
 
 def still_true(notes: tuple[CodedNote, ...], conditioning: Conditioning) -> tuple[CodedNote, ...]:
-    """The notes but for those of what conditioning mends before the model hears the recording."""
+    """The notes but for those of what conditioning mends before the model hears the recording.
+
+    A narrow band remains a note, on what was done, which is not serious.
+    """
     mended = {
         "little-speech": conditioning.longest_pause is not None,
         "low-level": conditioning.level is not None,
         "narrow-band": conditioning.band == "narrow",
     }
-    return tuple(note for note in notes if not mended.get(note.code))
+    below = CodedNote("nothing above 4 kHz is in it: both sides are compared below that", "narrow-band")
+    told = (below if note.code == below.code and mended[note.code] else note for note in notes)
+    return tuple(note for note in told if note is below or not mended.get(note.code))
 
 
 def _from_array(name: str, audio: tuple[Any, ...]) -> tuple[Wave, int]:

@@ -1,7 +1,8 @@
 """The verifier: recordings in, decisions out, with one model and, for enrolment, one store of speakers.
 
 A *side* is a recording or a list of recordings of one speaker. The channels of a recording, and the
-recordings of a side, are combined as the mean of their length-normalised embeddings.
+recordings of a side, are combined as the mean of their length-normalised embeddings. A channel that scores
+below the threshold against the one with the most speech is left out: it holds another voice or another sound.
 
 Shape suffixes: C channel, T sample, E embedding, N recording.
 """
@@ -10,9 +11,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from dataclasses import replace as replaced
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
 Embedding = npt.NDArray[np.float32]
 Recording: TypeAlias = "AudioArgument | Signal"
 Recordings: TypeAlias = "Recording | Sequence[Recording]"
-TWO_SPEAKERS = "two-speakers"  # the code of a note
+BandChoice: TypeAlias = "Band | Literal['auto']"
+TWO_SPEAKERS, NARROW_BAND = "two-speakers", "narrow-band"  # codes of notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Verdict:
             card has no calibration.
         enrol: the recordings of the first side, each with its warnings.
         test: those of the second side.
+        band: "narrow" where both sides were compared below 4 kHz.
+        threshold_probability: the probability that the threshold asks for.
     """
 
     score: float
@@ -54,6 +59,8 @@ class Verdict:
     probability: float | None
     enrol: tuple[Signal, ...]
     test: tuple[Signal, ...]
+    band: Band = "full"
+    threshold_probability: float | None = None
 
     def __iter__(self) -> Iterator[float | bool]:
         yield self.score
@@ -117,6 +124,9 @@ class Verifier:
         threshold: lowest score of the same speaker, a cosine; None: that of the model's card.
         vad: see `farvox.verifier.signal.read_signal`.
         channel: see there, too.
+        band: that of the embedder's card; or "auto": `verify` compares both sides below 4 kHz where one of
+            them has nothing above it, and decides by the card's threshold for such, if there is one and none
+            was given.
         store: of the enrolled speakers; None: a file in the user's data folder, opened when first needed.
 
     Raises:
@@ -130,9 +140,11 @@ class Verifier:
         threshold: float | None = None,
         vad: Vad = "check",
         channel: Channel = "all",
+        band: Literal["auto"] | None = None,
         store: SpeakerStore | None = None,
     ) -> None:
         self.embedder = embedder
+        self.band: BandChoice = band or embedder.card.conditioning.band
         self.vad: Vad = vad
         self.channel: Channel = channel
         self._threshold = embedder.card.threshold if threshold is None else checked_threshold(threshold)
@@ -148,7 +160,7 @@ class Verifier:
         threshold: float | None = None,
         vad: Vad = "check",
         channel: Channel = "all",
-        band: Band = "full",
+        band: BandChoice = "auto",
         store: SpeakerStore | None = None,
     ) -> Verifier:
         """Make a verifier with a model of any kind.
@@ -159,15 +171,17 @@ class Verifier:
             device: of torch: cpu, cuda, mps or auto.
             backend: see `farvox.zoo.find.open_embedder`.
             band: "narrow" leaves nothing above 4 kHz of any recording, and decides by the card's threshold
-                for such; what is enrolled so is compared with nothing else.
+                for such; what is enrolled so is compared with nothing else. "full" never does. For "auto"
+                see the class; what is enrolled and identified is full then.
             threshold: see the class, like the rest.
 
         Raises:
             ModelError: there is no such model, or it cannot be fetched.
             MissingExtraError: torch or onnxruntime is not installed.
         """
-        embedder = open_embedder(model, device, backend=backend, band=band)
-        return cls(embedder, threshold=threshold, vad=vad, channel=channel, store=store)
+        embedder = open_embedder(model, device, backend=backend, band="full" if band == "auto" else band)
+        auto: Literal["auto"] | None = "auto" if band == "auto" else None
+        return cls(embedder, threshold=threshold, vad=vad, channel=channel, band=auto, store=store)
 
     @property
     def card(self) -> Card:
@@ -225,12 +239,24 @@ class Verifier:
         """
         threshold = self.threshold
         enrol_signals, test_signals = self._signals(enrol), self._signals(test)
+        if self._is_for_narrow((*enrol_signals, *test_signals)):
+            return self._narrow().verify(list(enrol_signals), list(test_signals))
         enrol_signals, enrol_NE = self._embedded(enrol_signals)
         test_signals, test_NE = self._embedded(test_signals)
         cosine = _combined(enrol_NE) @ _combined(test_NE)
         score = min(1.0, max(-1.0, float(cosine)))
-        probability = self.calibration.probability(score) if self.calibration else None
-        return Verdict(score, score >= threshold, threshold, probability, enrol_signals, test_signals)
+        chances = (self.calibration.probability(x) if self.calibration else None for x in (score, threshold))
+        probability, asked = chances
+        return Verdict(
+            score=score,
+            same=score >= threshold,
+            threshold=threshold,
+            probability=probability,
+            enrol=enrol_signals,
+            test=test_signals,
+            band=self.card.conditioning.band,
+            threshold_probability=asked,
+        )
 
     def enrol(
         self, name: str, audio: Recordings, *, replace: bool = False, allow_mixed: bool = False
@@ -294,6 +320,17 @@ class Verifier:
         """
         return self.store.remove(name)
 
+    def _is_for_narrow(self, signals: Sequence[Signal]) -> bool:
+        is_narrow = any(note.code == NARROW_BAND for signal in signals for note in signal.warnings)
+        can_decide = self.card.narrow_threshold is not None and self._threshold == self.card.threshold
+        return self.band == "auto" and is_narrow and can_decide
+
+    def _narrow(self) -> Verifier:
+        """The verifier that hears nothing above 4 kHz, with the same network."""
+        embedder = copy(self.embedder)
+        embedder.card = self.card.for_band("narrow")
+        return Verifier(embedder, vad=self.vad, channel=self.channel)
+
     def _signals(self, side: Recordings) -> tuple[Signal, ...]:
         recordings: list[Recording] = list(side) if _is_several(side) else [side]  # type: ignore[arg-type,list-item]
         if not recordings:
@@ -313,33 +350,60 @@ class Verifier:
                 raise AudioError(f"{signal.name}: gives no usable embedding (it is zero or not finite)")
         ends = np.cumsum([len(signal.channels_CT) for signal in signals])
         parts = np.split(np.stack([_length_normalised(row) for row in rows]), ends[:-1])
-        emb_NE = np.stack([_combined(part) for part in parts])
-        noted = []
-        for n, (signal, emb_CE) in enumerate(zip(signals, parts, strict=True)):
-            told = [f"channel {number}" for number in signal.channel_numbers]
-            notes = [self._disagreement(told, emb_CE, "--channel takes one of them")]
-            if n:
-                names = ["it", *(f"'{other.name}'" for other in signals[:n])]
-                notes.append(self._disagreement(names, np.vstack([emb_NE[n], emb_NE[:n]]), first_only=True))
-            added = tuple(note for note in notes if note)
-            noted.append(replaced(signal, warnings=signal.warnings + added) if added else signal)
+        voices = [self._of_one_voice(*each) for each in zip(signals, parts, strict=True)]
+        emb_NE = np.stack([_combined(emb_CE) for _, emb_CE in voices])
+        notes = self._disagreements([signal.name for signal in signals], emb_NE)
+        noted = [
+            replaced(signal, warnings=(*signal.warnings, notes[n])) if n in notes else signal
+            for n, (signal, _) in enumerate(voices)
+        ]
         return tuple(noted), emb_NE
 
-    def _disagreement(
-        self, names: Sequence[str], emb_NE: Embedding, way_out: str = "", *, first_only: bool = False
-    ) -> CodedNote | None:
-        """A note on the two that score least against one another, if that is below the threshold."""
-        cosine_NN = emb_NE @ emb_NE.T
-        lowest = int(np.argmin(cosine_NN[:1] if first_only else cosine_NN))
-        first, second = divmod(lowest, len(emb_NE))
-        score = float(cosine_NN[first, second])
-        if self._threshold is None or score >= self._threshold:
-            return None
+    def _of_one_voice(self, signal: Signal, emb_CE: Embedding) -> tuple[Signal, Embedding]:
+        """Leave out, with a note, the channels that score below the threshold against `most_speech`."""
+        numbers, most = signal.channel_numbers, signal.most_speech
+        score_C = emb_CE @ emb_CE[most]
+        score_C[most] = 1.0
+        if self._threshold is None or score_C.min() >= self._threshold:
+            return signal, emb_CE
+        kept = [n for n in range(len(score_C)) if score_C[n] >= self._threshold]
+        lowest = int(np.argmin(score_C))
+        first, second = sorted((numbers[lowest], numbers[most]))
+        others = ", ".join(str(numbers[n]) for n in range(len(numbers)) if n not in kept)
         text = (
-            f"{names[first]} and {names[second]} score {score:.2f} against one another (the threshold is "
-            f"{self._threshold:.3g}): they may be two persons{'; ' * bool(way_out)}{way_out}"
+            f"channel {first} and channel {second} score {score_C[lowest]:.2f} against one another (the "
+            f"threshold is {self._threshold:.3g}): they may be two persons, or a person and another sound; "
+            f"left out: {others} (counted from 0), as channel {numbers[most]} holds more speech; --channel "
+            "takes one of them"
         )
-        return CodedNote(text, TWO_SPEAKERS, serious=True)
+        if signal.detector == "energy":
+            text += "; pip install 'farvox[vad]' tells speech from other sounds"
+        left = replaced(
+            signal,
+            channels_CT=signal.channels_CT[kept],
+            channel_numbers=tuple(numbers[n] for n in kept),
+            warnings=(*signal.warnings, CodedNote(text, TWO_SPEAKERS, serious=True)),
+            most_speech=kept.index(most),
+        )
+        return left, emb_CE[kept]
+
+    def _disagreements(self, names: Sequence[str], emb_NE: Embedding) -> dict[int, CodedNote]:
+        """Notes on the recordings of a side that score below the threshold against half of the others."""
+        if self._threshold is None:
+            return {}
+        cosine_NN, last, notes = emb_NE @ emb_NE.T, len(emb_NE) - 1, {}
+        is_below_NN = cosine_NN < self._threshold
+        np.fill_diagonal(is_below_NN, False)
+        for n in range(0 if last > 1 else 1, last + 1):  # of two, the second is named
+            if 2 * int(is_below_NN[n].sum()) < last:
+                continue
+            lowest = int(np.argmin(cosine_NN[n]))
+            text = (
+                f"it and '{names[lowest]}' score {cosine_NN[n, lowest]:.2f} against one another (the "
+                f"threshold is {self._threshold:.3g}): they may be two persons"
+            )
+            notes[n] = CodedNote(text, TWO_SPEAKERS, serious=True)
+        return notes
 
 
 def checked_threshold(threshold: float) -> float:

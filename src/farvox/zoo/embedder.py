@@ -44,7 +44,13 @@ READERS = 2  # files read at a time per thread that embeds, so that no model wai
 
 
 class Embedder(Protocol):
-    """A model in evaluation mode: one waveform in, one embedding out."""
+    """A model in evaluation mode: one waveform in, one embedding out.
+
+    Attributes:
+        card: the model card; empty where there is none.
+    """
+
+    card: Card
 
     @property
     def backend(self) -> str:
@@ -57,10 +63,6 @@ class Embedder(Protocol):
     @property
     def config(self) -> dict[str, Any]:
         """The content of the model's ``config.json``."""
-
-    @property
-    def card(self) -> Card:
-        """The model card; empty where there is none."""
 
     @property
     def digest(self) -> str:

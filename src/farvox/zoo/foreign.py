@@ -372,6 +372,8 @@ def _read(path: Path) -> dict[str, Any]:
             else "it is not made of weights and plain values"
         )
         raise CheckpointError(f"{path}: refused, and nothing in it was run: {why}") from error
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a damaged file makes the reader stumble over
         raise CheckpointError(f"{path}: not a torch checkpoint, or a damaged one") from error
     if not isinstance(saved, dict):
@@ -420,6 +422,8 @@ def import_embeddings(path: str | Path, out: str | Path) -> EmbeddingSet:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: refused, and nothing in it was run: {error}") from error
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a damaged file makes the reader stumble over
         raise CheckpointError(f"{path}: not a dict saved by numpy, or a damaged one: {error}") from error
     if not isinstance(saved, dict) or not saved:

@@ -112,7 +112,13 @@ class OnnxEmbedder(ExportedModel):
         """Embed several waveforms of one length, as they are: emb_BE."""
         refuse_short(wav_BT.shape[1], self.min_samples)
         session = self._session(getattr(self._alone, "threads", self._threads))
-        emb_BE: Embedding = session.run([OUTPUT], {INPUT: np.ascontiguousarray(wav_BT, dtype=np.float32)})[0]
+        try:
+            found = session.run([OUTPUT], {INPUT: np.ascontiguousarray(wav_BT, dtype=np.float32)})
+        except Exception as error:  # onnxruntime has kinds of its own
+            if "allocate memory" in str(error) or "bad_alloc" in str(error):
+                raise MemoryError(f"onnxruntime: {error}") from None
+            raise
+        emb_BE: Embedding = found[0]
         return emb_BE
 
     def side_by_side(self, workers: int = 0) -> AbstractContextManager[ThreadPoolExecutor]:
