@@ -202,6 +202,63 @@ def test_every_figure_that_is_asked_for_has_an_interval(folder, capsys):
     assert "FAR " in out and "minDCF at 0.05 " in out and "their thresholds: of EER " in out
 
 
+@pytest.fixture
+def systems(folder):
+    """Score files of a second system, three seeds of it."""
+    rows = [line.split() for line in (folder / "scores").read_text().splitlines()]
+    for seed in range(3):
+        noise = 0.3 * np.random.default_rng(seed).standard_normal(len(rows))
+        lines = [f"{e} {t} {float(s) + n}\n" for (e, t, s), n in zip(rows, noise, strict=True)]
+        (folder / f"seed{seed}").write_text("".join(lines))
+    return folder
+
+
+def test_several_systems_are_compared_and_several_seeds_are_one_system(systems, capsys):
+    seeds = [systems / f"seed{seed}" for seed in range(3)]
+    words = ("evaluate", systems / "trials", "noisy=" + ",".join(map(str, seeds)), systems / "scores")
+    words += ("--intervals", "--speaker-before", "-", "--bootstrap", "50")
+    assert run(*words, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    noisy, plain = found["systems"]
+    assert (noisy["system"], plain["system"]) == ("noisy", "scores")
+    alone = []
+    for seed in seeds:
+        assert run("evaluate", systems / "trials", seed, "--json") == 0
+        alone.append(json.loads(capsys.readouterr().out)["eer"])
+    assert noisy["eer"] == pytest.approx(np.mean(alone)) and noisy["seeds"]["values"]["eer"] == alone
+    assert noisy["seeds"]["std"]["eer"] == pytest.approx(np.std(alone, ddof=1)) and "seeds" not in plain
+    (pair,) = found["differences"]
+    assert (pair["system"], pair["other"]) == ("noisy", "scores")
+    assert pair["eer"]["difference"] == pytest.approx(noisy["eer"] - plain["eer"])
+    assert pair["eer"]["other"] == plain["eer"] and 0 < pair["eer"]["p"] <= 1
+
+    assert run(*words, "--report", systems / "page.html") == 0
+    out, page = capsys.readouterr().out, (systems / "page.html").read_text("utf-8")
+    lines = out.splitlines()
+    assert "== noisy" in lines and any(line.startswith("mean of 3 seeds: EER ") for line in lines)
+    (line,) = [line for line in lines if line.startswith("EER 12.5 % (scores) -> ")]
+    assert "(noisy) (" in line and " points, 95 % interval " in line and ", p " in line
+    assert "noisy, seed 3" in page and "-&gt;" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a=scores", "a=scores"], "'a=scores': give each system a name of its own"),
+        (["=scores"], "give each system a name of its own and its scores"),
+        (["a="], "give each system a name of its own and its scores"),
+        (
+            ["a=scores", "scores", "--against", "scores", "--speaker-before", "-"],
+            "--against is for a single score file",
+        ),
+    ],
+)
+def test_systems_without_a_name_of_their_own_are_wrong_usage(folder, capsys, monkeypatch, words, message):
+    monkeypatch.chdir(folder)
+    assert run("evaluate", "trials", *words) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_conditions_have_figures_of_their_own_in_text_json_and_report(folder, capsys):
     names = [f"{speaker}-{take}" for speaker in ("anna", "ben", "cleo", "dan") for take in range(4)]
     lines = [f"{name}\t{'near' if int(name[-1]) < 3 else 'far'}\tmic\n" for name in names]

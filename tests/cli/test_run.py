@@ -92,7 +92,7 @@ def test_all_stages_end_in_a_table_and_a_report(recipe, tmp_path, capsys):
 def test_the_starting_model_is_the_first_row_and_published_figures_the_last(recipe, tmp_path, capsys):
     assert farvox("run", recipe(), "--to", "train") == 0
     published = {"eer": 0.0207, "source": "a paper"}
-    evaluate = [EVALUATE[0] | {"published": published}, *EVALUATE[1:]]
+    evaluate = [EVALUATE[0] | {"published": published}, EVALUATE[1], EVALUATE[2] | {"intervals": True}]
     start = {"model": str(tmp_path / "exp" / "train"), "classifier": "keep"}
     file = recipe(init=start, adapt=[], evaluate=evaluate, run_dir=str(tmp_path / "exp" / "further"))
     capsys.readouterr()
@@ -103,6 +103,17 @@ def test_the_starting_model_is_the_first_row_and_published_figures_the_last(reci
     assert names == ["starting model", "fine-tuned", "published"]
     assert re.search(r"published +2.07 %", table[5])
     assert f"{EVALUATE[0]['name']}: published EER 2.07 % (a paper)" in table
+    at = table.index("seen: 95 % intervals")
+    assert [line.split("  ")[0] for line in table[at + 1 : at + 4]] == ["system", *names[:2]]
+    at = table.index("seen: differences")
+    assert re.match(r"EER \d+\.\d % \(starting model\) -> \d+\.\d % \(fine-tuned\) \(", table[at + 2])
+    saved = json.loads((tmp_path / "exp/further/results.json").read_text())
+    (pair,) = saved["differences"]
+    assert (pair["trial_list"], pair["system"], pair["other"]) == ("seen", "fine-tuned", "starting model")
+    assert 0 < pair["eer"]["p"] <= 1
+    sure = {row["trial_list"]: row["intervals"] for row in saved["results"] if "intervals" in row}
+    assert list(sure) == ["seen"] and sure["seen"]["num_speakers"] == 6
+    assert "seen: differences" in (tmp_path / "exp/further/report.html").read_text()
     rows = [(tmp_path / f"exp/further/{name}/scores").is_dir() for name in ("start", "train")]
     assert rows == [True, True]
     meta = json.loads((tmp_path / "exp/further/start/scores/seen.txt.meta.json").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,10 +12,19 @@ from tyro.conf import Positional, arg
 from farvox import pipelines
 from farvox.errors import UsageError
 from farvox.pipelines.calibrate import CalibrateOptions
-from farvox.pipelines.evaluate import EvaluateOptions, as_table
+from farvox.pipelines.evaluate import EvaluateOptions, as_table, evaluate_systems
 from farvox.pipelines.score import ScoreOptions, Scores
 from farvox.progress import to_stderr, to_stdout
-from farvox.report.text import aligned, condition_rows, figure_lines, interval_lines, rounded
+from farvox.report.text import (
+    aligned,
+    condition_rows,
+    condition_rows_of,
+    figure_lines,
+    interval_lines,
+    pair_lines,
+    rounded,
+    seed_line,
+)
 
 Trials = Annotated[Positional[Path], arg(metavar="TRIALS")]
 ScoreFile = Annotated[Positional[Path], arg(metavar="SCORES")]
@@ -42,57 +52,105 @@ def score(
 
 def evaluate(
     trials: Trials,
-    scores: ScoreFile,
+    scores: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME=]SCORES...")],
     evaluation: EvaluateOptions = EvaluateOptions(),
     json: bool = False,
     plot: Plot = None,
     report: Annotated[Path | None, arg(metavar="DIR|FILE.html")] = None,
 ) -> None:
-    """EER, minDCF and more of a score file, how sure they are, and by condition; a DET curve or a report.
+    """EER, minDCF and more of score files, how sure they are, and by condition; a DET curve or a report.
 
     Args:
         trials: trial list with labels.
-        scores: lines "enrol test score"; ids match with or without ".wav", in any order.
+        scores: one or several systems, each a file of lines "enrol test score", whose ids match with or
+            without ".wav" in any order; NAME=SCORES names the system, and NAME=SCORES,SCORES,... is one
+            system trained with several seeds.
         evaluation: figures to compute.
         json: print the figures as JSON; the EER is a fraction there.
         plot: also draw the DET curve to this file.
         report: also write a one-file HTML report; into a folder, with its pictures and the figures as data.
     """
-    from farvox.score.scores import META_SUFFIX, replaced_inputs
-
     refuse_plot_name(plot)
-    scored = Scores.read(trials, scores)
-    leaks = [*scored.meta.get("leaks", []), *replaced_inputs(scores, scored.meta)]
-    if not scored.meta and (beside := Path(f"{scores}{META_SUFFIX}")).exists():
-        leaks = [
-            f"note: {beside}: of other scores than {scores}, so the model and what it shares are not known"
-        ]
+    paths = _named_paths(scores)
+    systems = {name: [Scores.read(trials, path) for path in files] for name, files in paths.items()}
+    (name, (scored, *others)), *more = systems.items()
+    pairs = [
+        (path, one) for name, files in paths.items() for path, one in zip(files, systems[name], strict=True)
+    ]
+    leaks = list(dict.fromkeys(line for path, one in pairs for line in _leaks_of(path, one)))
     for line in leaks:
         to_stderr(line)
-    table = as_table(pipelines.evaluate.evaluate(scored, evaluation), evaluation)
-    to_stdout(dumps(table, indent=2) if json else _as_text(table, scored.trials.form, scores.stem))
+    if others or more:
+        if evaluation.against:
+            raise UsageError(
+                "--against is for a single score file: name the other system as NAME=SCORES, too"
+            )
+        found = evaluate_systems(systems, evaluation)
+        tables, compared = found["systems"], pair_lines(found)
+    else:
+        found = as_table(pipelines.evaluate.evaluate(scored, evaluation), evaluation)
+        tables, compared = [{"system": name, **found}], []
+    if json:
+        to_stdout(dumps(found, indent=2))
+    else:
+        num_target, num_nontarget = (tables[0][f"num_{kind}"] for kind in ("target", "nontarget"))
+        lines = [
+            f"trials  {scored.trials.form}",
+            f"        {num_target:,} target, {num_nontarget:,} non-target",
+        ]
+        for table in tables:
+            lines += ["", f"== {table['system']}"] if len(tables) > 1 else []
+            lines += _as_lines(table)
+        to_stdout("\n".join([*lines, *([""] if compared else []), *compared]))
     if not (plot or report):
         return
     from farvox.report.page import ScoreSet, det_figure, save_figure, write_report
     from farvox.report.results import write_results
 
     assert scored.trials.target is not None
-    system = ScoreSet(scores.stem, scored.values, scored.trials.target)
+    sets = [
+        ScoreSet(f"{name}, seed {number}" if len(each) > 1 else name, one.values, scored.trials.target)
+        for name, each in systems.items()
+        for number, one in enumerate(each, 1)
+    ]
     costs: Any = {"p_target": evaluation.p_target, "ties": evaluation.ties}
     if plot:
-        save_figure(det_figure([system], **costs), plot)
+        save_figure(det_figure(sets, **costs), plot)
     if report:
-        heading = f"By {', '.join(evaluation.by)}"
+        notes = [*leaks, *(line for table in tables for line in _sure_lines(table))]
+        by = {}
+        if evaluation.by:
+            heading = f"By {', '.join(evaluation.by)}"
+            of_system = {table["system"]: table["conditions"] for table in tables}
+            by[heading] = condition_rows_of(of_system) if more else condition_rows(of_system[name])
         write_report(
             report,
-            f"Evaluation of {scores.name}",
-            {trials.name: [system]},
-            notes=[*leaks, *(interval_lines(table, scores.stem) if "intervals" in table else [])],
-            tables={heading: condition_rows(table["conditions"])} if evaluation.by else {},
+            f"Evaluation of {Path(paths[name][0]).name if len(sets) == 1 else ', '.join(systems)}",
+            {trials.name: sets},
+            notes=[*notes, *compared],
+            tables=by,
             **costs,
         )
         if report.suffix not in (".html", ".htm"):
-            write_results(report / "results.json", table, trials=[trials], scores=[scores])
+            files = [path for each in paths.values() for path in each]
+            write_results(report / "results.json", found, trials=[trials], scores=files)
+
+
+def _named_paths(words: Sequence[str]) -> dict[str, list[Path]]:
+    """The score files of each system: ``NAME=SCORES,SCORES``, or a path, whose name without suffix it is."""
+    named: dict[str, list[Path]] = {}
+    for word in words:
+        name, is_named, files = word.partition("=")
+        if not is_named or Path(word).exists():
+            name, paths = Path(word).stem, [Path(word)]
+        else:
+            paths = [Path(each) for each in files.split(",") if each]
+        if not name or not paths or name in named:
+            raise UsageError(f"'{word}': give each system a name of its own and its scores, as NAME=SCORES")
+        named[name] = paths
+    if not named:
+        raise UsageError("no scores: name a score file, or several as NAME=SCORES")
+    return named
 
 
 def calibrate(trials: Trials, scores: ScoreFile, calibration: CalibrateOptions = CalibrateOptions()) -> None:
@@ -134,25 +192,37 @@ def submit(
     to_stderr(f"{len(scored.trials):,} scores in the order of {trials}: {out}")
 
 
+def _leaks_of(path: Path, scores: Scores) -> list[str]:
+    """Lines on what makes the figures of a score file better than they are, as far as it is known."""
+    from farvox.score.scores import META_SUFFIX, replaced_inputs
+
+    if not scores.meta and (beside := Path(f"{path}{META_SUFFIX}")).exists():
+        return [f"note: {beside}: of other scores than {path}, so the model and what it shares are not known"]
+    return [*scores.meta.get("leaks", []), *replaced_inputs(path, scores.meta)]
+
+
 def refuse_plot_name(plot: Path | None) -> None:
     """Refuse a plot that is neither a .png nor an .svg before any work is done."""
     if plot is not None and plot.suffix not in (".png", ".svg"):
         raise UsageError(f"--plot {plot}: a plot is a .png or an .svg file")
 
 
-def _as_text(table: dict[str, Any], form: str, name: str) -> str:
-    lines = [
-        f"trials  {form}",
-        f"        {table['num_target']:,} target, {table['num_nontarget']:,} non-target",
-        *figure_lines(table),
-    ]
+def _as_lines(table: dict[str, Any]) -> list[str]:
+    """The figures of one system."""
+    lines = figure_lines(table)
     if "at" in table:
         at = table["at"]
         far = rounded(at["far"], table["num_nontarget"], "%")
         frr = rounded(at["frr"], table["num_target"], "%")
         lines.append(f"at {at['threshold']:<7.6g}FAR {far}, FRR {frr}")
-    if "intervals" in table:
-        lines += ["", *interval_lines(table, name)]
+    if sure := _sure_lines(table):
+        lines += ["", *sure]
     if "conditions" in table:
         lines += ["", *aligned(condition_rows(table["conditions"]))]
-    return "\n".join(lines)
+    return lines
+
+
+def _sure_lines(table: dict[str, Any]) -> list[str]:
+    """How sure the figures of one system are."""
+    seeds = [seed_line(table)] if "seeds" in table else []
+    return [*seeds, *(interval_lines(table, table["system"]) if "intervals" in table else [])]

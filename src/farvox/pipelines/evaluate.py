@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
+from statistics import stdev
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from farvox.errors import TrialError, UsageError
@@ -323,6 +325,82 @@ def evaluate_conditions(
         }
         for cell in cells
     ]
+
+
+def evaluate_systems(
+    systems: Mapping[str, Sequence[Scores]], options: EvaluateOptions = EvaluateOptions()
+) -> dict[str, Any]:
+    """The figures of several systems on one trial list and, with intervals, each system less each later one.
+
+    Args:
+        systems: name of a system -> its scores; several where it was trained with several seeds. They are
+            one system then: its figures are the means, and its intervals and differences are for other
+            speakers and other seeds.
+        options: of the evaluation; ``against`` is for a single system.
+
+    Returns:
+        ``systems``: one table for each, as `as_table` has it, with ``system``, its name, and, of several
+        seeds, ``seeds``: their number, and the values and the standard deviation of each figure.
+        ``differences``: one for each pair of systems, with ``system``, ``other`` and the figures, as in
+        ``against``; empty without intervals.
+
+    Raises:
+        TrialError: see `evaluate`.
+    """
+    from farvox.metrics.bootstrap import mean_of_seeds
+
+    plain = replace(options, intervals=False, trial_speakers=(), speaker_before=None, by=(), conditions=())
+    tables = {
+        name: {"system": name, **_mean_of_tables([as_table(evaluate(each, plain), plain) for each in seeds])}
+        for name, seeds in systems.items()
+    }
+    compared = []
+    scores, speakers = next(iter(systems.values()))[0], None
+    if options.intervals:
+        speakers = speakers_of(scores, options)
+        every = [each.values for seeds in systems.values() for each in seeds]
+        resampled = resample(every, scores, speakers, options)
+        found = iter(resampled.systems)
+        samples: dict[str, dict[str, Sample]] = {}
+        for name, seeds in systems.items():
+            of_seeds = [next(found) for _ in seeds]
+            samples[name] = {
+                figure: mean_of_seeds([each[figure] for each in of_seeds], options.seed)
+                for figure in of_seeds[0]
+            }
+            tables[name]["intervals"] = intervals_of(resampled, samples[name])
+        for one, other in combinations(samples, 2):
+            of_pair = differences(samples[one], samples[other])
+            figures = {figure: asdict(each) for figure, each in of_pair.items()}
+            compared.append({"system": one, "other": other, **figures})
+    if options.by:
+        for name, seeds in systems.items():
+            known = speakers if len(seeds) == 1 else None
+            cells = [evaluate_conditions(each, options, known) for each in seeds]
+            tables[name]["conditions"] = [_mean_of_tables(each) for each in zip(*cells, strict=True)]
+    return {"systems": list(tables.values()), "differences": compared}
+
+
+def _mean_of_tables(tables: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Tables of one system's seeds as one: the mean of every number, and what each seed had."""
+    if len(tables) == 1:
+        return tables[0]
+
+    def mean(values: Sequence[Any]) -> Any:
+        first = values[0]
+        if isinstance(first, dict):
+            return {key: mean([each[key] for each in values]) for key in first}
+        if isinstance(first, (list, tuple)):
+            return [mean(each) for each in zip(*values, strict=True)]
+        if isinstance(first, float):
+            return sum(values) / len(values)
+        return first
+
+    of_each = {
+        key: [each[key] for each in tables] for key, value in tables[0].items() if type(value) is float
+    }
+    deviations = {key: stdev(values) for key, values in of_each.items()}
+    return {**mean(tables), "seeds": {"number": len(tables), "values": of_each, "std": deviations}}
 
 
 def as_table(evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Any]:

@@ -140,6 +140,8 @@ class EvaluateTable(ScoreOptions):
     """Conditions by which the figures are also shown, of the test side or, after "enrol.", of the other."""
     conditions: tuple[Path, ...] = ()
     """Data dirs that have them; empty: data."""
+    intervals: bool = False
+    """Also 95 % intervals, and p-values of the differences between systems, by resampling the speakers."""
     published: PublishedFigures | None = None
     """Figures of others on this list, which are printed beside ours."""
 

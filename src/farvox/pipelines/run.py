@@ -23,13 +23,13 @@ from farvox.audio.shards import fingerprint
 from farvox.errors import CheckpointError, DataDirError, RecipeError
 from farvox.jobs import digest
 from farvox.options import taken_from
-from farvox.pipelines.evaluate import EvaluateOptions, evaluate_conditions
+from farvox.pipelines.evaluate import EvaluateOptions, evaluate_systems
 from farvox.pipelines.extract import extract
 from farvox.pipelines.recipe import EvaluateTable, Recipe, adapted, refuse_contradictions
 from farvox.pipelines.score import ScoreOptions, Scores, score
 from farvox.pipelines.train import train
 from farvox.progress import Note, silent
-from farvox.report.text import aligned, condition_rows, rounded
+from farvox.report.text import aligned, condition_rows_of, pair_lines, plain_span, rarer, rounded, span
 from farvox.score import QUALITY_RULES
 
 if TYPE_CHECKING:
@@ -342,26 +342,56 @@ def _evaluate(plan: Plan, note: Note) -> None:
         )
         note(f"{'published':<{width}}{''.join(f'  {cell:<22}' for cell in cells)}".rstrip())
     notes = (*recipe.notes, *(f"{name}: {each}" for name, each in published.items()), *leaks)
-    by_condition: dict[str, list[list[str]]] = {}
-    for evaluate in (each for each in recipe.evaluate if each.by):
-        options = EvaluateOptions(by=evaluate.by, conditions=evaluate.conditions or (evaluate.data,))
-        rows = by_condition.setdefault(f"{evaluate.name} by {', '.join(evaluate.by)}", [])
-        for system in systems:
-            scored = Scores.read(plan.trials(system, evaluate), plan.scores(system, evaluate))
-            conditions = evaluate_conditions(scored, options)
-            results[system.name, evaluate.name]["conditions"] = conditions
-            head, *cells_of = condition_rows(conditions)
-            rows += [] if rows else [["system", *head]]
-            rows += [[system.name, *cell] for cell in cells_of]
-    for heading, rows in by_condition.items():
+    tables: dict[str, list[list[str]]] = {}
+    compared: list[dict[str, Any]] = []
+    for evaluate in (each for each in recipe.evaluate if each.by or each.intervals):
+        options = EvaluateOptions(
+            intervals=evaluate.intervals,
+            trial_speakers=(evaluate.data,) if evaluate.intervals else (),
+            by=evaluate.by,
+            conditions=(evaluate.conditions or (evaluate.data,)) if evaluate.by else (),
+        )
+        scored = {
+            system.name: [Scores.read(plan.trials(system, evaluate), plan.scores(system, evaluate))]
+            for system in reversed(systems)  # each less every earlier one
+        }
+        found = evaluate_systems(scored, options)
+        of_system = {table["system"]: table for table in reversed(found["systems"])}
+        for name, table in of_system.items():
+            results[name, evaluate.name] |= {
+                key: table[key] for key in ("intervals", "conditions") if key in table
+            }
+        if evaluate.intervals:
+            tables[f"{evaluate.name}: 95 % intervals"] = [
+                ["system", "EER", "minDCF", "EER threshold"],
+                *(
+                    [
+                        name,
+                        span(table["intervals"]["eer"], rarer(table), "%"),
+                        span(table["intervals"]["min_dcf"], rarer(table)),
+                        plain_span(table["intervals"]["threshold"]),
+                    ]
+                    for name, table in of_system.items()
+                ),
+            ]
+        if found["differences"]:
+            compared += [{"trial_list": evaluate.name, **pair} for pair in found["differences"]]
+            tables[f"{evaluate.name}: differences"] = [
+                ["difference"],
+                *([line] for line in pair_lines(found)),
+            ]
+        if evaluate.by:
+            conditions = {name: table["conditions"] for name, table in of_system.items()}
+            tables[f"{evaluate.name} by {', '.join(evaluate.by)}"] = condition_rows_of(conditions)
+    for heading, rows in tables.items():
         note("\n".join(["", heading, *aligned(rows)]))
     path = write_report(
-        plan.root / "report.html", recipe.title or "farvox", trial_lists, notes=notes, tables=by_condition
+        plan.root / "report.html", recipe.title or "farvox", trial_lists, notes=notes, tables=tables
     )
     pairs = [(system, evaluate) for system in systems for evaluate in recipe.evaluate]
     write_results(
         plan.root / "results.json",
-        {"title": recipe.title, "notes": notes, "results": list(results.values())},
+        {"title": recipe.title, "notes": notes, "results": list(results.values()), "differences": compared},
         trials=[plan.trials(*each) for each in pairs],
         scores=[plan.scores(*each) for each in pairs],
     )

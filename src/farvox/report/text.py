@@ -53,6 +53,13 @@ def condition_rows(conditions: Sequence[dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
+def condition_rows_of(systems: Mapping[str, Sequence[dict[str, Any]]]) -> list[list[str]]:
+    """The figures of each condition by each system, whose name is the first column."""
+    rows_of = {name: condition_rows(conditions) for name, conditions in systems.items()}
+    head = next(iter(rows_of.values()))[0]
+    return [["system", *head], *([name, *row] for name, rows in rows_of.items() for row in rows[1:])]
+
+
 UNITS: tuple[tuple[str, str, Unit], ...] = (
     ("eer", "EER", "%"),
     ("min_dcf", "minDCF", ""),
@@ -85,6 +92,17 @@ def interval_lines(table: dict[str, Any], name: str = "this system") -> list[str
     if "against" in table:
         lines += difference_lines(table["against"], Path(table["against"]["scores"]).stem, name, trials)
     return lines
+
+
+def seed_line(table: Mapping[str, Any]) -> str:
+    """The spread of a system's seeds as a sentence."""
+    seeds, trials = table["seeds"], rarer(table)
+    spread = [
+        f"{name} {span((min(seeds['values'][key]), max(seeds['values'][key])), trials, unit)}"
+        f" (standard deviation {rounded(seeds['std'][key], trials, 'points' if unit else '')})"
+        for key, name, unit in figures_in(seeds["values"])
+    ]
+    return f"mean of {seeds['number']} seeds: {', '.join(spread)}"
 
 
 def figures_in(table: Mapping[str, Any]) -> list[tuple[str, str, Unit]]:
@@ -126,6 +144,16 @@ def difference_lines(compared: Mapping[str, Any], other: str, this: str, trials:
             f" ({change}, 95 % interval {reach}, p {p_value(found['p'])})"
         )
     return lines
+
+
+def pair_lines(found: Mapping[str, Any]) -> list[str]:
+    """The differences of several systems, as `farvox.pipelines.evaluate.evaluate_systems` has them."""
+    trials = rarer(found["systems"][0])
+    return [
+        line
+        for pair in found["differences"]
+        for line in difference_lines(pair, pair["other"], pair["system"], trials)
+    ]
 
 
 def p_value(p: float) -> str:
