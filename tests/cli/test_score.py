@@ -1,5 +1,6 @@
 """``farvox score`` as a user types it."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,8 @@ import pytest
 
 from farvox.cli.main import main
 from farvox.datadir.embeddings import EmbeddingSet
+from farvox.score.plda import Plda
+from farvox.score.trials import read_trials
 
 SPEAKERS = ("anna", "ben", "cleo", "dan")
 
@@ -250,10 +253,56 @@ def test_scores_are_centred_and_normalised_against_a_cohort(folder, capsys):
     assert "utt2spk: has no line for the utterance 'other0-1'" in capsys.readouterr().err
 
 
+def test_plda_learns_from_other_speakers(folder, capsys):
+    """Its scores are those of `Plda` on centred embeddings of length 1."""
+    rng = np.random.default_rng(5)
+    names = [f"other{speaker}-{take}" for speaker in range(60) for take in range(6)]
+    spread = np.r_[np.ones(4), np.full(12, 4.0)]  # within a speaker; voices differ in all directions alike
+    emb_NE = np.repeat(rng.standard_normal((60, 16)), 6, axis=0) + spread * rng.standard_normal((360, 16))
+    EmbeddingSet(names, emb_NE.astype(np.float32) + 2).save(folder / "others")
+    (folder / "utt2spk").write_text("".join(f"{name} {name.split('-')[0]}\n" for name in names))
+    of_trials = EmbeddingSet.load(folder / "emb")
+    takes = np.repeat(rng.standard_normal((4, 16)), 4, axis=0) + spread * rng.standard_normal((16, 16)) + 2
+    EmbeddingSet(of_trials.utt_ids, takes.astype(np.float32)).save(folder / "emb")
+    words = ("score", folder / "trials", folder / "emb", "--out", folder / "s")
+    plda = ("--plda", folder / "others")
+    assert run(*words, *plda) == 1
+    assert "name a data dir or utt2spk (--plda-speakers)" in capsys.readouterr().err
+    plda += ("--plda-speakers", folder / "utt2spk")
+    assert run(*words, *plda) == 0
+    assert "PLDA: 360 utterances of 60 speakers, 16 dimensions" in capsys.readouterr().err
+
+    def unit(x_NE):
+        shifted = x_NE - (emb_NE.astype(np.float32) + np.float32(2)).mean(0, dtype=np.float64)
+        return shifted / np.linalg.norm(shifted, axis=1, keepdims=True)
+
+    learned = Plda.fit(unit(emb_NE.astype(np.float32) + np.float32(2)), [n.split("-")[0] for n in names])
+    resolved = read_trials(folder / "trials").resolve(of_trials.utt_ids)
+    sides_SE = unit(takes.astype(np.float32))[resolved.side_rows]
+    scored = np.loadtxt(folder / "s", usecols=2)
+    np.testing.assert_allclose(scored, learned.scores(resolved, sides_SE), atol=1e-4)
+    meta = json.loads((folder / "s.meta.json").read_text())
+    assert meta["scoring"]["back_end"] == "plda"
+    labels = np.array([line.split()[0] == "1" for line in (folder / "trials").read_text().splitlines()])
+    assert scored[labels].mean() > 0 > scored[~labels].mean()
+
+    more = ("--norm", "as-norm", "--cohort", folder / "others", "--top", "20")
+    for extra in (("--lda", "4"), more, ("--lda", "4", *more)):
+        assert run(*words, *plda, *extra) == 0
+        found = np.loadtxt(folder / "s", usecols=2)
+        assert np.isfinite(found).all() and found[labels].mean() > found[~labels].mean()
+    assert run(*words, *plda, "--lda", "17") == 1
+    assert "allow 1 to 16" in capsys.readouterr().err
+    assert run(*words, "--lda", "4") == 2 and "lda goes with plda" in capsys.readouterr().err
+    assert run(*words, *plda, "--channels", "score-mean") == 2
+    assert run("score", folder / "trials", folder / "others", *plda, "--out", folder / "s") == 1
+
+
 def test_a_cohort_that_is_in_the_trials_is_warned_of(folder, capsys):
     words = ("score", folder / "trials", folder / "emb", "--out", folder / "s", "--norm", "s-norm")
     assert run(*words, "--cohort", folder / "emb") == 0
-    assert "warning: 16 utterances of the cohort are in the trials ('anna-0', ...)" in capsys.readouterr().err
+    said = f"warning: 16 utterances of the cohort {folder / 'emb'} are in the trials ('anna-0', ...)"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

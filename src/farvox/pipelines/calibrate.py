@@ -75,10 +75,10 @@ def calibrate(
     if folder is None:
         return Calibrated(point, scale, offset)
     scored, scoring = f"scores of {trials.path}", scores.meta.get("scoring", {})
-    if not -1 <= point.threshold <= 1 or scoring.get("norm") or scoring.get("centre"):
+    if not -1 <= point.threshold <= 1 or any(scoring.get(key) for key in ("norm", "centre", "plda")):
         raise TrialError(
             f"{scored}: these are no cosines as 'farvox verify' computes them, which a card is for: score "
-            "with 'farvox score' without norm and centre; nothing was written"
+            "with 'farvox score' without norm, centre and plda; nothing was written"
         )
     metas = {scored: scores.meta}
     band = (scores.meta.get("conditioning") or {}).get("band", "full")

@@ -132,6 +132,8 @@ class EvaluateTable(ScoreOptions):
     """Trial list with labels."""
     centre: Annotated[Path | None, Metavar("DIR")] = None
     """Data dir whose mean embedding is subtracted from all others first."""
+    plda: Annotated[Path | None, Metavar("DIR")] = None
+    """Data dir of other speakers, several utterances of each, from which PLDA learns."""
     cohort: Annotated[Path | None, Metavar("DIR")] = None
     """Data dir of the cohort: speakers who are in no trial."""
     skip_bad: bool = False
@@ -148,7 +150,7 @@ class EvaluateTable(ScoreOptions):
     @property
     def dirs(self) -> tuple[Path, ...]:
         """The data dirs that are extracted for it."""
-        return tuple(each for each in (self.data, self.centre, self.cohort) if each is not None)
+        return tuple(each for each in (self.data, self.centre, self.plda, self.cohort) if each is not None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -239,7 +239,7 @@ def _states(plan: Plan, line: str) -> dict[str, str]:
 
 
 def extract_for(plan: Plan, system: System, embedder: Embedder, note: Note, progress: Note) -> None:
-    """The embeddings by one system of every data dir that is evaluated on, centred or normalised by."""
+    """The embeddings by one system of every data dir that is evaluated on, learned from or normalised by."""
     from farvox.datadir.kaldi import DataDir
 
     for data, quality in plan.dirs.items():
@@ -274,6 +274,7 @@ def score_for(plan: Plan, system: System, progress: Note) -> None:
             ScoreOptions,
             evaluate,
             centre=plan.embeddings(system, evaluate.centre) if evaluate.centre else None,
+            plda=plan.embeddings(system, evaluate.plda) if evaluate.plda else None,
             cohort=plan.embeddings(system, evaluate.cohort) if evaluate.cohort else None,
         )
         score(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from farvox.datadir.embeddings import EmbeddingSet
+    from farvox.score.plda import Plda
     from farvox.score.trials import ResolvedTrials, TrialList
 
 NEAREST = 300
@@ -52,7 +54,15 @@ class ScoreOptions(Options):
     test_map: Annotated[Path | None, Metavar("FILE")] = None
     """The same for the test side."""
     centre: Annotated[Path | None, Metavar("EMBEDDINGS")] = None
-    """Embeddings whose mean is subtracted from all others first."""
+    """Embeddings whose mean is subtracted from all others first; with plda those it learns from, unless
+    given."""
+    plda: Annotated[Path | None, Metavar("EMBEDDINGS")] = None
+    """Embeddings of other speakers, several of each, from which PLDA learns how one voice varies; scores are
+    its log-likelihood ratios instead of cosines."""
+    plda_speakers: Annotated[Path | None, Metavar("DIR|FILE")] = None
+    """Data dir or utt2spk of these embeddings, where they do not hold their speakers or have others."""
+    lda: Annotated[int | None, AtLeast(1)] = None
+    """Dimensions that linear discriminant analysis keeps before PLDA; all unless given."""
     norm: Norm | None = None
     """Normalisation of the scores by those against a cohort, all of it or each side's nearest."""
     cohort: Annotated[Path | None, Metavar("EMBEDDINGS")] = None
@@ -73,6 +83,12 @@ class ScoreOptions(Options):
             ),
             (self.cohort and not self.norm, "a cohort goes with norm s-norm or as-norm"),
             (self.cohort_speakers and not self.cohort, "cohort-speakers goes with a cohort"),
+            (self.plda_speakers and not self.plda, "plda-speakers goes with plda"),
+            (self.lda and not self.plda, "lda goes with plda"),
+            (
+                self.plda and self.channels == "score-mean",
+                "channels score-mean is a mean of cosines; with plda use mean-norm or another rule",
+            ),
             (self.top is not None and self.norm != "as-norm", "top goes with norm as-norm"),
             (self.top_percent is not None and self.norm != "as-norm", "top_percent goes with norm as-norm"),
             (self.top is not None and self.top_percent is not None, "give top or top_percent, not both"),
@@ -127,14 +143,14 @@ def score(
         note: called with a line on everything that was read or decided.
 
     Raises:
-        TrialError: the list, a map or the cohort does not fit the embeddings; a trial is of an utterance
-            against itself or its own copy; or labels contradict the speakers.
-        DataDirError: embeddings, cohort and centre are not of one model.
+        TrialError: the list, a map, the cohort or what PLDA learns from does not fit; a trial is of an
+            utterance against itself or its own copy; or labels contradict the speakers.
+        DataDirError: the sets of embeddings are not of one model.
     """
     import polars as pl
 
     from farvox.datadir.embeddings import EmbeddingSet, shared_origin
-    from farvox.datadir.kaldi import shared_speakers, values_of
+    from farvox.datadir.kaldi import shared_speakers
     from farvox.score.channels import expand
     from farvox.score.cosine import scalar_products, side_embeddings
     from farvox.score.lists import refuse_wrong_trials
@@ -148,9 +164,8 @@ def score(
     note(trial_list.form)
     if not embeddings:
         raise UsageError("EMBEDDINGS is missing: name at least one folder of embeddings")
-    sets = {
-        Path(path): EmbeddingSet.load(path) for path in (*embeddings, options.centre, options.cohort) if path
-    }
+    others = (options.centre, options.plda, options.cohort)
+    sets = {Path(path): EmbeddingSet.load(path) for path in (*embeddings, *others) if path}
     for folder, each in sets.items():
         if count := each.num_relabelled():
             note(
@@ -180,23 +195,27 @@ def score(
     if rule == "expand":
         resolved, rule = expand(resolved), "mean-norm"
         note(resolved.reading)
-    centre_E = None
-    if options.centre is not None:
-        centre_E = mean_embedding(sets[options.centre].embeddings)
+    centre = options.centre or options.plda
+    centre_E = mean_embedding(sets[centre].embeddings) if centre else None
     sides_SE = side_embeddings(
         resolved, embedding_set.embeddings, rule, centre_E=centre_E, quality_N=embedding_set.quality
     )
-    values = scalar_products(resolved, sides_SE)
+    shares = partial(_shares, needed_ids=resolved.needed_ids, in_trials=in_trials, trials=trials)
+    plda = None
+    if options.plda:
+        plda_speakers = _speakers_of(sets[options.plda], options.plda_speakers)
+        leaks += shares(sets[options.plda], plda_speakers, f"PLDA's training {options.plda}")
+        plda = _plda(sets[options.plda], plda_speakers, centre_E, options, note)
+    values = plda.scores(resolved, sides_SE) if plda else scalar_products(resolved, sides_SE)
 
     if options.norm and options.cohort:
         members = sets[options.cohort]
-        cohort_speakers = members.speaker_ids
-        if options.cohort_speakers:
-            source = options.cohort_speakers
-            cohort_speakers = values_of(source / "utt2spk" if source.is_dir() else source, members.utt_ids)
-        leaks += _leaks_of_cohort(members, cohort_speakers, resolved.needed_ids, in_trials, options, trials)
+        cohort_speakers = _speakers_of(members, options.cohort_speakers)
+        leaks += shares(members, cohort_speakers, f"the cohort {options.cohort}")
         by_speaker = cohort_speakers if options.cohort_speakers else None
         cohort_CE, top = _cohort(members, by_speaker, centre_E, options, note)
+        if plda:
+            sides_SE, cohort_CE = plda.as_products(sides_SE, cohort_CE)
         values = normalise_scores(resolved, values, cohort_scores(sides_SE, cohort_CE, top))
 
     for line in leaks:
@@ -207,7 +226,7 @@ def score(
         "embeddings": [str(path) for path in embeddings],
         "inputs": {str(path): embeddings_state(path) for path in sets},
         **origin,
-        "scoring": {"back_end": "cosine", **to_table(options)},
+        "scoring": {"back_end": "plda" if plda else "cosine", **to_table(options)},
         "leaks": leaks,
     }
     if out:
@@ -242,28 +261,59 @@ def _resolve(
     return resolved
 
 
-def _leaks_of_cohort(
+def _speakers_of(members: EmbeddingSet, source: Path | None) -> pl.Series | None:
+    """The speaker of every utterance, from a data dir or utt2spk if one is given; None where not known."""
+    from farvox.datadir.kaldi import values_of
+
+    if source is None:
+        return members.speaker_ids
+    return values_of(source / "utt2spk" if source.is_dir() else source, members.utt_ids)
+
+
+def _shares(
     members: EmbeddingSet,
     speaker_ids: pl.Series | None,
+    what: str,
+    *,
     needed_ids: Sequence[str],
     in_trials: pl.Series,
-    options: ScoreOptions,
     trials: str | Path,
 ) -> list[str]:
-    """A line on the utterances, and one on the speakers, that a cohort shares with the trials."""
+    """A line on the utterances, and one on the speakers, that a cohort or training set has in the trials."""
     from farvox.datadir.kaldi import shared_speakers
 
     leaks = []
     if shared := set(members.utt_ids) & set(needed_ids):
         leaks.append(
-            f"warning: {len(shared):,} utterances of the cohort are in the trials ('{min(shared)}', "
-            "...): a cohort is of other speakers"
+            f"warning: {len(shared):,} utterances of {what} are in the trials ('{min(shared)}', "
+            "...): it has to be of other speakers"
         )
     if speaker_ids is not None:
-        leaks += shared_speakers(
-            speaker_ids, f"the cohort {options.cohort}", in_trials, f"the trials {trials}"
-        )
+        leaks += shared_speakers(speaker_ids, what, in_trials, f"the trials {trials}")
     return leaks
+
+
+def _plda(
+    members: EmbeddingSet,
+    speaker_ids: pl.Series | None,
+    centre_E: NDArray[np.floating] | None,
+    options: ScoreOptions,
+    note: Note,
+) -> Plda:
+    from farvox.score.norm import cohort_embeddings
+    from farvox.score.plda import Plda
+
+    if speaker_ids is None or speaker_ids.null_count():
+        raise TrialError(
+            f"{options.plda}: PLDA needs the speaker of every utterance, and these embeddings do not hold "
+            "them: name a data dir or utt2spk (--plda-speakers)"
+        )
+    plda = Plda.fit(
+        cohort_embeddings(members.embeddings, centre_E=centre_E), speaker_ids.to_list(), lda=options.lda
+    )
+    num_speakers, kept = speaker_ids.n_unique(), len(plda.psi_D)
+    note(f"PLDA: {len(members):,} utterances of {num_speakers:,} speakers, {kept} dimensions")
+    return plda
 
 
 def _cohort(

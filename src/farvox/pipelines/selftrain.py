@@ -299,6 +299,7 @@ def _evaluate_round(run: Selftraining, number: int, note: Note, progress: Note) 
 def _state_of(run: Selftraining, evaluate: EvaluateTable) -> str:
     """A text that differs when a list, its options, its data or their audio were changed."""
     files = [evaluate.trials, evaluate.enrol_map, evaluate.test_map, evaluate.cohort_speakers]
+    files.append(evaluate.plda_speakers)
     paths = [str(path) for path in files if path]
     for data in evaluate.dirs:
         paths += [str(data / name) for name in (*AUDIO_FILES, "utt2spk")]
