@@ -184,7 +184,7 @@ def test_two_systems_are_compared_on_the_same_draws(folder, capsys):
 
 def test_every_figure_that_is_asked_for_has_an_interval(folder, capsys):
     words = ("evaluate", folder / "trials", folder / "scores", "--intervals", "--speaker-before", "-")
-    words += ("--bootstrap", "50", "--threshold", "0.4", "--dcf", "0.05", "--frr-at", "0.1")
+    words += ("--bootstrap", "50", "--threshold", "0.4", "--dcf", "0.05", "--frr-at", "0.1", "--roc")
     assert run(*words, "--json") == 0
     figures = json.loads(capsys.readouterr().out)
     sure = figures["intervals"]
@@ -195,6 +195,9 @@ def test_every_figure_that_is_asked_for_has_an_interval(folder, capsys):
         ("act_dcf", figures["dcf"][0]["act_dcf"]),
         ("min_dcf@0.05", figures["dcf"][1]["min_dcf"]),
         ("frr@0.1", figures["frr_at"][0]["frr"]),
+        ("auc", figures["auc"]),
+        ("rocch_eer", figures["rocch_eer"]),
+        ("min_cllr", figures["min_cllr"]),
     ):
         assert sure[name][0] <= value <= sure[name][1]
     assert run(*words) == 0

@@ -22,6 +22,7 @@ from farvox.metrics.bootstrap import (
     rates_at,
     rejection_at,
     speaker_bootstrap,
+    whole_curve,
 )
 from farvox.metrics.detection import CostModel, detection_error
 from farvox.metrics.roc import llr_figures, roc_figures
@@ -165,6 +166,7 @@ def test_the_figures_of_the_list_itself_are_those_of_the_other_modules():
         partial(actual_cost, model=CostModel(0.05, 10, 1), threshold=0.4),
         partial(rejection_at, far=0.1, suffix="@0.1"),
         llr_cost,
+        whole_curve,
     )
     (found,) = speaker_bootstrap([scores], target, enrol, test, figures=figures, replicates=20).systems
     at = operating_point(scores, target, 0.4)
@@ -172,7 +174,10 @@ def test_the_figures_of_the_list_itself_are_those_of_the_other_modules():
     model = CostModel(0.05, 10, 1)
     assert found["act_dcf"].value == pytest.approx(model.normalised(model.cost(at.frr, at.far)), abs=1e-12)
     assert found["cllr"].value == pytest.approx(llr_figures(scores, target).cllr, abs=1e-12)
-    (point,) = roc_figures(scores, target, [0.1]).frr_at
+    whole = roc_figures(scores, target, [0.1])
+    for name in ("auc", "rocch_eer", "min_cllr"):
+        assert found[name].value == pytest.approx(getattr(whole, name), abs=1e-12)
+    (point,) = whole.frr_at
     assert (found["frr@0.1"].value, found["threshold@0.1"].value) == (point.frr, point.threshold)
     for each in found.values():
         low, high = each.interval()

@@ -64,9 +64,9 @@ def test_each_draw_has_the_figures_and_thresholds_of_a_list_of_copies(trials, p_
         lowest = min(columns[0]) - 0.001  # below all trials, also those that do not count in the draw
         for expected, got in ((threshold, threshold_D[d]), (cost_threshold, cost_threshold_D[d])):
             assert got == expected or (expected < listed[0].min() and got == lowest)
-        whole = found.curve(d)
-        assert np.array_equal(whole.frr, curve.frr) and np.array_equal(whole.far, curve.far)
-        assert np.array_equal(whole.threshold, curve.threshold)
+        nontargets, targets = found.rejected(d)
+        assert np.array_equal(targets / targets[-1], curve.frr)
+        assert np.array_equal((nontargets[-1] - nontargets) / nontargets[-1], curve.far)
 
 
 @given(weighted_trials())

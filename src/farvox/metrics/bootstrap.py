@@ -40,7 +40,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -50,6 +49,7 @@ from scipy.special import stdtr, stdtrit
 from farvox.errors import TrialError
 from farvox.metrics.detection import CostModel, Detection, Floats, Ints, Ties, detection_error, validate
 from farvox.metrics.resample import ResampledTrials
+from farvox.metrics.roc import convex, hull_figures
 from farvox.rng import rng_for
 
 LEVEL = 0.95
@@ -142,6 +142,23 @@ def llr_cost(trials: ResampledTrials) -> dict[str, DrawnFigure]:
     of_targets_D, of_nontargets_D = trials.means(np.logaddexp(0, -llr_N), np.logaddexp(0, llr_N))
     cllr_D = (of_targets_D + of_nontargets_D) / (2 * np.log(2))
     return {"cllr": DrawnFigure(cllr_D, "cost", trials.num_rarer)}
+
+
+def whole_curve(trials: ResampledTrials) -> dict[str, DrawnFigure]:
+    """``auc``, ``rocch_eer`` and ``min_cllr``, as `farvox.metrics.roc.roc_figures` has them; draw by draw."""
+    found = np.empty((3, trials.num_draws))
+    for draw in range(trials.num_draws):
+        points_2P = trials.rejected(draw)
+        nontargets, targets = points_2P / points_2P[:, -1:]
+        found[0, draw] = np.diff(targets) @ (nontargets[1:] + nontargets[:-1]) / 2
+        corners = np.append(np.diff(points_2P[1]) > 0, True)  # no vertex where the next point has no target
+        corners[0] = True
+        found[1:, draw] = hull_figures(convex(points_2P[:, corners]))
+    step_of = {"auc": 1.0, "rocch_eer": 0.5, "min_cllr": 1.0}
+    return {
+        name: DrawnFigure(np.minimum(value_D, 1), "rate", trials.num_rarer, step)
+        for (name, step), value_D in zip(step_of.items(), found, strict=True)
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -381,7 +398,7 @@ def per_condition(
     *,
     speakers: tuple[ArrayLike, ArrayLike] | None = None,
     p_target: float = 0.01,
-    figures: Sequence[Figures] = (equal_error,),
+    figures: Sequence[Figures] = (equal_error, least_cost),
     ties: Ties = "baseline",
     replicates: int = 1000,
     seed: int = 0,
@@ -393,7 +410,7 @@ def per_condition(
         condition: the number of each trial's condition, [num_trials].
         speakers: the speakers of the enrolment and of the test sides, for intervals; see `speaker_bootstrap`.
         p_target: prior of a target trial in the detection cost; both costs are 1.
-        figures: functions of the figures that get intervals, beside minDCF.
+        figures: functions of the figures that get intervals.
         ties, replicates, seed: see `speaker_bootstrap`.
 
     Raises:
@@ -419,7 +436,7 @@ def per_condition(
                     is_target[rows],
                     sides[0][rows],
                     sides[1][rows],
-                    figures=(*figures, partial(least_cost, model=CostModel(p_target))),
+                    figures=figures,
                     ties=ties,
                     replicates=replicates,
                     seed=seed,

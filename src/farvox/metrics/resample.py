@@ -9,7 +9,7 @@ whole numbers, and their sums are exact: the figures are those of the plain way,
 
 A figure is a function of `ResampledTrials` to one value for each draw: from the rates where a rising function
 of them crosses zero (`crossing`), from the least of a cost (`least`), from means over the trials of each kind
-(`means`), or from the whole curve of each draw (`curve`).
+(`means`), or from all points of each draw's curve (`rejected`).
 
 Shape suffixes: N trial in ascending order of the scores, D draw, S speaker, P pair of speakers, E edge of
 bins, B bin, T point of a curve within a bin.
@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from farvox.metrics.detection import DetCurve, Floats, Ints, Ties, validate
+from farvox.metrics.detection import Floats, Ints, Ties, validate
 
 NARROWING = 1.5  # from bin to bin, towards both ends
 FEWEST_IN_BIN = 64
@@ -78,7 +78,6 @@ class ResampledTrials:
         self.weight_SD = np.ones((alone + 1, self.num_draws), np.float32)
         self.weight_SD[:alone] = count_DS.T
         self.heaviest = int(count_DS.max()) ** 2
-        self.ties = ties
         self.point_N = np.ones(len(values), bool)  # True where a point of the curve follows the trial
         if ties == "grouped":
             self.point_N[:-1] = self.scores_N[1:] != self.scores_N[:-1]
@@ -235,21 +234,20 @@ class ResampledTrials:
         targets_ED, nontargets_ED = self._at_edges
         return sums_KD[0] / targets_ED[-1], sums_KD[1] / nontargets_ED[-1]
 
-    def curve(self, draw: int) -> DetCurve:
-        """The whole curve of one draw, of the trials that count in it; for figures that need all of it."""
-        weight_S = self.weight_SD[:, draw].astype(np.float64)
+    def rejected(self, draw: int) -> Ints:
+        """Numbers of non-target and of target trials of one draw below each threshold, from 0 to all.
+
+        Equal scores are one threshold. For figures that need the whole curve.
+
+        Returns:
+            [2, number of thresholds], non-target trials first.
+        """
+        weight_S = self.weight_SD[:, draw].astype(np.int64)
         weight_N = weight_S[self.first_N] * weight_S[self.second_N]
         counts_N = weight_N > 0
         weight, is_target, scores = weight_N[counts_N], self.is_target_N[counts_N], self.scores_N[counts_N]
-        missed, rejected = (np.append(0, np.cumsum(weight * kind)) for kind in (is_target, ~is_target))
-        points = np.arange(len(scores) + 1)
-        if self.ties == "grouped":
-            points = np.append(0, np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) + 1)
-        return DetCurve(
-            missed[points] / missed[-1],
-            (rejected[-1] - rejected[points]) / rejected[-1],
-            np.append(scores[0] - 0.001, scores)[points],
-        )
+        ends = np.append(0, np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) + 1)
+        return np.stack([np.append(0, np.cumsum(weight * kind))[ends] for kind in (~is_target, is_target)])
 
 
 class _Bin(NamedTuple):

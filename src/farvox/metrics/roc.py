@@ -88,7 +88,7 @@ def roc_figures(scores: ArrayLike, target: ArrayLike, fars: Sequence[float] = ()
         below_T += nontargets
         corners = np.flatnonzero(np.diff(below_T, prepend=last_corner))  # where a run of non-targets ends
         points_2P = np.stack([below_T[corners], targets + corners])
-        hull_2V = _convex(np.concatenate([hull_2V, points_2P], axis=1))
+        hull_2V = convex(np.concatenate([hull_2V, points_2P], axis=1))
         last_corner = int(below_T[-1]) if len(below_T) else last_corner
         for far, rank in rank_of.items():
             if nontargets <= rank < nontargets + len(nontarget):
@@ -98,21 +98,27 @@ def roc_figures(scores: ArrayLike, target: ArrayLike, fars: Sequence[float] = ()
                 rates = (num_nontarget - rejected) / num_nontarget, missed / num_target
                 rejection[far] = RejectionAtFar(far, *rates, float(score))
         targets, nontargets = targets + len(target_T), nontargets + len(nontarget)
-    hull_2V = _convex(np.append(hull_2V, [[num_nontarget], [num_target]], axis=1))
+    hull_2V = convex(np.append(hull_2V, [[num_nontarget], [num_target]], axis=1))
 
-    frr_V, far_V = hull_2V[1] / num_target, 1 - hull_2V[0] / num_nontarget
+    rocch_eer, min_cllr = hull_figures(hull_2V)
+    return RocFigures(
+        auc=twice_above / (2 * num_target * num_nontarget),
+        rocch_eer=rocch_eer,
+        min_cllr=min_cllr,
+        frr_at=tuple(rejection[far] for far in fars),
+    )
+
+
+def hull_figures(hull_2V: Ints) -> tuple[float, float]:
+    """ROCCH-EER and minCllr from the vertices of the hull: rejected non-target and target trials."""
+    share_2V = hull_2V / hull_2V[:, -1:]
+    frr_V, far_V = share_2V[1], 1 - share_2V[0]
     v = int(np.argmax(frr_V >= far_V))  # not the first vertex, where everything is accepted
     gap, next_gap = far_V[v - 1] - frr_V[v - 1], far_V[v] - frr_V[v]
     eer = frr_V[v - 1] + (frr_V[v] - frr_V[v - 1]) * gap / (gap - next_gap)
-
-    share_of_nontargets, share_of_targets = np.diff(hull_2V) / [[num_nontarget], [num_target]]
+    share_of_nontargets, share_of_targets = np.diff(hull_2V) / hull_2V[:, -1:]
     cllr = _log_cost(share_of_targets, share_of_nontargets) + _log_cost(share_of_nontargets, share_of_targets)
-    return RocFigures(
-        auc=twice_above / (2 * num_target * num_nontarget),
-        rocch_eer=float(eer),
-        min_cllr=cllr / 2,
-        frr_at=tuple(rejection[far] for far in fars),
-    )
+    return float(eer), cllr / 2
 
 
 def _log_cost(shares: Floats, others: Floats) -> float:
@@ -140,7 +146,7 @@ def _ascending_parts(scores: Floats, is_target: Bools) -> Iterator[tuple[Floats,
         yield found
 
 
-def _convex(points_2P: Ints) -> Ints:
+def convex(points_2P: Ints) -> Ints:
     """The vertices of the lower convex hull of points in ascending order; no two are the same point.
 
     A point on or above the line between its neighbours is no vertex, and all such points can go at once. When

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from farvox.metrics.bootstrap import Interval, Resampled, Sample
+    from farvox.metrics.bootstrap import Figures, Interval, Resampled, Sample
     from farvox.metrics.detection import CostModel, Detection
     from farvox.metrics.roc import RocFigures
     from farvox.score.calibrate import OperatingPoint
@@ -246,18 +246,15 @@ def speakers_of(scores: Scores, options: EvaluateOptions) -> Speakers:
     return speakers_from_dirs(scores.trials, options.trial_speakers)
 
 
-def resample(
-    systems: Sequence[NDArray[np.float64]], scores: Scores, speakers: Speakers, options: EvaluateOptions
-) -> Resampled:
-    """All figures of scores on the trials of ``scores``, on the same resamples of the speakers."""
+def figures_of(options: EvaluateOptions) -> list[Figures]:
+    """Functions of the figures that the options ask for, for intervals."""
     from farvox.metrics import bootstrap
 
-    models = options.cost_models()
-    suffixes = ["", *(f"@{text}" for text in options.dcf)]
-    figures: list[bootstrap.Figures] = [bootstrap.equal_error]
+    figures: list[Figures] = [bootstrap.equal_error]
     if options.threshold is not None:
         figures.append(partial(bootstrap.rates_at, threshold=options.threshold))
-    for model, suffix in zip(models, suffixes, strict=True):
+    suffixes = ["", *(f"@{text}" for text in options.dcf)]
+    for model, suffix in zip(options.cost_models(), suffixes, strict=True):
         figures.append(partial(bootstrap.least_cost, model=model, suffix=suffix))
         at = options.threshold
         if at is None and options.llr:
@@ -266,13 +263,23 @@ def resample(
             figures.append(partial(bootstrap.actual_cost, model=model, threshold=at, suffix=suffix))
     if options.llr:
         figures.append(bootstrap.llr_cost)
-    figures += [partial(bootstrap.rejection_at, far=far, suffix=f"@{far:g}") for far in options.frr_at]
+    if options.llr or options.roc:
+        figures.append(bootstrap.whole_curve)
+    return figures + [partial(bootstrap.rejection_at, far=far, suffix=f"@{far:g}") for far in options.frr_at]
+
+
+def resample(
+    systems: Sequence[NDArray[np.float64]], scores: Scores, speakers: Speakers, options: EvaluateOptions
+) -> Resampled:
+    """All figures of scores on the trials of ``scores``, on the same resamples of the speakers."""
+    from farvox.metrics.bootstrap import speaker_bootstrap
+
     assert scores.trials.target is not None
-    return bootstrap.speaker_bootstrap(
+    return speaker_bootstrap(
         systems,
         scores.trials.target,
         *speakers,
-        figures=figures,
+        figures=figures_of(options),
         ties=options.ties,
         replicates=options.bootstrap,
         seed=options.seed,
@@ -309,6 +316,7 @@ def evaluate_conditions(
         number.to_numpy(),
         speakers=speakers,
         p_target=options.p_target,
+        figures=figures_of(options),
         ties=options.ties,
         replicates=options.bootstrap,
         seed=options.seed,

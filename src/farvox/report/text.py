@@ -65,6 +65,9 @@ UNITS: tuple[tuple[str, str, Unit], ...] = (
     ("min_dcf", "minDCF", ""),
     ("act_dcf", "actDCF", ""),
     ("cllr", "Cllr", ""),
+    ("min_cllr", "minCllr", ""),
+    ("auc", "AUC", ""),
+    ("rocch_eer", "ROCCH-EER", "%"),
     ("far", "FAR", "%"),
     ("frr", "FRR", "%"),
 )
