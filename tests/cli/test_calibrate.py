@@ -9,7 +9,8 @@ import pytest
 
 from farvox.atomic import sha256_of
 from farvox.cli.main import main
-from farvox.zoo import Card
+from farvox.pipelines.score import Scores
+from farvox.zoo import Card, open_embedder
 
 
 @pytest.fixture
@@ -97,3 +98,78 @@ def test_a_card_takes_no_threshold_of_normalised_scores(extracted, corpus, capsy
         assert main(["score", trials, emb, *words, "--out", out]) == 0
         assert main(["calibrate", trials, out, "--far", "0.5", "--model", str(extracted / "one")]) == 1
         assert "without norm and centre" in capsys.readouterr().err
+
+
+def test_a_saved_calibration_makes_likelihood_ratios_of_other_scores(extracted, corpus, tmp_path, capsys):
+    """Trials without labels become log-likelihood ratios that `evaluate --llr` takes."""
+    trials, scores = str(corpus / "dev/trials"), str(extracted / "one-scores")
+    saved, llrs = tmp_path / "fitted.json", tmp_path / "llrs"
+    assert main(["calibrate", trials, scores, "--far", "0.5", "--save", str(saved)]) == 0
+    assert f"written      {saved}" in capsys.readouterr().out
+    fitted = json.loads(saved.read_text())
+    assert fitted["kind"] == "linear" and fitted["threshold"]["far_asked"] == 0.5
+    assert fitted["origin"]["digest"] == open_embedder(extracted / "one").digest
+    assert fitted["trials"] == {trials: sha256_of(trials)} and fitted["versions"]["farvox"]
+    assert fitted["scores"]["sha256"] == sha256_of(scores)
+
+    lines = Path(trials).read_text().split("\n")[:-1]
+    unlabelled = tmp_path / "unlabelled"
+    unlabelled.write_text("".join(f"{' '.join(line.split()[1:])}\n" for line in lines))
+    assert main(["calibrate", str(unlabelled), scores, "--apply", str(saved), "--out", str(llrs)]) == 0
+    raw, found = Scores.read(trials, scores), Scores.read(trials, llrs)
+    np.testing.assert_array_equal(found.values, fitted["scale"] * raw.values + fitted["offset"])
+    applied = found.meta["scoring"].pop("calibration")
+    assert applied == {
+        **{key: fitted[key] for key in ("kind", "scale", "offset")},
+        "file": str(saved),
+        "sha256": sha256_of(saved),
+    }
+    assert found.meta["scoring"] == raw.meta["scoring"] and found.meta["digest"] == raw.meta["digest"]
+    capsys.readouterr()
+    assert main(["evaluate", trials, str(llrs), "--llr", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert table["cllr"] < 1 and table["min_cllr"] <= table["cllr"]
+    # A calibration of calibrated scores is the identity: both are the least log loss.
+    assert main(["calibrate", trials, str(llrs), "--far", "0.5", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["scale"], again["offset"]) == pytest.approx((1.0, 0.0), abs=1e-4)
+
+
+def test_a_calibration_is_for_scores_of_its_model_and_rules_only(extracted, corpus, tmp_path, capsys):
+    trials, saved = str(corpus / "dev/trials"), str(tmp_path / "fitted.json")
+    one, out = str(extracted / "one-scores"), tmp_path / "llrs"
+    assert main(["calibrate", trials, one, "--far", "0.5", "--save", saved]) == 0
+    assert (
+        main(
+            ["score", trials, str(extracted / "one-emb"), "--channels", "sum", "--out", str(tmp_path / "sum")]
+        )
+        == 0
+    )
+    apply = ["--apply", saved, "--out", str(out)]
+    for scores, why in (
+        (extracted / "two-scores", "of another model than"),
+        (tmp_path / "sum", "channels mean-norm: score by the same rules"),
+    ):
+        capsys.readouterr()
+        assert main(["calibrate", trials, str(scores), *apply]) == 1
+        assert why in capsys.readouterr().err and not out.exists()
+    assert main(["calibrate", trials, one, *apply]) == 0
+    assert main(["calibrate", trials, str(out), "--apply", saved, "--out", str(tmp_path / "twice")]) == 1
+    assert "scored with calibration" in capsys.readouterr().err
+    model = str(extracted / "one")
+    assert main(["calibrate", trials, str(out), "--far", "0.5", "--model", model]) == 1
+    assert "these are no cosines" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_calibration_and_options_that_need_one_another_are_refused(
+    scored, tmp_path, capsys
+):
+    trials, scores = scored(2.0)
+    broken = tmp_path / "broken.json"
+    for text in ("", "[]", "{}", '{"format": "farvox-calibration/1", "kind": "linear", "scale": -1}'):
+        broken.write_text(text)
+        words = ["--apply", str(broken), "--out", str(tmp_path / "out")]
+        assert main(["calibrate", trials, scores, *words]) == 1
+        assert "broken.json: cannot be read as a calibration" in capsys.readouterr().err
+    assert main(["calibrate", trials, scores, "--apply", str(broken)]) == 2
+    assert main(["calibrate", trials, scores, "--apply", str(broken), "--out", "x", "--save", "y"]) == 2

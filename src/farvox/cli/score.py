@@ -153,25 +153,38 @@ def _named_paths(words: Sequence[str]) -> dict[str, list[Path]]:
     return named
 
 
-def calibrate(trials: Trials, scores: ScoreFile, calibration: CalibrateOptions = CalibrateOptions()) -> None:
-    """Choose a threshold and fit probabilities on scored trials, and write both into a model's card.
+def calibrate(
+    trials: Trials,
+    scores: ScoreFile,
+    calibration: CalibrateOptions = CalibrateOptions(),
+    json: bool = False,
+) -> None:
+    """Choose a threshold and fit probabilities on scored trials; or turn scores into log-likelihood ratios.
 
     The trials should be of speakers that the model was not trained on and that nothing is reported on later.
 
     Args:
-        trials: trial list with labels.
+        trials: trial list, with labels unless --apply is given.
         scores: lines "enrol test score", as "farvox score" writes them.
-        calibration: the threshold to choose, and the model that it is for.
+        calibration: the threshold to choose, and where it goes.
+        json: print what --save writes.
     """
-    found = pipelines.calibrate.calibrate(Scores.read(trials, scores), calibration, note=to_stderr)
+    scored = Scores.read(trials, scores)
+    if calibration.apply:
+        pipelines.calibrate.apply_calibration(scored, calibration.apply, out=calibration.out, note=to_stderr)
+        return
+    found = pipelines.calibrate.calibrate(scored, calibration, note=to_stderr)
+    if json:
+        to_stdout(dumps(found.table, indent=2))
+        return
     point, scale, sign = found.point, found.scale, "-" if found.offset < 0 else "+"
     to_stdout(f"trials       {point.num_target:,} target, {point.num_nontarget:,} non-target")
     far, frr = rounded(point.far, point.num_nontarget, "%"), rounded(point.frr, point.num_target, "%")
     to_stdout(f"threshold    {point.threshold:.4f}: accepts {far} of the non-target trials")
     to_stdout(f"             and rejects {frr} of the target trials")
     to_stdout(f"calibration  llr = {scale:.4f} x score {sign} {abs(found.offset):.4f} (nats)")
-    if found.card:
-        to_stdout(f"written      {found.card}")
+    for path in filter(None, (calibration.save, found.card)):
+        to_stdout(f"written      {path}")
 
 
 def submit(
