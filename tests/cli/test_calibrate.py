@@ -2,15 +2,30 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from farvox.atomic import sha256_of
+from farvox.audio.conditioning import Conditioning
 from farvox.cli.main import main
+from farvox.manifest import damaged_files
 from farvox.pipelines.score import Scores
-from farvox.zoo import Card, open_embedder
+from farvox.zoo import Card, open_embedder, read_card
+
+NO_TORCH = """
+import sys
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+sys.meta_path.insert(0, NoTorch())
+"""
 
 
 @pytest.fixture
@@ -54,7 +69,7 @@ def test_what_cannot_be_a_card_is_refused_and_nothing_is_written(scored, model_f
     assert "these are no cosines" in capsys.readouterr().err
     assert Card.load(model_folder) == before
     assert main(["calibrate", *scored(2.0), "--model", "campplus-zh-en"]) == 2
-    assert "not yours to change" in capsys.readouterr().err
+    assert "not yours to change: --out FOLDER or --out FILE.onnx" in capsys.readouterr().err
     assert main(["calibrate", *scored(2.0), "--far", "0.001"]) == 1
     assert "10,000 or more" in capsys.readouterr().err
 
@@ -173,3 +188,110 @@ def test_a_file_that_is_no_calibration_and_options_that_need_one_another_are_ref
         assert "broken.json: cannot be read as a calibration" in capsys.readouterr().err
     assert main(["calibrate", trials, scores, "--apply", str(broken)]) == 2
     assert main(["calibrate", trials, scores, "--apply", str(broken), "--out", "x", "--save", "y"]) == 2
+
+
+def test_a_threshold_has_an_interval_over_the_speakers(extracted, corpus, tmp_path, capsys):
+    """The speakers are those of the embeddings that were scored, or of the data dir."""
+    trials, scores, model = str(corpus / "dev/trials"), extracted / "one-scores", extracted / "one"
+    words = ["calibrate", trials, str(scores), "--far", "0.5"]
+    assert main([*words, "--model", str(model), "--save", str(tmp_path / "fit.json")]) == 0
+    shown, of = capsys.readouterr().out, json.loads((tmp_path / "fit.json").read_text())["threshold"]
+    (low, high), card = of["intervals"]["threshold"], Card.load(model)
+    assert low < of["threshold"] < high and of["intervals"]["num_speakers"] == 3
+    assert f"interval     {low:.4f} to {high:.4f} (95 %, 3 speakers); at the threshold FAR" in shown
+    assert card.threshold_interval == pytest.approx((low, high), abs=1e-4) and card.threshold_speakers == 3
+    assert main(["models", str(model)]) == 0
+    assert "95 % interval, 3 speakers" in capsys.readouterr().out
+
+    Path(f"{scores}.meta.json").unlink()
+    assert main([*words, "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["threshold"]["intervals"] is None
+    assert "no interval: " in told.err and "--trial-speakers" in told.err
+    assert main([*words, "--json", "--trial-speakers", str(corpus / "dev")]) == 0
+    assert json.loads(capsys.readouterr().out)["threshold"]["intervals"] == of["intervals"]
+
+
+def test_enrolments_of_several_recordings_have_the_speakers_of_their_recordings(extracted, corpus, capsys):
+    emb, out = extracted / "one-emb", extracted / "mapped"
+    of_speaker = {}
+    for line in (corpus / "dev/utt2spk").read_text().split("\n")[:-1]:
+        utt_id, speaker = line.split()
+        of_speaker.setdefault(speaker, []).append(utt_id)
+    rows = [f"{speaker}-model {' '.join(utts[:2])}\n" for speaker, utts in of_speaker.items()]
+    (extracted / "map").write_text("".join(rows))
+    pairs = [(one, other) for one in of_speaker for other in of_speaker]
+    lines = [f"{int(a == b)} {a}-model {utt}\n" for a, b in pairs for utt in of_speaker[b][2:]]
+    (extracted / "trials").write_text("".join(lines * 4))
+    words = [str(extracted / "trials"), str(emb), "--enrol-map", str(extracted / "map"), "--out", str(out)]
+    assert main(["score", *words]) == 0
+    assert main(["calibrate", words[0], str(out), "--far", "0.5", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["threshold"]["intervals"]["num_speakers"] == 3
+
+
+def content_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "graph.onnx"}
+
+
+def test_a_copy_gets_the_threshold_and_the_model_stays_as_it_is(extracted, corpus, capsys):
+    """The copy's embeddings are those of the model, conditioning and all."""
+    model, mine = extracted / "one", extracted / "mine"
+    Card(name="small", conditioning=Conditioning(level=-20.0)).save(model)
+    trials, emb, scores = str(corpus / "dev/trials"), str(extracted / "emb"), str(extracted / "scores")
+    assert main(["extract", str(model), str(corpus / "dev"), emb, "--backend", "torch"]) == 0
+    assert main(["score", trials, emb, "--out", scores]) == 0
+    before = content_of(model)
+    words = ["calibrate", trials, scores, "--far", "0.5", "--model", str(model), "--out"]
+    assert main([*words, str(mine)]) == 0
+    assert f"written      {mine}" in capsys.readouterr().out
+    assert content_of(model) == before and damaged_files(mine) == []
+    assert Card.load(mine).threshold is not None and Card.load(mine).conditioning.level == -20.0
+    assert open_embedder(mine).digest == Scores.read(trials, scores).meta["digest"]
+    assert main([*words, str(mine)]) == 0  # a copy may be replaced,
+    assert main([*words, str(model)]) == 2  # the model itself not by its copy,
+    assert main([*words, str(extracted)]) == 1  # and no folder of other things
+    assert "holds other things" in capsys.readouterr().err
+    assert main([*words[:-1], "--out", str(mine), "--apply", "x"]) == 2
+
+
+@pytest.mark.slow
+def test_a_copy_as_an_onnx_file_decides_without_torch(extracted, corpus, voices, capsys):
+    """From a folder to an ONNX file, and from that to another, which differ in the threshold only."""
+    first, second, model = extracted / "mine.onnx", extracted / "again.onnx", extracted / "one"
+    trials, scores = str(corpus / "dev/trials"), str(extracted / "one-scores")
+    before = content_of(model)
+    for spec, far, out in ((model, "0.5", first), (first, "0.7", second)):
+        words = ["calibrate", trials, scores, "--far", far, "--model", str(spec)]
+        assert main([*words, "--out", str(out)]) == 0
+    assert main(words) == 2 and main([*words, "--out", str(extracted / "folder")]) == 2
+    assert "is an ONNX file" in capsys.readouterr().err
+    assert content_of(model) == before
+    one, two = open_embedder(first), open_embedder(second)
+    assert one.digest == two.digest == Scores.read(trials, scores).meta["digest"]
+    assert one.card.threshold > two.card.threshold and one.card.threshold_speakers == 3
+    wavs = [str(voices / "a0.wav"), str(voices / "a1.wav")]
+    words = ["verify", "--model", str(second), "--vad", "off", "--json", *wavs]
+    script = f"{NO_TORCH}from farvox.cli.main import main; sys.exit(main({words!r}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode in (0, 1), done.stderr
+    assert json.loads(done.stdout)["threshold"] == two.card.threshold
+
+
+@pytest.mark.slow
+def test_a_model_of_the_zoo_is_copied_with_a_threshold_and_keeps_its_conditioning(
+    campplus, corpus, tmp_path, capsys
+):
+    trials, scores, mine = str(corpus / "dev/trials"), str(tmp_path / "scores"), tmp_path / "mine"
+    assert main(["extract", "campplus-zh-en", str(corpus / "dev"), str(tmp_path / "emb")]) == 0
+    assert main(["score", trials, str(tmp_path / "emb"), "--out", scores]) == 0
+    before = content_of(campplus)
+    words = ["calibrate", trials, scores, "--far", "0.5", "--model", "campplus-zh-en", "--note", "mine"]
+    for out in (mine, tmp_path / "mine.onnx"):
+        assert main([*words, "--out", str(out)]) == 0
+        copy = open_embedder(out)
+        assert copy.digest == Scores.read(trials, scores).meta["digest"]
+        assert copy.card.conditioning == read_card("campplus-zh-en").conditioning
+        assert "trials of mine" in copy.card.threshold_note
+        assert copy.card.narrow_threshold == read_card("campplus-zh-en").narrow_threshold
+        assert main(["verify", "--model", str(out), *[str(corpus / "x.wav")] * 2]) == 2  # no such file
+    assert content_of(campplus) == before

@@ -13,7 +13,7 @@ from farvox.cli.score import refuse_plot_name
 from farvox.clustering import ClusterOptions
 from farvox.errors import MissingExtraError, UsageError
 from farvox.progress import to_stderr, to_stdout
-from farvox.report.text import rounded
+from farvox.report.text import plain_span, rounded
 from farvox.zoo.embedder import Backend, Precision
 from farvox.zoo.foreign import LAYOUTS
 
@@ -227,6 +227,9 @@ def _card(card: Card) -> str:
     }
     if card.threshold is not None:
         rows["threshold"] = f"{card.threshold:g}; {card.threshold_note}"
+    if card.threshold_interval:
+        of = f"95 % interval, {card.threshold_speakers:,} speakers"
+        rows["  within"] = f"{plain_span(card.threshold_interval)} ({of})"
     if card.calibration:
         fitted = card.calibration
         rows["calibration"] = f"llr = {fitted.scale:g} x score {fitted.offset:+g}; {fitted.note}"

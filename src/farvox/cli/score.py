@@ -22,8 +22,10 @@ from farvox.report.text import (
     figure_lines,
     interval_lines,
     pair_lines,
+    plain_span,
     rounded,
     seed_line,
+    span,
 )
 
 Trials = Annotated[Positional[Path], arg(metavar="TRIALS")]
@@ -182,6 +184,11 @@ def calibrate(
     far, frr = rounded(point.far, point.num_nontarget, "%"), rounded(point.frr, point.num_target, "%")
     to_stdout(f"threshold    {point.threshold:.4f}: accepts {far} of the non-target trials")
     to_stdout(f"             and rejects {frr} of the target trials")
+    if found.intervals:
+        rates = (("FAR", "far", point.num_nontarget), ("FRR", "frr", point.num_target))
+        there = ", ".join(f"{name} {span(found.intervals[key], num, '%')}" for name, key, num in rates)
+        of = f"95 %, {found.intervals['num_speakers']:,} speakers"
+        to_stdout(f"interval     {plain_span(found.intervals['threshold'])} ({of}); at the threshold {there}")
     to_stdout(f"calibration  llr = {scale:.4f} x score {sign} {abs(found.offset):.4f} (nats)")
     for path in filter(None, (calibration.save, found.card)):
         to_stdout(f"written      {path}")

@@ -6,11 +6,12 @@ import dataclasses
 import json
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import farvox
-from farvox.errors import TrialError, UsageError
+from farvox.errors import FarvoxError, TrialError, UsageError
 from farvox.options import Above, Below, Metavar, Options, kinds
 from farvox.pipelines.score import ScoreOptions, Scores
 from farvox.progress import Note, silent
@@ -36,7 +37,8 @@ class CalibrateOptions(Options):
     far: Annotated[float, Above(0), Below(1)] = 0.01
     """Share of the trials of different speakers that the threshold accepts."""
     model: Annotated[str | None, Metavar("MODEL")] = None
-    """Model folder or run dir whose card.json is to hold the result; else nothing is written."""
+    """Model that the threshold is for: with --out any, of which a copy gets it; else a model folder or run
+    dir, whose card.json is to hold it."""
     note: str = ""
     """Description of the trials, for the card."""
     save: Annotated[Path | None, Metavar("FILE.json")] = None
@@ -44,17 +46,37 @@ class CalibrateOptions(Options):
     apply: Annotated[Path | None, Metavar("FILE.json")] = None
     """Fit nothing: turn the scores into natural-log likelihood ratios by this file, written to --out; labels
     are not needed."""
-    out: Annotated[Path | None, Metavar("SCORES")] = None
-    """Score file to write the log-likelihood ratios to, with --apply."""
+    out: Annotated[Path | None, Metavar("SCORES|MODEL")] = None
+    """With --apply: score file to write. With --model: model folder or .onnx file to write, a copy with
+    threshold and calibration in its card."""
+    trial_speakers: Annotated[tuple[Path, ...], Metavar("DIR|UTT2SPK...")] = ()
+    """Data dirs or utt2spk files that hold every utterance of the list, for the interval of the threshold; by
+    default the utt2spk of the embeddings that were scored."""
+    speaker_before: Annotated[str | None, Metavar("MARK")] = None
+    """The speaker of an id is the part before the first MARK in it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        of_exported = self.model is not None and self.model.endswith(".onnx")
         for wrong, what in (
             (
                 self.apply and (self.model or self.save),
                 "--apply fits nothing, so that there is nothing for --model or --save",
             ),
-            (bool(self.apply) != bool(self.out), "--apply and --out go together: log-likelihood ratios"),
+            (self.apply and not self.out, "--apply needs a score file to write: --out"),
+            (self.out and not (self.apply or self.model), "--out goes with --apply or --model"),
+            (
+                of_exported and self.out and self.out.suffix != ".onnx",
+                f"{self.model} is an ONNX file, and so is its copy: --out FILE.onnx",
+            ),
+            (
+                self.model and self.out and self.out.resolve() == Path(self.model).resolve(),
+                "--out is the model itself: choose another name, or leave --out away",
+            ),
+            (
+                self.trial_speakers and self.speaker_before is not None,
+                "the speakers come from --trial-speakers or from --speaker-before, not from both",
+            ),
         ):
             if wrong:
                 raise UsageError(what)
@@ -66,6 +88,8 @@ class Calibrated:
 
     Attributes:
         point: the threshold and the error rates there.
+        intervals: those of ``threshold``, and of ``far`` and ``frr`` there, over speakers, with
+            ``num_speakers``; None where the speakers are not known.
         table: all that is known of it, as ``--save`` writes it.
         card: the file that holds it now.
     """
@@ -73,6 +97,7 @@ class Calibrated:
     point: OperatingPoint
     scale: float
     offset: float
+    intervals: dict[str, Any] | None
     table: dict[str, Any]
     card: Path | None = None
 
@@ -88,23 +113,22 @@ def calibrate(
         TrialError: no labels, too few trials, or scores that are no plain cosines although a card is to be
             written.
         DataDirError: the scores are of another model than the one whose card is to be written.
-        UsageError: the model is one of the zoo, whose card cannot be changed.
+        UsageError: the model is one of the zoo or an ONNX file, which is only copied.
     """
     from farvox.atomic import write_json
     from farvox.datadir.embeddings import ORIGIN, shared_origin
     from farvox.report.results import provenance
     from farvox.score.calibrate import fit_llr, threshold_at_far
-    from farvox.zoo import Calibration, Card, find_model, is_zoo_name, open_embedder
+    from farvox.zoo import Calibration, copy_with_card, find_model, is_zoo_name, open_embedder, read_card
     from farvox.zoo.embedder import origin_of
 
-    folder = None
-    if options.model is not None:
-        if is_zoo_name(options.model):
-            raise UsageError(
-                f"'{options.model}' is a model of the zoo, whose card is not yours to change: give its "
-                "threshold to 'farvox verify --threshold'"
-            )
-        folder = find_model(options.model)
+    model, out = options.model, options.out
+    if model is not None and out is None and (is_zoo_name(model) or model.endswith(".onnx")):
+        what = "an ONNX file" if model.endswith(".onnx") else "a model of the zoo"
+        raise UsageError(
+            f"'{model}' is {what}, whose card is not yours to change: --out FOLDER or --out FILE.onnx makes "
+            "a copy with the threshold"
+        )
     trials = scores.trials
     if trials.target is None:
         raise TrialError(f"{trials.path}: no labels, so there is nothing to calibrate by ({trials.form})")
@@ -112,20 +136,21 @@ def calibrate(
         note(line)
     point = threshold_at_far(scores.values, trials.target, options.far)
     scale, offset = fit_llr(scores.values, trials.target)
+    intervals = _intervals(scores, point, options, note)
     table = {
         "format": FORMAT,
         "kind": "linear",
         "scale": scale,
         "offset": offset,
-        "threshold": {"far_asked": options.far, **asdict(point)},
+        "threshold": {"far_asked": options.far, **asdict(point), "intervals": intervals},
         "note": options.note,
         "origin": {key: scores.meta[key] for key in ORIGIN if scores.meta.get(key) is not None},
         "scoring": scores.meta.get("scoring", {}),
         **provenance([trials.path], []),
         "scores": {"sha256": scores.meta.get("sha256")},
     }
-    card_file = None
-    if folder is not None:
+    written = None
+    if model is not None:
         scored, scoring = f"scores of {trials.path}", scores.meta.get("scoring", {})
         is_cosine = scoring.get("back_end", "cosine") == "cosine" and -1 <= point.threshold <= 1
         if not is_cosine or any(scoring.get(each) for each in ("norm", "centre", "calibration")):
@@ -136,26 +161,80 @@ def calibrate(
         metas = {scored: scores.meta}
         band = (scores.meta.get("conditioning") or {}).get("band", "full")
         if scores.meta.get("digest"):
-            metas[str(folder)] = origin_of(open_embedder(folder, band=band))
+            metas[model] = origin_of(open_embedder(model, band=band))
         shared_origin(metas, "score with embeddings of the model whose card this is", note)
         on = options.note or f"{trials.path.name}, {len(trials):,} trials"
-        threshold, calibration = round(point.threshold, 4), Calibration(round(scale, 4), round(offset, 4), on)
         how = (
             f"accepts {rounded(point.far, point.num_nontarget, '%')} of the non-target and rejects "
             f"{rounded(point.frr, point.num_target, '%')} of the target trials of {on}"
         )
-        card = Card.load(folder)
-        if band == "narrow":
-            card = dataclasses.replace(
-                card, narrow_threshold=threshold, narrow_threshold_note=how, narrow_calibration=calibration
-            )
+        found: dict[str, Any] = {
+            "threshold": round(point.threshold, 4),
+            "threshold_note": how,
+            "threshold_interval": tuple(round(x, 4) for x in intervals["threshold"]) if intervals else None,
+            "threshold_speakers": intervals["num_speakers"] if intervals else None,
+            "calibration": Calibration(round(scale, 4), round(offset, 4), on),
+        }
+        prefix = "narrow_" if band == "narrow" else ""
+        card = dataclasses.replace(read_card(model), **{prefix + key: value for key, value in found.items()})
+        if out is None:
+            card.save(find_model(model))
+            written = find_model(model) / "card.json"
         else:
-            card = dataclasses.replace(card, threshold=threshold, threshold_note=how, calibration=calibration)
-        card.save(folder)
-        card_file = folder / "card.json"
+            copy_with_card(model, card, out)
+            written = out
     if options.save:
         write_json(options.save, table)
-    return Calibrated(point, scale, offset, table, card_file)
+    return Calibrated(point, scale, offset, intervals, table, written)
+
+
+def _intervals(
+    scores: Scores, point: OperatingPoint, options: CalibrateOptions, note: Note
+) -> dict[str, Any] | None:
+    """The intervals of `Calibrated`, with what was drawn how often; None, with a note, without speakers."""
+    from farvox.datadir.embeddings import SPEAKERS_FILE
+    from farvox.metrics.bootstrap import LEVEL, rates_at, rejection_at, speaker_bootstrap
+    from farvox.score.lists import speakers_from_dirs, speakers_from_ids
+    from farvox.score.sides import read_side_map
+
+    trials, scoring = scores.trials, scores.meta.get("scoring", {})
+    asked = bool(options.trial_speakers or options.speaker_before)
+    sources = options.trial_speakers or [
+        Path(each) / SPEAKERS_FILE for each in scores.meta.get("embeddings", [])
+    ]
+    try:
+        if options.speaker_before:
+            speakers = speakers_from_ids(trials, options.speaker_before)
+        elif sources and all(map(Path.exists, sources)):
+            enrol_map, test_map = (
+                read_side_map(scoring[key]) if scoring.get(key) else None for key in ("enrol_map", "test_map")
+            )
+            speakers = speakers_from_dirs(trials, sources, enrol_map=enrol_map, test_map=test_map)
+        else:
+            raise TrialError(f"{trials.path}: the speakers of these trials are not known")
+        resampled = speaker_bootstrap(
+            [scores.values],
+            trials.target if trials.target is not None else [],
+            *speakers,
+            figures=[
+                partial(rejection_at, far=options.far, suffix="@far"),
+                partial(rates_at, threshold=point.threshold),
+            ],
+        )
+    except FarvoxError as error:
+        if asked:
+            raise
+        note(f"no interval: {error}; --trial-speakers or --speaker-before says who speaks")
+        return None
+    drawn = resampled.systems[0]
+    names = {"threshold": "threshold@far", "far": "far", "frr": "frr"}
+    return {
+        "level": LEVEL,
+        **{name: drawn[key].interval() for name, key in names.items()},
+        "num_speakers": resampled.num_speakers,
+        "replicates": resampled.replicates,
+        "seed": resampled.seed,
+    }
 
 
 def apply_calibration(

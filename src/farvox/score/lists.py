@@ -25,6 +25,7 @@ from farvox.datadir.conditions import merge_conditions, read_conditions
 from farvox.datadir.kaldi import DataDir, read_table
 from farvox.errors import TrialError, UsageError
 from farvox.rng import rng_for
+from farvox.score.sides import SideMap
 from farvox.score.trials import ResolvedTrials, TrialList
 
 Ints = NDArray[np.int64]
@@ -261,12 +262,20 @@ PathLike = str | os.PathLike[str]
 Speakers = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
-def speakers_from_dirs(trials: TrialList, sources: Sequence[PathLike]) -> Speakers:
+def speakers_from_dirs(
+    trials: TrialList,
+    sources: Sequence[PathLike],
+    *,
+    enrol_map: SideMap | None = None,
+    test_map: SideMap | None = None,
+) -> Speakers:
     """The speaker of both sides of every trial, as data dirs have it.
 
     Args:
         trials: the list; a side of several channels is found by the rules of `SideFinder`.
         sources: data dirs, or files of lines ``utt_id speaker_id``, which hold every utterance of the list.
+        enrol_map: enrolment ids that stand for several utterances, see `farvox.score.sides.read_side_map`.
+        test_map: the same of the test side.
 
     Returns:
         A number for the speaker of each enrolment and of each test side, int64 [num_trials] each.
@@ -290,7 +299,8 @@ def speakers_from_dirs(trials: TrialList, sources: Sequence[PathLike]) -> Speake
         (utt_id, one), (_, other) = twice.rows()[:2]
         raise TrialError(f"'{utt_id}' is of the speaker '{one}' in one source and of '{other}' in another")
     enrol, test = (
-        _values_of_side(trials, side, table["utt_id"], table["speaker_id"]) for side in ("enrol", "test")
+        _values_of_side(trials, side, table["utt_id"], table["speaker_id"], side_map)
+        for side, side_map in (("enrol", enrol_map), ("test", test_map))
     )
     for side, values in (("enrolment", enrol), ("test", test)):
         several = (values.list.len() > 1).arg_true()
@@ -432,12 +442,14 @@ def trial_conditions(trials: TrialList, sources: Sequence[PathLike], by: Sequenc
     return pl.DataFrame(columns)
 
 
-def _values_of_side(trials: TrialList, side: str, utt_ids: pl.Series, values: pl.Series) -> pl.Series:
+def _values_of_side(
+    trials: TrialList, side: str, utt_ids: pl.Series, values: pl.Series, side_map: SideMap | None = None
+) -> pl.Series:
     """The distinct values of the utterances of one side of every trial: a list of strings each."""
     codes = trials.test_code if side == "test" else trials.enrol_code
     one_side = dataclasses.replace(trials, enrol_code=codes, test_code=codes)
     resolved = one_side.resolve(
-        utt_ids, allow_missing_channels=True
+        utt_ids, enrol_map=side_map, test_map=side_map, allow_missing_channels=True
     )  # that was checked when scores were made
     sizes = np.diff(resolved.side_offsets)
     rows = pl.DataFrame({"utt_id": resolved.utt_ids}).join(

@@ -2,7 +2,15 @@
 
 from farvox.zoo.card import Calibration, Card, Figure
 from farvox.zoo.embedder import Embedder
-from farvox.zoo.find import average_models, find_model, is_zoo_name, load_model, open_embedder, read_card
+from farvox.zoo.find import (
+    average_models,
+    copy_with_card,
+    find_model,
+    is_zoo_name,
+    load_model,
+    open_embedder,
+    read_card,
+)
 from farvox.zoo.foreign import (
     LAYOUTS,
     export_checkpoint,
@@ -34,6 +42,7 @@ __all__ = [
     "Model",
     "TorchEmbedder",
     "average_models",
+    "copy_with_card",
     "export_checkpoint",
     "export_embeddings",
     "fill",

@@ -77,9 +77,11 @@ class Card:
         features: what the network hears, in words; ``config.json`` has it in full.
         threshold: a cosine score from which on two sides are called the same speaker.
         threshold_note: how the threshold was chosen.
+        threshold_interval: the 95 % interval of the threshold, as other speakers would have given it.
+        threshold_speakers: number of speakers that it was chosen on.
         calibration: from score to log-likelihood ratio.
-        narrow_threshold: the threshold, its note and the calibration of sides without anything above 4 kHz
-            (``--band narrow``).
+        narrow_threshold: the threshold, all about it and the calibration of sides without anything above
+            4 kHz (``--band narrow``).
         conditioning: what is done to a recording before the network hears it.
         figures: what was measured.
     """
@@ -92,9 +94,13 @@ class Card:
     features: str = ""
     threshold: float | None = None
     threshold_note: str = ""
+    threshold_interval: tuple[float, float] | None = None
+    threshold_speakers: int | None = None
     calibration: Calibration | None = None
     narrow_threshold: float | None = None
     narrow_threshold_note: str = ""
+    narrow_threshold_interval: tuple[float, float] | None = None
+    narrow_threshold_speakers: int | None = None
     narrow_calibration: Calibration | None = None
     conditioning: Conditioning = field(default_factory=Conditioning)
     figures: tuple[Figure, ...] = ()
@@ -114,6 +120,11 @@ class Card:
                 values[key] = _made(Calibration, calibration, f"{where}: {key}")
                 if not values[key].scale > 0:
                     raise ModelError(f"{where}: {key}: scale must be positive")
+        for key in ("threshold_interval", "narrow_threshold_interval"):
+            if (interval := values.get(key)) is not None:
+                if not (isinstance(interval, list | tuple) and [type(x) for x in interval] == [float, float]):
+                    raise ModelError(f"{where}: {key} is {interval!r}, not two numbers")
+                values[key] = tuple(interval)
         if "conditioning" in values:
             values["conditioning"] = Conditioning.from_dict(values["conditioning"], where)
         figures = values.get("figures", ())
@@ -134,6 +145,8 @@ class Card:
             self,
             threshold=self.narrow_threshold,
             threshold_note=self.narrow_threshold_note,
+            threshold_interval=self.narrow_threshold_interval,
+            threshold_speakers=self.narrow_threshold_speakers,
             calibration=self.narrow_calibration,
             conditioning=replace(self.conditioning, band=band),
         )
@@ -170,6 +183,7 @@ class Card:
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "str": str,
     "int": int,
+    "int | None": (int, type(None)),
     "float": (int, float),
     "float | None": (int, float, type(None)),
 }

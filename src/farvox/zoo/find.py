@@ -11,22 +11,24 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args
 
-from farvox.atomic import sha256_of
+from farvox.atomic import atomic_dir, atomic_file, sha256_of
 from farvox.audio.conditioning import Band
 from farvox.cache import cache_path
 from farvox.errors import CheckpointError, FarvoxError, MissingExtraError, ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.machine import is_installed
-from farvox.manifest import verify_file
+from farvox.manifest import begin_manifest, renew_manifest, verify_file
 from farvox.options import nearest
 from farvox.progress import to_stderr
 from farvox.zoo.card import Card
 from farvox.zoo.embedder import Backend, Embedder
+from farvox.zoo.foreign import CLASSIFIER
 from farvox.zoo.model import (
     CONFIG,
     GRAPH,
@@ -40,7 +42,7 @@ from farvox.zoo.model import (
     save_model,
     why_no_graph,
 )
-from farvox.zoo.onnx_backend import ONNX_SUFFIX, ExportedModel, OnnxEmbedder
+from farvox.zoo.onnx_backend import ONNX_SUFFIX, ExportedModel, OnnxEmbedder, with_card
 from farvox.zoo.pretrained import pull, zoo_models
 from farvox.zoo.torch_backend import TorchEmbedder
 
@@ -160,8 +162,8 @@ def find_model(spec: str | Path) -> Path:
         return pull(str(spec))
     if path.suffix == ONNX_SUFFIX and path.is_file():
         raise ModelError(
-            f"{path}: an exported model, which cannot be trained, exported again or given a card: name the "
-            "model that it was exported from"
+            f"{path}: an exported model, which cannot be trained or exported again: name the model that "
+            "it was exported from"
         )
     if not path.exists() and (match := re.fullmatch(r"(.+)@(\d+)", str(spec))):
         path, epoch = Path(match[1]), int(match[2])
@@ -195,6 +197,36 @@ def _complete_epochs(checkpoints: Path) -> dict[int, Path]:
         and (folder / CONFIG).is_file()
         and (folder / WEIGHTS).is_file()
     }
+
+
+def copy_with_card(spec: str | Path, card: Card, out: str | Path) -> None:
+    """Copy any MODEL, see `open_embedder`, with another card; the model itself stays as it is.
+
+    Args:
+        spec: the model; an ``.onnx`` file becomes such a file only.
+        card: of the copy.
+        out: a folder, or a file ending in ``.onnx``, which is made of the model's graph.
+
+    Raises:
+        ModelError: there is no such model, or it has no graph.
+        CheckpointError: a file of it is damaged.
+        FarvoxError: ``out`` holds something else, or cannot be written.
+    """
+    if Path(out).suffix == ONNX_SUFFIX:
+        exported = open_embedder(spec, backend="auto" if Path(spec).suffix == ONNX_SUFFIX else "onnx")
+        assert isinstance(exported, OnnxEmbedder)
+        with atomic_file(out) as unfinished:
+            unfinished.write_bytes(with_card(exported, card))
+        return
+    folder = find_model(spec)
+    with atomic_dir(out, own_files=(CONFIG,)) as copy:
+        begin_manifest(copy)
+        names = [each for each in (CONFIG, WEIGHTS, CLASSIFIER, GRAPH) if (folder / each).is_file()]
+        for name in names:
+            verify_file(folder / name)
+            shutil.copyfile(folder / name, copy / name)
+        renew_manifest(copy, *(name for name in names if name != GRAPH))
+        card.save(copy)
 
 
 def _open_kept_graph(folder: Path, name: str, card: Card, open_file: Callable[[Path], Exported]) -> Exported:

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,14 @@ def with_metadata(graph: bytes, metadata: Mapping[str, str]) -> bytes:
     entries = (encode((_METADATA, encode((1, key), (2, value)))) for key, value in metadata.items())
     content = graph + b"".join(entries)
     return content + encode((_METADATA, encode((1, SEAL), (2, hashlib.sha256(content).hexdigest()))))
+
+
+def with_card(exported: ExportedModel, card: Card) -> bytes:
+    """The content of an exported model, with another card; its digest changes with the conditioning only."""
+    content = exported.content()
+    first = next(start for number, _, start in _fields(memoryview(content)) if number == _METADATA)
+    kept = {key: value for key, value in exported.metadata.items() if key != SEAL}
+    return with_metadata(content[:first], {**kept, "card": json.dumps(asdict(card), ensure_ascii=False)})
 
 
 def encode(*fields: tuple[int, int | float | str | bytes]) -> bytes:
