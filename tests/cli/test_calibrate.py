@@ -112,7 +112,7 @@ def test_a_card_takes_no_threshold_of_normalised_scores(extracted, corpus, capsy
     for words in (["--centre", emb], ["--norm", "s-norm", "--cohort", emb]):
         assert main(["score", trials, emb, *words, "--out", out]) == 0
         assert main(["calibrate", trials, out, "--far", "0.5", "--model", str(extracted / "one")]) == 1
-        assert "without norm and centre" in capsys.readouterr().err
+        assert "without norm, centre and plda" in capsys.readouterr().err
 
 
 def test_a_saved_calibration_makes_likelihood_ratios_of_other_scores(extracted, corpus, tmp_path, capsys):
