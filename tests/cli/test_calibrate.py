@@ -295,3 +295,48 @@ def test_a_model_of_the_zoo_is_copied_with_a_threshold_and_keeps_its_conditionin
         assert copy.card.narrow_threshold == read_card("campplus-zh-en").narrow_threshold
         assert main(["verify", "--model", str(out), *[str(corpus / "x.wav")] * 2]) == 2  # no such file
     assert content_of(campplus) == before
+
+
+def test_enrolments_of_several_recordings_have_a_threshold_of_their_own(
+    extracted, corpus, voices, tmp_path, capsys
+):
+    """The card keeps one a number of recordings; verify and identify take the nearest not above."""
+    model = extracted / "one"
+    wavs = [str(voices / f"{name}.wav") for name in ("a0", "a1", "a2")]
+    words = ["verify", "--model", str(model), "--vad", "off", "--json"]
+    Card(name="small", threshold=0.5).save(model)
+    main([*words, *wavs])
+    told = capsys.readouterr()
+    assert "the threshold was chosen for single ones" in told.err and json.loads(told.out)["threshold"] == 0.5
+
+    rows = [line.split() for line in (corpus / "dev/utt2spk").read_text().split("\n")[:-1]]
+    of_speaker = {speaker: [utt for utt, of in rows if of == speaker] for _, speaker in rows}
+    lines = [f"m-{speaker} {' '.join(utts[:2])}\n" for speaker, utts in of_speaker.items()]
+    (tmp_path / "map").write_text("".join(lines))
+    pairs = [f"{int(s == of)} m-{s} {of_speaker[of][2]}\n" for s in of_speaker for of in of_speaker]
+    (tmp_path / "trials").write_text("".join(pairs * 4))
+    trials, scores = str(tmp_path / "trials"), str(tmp_path / "scores")
+    scoring = [str(extracted / "one-emb"), "--enrol-map", str(tmp_path / "map"), "--out", scores]
+    assert main(["score", trials, *scoring]) == 0
+    assert Scores.read(trials, scores).meta["enrol_recordings"] == [2, 2]
+    fit = ["calibrate", trials, scores, "--far", "0.5", "--model", str(model)]
+    assert main(fit) == 0 and main(fit) == 0  # the second takes the place of the first
+    card = Card.load(model)
+    assert card.threshold == 0.5 and [each.recordings for each in card.thresholds] == [2]
+    assert card.for_recordings(1) is card
+    of_two = card.for_recordings(3).threshold
+    assert of_two == card.thresholds[0].threshold and card.thresholds[0].threshold_speakers == 3
+
+    store = ["--store", str(tmp_path / "s.sqlite"), "--model", str(model), "--vad", "off"]
+    assert main(["enrol", "ann", *wavs[:2], *store, "--allow-mixed"]) == 0
+    capsys.readouterr()
+    for asked, wanted in (
+        ([*words, *wavs[:2]], 0.5),
+        ([*words, *wavs], of_two),
+        ([*words, *wavs, "--threshold", "-1"], -1),
+        (["identify", wavs[2], *store, "--json"], of_two),
+        (["identify", wavs[2], *store, "--json", "--threshold", "0.1"], 0.1),
+    ):
+        main(asked)
+        told = capsys.readouterr()
+        assert json.loads(told.out)["threshold"] == wanted and "single ones" not in told.err

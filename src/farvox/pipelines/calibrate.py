@@ -120,6 +120,7 @@ def calibrate(
     from farvox.report.results import provenance
     from farvox.score.calibrate import fit_llr, threshold_at_far
     from farvox.zoo import Calibration, copy_with_card, find_model, is_zoo_name, open_embedder, read_card
+    from farvox.zoo.card import EnrolThreshold
     from farvox.zoo.embedder import origin_of
 
     model, out = options.model, options.out
@@ -176,7 +177,16 @@ def calibrate(
             "calibration": Calibration(round(scale, 4), round(offset, 4), on),
         }
         prefix = "narrow_" if band == "narrow" else ""
-        card = dataclasses.replace(read_card(model), **{prefix + key: value for key, value in found.items()})
+        card = read_card(model)
+        fewest, most = scores.meta.get("enrol_recordings", (1, 1))
+        if fewest < most:
+            note(f"note: enrolments of {fewest} to {most} recordings: the threshold is for {fewest} and more")
+        if fewest > 1:
+            of_several = EnrolThreshold(recordings=fewest, band=band, **found)
+            kept = [x for x in card.thresholds if (x.recordings, x.band) != (fewest, band)]
+            card = dataclasses.replace(card, thresholds=(*kept, of_several))
+        else:
+            card = dataclasses.replace(card, **{prefix + key: value for key, value in found.items()})
         if out is None:
             card.save(find_model(model))
             written = find_model(model) / "card.json"

@@ -220,7 +220,9 @@ def score(
 
     for line in leaks:
         note(line)
+    sizes = np.where(resolved.side_mapped, np.diff(resolved.side_offsets), 1)[np.unique(resolved.enrol_side)]
     meta = {
+        "enrol_recordings": [int(sizes.min()), int(sizes.max())],
         "farvox_version": farvox.__version__,
         "trials": str(trials),
         "embeddings": [str(path) for path in embeddings],

@@ -34,6 +34,7 @@ Embedding = npt.NDArray[np.float32]
 Recording: TypeAlias = "AudioArgument | Signal"
 Recordings: TypeAlias = "Recording | Sequence[Recording]"
 BandChoice: TypeAlias = "Band | Literal['auto']"
+SINGLE_THRESHOLD = "single-threshold"
 TWO_SPEAKERS, NARROW_BAND = "two-speakers", "narrow-band"  # codes of notes
 
 
@@ -237,7 +238,7 @@ class Verifier:
         Raises:
             ModelError: there is no threshold to decide by.
         """
-        threshold = self.threshold
+        threshold: float | None = self.threshold
         enrol_signals, test_signals = self._signals(enrol), self._signals(test)
         if self._is_for_narrow((*enrol_signals, *test_signals)):
             return self._narrow().verify(list(enrol_signals), list(test_signals))
@@ -245,7 +246,20 @@ class Verifier:
         test_signals, test_NE = self._embedded(test_signals)
         cosine = _combined(enrol_NE) @ _combined(test_NE)
         score = min(1.0, max(-1.0, float(cosine)))
-        chances = (self.calibration.probability(x) if self.calibration else None for x in (score, threshold))
+        card = self.card.for_recordings(len(enrol_signals))
+        if self._threshold == self.card.threshold:
+            threshold = card.threshold
+        assert threshold is not None
+        if len(enrol_signals) > 1 and card is self.card and self._threshold == card.threshold:
+            several = CodedNote(
+                f"one of {len(enrol_signals)} recordings of its side, and the threshold was chosen for "
+                "single ones: their mean scores higher, with strangers too; 'farvox calibrate' on trials of "
+                "such sides chooses one for them",
+                SINGLE_THRESHOLD,
+            )
+            first, *rest = enrol_signals
+            enrol_signals = (replaced(first, warnings=(*first.warnings, several)), *rest)
+        chances = (card.calibration.probability(x) if card.calibration else None for x in (score, threshold))
         probability, asked = chances
         return Verdict(
             score=score,
@@ -306,6 +320,10 @@ class Verifier:
             told = f"; {others} are with another one, or for another --band or conditioning" if others else ""
             raise StoreError(f"nobody is enrolled with this model{told}: enrol speakers ('farvox enrol')")
         name, score = candidates[0]
+        if self.card.thresholds and self._threshold == self.card.threshold:
+            enrolled = [x for x in self.store.listing() if x.name == name]
+            numbers = [x.num_recordings for x in enrolled if x.model_digest == self.embedder.digest]
+            threshold = self.card.for_recordings(numbers[0] if numbers else 1).threshold or threshold
         found = name if score >= threshold else None
         digest, counts = self.embedder.digest, self.store.models()
         num_speakers = sum(count.num_speakers for count in counts if count.model_digest == digest)

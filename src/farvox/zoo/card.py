@@ -46,6 +46,24 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True)
+class EnrolThreshold:
+    """Threshold and calibration for enrolments of several recordings, whose mean scores higher than one.
+
+    Attributes:
+        recordings: number of recordings of an enrolment, at least.
+        band: of the recordings; the others are as in `Card`.
+    """
+
+    recordings: int
+    threshold: float
+    threshold_note: str = ""
+    threshold_interval: tuple[float, float] | None = None
+    threshold_speakers: int | None = None
+    calibration: Calibration | None = None
+    band: Band = "full"
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
     """One measured figure of a model.
 
@@ -82,6 +100,7 @@ class Card:
         calibration: from score to log-likelihood ratio.
         narrow_threshold: the threshold, all about it and the calibration of sides without anything above
             4 kHz (``--band narrow``).
+        thresholds: those for enrolments of several recordings.
         conditioning: what is done to a recording before the network hears it.
         figures: what was measured.
     """
@@ -102,6 +121,7 @@ class Card:
     narrow_threshold_interval: tuple[float, float] | None = None
     narrow_threshold_speakers: int | None = None
     narrow_calibration: Calibration | None = None
+    thresholds: tuple[EnrolThreshold, ...] = ()
     conditioning: Conditioning = field(default_factory=Conditioning)
     figures: tuple[Figure, ...] = ()
 
@@ -114,17 +134,14 @@ class Card:
         """
         if not isinstance(values, Mapping):
             raise ModelError(f"{where}: not a table of fields")
-        values = dict(values)
-        for key in ("calibration", "narrow_calibration"):
-            if (calibration := values.get(key)) is not None:
-                values[key] = _made(Calibration, calibration, f"{where}: {key}")
-                if not values[key].scale > 0:
-                    raise ModelError(f"{where}: {key}: scale must be positive")
-        for key in ("threshold_interval", "narrow_threshold_interval"):
-            if (interval := values.get(key)) is not None:
-                if not (isinstance(interval, list | tuple) and [type(x) for x in interval] == [float, float]):
-                    raise ModelError(f"{where}: {key} is {interval!r}, not two numbers")
-                values[key] = tuple(interval)
+        values = _with_parts(values, where)
+        thresholds = values.get("thresholds", ())
+        if not isinstance(thresholds, list | tuple) or not all(isinstance(x, Mapping) for x in thresholds):
+            raise ModelError(f"{where}: 'thresholds' is not a list of tables")
+        inside = f"{where}: thresholds"
+        values["thresholds"] = tuple(
+            _made(EnrolThreshold, _with_parts(x, inside), inside) for x in thresholds
+        )
         if "conditioning" in values:
             values["conditioning"] = Conditioning.from_dict(values["conditioning"], where)
         figures = values.get("figures", ())
@@ -132,7 +149,8 @@ class Card:
             raise ModelError(f"{where}: 'figures' is not a list")
         values["figures"] = tuple(_made(Figure, figure, f"{where}: figures") for figure in figures)
         card = _made(cls, values, where)
-        for threshold in (card.threshold, card.narrow_threshold):
+        several = [each.threshold for each in card.thresholds]
+        for threshold in (card.threshold, card.narrow_threshold, *several):
             if threshold is not None and not -1 <= threshold <= 1:
                 raise ModelError(f"{where}: the threshold {threshold} is no cosine: it lies from -1 to 1")
         return card
@@ -149,6 +167,22 @@ class Card:
             threshold_speakers=self.narrow_threshold_speakers,
             calibration=self.narrow_calibration,
             conditioning=replace(self.conditioning, band=band),
+        )
+
+    def for_recordings(self, recordings: int) -> Card:
+        """The card with the threshold for the nearest number of enrolment recordings not above."""
+        band = self.conditioning.band
+        fitting = [x for x in self.thresholds if x.recordings <= recordings and x.band == band]
+        if not fitting:
+            return self
+        best = max(fitting, key=lambda each: each.recordings)
+        return replace(
+            self,
+            threshold=best.threshold,
+            threshold_note=best.threshold_note,
+            threshold_interval=best.threshold_interval,
+            threshold_speakers=best.threshold_speakers,
+            calibration=best.calibration,
         )
 
     @classmethod
@@ -178,6 +212,22 @@ class Card:
         self.from_dict(asdict(self), f"{folder}: model card")
         write_json(Path(folder) / CARD, asdict(self))
         renew_manifest(folder, CARD)
+
+
+def _with_parts(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A table whose calibrations and intervals are checked and of their types."""
+    values = dict(table)
+    for key in ("calibration", "narrow_calibration"):
+        if (calibration := values.get(key)) is not None:
+            values[key] = _made(Calibration, calibration, f"{where}: {key}")
+            if not values[key].scale > 0:
+                raise ModelError(f"{where}: {key}: scale must be positive")
+    for key in ("threshold_interval", "narrow_threshold_interval"):
+        if (interval := values.get(key)) is not None:
+            if not (isinstance(interval, list | tuple) and [type(x) for x in interval] == [float, float]):
+                raise ModelError(f"{where}: {key} is {interval!r}, not two numbers")
+            values[key] = tuple(interval)
+    return values
 
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
