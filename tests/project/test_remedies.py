@@ -238,6 +238,25 @@ NO_REMEDIES = (
 """Words of messages, and of help, that only read as if they told somebody to do something."""
 MEMORY = "tests/cli/test_remedies.py::test_what_needs_less_memory_is_enough_under_the_same_limit"
 ELSEWHERE = {
+    "--apply needs a score file to write": (
+        "tests/cli/test_calibrate.py::test_a_saved_calibration_makes_likelihood_ratios_of_other_scores"
+    ),
+    "is an ONNX file, and so is its copy": (
+        "tests/cli/test_calibrate.py::test_a_copy_as_an_onnx_file_decides_without_torch"
+    ),
+    "--out is the model itself": (
+        "tests/cli/test_calibrate.py::test_a_copy_gets_the_threshold_and_the_model_stays_as_it_is"
+    ),
+    "no interval: {}; ": ("tests/cli/test_calibrate.py::test_a_threshold_has_an_interval_over_the_speakers"),
+    "score by the same rules, or fit": (
+        "tests/cli/test_calibrate.py::test_a_calibration_is_for_scores_of_its_model_and_rules_only"
+    ),
+    "--out FOLDER or --out FILE.onnx makes": (
+        "tests/cli/test_calibrate.py::test_a_copy_gets_the_threshold_and_the_model_stays_as_it_is"
+    ),
+    "cannot be read as a calibration": (
+        "tests/cli/test_calibrate.py::test_a_saved_calibration_makes_likelihood_ratios_of_other_scores"
+    ),
     "(`cat {} > FILE`), and name that": (
         "tests/audio/test_files.py::test_a_named_pipe_is_refused_at_once_and_copied_as_its_message_says"
     ),

@@ -253,8 +253,8 @@ class Verifier:
         if len(enrol_signals) > 1 and card is self.card and self._threshold == card.threshold:
             several = CodedNote(
                 f"one of {len(enrol_signals)} recordings of its side, and the threshold was chosen for "
-                "single ones: their mean scores higher, with strangers too; 'farvox calibrate' on trials of "
-                "such sides chooses one for them",
+                "single ones: their mean scores higher, with strangers too; trials of such sides "
+                "give one for them",
                 SINGLE_THRESHOLD,
             )
             first, *rest = enrol_signals
