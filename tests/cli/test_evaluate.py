@@ -1,6 +1,7 @@
 """``farvox evaluate`` as a user types it."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -282,11 +283,55 @@ def test_conditions_have_figures_of_their_own_in_text_json_and_report(folder, ca
     assert far["num_target"] == 12 and far["num_target"] + near["num_target"] == 24
     assert far["intervals"]["eer"][0] <= far["eer"] <= far["intervals"]["eer"][1]
     assert run(*words, "--report", folder / "page.html") == 0
-    assert "distance  enrol.device  EER" in capsys.readouterr().out
+    assert re.search("distance +enrol.device  EER", capsys.readouterr().out)
     page = (folder / "page.html").read_text("utf-8")
     assert (
         "By distance, enrol.device" in page and "resamples of 4 speakers" in page and "<td>near</td>" in page
     )
+
+
+def test_each_condition_has_its_error_rates_at_one_shipped_threshold(folder, capsys):
+    names = [f"{speaker}-{take}" for speaker in ("anna", "ben", "cleo", "dan") for take in range(4)]
+    lines = [f"{name}\t{'near' if int(name[-1]) < 3 else 'far'}\n" for name in names]
+    (folder / "utt2cond").write_text("utt_id\tdistance\n" + "".join(lines))
+    words = ("evaluate", folder / "trials", folder / "scores", "--by", "distance", "--conditions")
+    words += (folder / "utt2cond", "--threshold", "0.3")
+    assert run(*words, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    far, near = found["conditions"]
+    trials = [line.replace(".wav", "").split() for line in (folder / "trials").read_text().splitlines()]
+    lines = [line.replace(".wav", "").split() for line in (folder / "scores").read_text().splitlines()]
+    score_of = {(enrol, test): float(score) for enrol, test, score in lines}
+    for cell, takes in ((far, "3"), (near, "012")):
+        kinds = [
+            [score_of[e, t] >= 0.3 for label, e, t in trials if label == kind and t[-1] in takes]
+            for kind in "01"
+        ]
+        assert cell["far"] == pytest.approx(sum(kinds[0]) / len(kinds[0]))
+        assert cell["frr"] == pytest.approx(1 - sum(kinds[1]) / len(kinds[1]))
+        assert cell["act_dcf"] == pytest.approx(cell["frr"] + 99 * cell["far"])
+        assert cell["note"].startswith("few target trials: one is ")
+    for rate in ("far", "frr", "act_dcf"):
+        assert found["equalised"][rate] == pytest.approx((far[rate] + near[rate]) / 2)
+    assert found["equalised"]["num_conditions"] == 2
+    assert run(*words, "--intervals", "--speaker-before", "-", "--bootstrap", "20") == 0
+    head, *rows = capsys.readouterr().out.splitlines()[-5:]
+    assert head.split()[:9] == ["distance", "EER", "95", "%", "minDCF", "95", "%", "FAR", "95"]
+    assert [row.split("  ")[0] for row in rows] == ["far", "near", "all, pooled", "all, equalised"]
+
+
+@pytest.mark.parametrize(
+    ("edges", "message"),
+    [
+        ("duration=1,3", "there is no --by duration"),
+        ("distance=3,1", "each edge is above the one before it"),
+        ("distance=near", "edges are numbers, as in duration=1,3,6"),
+    ],
+)
+def test_edges_of_bins_are_checked(folder, capsys, edges, message):
+    words = ("--by", "distance", "--conditions", folder, "--edges", edges)
+    assert run("evaluate", folder / "trials", folder / "scores", *words) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_condition_may_be_named_twice_and_called_anything(folder, capsys):

@@ -313,10 +313,10 @@ def test_a_recipe_scores_as_the_verbs_do(recipe, far, corpus, tmp_path, capsys):
     by_hand = ("evaluate", tmp_path / "b-trials", tmp_path / "b", "--conditions", far)
     capsys.readouterr()
     assert farvox(*by_hand, "--by", "channel", "--by", "enrol.distance") == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()][-3:]
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()][-5:]
     start = lines.index(["expanded", "by", "channel,", "enrol.distance"])
     assert lines[start + 1] == ["system", *rows[0]] and rows[0][0] == "channel"
-    assert lines[start + 2 : start + 4] == [["trained", *row] for row in rows[1:]]
+    assert lines[start + 2 : start + 6] == [["trained", *row] for row in rows[1:]]
     assert ["normalised", "by", "distance"] in lines
     assert "expanded by channel, enrol.distance" in (tmp_path / "exp/report.html").read_text()
     saved = json.loads((tmp_path / "exp/results.json").read_text())["results"]

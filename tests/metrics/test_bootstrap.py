@@ -299,6 +299,14 @@ def test_a_cell_of_two_speakers_has_no_interval(trials):
     assert pair.figures is not None and pair.resampled is None and others.resampled is not None
 
 
+def test_cells_have_the_error_rates_at_one_threshold():
+    scores, target = [0.1, 0.6, 0.7, 0.2, 0.9, 0.3, 0.8], [0, 0, 1, 1, 1, 1, 0]
+    one, two, last = per_condition(scores, target, [0, 0, 0, 0, 1, 1, 2], threshold=0.6)
+    assert (one.far, one.frr) == (0.5, 0.5)  # 0.6 is accepted, 0.2 is rejected
+    assert (two.far, two.frr, two.figures) == (None, 0.5, None)
+    assert (last.far, last.frr) == (1.0, None)
+
+
 def test_every_trial_needs_a_condition(trials):
     with pytest.raises(TrialError, match="do not fit scores"):
         per_condition(trials[0], trials[1], trials[2][:-1])

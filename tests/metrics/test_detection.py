@@ -16,6 +16,7 @@ from farvox.metrics.detection import (
     det_curve,
     detection_error,
     equal_error_rate,
+    equalised_curve,
     min_detection_cost,
     validate,
 )
@@ -212,3 +213,40 @@ def test_a_million_scores_take_about_a_second():
     scores = np.random.default_rng(0).standard_normal(1_000_000)
     target = np.arange(1_000_000) % 2
     assert 0.49 < detection_error(scores, target).eer < 0.51
+
+
+def test_equalised_rates_are_the_means_of_those_of_the_cells():
+    """Cell 0 rejects 1 of 2 targets at 0.5 and accepts 1 of 4 others; cell 1 none of 4 and 1 of 2."""
+    scores = [0.4, 0.9, 0.1, 0.2, 0.3, 0.6, 0.7, 0.8, 0.85, 0.95, 0.15, 0.65]
+    target = [1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0]
+    curve = equalised_curve(scores, target, [0] * 6 + [1] * 6)
+    n = int(np.searchsorted(curve.threshold, 0.5)) - 1  # everything up to 0.4 is rejected
+    assert curve.frr[n] == pytest.approx((1 / 2 + 0) / 2) and curve.far[n] == pytest.approx(
+        (1 / 4 + 1 / 2) / 2
+    )
+    with pytest.raises(TrialError, match="cell 7 has no trials of one of the two kinds"):
+        equalised_curve([0.1, 0.2, 0.3], [0, 1, 1], [3, 3, 7])
+
+
+@given(
+    trials=st.lists(st.tuples(st.integers(-5, 5), st.booleans(), st.integers(0, 2)), min_size=6, max_size=40),
+    copies=st.integers(1, 4),
+)
+def test_an_equalised_curve_is_that_of_cells_of_one_size_and_ignores_copies_of_a_cell(trials, copies):
+    both = [(0, kind, cell) for kind in (False, True) for cell in range(3)]
+    scores, target, cell = (np.array(each) for each in zip(*trials, *both, strict=True))
+    curve = equalised_curve(scores, target, cell)
+    again = np.repeat(np.arange(len(cell)), np.where(cell == 1, copies, 1))
+    repeated = equalised_curve(scores[again], target[again], cell[again])
+    for one, other in zip(curve, repeated, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+    slow_frr = [  # from the definition
+        np.mean([np.mean(scores[(cell == name) & target] <= t) for name in range(3)]) for t in curve.threshold
+    ]
+    np.testing.assert_allclose(curve.frr, slow_frr, atol=1e-12)
+    alone, plain = (
+        equalised_curve(scores, target, np.zeros(len(cell))),
+        det_curve(scores, target, ties="grouped"),
+    )
+    for one, other in zip(alone, plain, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)

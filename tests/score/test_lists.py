@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farvox.errors import DataDirError, TrialError, UsageError
+from farvox.errors import TrialError
 from farvox.score.lists import (
     Pairs,
     rename_sides,
     speakers_from_dirs,
     speakers_from_ids,
-    trial_conditions,
     write_all_pairs,
     write_drawn_pairs,
     write_table,
@@ -239,20 +238,6 @@ def test_a_speaker_may_be_the_head_of_an_id_if_that_is_said(trials):
     assert (enrol == test).tolist() == [True, False, True, False]
     with pytest.raises(TrialError, match=r"trials:1: 'ann-near\.wav' has nothing before a '/'"):
         speakers_from_ids(trials(), "/")
-
-
-def test_conditions_are_those_of_the_test_side_or_of_the_enrolment_side(folder, trials):
-    table = trial_conditions(trials(), [folder], ["distance", "channel", "enrol.distance"])
-    assert table["distance"].to_list() == ["5m", "3m", "3m", ""]  # ben-near is not in utt2cond
-    assert table["channel"].to_list() == ["0+1", "0", "0", ""]
-    assert table["enrol.distance"].to_list() == ["1m", "1m", "", "1m"]
-
-
-def test_an_unknown_condition_is_refused(folder, trials):
-    with pytest.raises(UsageError, match="--by device: no such condition; there are distance, channel"):
-        trial_conditions(trials(), [folder], ["device"])
-    with pytest.raises(DataDirError, match="nowhere"):
-        trial_conditions(trials(), [folder / "nowhere"], ["distance"])
 
 
 @settings(deadline=None)

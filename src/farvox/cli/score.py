@@ -123,7 +123,7 @@ def evaluate(
         by = {}
         if evaluation.by:
             heading = f"By {', '.join(evaluation.by)}"
-            of_system = {table["system"]: table["conditions"] for table in tables}
+            of_system = {table["system"]: table for table in tables}
             by[heading] = condition_rows_of(of_system) if more else condition_rows(of_system[name])
         write_report(
             report,
@@ -238,7 +238,7 @@ def _as_lines(table: dict[str, Any]) -> list[str]:
     if sure := _sure_lines(table):
         lines += ["", *sure]
     if "conditions" in table:
-        lines += ["", *aligned(condition_rows(table["conditions"]))]
+        lines += ["", *aligned(condition_rows(table))]
     return lines
 
 

@@ -387,7 +387,10 @@ class Cell:
     number: int  # of the condition
     num_target: int
     num_nontarget: int
+    num_speakers: int | None  # on either side; None where the speakers are not known
     figures: Detection | None  # None where trials of one kind are missing
+    far: float | None  # at the given threshold; None without one, or without non-target trials
+    frr: float | None  # likewise of target trials
     resampled: Resampled | None  # None if not asked for, or with fewer than three speakers
 
 
@@ -398,18 +401,20 @@ def per_condition(
     *,
     speakers: tuple[ArrayLike, ArrayLike] | None = None,
     p_target: float = 0.01,
+    threshold: float | None = None,
     figures: Sequence[Figures] = (equal_error, least_cost),
     ties: Ties = "baseline",
     replicates: int = 1000,
     seed: int = 0,
 ) -> list[Cell]:
-    """EER and minDCF of each condition, in ascending order of its number.
+    """The figures of each condition, in ascending order of its number.
 
     Args:
         scores, target: see `farvox.metrics.detection.det_curve`.
         condition: the number of each trial's condition, [num_trials].
         speakers: the speakers of the enrolment and of the test sides, for intervals; see `speaker_bootstrap`.
         p_target: prior of a target trial in the detection cost; both costs are 1.
+        threshold: score from which on trials of every condition are accepted, for their FAR and FRR.
         figures: functions of the figures that get intervals.
         ties, replicates, seed: see `speaker_bootstrap`.
 
@@ -427,10 +432,17 @@ def per_condition(
 
     def cell(rows: NDArray[np.int64]) -> Cell:
         num_target = int(is_target[rows].sum())
-        detection = resampled = None
+        detection = resampled = num_speakers = None
+        far = frr = None
+        if threshold is not None:
+            accepted = [values[rows][is_target[rows] == kind] >= threshold for kind in (False, True)]
+            far = float(np.mean(accepted[0])) if len(accepted[0]) else None
+            frr = float(np.mean(~accepted[1])) if len(accepted[1]) else None
+        if sides is not None:
+            num_speakers = len(np.union1d(sides[0][rows], sides[1][rows]))
         if 0 < num_target < len(rows):
             detection = detection_error(values[rows], is_target[rows], p_target, ties)
-            if sides is not None and len(np.union1d(sides[0][rows], sides[1][rows])) >= FEWEST_SPEAKERS:
+            if sides is not None and num_speakers is not None and num_speakers >= FEWEST_SPEAKERS:
                 resampled = speaker_bootstrap(
                     [values[rows]],
                     is_target[rows],
@@ -441,6 +453,8 @@ def per_condition(
                     replicates=replicates,
                     seed=seed,
                 )
-        return Cell(int(numbers[rows[0]]), num_target, len(rows) - num_target, detection, resampled)
+        num_nontarget = len(rows) - num_target
+        number = int(numbers[rows[0]])
+        return Cell(number, num_target, num_nontarget, num_speakers, detection, far, frr, resampled)
 
     return [cell(rows) for rows in np.split(order, starts[1:])]

@@ -189,6 +189,39 @@ def _curve(scores: Floats, is_target: Bools, ties: Ties, kept: DecisiveTrials | 
     return DetCurve(np.append(0.0, frr), np.append(1.0, far), np.append(lowest - 0.001, threshold))
 
 
+def equalised_curve(scores: ArrayLike, target: ArrayLike, cell: ArrayLike) -> DetCurve:
+    """FRR and FAR at every threshold as the means over cells of trials, which so weigh the same.
+
+    That is how NIST pools partitions of a list (evaluation plans of SRE 2016, section 3, and later): a
+    condition with many trials does not outvote another. Equal scores are one threshold.
+
+    Args:
+        scores, target: see `det_curve`.
+        cell: number of the cell of each trial, [num_trials].
+
+    Raises:
+        TrialError: see `validate`; or a cell has no trials of one of the two kinds.
+    """
+    scores, is_target = validate(scores, target)
+    numbers, cells = np.unique(np.asarray(cell), return_inverse=True)
+    num = len(numbers)
+    counts_2C = np.stack([np.bincount(cells[kind], minlength=num) for kind in (~is_target, is_target)])
+    if not counts_2C.all():
+        number = numbers[int(np.argmin(counts_2C.all(axis=0)))]
+        raise TrialError(f"cell {number} has no trials of one of the two kinds: error rates need both")
+    weight = 1 / (num * counts_2C[is_target.astype(np.int64), cells])
+    order = np.argsort(scores, kind="stable")
+    threshold, weight, is_target = scores[order], weight[order], is_target[order]
+    last = np.append(threshold[1:] != threshold[:-1], True)  # of each group
+    frr, rejected = (np.cumsum(np.where(kind, weight, 0))[last] for kind in (is_target, ~is_target))
+    far = np.clip(1 - rejected, 0, 1)
+    return DetCurve(
+        np.append(0.0, np.minimum(frr, 1)),
+        np.append(1.0, far),
+        np.append(threshold[0] - 0.001, threshold[last]),
+    )
+
+
 def equal_error_rate(curve: DetCurve) -> tuple[float, float]:
     """The EER and its threshold: the mean of FRR and FAR where they are nearest, without interpolation."""
     n = int(np.argmin(np.abs(curve.frr - curve.far)))

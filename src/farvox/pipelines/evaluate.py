@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from farvox.datadir.conditions import parse_where
 from farvox.errors import TrialError, UsageError
 from farvox.options import Above, AtLeast, Below, Metavar, Options, Repeated
 from farvox.pipelines.score import Scores
@@ -18,15 +20,61 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from farvox.metrics.bootstrap import Figures, Interval, Resampled, Sample
+    from farvox.metrics.bootstrap import Cell, Figures, Interval, Resampled, Sample
     from farvox.metrics.detection import CostModel, Detection
     from farvox.metrics.roc import RocFigures
     from farvox.score.calibrate import OperatingPoint
     from farvox.score.lists import Speakers
 
 
+FEWEST_TRIALS = 30
+"""A cell with fewer trials of a kind says so."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(Options):
+class ConditionOptions(Options):
+    """Options of the figures by condition.
+
+    Raises:
+        UsageError: edges of something else than a condition, or that do not rise.
+    """
+
+    threshold: float | None = None
+    """Score, chosen on other trials, at which both error rates and the costs (actDCF) are also computed, of
+    all trials and of those of each condition."""
+    by: Annotated[tuple[str, ...], Metavar("CONDITION"), Repeated()] = ()
+    """Condition of the test side, or with "enrol." before it of the enrolment side, with "same." or "gap."
+    of both, for each value of which the figures are also computed; may be given several times."""
+    bins: Annotated[int, AtLeast(2)] = 4
+    """Bins of a condition that is a measurement of more than ten values, as many trials in each as can be."""
+    edges: Annotated[tuple[str, ...], Metavar("CONDITION=A,B"), Repeated()] = ()
+    """Rising edges of the bins of a condition; may be given several times."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.edges_of()
+
+    def edges_of(self) -> dict[str, tuple[float, ...]]:
+        """The edges of each condition that has them.
+
+        Raises:
+            UsageError: a word of another form, a condition that is not in ``by``, edges that do not rise.
+        """
+        found: dict[str, tuple[float, ...]] = {}
+        for word, (name, texts) in zip(self.edges, parse_where(self.edges, "--edges").items(), strict=True):
+            try:
+                found[name] = tuple(map(float, texts))
+            except ValueError:
+                raise UsageError(f"--edges {word}: edges are numbers, as in duration=1,3,6") from None
+            if list(found[name]) != sorted(set(found[name])) or not all(map(math.isfinite, found[name])):
+                raise UsageError(f"--edges {word}: each edge is above the one before it")
+            if name not in self.by:
+                raise UsageError(f"--edges {word}: there is no --by {name}")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(ConditionOptions):
     """Options of an evaluation.
 
     Raises:
@@ -47,8 +95,6 @@ class EvaluateOptions(Options):
     """False-acceptance rates, fractions, at which the false-rejection rate is also computed."""
     ties: Literal["baseline", "grouped"] = "baseline"
     """Treatment of equal scores: step by step as in the FFSVC2022 baseline, or as one threshold."""
-    threshold: float | None = None
-    """Score, chosen on other trials, at which both error rates and the costs (actDCF) are also computed."""
     intervals: bool = False
     """Also compute 95 % intervals, by resampling the speakers."""
     against: Annotated[Path | None, Metavar("SCORES")] = None
@@ -61,9 +107,6 @@ class EvaluateOptions(Options):
     """Number of resamples of the speakers."""
     seed: int = 0
     """Seed of the resampling."""
-    by: Annotated[tuple[str, ...], Metavar("CONDITION"), Repeated()] = ()
-    """Condition of the test side, or with "enrol." before it of the enrolment side, for each value of which
-    the figures are also computed; may be given several times."""
     conditions: Annotated[tuple[Path, ...], Metavar("DIR...")] = ()
     """Data dirs with a utt2cond, or such files, for --by."""
 
@@ -162,7 +205,9 @@ class Evaluation:
             `farvox evaluate --json` has them. The figures of the operating point ``--dcf 0.05`` are
             "min_dcf@0.05" and so on, those of ``--frr-at 0.01`` "frr@0.01" and "threshold@0.01".
         against: every figure compared with another system's.
-        conditions: one table for each condition: its values, numbers of trials, figures, intervals.
+        conditions: one table for each condition: its values, numbers of trials, figures, intervals, and a
+            note where they say little.
+        equalised: the same figures where every condition with trials of both kinds weighs the same.
     """
 
     figures: Detection
@@ -173,6 +218,7 @@ class Evaluation:
     intervals: dict[str, Any] | None = None
     against: dict[str, Difference] | None = None
     conditions: Sequence[dict[str, Any]] | None = None
+    equalised: dict[str, Any] | None = None
 
     @property
     def eer(self) -> float:
@@ -233,8 +279,8 @@ def evaluate(scores: Scores, options: EvaluateOptions = EvaluateOptions()) -> Ev
         mine, *theirs = resampled.systems
         intervals = intervals_of(resampled, mine)
         against = {name: d for other in theirs for name, d in differences(mine, other).items()} or None
-    conditions = evaluate_conditions(scores, options, speakers) if options.by else None
-    return Evaluation(figures, at, costs, cllr, curve, intervals, against, conditions)
+    by = evaluate_conditions(scores, options, speakers) if options.by else {}
+    return Evaluation(figures, at, costs, cllr, curve, intervals, against, **by)
 
 
 def speakers_of(scores: Scores, options: EvaluateOptions) -> Speakers:
@@ -299,40 +345,95 @@ def differences(one: Mapping[str, Sample], other: Mapping[str, Sample]) -> dict[
 
 def evaluate_conditions(
     scores: Scores, options: EvaluateOptions, speakers: Speakers | None = None
-) -> list[dict[str, Any]]:
-    """The figures for each combination of the values of ``options.by``, with ``speakers`` also intervals."""
-    from farvox.metrics.bootstrap import per_condition
-    from farvox.score.lists import trial_conditions
+) -> dict[str, Any]:
+    """The figures for each combination of the values of ``options.by``, with ``speakers`` also intervals.
 
-    trials = scores.trials
+    Returns:
+        ``conditions`` and ``equalised``, as `Evaluation` has them.
+    """
+    import numpy as np
+
+    from farvox.metrics.bootstrap import per_condition
+    from farvox.metrics.detection import equal_error_rate, equalised_curve, min_detection_cost
+    from farvox.score.conditions import trial_conditions
+
+    trials, model = scores.trials, options.cost_models()[0]
     assert trials.target is not None
-    named = trial_conditions(trials, options.conditions, tuple(dict.fromkeys(options.by)))
+    by = tuple(dict.fromkeys(options.by))
+    named = trial_conditions(trials, options.conditions, by, bins=options.bins, edges=options.edges_of())
     kinds = named.unique().sort(named.columns)
     numbered = kinds.with_row_index("=")  # no condition is called so
-    number = named.join(numbered, on=named.columns, how="left", maintain_order="left")["="]
+    number = named.join(numbered, on=named.columns, how="left", maintain_order="left")["="].to_numpy()
     cells = per_condition(
         scores.values,
         trials.target,
-        number.to_numpy(),
+        number,
         speakers=speakers,
         p_target=options.p_target,
+        threshold=options.threshold,
         figures=figures_of(options),
         ties=options.ties,
         replicates=options.bootstrap,
         seed=options.seed,
     )
     values_of = kinds.to_dicts()
-    return [
+    tables = [
         {
             "condition": values_of[cell.number],
             "num_target": cell.num_target,
             "num_nontarget": cell.num_nontarget,
             "eer": cell.figures.eer if cell.figures else None,
             "min_dcf": cell.figures.min_dcf if cell.figures else None,
+            **_rates(cell.far, cell.frr, model, options),
             "intervals": intervals_of(cell.resampled, cell.resampled.systems[0]) if cell.resampled else None,
+            "note": _note_on(cell),
         }
         for cell in cells
     ]
+    whole = [cell for cell in cells if cell.figures]
+    equalised = None
+    if len(whole) > 1:
+        kept = np.isin(number, [cell.number for cell in whole])
+        curve = equalised_curve(scores.values[kept], trials.target[kept], number[kept])
+        far, frr = (
+            None if options.threshold is None else float(np.mean([getattr(cell, rate) for cell in whole]))
+            for rate in ("far", "frr")
+        )
+        equalised = {
+            "num_conditions": len(whole),
+            "num_target": int(trials.target[kept].sum()),
+            "num_nontarget": int((1 - trials.target[kept]).sum()),
+            "eer": equal_error_rate(curve)[0],
+            "min_dcf": min_detection_cost(curve, p_target=options.p_target)[0],
+            **_rates(far, frr, model, options),
+        }
+    return {"conditions": tables, "equalised": equalised}
+
+
+def _rates(
+    far: float | None, frr: float | None, model: CostModel, options: EvaluateOptions
+) -> dict[str, float | None]:
+    """The error rates at the given threshold, and their cost; nothing without a threshold."""
+    if options.threshold is None:
+        return {}
+    cost = None if far is None or frr is None else model.normalised(model.cost(frr, far))
+    return {"far": far, "frr": frr, "act_dcf": cost}
+
+
+def _note_on(cell: Cell) -> str:
+    """A sentence on a cell whose figures are missing or say little; empty where they are sound."""
+    from farvox.metrics.bootstrap import FEWEST_SPEAKERS
+
+    counts = (("target", cell.num_target), ("non-target", cell.num_nontarget))
+    said = [f"no {kind} trials" for kind, count in counts if not count]
+    said += [
+        f"few {kind} trials: one is {100 / count:.1f} points"
+        for kind, count in counts
+        if 0 < count < FEWEST_TRIALS
+    ]
+    if cell.figures and cell.num_speakers is not None and cell.num_speakers < FEWEST_SPEAKERS:
+        said.append(f"{cell.num_speakers} speakers: no interval")
+    return "; ".join(said)
 
 
 def evaluate_systems(
@@ -357,7 +458,9 @@ def evaluate_systems(
     """
     from farvox.metrics.bootstrap import mean_of_seeds
 
-    plain = replace(options, intervals=False, trial_speakers=(), speaker_before=None, by=(), conditions=())
+    plain = replace(
+        options, intervals=False, trial_speakers=(), speaker_before=None, by=(), conditions=(), edges=()
+    )
     tables = {
         name: {"system": name, **_mean_of_tables([as_table(evaluate(each, plain), plain) for each in seeds])}
         for name, seeds in systems.items()
@@ -384,8 +487,12 @@ def evaluate_systems(
     if options.by:
         for name, seeds in systems.items():
             known = speakers if len(seeds) == 1 else None
-            cells = [evaluate_conditions(each, options, known) for each in seeds]
-            tables[name]["conditions"] = [_mean_of_tables(each) for each in zip(*cells, strict=True)]
+            found_by = [evaluate_conditions(each, options, known) for each in seeds]
+            cells = zip(*(each["conditions"] for each in found_by), strict=True)
+            tables[name]["conditions"] = [_mean_of_tables(each) for each in cells]
+            tables[name]["equalised"] = found_by[0]["equalised"] and _mean_of_tables(
+                [each["equalised"] for each in found_by]
+            )
     return {"systems": list(tables.values()), "differences": compared}
 
 
@@ -428,7 +535,7 @@ def as_table(evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Any]
         compared = {name: asdict(each) for name, each in evaluation.against.items()}
         table["against"] = {"scores": str(options.against), **compared}
     if evaluation.conditions is not None:
-        table["conditions"] = evaluation.conditions
+        table |= {"conditions": evaluation.conditions, "equalised": evaluation.equalised}
     return table
 
 

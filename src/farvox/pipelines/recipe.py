@@ -38,6 +38,7 @@ from farvox.options import (
     nearest,
     to_table,
 )
+from farvox.pipelines.evaluate import ConditionOptions
 from farvox.pipelines.score import ScoreOptions
 from farvox.progress import Note, silent
 from farvox.training.options import (
@@ -121,7 +122,7 @@ class PublishedFigures(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateTable(ScoreOptions):
+class EvaluateTable(ScoreOptions, ConditionOptions):
     """``[[evaluate]]``: a trial list on a data dir and how it is scored; a column of the results."""
 
     name: str
@@ -138,8 +139,6 @@ class EvaluateTable(ScoreOptions):
     """Data dir of the cohort: speakers who are in no trial."""
     skip_bad: bool = False
     """Leave out utterances of these data dirs that cannot be embedded; trials of them are refused then."""
-    by: tuple[str, ...] = ()
-    """Conditions by which the figures are also shown, of the test side or, after "enrol.", of the other."""
     conditions: tuple[Path, ...] = ()
     """Data dirs that have them; empty: data."""
     intervals: bool = False

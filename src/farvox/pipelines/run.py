@@ -349,7 +349,10 @@ def _evaluate(plan: Plan, note: Note) -> None:
         options = EvaluateOptions(
             intervals=evaluate.intervals,
             trial_speakers=(evaluate.data,) if evaluate.intervals else (),
+            threshold=evaluate.threshold,
             by=evaluate.by,
+            bins=evaluate.bins,
+            edges=evaluate.edges,
             conditions=(evaluate.conditions or (evaluate.data,)) if evaluate.by else (),
         )
         scored = {
@@ -360,7 +363,9 @@ def _evaluate(plan: Plan, note: Note) -> None:
         of_system = {table["system"]: table for table in reversed(found["systems"])}
         for name, table in of_system.items():
             results[name, evaluate.name] |= {
-                key: table[key] for key in ("intervals", "conditions") if key in table
+                key: table[key]
+                for key in ("intervals", "conditions", "equalised", "at", "dcf")
+                if key in table
             }
         if evaluate.intervals:
             tables[f"{evaluate.name}: 95 % intervals"] = [
@@ -382,8 +387,7 @@ def _evaluate(plan: Plan, note: Note) -> None:
                 *([line] for line in pair_lines(found)),
             ]
         if evaluate.by:
-            conditions = {name: table["conditions"] for name, table in of_system.items()}
-            tables[f"{evaluate.name} by {', '.join(evaluate.by)}"] = condition_rows_of(conditions)
+            tables[f"{evaluate.name} by {', '.join(evaluate.by)}"] = condition_rows_of(of_system)
     for heading, rows in tables.items():
         note("\n".join(["", heading, *aligned(rows)]))
     path = write_report(

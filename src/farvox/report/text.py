@@ -35,28 +35,52 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
-def condition_rows(conditions: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The figures of each condition, as `farvox.pipelines.evaluate` gives them, as rows below a head."""
+def condition_rows(table: Mapping[str, Any]) -> list[list[str]]:
+    """The figures by condition of a system as rows below a head; two more rows have all trials together.
+
+    Args:
+        table: see `farvox.pipelines.evaluate.as_table`.
+    """
+    conditions, equalised, at = table["conditions"], table.get("equalised"), table.get("at", {})
     with_intervals = any(each["intervals"] for each in conditions)
-    interval_head = ["95 %"] if with_intervals else []
-    head = [*conditions[0]["condition"], "EER", *interval_head, "minDCF", *interval_head]
-    rows = [[*head, "target", "non-target"]]
-    units: tuple[tuple[str, Unit], ...] = (("eer", "%"), ("min_dcf", ""))
-    for each in conditions:
-        row = [value or "unknown" for value in each["condition"].values()]
-        trials = rarer(each)
-        for key, unit in units:
+    with_notes = any(each.get("note") for each in conditions)
+    units: list[tuple[str, str, Unit]] = [("eer", "EER", "%"), ("min_dcf", "minDCF", "")]
+    if "far" in conditions[0]:
+        units += [("far", "FAR", "%"), ("frr", "FRR", "%")]
+    names = list(conditions[0]["condition"])
+    heads = (part for _, name, _ in units for part in (name, "95 %")[: 1 + with_intervals])
+    rows = [[*names, *heads, "target", "non-target", *["note"] * with_notes]]
+    together: list[Mapping[str, Any]] = []
+    if equalised:
+        rest = [""] * (len(names) - 1)
+        pooled = {"intervals": None, **table, **{rate: at.get(rate) for rate in ("far", "frr")}}
+        together = [
+            {**pooled, "condition": dict(zip(names, ["all, pooled", *rest], strict=True)), "note": ""},
+            {
+                **equalised,
+                "condition": dict(zip(names, ["all, equalised", *rest], strict=True)),
+                "intervals": None,
+                "note": f"{equalised['num_conditions']} conditions weigh the same",
+            },
+        ]
+    for each in [*conditions, *together]:
+        row = [value or "unknown" * (each in conditions) for value in each["condition"].values()]
+        of = {"far": int(each["num_nontarget"]), "frr": int(each["num_target"])}
+        for key, _, unit in units:
+            trials = of.get(key, rarer(each))
             row.append("-" if each[key] is None else rounded(each[key], trials, unit))
             if with_intervals:
-                row.append(span(each["intervals"][key], trials, unit) if each["intervals"] else "-")
-        rows.append([*row, f"{each['num_target']:,}", f"{each['num_nontarget']:,}"])
+                known = each["intervals"] and key in each["intervals"]
+                row.append(span(each["intervals"][key], trials, unit) if known else "-")
+        row += [f"{each['num_target']:,}", f"{each['num_nontarget']:,}"]
+        rows.append([*row, *[each.get("note", "")] * with_notes])
     return rows
 
 
-def condition_rows_of(systems: Mapping[str, Sequence[dict[str, Any]]]) -> list[list[str]]:
-    """The figures of each condition by each system, whose name is the first column."""
-    rows_of = {name: condition_rows(conditions) for name, conditions in systems.items()}
-    head = next(iter(rows_of.values()))[0]
+def condition_rows_of(systems: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """The figures by condition of each system, whose name is the first column; see `condition_rows`."""
+    rows_of = {name: condition_rows(table) for name, table in systems.items()}
+    head = max((rows[0] for rows in rows_of.values()), key=len)
     return [["system", *head], *([name, *row] for name, rows in rows_of.items() for row in rows[1:])]
 
 

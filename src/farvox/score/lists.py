@@ -1,4 +1,4 @@
-"""Trial lists: new ones, and the speakers and recording conditions of the sides.
+"""Trial lists: new ones, and the speakers of the sides.
 
 Pairs are rows of the data dir. Without patterns or conditions a pair is unordered and there once; with them
 the first side is an enrolment and the second a test. An utterance with itself, or with its own copy, is no
@@ -14,16 +14,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from farvox.atomic import atomic_file
-from farvox.datadir.conditions import merge_conditions, read_conditions
 from farvox.datadir.kaldi import DataDir, read_table
-from farvox.errors import TrialError, UsageError
+from farvox.errors import TrialError
 from farvox.rng import rng_for
 from farvox.score.sides import SideMap
 from farvox.score.trials import ResolvedTrials, TrialList
@@ -298,10 +297,8 @@ def speakers_from_dirs(
     if len(twice):
         (utt_id, one), (_, other) = twice.rows()[:2]
         raise TrialError(f"'{utt_id}' is of the speaker '{one}' in one source and of '{other}' in another")
-    enrol, test = (
-        _values_of_side(trials, side, table["utt_id"], table["speaker_id"], side_map)
-        for side, side_map in (("enrol", enrol_map), ("test", test_map))
-    )
+    enrol = values_of_side(trials, "enrol", table["utt_id"], table["speaker_id"], side_map=enrol_map)
+    test = values_of_side(trials, "test", table["utt_id"], table["speaker_id"], side_map=test_map)
     for side, values in (("enrolment", enrol), ("test", test)):
         several = (values.list.len() > 1).arg_true()
         if len(several):
@@ -410,42 +407,25 @@ def speakers_from_ids(trials: TrialList, separator: str) -> Speakers:
     return _numbered(trials, speaker.gather(trials.enrol_code), speaker.gather(trials.test_code))
 
 
-def trial_conditions(trials: TrialList, sources: Sequence[PathLike], by: Sequence[str]) -> pl.DataFrame:
-    """The conditions of every trial.
+def values_of_side(
+    trials: TrialList,
+    side: Literal["enrol", "test"],
+    utt_ids: pl.Series,
+    values: pl.Series,
+    of_side: pl.Expr = pl.col("value").unique(),
+    *,
+    side_map: SideMap | None = None,
+) -> pl.Series:
+    """The values of the utterances of one side of every trial, [num_trials].
 
     Args:
         trials: the list.
-        sources: data dirs with a `utt2cond`, or such files, which together hold the utterances asked for.
-        by: names of conditions; of the test side, or with ``enrol.`` before it of the enrolment side.
-
-    Returns:
-        One column of strings for each name, [num_trials]. A side of several channels has their values
-        joined by ``+``; an unknown value is the empty string.
-
-    Raises:
-        TrialError: an utterance is in none of the sources.
-        UsageError: no such condition.
-        DataDirError: a source cannot be read, or two disagree.
+        side: of the trials.
+        utt_ids: utterances, all of the side among them.
+        values: the value of each.
+        of_side: what becomes of those of one side; a list of the distinct ones unless given.
+        side_map: ids of the side that stand for several utterances.
     """
-    known = merge_conditions([read_conditions(Path(source)) for source in sources], [str(s) for s in sources])
-    utt_ids = [DataDir.open(source, remote=True).utt_ids for source in map(Path, sources) if source.is_dir()]
-    all_ids = pl.concat([known["utt_id"], *utt_ids]).unique(maintain_order=True)
-    table = pl.DataFrame({"utt_id": all_ids}).join(known, on="utt_id", how="left", maintain_order="left")
-    columns = []
-    for name in by:
-        column = name.removeprefix("enrol.")
-        if column not in known.columns[1:]:
-            raise UsageError(f"--by {name}: no such condition; there are {', '.join(known.columns[1:])}")
-        side = "test" if column == name else "enrol"
-        values = _values_of_side(trials, side, table["utt_id"], table[column].fill_null(""))
-        columns.append(values.list.sort().list.join("+").alias(name))
-    return pl.DataFrame(columns)
-
-
-def _values_of_side(
-    trials: TrialList, side: str, utt_ids: pl.Series, values: pl.Series, side_map: SideMap | None = None
-) -> pl.Series:
-    """The distinct values of the utterances of one side of every trial: a list of strings each."""
     codes = trials.test_code if side == "test" else trials.enrol_code
     one_side = dataclasses.replace(trials, enrol_code=codes, test_code=codes)
     resolved = one_side.resolve(
@@ -455,10 +435,10 @@ def _values_of_side(
     rows = pl.DataFrame({"utt_id": resolved.utt_ids}).join(
         pl.DataFrame({"utt_id": utt_ids, "value": values}), on="utt_id", how="left", maintain_order="left"
     )
-    of_side = pl.DataFrame(
+    grouped = pl.DataFrame(
         {"side": np.repeat(np.arange(len(sizes)), sizes), "value": rows["value"].gather(resolved.side_rows)}
     ).group_by("side", maintain_order=True)
-    return of_side.agg(pl.col("value").unique())["value"].gather(resolved.test_side)
+    return grouped.agg(of_side)["value"].gather(resolved.test_side)
 
 
 def _numbered(trials: TrialList, enrol: pl.Series, test: pl.Series) -> Speakers:
