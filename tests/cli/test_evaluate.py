@@ -320,6 +320,25 @@ def test_each_condition_has_its_error_rates_at_one_shipped_threshold(folder, cap
     assert [row.split("  ")[0] for row in rows] == ["far", "near", "all, pooled", "all, equalised"]
 
 
+def test_one_data_dir_has_speakers_and_conditions(folder, capsys):
+    names = [f"{speaker}-{take}" for speaker in ("anna", "ben", "cleo", "dan") for take in range(4)]
+    (folder / "wav.scp").write_text("".join(f"{name} {name}.wav\n" for name in names))
+    (folder / "utt2spk").write_text("".join(f"{name} {name.split('-')[0]}\n" for name in names))
+    (folder / "utt2num_samples").write_text("".join(f"{name} {8000 * int(name[-1])}\n" for name in names))
+    (folder / "spk2gender").write_text("anna f\nben m\ncleo f\ndan m\n")
+    words = ("evaluate", folder / "trials", folder / "scores", "--data", folder, "--intervals", "--json")
+    words += ("--bootstrap", "20", "--by", "duration", "--edges", "duration=1", "--by", "same.gender")
+    assert run(*words) == 0
+    found = json.loads(capsys.readouterr().out)
+    cells = {tuple(cell["condition"].values()): cell for cell in found["conditions"]}
+    assert found["intervals"]["num_speakers"] == 4
+    assert {length for length, _ in cells} == {"below 1 s", "1 s or more"}
+    for (_, gender), cell in cells.items():
+        assert (cell["num_target"] == 0) == (gender == "different")
+        assert ("no target trials" in cell["note"]) == (gender == "different")
+    assert found["equalised"]["num_conditions"] == 2
+
+
 @pytest.mark.parametrize(
     ("edges", "message"),
     [
@@ -386,7 +405,7 @@ HALF_SAID = {
     "no operating point": (["--dcf", "x"], "dcf = 'x'"),
     "an impossible operating point": (["--dcf", "1.5"], "must be between 0 and 1, not 1.5"),
     "an impossible rate": (["--frr-at", "0.1", "2"], "frr_at = 2.0; it must be below 1"),
-    "conditions of nothing": (["--by", "distance"], "give both"),
+    "conditions of nothing": (["--by", "distance"], "name the data dirs that have them with --data"),
 }
 
 

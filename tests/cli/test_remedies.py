@@ -398,9 +398,9 @@ CASES = {
     ),
     "intervals without speakers": Case(
         "evaluate dev/trials scores --intervals",
-        r"name data dirs with (--trial-speakers)",
+        r"name data dirs with (--data)",
         with_trials,
-        {"--trial-speakers": "--trial-speakers dev"},
+        {"--data": "--data dev"},
         statuses=(2, 0, 0),
     ),
     "intervals without speakers, which the ids hold": Case(

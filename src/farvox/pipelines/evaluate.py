@@ -99,8 +99,11 @@ class EvaluateOptions(ConditionOptions):
     """Also compute 95 % intervals, by resampling the speakers."""
     against: Annotated[Path | None, Metavar("SCORES")] = None
     """Score file of another system on the same trials: the difference and its paired interval."""
+    data: Annotated[tuple[Path, ...], Metavar("DIR...")] = ()
+    """Data dirs that hold every utterance of the list: their speakers, for intervals, and their conditions,
+    for --by."""
     trial_speakers: Annotated[tuple[Path, ...], Metavar("DIR|UTT2SPK...")] = ()
-    """Data dirs or utt2spk files that hold every utterance of the list."""
+    """Data dirs or utt2spk files with the speakers, where --data has others or none."""
     speaker_before: Annotated[str | None, Metavar("MARK")] = None
     """The speaker of an id is the part before the first MARK in it."""
     bootstrap: Annotated[int, AtLeast(1)] = 1000
@@ -108,13 +111,14 @@ class EvaluateOptions(ConditionOptions):
     seed: int = 0
     """Seed of the resampling."""
     conditions: Annotated[tuple[Path, ...], Metavar("DIR...")] = ()
-    """Data dirs with a utt2cond, or such files, for --by."""
+    """Data dirs, utt2cond files, tables of trials or folders of embeddings with further conditions than those
+    of --data."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.cost_models()
         unsure = self.intervals or self.against is not None
-        known = bool(self.trial_speakers) or bool(self.speaker_before)
+        known = bool(self.data) or bool(self.trial_speakers) or bool(self.speaker_before)
         for wrong, what in (
             (
                 self.trial_speakers and self.speaker_before is not None,
@@ -122,7 +126,7 @@ class EvaluateOptions(ConditionOptions):
             ),
             (
                 unsure and not known,
-                "an interval needs the speakers of the trials: name data dirs with --trial-speakers, or say "
+                "an interval needs the speakers of the trials: name data dirs with --data, or say "
                 "with --speaker-before which mark ends the speaker's name in an id",
             ),
             (
@@ -130,8 +134,12 @@ class EvaluateOptions(ConditionOptions):
                 "speakers are for intervals: add --intervals or --against",
             ),
             (
-                bool(self.by) != bool(self.conditions),
-                "--by names conditions and --conditions the data dirs that have them: give both",
+                self.by and not (self.conditions or self.data),
+                "--by names conditions: name the data dirs that have them with --data",
+            ),
+            (
+                self.conditions and not self.by,
+                "--conditions goes with --by, which names the conditions",
             ),
         ):
             if wrong:
@@ -289,7 +297,7 @@ def speakers_of(scores: Scores, options: EvaluateOptions) -> Speakers:
 
     if options.speaker_before:
         return speakers_from_ids(scores.trials, options.speaker_before)
-    return speakers_from_dirs(scores.trials, options.trial_speakers)
+    return speakers_from_dirs(scores.trials, options.trial_speakers or options.data)
 
 
 def figures_of(options: EvaluateOptions) -> list[Figures]:
@@ -360,7 +368,9 @@ def evaluate_conditions(
     trials, model = scores.trials, options.cost_models()[0]
     assert trials.target is not None
     by = tuple(dict.fromkeys(options.by))
-    named = trial_conditions(trials, options.conditions, by, bins=options.bins, edges=options.edges_of())
+    named = trial_conditions(
+        trials, options.conditions or options.data, by, bins=options.bins, edges=options.edges_of()
+    )
     kinds = named.unique().sort(named.columns)
     numbered = kinds.with_row_index("=")  # no condition is called so
     number = named.join(numbered, on=named.columns, how="left", maintain_order="left")["="].to_numpy()
@@ -459,7 +469,13 @@ def evaluate_systems(
     from farvox.metrics.bootstrap import mean_of_seeds
 
     plain = replace(
-        options, intervals=False, trial_speakers=(), speaker_before=None, by=(), conditions=(), edges=()
+        options,
+        intervals=False,
+        trial_speakers=(),
+        speaker_before=None,
+        by=(),
+        conditions=(),
+        edges=(),
     )
     tables = {
         name: {"system": name, **_mean_of_tables([as_table(evaluate(each, plain), plain) for each in seeds])}

@@ -348,12 +348,12 @@ def _evaluate(plan: Plan, note: Note) -> None:
     for evaluate in (each for each in recipe.evaluate if each.by or each.intervals):
         options = EvaluateOptions(
             intervals=evaluate.intervals,
-            trial_speakers=(evaluate.data,) if evaluate.intervals else (),
+            data=(evaluate.data,),
             threshold=evaluate.threshold,
             by=evaluate.by,
             bins=evaluate.bins,
             edges=evaluate.edges,
-            conditions=(evaluate.conditions or (evaluate.data,)) if evaluate.by else (),
+            conditions=evaluate.conditions,
         )
         scored = {
             system.name: [Scores.read(plan.trials(system, evaluate), plan.scores(system, evaluate))]
