@@ -85,3 +85,28 @@ def test_rates_are_counted(tmp_path):
     notes = []
     prepare_folder(tmp_path / "in", tmp_path / "out", note=notes.append, jobs=1)
     assert notes[0] == "note: recordings of several rates: 1 at 8,000 Hz, 2 at 16,000 Hz"
+
+
+def test_a_pattern_says_the_speaker_and_the_conditions(tmp_path, record, notes):
+    record(tmp_path / "mine/alice/phone_1m_a.wav")
+    record(tmp_path / "mine/bob/array_2_3.5m_b.flac")
+    form = "{speaker}/{device}_{distance}m_{session}.wav"
+    (made,) = prepare_folder(tmp_path / "mine", tmp_path / "out", note=notes.append, pattern=form)
+    assert made.speaker_ids.to_list() == ["alice", "bob"]
+    assert (made.path / "utt2cond").read_text().splitlines() == [
+        "utt_id\tdevice\tdistance\tsession",
+        "alice-phone_1m_a\tphone\t1\ta",
+        "bob-array_2_3.5m_b\tarray\t2_3.5\tb",  # as few characters as can be
+    ]
+    record(tmp_path / "mine/bob/near.wav")
+    with pytest.raises(CorpusError, match=r"bob/near\.wav: is not of the form --pattern"):
+        prepare_folder(tmp_path / "mine", tmp_path / "out", note=notes.append, pattern=form)
+
+
+@pytest.mark.parametrize(
+    "form", ["{device}.wav", "{speaker}/{speaker}.wav", "{speaker}/{a}{b}.wav", "{speaker}/{a"]
+)
+def test_a_pattern_that_cannot_be_read_is_refused(tmp_path, record, notes, form):
+    record(tmp_path / "mine/alice/a.wav")
+    with pytest.raises(CorpusError, match="--pattern '"):
+        prepare_folder(tmp_path / "mine", tmp_path / "out", note=notes.append, pattern=form)

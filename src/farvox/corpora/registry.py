@@ -30,6 +30,9 @@ class PrepareOptions(Options):
     """Files to work on at a time; by default as many as suit the machine."""
     skip_bad: bool = False
     """Leave out files that cannot be used, which OUT/rejected.tsv lists (folder)."""
+    pattern: Annotated[str | None, Metavar("FORM")] = None
+    """Form of every file's path, whose names in braces become columns of utt2cond, such as
+    "{speaker}/{device}_{distance}m_{session}.wav" (folder)."""
     seed: Annotated[int | None, AtLeast(0)] = None
     """Everything drawn at random follows from it (synthetic)."""
 
