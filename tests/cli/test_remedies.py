@@ -26,9 +26,13 @@ import tomli_w
 
 from farvox.audio.files import read_audio, write_audio
 from farvox.cli.main import main
+from farvox.clustering.elbow import find_elbow
+from farvox.clustering.kmeans import kmeans
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.errors import FarvoxError
+from farvox.metrics.clustering import purity
+from farvox.metrics.detection import det_curve
 from farvox.zoo import Card
 
 
@@ -821,6 +825,221 @@ CASES |= {
 }
 
 
+def labelled_vectors() -> None:
+    rng = np.random.default_rng(0)
+    vectors: dict[str, object] = {f"u{n}": rng.standard_normal(8).astype(np.float32) for n in range(6)}
+    np.save("vectors.npy", np.array(vectors))
+
+
+def extracted() -> None:
+    assert run(f"extract model dev emb {FAST}") == 0
+
+
+def normalised() -> None:
+    with_trials()
+    bare_model_with_scores()
+    Path("scores").unlink()
+    assert run("score dev/trials emb --norm s-norm --cohort emb --out scores") == 0
+
+
+CASES |= {
+    "drops of no fix": Case(
+        "check bad --allow-drops",
+        r"farvox check: --allow-drops is of (--fix OUT)",
+        with_drop,
+        {"OUT": "good"},
+        statuses=(2, 0, 0),
+    ),
+    "nothing to combine": Case(
+        "combine out",
+        r"farvox combine: name at least one data dir after OUT",
+        again="combine out dev",
+        statuses=(2, 0, 0),
+    ),
+    "all pairs and a number of them": Case(
+        "trials dev list --all-pairs --num-nontarget 5",
+        r"farvox trials: --all-pairs and --num-nontarget exclude each other",
+        again="trials dev list --num-nontarget 5",
+        statuses=(2, 0, 0),
+    ),
+    "an utterance against itself, in a check": Case(
+        "check dev --trials self",
+        r"remove them, or add (--allow-self)",
+        lambda: Path("self").write_text("1 d0_0 d0_0\n0 d0_0 d1_0\n"),
+    ),
+    "an utterance against itself, removed": Case(
+        "check dev --trials self",
+        r"remove them, or add --allow-self",
+        lambda: Path("self").write_text("1 d0_0 d0_0\n0 d0_0 d1_0\n"),
+        act=lambda: edit("self", "1 d0_0 d0_0\n", ""),
+    ),
+    "an utterance against itself, scored": Case(
+        "score self emb --out scores",
+        r"remove them, or add (--allow-self) \(in a recipe: allow_self = true\)",
+        lambda: (extracted(), Path("self").write_text("1 d0_0 d0_0\n0 d0_0 d1_0\n")),
+    ),
+    "options of a model for embeddings": Case(
+        "import vectors.npy out --arch ffsvc-embeddings --epoch 3",
+        r"--frontend, --spk2utt and --epoch are of a model; leave them out",
+        labelled_vectors,
+        again="import vectors.npy out --arch ffsvc-embeddings",
+        statuses=(2, 0, 0),
+    ),
+    "all channels of an extraction": Case(
+        f"extract model dev emb --channel all {FAST}",
+        r"--channel all: it is most-speech or a number from 0",
+        again=f"extract model dev emb --channel 0 {FAST}",
+        of="--channel {}: it is most-speech or a number from 0",
+        statuses=(2, 0, 0),
+    ),
+    "a channel of that name": Case(
+        f"enrol ann voices/a0.wav {MODEL} --channel left",
+        r"--channel left: it is all, most-speech or a number from 0",
+        again=f"enrol ann voices/a0.wav {MODEL} --channel most-speech",
+        of="--channel {}: it is all, most-speech or a number from 0",
+        statuses=(2, 0, 0),
+    ),
+    "a word that is no field": Case(
+        f"{TRAIN} optim.lr 0.02",
+        r"'optim\.lr' is not of the form --field\.name VALUE",
+        again=f"{TRAIN} --optim.lr 0.02",
+        of="'{}' is not of the form --field.name VALUE",
+        statuses=(2, 0, 0),
+    ),
+    "a plot of another kind": Case(
+        "evaluate dev/trials scores --plot det.pdf",
+        r"--plot det\.pdf: a plot is a \.png or an \.svg file",
+        with_trials,
+        again="evaluate dev/trials scores --plot det.svg",
+        of="--plot {}: a plot is a .png or an .svg file",
+        statuses=(2, 0, 0),
+    ),
+    "nobody to enrol": Case(
+        f"enrol ann {MODEL}",
+        r"no recordings: (farvox enrol NAME FILE)\.\.\.",
+        names={"NAME": "ann", "FILE": f"voices/a0.wav {MODEL}"},
+        again=f"identify voices/a0.wav {MODEL}",
+        of="no recordings: farvox enrol NAME FILE...",
+        statuses=(2, 0, 0),
+    ),
+    "nobody to identify": Case(
+        f"identify {MODEL}",
+        r"no recording: (farvox identify FILE)",
+        enrolled,
+        {"FILE": f"voices/a0.wav {MODEL}"},
+        f"identify voices/a0.wav {MODEL}",
+        statuses=(2, 0, 0),
+    ),
+    "no candidate": Case(
+        f"identify voices/a0.wav {MODEL} --top 0",
+        r"--top: at least 1",
+        enrolled,
+        again=f"identify voices/a0.wav {MODEL} --top 1",
+        statuses=(2, 0, 0),
+    ),
+    "a serious note": Case(
+        "verify --model model long.wav long.wav --strict --vad check",
+        r"none: a note is serious \(--strict\)",
+        little_speech,
+        again="verify --model model long.wav long.wav --vad check",
+        statuses=(2, 0, 0),
+    ),
+    "more clusters than utterances": Case(
+        "cluster emb out --clusters 50",
+        r"50 clusters of 9 utterances: ask for fewer",
+        extracted,
+        again="cluster emb out --clusters 3",
+        of="{} clusters of {} utterances: ask for fewer",
+    ),
+    "an elbow of two": Case(
+        "cluster emb out --clusters 2:4:1",
+        r"clusters = '2:4:1': an elbow needs at least three ascending numbers; give a wider range",
+        extracted,
+        again="cluster emb out --clusters 2:6:1",
+        of="clusters = '{}': an elbow needs at least three ascending numbers; give a wider range",
+        statuses=(2, 0, 0),
+    ),
+    "an elbow of two: one": Case(
+        "cluster emb out --clusters 2:4:1",
+        r"three ascending numbers; give a wider range, or one number",
+        extracted,
+        again="cluster emb out --clusters 3",
+        statuses=(2, 0, 0),
+    ),
+    "an elbow at the edge": Case(
+        "cluster emb out --clusters 2:5:1",
+        r"the elbow is at the edge of the range: try a wider one",
+        extracted,
+        again="cluster emb out2 --clusters 2:8:1",
+        statuses=(0, 0, 0),
+    ),
+    "an elbow of two points": Case(
+        lambda: find_elbow([2, 4], [0.5, 0.6]),
+        r"at least three ascending numbers of clusters, not \[2\.0, 4\.0\]; give a wider range",
+        again=lambda: find_elbow([2, 4, 6, 8], [0.5, 0.6, 0.62, 0.63]),
+        of="an elbow needs at least three ascending numbers of clusters, not {}; give a wider range",
+    ),
+    "k-means of too few": Case(
+        lambda: kmeans(np.eye(3, dtype=np.float32), 4, seed=0),
+        r"ask for at least 1, and at most as many as there are utterances",
+        again=lambda: kmeans(np.eye(3, dtype=np.float32), 3, seed=0),
+    ),
+    "labels of other utterances": Case(
+        lambda: purity([1, 1, 2], [1, 2]),
+        r"cannot be compared: give one label an utterance in each",
+        again=lambda: purity([1, 1, 2], [1, 2, 2]),
+    ),
+    "a score that is no number": Case(
+        lambda: det_curve([0.1, np.nan, 0.3], [0, 0, 1]),
+        r"score 2 is nan: every score must be a finite number",
+        again=lambda: det_curve([0.1, 0.2, 0.3], [0, 0, 1]),
+        of="score {} is {}: every score must be a finite number",
+    ),
+    "normalised scores for a card": Case(
+        "calibrate dev/trials scores --far 0.5 --model bare",
+        r"score with '(farvox score)' without norm and centre",
+        normalised,
+        {"score": "score dev/trials emb --out cosines"},
+        "calibrate dev/trials cosines --far 0.5 --model bare",
+        of="score with 'farvox score' without norm and centre",
+    ),
+    "scores of another model for a card": Case(
+        "calibrate dev/trials scores --far 0.5 --model exp",
+        r"score with embeddings of the model whose card this is",
+        lambda: (with_trials(), trained()),
+        act=lambda: (run(f"extract exp dev emb2 {FAST}"), run("score dev/trials emb2 --out scores2")),
+        again="calibrate dev/trials scores2 --far 0.5 --model exp",
+    ),
+    "the card of a model of the zoo": Case(
+        "calibrate dev/trials scores --far 0.5 --model campplus-zh-en",
+        r"give its threshold to 'farvox verify --threshold'",
+        with_trials,
+        again="verify --model model --threshold 0.4 voices/a0.wav voices/a0.wav",
+        statuses=(2, 0, 0),
+    ),
+    "two ways to group": Case(
+        f"enhance array enhanced {GROUP} --by take --allow-missing-channels",
+        r"--group and --by are two ways to say the same; give one of them",
+        array,
+        again=f"enhance array enhanced {GROUP} --allow-missing-channels",
+        statuses=(2, 0, 0),
+    ),
+    "two sources of speakers": Case(
+        "evaluate dev/trials scores --intervals --trial-speakers dev --speaker-before _",
+        r"the speakers come from --trial-speakers or from --speaker-before, not from both",
+        with_trials,
+        again="evaluate dev/trials scores --intervals --speaker-before _",
+        statuses=(2, 0, 0),
+    ),
+    "too few non-target trials: a higher rate": Case(
+        "calibrate dev/trials scores --far 0.001",
+        r"or more are needed; add some or ask for a higher rate",
+        with_trials,
+        again="calibrate dev/trials scores --far 0.5",
+    ),
+}
+
+
 SAME = "verify --model model {0} {0}"
 CASES |= {
     "a rate that no audio has": Case(
@@ -976,7 +1195,7 @@ def test_the_remedy_of_a_message_works(here, case, capsys):
         if shutil.which(program[0]) is None:
             pytest.skip(f"{program[0]} is not installed")
         subprocess.run(remedy, shell=True, check=True, stdin=subprocess.DEVNULL, capture_output=True)
-    else:
+    elif remedy:
         again = f"{again} {remedy}"
     case.act()
     assert run(again) == last, "".join(capsys.readouterr())

@@ -293,7 +293,10 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
             f"{num_labels:,} of the {num_lines:,} lines have {spelled} in the {place} column"
         )
     if sum(each[0] == num_lines for each in candidates) > 1:
-        raise TrialError(f"{path}: both the first and the last column hold labels: remove one of them")
+        raise TrialError(
+            f"{path}: both the first and the last column hold labels; name the columns in a first line, as "
+            "'label enrol test'"
+        )
 
     target_of_id = np.full(len(ids), -1, np.int8)
     for word, label in words.items():
