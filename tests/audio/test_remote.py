@@ -10,6 +10,7 @@ from multiprocessing.pool import ThreadPool
 import fsspec
 import numpy as np
 import pytest
+import tomli_w
 
 from farvox.audio import remote
 from farvox.audio.files import audio_info, read_audio, write_audio
@@ -172,6 +173,23 @@ def test_a_lasting_fault_is_an_error(url, unreliable, monkeypatch):
     unreliable += ["hang up"] * 1000
     with pytest.raises(UnreachableError, match=r"some/file \(at http://127.*\): no answer after 2 tries: ."):
         read_range(url, 0, 10)
+    unreliable.clear()
+    assert read_range(url, 0, 10) == CONTENT[:10]
+
+
+def test_without_credentials_it_is_said_at_once_and_with_them_the_file_is_read(url, monkeypatch):
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"]
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    fsspec.filesystem("s3").clear_instance_cache()
+    with pytest.raises(UnreachableError, match=r"some/file .*: access is refused: .*; check the credentials"):
+        read_range(url, 0, 10)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", secret)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    fsspec.filesystem("s3").clear_instance_cache()
+    assert read_range(url, 0, 10) == CONTENT[:10]
 
 
 def test_a_missing_package_is_named_with_its_extra():
@@ -261,13 +279,19 @@ def test_a_url_in_a_command_or_below_segments_is_refused_as_well(web, tmp_path):
     assert web[1] == []
 
 
-def test_asked_for_audio_of_a_data_dir_is_read(far_dir, web, model_folder, tmp_path):
+def test_asked_for_audio_of_a_data_dir_is_read(far_dir, web, model_folder, tiny_recipe, tmp_path):
     pytest.importorskip("aiohttp")
     assert main(["check", str(far_dir), "--audio", "--remote"]) == 0
     assert any("a1.wav" in request for request in web[1])
     out = str(tmp_path / "embeddings")
     assert main(["extract", str(model_folder), str(far_dir), out, "--remote", "--backend", "torch"]) == 0
     assert main(["pack", str(far_dir), str(tmp_path / "packed"), "--remote"]) == 0
+    (far_dir / "spk2utt").unlink()
+    (far_dir / "utt2spk").write_text("a0 a\na1 b\n")
+    data = tiny_recipe["data"] | {"train": [str(far_dir)], "remote": True}
+    recipe = tiny_recipe | {"data": data, "optim": {"batch_size": 2}}
+    (tmp_path / "recipe.toml").write_text(tomli_w.dumps(recipe))
+    assert main(["train", str(tmp_path / "recipe.toml"), "--run-dir", str(tmp_path / "exp")]) == 0
 
 
 def test_a_data_dir_may_be_listed_without_its_audio(far_dir, web, tmp_path):
@@ -292,6 +316,8 @@ def test_a_password_in_a_url_is_refused_and_not_printed(remote, web, tmp_path, c
             read_audio(url)
         assert "secret" not in str(raised.value)
     assert web[1] == []
+    (tmp_path / "wav.scp").write_text(f"a http://{address}/a0.wav\n")
+    assert main(["check", str(tmp_path), "--remote"]) == 0
 
 
 def test_urls_on_the_command_line_are_those_of_python(web, voices, model_folder, capsys):

@@ -24,12 +24,15 @@ import pytest
 import soundfile
 import tomli_w
 
-from farvox.audio.files import read_audio, write_audio
+from farvox.audio.files import open_audio, read_audio, write_audio
+from farvox.audio.mapped import map_audio
+from farvox.audio.shards import encode
 from farvox.cli.main import main
 from farvox.clustering.elbow import find_elbow
 from farvox.clustering.kmeans import kmeans
+from farvox.datadir.derive import combine
 from farvox.datadir.embeddings import EmbeddingSet
-from farvox.datadir.kaldi import Utterance, write_data_dir
+from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import FarvoxError
 from farvox.metrics.clustering import purity
 from farvox.metrics.detection import det_curve
@@ -614,6 +617,440 @@ CASES = {
         foreign_graph,
         {"export": "export model small.onnx"},
         statuses=(2, 0, 0),
+    ),
+}
+
+
+def shown(command: str, path: str) -> None:
+    """Run a command, and print a file that it wrote."""
+    assert run(command) != 0
+    print(Path(path).read_text())
+
+
+def many_channels(count: int = 9, rate: int = 16000) -> None:
+    noise_TC = 0.1 * np.random.default_rng(0).standard_normal((3200, count))
+    soundfile.write("wide.wav", noise_TC, rate)
+    write_data_dir("wide", [Utterance("u", "wide.wav", "s", 3200)])
+
+
+def flac_ark(missing: int) -> None:
+    """A flac file in an ark that lacks its last bytes."""
+    soundfile.write("one.flac", read_audio("voices/a0.wav"), 16000)
+    content = Path("one.flac").read_bytes()
+    whole = b"a0 AUDIO\x08" + len(content).to_bytes(8, "little") + content
+    Path("flac.ark").write_bytes(whole[: len(whole) - missing])
+
+
+def flac(change: Callable[[bytes], bytes] = bytes) -> None:
+    soundfile.write("one.flac", read_audio("voices/a0.wav"), 16000)
+    Path("one.flac").write_bytes(change(Path("one.flac").read_bytes()))
+
+
+def cut_while_open(name: str) -> None:
+    soundfile.write(name, read_audio("voices/a0.wav"), 16000)
+    with open_audio(name) as audio:
+        os.truncate(name, 4000)
+        audio.read()
+
+
+def m4a(kept: float = 1.0) -> None:
+    """A file of compressed audio that ends after a part of its packets."""
+    import av
+
+    wav_T = read_audio("voices/a0.wav")
+    with av.open("one.m4a", "w", options={"movflags": "faststart"}) as out:
+        stream = out.add_stream("aac", rate=16000, layout="mono")
+        for start in range(0, len(wav_T) - 1024, 1024):
+            frame = av.AudioFrame.from_ndarray(
+                wav_T[None, start : start + 1024], format="fltp", layout="mono"
+            )
+            frame.sample_rate, frame.pts = 16000, start
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    with av.open("one.m4a") as written:
+        places = [packet.pos for packet in written.demux(audio=0) if packet.size]
+    if kept < 1:
+        os.truncate("one.m4a", places[int(kept * len(places))])
+
+
+def mapped() -> None:
+    map_audio(["one.wav"], sample_rate=16000)
+
+
+def packed(codec: str = "wav", damage: Callable[[bytearray], object] = lambda content: None) -> None:
+    """A packed data dir, whose shard is damaged then; ``kept`` has the shard as it was."""
+    assert run(f"pack dev packed --jobs 1 --codec {codec}") == 0
+    (shard,) = Path("packed/shards").glob("*.tar")
+    shutil.copy(shard, "kept")
+    content = bytearray(shard.read_bytes())
+    damage(content)
+    shard.write_bytes(content)
+
+
+def cut(content: bytearray) -> None:
+    del content[len(content) // 2 :]
+
+
+def flip(content: bytearray) -> None:
+    for at in range(20000, 24000):
+        content[at] ^= 0x5A
+
+
+def mend_shard() -> None:
+    (shard,) = Path("packed/shards").glob("*.tar")
+    shutil.copy("kept", shard)
+
+
+def read_packed() -> None:
+    for path in DataDir.open("packed").wav_paths:
+        read_audio(path)
+
+
+def speakerless() -> None:
+    copy("dev", "bare")
+    for name in ("utt2spk", "spk2utt"):
+        Path("bare", name).unlink()
+
+
+def with_column(path: str, header: str, value: str) -> None:
+    ids = DataDir.open(path).utt_ids
+    Path(path, "utt2age").write_text(f"{header}\n" + "".join(f"{utt_id}\t{value}\n" for utt_id in ids))
+
+
+def two_headers() -> None:
+    for source, out, name in (("dev", "a", "age"), ("train", "b", "years")):
+        copy(source, out)
+        with_column(out, f"utt_id\t{name}", "30")
+
+
+def disagreeing() -> None:
+    copy("dev", "bad")
+    edit("bad/utt2spk", "d0_1 d0\n", "d0_1 d1\n")
+    Path("bad/spk2utt").unlink()
+
+
+def segmented() -> None:
+    """A data dir of stretches, one of which begins after the end of its recording."""
+    Path("cuts").mkdir()
+    Path("cuts/wav.scp").write_text("r voices/a0.wav\n")
+    Path("cuts/segments").write_text("u0 r 0.0 0.9\nu1 r 90.0 91.0\n")
+
+
+def embedded() -> None:
+    assert run(f"extract model dev emb {FAST}") == 0
+
+
+def resaved(name: str, change: Callable[[list[str]], list[str]]) -> Callable[[], object]:
+    def make() -> None:
+        assert run(f"extract model dev emb --quality {FAST}") == 0
+        path = Path("emb", name)
+        path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
+
+    return make
+
+
+AGAIN = f"extract model dev emb {FAST}"
+CASES |= {
+    "a folder that would replace a file": Case(
+        f"extract model dev recipe.toml {FAST}",
+        r"is a file, and a folder is to be written there; choose another name",
+        again=AGAIN,
+    ),
+    "a folder of other things: another": Case(
+        f"extract model dev voices {FAST}",
+        r"it is not replaced: choose another name",
+        again=AGAIN,
+        of="it is not replaced: choose another name, or empty it first",
+    ),
+    "a folder of other things: emptied": Case(
+        f"extract model dev mine {FAST}",
+        r"or empty it first",
+        lambda: (Path("mine").mkdir(), Path("mine/notes").write_text("x")),
+        act=lambda: Path("mine/notes").unlink(),
+    ),
+    "audio of a name of another format": Case(
+        lambda: write_audio("out.mp3", np.zeros(1600)),
+        r"choose one of these suffixes",
+        again=lambda: write_audio("out.wav", np.zeros(1600)),
+    ),
+    "too many channels for flac": Case(
+        lambda: write_audio("out.flac", np.zeros((9, 1600))),
+        r"flac holds 8 channels at most, not 9; write \.wav",
+        again=lambda: write_audio("out.wav", np.zeros((9, 1600))),
+        of="flac holds {} channels at most, not {}; write .wav",
+    ),
+    "a truncated ark": Case(
+        lambda: read_audio("flac.ark:3"),
+        r"copy the ark again",
+        lambda: flac_ark(500),
+        act=lambda: flac_ark(0),
+    ),
+    "damaged flac": Case(
+        lambda: read_audio("one.flac"),
+        r"damaged audio: .*; copy it again",
+        lambda: flac(lambda content: content[:9000] + bytes(4000) + content[13000:]),
+        act=flac,
+        of="damaged audio: {}; copy it again",
+    ),
+    "an AIFF file that shrinks while it is read": Case(
+        lambda: cut_while_open("one.aiff"),
+        r"truncated: ends at sample \d+ of \d+; copy it again",
+        again=lambda: read_audio("one.aiff"),
+        act=lambda: soundfile.write("one.aiff", read_audio("voices/a0.wav"), 16000),
+        of="truncated: ends at sample {} of {}; copy it again",
+    ),
+    "a wav file that shrinks while it is read": Case(
+        lambda: cut_while_open("one.wav"),
+        r"truncated: ends at sample \d+ of \d+; copy it again",
+        again=lambda: read_audio("one.wav"),
+        act=lambda: shutil.copy("voices/a0.wav", "one.wav"),
+        of="truncated: ends at sample {}; copy it again",
+    ),
+    "an m4a file that was cut": Case(
+        lambda: read_audio("one.m4a"),
+        r"truncated: holds only .*; copy it again",
+        lambda: m4a(0.6),
+        act=m4a,
+        of="truncated: holds only {}; copy it again",
+    ),
+    "a noise that is gone": Case(
+        mapped,
+        r"bring it back, or leave it out of its data dir",
+        act=lambda: shutil.copy("voices/a0.wav", "one.wav"),
+    ),
+    "a chain of URLs": Case(
+        lambda: read_audio(f"simplecache::file://{Path.cwd()}/voices/a0.wav"),
+        r"a chain of URLs \(::\) is refused; name the file itself",
+        again=lambda: read_audio(f"file://{Path.cwd()}/voices/a0.wav"),
+    ),
+    "a recording beyond 4 GB": Case(
+        lambda: encode(np.broadcast_to(np.int16(0), (2**31, 1)), 16000, "wav"),
+        r"longer than a wav file can be \(4 GB\); use flac, or cut it",
+        again=lambda: encode(np.zeros((16000, 1), np.int16), 16000, "wav"),
+    ),
+    "nine channels to pack": Case(
+        lambda: shown("pack wide packed --codec flac --jobs 1", "packed/rejected.tsv"),
+        r"flac holds 8 channels at most, not 9; use wav",
+        many_channels,
+        act=lambda: shutil.rmtree("packed"),
+        again="pack wide packed --codec wav --jobs 1",
+        of="flac holds 8 channels at most, not {}; use wav",
+        statuses=(0, 0, 0),
+    ),
+    "a rate that flac does not have": Case(
+        lambda: shown("pack wide packed --codec flac --jobs 1", "packed/rejected.tsv"),
+        r"cannot be flac \(.*\); use wav",
+        lambda: many_channels(1, 700_000),
+        act=lambda: shutil.rmtree("packed"),
+        again="pack wide packed --codec wav --jobs 1",
+        of="cannot be flac ({}); use wav",
+        statuses=(0, 0, 0),
+    ),
+    "a shard that is cut short": Case(
+        read_packed,
+        r"the shard is cut short: it ends before this utterance; copy it again",
+        lambda: packed(damage=cut),
+        act=mend_shard,
+    ),
+    "a damaged shard of flac": Case(
+        read_packed,
+        r"'(farvox check --audio)' finds all that is: copy the shard again",
+        lambda: packed("flac", flip),
+        {"check --audio": "check packed --audio"},
+        act=mend_shard,
+        statuses=(1, 1, 0),
+    ),
+    "a shard that is cut short: check": Case(
+        "check packed",
+        r"which is cut short \(.* bytes\); copy it again",
+        lambda: packed(damage=cut),
+        act=mend_shard,
+        of="which is cut short ({} bytes); copy it again",
+    ),
+    "a damaged shard": Case(
+        "check packed --audio",
+        r"differs from its checksum; the shard is damaged: copy it again",
+        lambda: packed(damage=flip),
+        act=mend_shard,
+    ),
+    "an ark of features": Case(
+        "check arks --audio",
+        r"wav\.scp names audio: copy the ark and its wav\.scp again",
+        lambda: (
+            flac_ark(0),
+            Path("arks").mkdir(),
+            Path("arks/wav.scp").write_text("a0 flac.ark:5\n"),
+        ),
+        act=lambda: Path("arks/wav.scp").write_text("a0 flac.ark:3\n"),
+    ),
+    "a stretch beyond its recording: times": Case(
+        "check cuts --audio",
+        r"correct its times, or leave it out",
+        segmented,
+        act=lambda: edit("cuts/segments", "90.0 91.0", "0.5 1.0"),
+    ),
+    "a stretch beyond its recording: left out": Case(
+        "check cuts --audio",
+        r"or leave it out",
+        segmented,
+        act=lambda: edit("cuts/segments", "u1 r 90.0 91.0\n", ""),
+        of="correct its times, or leave it out",
+    ),
+    "a data dir that is mended into one: another": Case(
+        "check bad --fix more",
+        r"is a data dir already; choose another OUT",
+        with_fault,
+        again="check bad --fix good",
+        of="is a data dir already; choose another OUT, or remove it",
+        statuses=(1, 0, 1),
+    ),
+    "a data dir that is mended into one: removed": Case(
+        "check bad --fix good",
+        r"or remove it",
+        lambda: (with_fault(), copy("dev", "good")),
+        act=lambda: shutil.rmtree("good"),
+        of="is a data dir already; choose another OUT, or remove it",
+        statuses=(1, 0, 1),
+    ),
+    "one utterance of two speakers": Case(
+        "combine out dev bad",
+        r"'d0_1' has the speaker_id 'd0' in dev and 'd1' in bad; rename it in one of them",
+        disagreeing,
+        act=lambda: (
+            [edit(f"bad/{name}", "d0_1 ", "d0_9 ") for name in ("utt2spk", "wav.scp")]
+            + [edit("bad/utt2num_samples", "d0_1 ", "d0_9 ")]
+        ),
+        of="rename it in one of them, or leave one of them out",
+    ),
+    "one utterance of two speakers: without one": Case(
+        "combine out dev bad",
+        r"or leave one of them out",
+        disagreeing,
+        again="combine out dev more",
+        of="rename it in one of them, or leave one of them out",
+    ),
+    "a condition in two words": Case(
+        "subset two some --where distance=0m --where distance=1m",
+        r"distance was given before; write --where distance=VALUE,VALUE",
+        lambda: (two_lists(), Path("cond").rename("two")),
+        again="subset two some --where distance=0m,1m",
+        of="was given before; write {} {}=VALUE,VALUE",
+        statuses=(2, 0, 0),
+    ),
+    "nothing to combine": Case(
+        lambda: combine("out", []),
+        r"there is nothing to combine; name at least one data dir",
+        again=lambda: combine("out", ["dev"]),
+    ),
+    "one data dir without speakers": Case(
+        "combine out train bare",
+        r"give it a utt2spk, or combine only dirs of one kind",
+        speakerless,
+        act=lambda: shutil.copy("dev/utt2spk", "bare/utt2spk"),
+    ),
+    "one data dir without speakers: left out": Case(
+        "combine out train bare",
+        r"or combine only dirs of one kind",
+        speakerless,
+        again="combine out train dev",
+        of="give it a utt2spk, or combine only dirs of one kind",
+    ),
+    "a part of a data dir in its place": Case(
+        "subset mine mine --per-speaker 1",
+        r"which would lose the others; choose another OUT",
+        lambda: copy("dev", "mine"),
+        again="subset mine some --per-speaker 1",
+    ),
+    "a packed data dir in its place": Case(
+        "pack mine mine --jobs 1",
+        r"is the data dir itself; choose another OUT",
+        lambda: copy("dev", "mine"),
+        again="pack mine packed --jobs 1",
+    ),
+    "conditions that nothing has": Case(
+        "subset dev some --where distance=3M",
+        r"'(farvox prepare)' writes one for the corpora whose file names hold the conditions",
+        lambda: (
+            Path("SLR85/train/SPEECHDATA/SV0001").mkdir(parents=True),
+            shutil.copy("voices/a0.wav", "SLR85/train/SPEECHDATA/SV0001/SV0001_2_07_F0001.wav"),
+        ),
+        {"prepare": "prepare himia SLR85 himia"},
+        "subset himia/train some --where speed=fast",
+        of="'farvox prepare' writes one for the corpora",
+    ),
+    "no utterance of each speaker": Case(
+        "subset dev some --per-speaker 0",
+        r"--per-speaker 0: at least 1 is needed",
+        again="subset dev some --per-speaker 1",
+        of="--per-speaker {}: at least 1 is needed",
+    ),
+    "speakers that are not there": Case(
+        "subset dev some --speakers 3-9",
+        r"--speakers 3-9: dev has speakers 1-3; FIRST-LAST counts them from 1",
+        again="subset dev some --speakers 1-3",
+        of="has speakers 1-{}; FIRST-LAST counts them from 1",
+    ),
+    "columns of two names": Case(
+        "combine out a b",
+        r"give both the same columns, or remove one of the files",
+        two_headers,
+        act=lambda: edit("b/utt2age", "years", "age"),
+    ),
+    "columns of two names: removed": Case(
+        "combine out a b",
+        r"or remove one of the files",
+        two_headers,
+        act=lambda: Path("b/utt2age").unlink(),
+        of="give both the same columns, or remove one of the files",
+    ),
+    "embeddings of fewer utterances": Case(
+        "score dev/trials emb --out scores",
+        r"8 utterance ids for 9 embeddings; extract them again",
+        lambda: (embedded(), edit("emb/utt_ids.txt", "d2_2\n", ""), Path("emb/utt2spk").unlink()),
+        act=embedded,
+        of="utterance ids for {} embeddings; extract them again",
+    ),
+    "damaged embeddings": Case(
+        "score dev/trials emb --out scores",
+        r"damaged embeddings \(.*\); extract them again",
+        lambda: (embedded(), os.truncate("emb/embeddings.npy", 300)),
+        act=embedded,
+        of="damaged embeddings ({}); extract them again",
+    ),
+    "qualities of fewer utterances": Case(
+        lambda: EmbeddingSet(["a"], np.zeros((1, 2), np.float32), {}, np.zeros(2, np.float32)),
+        r"2 qualities for 1 utterances; extract them again",
+        again=lambda: (run(f"extract model dev emb --quality {FAST}"), EmbeddingSet.load("emb")),
+        of="qualities for {} utterances; extract them again",
+    ),
+    "trials of another data dir": Case(
+        lambda: EmbeddingSet.load("emb").rows(["d0_0", "s0_0"]),
+        r"'s0_0' has no embedding \(1 such utterances\); extract the data dir that holds it",
+        embedded,
+        again=lambda: EmbeddingSet.load("emb2").rows(["s0_0"]),
+        act=lambda: run(f"extract model train emb2 {FAST}"),
+        of="has no embedding ({} such utterances); extract the data dir that holds it",
+    ),
+    "speakers of some utterances": Case(
+        lambda: write_data_dir("out", [Utterance("a", "a.wav", "s"), Utterance("b", "b.wav")]),
+        r"'b' has no speaker, others have; name all speakers or none",
+        again=lambda: write_data_dir("out", [Utterance("a", "a.wav", "s"), Utterance("b", "b.wav", "t")]),
+        of="has no speaker, others have; name all speakers or none",
+    ),
+    "an id that is not UTF-8": Case(
+        lambda: write_data_dir("out", [Utterance("a", os.fsdecode(b"\xe9.wav"), "s")]),
+        r"which a data dir must be; rename it",
+        again=lambda: write_data_dir("out", [Utterance("a", "e.wav", "s")]),
+        of="{}: {} is not UTF-8, which a data dir must be; rename it",
+    ),
+    "samples of more than 16 bits": Case(
+        "pack deep packed --exact --jobs 1",
+        r"without --exact it is rounded to the nearest",
+        lambda: (
+            soundfile.write("deep.wav", 0.3 * np.sin(np.arange(3200)), 16000, subtype="PCM_24"),
+            write_data_dir("deep", [Utterance("u", "deep.wav", "s", 3200)]),
+        ),
+        again="pack deep packed2 --jobs 1",
     ),
 }
 
@@ -1370,7 +1807,7 @@ CASES |= {
         r"`(sox voices/a0\.wav -t wav - gain -3 > decoded-d0_0\.wav)` writes its output: name that",
         with_command,
         act=lambda: edit("bad/wav.scp", "sox voices/a0.wav -t wav - gain -3 |", "decoded-d0_0.wav"),
-        of="{} writes its output: name that",
+        of="`{}` writes its output: name that",
     ),
     "a truncated recording": Case(
         SAME.format("cut.wav"),

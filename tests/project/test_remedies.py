@@ -242,6 +242,14 @@ NO_REMEDIES = (
     " for --band narrow",
     "prepare: 'farvox {}' failed",
     "a label was not given to `draw`",
+    "empty line",
+    "FARVOX_BACKEND: ",
+    "  pip download {}",
+    "pip download ended with status",
+    "pip brought {} wheels instead of one",
+    "were done by an earlier farvox and are kept",
+    "which farvox does not have; '{}' takes {}",
+    "as ReDimNet is published; farvox has no ReDimNet",
 )
 """Words of messages, and of help, that only read as if they told somebody to do something."""
 MEMORY = "tests/cli/test_remedies.py::test_what_needs_less_memory_is_enough_under_the_same_limit"
@@ -251,6 +259,28 @@ ELSEWHERE = {
     ),
     "`sox IN OUT vol -1` turns one over": (
         "tests/farfield/test_enhance.py::test_a_microphone_that_is_the_wrong_way_round_is_turned_over"
+    ),
+    "`{}` brings all of it to those of its beginning": (
+        "tests/audio/test_files.py::test_a_rate_or_layout_that_changes_is_refused_and_can_be_mended"
+    ),
+    "`gzip -dc {} > audio.wav` writes what is in it": (
+        "tests/audio/test_files.py::test_a_gzipped_file_is_named_with_the_command_that_unpacks_it"
+    ),
+    "farvox reads it with --remote, or with [data] remote = true in a recipe": (
+        "tests/audio/test_remote.py::test_asked_for_audio_of_a_data_dir_is_read"
+    ),
+    "leave out all before the @, and give credentials": (
+        "tests/audio/test_remote.py::test_a_password_in_a_url_is_refused_and_not_printed"
+    ),
+    "check the credentials (docs/training.md": (
+        "tests/audio/test_remote.py"
+        "::test_without_credentials_it_is_said_at_once_and_with_them_the_file_is_read"
+    ),
+    "check the address and the network, and start again": (
+        "tests/audio/test_remote.py::test_a_lasting_fault_is_an_error"
+    ),
+    "start again, perhaps with fewer --jobs": (
+        "tests/test_jobs.py::test_a_process_that_dies_ends_the_work_and_it_can_be_started_again"
     ),
     "give fewer --threads (--threads 1": MEMORY,
     "take a smaller cohort ('farvox subset', or --cohort-speakers": MEMORY,
@@ -309,9 +339,12 @@ NOT_RUN = {
     "and this farvox reads {}: update farvox": "there is no later farvox",
     "and this farvox reads up to {}: install a newer one": "there is no later farvox",
     ", set optim.sync_batchnorm = true": "needs several GPUs",
+    "the flac encoder left out frame": "no encoder at hand leaves one out",
+    "convert it to wav": "no codec at hand is one that FFmpeg cannot name",
+    "'python -m ensurepip' or 'uv pip install pip' brings it": "a test installs nothing",
 }
 """Words of a remedy that no test can run, and why."""
-MOST_WITHOUT_A_CASE = 149
+MOST_WITHOUT_A_CASE = 90
 """Remedies that nothing runs yet; may only fall."""
 
 

@@ -121,7 +121,7 @@ class PackedFile:
         try:
             if is_remote(shard):
                 content = read_range(shard, at, count)
-            elif len(content := _opened(shard).read(at, count)) < count:
+            elif len(content := _opened(os.path.abspath(shard)).read(at, count)) < count:
                 content = Handle(shard).read(at, count)  # the file of an open handle may have been replaced
         except FileNotFoundError:
             raise AudioError(f"{shard}: no such file (relative paths start at {os.getcwd()})") from None
