@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farvox.atomic import PLAIN_NAME, atomic_dir, atomic_file, file_name, write_json, write_text
+from farvox.atomic import PLAIN_NAME, FileKind, atomic_dir, atomic_file, file_name, write_json, write_text
 from farvox.errors import FarvoxError
 
 
@@ -88,9 +88,41 @@ def test_a_destination_below_a_file_is_an_error_that_names_it(tmp_path: Path) ->
 
 def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    with pytest.raises(FarvoxError, match="photos: cannot be written"):
+    with pytest.raises(FarvoxError, match="photos: is a folder"):
         write_text(tmp_path / "photos", "text")
     assert os.listdir(tmp_path) == ["photos"]
+
+
+def test_a_replaced_file_leaves_its_permissions_and_a_protected_one_stays(tmp_path: Path) -> None:
+    for mode in (0o600, 0o664):
+        write_text(tmp_path / "a.txt", "old")
+        (tmp_path / "a.txt").chmod(mode)
+        write_text(tmp_path / "a.txt", "new")
+        assert (tmp_path / "a.txt").stat().st_mode & 0o777 == mode
+    (tmp_path / "a.txt").chmod(0o444)
+    (tmp_path / "link").symlink_to("a.txt")
+    for name in ("a.txt", "link"):
+        with pytest.raises(FarvoxError, match=rf"{name}.*: is write-protected"):
+            write_text(tmp_path / name, "newer")
+    assert (tmp_path / "a.txt").read_text() == "new" and (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o444
+
+
+def test_a_pipe_or_a_device_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(FarvoxError, match=f"{path}: is a device or a pipe"):
+            write_text(path, "text")
+        assert not path.is_file()
+
+
+def test_a_file_is_told_by_all_lines_of_its_first_64_kb(tmp_path: Path) -> None:
+    kind, path = FileKind("list", rb"\d+", lines=True), tmp_path / "a.txt"
+    for text, fits in (
+        ("", True), ("1\n2\n", True), ("1\r\n2", True), ("1\nx", False), ("x\n", False), ("\n", False),
+        ("1\n" * 40_000 + "x" * 10, True), ("1" * 70_000, False),
+    ):  # fmt: skip
+        path.write_bytes(text.encode())
+        assert kind.matches(path) == fits, text[:20]
 
 
 HOSTILE = [

@@ -332,6 +332,10 @@ def two_lists() -> None:
     Path("cond/utt2cond").write_text("utt_id\tdistance\n" + rows)
 
 
+def notes() -> None:
+    Path("notes.txt").write_text("call Ann\n")
+
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 PROGRAM = re.compile(r"(?:ffmpeg|sox|head|tail)\b")
 FAST = "--device cpu --threads 1"
@@ -346,6 +350,35 @@ CASES = {
         "check good",
         of="'farvox check {} --fix OUT'",
         statuses=(1, 1, 0),
+    ),
+    "a file of another kind": Case(
+        "trials dev notes.txt",
+        "is not replaced by one; remove it, or give another name",
+        notes,
+        act=lambda: Path("notes.txt").unlink(),
+    ),
+    "an output that is an input": Case(
+        "score trials emb --out trials",
+        "is an input of this command, and is not replaced; give another name",
+        lambda: Path("trials").write_text("a b target\n"),
+        again="trials dev other",
+    ),
+    "an output that is a device": Case(
+        "trials dev /dev/null",
+        "is not replaced; give the name of a file",
+        again="trials dev list",
+    ),
+    "an output that is a folder": Case(
+        "trials dev folder",
+        "is a folder, and a file is to be written there; choose another name",
+        lambda: Path("folder").mkdir(),
+        again="trials dev folder/list",
+    ),
+    "a write-protected output": Case(
+        "trials dev list",
+        "is write-protected, and is not replaced; remove it, or give another name",
+        lambda: (run("trials dev list"), Path("list").chmod(0o444)),
+        act=lambda: Path("list").unlink(),
     ),
     "lines left out": Case(
         "check bad --fix good",

@@ -9,7 +9,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from tyro.extras import literal_type_from_choices
 
 from farvox.audio.conditioning import Band
-from farvox.cli.score import refuse_plot_name
+from farvox.cli.score import refuse_plot
 from farvox.clustering import ClusterOptions
 from farvox.errors import MissingExtraError, UsageError
 from farvox.progress import to_stderr, to_stdout
@@ -182,10 +182,10 @@ def export(
     from farvox.zoo import Card, find_model, load_model, require_torch
 
     require_torch()
-    from farvox.zoo.export import export_onnx, refuse_name, require_export
+    from farvox.zoo.export import EXPORTED, export_onnx, refuse_name, require_export
 
     require_export()
-    refuse_name(out)
+    refuse_name(out, EXPORTED)
     folder = find_model(model)
     report = export_onnx(load_model(folder), Card.load(folder), out)
     worst = report.worst
@@ -259,7 +259,7 @@ def cluster(
         seed: of everything drawn.
         plot: also draw the curve to this file.
     """
-    refuse_plot_name(plot)
+    refuse_plot(plot, (truth,))
     from farvox.pipelines.cluster import cluster as run_clustering
     from farvox.progress import to_stderr
     from farvox.report.text import cluster_lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from farvox import pipelines
+from farvox.atomic import refuse_to_replace
 from farvox.errors import UsageError
 from farvox.pipelines.calibrate import CalibrateOptions
 from farvox.pipelines.evaluate import EvaluateOptions, as_table
@@ -60,7 +62,12 @@ def evaluate(
     """
     from farvox.score.scores import META_SUFFIX, replaced_inputs
 
-    refuse_plot_name(plot)
+    inputs = (trials, scores, evaluation.against, *evaluation.trial_speakers, *evaluation.conditions)
+    refuse_plot(plot, inputs)
+    if report:
+        from farvox.report.page import refuse_report
+
+        refuse_report(report, inputs)
     scored = Scores.read(trials, scores)
     leaks = [*scored.meta.get("leaks", []), *replaced_inputs(scores, scored.meta)]
     if not scored.meta and (beside := Path(f"{scores}{META_SUFFIX}")).exists():
@@ -122,18 +129,23 @@ def submit(
         scores: lines "enrol test score" for exactly these trials, in any order.
         out: a .zip with scores.txt in it, as FFSVC2022 takes it, or a .txt, as the HI-MIA homework does.
     """
-    from farvox.score.scores import check_submission_path, write_submission
+    from farvox.score.scores import submission_kind, write_submission
 
-    check_submission_path(out)
+    refuse_to_replace(out, submission_kind(out), (trials, scores))
     scored = Scores.read(trials, scores)
     write_submission(out, scored.trials, scored.values)
     to_stderr(f"{len(scored.trials):,} scores in the order of {trials}: {out}")
 
 
-def refuse_plot_name(plot: Path | None) -> None:
-    """Refuse a plot that is neither a .png nor an .svg before any work is done."""
-    if plot is not None and plot.suffix not in (".png", ".svg"):
+def refuse_plot(plot: Path | None, inputs: Iterable[Path | None]) -> None:
+    """Refuse a plot that is neither a .png nor an .svg, or would destroy another file, before any work."""
+    if plot is None:
+        return
+    if plot.suffix not in (".png", ".svg"):
         raise UsageError(f"--plot {plot}: a plot is a .png or an .svg file")
+    from farvox.report.page import FIGURES
+
+    refuse_to_replace(plot, FIGURES[plot.suffix], inputs)
 
 
 def _as_text(table: dict[str, Any], form: str) -> str:

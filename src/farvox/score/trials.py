@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from farvox.atomic import atomic_file
+from farvox.atomic import FileKind, atomic_file
 from farvox.errors import TrialError
 from farvox.score import ChannelIds
 from farvox.score.columns import FIRST_CHANNEL, NOT_FIRST_CHANNEL, encoded_columns, header_of, stems_of
@@ -29,6 +29,13 @@ from farvox.score.sides import FoundSide, SideFinder, SideMap
 
 LINES_PER_BLOCK = 1_000_000
 
+TRIAL_LIST = FileKind(
+    "trial list",
+    rb"[^ \t]+[ \t]+[^ \t]+[ \t]+(?:[01]|target|nontarget|tgt|imp)|(?:[01]|tgt|imp|(?:non)?target)[ \t]+"
+    rb"[^ \t]+[ \t]+[^ \t]+",
+    lines=True,
+)
+UNLABELLED_LIST = FileKind("trial list without labels", rb"[^ \t]+[ \t]+[^ \t]+", lines=True)
 LABEL_WORDS = ({"1": 1, "0": 0}, {"target": 1, "nontarget": 0}, {"tgt": 1, "imp": 0})
 
 
@@ -240,7 +247,8 @@ class ResolvedTrials:
 
 def write_trials(path: str | os.PathLike[str], trials: TrialList) -> None:
     """Write a list as HI-MIA has it, ``enrol test target|nontarget``, or without labels."""
-    with atomic_file(Path(path)) as temporary, open(temporary, "wb") as file:
+    kind = UNLABELLED_LIST if trials.target is None else TRIAL_LIST
+    with atomic_file(Path(path), kind) as temporary, open(temporary, "wb") as file:
         for first in range(0, len(trials), LINES_PER_BLOCK):
             block = slice(first, first + LINES_PER_BLOCK)
             columns = [trials.ids.gather(trials.enrol_code[block]).alias("enrol")]
