@@ -1,12 +1,25 @@
 import os
 import re
+import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farvox.atomic import PLAIN_NAME, FileKind, atomic_dir, atomic_file, file_name, write_json, write_text
+from farvox.atomic import (
+    PLAIN_NAME,
+    FileKind,
+    atomic_dir,
+    atomic_file,
+    file_name,
+    naming,
+    write_json,
+    write_text,
+)
 from farvox.errors import FarvoxError
 
 
@@ -17,6 +30,30 @@ def test_a_file_appears_with_its_content_and_nothing_else(tmp_path: Path) -> Non
         assert os.listdir(tmp_path / "new") == [temporary.name]
     assert (tmp_path / "new" / "a.txt").read_text() == "whole"
     assert os.listdir(tmp_path / "new") == ["a.txt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_named_with_the_path_whatever_writes(tmp_path: Path) -> None:
+    def by_numpy(full: BinaryIO) -> None:
+        np.save(full, np.zeros(100_000))
+
+    def by_python(full: BinaryIO) -> None:
+        full.write(bytes(100_000))
+
+    def by_polars(full: BinaryIO) -> None:
+        pl.DataFrame({"a": range(100_000)}).write_csv(full)
+
+    def by_zipfile(full: BinaryIO) -> None:
+        with zipfile.ZipFile(full, "w") as archive:
+            archive.writestr("a", bytes(100_000))
+
+    for write in (by_numpy, by_python, by_polars, by_zipfile):
+        with (
+            pytest.raises(FarvoxError, match=re.escape(f"{tmp_path}/a: cannot be written: the disk is full")),
+            naming(tmp_path / "a"),
+            open("/dev/full", "wb", buffering=0) as full,
+        ):
+            write(full)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path: Path) -> None:

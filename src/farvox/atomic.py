@@ -6,6 +6,7 @@ gets its final name by a rename. A reader sees the old content or the new, never
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,8 @@ from urllib.parse import quote
 
 from farvox.errors import FarvoxError
 
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # no room at all, none for this user
+_FULL_WORDS = (os.strerror(errno.ENOSPC), " requested and ")  # of polars and numpy, which give no number
 # Files of folders that farvox made and may replace.
 OWN_FILES = ("config.json", "meta.json", "wav.scp")
 PLAIN_NAME = r"^[A-Za-z0-9_~-](?:[A-Za-z0-9_.~-]{0,198}[A-Za-z0-9_~-])?$"
@@ -70,7 +73,7 @@ def refuse_to_replace(
     Raises:
         FarvoxError: it is one of ``inputs``, of another kind, write-protected, a folder or a device.
     """
-    with _naming(path):
+    with naming(path):
         try:
             mode = os.stat(path).st_mode
         except (FileNotFoundError, NotADirectoryError):
@@ -110,7 +113,7 @@ def atomic_file(path: str | Path, kind: FileKind | None = None) -> Iterator[Path
         FarvoxError: the system refuses to write there, or `refuse_to_replace` does.
     """
     refuse_to_replace(path, kind)
-    with _naming(path):
+    with naming(path):
         final = _destination(path)
         temporary = _beside(final)
         try:
@@ -137,7 +140,7 @@ def atomic_dir(path: str | Path, *, own_files: Sequence[str] = OWN_FILES) -> Ite
     Raises:
         FarvoxError: ``path`` is a file, or a folder with other things in it, or the system refuses.
     """
-    with _naming(path):
+    with naming(path):
         refuse_to_replace_foreign(path, own_files)
         final = _destination(path)
         temporary = _beside(final)
@@ -197,12 +200,14 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
+def naming(path: str | Path) -> Iterator[None]:
     """Turn errors of the system (a full disk, no permission, ...) into one that names ``path``."""
     try:
         yield
     except OSError as error:
-        raise FarvoxError(f"{path}: cannot be written: {error}") from error
+        is_full = error.errno in _FULL or any(words in str(error) for words in _FULL_WORDS)
+        why = "the disk is full: free some space on it" if is_full else error
+        raise FarvoxError(f"{path}: cannot be written: {why}") from error
 
 
 def _destination(path: str | Path) -> Path:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shlex
 import shutil
@@ -52,6 +53,24 @@ def test_a_full_disk_is_a_line_and_status_1() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run([*FARVOX, "--version"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (1, "farvox --version: No space left on device\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="streams are closed by number")
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_streams_change_neither_the_status_nor_a_file(closed, speakers: Path, tmp_path: Path) -> None:
+    def run(*words: str, status: int) -> bytes:
+        done = subprocess.run(
+            [*FARVOX, *words], capture_output=True, preexec_fn=lambda: [os.close(number) for number in closed]
+        )
+        assert done.returncode == status, done.stderr
+        return done.stdout + done.stderr
+
+    whole = str(tmp_path / "whole")
+    assert b"Traceback" not in run("check", str(speakers), status=0)
+    assert b"Traceback" not in run("subset", str(speakers), whole, "--speakers", "2-2", status=0)
+    assert (tmp_path / "whole/spk2utt").read_text() == "B B-1\n"  # and nothing that was printed
+    assert b"Traceback" not in run("check", str(tmp_path / "none"), status=1)
+    assert b"Traceback" not in run("--no-such-verb", status=2)
 
 
 def test_a_list_is_read_from_a_pipe_and_a_folder_is_refused(speakers: Path, tmp_path: Path) -> None:

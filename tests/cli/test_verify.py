@@ -151,6 +151,17 @@ def test_a_name_that_is_no_text_and_a_terminal_that_cannot_spell_are_no_obstacle
     assert json.loads(done.stdout)["same"] is True
 
 
+@pytest.mark.skipif(os.name != "posix", reason="streams are closed by number")
+@pytest.mark.parametrize("closed", [1, 2])
+def test_the_answer_is_the_status_when_a_stream_is_closed(voices, model_folder, closed):
+    for threshold, status in (("-1", 0), ("1", 1)):
+        command = [sys.executable, "-m", "farvox", "verify", "--model", str(model_folder)]
+        command += ["--threshold", threshold, str(voices / "a0.wav"), str(voices / "b1.wav")]
+        done = subprocess.run(command, capture_output=True, preexec_fn=lambda: os.close(closed))
+        assert done.returncode == status, done.stderr
+        assert b"Traceback" not in done.stdout + done.stderr
+
+
 def test_a_bug_is_status_2_and_no_answer(voices, model_folder):
     code = (
         "import sys, farvox.verifier.verifier as v\n"

@@ -106,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if len(words) > 1 and words[0].replace("_", "-").startswith("--local-rank="):
         words[:2] = words[1::-1]  # torch.distributed.launch puts it before the verb
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot spell must not end an answer
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -207,6 +208,25 @@ def _run_verb(name: str, words: list[str]) -> int:
 
         status = parse(verb, words, f"farvox {name}")
     return int(status or 0)
+
+
+def _open_closed_streams() -> None:
+    """Give stdin, stdout and stderr that the caller has closed to the null device, as most programs expect.
+
+    Python makes None of them, and the next file that is opened would get their number: what a library writes
+    to stderr would end up in it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is not None:
+            continue
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one, as a rule
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+        setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _drop_stdout() -> None:

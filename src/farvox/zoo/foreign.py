@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import io
 import pickle
 import re
 import warnings
@@ -303,8 +304,10 @@ def export_checkpoint(folder: Path, out: str | Path) -> None:
         raise ModelError(f"{folder}: the baseline's network has no {' and no '.join(others)}")
     head = folder / CLASSIFIER
     classifier = read_weights(head) if head.is_file() else {}
+    content = io.BytesIO()
+    torch.save({"model": model.network.state_dict(), "classifier": classifier}, content)
     with atomic_file(out, BASELINE_FILES[".pkl"]) as unfinished:
-        torch.save({"model": model.network.state_dict(), "classifier": classifier}, unfinished)
+        unfinished.write_bytes(content.getbuffer())
 
 
 def export_embeddings(embeddings: EmbeddingSet, out: str | Path) -> None:
