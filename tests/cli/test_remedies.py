@@ -11,6 +11,7 @@ import re
 import runpy
 import shlex
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tomllib
@@ -38,6 +39,7 @@ from farvox.metrics.clustering import purity
 from farvox.metrics.detection import det_curve
 from farvox.score.scores import write_scores
 from farvox.score.trials import read_trials
+from farvox.verifier import SqliteStore, read_signal
 from farvox.zoo import Card
 
 
@@ -1770,7 +1772,145 @@ CASES |= {
 }
 
 
+def loudness(path: str, gain: float) -> Callable[[], object]:
+    """Writes a recording so many times as loud, cut off at full scale."""
+    return lambda: write_audio(path, np.clip(gain * read_audio("voices/a0.wav"), -1, 1))
+
+
+def telephone() -> None:
+    """A recording with nothing above 3 kHz, as a data dir as well."""
+    spectrum_F = np.fft.rfft(wav_T := read_audio("voices/a0.wav"))
+    spectrum_F[len(spectrum_F) * 3 // 8 :] = 0
+    write_audio("narrow.wav", np.fft.irfft(spectrum_F, len(wav_T)))
+    write_data_dir("narrow", [Utterance("n", "narrow.wav", None, len(wav_T))])
+
+
+def silent_first() -> None:
+    """A recording whose first channel holds no speech."""
+    wav_T = read_audio("voices/a0.wav")
+    hiss_T = 1e-3 * np.random.default_rng(0).standard_normal(len(wav_T))
+    soundfile.write("late.wav", np.stack([hiss_T, wav_T], axis=1), 16000)
+    write_data_dir("late", [Utterance("n", "late.wav", None, len(wav_T))])
+
+
+def broken_store() -> None:
+    enrolled()
+    shutil.copy("store.sqlite", "store.kept")
+    with open("store.sqlite", "r+b") as file:
+        file.truncate(5000)
+
+
+def zero_template() -> None:
+    enrolled()
+    db = sqlite3.connect("store.sqlite")
+    db.execute("UPDATE enrolment SET template = zeroblob(length(template))")
+    db.commit()
+    db.close()
+
+
 SAME = "verify --model model {0} {0}"
+IDENTIFY = f"identify voices/a0.wav {MODEL}"
+NOTES = "enrol ann voices/b0.wav --model model --store notes"
+CASES |= {
+    "recordings by telephone": Case(
+        f"extract model narrow emb {FAST}",
+        r"against others their scores fall; (--band narrow) compares all alike",
+        telephone,
+        again=f"extract model narrow emb2 {FAST}",
+        of="against others their scores fall; --band narrow compares all alike",
+        statuses=(0, 0, 0),
+    ),
+    "speech in the other channel": Case(
+        f"extract model late emb {FAST}",
+        r"(--channel most-speech) takes that",
+        silent_first,
+        again=f"extract model late emb2 {FAST}",
+        of="but in another: {}; --channel most-speech takes that",
+        statuses=(0, 0, 0),
+    ),
+    "cut off at full scale": Case(
+        SAME.format("loud.wav"),
+        r"of its samples are cut off; record at a lower level",
+        loudness("loud.wav", 9),
+        act=loudness("loud.wav", 1),
+        statuses=(0, 0, 0),
+    ),
+    "faint speech": Case(
+        f"{SAME.format('faint.wav')} --strict",
+        r"below full scale: record at a higher level",
+        loudness("faint.wav", 0.003),
+        act=loudness("faint.wav", 1),
+        statuses=(2, 0, 0),
+    ),
+    "a recording by telephone": Case(
+        "verify --model model voices/a0.wav narrow.wav --band full --threshold -1 --strict",
+        r"against a full-band recording the score falls; (--band narrow) compares both sides alike",
+        telephone,
+        again="verify --model model voices/a0.wav narrow.wav --threshold -1 --strict",
+        of="against a full-band recording the score falls; --band narrow compares both sides alike",
+        statuses=(2, 0, 0),
+    ),
+    "an array of samples by channels": Case(
+        lambda: read_signal((np.stack([read_audio("voices/a0.wav")] * 2, axis=1), 16000)),
+        r"an array is \[channels, samples\]: give array\.T",
+        again=lambda: read_signal((np.stack([read_audio("voices/a0.wav")] * 2, axis=1).T, 16000)),
+    ),
+    "nobody asked for": Case(
+        lambda: SqliteStore("store.sqlite").best(np.ones(16, np.float32), "d" * 64, top=0),
+        r"the best 0 speakers were asked for; ask for at least one",
+        again=lambda: SqliteStore("store.sqlite").best(np.ones(16, np.float32), "d" * 64, top=1),
+        of="the best {} speakers were asked for; ask for at least one",
+    ),
+    "enrolled for another band": Case(
+        f"{IDENTIFY} --band full --threshold -1",
+        r"or for another --band or conditioning: enrol speakers \('(farvox enrol)'\)",
+        lambda: run(f"enrol ann voices/a0.wav {MODEL} --band narrow"),
+        {"enrol": f"enrol ben voices/a0.wav {MODEL} --band full"},
+        of="; {} are with another one, or for another --band or conditioning",
+        statuses=(2, 0, 0),
+    ),
+    "a template of zeros": Case(
+        IDENTIFY,
+        r"is damaged \(zero or not finite\); forget and enrol it again",
+        zero_template,
+        act=lambda: (run("forget ann --store store.sqlite"), enrolled()),
+        statuses=(2, 0, 0),
+    ),
+    "a damaged store: its copy": Case(
+        IDENTIFY,
+        r"it is damaged: bring back a copy of it",
+        broken_store,
+        act=lambda: shutil.copy("store.kept", "store.sqlite"),
+        statuses=(2, 0, 0),
+    ),
+    "a damaged store: away": Case(
+        IDENTIFY,
+        r"bring back a copy of it, or move it away and enrol again",
+        broken_store,
+        act=lambda: (Path("store.sqlite").rename("broken"), enrolled()),
+        statuses=(2, 0, 0),
+    ),
+    "another file as a store: place": Case(
+        NOTES,
+        r"it is not a store of speakers: choose another place",
+        lambda: Path("notes").write_text("speakers\n" * 200),
+        again=f"{NOTES}2",
+    ),
+    "another file as a store: away": Case(
+        NOTES,
+        r"it is not a store of speakers: choose another place, or move it away",
+        lambda: Path("notes").write_text("speakers\n" * 200),
+        act=lambda: Path("notes").rename("away"),
+    ),
+    "a folder as a store": Case(
+        NOTES,
+        r"it is not a file, as a store of speakers is: choose another place",
+        lambda: Path("notes").mkdir(),
+        again=f"{NOTES}2",
+    ),
+}
+
+
 CASES |= {
     "a rate that no audio has": Case(
         SAME.format("slow.wav"),
