@@ -236,6 +236,7 @@ NO_REMEDIES = (
     "a TOML file, or a name that 'farvox recipes' lists",
     "Run the stages of a recipe: {}",
     "ENROL... TEST",
+    "score file",
     "score        {}   threshold {}",
     "{}: score {}, threshold {}",
     "{}: score {}, threshold {}, {}",
@@ -358,7 +359,7 @@ NOT_RUN = {
     "'python -m ensurepip' or 'uv pip install pip' brings it": "a test installs nothing",
 }
 """Words of a remedy that no test can run, and why."""
-MOST_WITHOUT_A_CASE = 71
+MOST_WITHOUT_A_CASE = 70
 """Remedies that nothing runs yet; may only fall."""
 
 
