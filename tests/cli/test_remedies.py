@@ -35,12 +35,18 @@ from farvox.datadir.derive import combine
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import FarvoxError
+from farvox.features.fbank import KaldiFbank
+from farvox.features.frontend import FrontEndConfig
 from farvox.metrics.clustering import purity
 from farvox.metrics.detection import det_curve
 from farvox.score.scores import write_scores
 from farvox.score.trials import read_trials
+from farvox.synthetic.corpus import parse_spec
 from farvox.verifier import SqliteStore, read_signal
 from farvox.zoo import Card
+from farvox.zoo.export import refuse_name
+from farvox.zoo.find import find_model
+from farvox.zoo.pretrained import parse_address
 
 
 @dataclass(frozen=True)
@@ -972,7 +978,7 @@ CASES |= {
         of="was given before; write {} {}=VALUE,VALUE",
         statuses=(2, 0, 0),
     ),
-    "nothing to combine": Case(
+    "nothing to combine: in Python": Case(
         lambda: combine("out", []),
         r"there is nothing to combine; name at least one data dir",
         again=lambda: combine("out", ["dev"]),
@@ -1088,6 +1094,303 @@ CASES |= {
         again="pack deep packed2 --jobs 1",
     ),
 }
+
+
+def torn_array() -> None:
+    array()
+    Path("array/spk2utt").unlink()
+    edit("array/utt2spk", "ann_1_1 ann", "ann_1_1 eve")
+
+
+def short_channel() -> None:
+    array()
+    write_audio("ben_1_1.wav", read_audio("ben_1_1.wav")[:-4800])
+
+
+def two_takes() -> None:
+    """Two takes of one speaker at one point."""
+    array()
+    names = ["ann_1_0", "ann_1_1", "ann_2_0", "ann_2_1"]
+    utterances = [Utterance(name, f"ann_1_{name[-1]}.wav", "ann", 16000) for name in names]
+    rows = "".join(f"{name}\t{name[-1]}\tp\t{name[4]}\n" for name in names)
+    write_data_dir("two", utterances, files={"utt2cond": f"utt_id\tchannel\tpoint\tvisit\n{rows}"})
+
+
+def pauses() -> None:
+    """A recording with a noisy pause of three seconds before speech."""
+    hiss()
+    voice_T = read_audio("voices/a0.wav")
+    write_audio("paused.wav", np.concatenate([read_audio("hiss.wav"), voice_T]))
+    write_data_dir("paused", [Utterance("u", "paused.wav", "s", None)])
+
+
+def with_channels() -> None:
+    array()
+    rows = "".join(f"{utt_id}\t{utt_id[-1]}\n" for utt_id in DataDir.open("array").utt_ids)
+    Path("array/utt2cond").write_text("utt_id\tchannel\n" + rows)
+
+
+def responses(**files: float) -> None:
+    """A folder of responses, by the names of their files; 0 is silent."""
+    plain_rirs()
+    room_T = read_audio("rirs/room.wav")
+    for name, gain in files.items():
+        path = Path("responses", f"{name.replace('_', '/')}.wav")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_audio(path, gain * room_T)
+
+
+def half_silent() -> None:
+    Path("responses").mkdir()
+    room_T = read_audio("rirs/room.wav")
+    write_audio("responses/z.wav", np.stack([room_T, 0 * room_T]))
+
+
+def silent_dir(name: str) -> None:
+    plain_rirs()
+    write_audio("silent.wav", np.zeros(16000))
+    hiss()
+    files = {"quiet": "silent.wav", "loud": "hiss.wav"}
+    write_data_dir(name, [Utterance(utt_id, path, "s", None) for utt_id, path in files.items()])
+    for utt_id, path in files.items():
+        write_data_dir(utt_id, [Utterance(utt_id, path, "s", None)])
+
+
+def placed(*names: str) -> None:
+    """The recording of a voice under other names."""
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy("voices/a0.wav", name)
+
+
+HALF = "--group '.*_(?P<channel>[0-9])' --jobs 1 --allow-missing-channels"
+SPEECH = "SLR85/train/SPEECHDATA"
+CASES |= {
+    "nothing to enhance": Case(
+        f"enhance array enhanced {HALF}",
+        r"nothing to do: choose a (--beamform)",
+        array,
+        {"--beamform": "--beamform mvdr"},
+        of="nothing to do: choose a --beamform, or --wpe, or both",
+        statuses=(2, 0, 0),
+    ),
+    "channels of several lengths": Case(
+        f"enhance array enhanced --beamform mvdr {HALF}",
+        r"a larger --tolerance with another OUT cuts all to the shortest",
+        short_channel,
+        again=f"enhance array enhanced2 --tolerance 0.5 --beamform mvdr {HALF}",
+        of="one is damaged (a larger --tolerance with another OUT cuts all to the shortest)",
+    ),
+    "no group of the channel": Case(
+        "enhance array enhanced --beamform mvdr --group '.*_[0-9]' --jobs 1 --allow-missing-channels",
+        r"needs one named group, \(\?P<channel>\.\.\.\), around the channel",
+        array,
+        again=f"enhance array enhanced --beamform mvdr {HALF}",
+        of="needs one named group, (?P<channel>...), around the channel",
+        statuses=(2, 0, 0),
+    ),
+    "a pattern that is none": Case(
+        "enhance array enhanced --beamform mvdr --group '(' --jobs 1",
+        r"not a regular expression",
+        array,
+        again=f"enhance array enhanced --beamform mvdr {HALF}",
+        of="--group '{}': not a regular expression: {}",
+        statuses=(2, 0, 0),
+    ),
+    "a pattern that fits nothing": Case(
+        "enhance array enhanced --beamform mvdr --group 'x(?P<channel>[0-9])' --jobs 1",
+        r"fits no utterance; the first is 'ann_1_0'",
+        array,
+        again=f"enhance array enhanced --beamform mvdr {HALF}",
+        of="{}: --group '{}' fits no utterance; the first is '{}'",
+    ),
+    "takes by no conditions": Case(
+        "enhance array enhanced --beamform mvdr --by point --jobs 1",
+        r"no such file, and --by names columns of it; use --group instead",
+        array,
+        again=f"enhance array enhanced --beamform mvdr {HALF}",
+    ),
+    "takes by their channels": Case(
+        "enhance array enhanced --beamform mvdr --by channel --jobs 1 --allow-missing-channels",
+        r"distinguishes the channels of a take, not takes; leave it out",
+        with_channels,
+        again=f"enhance array enhanced --beamform mvdr {HALF}",
+    ),
+    "one channel twice": Case(
+        "enhance two enhanced --beamform mvdr --by point --jobs 1",
+        r"--by or --group must distinguish more takes",
+        two_takes,
+        again="enhance two enhanced --beamform mvdr --by point,visit --jobs 1",
+    ),
+    "a take of two speakers": Case(
+        f"enhance array enhanced --beamform mvdr {HALF}",
+        r"are of several speakers; see utt2spk",
+        torn_array,
+        act=lambda: edit("array/utt2spk", "ann_1_1 eve", "ann_1_1 ann"),
+    ),
+    "a folder begun with other settings: another": Case(
+        f"enhance array enhanced --beamform mvdr {HALF}",
+        r"choose another name, or remove .*enhanced to begin again",
+        lambda: (array(), run(f"enhance array enhanced --beamform delay-and-sum {HALF}")),
+        again=f"enhance array enhanced2 --beamform mvdr {HALF}",
+        of="choose another name, or remove {} to begin again",
+    ),
+    "a folder begun with other settings: removed": Case(
+        f"enhance array enhanced --beamform mvdr {HALF}",
+        r"or remove .*enhanced to begin again",
+        lambda: (array(), run(f"enhance array enhanced --beamform delay-and-sum {HALF}")),
+        act=lambda: shutil.rmtree("enhanced"),
+        of="choose another name, or remove {} to begin again",
+    ),
+    "no pause as long as that": Case(
+        "noises paused found --least 100 --jobs 1",
+        r"no recording has 100 s without speech; lower --least with another OUT",
+        pauses,
+        again="noises paused found2 --least 0.5 --jobs 1",
+        of="s without speech; lower --least with another OUT, or take longer recordings",
+    ),
+    "a response that is silent": Case(
+        "rirs measured --measured responses --jobs 1",
+        r"not an impulse response \(all zeros\); leave it out",
+        lambda: responses(a=1, b=0),
+        act=lambda: Path("responses/b.wav").unlink(),
+        again="rirs measured2 --measured responses --jobs 1",
+    ),
+    "two responses of one name": Case(
+        "rirs measured --measured responses --jobs 1",
+        r"two responses have one name; give one of the files another",
+        lambda: responses(x_a=1, y_a=1),
+        act=lambda: Path("responses/x/a.wav").rename("responses/x/b.wav"),
+    ),
+    "a response whose name is not UTF-8": Case(
+        "rirs measured --measured responses --jobs 1",
+        r"not UTF-8, which a data dir must be; rename the file",
+        lambda: (responses(a=1), Path("responses/a.wav").rename(os.fsdecode(b"responses/\xe9.wav"))),
+        act=lambda: Path(os.fsdecode(b"responses/\xe9.wav")).rename("responses/e.wav"),
+    ),
+    "a silent utterance": Case(
+        "simulate both far --rirs rirs --jobs 1",
+        r"it is silent; leave it out",
+        lambda: silent_dir("both"),
+        again="simulate loud far2 --rirs rirs --jobs 1",
+    ),
+    "silent noise": Case(
+        "simulate loud far --rirs rirs --noise quiet --jobs 1",
+        r"cuts of noise were silent, the last one of .*; give other noise",
+        lambda: silent_dir("both"),
+        again="simulate loud far2 --rirs rirs --noise loud --jobs 1",
+        of="cuts of noise were silent, the last one of {}; give other noise",
+    ),
+    "a response of a silent channel": Case(
+        "simulate loud far --rirs responses --jobs 1",
+        r"channel 1 is silent; leave it out",
+        lambda: (silent_dir("both"), half_silent()),
+        act=lambda: (shutil.copy("rirs/room.wav", "responses"), Path("responses/z.wav").unlink()),
+        again="simulate loud far2 --rirs responses --jobs 1",
+        of="response '{}': channel {} is silent; leave it out",
+    ),
+    "too many mel filters": Case(
+        lambda: KaldiFbank(FrontEndConfig(num_mels=500)),
+        r"lower num_mels",
+        again=lambda: KaldiFbank(FrontEndConfig(num_mels=80)),
+        of="mel filters are too many, some would cover no frequency at all; lower num_mels",
+    ),
+    "a setting that a front-end does not have": Case(
+        lambda: FrontEndConfig(kind="ffsvc-mel", dither=1.0),
+        r"leave it out, or use kind kaldi-fbank",
+        again=lambda: (FrontEndConfig(kind="ffsvc-mel"), FrontEndConfig(kind="kaldi-fbank", dither=1.0)),
+    ),
+    "a synthetic corpus that is none": Case(
+        lambda: parse_spec("large"),
+        r"choose demo or tiny, or key=value",
+        again=lambda: [parse_spec(text) for text in ("demo", "tiny", "train_speakers=20")],
+        of="unknown synthetic corpus '{}': choose {}, or key=value,...",
+    ),
+    "an exported model for torch": Case(
+        "verify --model small.onnx voices/a0.wav voices/a0.wav --backend torch",
+        r"which torch does not run: name what it was exported from",
+        foreign_graph,
+        again="verify --model model voices/a0.wav voices/a0.wav --backend torch",
+        statuses=(2, 0, 0),
+    ),
+    "an exported model to train": Case(
+        lambda: find_model("small.onnx"),
+        r"name the model that it was exported from",
+        foreign_graph,
+        again=lambda: find_model("model"),
+    ),
+    "a folder in the place of an export": Case(
+        lambda: refuse_name("a.onnx"),
+        r"is a folder, and a file is to be written there; choose another name",
+        lambda: Path("a.onnx").mkdir(),
+        again=lambda: refuse_name("b.onnx"),
+    ),
+    "an address that is none": Case(
+        lambda: parse_address("huggingface:model.bin"),
+        r"write huggingface:OWNER/NAME:FILE or modelscope:OWNER/NAME@REVISION:FILE",
+        again=lambda: [parse_address(text) for text in ("huggingface:a/b:c.bin", "modelscope:a/b@v1:c.bin")],
+    ),
+    "a toolkit that is none of the two": Case(
+        "import theirs.pt out --arch speechbrain-ecapa --frontend ffsvc-mel",
+        r"does not say what 'speechbrain-ecapa' was trained on: say --frontend speechbrain",
+        speechbrain_weights,
+        again="import theirs.pt out --arch speechbrain-ecapa --frontend speechbrain",
+        of="--frontend {}: does not say what '{}' was trained on: say {}",
+    ),
+    "two corpora in one folder": Case(
+        "prepare himia both out",
+        r"several folders have such parts, .*; name the one",
+        lambda: placed(*(f"both/{name}/train/SPEECHDATA/SV1/SV1_2_07_F1.wav" for name in ("a", "b"))),
+        again="prepare himia both/a out",
+        of="several folders have such parts, {} and {}; name the one",
+    ),
+    "a list of MUSAN of another name": Case(
+        "prepare musan mine out",
+        r"name it noise_wav_list, music_wav_list or speech_wav_list",
+        lambda: Path("mine").write_text(f"{Path.cwd()}/voices/a0.wav\n"),
+        act=lambda: Path("mine").rename("noise_wav_list"),
+        again="prepare musan noise_wav_list out",
+    ),
+    "data dirs inside their corpus": Case(
+        "prepare folder recordings recordings",
+        r"choose an output folder outside of it",
+        again="prepare folder recordings out",
+    ),
+    "data dirs in the place of other things": Case(
+        "prepare himia SLR85 out",
+        r"already there and not a data dir \(no wav\.scp\); choose another output folder",
+        lambda: placed(f"{SPEECH}/SV1/SV1_2_07_F1.wav", "out/train/x.wav"),
+        again="prepare himia SLR85 out2",
+    ),
+    "two files of one id": Case(
+        "prepare himia SLR85 out",
+        r"keep one of the two files below the corpus folder",
+        lambda: placed(f"{SPEECH}/SV1/SV1_2_07_F1.wav", f"{SPEECH}/SV2/SV1_2_07_F1.wav"),
+        act=lambda: Path(f"{SPEECH}/SV2/SV1_2_07_F1.wav").unlink(),
+    ),
+    "a file of another form": Case(
+        "prepare ffsvc2020 ffsvc out",
+        r"move such files out of the folder",
+        lambda: placed(
+            "ffsvc/wav/dev/T0549/549PCM1M/T0549_549PCM1M_recorded2_0001_normal.wav",
+            "ffsvc/wav/dev/T0549/549PCM1M/notes.wav",
+        ),
+        act=lambda: Path("ffsvc/wav/dev/T0549/549PCM1M/notes.wav").unlink(),
+    ),
+    "no official trial list": Case(
+        "prepare voxceleb1 vox out",
+        r"'(--trials DIR)' says where they are",
+        lambda: (
+            placed("vox/wav/id10001/abc/00001.wav", "vox/wav/id10002/abc/00001.wav"),
+            Path("lists").mkdir(),
+            Path("lists/veri_test2.txt").write_text("0 id10001/abc/00001.wav id10002/abc/00001.wav\n"),
+        ),
+        {"DIR": "lists"},
+        of="no official trial list ({}); '--trials DIR' says where they are",
+        statuses=(0, 0, 0),
+    ),
+}
+
 
 TRAIN = "train recipe.toml --run-dir exp"
 LATER = "train recipe.toml --run-dir exp2"
