@@ -78,6 +78,10 @@ def test_line_ends_and_letters_are_written_as_given(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xbc\r\nb\n"
     write_json(tmp_path / "a.json", {"name": "ü"})
     assert (tmp_path / "a.json").read_text("utf-8") == '{\n  "name": "ü"\n}\n'
+    write_json(tmp_path / "a.json", {"name": "ü", "eer": float("nan"), "best": (float("inf"), 0.5)})
+    assert (tmp_path / "a.json").read_text("utf-8").split() == [
+        *["{", '"name":', '"ü",', '"eer":', "null,", '"best":', "[", "null,", "0.5", "]", "}"]
+    ]
 
 
 def test_a_folder_replaces_the_earlier_one_as_a_whole(tmp_path: Path) -> None:

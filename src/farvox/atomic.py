@@ -173,9 +173,17 @@ def write_text(path: str | Path, text: str, kind: FileKind | None = None) -> Non
 
 
 def write_json(path: str | Path, obj: object, kind: FileKind | None = None) -> None:
-    """Write ``obj`` as indented JSON, as `atomic_file`; what is not UTF-8 in a path is escaped."""
-    text = json.dumps(obj, indent=2, ensure_ascii=False) + "\n"
-    write_text(path, text.encode(errors="backslashreplace").decode(), kind)
+    """Write ``obj`` as `json_text`, as `atomic_file`; what is not UTF-8 in a path is escaped."""
+    write_text(path, json_text(obj).encode(errors="backslashreplace").decode() + "\n", kind)
+
+
+def json_text(obj: object) -> str:
+    """Indented JSON as its standard has it: a number that is not finite becomes ``null``."""
+    try:
+        return json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        finite = json.loads(json.dumps(obj), parse_constant=lambda name: None)
+        return json.dumps(finite, indent=2, ensure_ascii=False)
 
 
 def file_name(name: str) -> str:

@@ -14,11 +14,13 @@ import tomli_w
 
 from farvox.audio import remote
 from farvox.audio.files import audio_info, read_audio, write_audio
+from farvox.audio.mapped import map_audio
 from farvox.audio.remote import put_file, read_range, read_whole, size_of
-from farvox.audio.shards import Member, PackedFile, encode, fingerprint, state_of
+from farvox.audio.shards import Member, PackedFile, encode, fingerprint, state_of, states_of
 from farvox.cli.main import main
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import AudioError, DataDirError, UnreachableError
+from farvox.jobs import digest
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 100_000).astype(np.uint8).tobytes()
 
@@ -230,6 +232,25 @@ def web(voices):
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+def test_files_at_urls_are_asked_for_side_by_side(web, tmp_path, monkeypatch):
+    """Each request waits for the others: one after the other they would wait for ever."""
+    paths = [f"{web[0]}/{name}.wav" for name in ("a0", "a1", "b0", "b1")]
+    expected = [state_of(path) for path in paths]
+    together, real = threading.Barrier(len(paths), timeout=20), remote.version_of
+
+    def met(url):
+        together.wait()
+        return real(url)
+
+    monkeypatch.setattr("farvox.audio.shards.version_of", met)
+    assert states_of([*paths, paths[0]]) == [*expected, expected[0]]
+    assert fingerprint(paths) == digest(expected)
+    monkeypatch.setenv("FARVOX_CACHE", str(tmp_path / "cache"))
+    assert map_audio(paths, sample_rate=16000).length(0) == audio_info(paths[0]).num_samples
+    with pytest.raises(AudioError, match=r"away\.wav"):
+        map_audio([*paths[1:], f"{web[0]}/away.wav"], sample_rate=16000)
 
 
 @pytest.fixture

@@ -124,9 +124,13 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
     assert table_of("s3://b/x.tar") == "s3://b/x.json"
 
 
-def test_a_file_has_a_state_and_a_missing_one_none(tmp_path):
+def test_files_and_entries_have_a_state(tmp_path):
+    """An entry has that of its shard's name, which follows from its content: nothing is looked at."""
     (tmp_path / "a").write_bytes(b"12")
     assert state_of(str(tmp_path / "a")).startswith("2\t")
+    entry = ":wav:0:1000:100:16000:1"
+    here, there, other = (state_of(f"{shard}{entry}") for shard in ("a.tar", "s3://bucket/a.tar", "b.tar"))
+    assert here == there != other
     with pytest.raises(FileNotFoundError):
         state_of(str(tmp_path / "b"))
 

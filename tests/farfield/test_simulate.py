@@ -191,7 +191,7 @@ def test_what_cannot_be_copied_is_named(close: Path, bank: Path, tmp_path: Path)
     with pytest.raises(AudioError, match="has no channel 7"):
         simulated(close / "data", tmp_path / "b", rirs=[bank], channels=(7,))
     for snr in ((20, 5), (np.nan, np.nan), (0, np.inf)):
-        with pytest.raises(UsageError, match="snr goes from the least to the greatest"):
+        with pytest.raises(UsageError, match=r"snr goes from the least|must be a finite number"):
             SimulateOptions(snr=snr)
     write_audio(tmp_path / "half" / "dead.wav", np.stack([np.eye(1, 800)[0], np.zeros(800)]))
     with pytest.raises(AudioError, match="response 'dead': channel 1 is silent"):

@@ -291,6 +291,15 @@ ELSEWHERE = {
     "extract and cluster a 'farvox subset' of the data dir": MEMORY,
     ". To go on at {}: --schedule.epochs {} --schedule.extend {}": "tests/training/test_resume.py"
     "::test_a_prolonged_run_says_by_how_much_its_rate_rises_and_the_way_out_keeps_it",
+    "'farvox pull {}' makes it anew": (
+        "tests/zoo/test_pretrained.py::test_pull_repairs_a_damaged_folder_without_a_manifest"
+    ),
+    "--renew-manifest takes a folder; 'farvox pull NAME'": (
+        "tests/zoo/test_pretrained.py::test_pull_repairs_a_damaged_folder_without_a_manifest"
+    ),
+    "--renew-manifest' enters the files as they are": (
+        "tests/test_manifest.py::test_a_folder_without_a_manifest_is_noted_with_the_command_that_writes_one"
+    ),
     "has other utterances or speakers than when the run began": (
         "tests/cli/test_selftrain.py::test_changed_inputs_are_refused_or_evaluated_again"
     ),

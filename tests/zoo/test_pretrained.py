@@ -16,6 +16,7 @@ from farvox.atomic import sha256_of
 from farvox.cache import cache_path
 from farvox.cli.main import main
 from farvox.errors import CheckpointError, ModelError
+from farvox.manifest import note_unchecked
 from farvox.zoo import (
     Card,
     find_model,
@@ -178,6 +179,42 @@ def test_a_damaged_cache_is_fetched_again(cache, hub, small_checkpoint):
         weights.write_bytes(damage)
         assert load_model(pull(model)).embedding_dim == 24
     assert weights.read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "card.json", "config.json", None])
+def test_pull_repairs_a_damaged_folder_without_a_manifest(cache, hub, small_checkpoint, name, capfd):
+    """Whatever is damaged in it; the note of whoever loads it names the command."""
+    place = served(hub, HUGGINGFACE, small_checkpoint)
+    model = zoo_entry(small_checkpoint, HUGGINGFACE)
+    folder = pull(model)
+    content = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "manifest.json").unlink()
+    note_unchecked.cache_clear()
+    load_model(folder)
+    assert "written without a manifest.json" in (said := capfd.readouterr().err)
+    assert "'farvox pull small' makes it anew" in said
+    if name:
+        (folder / name).write_bytes(content[name][:-9] + b"\x00" + content[name][-8:])
+    place.rename(f"{place}.away")
+    with pytest.raises(ModelError, match=r"'small' is here, but damaged or without its manifest\.json"):
+        pull(model, repair=True)
+    Path(f"{place}.away").rename(place)
+    assert pull(model, repair=True) == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == content
+
+
+def test_weights_that_are_cut_short_are_not_called_absent(cache, hub, small_checkpoint, capfd):
+    place = served(hub, HUGGINGFACE, small_checkpoint)
+    model = zoo_entry(small_checkpoint, HUGGINGFACE)
+    os.truncate(pull(model) / "model.safetensors", 1000)
+    place.unlink()
+    for repair in (False, True):
+        with pytest.raises(ModelError, match="is here, but damaged"):
+            pull(model, repair=repair)
+        assert f"{model.folder}" in capfd.readouterr().err
+    shutil.rmtree(model.folder)
+    with pytest.raises(ModelError, match="is not here yet and cannot be fetched"):
+        pull(model)
 
 
 def test_two_processes_may_pull_at_once(cache, hub, small_checkpoint):

@@ -12,6 +12,7 @@ from farvox.audio.conditioning import Band
 from farvox.cli.score import refuse_plot
 from farvox.clustering import ClusterOptions
 from farvox.errors import MissingExtraError, UsageError
+from farvox.manifest import write_manifest
 from farvox.progress import to_stderr, to_stdout
 from farvox.zoo.embedder import Backend, Precision
 from farvox.zoo.foreign import LAYOUTS
@@ -29,14 +30,23 @@ else:
     Arch = literal_type_from_choices([*LAYOUTS, WAVLM, EMBEDDINGS])
 
 
-def models(model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = None) -> None:
+def models(
+    model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = None,
+    renew_manifest: FlagCreatePairsOff[bool] = False,
+) -> None:
     """List the pretrained models, the network architectures and the heads that train them; or print a card.
 
     Args:
         model: print the card of this one: a name of the zoo, a model folder, a run dir or an .onnx file.
+        renew_manifest: first enter the files of the MODEL, a folder, in its manifest.json as they are now,
+            after a change by hand, or where it has none.
     """
     from farvox import zoo
 
+    if renew_manifest:
+        if model is None or zoo.is_zoo_name(model):
+            raise UsageError("--renew-manifest takes a folder; 'farvox pull NAME' renews a model of the zoo")
+        write_manifest(zoo.find_model(model))
     if model is not None:
         to_stdout(_card(zoo.read_card(model)))
         return

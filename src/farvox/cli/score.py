@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from farvox import pipelines
-from farvox.atomic import refuse_to_replace
+from farvox.atomic import json_text, refuse_to_replace
 from farvox.errors import UsageError
 from farvox.pipelines.calibrate import CalibrateOptions
 from farvox.pipelines.evaluate import EvaluateOptions, as_table
@@ -74,10 +73,10 @@ def evaluate(
         leaks = [
             f"note: {beside}: of other scores than {scores}, so the model and what it shares are not known"
         ]
-    for line in leaks:
-        to_stderr(line)
     table = as_table(pipelines.evaluate.evaluate(scored, evaluation), evaluation)
-    to_stdout(dumps(table, indent=2) if json else _as_text(table, scored.trials.form))
+    for line in (*leaks, *table["notes"]):
+        to_stderr(line)
+    to_stdout(json_text(table) if json else _as_text(table, scored.trials.form))
     if not (plot or report):
         return
     from farvox.report.page import ScoreSet, det_figure, save_figure, write_report
@@ -93,7 +92,7 @@ def evaluate(
             report,
             f"Evaluation of {scores.name}",
             {trials.name: [system]},
-            notes=[*leaks, *(interval_lines(table) if "intervals" in table else [])],
+            notes=[*leaks, *table["notes"], *(interval_lines(table) if "intervals" in table else [])],
             tables={heading: condition_rows(table["conditions"])} if evaluation.by else {},
             **costs,
         )

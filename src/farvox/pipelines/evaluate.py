@@ -7,13 +7,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
+
 from farvox.errors import TrialError, UsageError
 from farvox.options import Above, AtLeast, Below, Metavar, Options, Repeated
 from farvox.pipelines.score import Scores
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from farvox.metrics.bootstrap import Interval, Resampled
-    from farvox.metrics.detection import Detection
+    from farvox.metrics.detection import Detection, Ties
     from farvox.score.calibrate import OperatingPoint
     from farvox.score.lists import Speakers
 
@@ -99,6 +103,7 @@ class Evaluation:
         intervals: "eer", "min_dcf" and how they were resampled, as `farvox evaluate --json` has them.
         against: "eer" and "min_dcf" compared with another system's.
         conditions: one table for each condition: its values, numbers of trials, figures, intervals.
+        notes: see `notes_on`.
     """
 
     figures: Detection
@@ -106,6 +111,7 @@ class Evaluation:
     intervals: dict[str, Any] | None = None
     against: dict[str, Difference] | None = None
     conditions: Sequence[dict[str, Any]] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def eer(self) -> float:
@@ -161,7 +167,31 @@ def evaluate(scores: Scores, options: EvaluateOptions = EvaluateOptions()) -> Ev
                 difference = getattr(figures, name) - getattr(theirs, name)
                 against[name] = Difference(getattr(theirs, name), difference, found, found.excludes_zero)
     conditions = evaluate_conditions(scores, options, speakers) if options.by else None
-    return Evaluation(figures, at, intervals, against, conditions)
+    notes = notes_on(values, trials.target, figures, options.ties)
+    return Evaluation(figures, at, intervals, against, conditions, notes)
+
+
+def notes_on(values: ArrayLike, target: ArrayLike, figures: Detection, ties: Ties) -> tuple[str, ...]:
+    """Warnings that equal scores change the ``figures`` of scores, or that these may be distances.
+
+    Arguments as of `farvox.metrics.detection.detection_error`.
+    """
+    from farvox.metrics.detection import detection_error
+
+    notes, grouped = [], detection_error(values, target, figures.p_target, "grouped")
+    shown, reachable = (f"EER is {each.eer:.4%} and minDCF {each.min_dcf:.4f}" for each in (figures, grouped))
+    if ties == "baseline" and shown != reachable:
+        counts = np.unique(np.asarray(values), return_counts=True)[1]
+        notes.append(
+            f"note: {int(counts[counts > 1].sum()):,} of {int(counts.sum()):,} trials share scores, on which "
+            f"the figures depend: the {shown}; with --ties grouped, by thresholds that exist, the {reachable}"
+        )
+    if grouped.eer > 0.5:
+        notes.append(
+            "note: the EER is above 50 %: higher scores do not mean the same speaker; if they are distances, "
+            "change their sign"
+        )
+    return tuple(notes)
 
 
 def evaluate_conditions(
@@ -203,7 +233,7 @@ def evaluate_conditions(
 
 def as_table(evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Any]:
     """An evaluation as `farvox evaluate --json` prints it."""
-    table: dict[str, Any] = asdict(evaluation.figures)
+    table: dict[str, Any] = {**asdict(evaluation.figures), "notes": list(evaluation.notes)}
     if evaluation.at:
         table["at"] = {name: getattr(evaluation.at, name) for name in ("threshold", "far", "frr")}
     if evaluation.intervals:

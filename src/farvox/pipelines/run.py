@@ -23,7 +23,7 @@ from farvox.audio.shards import fingerprint
 from farvox.errors import CheckpointError, DataDirError, RecipeError
 from farvox.jobs import digest
 from farvox.options import taken_from
-from farvox.pipelines.evaluate import EvaluateOptions, evaluate_conditions
+from farvox.pipelines.evaluate import EvaluateOptions, evaluate_conditions, notes_on
 from farvox.pipelines.extract import extract
 from farvox.pipelines.recipe import EvaluateTable, Recipe, adapted, refuse_contradictions
 from farvox.pipelines.score import ScoreOptions, Scores, score
@@ -328,6 +328,9 @@ def _evaluate(plan: Plan, note: Note) -> None:
         figures = [detection_error(found[row].scores, found[row].target) for found in trial_lists.values()]
         cells = (f"  {100 * each.eer:>11.2f} %   {each.min_dcf:.4f}" for each in figures)
         note(f"{system.name:<{width}}{''.join(cells)}")
+        for (name, found), each in zip(trial_lists.items(), figures, strict=True):
+            doubts = notes_on(found[row].scores, found[row].target, each, "baseline")
+            leaks |= dict.fromkeys(f"{name}, {system.name}: {line}" for line in doubts)
     if published:
         cells = (
             "" if each is None else f"{100 * each.eer:>11.2f} %   {each.min_dcf or '-'}"

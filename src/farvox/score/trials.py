@@ -273,9 +273,10 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
     first, below = 1, ""
     if header:
         columns, first, below = _named_columns(path, header, columns, ids), 2, " (below a header)"
-    num_lines = columns.shape[1]
+    num_lines, titles = columns.shape[1], {"enrol": "enrolment", "test": "test"}
     if len(columns) == 2:
-        form = f"{num_lines:,} trials: enrolment, test; no labels{below}"
+        order = [titles[name] for name in header or titles if name and name in titles]
+        form = f"{num_lines:,} trials: {', '.join(order)}; no labels{below}"
         form += _repeats(path, ids, (columns[0], columns[1]), None, first)
         return TrialList(path, ids, columns[0], columns[1], None, form, first)
 
@@ -311,8 +312,9 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
         target_of_id[(ids == word).to_numpy()] = label
     target = target_of_id[columns[column]]
     enrol, test = columns[1:] if column == 0 else columns[:2]
-    order = ["enrolment", "test"]
-    order.insert(column, f"label ({spelled})")
+    titles["label"] = f"label ({spelled})"
+    names = header or (["label", "enrol", "test"] if column == 0 else titles)
+    order = [titles[name] for name in names if name and name in titles]
     form = f"{num_lines:,} trials: {', '.join(order)}{below}"
     form += _repeats(path, ids, (enrol, test), target, first)
     return TrialList(path, ids, enrol, test, target, form, first)

@@ -34,7 +34,7 @@ Embedding = npt.NDArray[np.float32]
 Recording: TypeAlias = "AudioArgument | Signal"
 Recordings: TypeAlias = "Recording | Sequence[Recording]"
 BandChoice: TypeAlias = "Band | Literal['auto']"
-TWO_SPEAKERS, NARROW_BAND = "two-speakers", "narrow-band"  # codes of notes
+TWO_SPEAKERS, NARROW_BAND, SAME_RECORDING = "two-speakers", "narrow-band", "same-recording"  # codes of notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +241,7 @@ class Verifier:
         enrol_signals, test_signals = self._signals(enrol), self._signals(test)
         if self._is_for_narrow((*enrol_signals, *test_signals)):
             return self._narrow().verify(list(enrol_signals), list(test_signals))
+        test_signals = tuple(_noted_if_among(enrol_signals, each) for each in test_signals)
         enrol_signals, enrol_NE = self._embedded(enrol_signals)
         test_signals, test_NE = self._embedded(test_signals)
         cosine = _combined(enrol_NE) @ _combined(test_NE)
@@ -404,6 +405,17 @@ class Verifier:
             )
             notes[n] = CodedNote(text, TWO_SPEAKERS, serious=True)
         return notes
+
+
+def _noted_if_among(others: Sequence[Signal], signal: Signal) -> Signal:
+    """A recording, with a note where a channel of it has the samples of one of ``others``."""
+    for other in others:
+        if any(np.array_equal(a_T, b_T) for a_T in signal.channels_CT for b_T in other.channels_CT):
+            text = f"the same recording as '{other.name}': such a score says nothing of the speaker"
+            return replaced(
+                signal, warnings=(*signal.warnings, CodedNote(text, SAME_RECORDING, serious=True))
+            )
+    return signal
 
 
 def checked_threshold(threshold: float) -> float:
