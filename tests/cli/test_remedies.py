@@ -37,6 +37,7 @@ from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import FarvoxError
 from farvox.features.fbank import KaldiFbank
 from farvox.features.frontend import FrontEndConfig
+from farvox.machine import available_memory
 from farvox.metrics.clustering import purity
 from farvox.metrics.detection import det_curve
 from farvox.score.scores import write_scores
@@ -44,6 +45,7 @@ from farvox.score.trials import read_trials
 from farvox.synthetic.corpus import parse_spec
 from farvox.verifier import SqliteStore, read_signal
 from farvox.zoo import Card
+from farvox.zoo.embedder import memory_for
 from farvox.zoo.export import refuse_name
 from farvox.zoo.find import find_model
 from farvox.zoo.pretrained import parse_address
@@ -2471,3 +2473,29 @@ def test_what_needs_less_memory_is_enough_under_the_same_limit(here, make, comma
     assert status == 1 and "out of memory" in printed and remedy in printed, printed
     status, _, printed = limited(again, limit)
     assert status == 0, printed
+
+
+@pytest.mark.parametrize("program", ["ffmpeg", "sox"])
+def test_a_recording_too_long_for_the_memory_is_refused_and_its_pieces_are_embedded(
+    here, monkeypatch, capsys, program
+):
+    assert 1e7 < available_memory() < 1e15
+    monkeypatch.setattr("farvox.zoo.embedder.available_memory", lambda: memory_for(90, 1))  # of 90 s
+    voice_T = read_audio("voices/a0.wav")
+    write_audio("long.wav", np.resize(voice_T, 130 * 16000))
+    write_data_dir("both", [Utterance("long", "long.wav", "a"), Utterance("short", "voices/b0.wav", "b")])
+    for backend in ("onnx", "torch"):
+        assert run(f"verify voices/a0.wav long.wav --model model --backend {backend}") == 2
+        assert run(f"enrol ann long.wav {MODEL} --backend {backend}") == 1
+        printed = capsys.readouterr().err
+        told = "long.wav: 2.2 minutes need about 0.43 GB of memory to be embedded, and 0.3 GB are available"
+        assert printed.count(told) == 2, printed
+    assert run(f"extract model both emb {FAST} --skip-bad") == 0
+    assert "long.wav: 2.2 minutes need about" in Path("emb/rejected.tsv").read_text()
+    command = re.search(rf"`({program} .*?)`", printed)[1].replace("IN", "long.wav").replace("OUT", "piece")
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    subprocess.run(command, shell=True, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    pieces = sorted(Path().glob("piece*.wav"))
+    assert sum(len(read_audio(piece)) for piece in pieces) == 130 * 16000 and len(pieces) == 3
+    assert run(f"verify {' '.join(map(str, pieces))} --model model") == 0

@@ -284,6 +284,8 @@ ELSEWHERE = {
     "start again, perhaps with fewer --jobs": (
         "tests/test_jobs.py::test_a_process_that_dies_ends_the_work_and_it_can_be_started_again"
     ),
+    "GB are available; cut it into pieces": "tests/cli/test_remedies.py"
+    "::test_a_recording_too_long_for_the_memory_is_refused_and_its_pieces_are_embedded",
     "give fewer --threads (--threads 1": MEMORY,
     "take a smaller cohort ('farvox subset', or --cohort-speakers": MEMORY,
     "split the trial list and score its parts": MEMORY,
