@@ -1,12 +1,25 @@
 import os
 import re
+import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farvox.atomic import PLAIN_NAME, atomic_dir, atomic_file, file_name, write_json, write_text
+from farvox.atomic import (
+    PLAIN_NAME,
+    FileKind,
+    atomic_dir,
+    atomic_file,
+    file_name,
+    naming,
+    write_json,
+    write_text,
+)
 from farvox.errors import FarvoxError
 
 
@@ -17,6 +30,30 @@ def test_a_file_appears_with_its_content_and_nothing_else(tmp_path: Path) -> Non
         assert os.listdir(tmp_path / "new") == [temporary.name]
     assert (tmp_path / "new" / "a.txt").read_text() == "whole"
     assert os.listdir(tmp_path / "new") == ["a.txt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_named_with_the_path_whatever_writes(tmp_path: Path) -> None:
+    def by_numpy(full: BinaryIO) -> None:
+        np.save(full, np.zeros(100_000))
+
+    def by_python(full: BinaryIO) -> None:
+        full.write(bytes(100_000))
+
+    def by_polars(full: BinaryIO) -> None:
+        pl.DataFrame({"a": range(100_000)}).write_csv(full)
+
+    def by_zipfile(full: BinaryIO) -> None:
+        with zipfile.ZipFile(full, "w") as archive:
+            archive.writestr("a", bytes(100_000))
+
+    for write in (by_numpy, by_python, by_polars, by_zipfile):
+        with (
+            pytest.raises(FarvoxError, match=re.escape(f"{tmp_path}/a: cannot be written: the disk is full")),
+            naming(tmp_path / "a"),
+            open("/dev/full", "wb", buffering=0) as full,
+        ):
+            write(full)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path: Path) -> None:
@@ -41,6 +78,10 @@ def test_line_ends_and_letters_are_written_as_given(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xbc\r\nb\n"
     write_json(tmp_path / "a.json", {"name": "ü"})
     assert (tmp_path / "a.json").read_text("utf-8") == '{\n  "name": "ü"\n}\n'
+    write_json(tmp_path / "a.json", {"name": "ü", "eer": float("nan"), "best": (float("inf"), 0.5)})
+    assert (tmp_path / "a.json").read_text("utf-8").split() == [
+        *["{", '"name":', '"ü",', '"eer":', "null,", '"best":', "[", "null,", "0.5", "]", "}"]
+    ]
 
 
 def test_a_folder_replaces_the_earlier_one_as_a_whole(tmp_path: Path) -> None:
@@ -88,9 +129,41 @@ def test_a_destination_below_a_file_is_an_error_that_names_it(tmp_path: Path) ->
 
 def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    with pytest.raises(FarvoxError, match="photos: cannot be written"):
+    with pytest.raises(FarvoxError, match="photos: is a folder"):
         write_text(tmp_path / "photos", "text")
     assert os.listdir(tmp_path) == ["photos"]
+
+
+def test_a_replaced_file_leaves_its_permissions_and_a_protected_one_stays(tmp_path: Path) -> None:
+    for mode in (0o600, 0o664):
+        write_text(tmp_path / "a.txt", "old")
+        (tmp_path / "a.txt").chmod(mode)
+        write_text(tmp_path / "a.txt", "new")
+        assert (tmp_path / "a.txt").stat().st_mode & 0o777 == mode
+    (tmp_path / "a.txt").chmod(0o444)
+    (tmp_path / "link").symlink_to("a.txt")
+    for name in ("a.txt", "link"):
+        with pytest.raises(FarvoxError, match=rf"{name}.*: is write-protected"):
+            write_text(tmp_path / name, "newer")
+    assert (tmp_path / "a.txt").read_text() == "new" and (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o444
+
+
+def test_a_pipe_or_a_device_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(FarvoxError, match=f"{path}: is a device or a pipe"):
+            write_text(path, "text")
+        assert not path.is_file()
+
+
+def test_a_file_is_told_by_all_lines_of_its_first_64_kb(tmp_path: Path) -> None:
+    kind, path = FileKind("list", rb"\d+", lines=True), tmp_path / "a.txt"
+    for text, fits in (
+        ("", True), ("1\n2\n", True), ("1\r\n2", True), ("1\nx", False), ("x\n", False), ("\n", False),
+        ("1\n" * 40_000 + "x" * 10, True), ("1" * 70_000, False),
+    ):  # fmt: skip
+        path.write_bytes(text.encode())
+        assert kind.matches(path) == fits, text[:20]
 
 
 HOSTILE = [

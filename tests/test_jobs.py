@@ -88,10 +88,20 @@ def test_a_run_that_goes_on_counts_what_is_done(tmp_path):
     assert line.startswith("squares: 9 of 9, ") and line.endswith(", all well")
 
 
-def test_a_process_that_dies_ends_the_work_with_what_to_do_next(tmp_path):
+def dies_once(mark: Path) -> str:
+    """Ends its process, as the system does without memory, where nobody did so before."""
+    if not mark.exists():
+        mark.touch()
+        os._exit(1)
+    return mark.name
+
+
+def test_a_process_that_dies_ends_the_work_and_it_can_be_started_again(tmp_path):
     job = Job(what="copies made", note=print, jobs=2, kept=tmp_path)
-    with pytest.raises(JobError, match=rf"copies made.* killed .* of 3 .* --jobs.* kept in {tmp_path}"):
-        list(job.run(os._exit, [1, 1, 1], count=lambda _: 1))
+    marks = [tmp_path / "a"] * 3
+    with pytest.raises(JobError, match=rf"copies made.* killed .* of 3 .*start again.* kept in {tmp_path}"):
+        list(job.run(dies_once, marks, count=lambda _: 1))
+    assert list(job.run(dies_once, marks, count=lambda _: 1)) == ["a"] * 3
 
 
 def test_an_error_in_a_process_is_that_of_the_function():

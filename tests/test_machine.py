@@ -1,9 +1,16 @@
 """The choice of "auto" on the devices there are."""
 
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from farvox.audio.files import write_audio
 from farvox.machine import has_bf16, is_out_of_memory, resolve_precision
 
 CPU = torch.device("cpu")
@@ -62,3 +69,69 @@ def test_memory_asked_for_in_vain_is_told_from_other_errors(ask):
     with pytest.raises(RuntimeError) as caught:
         torch.zeros(2) @ torch.zeros(3)
     assert not is_out_of_memory(caught.value)
+
+
+WITHOUT_MEMORY = """
+import re, resource, sys, threading
+from farvox.audio.files import read_audio
+from farvox.machine import is_out_of_memory
+what, more, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+if what == "thread":
+    threading.stack_size(64 << 20)
+    work = lambda: threading.Thread(target=print).start()
+elif what == "library":
+    work = lambda: __import__("_sqlite3")
+elif what == "onnxruntime":
+    from farvox.zoo.onnx_backend import OnnxEmbedder
+    import numpy as np
+    embedder, wav_T = OnnxEmbedder(path, threads=1), np.ones(16000 * 240, np.float32)
+    embedder.embed(wav_T[:16000])
+    work = lambda: embedder.embed(wav_T)
+else:
+    read_audio(what)  # brings the decoder
+    work = lambda: read_audio(path)
+used = int(re.search(r"VmSize:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) << 10
+resource.setrlimit(resource.RLIMIT_AS, (used + more, used + more))
+try:
+    work()
+except BaseException as error:
+    print(type(error).__name__, is_out_of_memory(error), error)
+"""
+"""Does something with so many bytes more of address space than are in use, and prints how that ends."""
+
+
+def without_memory(what: object, more: int, path: object = "") -> str:
+    """The kind of the error, whether it counts as one of memory, and its text."""
+    command = [sys.executable, "-c", WITHOUT_MEMORY, str(what), str(more), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="limits the memory as Linux does")
+def test_a_thread_and_a_library_that_find_no_memory_are_told_from_other_errors():
+    assert without_memory("thread", 1 << 20).startswith("RuntimeError True can't start new thread")
+    assert re.match("ImportError True .*failed to map segment", without_memory("library", 0))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="limits the memory as Linux does")
+@pytest.mark.parametrize("kind", ["flac", "mka"])
+def test_a_recording_that_finds_no_memory_is_not_called_damaged(tmp_path, kind):
+    noise_T = 0.1 * np.random.default_rng(0).standard_normal(16000 * 300).astype(np.float32)
+    for name, wav_T in (("short", noise_T[:16000]), ("long", noise_T)):
+        write_audio(tmp_path / f"{name}.flac", wav_T)
+        if kind == "mka":
+            pytest.importorskip("av")
+            if shutil.which("ffmpeg") is None:
+                pytest.skip("ffmpeg is not installed")
+            convert = ["ffmpeg", "-loglevel", "error", "-i", f"{name}.flac", f"{name}.mka"]
+            subprocess.run(convert, check=True, cwd=tmp_path, stdin=subprocess.DEVNULL)
+    short, long = tmp_path / f"short.{kind}", tmp_path / f"long.{kind}"
+    assert without_memory(short, 8 << 20, long).startswith("MemoryError True")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="limits the memory as Linux does")
+def test_an_exported_model_that_finds_no_memory_says_so(exported):
+    found = without_memory("onnxruntime", 16 << 20, exported)
+    assert found.startswith("MemoryError True onnxruntime: "), found

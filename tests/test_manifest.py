@@ -85,12 +85,58 @@ def test_verify_refuses_a_damaged_model_and_says_what_to_do(model, voices, capsy
     flip(model / "model.safetensors")
     assert main(words) == 2
     said = capsys.readouterr()
-    assert said.out == "" and "copy it again" in said.err and f"delete {model / 'manifest.json'}" in said.err
-    (model / "manifest.json").unlink()  # the remedy, if the change was wanted
-    (model / "graph.onnx").unlink()
+    cure = f"farvox models {model} --renew-manifest"
+    assert said.out == "" and "copy it again" in said.err and cure in said.err
+    assert main(cure.split()[1:]) == 0  # the remedy, if the change was wanted
+    capsys.readouterr()
+    assert main(words) in (0, 1)
+    assert "manifest" not in capsys.readouterr().err
+
+
+def test_a_folder_without_a_manifest_is_noted_with_the_command_that_writes_one(model, voices, capsys):
+    words = ["verify", str(voices / "a0.wav"), str(voices / "b0.wav"), "--model", str(model), "--vad", "off"]
+    before = listed(model)
+    (model / "manifest.json").unlink()
     manifest.note_unchecked.cache_clear()
     assert main(words) in (0, 1)
-    assert capsys.readouterr().err.count("written without a manifest.json") == 1
+    said, cure = capsys.readouterr().err, f"farvox models {model} --renew-manifest"
+    assert said.count("written without a manifest.json") == 1 and f"'{cure}'" in said
+    assert main(cure.split()[1:]) == 0
+    assert listed(model) == before
+    manifest.note_unchecked.cache_clear()
+    capsys.readouterr()
+    assert main(words) in (0, 1)
+    assert "manifest" not in capsys.readouterr().err
+    assert main(["models", "--renew-manifest"]) == 2
+    assert "farvox pull NAME" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_the_manifest_does_not_list_is_refused(model, name, capsys):
+    """As after a bit of its name flipped there."""
+    content = (model / "manifest.json").read_text()
+    (model / "manifest.json").write_text(content.replace(name, name.replace("s", "r").replace("c", "g")))
+    with pytest.raises(CheckpointError, match=rf"{name}: damaged or changed.*does not list it") as caught:
+        open_embedder(model)
+    assert "--renew-manifest" in str(caught.value)
+    assert len(manifest.damaged_files(model)) == 2  # that it is not listed, and that another is missing
+    assert main(["models", str(model), "--renew-manifest"]) == 0
+    assert open_embedder(model).embedding_dim == 16
+    (model / name).unlink()
+    if name != "config.json":  # without that it is no model
+        with pytest.raises(CheckpointError, match=rf"{name}: missing, though manifest\.json lists it"):
+            open_embedder(model)
+
+
+def test_a_card_that_is_put_beside_a_manifest_is_refused_until_it_is_entered(model):
+    network = load_model(model)
+    part = network.config["model"]
+    save_model(model, network.network, network.frontend_config, part["name"], part["kwargs"])
+    (model / "card.json").write_text('{"threshold": -1.0}')
+    with pytest.raises(CheckpointError, match=r"card\.json: damaged or changed"):
+        open_embedder(model)
+    assert main(["models", str(model), "--renew-manifest"]) == 0
+    assert open_embedder(model).card.threshold == -1
 
 
 def test_whatever_farvox_writes_into_a_folder_renews_its_manifest(model):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import farvox
 from farvox.cli.flags import parse
+from farvox.cli.main import main
 from farvox.errors import ModelError, RecipeError, UsageError
 from farvox.options import (
     Above,
@@ -24,11 +29,58 @@ from farvox.options import (
     described,
     field_docs,
     from_table,
+    kinds,
     merge,
     nearest,
     taken_from,
     to_table,
 )
+
+
+def _subclasses(cls):
+    for each in cls.__subclasses__():
+        yield each
+        yield from _subclasses(each)
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_no_float_option_of_farvox_takes_what_is_no_number(number):
+    for module in pkgutil.walk_packages(farvox.__path__, "farvox."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    tried = 0
+    for cls in dict.fromkeys(_subclasses(Options)):
+        for name, kind in kinds(cls).items() if cls.__module__.startswith("farvox.") else ():
+            is_list = typing.get_origin(kind.type) is tuple and "float" in str(kind.type)
+            if kind.type is not float and not is_list:
+                continue
+            value = float(number)
+            if is_list:
+                value = [value] * (1 if typing.get_args(kind.type)[-1] is Ellipsis else 2)
+            with pytest.raises(UsageError, match=f"{name} = {number}; it must be a finite number"):
+                from_table(cls, {name: value}, "test", UsageError)
+            tried += 1
+    assert tried > 60
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "1e400"])
+def test_no_flag_that_is_a_number_takes_what_is_none(number, voices, model_folder, tmp_path, capsys):
+    """Those that belong to no dataclass."""
+    (wav, other), model = (str(voices / f"{name}.wav") for name in ("a0", "b0")), str(model_folder)
+    (tmp_path / "trials").write_text("1 a b\n0 a c\n")
+    (tmp_path / "scores").write_text("a b 0.9\na c 0.1\n")
+    lists = [str(tmp_path / name) for name in ("trials", "scores")]
+    for words in (
+        ["verify", wav, other, "--model", model, "--threshold", number],
+        ["identify", wav, "--model", model, "--threshold", number, "--store", str(tmp_path / "store")],
+        ["average", str(tmp_path / "mean"), model, model, "--weights", "1", number],
+        ["evaluate", *lists, "--json", "--threshold", number],
+        ["evaluate", *lists, "--json", "--p-target", number],
+    ):
+        assert main(words) in (1, 2), words
+        said = capsys.readouterr()
+        assert float(number) == float("inf") or "nan" in said.err
+        assert number not in said.out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +190,7 @@ WRONG = {
     "too small": ({"top": -1}, ("top = -1", "at least 1")),
     "a bound that is left out": ({"share": 0}, ("share = 0", "above 0")),
     "too large": ({"share": 1.5}, ("share = 1.5", "at most 1")),
-    "not a number": ({"share": float("nan")}, ("share = nan", "above 0")),
+    "not a number": ({"share": float("nan")}, ("share = nan", "finite")),
     "a number for a flag": ({"exact": 1}, ("exact", "bool", "1")),
     "a flag for a number": ({"top": True}, ("top", "int", "True")),
     "a word for a list": ({"by": "phone"}, ("by", "list", "phone")),

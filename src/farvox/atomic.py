@@ -6,44 +6,121 @@ gets its final name by a rename. A reader sees the old content or the new, never
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
+import stat
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from farvox.errors import FarvoxError
 
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # no room at all, none for this user
+_FULL_WORDS = (os.strerror(errno.ENOSPC), " requested and ")  # of polars and numpy, which give no number
 # Files of folders that farvox made and may replace.
 OWN_FILES = ("config.json", "meta.json", "wav.scp")
 PLAIN_NAME = r"^[A-Za-z0-9_~-](?:[A-Za-z0-9_.~-]{0,198}[A-Za-z0-9_~-])?$"
 """Pattern of the ids that `file_name` leaves as they are; for Python and polars."""
 
+_HEAD = 65536  # bytes of a file that tell its kind
+_OF_DATA_DIRS = re.compile(r"segments|text|(utt|spk|reco)2.*|.*\.scp|.*_map")  # never a verb's OUT
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """Files of one kind: a verb that writes such a file replaces no other.
+
+    Attributes:
+        name: of one, for messages.
+        pattern: of the file's beginning; with ``lines`` of each of its lines, without the line end.
+        lines: the file is text of such lines.
+    """
+
+    name: str
+    pattern: bytes
+    lines: bool = False
+
+    def matches(self, path: str | Path) -> bool:
+        """True for a file of this kind, told by its first 64 KB, and for an empty one."""
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
+        if not self.lines:
+            return not head or re.match(self.pattern, head, re.DOTALL) is not None
+        lines = head.split(b"\n")
+        if len(head) == _HEAD or not lines[-1]:  # the last line may be cut, or there is none
+            lines.pop()
+        fits = re.compile(self.pattern).fullmatch
+        return not head or (bool(lines) and all(fits(line.removesuffix(b"\r")) for line in lines))
+
+
+def refuse_to_replace(
+    path: str | Path, kind: FileKind | None = None, inputs: Iterable[str | Path | None] = ()
+) -> None:
+    """Refuse to write the file ``path`` where that would destroy something else; verbs ask before any work.
+
+    Args:
+        path: the file to write; if it is a symbolic link, the file it points to is meant.
+        kind: what is to be written, and may be replaced; None: any file may be.
+        inputs: what it is made from, which is never replaced.
+
+    Raises:
+        FarvoxError: it is one of ``inputs``, of another kind, write-protected, a folder or a device.
+    """
+    with naming(path):
+        try:
+            mode = os.stat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        where = f"{path} (a link to {os.path.realpath(path)})" if os.path.islink(path) else f"{path}"
+        if stat.S_ISDIR(mode):
+            raise FarvoxError(f"{where}: is a folder, and a file is to be written there; choose another name")
+        if not stat.S_ISREG(mode):
+            raise FarvoxError(
+                f"{where}: is a device or a pipe, which is not replaced; give the name of a file"
+            )
+        if any(each and os.path.exists(each) and os.path.samefile(each, path) for each in inputs):
+            raise FarvoxError(f"{where}: is an input of this command, and is not replaced; give another name")
+        if kind and (_OF_DATA_DIRS.fullmatch(os.path.basename(path)) or not kind.matches(path)):
+            raise FarvoxError(
+                f"{where}: is no {kind.name}, and is not replaced by one; remove it, or give another name"
+            )
+        if not mode & 0o222:
+            raise FarvoxError(
+                f"{where}: is write-protected, and is not replaced; remove it, or give another name"
+            )
+
 
 @contextmanager
-def atomic_file(path: str | Path) -> Iterator[Path]:
+def atomic_file(path: str | Path, kind: FileKind | None = None) -> Iterator[Path]:
     """Yield a temporary path; it becomes ``path`` when the block ends, and is removed if it raises.
 
     The temporary name keeps the suffix of ``path`` (writers choose a format by it). Parent folders
-    are made. If ``path`` is a symbolic link, the file it points to is replaced and the link stays.
+    are made. If ``path`` is a symbolic link, the file it points to is replaced and the link stays. A file
+    that is replaced leaves its permissions to the new one.
 
     Args:
         path: the file to write.
+        kind: see `refuse_to_replace`.
 
     Raises:
-        FarvoxError: the system refuses to write there.
+        FarvoxError: the system refuses to write there, or `refuse_to_replace` does.
     """
-    with _naming(path):
+    refuse_to_replace(path, kind)
+    with naming(path):
         final = _destination(path)
         temporary = _beside(final)
         try:
             yield temporary
             _flush(temporary)
+            if final.exists():
+                shutil.copymode(final, temporary)
             os.replace(temporary, final)
             _flush(final.parent)
         finally:
@@ -63,7 +140,7 @@ def atomic_dir(path: str | Path, *, own_files: Sequence[str] = OWN_FILES) -> Ite
     Raises:
         FarvoxError: ``path`` is a file, or a folder with other things in it, or the system refuses.
     """
-    with _naming(path):
+    with naming(path):
         refuse_to_replace_foreign(path, own_files)
         final = _destination(path)
         temporary = _beside(final)
@@ -89,16 +166,24 @@ def atomic_dir(path: str | Path, *, own_files: Sequence[str] = OWN_FILES) -> Ite
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` as UTF-8 with its line ends as they are, whole or not at all."""
-    with atomic_file(path) as temporary:
+def write_text(path: str | Path, text: str, kind: FileKind | None = None) -> None:
+    """Write ``text`` as UTF-8 with its line ends as they are, whole or not at all; as `atomic_file`."""
+    with atomic_file(path, kind) as temporary:
         temporary.write_bytes(text.encode())
 
 
-def write_json(path: str | Path, obj: object) -> None:
-    """Write ``obj`` as indented JSON, whole or not at all; what is not UTF-8 in a path is escaped."""
-    text = json.dumps(obj, indent=2, ensure_ascii=False) + "\n"
-    write_text(path, text.encode(errors="backslashreplace").decode())
+def write_json(path: str | Path, obj: object, kind: FileKind | None = None) -> None:
+    """Write ``obj`` as `json_text`, as `atomic_file`; what is not UTF-8 in a path is escaped."""
+    write_text(path, json_text(obj).encode(errors="backslashreplace").decode() + "\n", kind)
+
+
+def json_text(obj: object) -> str:
+    """Indented JSON as its standard has it: a number that is not finite becomes ``null``."""
+    try:
+        return json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        finite = json.loads(json.dumps(obj), parse_constant=lambda name: None)
+        return json.dumps(finite, indent=2, ensure_ascii=False)
 
 
 def file_name(name: str) -> str:
@@ -123,12 +208,14 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
+def naming(path: str | Path) -> Iterator[None]:
     """Turn errors of the system (a full disk, no permission, ...) into one that names ``path``."""
     try:
         yield
     except OSError as error:
-        raise FarvoxError(f"{path}: cannot be written: {error}") from error
+        is_full = error.errno in _FULL or any(words in str(error) for words in _FULL_WORDS)
+        why = "the disk is full: free some space on it" if is_full else error
+        raise FarvoxError(f"{path}: cannot be written: {why}") from error
 
 
 def _destination(path: str | Path) -> Path:

@@ -360,6 +360,7 @@ def report_rejected(
     note: Note,
     skip_by: str = "--skip-bad",
     unit: str = "utterance",
+    later: Path | None = None,
 ) -> None:
     """List the utterances that cannot be used in a table, or remove that of an earlier run.
 
@@ -372,6 +373,7 @@ def report_rejected(
         note: takes lines for people.
         skip_by: what the user sets so that they are left out, for the message.
         unit: what they are, for people.
+        later: the place of the table where the command ends well, if it is another.
 
     Raises:
         AudioError: there are some, and they are not to be left out, or none is left.
@@ -388,7 +390,7 @@ def report_rejected(
         where = str(table)
     count = f"{len(rejected):,} of {total:,} {unit}s cannot be {what}"
     if skip_bad and len(rejected) < total:
-        note(f"{count} and were left out; {where} names each with the reason")
+        note(f"{count} and were left out; {later or where} names each with the reason")
         return
     for utt_id, why in lines.items():
         note(f"'{utt_id}': {why}")

@@ -1,12 +1,15 @@
-"""Properties of the machine: bf16 of a device, memory that is freed."""
+"""Properties of the machine: bf16 of a device, memory that is available or freed."""
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
+import math
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +22,11 @@ _OUT_OF_MEMORY = (
     "out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "is killed by signal: killed",
     "can't start new thread", "failed to map segment",
 )  # fmt: skip
+_GROUP = Path("/sys/fs/cgroup")  # as a container sees it
+_GROUP_FILES = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _KEPT, _ALL, _LARGEST = 64 << 20, -1, 1 << 30
 
@@ -63,6 +71,24 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | ImportError) and any(each in text for each in _OUT_OF_MEMORY)
     )
+
+
+def available_memory() -> float:
+    """Bytes the process can still take, of the system and of its control group; infinite if unknown.
+
+    What the system keeps of files counts as free, and so does swap space.
+    """
+    found = [math.inf]
+    with suppress(OSError, ValueError, KeyError):  # no Linux
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        sizes = {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines}
+        found.append(sizes["MemAvailable"] + sizes["SwapFree"])
+    for limit, used, files in _GROUP_FILES:
+        with suppress(OSError, ValueError, KeyError):  # "max" where there is no limit
+            kept = dict(line.split() for line in (_GROUP / files).read_text("ascii").splitlines())
+            free = int((_GROUP / limit).read_text("ascii")) - int((_GROUP / used).read_text("ascii"))
+            found.append(free + int(kept.get("total_inactive_file", kept.get("inactive_file", 0))))
+    return min(found)
 
 
 def keep_freed_memory(*, all_of_it: bool = False) -> None:

@@ -33,37 +33,59 @@ def renew_manifest(folder: str | Path, *names: str) -> None:
     """Enter files that were just written; a folder without a manifest gets none, and other entries stay."""
     folder = Path(folder)
     if (folder / MANIFEST).is_file():
-        known = {name: found for name, found in _hashes(folder).items() if (folder / name).is_file()}
+        entries = (_hashes(folder) or {}).items()
+        known = {name: found for name, found in entries if (folder / name).is_file()}
         known |= {name: sha256_of(folder / name) for name in names}
         write_json(folder / MANIFEST, {"sha256": dict(sorted(known.items()))})
 
 
+def write_manifest(folder: str | Path) -> None:
+    """Enter all files of a folder as they are now, whether it has a manifest or not."""
+    begin_manifest(folder)
+    renew_manifest(folder, *_checkable(Path(folder)))
+
+
 def verify_file(path: str | Path, *, always: bool = False) -> str | None:
-    """The SHA-256 of a file of a model folder, which is that of the manifest; None where it has no entry.
+    """The SHA-256 of a file of a model folder, which is that of the manifest; None without a manifest.
 
     With ``always`` a large file is hashed too, whenever it was last checked.
 
     Raises:
-        CheckpointError: the file, or the manifest, is damaged, or was changed by other means than farvox.
+        CheckpointError: the file, or the manifest, is damaged, or was changed by other means than farvox; or
+            the file is there or in the manifest, but not both.
     """
     path = Path(path)
-    if not (path.is_file() and (wanted := _hashes(path.parent).get(path.name))):
+    if (known := _hashes(path.parent)) is None:
         return None
-    if (found := sha256_of(path) if always else _sha256(path)) != wanted:
+    wanted, folder = known.get(path.name), path.parent
+    if path.is_file():
+        found = sha256_of(path) if always or not wanted else _sha256(path)
+    elif wanted is None:
+        return None
+    else:
+        raise CheckpointError(f"{path}: missing, though {MANIFEST} lists it: {_remedy(folder)}")
+    if found != wanted:
+        told = f"in {MANIFEST} {wanted[:12]}..." if wanted else f"and {MANIFEST} does not list it"
+        own = "" if _zoo_name(folder) else f"; if you changed it on purpose, {_how_to_write(folder)}"
         raise CheckpointError(
-            f"{path}: damaged or changed: its SHA-256 is {found[:12]}..., in {MANIFEST} {wanted[:12]}...: "
-            f"{_remedy(path.parent)}; if you changed it on purpose, delete {path.parent / MANIFEST}"
+            f"{path}: damaged or changed: its SHA-256 is {found[:12]}..., {told}: {_remedy(folder)}{own}"
         )
     return found
 
 
 def damaged_files(folder: Path) -> list[str]:
-    """Messages on the files of a folder that are missing or not those of its manifest."""
+    """Messages on the files of a folder that are not those of its manifest, or on the lack of one."""
+    if not folder.is_dir():
+        return []
     faults = []
     try:
-        for name in _hashes(folder):
-            if verify_file(folder / name, always=True) is None:
-                faults.append(f"{folder / name}: missing")
+        if (known := _hashes(folder)) is None:
+            return [f"{folder}: written without a {MANIFEST}, so whether its files are damaged is not known"]
+        for name in sorted({*known, *_checkable(folder)}):
+            try:
+                verify_file(folder / name, always=True)
+            except (OSError, CheckpointError) as error:
+                faults.append(str(error))
     except (OSError, CheckpointError) as error:
         faults.append(str(error))
     return faults
@@ -71,24 +93,43 @@ def damaged_files(folder: Path) -> list[str]:
 
 @cache  # once in a process
 def note_unchecked(folder: Path) -> None:
-    """Say that the files of a folder are in no manifest."""
-    to_stderr(f"note: {folder}: written without a {MANIFEST}, so its files are not checked for damage")
+    """Say that the files of a folder are in no manifest, and how they get into one."""
+    cure = f"'farvox pull {name}' makes it anew" if (name := _zoo_name(folder)) else _how_to_write(folder)
+    to_stderr(
+        f"note: {folder}: written without a {MANIFEST}, so its files are not checked for damage; {cure}"
+    )
 
 
-def _hashes(folder: Path) -> dict[str, str]:
+def _checkable(folder: Path) -> list[str]:
+    """The files of a folder that a manifest lists: descriptions and weights, but no graph."""
+    files = (path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
+    return [path.name for path in files if path.name != MANIFEST]
+
+
+def _hashes(folder: Path) -> dict[str, str] | None:
     path = folder / MANIFEST
     try:
         known = json.loads(path.read_text("utf-8"))["sha256"]
         return {str(name): str(found) for name, found in known.items()}
     except FileNotFoundError:
-        return {}
+        return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged ({error!r}): {_remedy(folder)}") from None
 
 
+def _zoo_name(folder: Path) -> str:
+    """The name of the model of the zoo that a folder of the cache holds; empty for any other folder."""
+    is_pulled = folder.absolute().parent == (cache_path() / "models").absolute()
+    return folder.name.rpartition("-")[0] if is_pulled else ""
+
+
+def _how_to_write(folder: Path) -> str:
+    return f"'farvox models {folder} --renew-manifest' enters the files as they are"
+
+
 def _remedy(folder: Path) -> str:
-    if folder.parent == cache_path() / "models":
-        return f"'farvox pull {folder.name.rpartition('-')[0]}' repairs it"
+    if name := _zoo_name(folder):
+        return f"'farvox pull {name}' repairs it"
     return "copy it again from where it came from, or make the model again"
 
 

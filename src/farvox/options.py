@@ -19,6 +19,7 @@ import dataclasses
 import difflib
 import inspect
 import itertools
+import math
 import operator
 import textwrap
 import types
@@ -74,7 +75,8 @@ class Options:
     for one.
 
     Raises:
-        UsageError: a value is of the wrong type, none of the choices, or out of bounds; names the field.
+        UsageError: a value is of the wrong type, none of the choices, not finite, or out of bounds; names
+            the field.
     """
 
     def __post_init__(self) -> None:
@@ -356,6 +358,8 @@ def _checked(kind: Kind, value: Any, name: str) -> Any:
         not isinstance(value, kind.type) or (isinstance(value, bool) and kind.type is not bool)
     ):
         raise UsageError(f"{name} must be of type {kind.type.__name__}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{name} = {value}; it must be a finite number")
     for bound in kind.bounds:
         if value not in bound:
             raise UsageError(f"{name} = {value}; it must be {bound}")

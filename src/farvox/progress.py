@@ -42,7 +42,8 @@ def silent(line: str) -> None:
 
 def to_stderr(line: str) -> None:
     """Print a line on stderr at once."""
-    print(printable(line), file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # a service may have none, and print would take stdout
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def to_stdout(line: str) -> None:
@@ -68,7 +69,7 @@ class Progress:
         self.done = self.before = done
         self.start = self.last = time.monotonic()
         self._bar: Any = None
-        if note in (to_stdout, to_stderr) and sys.stderr.isatty():
+        if note in (to_stdout, to_stderr) and sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar

@@ -10,14 +10,17 @@ from multiprocessing.pool import ThreadPool
 import fsspec
 import numpy as np
 import pytest
+import tomli_w
 
 from farvox.audio import remote
 from farvox.audio.files import audio_info, read_audio, write_audio
+from farvox.audio.mapped import map_audio
 from farvox.audio.remote import put_file, read_range, read_whole, size_of
-from farvox.audio.shards import Member, PackedFile, encode, fingerprint, state_of
+from farvox.audio.shards import Member, PackedFile, encode, fingerprint, state_of, states_of
 from farvox.cli.main import main
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import AudioError, DataDirError, UnreachableError
+from farvox.jobs import digest
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 100_000).astype(np.uint8).tobytes()
 
@@ -172,6 +175,23 @@ def test_a_lasting_fault_is_an_error(url, unreliable, monkeypatch):
     unreliable += ["hang up"] * 1000
     with pytest.raises(UnreachableError, match=r"some/file \(at http://127.*\): no answer after 2 tries: ."):
         read_range(url, 0, 10)
+    unreliable.clear()
+    assert read_range(url, 0, 10) == CONTENT[:10]
+
+
+def test_without_credentials_it_is_said_at_once_and_with_them_the_file_is_read(url, monkeypatch):
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"]
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    fsspec.filesystem("s3").clear_instance_cache()
+    with pytest.raises(UnreachableError, match=r"some/file .*: access is refused: .*; check the credentials"):
+        read_range(url, 0, 10)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", secret)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    fsspec.filesystem("s3").clear_instance_cache()
+    assert read_range(url, 0, 10) == CONTENT[:10]
 
 
 def test_a_missing_package_is_named_with_its_extra():
@@ -212,6 +232,25 @@ def web(voices):
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+def test_files_at_urls_are_asked_for_side_by_side(web, tmp_path, monkeypatch):
+    """Each request waits for the others: one after the other they would wait for ever."""
+    paths = [f"{web[0]}/{name}.wav" for name in ("a0", "a1", "b0", "b1")]
+    expected = [state_of(path) for path in paths]
+    together, real = threading.Barrier(len(paths), timeout=20), remote.version_of
+
+    def met(url):
+        together.wait()
+        return real(url)
+
+    monkeypatch.setattr("farvox.audio.shards.version_of", met)
+    assert states_of([*paths, paths[0]]) == [*expected, expected[0]]
+    assert fingerprint(paths) == digest(expected)
+    monkeypatch.setenv("FARVOX_CACHE", str(tmp_path / "cache"))
+    assert map_audio(paths, sample_rate=16000).length(0) == audio_info(paths[0]).num_samples
+    with pytest.raises(AudioError, match=r"away\.wav"):
+        map_audio([*paths[1:], f"{web[0]}/away.wav"], sample_rate=16000)
 
 
 @pytest.fixture
@@ -261,13 +300,19 @@ def test_a_url_in_a_command_or_below_segments_is_refused_as_well(web, tmp_path):
     assert web[1] == []
 
 
-def test_asked_for_audio_of_a_data_dir_is_read(far_dir, web, model_folder, tmp_path):
+def test_asked_for_audio_of_a_data_dir_is_read(far_dir, web, model_folder, tiny_recipe, tmp_path):
     pytest.importorskip("aiohttp")
     assert main(["check", str(far_dir), "--audio", "--remote"]) == 0
     assert any("a1.wav" in request for request in web[1])
     out = str(tmp_path / "embeddings")
     assert main(["extract", str(model_folder), str(far_dir), out, "--remote", "--backend", "torch"]) == 0
     assert main(["pack", str(far_dir), str(tmp_path / "packed"), "--remote"]) == 0
+    (far_dir / "spk2utt").unlink()
+    (far_dir / "utt2spk").write_text("a0 a\na1 b\n")
+    data = tiny_recipe["data"] | {"train": [str(far_dir)], "remote": True}
+    recipe = tiny_recipe | {"data": data, "optim": {"batch_size": 2}}
+    (tmp_path / "recipe.toml").write_text(tomli_w.dumps(recipe))
+    assert main(["train", str(tmp_path / "recipe.toml"), "--run-dir", str(tmp_path / "exp")]) == 0
 
 
 def test_a_data_dir_may_be_listed_without_its_audio(far_dir, web, tmp_path):
@@ -292,6 +337,8 @@ def test_a_password_in_a_url_is_refused_and_not_printed(remote, web, tmp_path, c
             read_audio(url)
         assert "secret" not in str(raised.value)
     assert web[1] == []
+    (tmp_path / "wav.scp").write_text(f"a http://{address}/a0.wav\n")
+    assert main(["check", str(tmp_path), "--remote"]) == 0
 
 
 def test_urls_on_the_command_line_are_those_of_python(web, voices, model_folder, capsys):

@@ -102,6 +102,16 @@ def test_more_shards_than_are_kept_open(placed, monkeypatch):
     assert len(os.listdir("/proc/self/fd")) < 300 if os.path.isdir("/proc/self/fd") else True
 
 
+def test_a_relative_path_is_that_of_the_current_folder(tmp_path, monkeypatch):
+    for number, name in enumerate(("a", "b"), 1):
+        pcm_TC = np.full((4000, 1), number, np.int16)
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        (tmp_path / name / "x.tar").write_bytes(encode(pcm_TC, 16000, "wav"))
+        packed = PackedFile("x.tar", Member("wav", 0, 8044, 4000, 16000, 1))
+        assert read_audio(str(packed))[0] * 32768 == number
+
+
 def test_a_table_is_read_as_it_was_written(tmp_path):
     shard = str(tmp_path / "x.tar")
     assert ShardTable.read(shard) is None
@@ -114,10 +124,13 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
     assert table_of("s3://b/x.tar") == "s3://b/x.json"
 
 
-def test_files_have_a_state_and_entries_have_none(tmp_path):
+def test_files_and_entries_have_a_state(tmp_path):
+    """An entry has that of its shard's name, which follows from its content: nothing is looked at."""
     (tmp_path / "a").write_bytes(b"12")
     assert state_of(str(tmp_path / "a")).startswith("2\t")
-    assert state_of("away.tar:wav:0:1000:100:16000:1") == state_of("s3://bucket/a.wav") == ""
+    entry = ":wav:0:1000:100:16000:1"
+    here, there, other = (state_of(f"{shard}{entry}") for shard in ("a.tar", "s3://bucket/a.tar", "b.tar"))
+    assert here == there != other
     with pytest.raises(FileNotFoundError):
         state_of(str(tmp_path / "b"))
 

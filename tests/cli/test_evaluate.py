@@ -413,3 +413,29 @@ HALF_SAID = {
 def test_what_is_half_said_is_wrong_usage(folder, capsys, words, message):
     assert run("evaluate", folder / "trials", folder / "scores", *words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_tied_scores_are_noted_where_they_change_the_figures(tmp_path, capsys):
+    """EER of constant scores: 100 % in the baseline's order, 50 % by thresholds that exist."""
+    (tmp_path / "trials").write_text("1 a b\n0 a c\n1 d e\n0 d f\n")
+    words = ["evaluate", str(tmp_path / "trials"), str(tmp_path / "scores"), "--json"]
+    for values, note in (
+        ("0.5 0.5 0.5 0.5", "note: 4 of 4 trials share scores"),
+        ("0.9 0.2 0.9 0.2", None),
+        ("0.9 0.1 0.8 0.2", None),
+        ("0.1 0.8 0.2 0.9", "note: the EER is above 50 %"),
+    ):
+        pairs = zip(("a b", "a c", "d e", "d f"), values.split(), strict=True)
+        (tmp_path / "scores").write_text("".join(f"{pair} {value}\n" for pair, value in pairs))
+        assert main([*words, "--report", str(tmp_path / "page.html")]) == 0
+        said = capsys.readouterr()
+        notes = json.loads(said.out)["notes"]
+        assert len(notes) == (note is not None)
+        for line in notes:
+            assert line.startswith(note) and line in said.err
+        assert (note or "share scores") in (tmp_path / "page.html").read_text() or note is None
+        if values.startswith("0.5"):
+            assert "EER is 100.0000%" in notes[0] and "--ties grouped" in notes[0]
+            assert "EER is 50.0000%" in notes[0]
+            assert main([*words, "--ties", "grouped"]) == 0
+            assert json.loads(capsys.readouterr().out)["eer"] == 0.5

@@ -2,8 +2,10 @@
 
 import ast
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ import tomli_w
 import farvox
 from farvox.audio.files import write_audio
 from farvox.cli.main import main, missing_package
+from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import Utterance, write_data_dir
 
 FARVOX = [sys.executable, "-m", "farvox"]
@@ -50,6 +53,24 @@ def test_a_full_disk_is_a_line_and_status_1() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run([*FARVOX, "--version"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (1, "farvox --version: No space left on device\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="streams are closed by number")
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_streams_change_neither_the_status_nor_a_file(closed, speakers: Path, tmp_path: Path) -> None:
+    def run(*words: str, status: int) -> bytes:
+        done = subprocess.run(
+            [*FARVOX, *words], capture_output=True, preexec_fn=lambda: [os.close(number) for number in closed]
+        )
+        assert done.returncode == status, done.stderr
+        return done.stdout + done.stderr
+
+    whole = str(tmp_path / "whole")
+    assert b"Traceback" not in run("check", str(speakers), status=0)
+    assert b"Traceback" not in run("subset", str(speakers), whole, "--speakers", "2-2", status=0)
+    assert (tmp_path / "whole/spk2utt").read_text() == "B B-1\n"  # and nothing that was printed
+    assert b"Traceback" not in run("check", str(tmp_path / "none"), status=1)
+    assert b"Traceback" not in run("--no-such-verb", status=2)
 
 
 def test_a_list_is_read_from_a_pipe_and_a_folder_is_refused(speakers: Path, tmp_path: Path) -> None:
@@ -298,3 +319,110 @@ def test_without_a_package_what_needs_it_names_it_and_all_else_goes_on(
         message = printed.splitlines()[-1]
         assert message.startswith(f"farvox {command.split()[0]}: ") and "pip install " in message, printed
         assert (case.names or package) in message, printed
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a file of every kind that somebody may have."""
+    monkeypatch.chdir(tmp_path)
+    write_audio("x.wav", np.full(1600, 0.1))
+    utterances = [Utterance(f"{s}-{n}", str(tmp_path / "x.wav"), s) for s in "AB" for n in (1, 2)]
+    write_data_dir("D", utterances)
+    EmbeddingSet(["A-1", "A-2", "B-1"], np.eye(3, 4, dtype=np.float32)).save("E")
+    Path("T").write_text("A-1 A-2 target\nA-1 B-1 nontarget\n")
+    Path("notes.txt").write_text("Ann 1\n")
+    Path("photo.png").write_bytes(b"\xff\xd8\xff\xe0 JPEG")
+    Path("page.html").write_text("<!doctype html>\n<title>Home</title>\n<svg></svg>\n")
+    np.save("numbers.npy", np.arange(3.0))
+    return tmp_path
+
+
+WRITERS = {
+    "trials": "trials D OUT",
+    "score": "score T E --out OUT",
+    "out-trials": "score T E --channels expand --out new --out-trials OUT",
+    "plot": "evaluate T S --plot OUT",
+    "report": "evaluate T S --report OUT",
+    "submit": "submit T S OUT",
+    "onnx": "export model OUT",
+    "ffsvc": "export model OUT --to ffsvc",
+    "embeddings": "export E OUT --to ffsvc",
+    "cluster": "cluster E clusters --clusters 2 --plot OUT",
+}
+"""Every verb with a file that it writes."""
+SUFFIXES = {
+    "plot": ".png", "report": ".html", "submit": ".txt", "onnx": ".onnx", "ffsvc": ".pkl",
+    "embeddings": ".npy", "cluster": ".svg",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "other", ["x.wav", "D/wav.scp", "D/utt2spk", "notes.txt", "page.html", "numbers.npy"]
+)
+@pytest.mark.parametrize("writer", WRITERS)
+def test_no_verb_replaces_a_file_of_another_kind(
+    desk: Path, writer: str, other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also through a link, under the name that the verb asks for; and no input is looked at before."""
+    before = Path(other).read_bytes()
+    out = f"link{SUFFIXES.get(writer, '')}"
+    Path(out).symlink_to(other)
+    if writer not in ("ffsvc", "embeddings", "out-trials"):
+        shutil.move("T", "moved")  # what is at fault later is not reached
+        Path("T").write_text("no list\n")
+    if writer != "ffsvc":  # which needs a model to know its files
+        assert main(WRITERS[writer].replace("OUT", out).split()) == 1
+        assert f"{out} (a link to {desk / other}): is no " in capsys.readouterr().err
+    assert Path(other).read_bytes() == before and Path(out).is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("command", "out"),
+    [
+        ("score T E --out T", "T"),
+        ("score T E --out link", "link"),
+        ("score T E --channels expand --out S --out-trials T", "T"),
+        ("score T E --channels expand --out S --out-trials hard", "hard"),
+        ("score T E --out S --enrol-map map", "S"),
+        ("evaluate T S.txt --plot S.png", "S.png"),
+        ("submit T S.txt S.txt", "S.txt"),
+        ("trials D D", "D"),
+    ],
+)
+def test_no_verb_replaces_its_own_input(
+    desk: Path, command: str, out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("link").symlink_to("T")
+    Path("hard").hardlink_to("T")
+    Path("S.txt").write_text("A-1 A-2 0.5\nA-1 B-1 0.25\n")
+    Path("map").symlink_to("S")
+    Path("S.png").symlink_to("S.txt")
+    Path("S").write_text("A-1 A-1 0.5\n")
+    before = {path: path.read_bytes() for path in sorted(desk.rglob("*")) if path.is_file()}
+    assert main(command.split()) in (1, 2)
+    assert out in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in sorted(desk.rglob("*")) if path.is_file()} == before
+
+
+def test_what_a_verb_wrote_it_writes_again(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        for command in (
+            "trials D made",
+            "score made E2 --out S",
+            "score T E --channels expand --out S2 --out-trials T2",
+            "evaluate T S2 --plot det.png --report page2.html",
+            "evaluate T S2 --plot det.svg --report pages",
+            "submit T S2 sub.zip",
+            "submit T S2 sub.txt",
+            "export E e.npy --to ffsvc",
+        ):
+            EmbeddingSet(["A-1", "A-2", "B-1", "B-2"], np.eye(4, dtype=np.float32)).save("E2")
+            assert main(command.split()) == 0, (command, capsys.readouterr().err)
+    Path("list").write_text("A-1 A-2\nA-1 B-1\n")
+    unlabelled = "score list E --channels expand --out S3 --out-trials list2"
+    assert [main(unlabelled.split()) for _ in range(2)] == [0, 0]
+    Path("pages/det.png").write_bytes(b"GIF89a")
+    assert main(["evaluate", "T", "S2", "--report", "pages"]) == 1
+    assert main(["score", "T", "E", "--channels", "expand", "--out", "S2", "--out-trials", "S2"]) == 2
+    Path("S4.meta.json").write_text('{"title": "mine"}')
+    assert main(["score", "T", "E", "--out", "S4"]) == 1 and not Path("S4").exists()

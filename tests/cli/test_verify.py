@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -44,7 +45,8 @@ def test_the_answer_is_printed_as_json(verify, voices, capsys):
     assert answer["same"] is True and answer["score"] >= answer["threshold"] == 0.5
     assert 0.5 < answer["probability"] <= 1 and answer["model"] == "small"
     assert [len(answer[side]) for side in ("enrol", "test")] == [2, 1]
-    assert answer["test"][0]["name"] == str(voices / "a0.wav") and answer["test"][0]["warnings"] == []
+    assert answer["test"][0]["name"] == str(voices / "a0.wav")
+    assert [note["code"] for note in answer["test"][0]["notes"]] == ["same-recording"]
 
 
 def damaged(kind, voices, folder):
@@ -151,6 +153,17 @@ def test_a_name_that_is_no_text_and_a_terminal_that_cannot_spell_are_no_obstacle
     assert json.loads(done.stdout)["same"] is True
 
 
+@pytest.mark.skipif(os.name != "posix", reason="streams are closed by number")
+@pytest.mark.parametrize("closed", [1, 2])
+def test_the_answer_is_the_status_when_a_stream_is_closed(voices, model_folder, closed):
+    for threshold, status in (("-1", 0), ("1", 1)):
+        command = [sys.executable, "-m", "farvox", "verify", "--model", str(model_folder)]
+        command += ["--threshold", threshold, str(voices / "a0.wav"), str(voices / "b1.wav")]
+        done = subprocess.run(command, capture_output=True, preexec_fn=lambda: os.close(closed))
+        assert done.returncode == status, done.stderr
+        assert b"Traceback" not in done.stdout + done.stderr
+
+
 def test_a_bug_is_status_2_and_no_answer(voices, model_folder):
     code = (
         "import sys, farvox.verifier.verifier as v\n"
@@ -233,3 +246,35 @@ def test_strict_gives_no_decision_where_a_note_is_serious(verify, voices, tmp_pa
     assert verify(voices / "a0.wav", voices / "a0.wav", "--vad", "off", "--strict") == 0
     assert verify(voices / "a0.wav", path, "--channel", "left") == 2
     assert "all, most-speech or a number" in capsys.readouterr().err
+
+
+def test_json_is_printed_also_where_there_is_no_answer(voices, model_folder, tmp_path, capsys):
+    good, model = str(voices / "a0.wav"), ["--model", str(model_folder), "--json"]
+    (tmp_path / "text.wav").write_text("no sound")
+    for words, answer, code in (
+        (["verify", good, str(tmp_path / "text.wav")], "same", "audio"),
+        (["verify", good], "same", "usage"),
+        (["verify", good, good, "--no-such-option"], "same", "usage"),
+        (["identify", good, "--store", str(tmp_path / "store")], "name", "store"),
+    ):
+        try:
+            assert main([*words, *model]) == 2
+        except SystemExit as error:  # of tyro
+            assert error.code == 2
+        said = capsys.readouterr()
+        found = json.loads(said.out)
+        assert found[answer] is None and found["error"]["code"] == code, said
+        assert found["error"]["message"] and said.err
+
+
+def test_a_recording_against_itself_is_noted(voices, model_folder, tmp_path, capsys):
+    copy = shutil.copy(voices / "a0.wav", tmp_path / "copy.wav")
+    words = ["--model", str(model_folder), "--json", "--vad", "off"]
+    assert main(["verify", str(voices / "a0.wav"), str(copy), *words]) == 0
+    said = capsys.readouterr()
+    (note,) = [n for n in json.loads(said.out)["test"][0]["notes"] if n["code"] == "same-recording"]
+    assert note["serious"] and "a0.wav" in note["text"] and "the same recording" in said.err
+    assert main(["verify", str(copy), str(copy), *words, "--strict"]) == 2
+    assert json.loads(capsys.readouterr().out)["same"] is None
+    main(["verify", str(voices / "a1.wav"), str(copy), *words])
+    assert "same-recording" not in capsys.readouterr().out

@@ -193,3 +193,11 @@ def test_the_source_becomes_absolute(tmp_path, monkeypatch):
     (tmp_path / "corpus").mkdir()
     monkeypatch.chdir(tmp_path)
     assert open_source(Path("corpus"), Path("out"), "wav/") == tmp_path / "corpus"
+
+
+def test_every_pair_of_files_with_one_id_is_named_at_once():
+    twice = [Utterance(name, f"/{folder}/{name}.wav", "s") for folder in "ab" for name in "xyz"]
+    with pytest.raises(CorpusError) as caught:
+        unique(twice)
+    lines = str(caught.value).split("\n")
+    assert [line.partition(":")[0] for line in lines] == ["/b/x.wav", "/b/y.wav", "/b/z.wav"]

@@ -1,4 +1,7 @@
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +62,24 @@ def test_a_bank_states_what_was_asked_and_what_was_measured(bank: Path) -> None:
     assert np.abs(found / asked - 1).max() < 0.2
     for path in DataDir.open(bank).wav_paths:
         assert read_channels(path).shape[0] == 4
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the system limits no file")
+@pytest.mark.parametrize("verb", ["simulate", "noises"])
+def test_audio_that_the_system_refuses_to_write_is_a_line_with_its_path(verb, tmp_path: Path) -> None:
+    rng, loud = np.random.default_rng(0), np.repeat([0.001, 0.1] * 3, 16000)
+    write_audio(tmp_path / "in.wav", loud * rng.standard_normal(len(loud)))
+    write_data_dir(tmp_path / "data", [Utterance("A-1", str(tmp_path / "in.wav"), "A", len(loud))])
+    code = (
+        "import resource, sys; from farvox.cli.main import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (24_000, 24_000)); sys.exit(main(sys.argv[1:]))"
+    )
+    out = tmp_path / "out"
+    words = [sys.executable, "-c", code, verb, str(tmp_path / "data"), str(out), "--jobs", "1"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"farvox {verb}: {out}/audio/A/A-1") and "cannot be written" in last
 
 
 def test_copies_are_named_like_himia_and_keep_speaker_and_length(
@@ -170,7 +191,7 @@ def test_what_cannot_be_copied_is_named(close: Path, bank: Path, tmp_path: Path)
     with pytest.raises(AudioError, match="has no channel 7"):
         simulated(close / "data", tmp_path / "b", rirs=[bank], channels=(7,))
     for snr in ((20, 5), (np.nan, np.nan), (0, np.inf)):
-        with pytest.raises(UsageError, match="snr goes from the least to the greatest"):
+        with pytest.raises(UsageError, match=r"snr goes from the least|must be a finite number"):
             SimulateOptions(snr=snr)
     write_audio(tmp_path / "half" / "dead.wav", np.stack([np.eye(1, 800)[0], np.zeros(800)]))
     with pytest.raises(AudioError, match="response 'dead': channel 1 is silent"):

@@ -28,6 +28,28 @@ def test_what_does_not_load_beside_a_cpu_torch_is_never_imported(sources):
     assert [each for each in found if each[2].split(".")[0] in BANNED_PACKAGES] == []
 
 
+OF_NO_KIND = {
+    "audio.files:write_audio",  # in folders of verbs that were begun with the same settings
+    "datadir.pack:__call__",  # a shard, named by its content
+    "farfield.rirs:_simulate_room",  # as `write_audio`
+    "jobs:_write_result",  # of a batch
+    "training.checkpoint:compare_audio",  # of a run dir
+    "zoo.export:export_onnx",  # also a graph that is kept in a model folder, and may be damaged
+    "zoo.model:write_weights",  # of a model folder
+}
+
+
+def test_a_verb_that_writes_a_file_says_what_kind_of_file_it_may_replace(sources):
+    found = set()
+    for source in sources:
+        functions = [node for node in ast.walk(source.tree) if isinstance(node, ast.FunctionDef)]
+        for call, name in calls(source.tree):
+            if name == "atomic_file" and len(call.args) == 1 and not call.keywords:
+                inside = [f for f in functions if f.lineno <= call.lineno <= (f.end_lineno or 0)]
+                found.add(f"{source.name}:{inside[-1].name}")
+    assert found == OF_NO_KIND
+
+
 def test_nothing_is_unpickled_outside_the_zoo(sources):
     found = [
         f"{source.name}:{line}"

@@ -73,9 +73,16 @@ def test_a_header_names_the_columns(listed, text, target):
     assert trials.enrol.to_list() == ["m1", "m2"]
     assert trials.test.to_list() == ["s1.sph", "s2.sph"]
     assert (None if trials.target is None else trials.target.tolist()) == target
-    assert trials.form.startswith("2 trials: enrolment, test") and trials.form.endswith("(below a header)")
+    assert trials.form.startswith(f"2 trials: {'label (1/0), ' * text.startswith('label')}enrolment, test")
+    assert trials.form.endswith("(below a header)")
     with pytest.raises(TrialError, match=":3: no utterance 'm2'"):
         trials.resolve(["m1", "s1"])
+
+
+def test_the_form_names_the_columns_in_the_order_of_the_header(listed):
+    assert listed("test enrol\nb a\n").form == "1 trials: test, enrolment; no labels (below a header)"
+    form = listed("segmentid targettype modelid\nb target a\nc nontarget a\n").form
+    assert form == "2 trials: test, label (target/nontarget), enrolment (below a header)"
 
 
 @pytest.mark.parametrize(

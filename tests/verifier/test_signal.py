@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import farvox.audio.speech
+from farvox.audio.conditioning import Conditioning
 from farvox.audio.files import Wave, read_channels, resample
+from farvox.audio.levels import bandwidth
 from farvox.errors import AudioError, FarvoxError, NoSpeechError, TooShortError
 from farvox.synthetic.voice import draw_sentence, draw_voice, synthesise
-from farvox.verifier.signal import Signal, clipped_share, read_signal
+from farvox.verifier.signal import Signal, clipped_share, read_signal, still_true
 
 RATE = 16000
 
@@ -347,7 +349,7 @@ def test_real_speech_is_clipped_only_when_it_is() -> None:
     num_cut, num_warned = 0, 0
     for path in utterances:
         signal = read_signal(path)
-        assert {note.code for note in signal.warnings} <= {"short-speech", "little-speech"}
+        assert {note.code for note in signal.warnings} <= {"short-speech", "band-limited", "little-speech"}
         if np.abs(signal.channels_CT).max() > 0.375:  # 12 dB more pass full scale by 3.5 dB
             warnings = read_signal((np.clip(4 * signal.channels_CT, -1, 1), RATE)).warnings
             num_cut += 1
@@ -496,3 +498,28 @@ def test_narrow_band_speech_is_named_whatever_the_header_says() -> None:
 
 def test_a_signal_prints_no_samples() -> None:
     assert "channels_CT" not in repr(read_signal((speech(), RATE)))
+
+
+@pytest.mark.parametrize("limit", [5000, 5512, 6000])
+def test_a_band_that_ends_above_4_khz_is_noted_unless_both_sides_are_compared_below_that(limit: int) -> None:
+    rng = np.random.default_rng(0)
+    full_T = speech() + 1e-2 * rng.standard_normal(len(speech())).astype(np.float32)  # fricatives, as it were
+    limited_T = resample(resample(full_T, RATE, 2 * limit), 2 * limit, RATE)
+    (note,) = (each for each in read_signal((limited_T, RATE)).warnings if "band" in each.code)
+    assert (note.code, note.serious) == ("band-limited", True)
+    assert still_true((note,), Conditioning(band="narrow")) == ()
+    assert not [each for each in read_signal((full_T, RATE)).warnings if "band" in each.code]
+
+
+def test_a_mean_hides_no_band() -> None:
+    assert bandwidth(speech() + np.float32(50), RATE) == pytest.approx(bandwidth(speech(), RATE), abs=100)
+
+
+@pytest.mark.parametrize(("share", "serious"), [(0.005, False), (0.05, True), (0.37, True)])
+def test_clipping_is_serious_from_where_it_costs(share: float, serious: bool) -> None:
+    wav_T = speech() - speech().mean()
+    level = np.quantile(np.abs(wav_T), 1 - share)
+    (note,) = (
+        each for each in read_signal((np.clip(wav_T / level, -1, 1), RATE)).warnings if each.code == "clipped"
+    )
+    assert note.serious is serious

@@ -9,7 +9,7 @@ import torch
 
 import farvox
 from farvox.audio.files import read_audio
-from farvox.errors import ModelError
+from farvox.errors import FarvoxError, ModelError
 from farvox.features.fbank import build_frontend
 from farvox.features.frontend import FrontEndConfig
 from farvox.models.options import MODELS
@@ -170,7 +170,7 @@ def test_noise_in_the_front_end_is_refused(tmp_path):
 def test_a_name_that_is_no_onnx_file_is_refused(tmp_path):
     with pytest.raises(ModelError, match=r"must end in '\.onnx'"):
         export_onnx(small_model("resnet34"), Card(), tmp_path / "m.pt")
-    with pytest.raises(ModelError, match="is a folder"):
+    with pytest.raises(FarvoxError, match="is a folder"):
         (tmp_path / "m.onnx").mkdir()
         export_onnx(small_model("resnet34"), Card(), tmp_path / "m.onnx")
 

@@ -1,6 +1,7 @@
 """Pulling from a hub and from a wheel: real HTTP on this machine, real pip, and the real model."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from farvox.atomic import sha256_of
 from farvox.cache import cache_path
 from farvox.cli.main import main
 from farvox.errors import CheckpointError, ModelError
+from farvox.manifest import note_unchecked
 from farvox.zoo import (
     Card,
     find_model,
@@ -179,6 +181,42 @@ def test_a_damaged_cache_is_fetched_again(cache, hub, small_checkpoint):
     assert weights.read_bytes() == whole
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "card.json", "config.json", None])
+def test_pull_repairs_a_damaged_folder_without_a_manifest(cache, hub, small_checkpoint, name, capfd):
+    """Whatever is damaged in it; the note of whoever loads it names the command."""
+    place = served(hub, HUGGINGFACE, small_checkpoint)
+    model = zoo_entry(small_checkpoint, HUGGINGFACE)
+    folder = pull(model)
+    content = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "manifest.json").unlink()
+    note_unchecked.cache_clear()
+    load_model(folder)
+    assert "written without a manifest.json" in (said := capfd.readouterr().err)
+    assert "'farvox pull small' makes it anew" in said
+    if name:
+        (folder / name).write_bytes(content[name][:-9] + b"\x00" + content[name][-8:])
+    place.rename(f"{place}.away")
+    with pytest.raises(ModelError, match=r"'small' is here, but damaged or without its manifest\.json"):
+        pull(model, repair=True)
+    Path(f"{place}.away").rename(place)
+    assert pull(model, repair=True) == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == content
+
+
+def test_weights_that_are_cut_short_are_not_called_absent(cache, hub, small_checkpoint, capfd):
+    place = served(hub, HUGGINGFACE, small_checkpoint)
+    model = zoo_entry(small_checkpoint, HUGGINGFACE)
+    os.truncate(pull(model) / "model.safetensors", 1000)
+    place.unlink()
+    for repair in (False, True):
+        with pytest.raises(ModelError, match="is here, but damaged"):
+            pull(model, repair=repair)
+        assert f"{model.folder}" in capfd.readouterr().err
+    shutil.rmtree(model.folder)
+    with pytest.raises(ModelError, match="is not here yet and cannot be fetched"):
+        pull(model)
+
+
 def test_two_processes_may_pull_at_once(cache, hub, small_checkpoint):
     served(hub, HUGGINGFACE, small_checkpoint)
     code = (
@@ -197,6 +235,20 @@ def test_two_processes_may_pull_at_once(cache, hub, small_checkpoint):
     ]
     ended = [process.communicate(timeout=120) for process in running]
     assert [out for out, _ in ended] == ["24\n"] * 3, ended
+
+
+def test_what_pull_asks_for_is_enough(cache, hub, small_checkpoint, tmp_path, capsys):
+    served(hub, HUGGINGFACE, small_checkpoint)
+    address = "huggingface:owner/small@v1:weights/small.pt"
+    given = ["--out", str(tmp_path / "out"), "--arch", "3dspeaker-campplus"]
+    assert main(["pull", address]) == 2
+    assert "an address needs --out FOLDER and --arch NAME" in capsys.readouterr().err
+    assert main(["pull", "campplus-zh-en", *given]) == 2
+    assert "go with an address, not with a name of the zoo" in capsys.readouterr().err
+    assert main(["pull", address, *given]) == 0
+    pinned = re.search(r"not pinned; next time say (--sha256 \S+)", capsys.readouterr().err)
+    assert main(["pull", address, *given, *pinned[1].split()]) == 0
+    assert "not pinned" not in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_pulled_by_its_address(cache, hub, small_checkpoint, tmp_path):

@@ -235,9 +235,10 @@ def write_audio(path: str | Path, wav_T: npt.NDArray[np.floating], sample_rate: 
     wav_T = checked_samples(str(path), np.asarray(wav_T))
     refuse_channels(path, len(wav_T) if wav_T.ndim == 2 else 1)
     pcm_T = np.clip(np.rint(wav_T * 32768.0), -32768, 32767).astype(np.int16)
+    encoded = io.BytesIO()  # what libsndfile says of a full disk is "System error."
+    soundfile.write(encoded, pcm_T.T, sample_rate, format=Path(path).suffix[1:], subtype="PCM_16")
     with atomic_file(path) as temporary:
-        name = os.fsencode(temporary) if os.name == "posix" else temporary  # bytes need not be UTF-8
-        soundfile.write(name, pcm_T.T, sample_rate, subtype="PCM_16")
+        temporary.write_bytes(encoded.getbuffer())
 
 
 def refuse_channels(path: str | Path, num_channels: int) -> None:

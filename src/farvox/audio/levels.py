@@ -14,6 +14,7 @@ from farvox.errors import NoSpeechError
 Levels = NDArray[np.float64]
 SILENCE_DB = -80.0  # of full scale
 NARROW_SHARE = 0.53  # of half the rate of a model: a `bandwidth` below it is narrow
+LIMITED_SHARE = 0.8  # likewise: below it is less than the model expects
 _LOUD_FRAMES = 10  # 0.1 s
 
 
@@ -63,8 +64,9 @@ def bandwidth(wav_T: Wave, sample_rate: int) -> float:
 
     What lies above it has less than -61 dB of the power of the louder half of the frames of 64 ms. Of 600
     utterances of speechocean762 and AN4 none has less than -58 dB above 4.3 kHz; brought to 8 kHz and back in
-    16 bits, none has more than -64 dB.
+    16 bits, none has more than -64 dB. The mean is no sound and does not count.
     """
+    wav_T = wav_T - np.float32(np.mean(wav_T, dtype=np.float64))
     window = max(2, round(0.064 * sample_rate))
     wav_T = np.pad(wav_T, (0, max(0, window - len(wav_T))))
     frames_FT = np.lib.stride_tricks.sliding_window_view(wav_T, window)[:: window // 2]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from farvox.audio.files import Wave, open_audio
 from farvox.audio.remote import is_remote
-from farvox.audio.shards import PackedFile, state_of
+from farvox.audio.shards import PackedFile, states_of
 from farvox.cache import cached_folder
 from farvox.errors import AudioError, CacheError
 from farvox.progress import Progress, to_stderr
@@ -102,6 +102,7 @@ def map_audio(paths: Sequence[str], *, sample_rate: int, kind: str = "int16") ->
         np.save(folder / _ENDS, np.cumsum(lengths, dtype=np.int64))
 
     try:
+        state_of = dict(zip(paths, states_of(paths), strict=True)).__getitem__
         folder = cached_folder("banks", f"{kind} at {sample_rate} Hz", paths, build, state_of=state_of)
     except FileNotFoundError as error:
         raise AudioError(

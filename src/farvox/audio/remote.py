@@ -209,7 +209,8 @@ def _try(url: str, ask: Callable[[Any], Answer]) -> Answer:
         except FileNotFoundError:
             raise AudioError(f"{where}: no such file, or no such bucket") from None
         except Exception as error:  # each store has errors of its own
-            if isinstance(error, _FINAL) or getattr(error, "status", None) in _DENIED:
+            is_denied = isinstance(error, _FINAL) or getattr(error, "status", None) in _DENIED
+            if is_denied or "Credential" in type(error).__name__:
                 raise UnreachableError(
                     f"{where}: access is refused: {error}; check the credentials (docs/training.md says "
                     "where they are looked for) and what they allow"

@@ -24,7 +24,8 @@ import json
 import os
 import re
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -48,6 +49,7 @@ ADDRESS = r"^(?P<shard>.+\.tar):(?P<kind>wav|flac):(?P<start>\d+):(?P<bytes>\d+)
 _ADDRESS = re.compile(ADDRESS)
 _SMALL = 1 << 20  # a remote flac file of fewer bytes is read in one request rather than in two
 _MOST_OPEN = 256  # shards
+_MOST_REQUESTS = 16  # at a time
 _STREAMINFO = 34  # bytes, after 8 of "fLaC" and the head of the block
 _TABLE_AT = 8 + _STREAMINFO + 4  # in the file
 _POINT = np.dtype([("sample", ">u8"), ("byte", ">u8"), ("count", ">u2")])
@@ -121,7 +123,7 @@ class PackedFile:
         try:
             if is_remote(shard):
                 content = read_range(shard, at, count)
-            elif len(content := _opened(shard).read(at, count)) < count:
+            elif len(content := _opened(os.path.abspath(shard)).read(at, count)) < count:
                 content = Handle(shard).read(at, count)  # the file of an open handle may have been replaced
         except FileNotFoundError:
             raise AudioError(f"{shard}: no such file (relative paths start at {os.getcwd()})") from None
@@ -189,6 +191,8 @@ def state_of(path: str) -> str:
     """The `file_state` of the file of an audio path; of a URL what its store tells (`version_of`).
 
     Of an entry of a shard it is the name of the shard, which follows from its content, and the place in it.
+    A URL is asked for as it is when the audio is read: whether a data dir may name it is decided when that is
+    opened (`farvox.audio.remote.why_refused`).
 
     Raises:
         OSError: there is no such file.
@@ -200,17 +204,28 @@ def state_of(path: str) -> str:
     return version_of(path) if is_remote(path) else file_state(without_scheme(path))
 
 
+def states_of(paths: Sequence[str], ask: Callable[[str], str] = state_of) -> list[str]:
+    """The states of some audio paths, in order; those of URLs are asked for side by side. Errors as `ask`."""
+    urls = [path for path in dict.fromkeys(paths) if is_remote(file_of(path)) and not PackedFile.parse(path)]
+    known: dict[str, str] = {}
+    if len(urls) > 1:
+        with ThreadPoolExecutor(_MOST_REQUESTS) as pool:
+            known = dict(zip(urls, pool.map(ask, urls), strict=True))
+    return [known[path] if path in known else ask(path) for path in paths]
+
+
 def fingerprint(paths: Iterable[str]) -> str:
     """Digest of the states of some audio files, wherever they lie; a missing one has a state of its own."""
-    states = []
-    for path in paths:
+
+    def ask(path: str) -> str:
         try:
-            states.append(state_of(path))
+            return state_of(path)
         except OSError as error:
-            states.append(error.strerror or str(error))
+            return error.strerror or str(error)
         except AudioError as error:
-            states.append(str(error))
-    return digest(states)
+            return str(error)
+
+    return digest(states_of(list(paths), ask))
 
 
 def encode(pcm_TC: npt.NDArray[np.int16], sample_rate: int, kind: str) -> bytes:

@@ -88,7 +88,7 @@ class AugmentOptions(Options):
         for field in fields(self):
             value = getattr(self, field.name)
             is_range = isinstance(value, tuple) and len(value) == 2 and not isinstance(value[0], Path)
-            if is_range and not -math.inf < value[0] <= value[1] < math.inf:
+            if is_range and value[0] > value[1]:
                 raise UsageError(f"{field.name} goes from the least to the greatest, not {list(value)}")
         if self.kind == "farvox":
             if not any([self.chance(effect) for effect in EFFECTS]):

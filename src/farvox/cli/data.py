@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from farvox.atomic import refuse_to_replace
 from farvox.corpora.registry import PrepareOptions
 from farvox.datadir import PackOptions
 from farvox.farfield import NoisesOptions, RirsOptions, SimulateOptions
@@ -343,10 +344,12 @@ def trials(
     from farvox.datadir.kaldi import DataDir
     from farvox.errors import TrialError
     from farvox.score.lists import Pairs, write_all_pairs, write_drawn_pairs
+    from farvox.score.trials import TRIAL_LIST
 
     if all_pairs and num_nontarget is not None:
         to_stderr("farvox trials: --all-pairs and --num-nontarget exclude each other")
         return 2
+    refuse_to_replace(out, TRIAL_LIST)
     source = DataDir.open(dir, remote=True)
     if source.speaker_ids.null_count():
         raise TrialError(f"{dir}: has neither utt2spk nor spk2utt, so nobody knows which trials are targets")

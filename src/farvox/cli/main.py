@@ -19,6 +19,7 @@ from importlib import metadata
 from typing import Any
 
 import farvox
+from farvox.atomic import json_text
 from farvox.errors import FarvoxError, UsageError
 from farvox.machine import is_out_of_memory
 from farvox.progress import to_stderr, to_stdout
@@ -57,8 +58,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("farvox.cli.recipes:run", "run the stages of a recipe one after the other"),
 }
 
-ANSWERS = ("verify", "identify")
-"""Verbs whose status is their answer: with them 1 is never a fault."""
+ANSWERS = {"verify": "same", "identify": "name"}
+"""Verbs whose status is their answer, and its name in JSON: with them 1 is never a fault."""
 
 
 FEWER_JOBS = (r"^(?!.*--jobs[ =]1\b)", "give fewer --jobs")
@@ -106,14 +107,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if len(words) > 1 and words[0].replace("_", "-").startswith("--local-rank="):
         words[:2] = words[1::-1]  # torch.distributed.launch puts it before the verb
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot spell must not end an answer
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if words[:1] and words[0] in ANSWERS:
         try:
             return _run(words, fault=2, interrupted=2)
-        except Exception:  # a bug must not look like an answer
+        except SystemExit as error:  # of tyro, which has said what is wrong
+            if error.code:
+                _answer_none(words, UsageError("the options are not valid; stderr says why"))
+            raise
+        except Exception as error:  # a bug must not look like an answer
             traceback.print_exc()
+            _answer_none(words, error)
             raise SystemExit(2) from None
     return _run(words, fault=1, interrupted=130)
 
@@ -121,41 +128,51 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str], fault: int, interrupted: int) -> int:
     """Run a verb; what the input or the system is at fault for becomes a message and the status ``fault``."""
     name = " ".join(["farvox", *words[:1]])
+
+    def fail(error: BaseException, message: str, status: int = fault) -> int:
+        to_stderr(f"{name}: {message}")
+        _answer_none(words, error, message)
+        return status
+
     try:
         status = _dispatch(words)
         sys.stdout.flush()
         return status
     except FarvoxError as error:
-        to_stderr(f"{name}: {error}")
-        return 2 if isinstance(error, UsageError) else fault
+        return fail(error, str(error), 2 if isinstance(error, UsageError) else fault)
     except ModuleNotFoundError as error:
         install = missing_package(error.name or "")
         if install is None:
             raise
-        to_stderr(f"{name}: {install}")
-        return fault
+        return fail(error, install)
     except (MemoryError, RuntimeError, ImportError) as error:
         if not is_out_of_memory(error):
             raise
         ways = [way for left, way in LESS_MEMORY.get(words[0], ()) if re.search(left, " ".join(words))]
         remedy = ", or ".join(ways) or "close other programs, or shorten the input"
-        to_stderr(f"{name}: out of memory ({' '.join(str(error).splitlines()[:1])}); {remedy}")
-        return fault
+        return fail(error, f"out of memory ({' '.join(str(error).splitlines()[:1])}); {remedy}")
     except BrokenPipeError:  # nobody reads on, as in "farvox check DIR | head -1"
         _drop_stdout()
         return fault
     except OSError as error:
         if error.filename is not None:
-            to_stderr(f"{name}: {os.fsdecode(error.filename)}: {error.strerror}")
-        elif error.errno == errno.ENOSPC:
+            return fail(error, f"{os.fsdecode(error.filename)}: {error.strerror}")
+        if error.errno == errno.ENOSPC:
             to_stderr(f"{name}: {error.strerror}")
             _drop_stdout()
         else:
             raise
         return fault
-    except KeyboardInterrupt:
-        to_stderr(f"{name}: interrupted")
-        return interrupted
+    except KeyboardInterrupt as error:
+        return fail(error, "interrupted", interrupted)
+
+
+def _answer_none(words: list[str], error: BaseException, message: str = "") -> None:
+    """With --json, print that a verb of `ANSWERS` has no answer, and why, so that stdout always is JSON."""
+    if words[0] in ANSWERS and "--json" in words:
+        code = re.sub(r"(?<!^)(?=[A-Z])", "-", type(error).__name__.removesuffix("Error")).lower()
+        fault = {"code": code, "message": message or str(error)}
+        to_stdout(json_text({ANSWERS[words[0]]: None, "error": fault}))
 
 
 def missing_package(module: str) -> str | None:
@@ -207,6 +224,25 @@ def _run_verb(name: str, words: list[str]) -> int:
 
         status = parse(verb, words, f"farvox {name}")
     return int(status or 0)
+
+
+def _open_closed_streams() -> None:
+    """Give stdin, stdout and stderr that the caller has closed to the null device, as most programs expect.
+
+    Python makes None of them, and the next file that is opened would get their number: what a library writes
+    to stderr would end up in it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is not None:
+            continue
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one, as a rule
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+        setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _drop_stdout() -> None:

@@ -9,9 +9,10 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from tyro.extras import literal_type_from_choices
 
 from farvox.audio.conditioning import Band
-from farvox.cli.score import refuse_plot_name
+from farvox.cli.score import refuse_plot
 from farvox.clustering import ClusterOptions
 from farvox.errors import MissingExtraError, UsageError
+from farvox.manifest import write_manifest
 from farvox.progress import to_stderr, to_stdout
 from farvox.report.text import plain_span, rounded
 from farvox.zoo.embedder import Backend, Precision
@@ -30,14 +31,23 @@ else:
     Arch = literal_type_from_choices([*LAYOUTS, WAVLM, EMBEDDINGS])
 
 
-def models(model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = None) -> None:
+def models(
+    model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = None,
+    renew_manifest: FlagCreatePairsOff[bool] = False,
+) -> None:
     """List the pretrained models, the network architectures and the heads that train them; or print a card.
 
     Args:
         model: print the card of this one: a name of the zoo, a model folder, a run dir or an .onnx file.
+        renew_manifest: first enter the files of the MODEL, a folder, in its manifest.json as they are now,
+            after a change by hand, or where it has none.
     """
     from farvox import zoo
 
+    if renew_manifest:
+        if model is None or zoo.is_zoo_name(model):
+            raise UsageError("--renew-manifest takes a folder; 'farvox pull NAME' renews a model of the zoo")
+        write_manifest(zoo.find_model(model))
     if model is not None:
         to_stdout(_card(zoo.read_card(model)))
         return
@@ -183,10 +193,10 @@ def export(
     from farvox.zoo import Card, find_model, load_model, require_torch
 
     require_torch()
-    from farvox.zoo.export import export_onnx, refuse_name, require_export
+    from farvox.zoo.export import EXPORTED, export_onnx, refuse_name, require_export
 
     require_export()
-    refuse_name(out)
+    refuse_name(out, EXPORTED)
     folder = find_model(model)
     report = export_onnx(load_model(folder), Card.load(folder), out)
     worst = report.worst
@@ -267,7 +277,7 @@ def cluster(
         seed: of everything drawn.
         plot: also draw the curve to this file.
     """
-    refuse_plot_name(plot)
+    refuse_plot(plot, (truth,))
     from farvox.pipelines.cluster import cluster as run_clustering
     from farvox.progress import to_stderr
     from farvox.report.text import cluster_lines

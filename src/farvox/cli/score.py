@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from json import dumps
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from farvox import pipelines
+from farvox.atomic import json_text, refuse_to_replace
 from farvox.errors import UsageError
 from farvox.pipelines.calibrate import CalibrateOptions
 from farvox.pipelines.evaluate import EvaluateOptions, as_table, evaluate_systems
@@ -72,16 +72,21 @@ def evaluate(
         plot: also draw the DET curve to this file.
         report: also write a one-file HTML report; into a folder, with its pictures and the figures as data.
     """
-    refuse_plot_name(plot)
     paths = _named_paths(scores)
+    files = [path for each in paths.values() for path in each]
+    folders = (*evaluation.data, *evaluation.trial_speakers, *evaluation.conditions)
+    inputs = (trials, *files, evaluation.against, *folders)
+    refuse_plot(plot, inputs)
+    if report:
+        from farvox.report.page import refuse_report
+
+        refuse_report(report, inputs)
     systems = {name: [Scores.read(trials, path) for path in files] for name, files in paths.items()}
     (name, (scored, *others)), *more = systems.items()
     pairs = [
         (path, one) for name, files in paths.items() for path, one in zip(files, systems[name], strict=True)
     ]
     leaks = list(dict.fromkeys(line for path, one in pairs for line in _leaks_of(path, one)))
-    for line in leaks:
-        to_stderr(line)
     if others or more:
         if evaluation.against:
             raise UsageError(
@@ -92,8 +97,12 @@ def evaluate(
     else:
         found = as_table(pipelines.evaluate.evaluate(scored, evaluation), evaluation)
         tables, compared = [{"system": name, **found}], []
+    whose = {table["system"]: f"{table['system']}: " * (len(tables) > 1) for table in tables}
+    doubts = [whose[table["system"]] + line for table in tables for line in table["notes"]]
+    for line in (*leaks, *doubts):
+        to_stderr(line)
     if json:
-        to_stdout(dumps(found, indent=2))
+        to_stdout(json_text(found))
     else:
         num_target, num_nontarget = (tables[0][f"num_{kind}"] for kind in ("target", "nontarget"))
         lines = [
@@ -129,12 +138,11 @@ def evaluate(
             report,
             f"Evaluation of {Path(paths[name][0]).name if len(sets) == 1 else ', '.join(systems)}",
             {trials.name: sets},
-            notes=[*notes, *compared],
+            notes=[*notes, *doubts, *compared],
             tables=by,
             **costs,
         )
         if report.suffix not in (".html", ".htm"):
-            files = [path for each in paths.values() for path in each]
             write_results(report / "results.json", found, trials=[trials], scores=files)
 
 
@@ -177,7 +185,7 @@ def calibrate(
         return
     found = pipelines.calibrate.calibrate(scored, calibration, note=to_stderr)
     if json:
-        to_stdout(dumps(found.table, indent=2))
+        to_stdout(json_text(found.table))
         return
     point, scale, sign = found.point, found.scale, "-" if found.offset < 0 else "+"
     to_stdout(f"trials       {point.num_target:,} target, {point.num_nontarget:,} non-target")
@@ -204,9 +212,9 @@ def submit(
         scores: lines "enrol test score" for exactly these trials, in any order.
         out: a .zip with scores.txt in it, as FFSVC2022 takes it, or a .txt, as the HI-MIA homework does.
     """
-    from farvox.score.scores import check_submission_path, write_submission
+    from farvox.score.scores import submission_kind, write_submission
 
-    check_submission_path(out)
+    refuse_to_replace(out, submission_kind(out), (trials, scores))
     scored = Scores.read(trials, scores)
     write_submission(out, scored.trials, scored.values)
     to_stderr(f"{len(scored.trials):,} scores in the order of {trials}: {out}")
@@ -221,10 +229,15 @@ def _leaks_of(path: Path, scores: Scores) -> list[str]:
     return [*scores.meta.get("leaks", []), *replaced_inputs(path, scores.meta)]
 
 
-def refuse_plot_name(plot: Path | None) -> None:
-    """Refuse a plot that is neither a .png nor an .svg before any work is done."""
-    if plot is not None and plot.suffix not in (".png", ".svg"):
+def refuse_plot(plot: Path | None, inputs: Iterable[Path | None]) -> None:
+    """Refuse a plot that is neither a .png nor an .svg, or would destroy another file, before any work."""
+    if plot is None:
+        return
+    if plot.suffix not in (".png", ".svg"):
         raise UsageError(f"--plot {plot}: a plot is a .png or an .svg file")
+    from farvox.report.page import FIGURES
+
+    refuse_to_replace(plot, FIGURES[plot.suffix], inputs)
 
 
 def _as_lines(table: dict[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from farvox.atomic import json_text
 from farvox.errors import UsageError
 from farvox.options import Metavar, Options
 from farvox.progress import to_stderr, to_stdout
@@ -276,4 +276,4 @@ def _percent(probability: float) -> str:
 
 
 def _print_json(value: object) -> None:
-    to_stdout(json_format.dumps(value, indent=2, ensure_ascii=False))
+    to_stdout(json_text(value))

@@ -5,7 +5,6 @@ Shape suffixes: N utterance, E embedding dimension, K cluster, C number of clust
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from farvox.atomic import atomic_dir
+from farvox.atomic import atomic_dir, json_text
 from farvox.clustering import ClusterOptions
 from farvox.clustering.elbow import Elbow, SavedCurve, find_elbow
 from farvox.clustering.kmeans import Clustering, kmeans, merged_clusters, spectral_clusters, unit_rows
@@ -205,7 +204,7 @@ def write_labels(
     )
     files = {
         "clusters.tsv": f"clusters\twccs\tchosen\n{curve}",
-        "clusters.json": json.dumps(dict(facts), indent=2, ensure_ascii=False) + "\n",
+        "clusters.json": json_text(dict(facts)) + "\n",
         "utt2cluster": _lines(table.sort("utt_id"), ("utt_id", "speaker_id", "cosine")),
     }
     kept = table.filter("kept").select("utt_id", "speaker_id").sort("utt_id")

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from farvox.atomic import write_text
+from farvox.atomic import naming, write_text
 from farvox.clustering.kmeans import ROWS, Floats32
 from farvox.errors import FarvoxError
 
@@ -61,7 +61,7 @@ class SavedCurve:
         """Keep a point; it is on the disk when this returns."""
         self.values[number] = wccs
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
+            with naming(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"clusters": number, "wccs": wccs}) + "\n")
 
 

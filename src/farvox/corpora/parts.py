@@ -126,9 +126,11 @@ def unique(utterances: Iterable[Utterance], *, prefer: Sequence[str] = ()) -> li
         prefer: suffixes, best first. Where an utterance is there in several formats the best one is kept.
 
     Raises:
-        CorpusError: two files have the same id and format (or any format, where nothing is preferred).
+        CorpusError: files have the same id and format (or any format, where nothing is preferred); every pair
+            is named.
     """
     kept: dict[str, Utterance] = {}
+    faults = []
     for utterance in utterances:
         rival = kept.setdefault(utterance.utt_id, utterance)
         if rival is utterance:
@@ -136,12 +138,14 @@ def unique(utterances: Iterable[Utterance], *, prefer: Sequence[str] = ()) -> li
         suffixes = [os.path.splitext(each.wav_path)[1].lower() for each in (rival, utterance)]
         ranks = [prefer.index(each) if each in prefer else len(prefer) for each in suffixes]
         if ranks[0] == ranks[1]:
-            raise CorpusError(
+            faults.append(
                 f"{utterance.wav_path}: its utterance id '{utterance.utt_id}' is also that of"
                 f" {rival.wav_path}; keep one of the two files below the corpus folder"
             )
-        if ranks[1] < ranks[0]:
+        elif ranks[1] < ranks[0]:
             kept[utterance.utt_id] = utterance
+    if faults:
+        raise CorpusError("\n".join(faults))
     return list(kept.values())
 
 

@@ -237,10 +237,8 @@ def audio_of(wav_scp: pl.DataFrame, folder: Path) -> tuple[pl.Series, pl.DataFra
             if (read := file_of_command(value)) is not None:
                 files[value] = read
                 continue
-            command = f"`{value[:-1].strip()} > {shlex.quote(f'decoded-{file_name(key)}.wav')}`"
-            what = (
-                f"is a command (it ends in '|'), and farvox runs none; {command} writes its output: name that"
-            )
+            way = f"{value[:-1].strip()} > {shlex.quote(f'decoded-{file_name(key)}.wav')}"
+            what = f"is a command (it ends in '|'); farvox runs none: `{way}` writes its output: name that"
             whats.append((line, f"the audio of '{key}' {what}"))
         elif re.search(r"\[[\d:,]*\]$", value) and not os.path.exists(value):
             what = "which Kaldi has for matrices only; 'segments' names stretches of audio by their seconds"

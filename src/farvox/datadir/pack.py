@@ -23,7 +23,7 @@ from typing import BinaryIO
 import numpy as np
 import polars as pl
 
-from farvox.atomic import atomic_file, file_name, refuse_to_replace_foreign, write_text
+from farvox.atomic import atomic_file, file_name, naming, refuse_to_replace_foreign, write_text
 from farvox.audio.files import read_headers, read_recording
 from farvox.audio.headers import AudioInfo
 from farvox.audio.remote import know_bucket, put_file, size_of, without_scheme
@@ -112,7 +112,7 @@ class Packer:
     @contextmanager
     def _to_store(self, name: str) -> Iterator[Path]:
         """Yield a path; the file that is written there goes to the object store under ``name``."""
-        with TemporaryDirectory(dir=self.folder, prefix=".tmp-") as aside:
+        with naming(self.folder), TemporaryDirectory(dir=self.folder, prefix=".tmp-") as aside:
             yield Path(aside, name)
             put_file(str(Path(aside, name)), f"{self.at}/{name}")
 

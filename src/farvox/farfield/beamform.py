@@ -101,7 +101,7 @@ def estimate_delays(wav_CT: NDArray[np.floating], *, max_delay: float = 48, agre
     if not coherence_C.any():
         raise AudioError(
             f"its channels do not agree with one another at any delay up to {max_delay:g} samples: they are "
-            "not of one take, or further apart (a larger --max-delay)"
+            "not of one take, or further apart (a larger --max-delay with another OUT)"
         )
     reference = int(np.argmax(coherence_C))
     used_C = coherence_C >= agreement * np.median(coherence_C[coherence_C > 0])

@@ -219,7 +219,7 @@ def _read(take: _Take, tolerance: float) -> NDArray[np.float32]:
         raise AudioError(
             f"its channels are {shortest / SAMPLE_RATE:.2f} s ({short}) to"
             f" {longest / SAMPLE_RATE:.2f} s ({long}) long; they are not of one"
-            " take, or one is damaged (a larger --tolerance cuts all to the shortest)"
+            " take, or one is damaged (a larger --tolerance with another OUT cuts all to the shortest)"
         )
     return np.stack([wav_T[:shortest] for wav_T in waves])
 

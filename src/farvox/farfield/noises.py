@@ -70,8 +70,8 @@ def make_noises(
     kept = table.filter(pl.col("file") != "")
     if kept.is_empty():
         raise DataDirError(
-            f"{source}: no recording has {options.least:g} s without speech; lower --least, or take longer"
-            " recordings"
+            f"{source}: no recording has {options.least:g} s without speech; lower --least with"
+            " another OUT, or take longer recordings"
         )
     made = write_output(out, kept)
     low, middle, high = np.percentile(kept["snr"].cast(pl.Float64).to_numpy(), [25, 50, 75])

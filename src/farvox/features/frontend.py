@@ -7,13 +7,12 @@ from there. The modules that compute the features are in `farvox.features.fbank`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, get_args
 
 from farvox.errors import AudioError, ModelError, UsageError
-from farvox.options import Above, AtLeast, AtMost, Below, Options, from_table
+from farvox.options import Above, AtLeast, AtMost, Options, from_table
 
 FrontEndKind = Literal["kaldi-fbank", "ffsvc-mel", "speechbrain-fbank", "waveform"]
 KINDS: tuple[str, ...] = get_args(FrontEndKind)
@@ -36,9 +35,9 @@ class FrontEndConfig(Options):
     """Hz."""
     num_mels: Annotated[int, AtLeast(1)] = 80
     """Filters, and so features per frame; of a waveform, samples per frame (160: 10 ms)."""
-    sample_scale: Annotated[float, Above(0), Below(math.inf)] = 32768.0
+    sample_scale: Annotated[float, Above(0)] = 32768.0
     """Factor by which samples in [-1, 1] are multiplied first."""
-    dither: Annotated[float, AtLeast(0), Below(math.inf)] = 0.0
+    dither: Annotated[float, AtLeast(0)] = 0.0
     """Standard deviation of the noise added to the scaled samples; 0 for none."""
     window: Literal["povey", "hamming", "hann"] = "povey"
     """Window of a frame."""

@@ -105,7 +105,7 @@ class WavlmEcapa(EmbeddingNetwork):
         super().__init__(options, min_frames=-(-samples // options.num_mels))
         if folder:
             _load_pretrained(backbone, folder / WEIGHTS)
-            if (folder / PREPROCESSOR).is_file():
+            if verify_file(folder / PREPROCESSOR) or (folder / PREPROCESSOR).is_file():
                 is_normed = json.loads((folder / PREPROCESSOR).read_text("utf-8")).get("do_normalize", True)
                 self.trained_mean = "utterance" if is_normed else "none"
         values = {name: getattr(config, name) for name in FIELDS}

@@ -11,17 +11,18 @@ from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
+
 from farvox.datadir.conditions import parse_where
 from farvox.errors import TrialError, UsageError
 from farvox.options import Above, AtLeast, Below, Metavar, Options, Repeated
 from farvox.pipelines.score import Scores
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from farvox.metrics.bootstrap import Cell, Figures, Interval, Resampled, Sample
-    from farvox.metrics.detection import CostModel, Detection
+    from farvox.metrics.detection import CostModel, Detection, Ties
     from farvox.metrics.roc import RocFigures
     from farvox.score.calibrate import OperatingPoint
     from farvox.score.lists import Speakers
@@ -216,6 +217,7 @@ class Evaluation:
         conditions: one table for each condition: its values, numbers of trials, figures, intervals, and a
             note where they say little.
         equalised: the same figures where every condition with trials of both kinds weighs the same.
+        notes: see `notes_on`.
     """
 
     figures: Detection
@@ -227,6 +229,7 @@ class Evaluation:
     against: dict[str, Difference] | None = None
     conditions: Sequence[dict[str, Any]] | None = None
     equalised: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def eer(self) -> float:
@@ -288,7 +291,8 @@ def evaluate(scores: Scores, options: EvaluateOptions = EvaluateOptions()) -> Ev
         intervals = intervals_of(resampled, mine)
         against = {name: d for other in theirs for name, d in differences(mine, other).items()} or None
     by = evaluate_conditions(scores, options, speakers) if options.by else {}
-    return Evaluation(figures, at, costs, cllr, curve, intervals, against, **by)
+    notes = notes_on(values, trials.target, figures, options.ties)
+    return Evaluation(figures, at, costs, cllr, curve, intervals, against, notes=notes, **by)
 
 
 def speakers_of(scores: Scores, options: EvaluateOptions) -> Speakers:
@@ -349,6 +353,29 @@ def differences(one: Mapping[str, Sample], other: Mapping[str, Sample]) -> dict[
         name: Difference(other[name].value, each.value, each.interval, each.excludes_zero, each.p)
         for name, each in compared.items()
     }
+
+
+def notes_on(values: ArrayLike, target: ArrayLike, figures: Detection, ties: Ties) -> tuple[str, ...]:
+    """Warnings that equal scores change the ``figures`` of scores, or that these may be distances.
+
+    Arguments as of `farvox.metrics.detection.detection_error`.
+    """
+    from farvox.metrics.detection import detection_error
+
+    notes, grouped = [], detection_error(values, target, figures.p_target, "grouped")
+    shown, reachable = (f"EER is {each.eer:.4%} and minDCF {each.min_dcf:.4f}" for each in (figures, grouped))
+    if ties == "baseline" and shown != reachable:
+        counts = np.unique(np.asarray(values), return_counts=True)[1]
+        notes.append(
+            f"note: {int(counts[counts > 1].sum()):,} of {int(counts.sum()):,} trials share scores, on which "
+            f"the figures depend: the {shown}; with --ties grouped, by thresholds that exist, the {reachable}"
+        )
+    if grouped.eer > 0.5:
+        notes.append(
+            "note: the EER is above 50 %: higher scores do not mean the same speaker; if they are distances, "
+            "change their sign"
+        )
+    return tuple(notes)
 
 
 def evaluate_conditions(
@@ -531,12 +558,14 @@ def _mean_of_tables(tables: Sequence[dict[str, Any]]) -> dict[str, Any]:
         key: [each[key] for each in tables] for key, value in tables[0].items() if type(value) is float
     }
     deviations = {key: stdev(values) for key, values in of_each.items()}
-    return {**mean(tables), "seeds": {"number": len(tables), "values": of_each, "std": deviations}}
+    notes = list(dict.fromkeys(line for each in tables for line in each["notes"]))
+    averaged = mean([{**each, "notes": notes} for each in tables])
+    return {**averaged, "seeds": {"number": len(tables), "values": of_each, "std": deviations}}
 
 
 def as_table(evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Any]:
     """An evaluation as `farvox evaluate --json` prints it."""
-    table: dict[str, Any] = asdict(evaluation.figures)
+    table: dict[str, Any] = {**asdict(evaluation.figures), "notes": list(evaluation.notes)}
     if evaluation.at:
         table["at"] = {name: getattr(evaluation.at, name) for name in ("threshold", "far", "frr")}
     if evaluation.costs:

@@ -142,7 +142,14 @@ def extract(
         embeddings_NE, facts_NF, rejected = _embed(embed, files, embedder.embedding_dim, unfinished, note)
     table = unfinished / REJECTED if unfinished else None
     report_rejected(
-        table, rejected, len(files), what="embedded", skip_bad=skip_bad, note=note, skip_by=skip_by
+        table,
+        rejected,
+        len(files),
+        what="embedded",
+        skip_bad=skip_bad,
+        note=note,
+        skip_by=skip_by,
+        later=None if out is None else Path(out) / REJECTED,
     )
     kept_N = [row for row, (utt_id, _) in enumerate(files) if utt_id not in rejected]
     utt_ids = [files[row][0] for row in kept_N]

@@ -23,7 +23,7 @@ from farvox.audio.shards import fingerprint
 from farvox.errors import CheckpointError, DataDirError, RecipeError
 from farvox.jobs import digest
 from farvox.options import taken_from
-from farvox.pipelines.evaluate import EvaluateOptions, evaluate_systems
+from farvox.pipelines.evaluate import EvaluateOptions, evaluate_systems, notes_on
 from farvox.pipelines.extract import extract
 from farvox.pipelines.recipe import EvaluateTable, Recipe, adapted, refuse_contradictions
 from farvox.pipelines.score import ScoreOptions, Scores, score
@@ -334,8 +334,10 @@ def _evaluate(plan: Plan, note: Note) -> None:
             for each in figures
         )
         note(f"{system.name:<{width}}{''.join(cells)}".rstrip())
-        for name, each in zip(trial_lists, figures, strict=True):
+        for (name, sets), each in zip(trial_lists.items(), figures, strict=True):
             results[system.name, name] = {"system": system.name, "trial_list": name, **asdict(each)}
+            doubts = notes_on(sets[row].scores, sets[row].target, each, "baseline")
+            leaks |= dict.fromkeys(f"{name}, {system.name}: {line}" for line in doubts)
     if published:
         cells = (
             "" if each is None else f"{100 * each.eer:>11.2f} %   {each.min_dcf or '-'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -149,18 +150,28 @@ def score(
     """
     import polars as pl
 
+    from farvox.atomic import refuse_to_replace
     from farvox.datadir.embeddings import EmbeddingSet, shared_origin
     from farvox.datadir.kaldi import shared_speakers
     from farvox.score.channels import expand
     from farvox.score.cosine import scalar_products, side_embeddings
     from farvox.score.lists import refuse_wrong_trials
     from farvox.score.norm import cohort_scores, mean_embedding, normalise_scores
-    from farvox.score.scores import embeddings_state, write_scores
-    from farvox.score.trials import read_trials, write_trials
+    from farvox.score.scores import META_SUFFIX, SCORE_FILE, SCORE_META, embeddings_state, write_scores
+    from farvox.score.trials import TRIAL_LIST, UNLABELLED_LIST, read_trials, write_trials
 
     if out_trials and options.channels != "expand":
         raise UsageError("--out-trials goes with --channels expand: other rules keep the trials as they are")
+    inputs = (trials, options.enrol_map, options.test_map, options.cohort_speakers)
+    if out:
+        refuse_to_replace(out, SCORE_FILE, inputs)
+        refuse_to_replace(f"{out}{META_SUFFIX}", SCORE_META, inputs)
+    if out_trials and out and os.path.realpath(out) == os.path.realpath(out_trials):
+        raise UsageError(f"scores and trials cannot be written to one file, {out}")
     trial_list = read_trials(trials)
+    if out_trials:
+        kind = UNLABELLED_LIST if trial_list.target is None else TRIAL_LIST
+        refuse_to_replace(out_trials, kind, inputs)
     note(trial_list.form)
     if not embeddings:
         raise UsageError("EMBEDDINGS is missing: name at least one folder of embeddings")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from farvox.atomic import atomic_file, write_text
+from farvox.atomic import FileKind, atomic_file, refuse_to_replace, write_text
 from farvox.errors import FarvoxError
 from farvox.metrics.detection import (
     DetCurve,
@@ -56,6 +57,14 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .4rem 1.2rem; }
 dd { margin: 0; color: var(--soft); max-width: 52rem; }
 """
 
+PAGE = FileKind("report of farvox", rb"<!doctype html>.*?<style>\s*:root \{[^}]*--ink:.*?p\.note")
+FIGURES = {
+    ".png": FileKind("picture in PNG", rb"\x89PNG\r\n"),
+    ".svg": FileKind(
+        "picture in SVG", rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!DOCTYPE[^>]*>\s*)?(?:<!--.*?-->\s*)*<svg"
+    ),
+}
+"""What figures may replace, by the suffix."""
 MOST_UNMARKED = 100  # target trials from which on the best figure of a list is marked; it says little below
 HEAD = ("system", "EER", "minDCF", "EER threshold", "target", "non-target")
 TIES = {
@@ -94,7 +103,7 @@ def write_report(
         TrialError: scores or labels are not usable.
     """
     path = Path(path)
-    page = path if path.suffix in (".html", ".htm") else path / "report.html"
+    page = refuse_report(path)
     sections = []
     for n, (name, systems) in enumerate(trial_lists.items()):
         det, histogram = det_figure(systems, p_target=p_target, ties=ties), histogram_figure(systems)
@@ -158,7 +167,17 @@ def write_report(
 </body>
 </html>
 """
-    write_text(page, text)
+    write_text(page, text, PAGE)
+    return page
+
+
+def refuse_report(path: Path, inputs: Iterable[str | Path | None] = ()) -> Path:
+    """Refuse a report that would destroy another file, see `refuse_to_replace`; the HTML file's path."""
+    page = path if path.suffix in (".html", ".htm") else path / "report.html"
+    refuse_to_replace(page, PAGE, inputs)
+    for each in sorted(path.glob("*")) if page != path else ():
+        if each.suffix in FIGURES and re.fullmatch(r"(det|scores)(_\d+)?", each.stem):
+            refuse_to_replace(each, FIGURES[each.suffix], inputs)
     return page
 
 
@@ -290,7 +309,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         data = buffer.getvalue()
     else:
         raise FarvoxError(f"{path}: a figure is written as .png or .svg")
-    with atomic_file(path) as temporary:
+    with atomic_file(path, FIGURES[path.suffix]) as temporary:
         temporary.write_bytes(data)
 
 

@@ -25,7 +25,7 @@ from farvox.datadir.kaldi import DataDir, read_table
 from farvox.errors import TrialError
 from farvox.rng import rng_for
 from farvox.score.sides import SideMap
-from farvox.score.trials import ResolvedTrials, TrialList
+from farvox.score.trials import TRIAL_LIST, ResolvedTrials, TrialList
 
 Ints = NDArray[np.int64]
 _BLOCK = 1 << 20  # pairs that are handled at a time
@@ -224,7 +224,7 @@ def write_table(path: str | Path, table: pl.DataFrame) -> None:
     Raises:
         FarvoxError: the system refuses to write there.
     """
-    with atomic_file(path) as temporary:
+    with atomic_file(path, TRIAL_LIST) as temporary:
         table.write_csv(temporary, include_header=False, separator=" ", quote_style="never")
 
 
@@ -237,7 +237,7 @@ def _write(path: str | Path, pairs: Pairs, blocks: Iterable[tuple[Ints, Ints]]) 
     if not num_nontarget:
         raise TrialError(f"{path}: there would be no non-target trial: there is only one speaker")
     written = np.zeros(2, dtype=np.int64)
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path, TRIAL_LIST) as temporary, temporary.open("wb") as file:
         for enrol, test in blocks:
             target = (pairs.speakers[enrol] == pairs.speakers[test]).astype(np.int8)
             written += np.bincount(target, minlength=2)

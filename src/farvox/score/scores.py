@@ -19,15 +19,22 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from farvox.atomic import atomic_file, sha256_of, write_json, write_text
+from farvox.atomic import FileKind, atomic_file, sha256_of, write_json, write_text
 from farvox.errors import TrialError, UsageError
 from farvox.score.columns import IdTable, column_blocks, stem_of
 from farvox.score.trials import LABEL_WORDS, TrialList
 
 META_SUFFIX = ".meta.json"
+_NUMBER = rb"-?\d+(?=[.eE])(?:\.\d+)?(?:[eE][-+]?\d+)?"  # a whole one may be a label of a trial list
+SCORE_FILE = FileKind("score file", rb"[^ ]+ [^ ]+ " + _NUMBER, lines=True)
+SCORE_META = FileKind("description of scores", rb'\{\s*"farvox_version"')
 LINES_PER_BLOCK = 1_000_000
 FEWEST_DIGITS = 9
 INSIDE_ZIP = "scores.txt"
+SUBMISSIONS = {
+    ".zip": FileKind("submission", rb"PK\x03\x04.{26}" + INSIDE_ZIP.encode()),
+    ".txt": FileKind("submission", _NUMBER, lines=True),
+}
 EARLIEST = (1980, 1, 1, 0, 0, 0)
 """The date of the file in the archive: the same scores give the same bytes, whenever they are packed."""
 
@@ -47,7 +54,7 @@ def write_scores(
         TrialError: there is not one finite score for each trial.
     """
     scores = _one_for_each(trials, scores)
-    with atomic_file(Path(path)) as temporary, open(temporary, "wb") as file:
+    with atomic_file(Path(path), SCORE_FILE) as temporary, open(temporary, "wb") as file:
         for first in range(0, len(scores), LINES_PER_BLOCK):
             block = slice(first, first + LINES_PER_BLOCK)
             enrol = trials.ids.gather(trials.enrol_code[block]).alias("enrol")
@@ -62,7 +69,7 @@ def write_scores(
             lines = pl.DataFrame([enrol, test, texts])
             lines.write_csv(file, separator=" ", include_header=False, quote_style="never")
     if meta is not None:
-        write_json(f"{os.fspath(path)}{META_SUFFIX}", {**meta, "sha256": sha256_of(path)})
+        write_json(f"{os.fspath(path)}{META_SUFFIX}", {**meta, "sha256": sha256_of(path)}, SCORE_META)
 
 
 def read_score_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -193,17 +200,18 @@ def read_scores(path: str | os.PathLike[str], trials: TrialList) -> NDArray[np.f
     return in_trial_order
 
 
-def check_submission_path(path: str | os.PathLike[str]) -> None:
-    """Refuse a name of neither of the two kinds, before anything is read.
+def submission_kind(path: str | os.PathLike[str]) -> FileKind:
+    """The kind of a submission by its name.
 
     Raises:
         UsageError: the name ends neither in ``.zip`` nor in ``.txt``.
     """
-    if Path(path).suffix not in (".zip", ".txt"):
+    if Path(path).suffix not in SUBMISSIONS:
         raise UsageError(
             f"{path}: a submission is a .zip (FFSVC2022, with {INSIDE_ZIP} in it) or a .txt (the homework's "
             "score.txt)"
         )
+    return SUBMISSIONS[Path(path).suffix]
 
 
 def write_submission(path: str | os.PathLike[str], trials: TrialList, scores: ArrayLike) -> None:
@@ -222,17 +230,17 @@ def write_submission(path: str | os.PathLike[str], trials: TrialList, scores: Ar
         UsageError: ``path`` ends in something else.
     """
     path = Path(path)
-    check_submission_path(path)
+    kind = submission_kind(path)
     scores = _one_for_each(trials, scores)
     text = pl.DataFrame([pl.Series("score", scores).cast(pl.String)]).write_csv(
         include_header=False, quote_style="never"
     )
     if path.suffix == ".txt":
-        write_text(path, text)
+        write_text(path, text, kind)
         return
     entry = zipfile.ZipInfo(INSIDE_ZIP, EARLIEST)
     entry.compress_type, entry.create_system, entry.external_attr = zipfile.ZIP_DEFLATED, 3, 0o100644 << 16
-    with atomic_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    with atomic_file(path, kind) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         archive.writestr(entry, text.encode())
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from farvox.atomic import atomic_file
+from farvox.atomic import FileKind, atomic_file
 from farvox.errors import TrialError
 from farvox.score import ChannelIds
 from farvox.score.columns import FIRST_CHANNEL, NOT_FIRST_CHANNEL, encoded_columns, header_of, stems_of
@@ -29,6 +29,13 @@ from farvox.score.sides import FoundSide, SideFinder, SideMap
 
 LINES_PER_BLOCK = 1_000_000
 
+TRIAL_LIST = FileKind(
+    "trial list",
+    rb"[^ \t]+[ \t]+[^ \t]+[ \t]+(?:[01]|target|nontarget|tgt|imp)|(?:[01]|tgt|imp|(?:non)?target)[ \t]+"
+    rb"[^ \t]+[ \t]+[^ \t]+",
+    lines=True,
+)
+UNLABELLED_LIST = FileKind("trial list without labels", rb"[^ \t]+[ \t]+[^ \t]+", lines=True)
 LABEL_WORDS = ({"1": 1, "0": 0}, {"target": 1, "nontarget": 0}, {"tgt": 1, "imp": 0})
 
 
@@ -240,7 +247,8 @@ class ResolvedTrials:
 
 def write_trials(path: str | os.PathLike[str], trials: TrialList) -> None:
     """Write a list as HI-MIA has it, ``enrol test target|nontarget``, or without labels."""
-    with atomic_file(Path(path)) as temporary, open(temporary, "wb") as file:
+    kind = UNLABELLED_LIST if trials.target is None else TRIAL_LIST
+    with atomic_file(Path(path), kind) as temporary, open(temporary, "wb") as file:
         for first in range(0, len(trials), LINES_PER_BLOCK):
             block = slice(first, first + LINES_PER_BLOCK)
             columns = [trials.ids.gather(trials.enrol_code[block]).alias("enrol")]
@@ -265,9 +273,10 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
     first, below = 1, ""
     if header:
         columns, first, below = _named_columns(path, header, columns, ids), 2, " (below a header)"
-    num_lines = columns.shape[1]
+    num_lines, titles = columns.shape[1], {"enrol": "enrolment", "test": "test"}
     if len(columns) == 2:
-        form = f"{num_lines:,} trials: enrolment, test; no labels{below}"
+        order = [titles[name] for name in header or titles if name and name in titles]
+        form = f"{num_lines:,} trials: {', '.join(order)}; no labels{below}"
         form += _repeats(path, ids, (columns[0], columns[1]), None, first)
         return TrialList(path, ids, columns[0], columns[1], None, form, first)
 
@@ -293,15 +302,19 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
             f"{num_labels:,} of the {num_lines:,} lines have {spelled} in the {place} column"
         )
     if sum(each[0] == num_lines for each in candidates) > 1:
-        raise TrialError(f"{path}: both the first and the last column hold labels: remove one of them")
+        raise TrialError(
+            f"{path}: both the first and the last column hold labels; name the columns in a first line, as "
+            "'label enrol test'"
+        )
 
     target_of_id = np.full(len(ids), -1, np.int8)
     for word, label in words.items():
         target_of_id[(ids == word).to_numpy()] = label
     target = target_of_id[columns[column]]
     enrol, test = columns[1:] if column == 0 else columns[:2]
-    order = ["enrolment", "test"]
-    order.insert(column, f"label ({spelled})")
+    titles["label"] = f"label ({spelled})"
+    names = header or (["label", "enrol", "test"] if column == 0 else titles)
+    order = [titles[name] for name in names if name and name in titles]
     form = f"{num_lines:,} trials: {', '.join(order)}{below}"
     form += _repeats(path, ids, (enrol, test), target, first)
     return TrialList(path, ids, enrol, test, target, form, first)

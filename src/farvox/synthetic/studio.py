@@ -9,6 +9,7 @@ Shape suffixes: C channel (microphone), T sample.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,7 +125,9 @@ def record_speaker(studio: Studio, number: int) -> list[Utterance]:
         for (point, microphone), wav_T in recordings.items():
             utt_id = f"{speaker_id}_{point}_{microphone:02d}_{speed}{take:04d}"
             path = folder / f"{utt_id}.wav"
-            soundfile.write(path, wav_T, SAMPLE_RATE, subtype="PCM_16")
+            encoded = io.BytesIO()
+            soundfile.write(encoded, wav_T, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+            path.write_bytes(encoded.getbuffer())
             utterances.append(Utterance(utt_id, str(path), speaker_id, len(wav_T)))
     return utterances
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
+from farvox.atomic import naming
 from farvox.errors import MissingExtraError
 from farvox.progress import Note, Progress
 
@@ -51,14 +53,15 @@ class RunLog:
             self._writer.close()
         if self.active:
             self._progress.__exit__(kind, error, trace)
-            self._text.close()
-            self._jsonl.close()
+            for file in (self._text, self._jsonl):
+                with suppress(OSError):  # of a line that could not be written, which has been reported
+                    file.close()
 
     def say(self, line: str) -> None:
         """A line for people, also in ``train.log``."""
         if self.active:
             self._note(line)
-            print(line, file=self._text, flush=True)
+            self._append(line, self._text)
 
     def step(self, done: int, *, epoch: int, **figures: float) -> None:
         """Figures of a step: shown as progress and written to JSONL and TensorBoard."""
@@ -78,9 +81,14 @@ class RunLog:
             line += f"  EER {100 * figures['eer']:.4f}  cost {figures['min_dcf']:.4f}"
         self.say(line)
 
+    @staticmethod
+    def _append(line: str, file: TextIO) -> None:
+        with naming(file.name):
+            print(line, file=file, flush=True)
+
     def _record(self, kind: str, done: int, epoch: int, figures: dict[str, float]) -> None:
         known = {name: value if math.isfinite(value) else None for name, value in figures.items()}
         record = {"kind": kind, "step": done, "epoch": epoch, **known}
-        print(json.dumps(record), file=self._jsonl, flush=True)
+        self._append(json.dumps(record), self._jsonl)
         for name, value in figures.items() if self._writer else ():
             self._writer.add_scalar(f"{kind}/{name}", value, done)

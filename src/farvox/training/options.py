@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from farvox.errors import RecipeError
 from farvox.features.frontend import FrontEndConfig
 from farvox.features.specaugment import SpecAugmentOptions
 from farvox.models.options import HEAD, MODEL
-from farvox.options import Above, AtLeast, AtMost, Below, Options, Part, Table, from_table, kinds, to_table
+from farvox.options import Above, AtLeast, AtMost, Options, Part, Table, from_table, kinds, to_table
 
 EVERYTHING = "network"
 """The name of the whole network among the parts that are not trained, so that only the classifier is."""
@@ -33,7 +32,7 @@ class DataOptions(Options):
     """Order of an epoch: every "utterance" once, or every "speaker" equally often."""
     reserve: tuple[Path, ...] = ()
     """Data dirs whose speakers get classifier rows, but are not trained on yet."""
-    domain_weights: tuple[Annotated[float, Above(0), Below(math.inf)], ...] = ()
+    domain_weights: tuple[Annotated[float, Above(0)], ...] = ()
     """Share of each data dir in every batch; empty: as large as each is."""
     epoch_size: Annotated[int, AtLeast(0)] = 0
     """Examples in an epoch; 0: as many as there are utterances."""

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from dataclasses import replace as replaced
+from functools import partial
+from itertools import starmap
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -21,11 +23,12 @@ import numpy.typing as npt
 
 from farvox.audio.conditioning import Band
 from farvox.errors import AudioError, MixedSpeakersError, ModelError, StoreError, UsageError
+from farvox.machine import available_memory
 from farvox.verifier.enrolment import Enrolment
 from farvox.verifier.signal import AudioArgument, Channel, CodedNote, Signal, Vad, read_signal, still_true
 from farvox.verifier.store import SpeakerStore, SqliteStore
 from farvox.zoo import DEFAULT_MODEL, Calibration, Card, Embedder, open_embedder
-from farvox.zoo.embedder import Backend
+from farvox.zoo.embedder import Backend, embed_named, memory_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +38,7 @@ Recording: TypeAlias = "AudioArgument | Signal"
 Recordings: TypeAlias = "Recording | Sequence[Recording]"
 BandChoice: TypeAlias = "Band | Literal['auto']"
 SINGLE_THRESHOLD = "single-threshold"
-TWO_SPEAKERS, NARROW_BAND = "two-speakers", "narrow-band"  # codes of notes
+TWO_SPEAKERS, NARROW_BAND, SAME_RECORDING = "two-speakers", "narrow-band", "same-recording"  # codes of notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +245,7 @@ class Verifier:
         enrol_signals, test_signals = self._signals(enrol), self._signals(test)
         if self._is_for_narrow((*enrol_signals, *test_signals)):
             return self._narrow().verify(list(enrol_signals), list(test_signals))
+        test_signals = tuple(_noted_if_among(enrol_signals, each) for each in test_signals)
         enrol_signals, enrol_NE = self._embedded(enrol_signals)
         test_signals, test_NE = self._embedded(test_signals)
         cosine = _combined(enrol_NE) @ _combined(test_NE)
@@ -357,12 +361,13 @@ class Verifier:
 
     def _embedded(self, signals: Sequence[Signal]) -> tuple[tuple[Signal, ...], Embedding]:
         """A side: the signals, noted where they disagree, and embeddings of length 1 of each: emb_NE."""
-        channels = [wav_T for signal in signals for wav_T in signal.channels_CT]
-        if len(channels) == 1:
-            rows = [self.embedder.embed(channels[0])]
+        channels = [(wav_T, signal.name) for signal in signals for wav_T in signal.channels_CT]
+        embed, num_samples = partial(embed_named, self.embedder), sum(len(wav_T) for wav_T, _ in channels)
+        if len(channels) == 1 or memory_for(num_samples, self.embedder.sample_rate) > available_memory():
+            rows = list(starmap(embed, channels))
         else:
             with self.embedder.side_by_side() as pool:
-                rows = list(pool.map(self.embedder.embed, channels))
+                rows = list(pool.map(embed, *zip(*channels, strict=True)))
         for signal, row in zip((s for s in signals for _ in s.channels_CT), rows, strict=True):
             if not 0 < float(np.linalg.norm(row)) < float("inf"):
                 raise AudioError(f"{signal.name}: gives no usable embedding (it is zero or not finite)")
@@ -422,6 +427,17 @@ class Verifier:
             )
             notes[n] = CodedNote(text, TWO_SPEAKERS, serious=True)
         return notes
+
+
+def _noted_if_among(others: Sequence[Signal], signal: Signal) -> Signal:
+    """A recording, with a note where a channel of it has the samples of one of ``others``."""
+    for other in others:
+        if any(np.array_equal(a_T, b_T) for a_T in signal.channels_CT for b_T in other.channels_CT):
+            text = f"the same recording as '{other.name}': such a score says nothing of the speaker"
+            return replaced(
+                signal, warnings=(*signal.warnings, CodedNote(text, SAME_RECORDING, serious=True))
+            )
+    return signal
 
 
 def checked_threshold(threshold: float) -> float:

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from threading import Lock, Semaphore
 from typing import Any, Literal, Protocol, Self
@@ -26,6 +26,7 @@ from farvox.audio.levels import NARROW_SHARE, bandwidth, refuse_silence
 from farvox.audio.speech import ENOUGH_SECONDS, find_by_energy
 from farvox.errors import AudioError, MissingExtraError, UnreachableError
 from farvox.jobs import Rejected
+from farvox.machine import available_memory
 from farvox.zoo.card import Card
 
 Wave = npt.NDArray[np.float32]
@@ -40,6 +41,9 @@ NUM_FACTS = 3
 """Numbers behind an embedding: signal-to-noise ratio in dB or NaN, the rate of the file in Hz, and a sum of
 `NARROW` and `ELSEWHERE`."""
 NARROW, ELSEWHERE = 1, 2  # nothing above 4 kHz; no speech in the channel that was taken, but in another
+_BYTES_PER_SECOND = 0.2e9 / 60  # 0.39, 0.57, 0.92 GB in all for 1, 2, 4 minutes of CAM++ by onnxruntime
+_LONG = 2e9  # bytes that one embedding takes
+_PIECE = 60  # seconds
 READERS = 2  # files read at a time per thread that embeds, so that no model waits for a disk that is far away
 
 
@@ -88,7 +92,7 @@ class Embedder(Protocol):
         They are conditioned first, as the card says.
 
         Raises:
-            AudioError: it is shorter than `min_samples`.
+            AudioError: it is shorter than `min_samples`, or on a CPU needs more memory than there is.
         """
 
     def side_by_side(self, workers: int = 0) -> AbstractContextManager[ThreadPoolExecutor]:
@@ -111,6 +115,29 @@ def refuse_short(num_samples: int, min_samples: int) -> None:
         raise AudioError(f"{num_samples} samples are too few: the model needs at least {min_samples}")
 
 
+def memory_for(num_samples: int, sample_rate: int) -> float:
+    """Bytes that embedding a waveform takes on a CPU, about: those of CAM++.
+
+    ECAPA takes as many, ResNet-34 half as many more, an x-vector half of them.
+    """
+    return _BYTES_PER_SECOND * num_samples / sample_rate
+
+
+def refuse_long(num_samples: int, sample_rate: int) -> None:
+    """Raise an `AudioError` for a waveform that the memory of this machine is too small for.
+
+    The system ends a process that takes more than there is, without a word.
+    """
+    needed, available = memory_for(num_samples, sample_rate), available_memory()
+    if needed > available:
+        raise AudioError(
+            f"{num_samples / sample_rate / 60:.1f} minutes need about {needed / 1e9:.2g} GB of memory to be "
+            f"embedded, and {available / 1e9:.2g} GB are available; cut it into pieces: `ffmpeg -i IN -f "
+            f"segment -segment_time {_PIECE} OUT%03d.wav`, or `sox IN OUT.wav trim 0 {_PIECE} : newfile : "
+            "restart`"
+        )
+
+
 def embed_files(
     embedder: Embedder, utt_ids: Sequence[str], wav_paths: Sequence[str]
 ) -> npt.NDArray[np.float32]:
@@ -126,6 +153,14 @@ def embed_files(
         raise AudioError(f"utterance '{utt_id}': {why}")
     rows = np.frombuffer(content, "<f4").reshape(-1, embedder.embedding_dim + NUM_FACTS)
     return np.ascontiguousarray(rows[:, :-NUM_FACTS])
+
+
+def embed_named(embedder: Embedder, wav_T: Wave, name: str) -> Embedding:
+    """`Embedder.embed`; its errors begin with the name of the recording."""
+    try:
+        return embedder.embed(wav_T)
+    except AudioError as error:
+        raise type(error)(f"{name}: {error}") from None
 
 
 def import_extra(module: str, remedy: str) -> Any:
@@ -180,6 +215,7 @@ class FileEmbedder:
         self._readers = ThreadPoolExecutor(READERS * workers)
         self._side_by_side = embedder.side_by_side(threads)
         self._free, self._turn = Semaphore(LOOK_AHEAD * workers), Lock()
+        self._long = Lock()  # recordings that need much memory are embedded one after another
         self._start, self._seconds = time.monotonic(), 0.0
 
     def __enter__(self) -> Self:
@@ -240,7 +276,8 @@ class FileEmbedder:
             if len(wav_T) < embedder.min_samples:
                 return f"{path}: has {len(wav_T)} samples; the model needs at least {embedder.min_samples}"
             refuse_silence(wav_T, embedder.sample_rate, path)
-            emb_E = embedder.embed(wav_T)
+            with self._long if memory_for(len(wav_T), embedder.sample_rate) > _LONG else nullcontext():
+                emb_E = embed_named(embedder, wav_T, path)
         except UnreachableError:  # the recording may be as good as any
             raise
         except AudioError as error:

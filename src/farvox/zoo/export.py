@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import farvox
-from farvox.atomic import atomic_file
+from farvox.atomic import FileKind, atomic_file, refuse_to_replace
 from farvox.audio.files import resample
 from farvox.errors import ModelError
 from farvox.rng import rng_for
@@ -34,6 +34,7 @@ from farvox.zoo.torch_backend import model_digest
 TOLERANCE = 1e-4
 """Largest difference between embeddings of graph and torch, in parts of the embedding's largest number."""
 
+EXPORTED = FileKind("model that farvox exported", rb"\x08.\x12\x06farvox")
 _TRACED = ((1, 1.1), (2, 3.3))  # utterances, seconds: none is a length that the parity check runs at
 
 
@@ -128,16 +129,16 @@ def export_onnx(
     return report
 
 
-def refuse_name(out: str | Path) -> None:
-    """Refuse a name that is not one of an ONNX file.
+def refuse_name(out: str | Path, kind: FileKind | None = None) -> None:
+    """Refuse a name that is not one of an ONNX file, or of a file that is not of a ``kind``.
 
     Raises:
-        ModelError: it does not end in ``.onnx``, or is a folder's.
+        ModelError: it does not end in ``.onnx``.
+        FarvoxError: as `refuse_to_replace`.
     """
     if Path(out).suffix != ONNX_SUFFIX:
         raise ModelError(f"{out}: the name of an exported model must end in '{ONNX_SUFFIX}'")
-    if Path(out).is_dir():
-        raise ModelError(f"{out}: is a folder, and a file is to be written there; choose another name")
+    refuse_to_replace(out, kind)
 
 
 def require_export() -> None:

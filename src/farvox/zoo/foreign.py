@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import io
 import pickle
 import re
 import warnings
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from farvox.atomic import atomic_file, write_json
+from farvox.atomic import FileKind, atomic_file, refuse_to_replace, write_json
 from farvox.errors import CheckpointError, ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.manifest import begin_manifest, renew_manifest
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 
 
 CLASSIFIER, STATE = "classifier.safetensors", "state.json"
+BASELINE_FILES = {
+    ".pkl": FileKind("checkpoint as the baseline saves one", rb"PK\x03\x04.{26}[^/]+/data\.pkl.{,200}?model"),
+    ".npy": FileKind("embeddings as the baseline saves them", rb"\x93NUMPY.{1,10}\{'descr': '\|O'"),
+}
 BARE = ""  # the entry for weights that are all a file holds
 Renames = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 Weights = Mapping[str, "Tensor"]
@@ -284,6 +289,7 @@ def export_checkpoint(folder: Path, out: str | Path) -> None:
 
     if Path(out).suffix != ".pkl":
         raise ModelError(f"{out}: the name of a checkpoint for the baseline must end in '.pkl'")
+    refuse_to_replace(out, BASELINE_FILES[".pkl"])
     model = load_folder(folder)
     name, kwargs = model.config["model"]["name"], model.config["model"]["kwargs"]
     if name not in ("ffsvc-resnet34", "ffsvc-ecapa") or model.frontend_config.kind != "ffsvc-mel":
@@ -298,8 +304,10 @@ def export_checkpoint(folder: Path, out: str | Path) -> None:
         raise ModelError(f"{folder}: the baseline's network has no {' and no '.join(others)}")
     head = folder / CLASSIFIER
     classifier = read_weights(head) if head.is_file() else {}
-    with atomic_file(out) as unfinished:
-        torch.save({"model": model.network.state_dict(), "classifier": classifier}, unfinished)
+    content = io.BytesIO()
+    torch.save({"model": model.network.state_dict(), "classifier": classifier}, content)
+    with atomic_file(out, BASELINE_FILES[".pkl"]) as unfinished:
+        unfinished.write_bytes(content.getbuffer())
 
 
 def export_embeddings(embeddings: EmbeddingSet, out: str | Path) -> None:
@@ -314,8 +322,9 @@ def export_embeddings(embeddings: EmbeddingSet, out: str | Path) -> None:
     """
     if Path(out).suffix != ".npy":
         raise ModelError(f"{out}: the name of embeddings for the baseline must end in '.npy'")
+    refuse_to_replace(out, BASELINE_FILES[".npy"])
     rows = np.asarray(embeddings.embeddings, np.float32)
-    with atomic_file(out) as unfinished, unfinished.open("wb") as file:
+    with atomic_file(out, BASELINE_FILES[".npy"]) as unfinished, unfinished.open("wb") as file:
         np.save(file, np.array(dict(zip(embeddings.utt_ids, rows, strict=True))), allow_pickle=True)
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from farvox.errors import ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.zoo.card import Card
-from farvox.zoo.embedder import Embedding, Wave, import_extra, pool_of, refuse_short
+from farvox.zoo.embedder import Embedding, Wave, import_extra, pool_of, refuse_long, refuse_short
 
 FORMAT = "farvox-onnx/1"
 INPUT, OUTPUT = "wav_BT", "emb_BE"
@@ -106,6 +106,7 @@ class OnnxEmbedder(ExportedModel):
     def embed(self, wav_T: Wave) -> Embedding:
         """See `Embedder`."""
         wav_T = self.card.conditioning.apply(wav_T, self.sample_rate)
+        refuse_long(len(wav_T), self.sample_rate)
         emb_E: Embedding = self.embed_batch(wav_T[None])[0]
         return emb_E
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from farvox.errors import ModelError
-from farvox.zoo.embedder import PRECISIONS, Embedding, Wave, import_extra, pool_of, refuse_short
+from farvox.zoo.embedder import PRECISIONS, Embedding, Wave, import_extra, pool_of, refuse_long, refuse_short
 from farvox.zoo.onnx_backend import ExportedModel, num_cores
 
 
@@ -55,6 +55,7 @@ class OpenvinoEmbedder(ExportedModel):
         """See `Embedder`."""
         wav_T = self.card.conditioning.apply(wav_T, self.sample_rate)
         refuse_short(len(wav_T), self.min_samples)
+        refuse_long(len(wav_T), self.sample_rate)
         run = getattr(self._side, "run", None) or _request(*self._on_all_cores)
         emb_E: Embedding = np.array(run(np.ascontiguousarray(wav_T[None], dtype=np.float32))[0], np.float32)
         return emb_E

@@ -38,6 +38,7 @@ from farvox.zoo.model import CONFIG, WEIGHTS, are_whole, require_torch
 
 _BLOCK = 1 << 20
 _STDERR = 2  # where progress belongs
+_STATES = ("not here yet", "here, but damaged or without its manifest.json,")
 _SECONDS = 30.0  # without a byte, before a hub is given up
 _ADDRESS = re.compile(r"(huggingface|modelscope):([^/:@]+/[^/:@]+)(?:@([^:]+))?:(.+)")
 
@@ -190,7 +191,8 @@ def pull(model: str | ZooModel, *, repair: bool = False) -> Path:
     """The model folder of a model of the zoo, fetched if it is not in the cache yet.
 
     Two processes may pull at once: each finds a whole folder or none. With ``repair`` a folder whose files
-    are not those of its manifest is fetched again; without, whoever loads it refuses it.
+    are not those of its manifest, or that has none, is fetched again; without, whoever loads it refuses the
+    file or notes that.
 
     Raises:
         ModelError: there is no such model, or none of its sources gives the pinned file.
@@ -200,6 +202,8 @@ def pull(model: str | ZooModel, *, repair: bool = False) -> Path:
     faults = damaged_files(model.folder) if repair else []
     if is_pulled(model) and not faults:
         return model.folder
+    if not faults and model.folder.is_dir():
+        faults = [f"{model.folder}: {CONFIG} or {WEIGHTS} is missing or damaged"]
     for fault in faults:
         to_stderr(fault)
     require_torch(model.name)
@@ -219,7 +223,7 @@ def pull(model: str | ZooModel, *, repair: bool = False) -> Path:
             failed.append(f"  {source}: its SHA-256 is {found}, not {model.sha256}; it was not used")
         else:
             raise ModelError(
-                f"'{model.name}' is {'damaged' if faults else 'not here yet'} and cannot be fetched:\n"
+                f"'{model.name}' is {_STATES[bool(faults)]} and cannot be fetched:\n"
                 + "\n".join(failed)
                 + f"\ncopy {model.folder} from a machine that has it, or get the file by hand and run "
                 f"'farvox import FILE OUT --arch {model.arch} --frontend {model.arch.partition('-')[0]}'"

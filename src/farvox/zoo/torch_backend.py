@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from farvox.errors import ModelError
 from farvox.machine import has_bf16
 from farvox.zoo.card import Card
-from farvox.zoo.embedder import PRECISIONS, Embedding, Wave, pool_of, refuse_short
+from farvox.zoo.embedder import PRECISIONS, Embedding, Wave, pool_of, refuse_long, refuse_short
 from farvox.zoo.model import Model
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ class TorchEmbedder:
         wav_T = self.card.conditioning.apply(wav_T, self.sample_rate)
         refuse_short(len(wav_T), self.min_samples)
         device = self._model.device
+        if device.type == "cpu":
+            refuse_long(len(wav_T), self.sample_rate)
         with torch.no_grad():
             feats_BFM = self._model.frontend(torch.from_numpy(wav_T)[None].to(device))
             with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
