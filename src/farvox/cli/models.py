@@ -251,7 +251,7 @@ def cluster(
     data: Annotated[Path | None, arg(metavar="DIR")] = None,
     truth: Annotated[Path | None, arg(metavar="UTT2SPK")] = None,
     seed: int = 0,
-    plot: Annotated[Path | None, arg(metavar="FILE.png|.svg")] = None,
+    plot: Annotated[Path | None, arg(metavar="FILE.png|.svg|.pdf")] = None,
 ) -> None:
     """Cluster embeddings and write pseudo-labels: OUT_DIR/{utt2spk,utt2cluster,clusters.tsv,clusters.json}.
 

@@ -225,7 +225,8 @@ def _intervals(
         resampled = speaker_bootstrap(
             [scores.values],
             trials.target if trials.target is not None else [],
-            *speakers,
+            speakers.enrol,
+            speakers.test,
             figures=[
                 partial(rejection_at, far=options.far, suffix="@far"),
                 partial(rates_at, threshold=point.threshold),
