@@ -141,7 +141,7 @@ def test_input_at_fault_gives_a_message_and_status_1(folder, capsys, listed, sco
 
 def test_wrong_usage_gives_status_2(folder, capsys):
     assert run("evaluate", folder / "trials", folder / "scores", "--plot", folder / "det.gif") == 2
-    assert "a plot is a .png or an .svg file" in capsys.readouterr().err
+    assert "a plot is a .png, .svg or .pdf file" in capsys.readouterr().err
 
 
 def test_evaluate_does_not_import_torch(folder):
@@ -242,7 +242,7 @@ def test_several_systems_are_compared_and_several_seeds_are_one_system(systems, 
     assert "== noisy" in lines and any(line.startswith("mean of 3 seeds: EER ") for line in lines)
     (line,) = [line for line in lines if line.startswith("EER 12.5 % (scores) -> ")]
     assert "(noisy) (" in line and " points, 95 % interval " in line and ", p " in line
-    assert "noisy, seed 3" in page and "-&gt;" in page
+    assert "noisy, seed 3" in page and "Differences" in page and "scores: 12.5 %" in page
 
 
 @pytest.mark.parametrize(
@@ -439,3 +439,71 @@ def test_tied_scores_are_noted_where_they_change_the_figures(tmp_path, capsys):
             assert "EER is 50.0000%" in notes[0]
             assert main([*words, "--ties", "grouped"]) == 0
             assert json.loads(capsys.readouterr().out)["eer"] == 0.5
+
+
+def test_the_report_has_a_section_for_every_question_and_leads_to_no_voice_unasked(folder, capsys):
+    conditions = ["utt_id\tplace"] + [
+        f"{name}-{take}.wav\t{('near', 'far')[take % 2]}"
+        for name in ("anna", "ben", "cleo", "dan")
+        for take in range(4)
+    ]
+    (folder / "utt2cond").write_text("\n".join(conditions) + "\n")
+    data = folder / "data"
+    data.mkdir()
+    names = sorted(line.split("\t")[0] for line in conditions[1:])
+    for name in names:
+        (data / name).write_bytes(b"RIFF")
+    (data / "wav.scp").write_text("".join(f"{name} {data / name}\n" for name in names))
+    (data / "utt2spk").write_text("".join(f"{name} {name.split('-')[0]}\n" for name in names))
+    words = ["evaluate", folder / "trials", f"mine={folder}/scores", f"other={folder}/scores", "--intervals"]
+    words += [
+        "--bootstrap",
+        "50",
+        "--trial-speakers",
+        data,
+        "--by",
+        "place",
+        "--conditions",
+        folder / "utt2cond",
+    ]
+    words += ["--llr", "--threshold", "0.5", "--report", folder / "out"]
+    assert run(*words) == 0
+    page = (folder / "out/report.html").read_text("utf-8")
+    headings = ["trials", "Differences", "Calibration", "By place", "Hardest trials", "Speakers who fail"]
+    assert re.findall(r'<h2 id="s\d+">(.*?)</h2>', page) == [*headings, "Provenance"]
+    assert page.count("<figure>") == page.count("<svg") == page.count('role="img"') == 4
+    assert "false reject" in page and "At the threshold 0.5000 (mine)" in page
+    assert sha256_of(folder / "trials") in page and "24 target, 96 non-target" in page
+    ids = re.findall(r' id="([^"]*)"', page)
+    assert len(ids) == len(set(ids)) and set(re.findall(r'aria-labelledby="(\S+)"', page)) <= set(ids)
+    assert not re.findall(r'href="(?!#)', page) and "RIFF" not in page
+    pictures = {path.stem for path in (folder / "out").glob("*.svg")}
+    assert pictures == {"det", "scores", "reliability", "conditions"}
+    assert run(*words, "--link-audio") == 0
+    links = re.findall(r'href="(\.\./data/[^"]*)"', (folder / "out/report.html").read_text("utf-8"))
+    assert links and all((folder / "out" / link).is_file() for link in links)
+    capsys.readouterr()
+    assert run("evaluate", folder / "trials", folder / "scores", "--link-audio") == 2
+    assert "--link-audio goes with --report" in capsys.readouterr().err
+
+
+def test_tables_and_plots_for_a_paper(folder, capsys):
+    words = ["evaluate", folder / "trials", f"a_b={folder}/scores", f"other={folder}/scores"]
+    words += ["--intervals", "--bootstrap", "50", "--speaker-before", "-"]
+    assert run(*words, "--tables", folder / "t.tex", "--plot", folder / "det.pdf", "--width", "8.5cm") == 0
+    latex = (folder / "t.tex").read_text()
+    assert latex.count("\\toprule") == latex.count("\\bottomrule") == 2 and "a\\_b & " in latex
+    assert latex.count(r"\begin{") == latex.count(r"\end{") == 4 and r" \% " in latex
+    box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ", (folder / "det.pdf").read_bytes())
+    assert float(box[1]) == pytest.approx(8.5 / 2.54 * 72, abs=0.1)
+    assert run(*words, "--tables", folder / "t.md") == 0
+    lines = (folder / "t.md").read_text().splitlines()
+    assert lines[:3] == ["## Figures", "", lines[2]] and lines[2].startswith("| system | EER | 95 % |")
+    assert {line.count("|") for line in lines[2:6]} == {10}
+    for wrong, message in (
+        (["--width", "8", "--plot", folder / "d.png"], "as in 8.5cm"),
+        (["--tables", folder / "t.doc"], "a .md or a .tex file"),
+    ):
+        capsys.readouterr()
+        assert run(*words, *wrong) != 0
+        assert message in capsys.readouterr().err

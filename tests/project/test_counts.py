@@ -125,8 +125,8 @@ def test_the_table_and_the_lists_are_printed(script, counts, capsys):
 
 
 MOST_FILES = 151
-MOST_LINES = 31_500
-MOST_PUBLIC_FUNCTIONS = 890
+MOST_LINES = 32_400
+MOST_PUBLIC_FUNCTIONS = 920
 MOST_FORMAT_SKIPS = 61
 """As many as there were at 465a09f."""
 

@@ -225,6 +225,7 @@ def named_remedies(messages: list[Text]) -> list[Text]:
 
 
 NO_REMEDIES = (
+    "Lower left is better",
     "--jobs[ =]1",
     "--threads[ =]1",
     "start {} and num_samples {} count from 0",

@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from farvox.errors import FarvoxError, TrialError
 from farvox.metrics.detection import detection_error
-from farvox.report.page import (
+from farvox.report.figures import (
     COLOURS,
     INK,
     ScoreSet,
@@ -20,8 +20,8 @@ from farvox.report.page import (
     histogram_figure,
     inline_svg,
     save_figure,
-    write_report,
 )
+from farvox.report.page import Section, write_report
 
 VOID = {"meta", "br", "link", "img"}
 
@@ -108,7 +108,7 @@ def test_a_curve_is_drawn_in_normal_deviates_and_marked_at_its_eer():
     system = score_set()
     figure = det_figure([system])
     eer = detection_error(system.scores, system.target).eer
-    dot = next(line for line in figure.axes[0].lines if line.get_marker() == "o")
+    dot = next(line for line in figure.axes[0].lines if len(line.get_xdata()) == 1)
     assert float(dot.get_xdata()[0]) == pytest.approx(ndtri(eer), abs=0.05)
     (curve,) = curves(figure)
     assert (np.diff(curve.get_xdata()) <= 0).all() and (np.diff(curve.get_ydata()) >= 0).all()
@@ -168,8 +168,8 @@ def test_an_inline_picture_takes_the_colour_of_the_text_round_it():
 
 
 def test_other_formats_are_refused(tmp_path):
-    with pytest.raises(FarvoxError, match=r"det\.pdf: a figure is written as \.png or \.svg"):
-        save_figure(det_figure([score_set()]), tmp_path / "det.pdf")
+    with pytest.raises(FarvoxError, match=r"det\.gif: a figure is written as \.png, \.svg or \.pdf"):
+        save_figure(det_figure([score_set()]), tmp_path / "det.gif")
 
 
 def test_scores_without_targets_are_refused():
@@ -197,22 +197,24 @@ HOSTILE = st.sampled_from(
 @given(title=HOSTILE, name=HOSTILE, system=HOSTILE, note=HOSTILE, cell=HOSTILE)
 def test_no_name_becomes_markup(tmp_path_factory, title, name, system, note, cell):
     folder = tmp_path_factory.mktemp("report")
-    tables = {f"by {name}": [["condition", cell], [cell, cell]]}
+    sections = [Section(f"by {name}", [["condition", cell], [cell, cell]], note=f"of {note}")]
     hostile = write_report(
-        folder / "a.html", title, {name: systems(system)}, notes=[note], tables=tables
+        folder / "a.html", title, {name: systems(system)}, notes=[note], sections=sections
     ).read_text("utf-8")
     plain = write_report(
         folder / "b.html",
         "t",
         {"n": systems("s")},
         notes=["o"],
-        tables={"by n": [["condition", "c"], ["c", "c"]]},
+        sections=[Section("by n", [["condition", "c"], ["c", "c"]], note="of o")],
     ).read_text("utf-8")
     parser = Balanced()
     parser.feed(hostile)
     assert parser.open == []
     assert (
-        re.findall(r"<script|\son\w+=", re.sub(r"<(title|h1|h2|p|td|th|text)[^>]*>[^<]*<", "<", hostile))
+        re.findall(
+            r"<script|\son\w+=", re.sub(r"<(title|desc|h1|h2|p|a|td|th|text)[^>]*>[^<]*<", "<", hostile)
+        )
         == []
     )
     outside = (re.sub(r"(?s)<svg.*?</svg>", "", page) for page in (hostile, plain))

@@ -202,7 +202,7 @@ def trials(tmp_path):
 
 def test_speakers_are_those_of_the_data_dir_for_both_sides_and_for_channels(folder, trials):
     for source in (folder, folder / "utt2spk"):
-        enrol, test = speakers_from_dirs(trials(), [source])
+        enrol, test, _ = speakers_from_dirs(trials(), [source])
         assert (enrol == test).tolist() == [True, False, True, False]
         assert len({*enrol.tolist(), *test.tolist()}) == 2
 
@@ -234,7 +234,8 @@ def test_speakers_that_contradict_the_labels_are_named(folder, trials):
 
 
 def test_a_speaker_may_be_the_head_of_an_id_if_that_is_said(trials):
-    enrol, test = speakers_from_ids(trials(), "-")
+    enrol, test, names = speakers_from_ids(trials(), "-")
+    assert names.to_list() == sorted(names)
     assert (enrol == test).tolist() == [True, False, True, False]
     with pytest.raises(TrialError, match=r"trials:1: 'ann-near\.wav' has nothing before a '/'"):
         speakers_from_ids(trials(), "/")

@@ -193,7 +193,8 @@ def export(
     from farvox.zoo import Card, find_model, load_model, require_torch
 
     require_torch()
-    from farvox.zoo.export import EXPORTED, export_onnx, refuse_name, require_export
+    from farvox.zoo.export import export_onnx, refuse_name, require_export
+    from farvox.zoo.onnx_backend import EXPORTED
 
     require_export()
     refuse_name(out, EXPORTED)
@@ -261,7 +262,7 @@ def cluster(
     data: Annotated[Path | None, arg(metavar="DIR")] = None,
     truth: Annotated[Path | None, arg(metavar="UTT2SPK")] = None,
     seed: int = 0,
-    plot: Annotated[Path | None, arg(metavar="FILE.png|.svg")] = None,
+    plot: Annotated[Path | None, arg(metavar="FILE.png|.svg|.pdf")] = None,
 ) -> None:
     """Cluster embeddings and write pseudo-labels: OUT_DIR/{utt2spk,utt2cluster,clusters.tsv,clusters.json}.
 

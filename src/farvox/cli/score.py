@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from farvox import pipelines
-from farvox.atomic import json_text, refuse_to_replace
+from farvox.atomic import FileKind, json_text, refuse_to_replace, write_text
 from farvox.errors import UsageError
 from farvox.pipelines.calibrate import CalibrateOptions
 from farvox.pipelines.evaluate import EvaluateOptions, as_table, evaluate_systems
@@ -17,20 +17,32 @@ from farvox.pipelines.score import ScoreOptions, Scores
 from farvox.progress import to_stderr, to_stdout
 from farvox.report.text import (
     aligned,
+    as_latex,
+    as_markdown,
     condition_rows,
     condition_rows_of,
+    difference_rows,
     figure_lines,
+    headline_rows,
     interval_lines,
     pair_lines,
     plain_span,
+    rarer,
     rounded,
     seed_line,
     span,
 )
 
+if TYPE_CHECKING:
+    from farvox.report.figures import ScoreSet
+
 Trials = Annotated[Positional[Path], arg(metavar="TRIALS")]
 ScoreFile = Annotated[Positional[Path], arg(metavar="SCORES")]
-Plot = Annotated[Path | None, arg(metavar="FILE.png|.svg")]
+Plot = Annotated[Path | None, arg(metavar="FILE.png|.svg|.pdf")]
+TABLES = {
+    ".md": FileKind("tables in Markdown", rb"## .*\n\n\|"),
+    ".tex": FileKind("tables for LaTeX", rb"\\begin\{table\}"),
+}
 
 
 def score(
@@ -58,7 +70,10 @@ def evaluate(
     evaluation: EvaluateOptions = EvaluateOptions(),
     json: bool = False,
     plot: Plot = None,
+    width: str = "4.4in",
+    tables: Annotated[Path | None, arg(metavar="FILE.md|.tex")] = None,
     report: Annotated[Path | None, arg(metavar="DIR|FILE.html")] = None,
+    link_audio: bool = False,
 ) -> None:
     """EER, minDCF and more of score files, how sure they are, and by condition; a DET curve or a report.
 
@@ -70,13 +85,26 @@ def evaluate(
         evaluation: figures to compute.
         json: print the figures as JSON; the EER is a fraction there.
         plot: also draw the DET curve to this file.
+        width: of the plot as it is printed, such as 8.5cm; its text is sized for it.
+        tables: also write the tables, in Markdown or for LaTeX.
         report: also write a one-file HTML report; into a folder, with its pictures and the figures as data.
+        link_audio: let the report lead to the recordings of the hardest trials, which it never holds.
     """
+    if tables is not None and tables.suffix not in TABLES:
+        raise UsageError(f"--tables {tables}: tables are a .md or a .tex file")
+    if plot:
+        from farvox.report.figures import inches
+
+        inches(width)
+    if link_audio and not (report and (evaluation.data or evaluation.trial_speakers)):
+        raise UsageError("--link-audio goes with --report and with --data, whose data dirs name the audio")
     paths = _named_paths(scores)
     files = [path for each in paths.values() for path in each]
     folders = (*evaluation.data, *evaluation.trial_speakers, *evaluation.conditions)
     inputs = (trials, *files, evaluation.against, *folders)
     refuse_plot(plot, inputs)
+    if tables:
+        refuse_to_replace(tables, TABLES[tables.suffix], inputs)
     if report:
         from farvox.report.page import refuse_report
 
@@ -93,57 +121,144 @@ def evaluate(
                 "--against is for a single score file: name the other system as NAME=SCORES, too"
             )
         found = evaluate_systems(systems, evaluation)
-        tables, compared = found["systems"], pair_lines(found)
+        rows, compared = found["systems"], pair_lines(found)
     else:
         found = as_table(pipelines.evaluate.evaluate(scored, evaluation), evaluation)
-        tables, compared = [{"system": name, **found}], []
-    whose = {table["system"]: f"{table['system']}: " * (len(tables) > 1) for table in tables}
-    doubts = [whose[table["system"]] + line for table in tables for line in table["notes"]]
+        rows, compared = [{"system": name, **found}], []
+    whose = {table["system"]: f"{table['system']}: " * (len(rows) > 1) for table in rows}
+    doubts = [whose[table["system"]] + line for table in rows for line in table["notes"]]
     for line in (*leaks, *doubts):
         to_stderr(line)
     if json:
         to_stdout(json_text(found))
     else:
-        num_target, num_nontarget = (tables[0][f"num_{kind}"] for kind in ("target", "nontarget"))
+        num_target, num_nontarget = (rows[0][f"num_{kind}"] for kind in ("target", "nontarget"))
         lines = [
             f"trials  {scored.trials.form}",
             f"        {num_target:,} target, {num_nontarget:,} non-target",
         ]
-        for table in tables:
-            lines += ["", f"== {table['system']}"] if len(tables) > 1 else []
+        for table in rows:
+            lines += ["", f"== {table['system']}"] if len(rows) > 1 else []
             lines += _as_lines(table)
         to_stdout("\n".join([*lines, *([""] if compared else []), *compared]))
-    if not (plot or report):
-        return
-    from farvox.report.page import ScoreSet, det_figure, save_figure, write_report
-    from farvox.report.results import write_results
-
-    assert scored.trials.target is not None
-    sets = [
-        ScoreSet(f"{name}, seed {number}" if len(each) > 1 else name, one.values, scored.trials.target)
-        for name, each in systems.items()
-        for number, one in enumerate(each, 1)
-    ]
-    costs: Any = {"p_target": evaluation.p_target, "ties": evaluation.ties}
+    if tables:
+        _write_tables(tables, rows, _pairs_of(found), evaluation)
     if plot:
-        save_figure(det_figure(sets, **costs), plot)
+        from farvox.report.figures import det_figure, inches, save_figure
+
+        sets = _score_sets(systems, evaluation, with_bands=evaluation.intervals)
+        costs: Any = {"p_target": evaluation.p_target, "ties": evaluation.ties}
+        save_figure(det_figure(sets, width=inches(width), **costs), plot)
     if report:
-        notes = [*leaks, *(line for table in tables for line in _sure_lines(table))]
-        by = {}
-        if evaluation.by:
-            heading = f"By {', '.join(evaluation.by)}"
-            of_system = {table["system"]: table for table in tables}
-            by[heading] = condition_rows_of(of_system) if more else condition_rows(of_system[name])
-        write_report(
-            report,
-            f"Evaluation of {Path(paths[name][0]).name if len(sets) == 1 else ', '.join(systems)}",
-            {trials.name: sets},
-            notes=[*notes, *doubts, *compared],
-            tables=by,
-            **costs,
+        title = f"Evaluation of {Path(paths[name][0]).name if len(pairs) == 1 else ', '.join(systems)}"
+        _write_report(
+            report, title, trials, paths, systems, found, rows, [*leaks, *doubts], evaluation, link_audio
         )
-        if report.suffix not in (".html", ".htm"):
-            write_results(report / "results.json", found, trials=[trials], scores=files)
+
+
+def _pairs_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The differences in a result of one or of several systems, each with the names of both systems."""
+    if against := found.get("against"):
+        return [{"system": "this system", "other": Path(against["scores"]).stem, **against}]
+    return list(found.get("differences", ()))
+
+
+def _score_sets(
+    systems: Mapping[str, Sequence[Scores]], evaluation: EvaluateOptions, *, with_bands: bool
+) -> list[ScoreSet]:
+    """The scores of every system and seed, with the bands of their DET curves."""
+    from farvox.report.figures import DetBand, ScoreSet
+
+    every = [
+        (f"{name}, seed {number}" if len(seeds) > 1 else name, one)
+        for name, seeds in systems.items()
+        for number, one in enumerate(seeds, 1)
+    ]
+    found = pipelines.evaluate.det_bands([one for _, one in every], evaluation) if with_bands else []
+    bands: list[DetBand | None] = [DetBand(*each) for each in found] or [None] * len(every)
+    sets = []
+    for (name, one), band in zip(every, bands, strict=True):
+        assert one.trials.target is not None
+        sets.append(ScoreSet(name, one.values, one.trials.target, band))
+    return sets
+
+
+def _write_tables(
+    path: Path,
+    tables: Sequence[dict[str, Any]],
+    pairs: Sequence[dict[str, Any]],
+    evaluation: EvaluateOptions,
+) -> None:
+    """The figures, differences and conditions as tables of a paper."""
+    named = {"Figures": headline_rows(tables)}
+    if pairs:
+        named["Differences"] = difference_rows(pairs, rarer(tables[0]))
+    if evaluation.by:
+        named[f"By {', '.join(evaluation.by)}"] = condition_rows_of(
+            {table["system"]: table for table in tables}
+        )
+    texts = [
+        as_latex(title, rows) if path.suffix == ".tex" else f"## {title}\n\n{as_markdown(rows)}"
+        for title, rows in named.items()
+    ]
+    write_text(path, "\n\n".join(texts) + "\n", TABLES[path.suffix])
+
+
+def _write_report(
+    path: Path,
+    title: str,
+    trials: Path,
+    paths: Mapping[str, Sequence[Path]],
+    systems: Mapping[str, Sequence[Scores]],
+    found: Mapping[str, Any],
+    tables: Sequence[dict[str, Any]],
+    leaks: Sequence[str],
+    evaluation: EvaluateOptions,
+    link_audio: bool,
+) -> None:
+    from farvox.report import sections
+    from farvox.report.page import write_report
+    from farvox.report.results import provenance, write_results
+
+    files = [file for each in paths.values() for file in each]
+    sets = _score_sets(systems, evaluation, with_bands=evaluation.intervals)
+    scored = next(iter(systems.values()))[0]
+    if evaluation.threshold is None:
+        thresholds = [table["threshold"] for table in tables for _ in systems[table["system"]]]
+    else:
+        thresholds = [evaluation.threshold] * len(sets)
+    pairs, shown = _pairs_of(found), []
+    if pairs:
+        shown.append(sections.difference_section(pairs, rarer(tables[0])))
+    if evaluation.llr:
+        shown.append(sections.reliability_section(sets))
+    if evaluation.by:
+        shown.append(sections.condition_section(evaluation.by, tables))
+    links = sections.audio_links(path, evaluation.data or evaluation.trial_speakers) if link_audio else None
+    shown.append(sections.hardest_section(sets, thresholds, scored.trials.enrol, scored.trials.test, links))
+    if evaluation.intervals or evaluation.against:
+        speakers = pipelines.evaluate.speakers_of(scored, evaluation)
+        shown.append(sections.speaker_section(sets, thresholds, *speakers))
+    counts = f"{tables[0]['num_target']:,} target, {tables[0]['num_nontarget']:,} non-target"
+    shown.append(sections.provenance_section(provenance([trials], files), counts))
+    notes = [f"{table['system']}: {seed_line(table)}" for table in tables if "seeds" in table]
+    if sure := tables[0].get("intervals"):
+        notes.append(
+            f"{100 * sure['level']:.0f} % intervals: {sure['replicates']:,} resamples of"
+            f" {sure['num_speakers']:,} speakers (seed {sure['seed']})."
+        )
+    write_report(
+        path,
+        title,
+        {trials.name: sets},
+        tables={trials.name: tables},
+        notes=[*leaks, *notes],
+        sections=shown,
+        p_target=evaluation.p_target,
+        ties=evaluation.ties,
+    )
+    if path.suffix not in (".html", ".htm"):
+        write_results(path / "results.json", found, trials=[trials], scores=files)
 
 
 def _named_paths(words: Sequence[str]) -> dict[str, list[Path]]:
@@ -230,12 +345,12 @@ def _leaks_of(path: Path, scores: Scores) -> list[str]:
 
 
 def refuse_plot(plot: Path | None, inputs: Iterable[Path | None]) -> None:
-    """Refuse a plot that is neither a .png nor an .svg, or would destroy another file, before any work."""
+    """Refuse a plot that is no .png, .svg or .pdf, or would destroy another file, before any work."""
     if plot is None:
         return
-    if plot.suffix not in (".png", ".svg"):
-        raise UsageError(f"--plot {plot}: a plot is a .png or an .svg file")
-    from farvox.report.page import FIGURES
+    if plot.suffix not in (".png", ".svg", ".pdf"):
+        raise UsageError(f"--plot {plot}: a plot is a .png, .svg or .pdf file")
+    from farvox.report.figures import FIGURES
 
     refuse_to_replace(plot, FIGURES[plot.suffix], inputs)
 

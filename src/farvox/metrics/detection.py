@@ -304,6 +304,76 @@ def detection_error(
     return Detection(eer, threshold, min_dcf, targets, len(scores) - targets, dcf_threshold, p_target)
 
 
+def hardest_errors(
+    scores: ArrayLike, target: ArrayLike, threshold: float, most: int = 10
+) -> tuple[Ints, Ints]:
+    """The trials that are furthest on the wrong side of a threshold, the furthest first.
+
+    Args:
+        scores, target: see `det_curve`.
+        threshold: a trial is accepted from it on.
+        most: number of trials of each kind, at most.
+
+    Returns:
+        Places of falsely accepted non-target trials, and of falsely rejected target trials.
+
+    Raises:
+        TrialError: see `validate`.
+    """
+    values, is_target = validate(scores, target)
+
+    def worst(wrong: Bools, sign: int) -> Ints:
+        rows = np.flatnonzero(wrong)
+        loss = sign * values[rows]
+        if len(rows) > most:
+            rows = rows[np.sort(np.argpartition(loss, most)[:most])]
+        return rows[np.argsort(sign * values[rows], kind="stable")]
+
+    return worst(~is_target & (values >= threshold), -1), worst(is_target & (values < threshold), 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpeakerErrors:
+    """The trials of each speaker and the errors in them: numbers, [num_speakers] each.
+
+    A non-target trial counts for both of its speakers.
+    """
+
+    targets_S: Ints
+    rejected_S: Ints  # target trials that are falsely rejected
+    nontargets_S: Ints
+    accepted_S: Ints  # non-target trials that are falsely accepted
+
+
+def errors_by_speaker(
+    scores: ArrayLike, target: ArrayLike, enrol_speaker: Ints, test_speaker: Ints, threshold: float
+) -> SpeakerErrors:
+    """The errors of every speaker at a threshold, from which on trials are accepted.
+
+    Args:
+        scores, target: see `det_curve`.
+        enrol_speaker, test_speaker: numbers of the speakers of both sides, from 0 on, [num_trials].
+        threshold: a score.
+
+    Raises:
+        TrialError: see `validate`.
+    """
+    values, is_target = validate(scores, target)
+    num = int(max(enrol_speaker.max(), test_speaker.max())) + 1
+    rejected, accepted = is_target & (values < threshold), ~is_target & (values >= threshold)
+
+    def of_both(chosen: Bools) -> Ints:
+        sides = (enrol_speaker[chosen], test_speaker[chosen])
+        return np.bincount(sides[0], minlength=num) + np.bincount(sides[1], minlength=num)
+
+    return SpeakerErrors(
+        np.bincount(enrol_speaker[is_target], minlength=num),
+        np.bincount(enrol_speaker[rejected], minlength=num),
+        of_both(~is_target),
+        of_both(accepted),
+    )
+
+
 def min_detection_costs(
     scores: ArrayLike, target: ArrayLike, costs: Sequence[CostModel], ties: Ties = "baseline"
 ) -> list[tuple[float, float]]:

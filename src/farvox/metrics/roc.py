@@ -62,6 +62,16 @@ class LlrFigures:
     act_dcf: tuple[float, ...]  # normalised detection cost at the Bayes threshold of each operating point
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Reliability:
+    """Log-likelihood ratios as they were given, and as they were observed, in bins of trials."""
+
+    given_B: Floats  # log odds of the mean probability of a target, both kinds weighing the same
+    observed_B: Floats  # log of its share of the targets over its share of the non-targets
+    cllr: float
+    min_cllr: float
+
+
 def roc_figures(scores: ArrayLike, target: ArrayLike, fars: Sequence[float] = ()) -> RocFigures:
     """AUC, ROCCH-EER, minCllr, and FRR at the given FARs, all exact.
 
@@ -202,6 +212,46 @@ def llr_figures(llrs: ArrayLike, target: ArrayLike, costs: Sequence[CostModel] =
         act_dcf=tuple(
             each.normalised(float(each.cost(*rates))) for each, *rates in zip(costs, frr, far, strict=True)
         ),
+    )
+
+
+def reliability(llrs: ArrayLike, target: ArrayLike, num_bins: int = 12) -> Reliability:
+    """What log-likelihood ratios were given and what was observed, in ascending bins of trials.
+
+    Every bin holds the same share of the trials when both kinds weigh the same; there are fewer bins where
+    trials are few (20 of the rarer kind a bin) or equal. Half a trial is added to each count, so that a bin
+    of one kind alone has a finite ratio.
+
+    Args:
+        llrs, target: see `llr_figures`.
+        num_bins: at most.
+
+    Raises:
+        TrialError: see `farvox.metrics.detection.validate`.
+    """
+    values, is_target = validate(llrs, target)
+    num_target = int(np.count_nonzero(is_target))
+    num_nontarget = len(values) - num_target
+    bins = max(2, min(num_bins, min(num_target, num_nontarget) // 20))
+    order = np.argsort(values)
+    sorted_N, weight_N = values[order], np.where(is_target[order], 0.5 / num_target, 0.5 / num_nontarget)
+    first = np.searchsorted(np.cumsum(weight_N), np.arange(1, bins) / bins)
+    edges = np.unique(sorted_N[np.minimum(first, len(values) - 1)])
+    starts = np.unique([0, *np.searchsorted(sorted_N, edges)])
+    target_B, other_B = (
+        np.add.reduceat(weight_N * np.exp(-np.logaddexp(0, sign * sorted_N)), starts) for sign in (-1, 1)
+    )
+    with np.errstate(divide="ignore"):
+        given_B = np.clip(np.log(target_B) - np.log(other_B), sorted_N[0], sorted_N[-1])
+    sizes_B = np.diff(starts, append=len(values))
+    targets_B = np.add.reduceat(is_target[order].astype(np.int64), starts)
+    share_B = (targets_B + 0.5) / (num_target + 1)
+    share_of_others_B = (sizes_B - targets_B + 0.5) / (num_nontarget + 1)
+    return Reliability(
+        given_B,
+        np.log(share_B / share_of_others_B),
+        llr_figures(values, is_target).cllr,
+        roc_figures(values, is_target).min_cllr,
     )
 
 

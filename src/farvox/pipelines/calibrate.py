@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import farvox
+from farvox.atomic import FileKind, refuse_to_replace
 from farvox.errors import FarvoxError, TrialError, UsageError
 from farvox.options import Above, Below, Metavar, Options, kinds
 from farvox.pipelines.score import ScoreOptions, Scores
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 FORMAT = "farvox-calibration/1"
+FITTED = FileKind("calibration of farvox", rb'\{\s*"format": "farvox-calibration')
 _OF_THE_LIST = ("channel_ids", "allow_missing_channels", "allow_self")
 """Options of a scoring that are about a trial list, and change no score."""
 
@@ -124,6 +126,8 @@ def calibrate(
     from farvox.zoo.embedder import origin_of
 
     model, out = options.model, options.out
+    if options.save:
+        refuse_to_replace(options.save, FITTED, [scores.trials.path])
     if model is not None and out is None and (is_zoo_name(model) or model.endswith(".onnx")):
         what = "an ONNX file" if model.endswith(".onnx") else "a model of the zoo"
         raise UsageError(
@@ -194,7 +198,7 @@ def calibrate(
             copy_with_card(model, card, out)
             written = out
     if options.save:
-        write_json(options.save, table)
+        write_json(options.save, table, FITTED)
     return Calibrated(point, scale, offset, intervals, table, written)
 
 
@@ -225,7 +229,8 @@ def _intervals(
         resampled = speaker_bootstrap(
             [scores.values],
             trials.target if trials.target is not None else [],
-            *speakers,
+            speakers.enrol,
+            speakers.test,
             figures=[
                 partial(rejection_at, far=options.far, suffix="@far"),
                 partial(rates_at, threshold=point.threshold),

@@ -126,7 +126,7 @@ def label(
     facts |= {name: value for name, value in settings.items() if name not in facts}
     write_labels(out, audio, embeddings.utt_ids, found, facts, prefix=prefix)
     if plot:
-        from farvox.report.page import elbow_figure, save_figure
+        from farvox.report.figures import elbow_figure, save_figure
 
         speakers = found.truth.speakers if found.truth else None
         save_figure(elbow_figure(found.numbers, found.wccs_C, found.chosen, truth=speakers), plot)

@@ -336,12 +336,48 @@ def resample(
     return speaker_bootstrap(
         systems,
         scores.trials.target,
-        *speakers,
+        speakers.enrol,
+        speakers.test,
         figures=figures_of(options),
         ties=options.ties,
         replicates=options.bootstrap,
         seed=options.seed,
     )
+
+
+BAND_POINTS = 24  # of the intervals round a DET curve
+
+
+def det_bands(
+    systems: Sequence[Scores], options: EvaluateOptions
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]:
+    """The intervals round the DET curve of each system on one trial list.
+
+    Returns:
+        FARs, and the lower and the upper end of the FRR there, all fractions, each [num_fars]. The FARs begin
+        at that of one false acceptance, or at 0.0001, and end at 0.6.
+    """
+    from scipy.special import ndtr, ndtri
+
+    from farvox.metrics.bootstrap import rejection_at, speaker_bootstrap
+
+    scores = systems[0]
+    assert scores.trials.target is not None
+    lowest = max(1 / max(len(scores.trials) - int(scores.trials.target.sum()), 2), 1e-4)
+    fars = ndtr(np.linspace(ndtri(lowest), ndtri(0.6), BAND_POINTS))
+    speakers = speakers_of(scores, options)
+    found = speaker_bootstrap(
+        [each.values for each in systems],
+        scores.trials.target,
+        speakers.enrol,
+        speakers.test,
+        figures=[partial(rejection_at, far=float(far), suffix=f"@{n}") for n, far in enumerate(fars)],
+        ties=options.ties,
+        replicates=options.bootstrap,
+        seed=options.seed,
+    )
+    ends = [np.array([each[f"frr@{n}"].interval() for n in range(len(fars))]) for each in found.systems]
+    return [(fars, each[:, 0], each[:, 1]) for each in ends]
 
 
 def differences(one: Mapping[str, Sample], other: Mapping[str, Sample]) -> dict[str, Difference]:
@@ -386,8 +422,6 @@ def evaluate_conditions(
     Returns:
         ``conditions`` and ``equalised``, as `Evaluation` has them.
     """
-    import numpy as np
-
     from farvox.metrics.bootstrap import per_condition
     from farvox.metrics.detection import equal_error_rate, equalised_curve, min_detection_cost
     from farvox.score.conditions import trial_conditions
@@ -405,7 +439,7 @@ def evaluate_conditions(
         scores.values,
         trials.target,
         number,
-        speakers=speakers,
+        speakers=speakers and (speakers.enrol, speakers.test),
         p_target=options.p_target,
         threshold=options.threshold,
         figures=figures_of(options),

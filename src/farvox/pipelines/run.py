@@ -33,7 +33,7 @@ from farvox.report.text import aligned, condition_rows_of, pair_lines, plain_spa
 from farvox.score import QUALITY_RULES
 
 if TYPE_CHECKING:
-    from farvox.report.page import ScoreSet
+    from farvox.report.figures import ScoreSet
     from farvox.zoo import Embedder
 
 
@@ -294,7 +294,7 @@ def score_set(plan: Plan, system: System, evaluate: EvaluateTable) -> ScoreSet:
     Raises:
         RecipeError: the trial list has no labels.
     """
-    from farvox.report.page import ScoreSet
+    from farvox.report.figures import ScoreSet
 
     scored = Scores.read(plan.trials(system, evaluate), plan.scores(system, evaluate))
     if scored.trials.target is None:
@@ -308,8 +308,9 @@ def _evaluate(plan: Plan, note: Note) -> None:
     """One table of figures, one for each list that is looked at by conditions, and the report."""
     from farvox.datadir.embeddings import shared_origin
     from farvox.metrics.detection import detection_error
-    from farvox.report.page import write_report
-    from farvox.report.results import write_results
+    from farvox.report.page import Section, write_report
+    from farvox.report.results import provenance, write_results
+    from farvox.report.sections import provenance_section
     from farvox.score.scores import read_score_meta, replaced_inputs
 
     recipe, systems = plan.recipe, plan.systems
@@ -392,15 +393,29 @@ def _evaluate(plan: Plan, note: Note) -> None:
             tables[f"{evaluate.name} by {', '.join(evaluate.by)}"] = condition_rows_of(of_system)
     for heading, rows in tables.items():
         note("\n".join(["", heading, *aligned(rows)]))
-    path = write_report(
-        plan.root / "report.html", recipe.title or "farvox", trial_lists, notes=notes, tables=tables
-    )
     pairs = [(system, evaluate) for system in systems for evaluate in recipe.evaluate]
+    list_paths, score_paths = ([of(*each) for each in pairs] for of in (plan.trials, plan.scores))
+    figures_of_list = {name: [results[system.name, name] for system in systems] for name in trial_lists}
+    counts = "; ".join(
+        f"{name}: {table['num_target']:,} target, {table['num_nontarget']:,} non-target"
+        for name, (table, *_) in figures_of_list.items()
+    )
+    path = write_report(
+        plan.root / "report.html",
+        recipe.title or "farvox",
+        trial_lists,
+        tables=figures_of_list,
+        notes=notes,
+        sections=[
+            *(Section(*each) for each in tables.items()),
+            provenance_section(provenance(list_paths, score_paths), counts),
+        ],
+    )
     write_results(
         plan.root / "results.json",
         {"title": recipe.title, "notes": notes, "results": list(results.values()), "differences": compared},
-        trials=[plan.trials(*each) for each in pairs],
-        scores=[plan.scores(*each) for each in pairs],
+        trials=list_paths,
+        scores=score_paths,
     )
     for line in (*notes, f"report: {path}"):
         note(line)

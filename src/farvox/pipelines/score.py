@@ -233,8 +233,8 @@ def score(
         note(line)
     sizes = np.where(resolved.side_mapped, np.diff(resolved.side_offsets), 1)[np.unique(resolved.enrol_side)]
     meta = {
-        "enrol_recordings": [int(sizes.min()), int(sizes.max())],
         "farvox_version": farvox.__version__,
+        "enrol_recordings": [int(sizes.min()), int(sizes.max())],
         "trials": str(trials),
         "embeddings": [str(path) for path in embeddings],
         "inputs": {str(path): embeddings_state(path) for path in sets},

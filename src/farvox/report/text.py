@@ -183,6 +183,84 @@ def pair_lines(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def headline_rows(tables: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The figures of each system with their intervals, where they are known, as rows below a head.
+
+    Args:
+        tables: see `farvox.pipelines.evaluate.as_table`; each with ``system``, its name.
+    """
+    with_intervals = any(table.get("intervals") for table in tables)
+    known = {
+        "act_dcf": any(table["dcf"][0]["act_dcf"] is not None for table in tables if table.get("dcf")),
+        **{key: any(table.get(key) is not None for table in tables) for key in ("cllr", "min_cllr")},
+    }
+    shown = [(key, name, unit) for key, name, unit in UNITS if known.get(key, key in ("eer", "min_dcf"))]
+    sure = ["95 %"] if with_intervals else []
+    head = ["system", *(word for _, name, _ in shown for word in (name, *sure)), "EER threshold", *sure]
+    rows = [[*head, "target", "non-target"]]
+    for table in tables:
+        row, trials, found = [table["system"]], rarer(table), table.get("intervals") or {}
+        for key, _, unit in shown:
+            value = table["dcf"][0]["act_dcf"] if key == "act_dcf" and table.get("dcf") else table.get(key)
+            row.append("-" if value is None else rounded(value, trials, unit))
+            row += [span(found[key], trials, unit) if key in found else "-"] * with_intervals
+        row.append(f"{table['threshold']:.4f}")
+        row += [plain_span(found["threshold"]) if found else "-"] * with_intervals
+        rows.append([*row, f"{table['num_target']:,}", f"{table['num_nontarget']:,}"])
+    return rows
+
+
+def difference_rows(pairs: Sequence[Mapping[str, Any]], trials: int) -> list[list[str]]:
+    """The differences of pairs of systems as rows below a head; see `difference_lines`."""
+    rows = [["figure", "from", "to", "difference", "95 % interval", "p"]]
+    for pair in pairs:
+        for key, name, unit in figures_in(pair):
+            found = pair[key]
+            points: Unit = "points" if unit else ""
+            rows.append(
+                [
+                    name,
+                    f"{pair['other']}: {rounded(found['other'], trials, unit)}",
+                    f"{pair['system']}: {rounded(found['other'] + found['difference'], trials, unit)}",
+                    rounded(found["difference"], trials, points, sign="+"),
+                    span(found["interval"], trials, points, sign="+").removesuffix(" points"),
+                    p_value(found["p"]),
+                ]
+            )
+    return rows
+
+
+def as_markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, of which the first is the head, as a table in Markdown; numbers are flush right."""
+    cells = [
+        [" ".join(each.split()).replace("\\", "\\\\").replace("|", "\\|") for each in row] for row in rows
+    ]
+    lines = [f"| {' | '.join(row)} |" for row in cells]
+    return "\n".join([lines[0], f"|---|{'---:|' * (len(rows[0]) - 1)}", *lines[1:]])
+
+
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+def as_latex(title: str, rows: Sequence[Sequence[str]]) -> str:
+    """Rows, of which the first is the head, as a table for LaTeX with the package booktabs."""
+
+    def escaped(text: str) -> str:
+        plain = " ".join(text.split())
+        return "".join(LATEX.get(each) or (f"\\{each}" if each in "&%$#_{}" else each) for each in plain)
+
+    lines = [f"{' & '.join(map(escaped, row))} \\\\" for row in rows]
+    columns = "l" + "r" * (len(rows[0]) - 1)
+    above = [
+        r"\begin{table}",
+        r"\centering",
+        f"\\caption{{{escaped(title)}}}",
+        f"\\begin{{tabular}}{{{columns}}}",
+    ]
+    body = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
+    return "\n".join([*above, *body, r"\end{tabular}", r"\end{table}"])
+
+
 def p_value(p: float) -> str:
     """A p-value with two digits, or with one where it is small."""
     return f"{p:.2f}" if p >= 0.01 else f"{p:.3f}" if p >= 0.001 else "below 0.001"

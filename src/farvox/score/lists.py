@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 import numpy as np
 import polars as pl
@@ -258,7 +258,14 @@ def _matching(utt_ids: pl.Series, pattern: str) -> Ints:
 
 
 PathLike = str | os.PathLike[str]
-Speakers = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+class Speakers(NamedTuple):
+    """The speakers of both sides of every trial: numbers, [num_trials] each, and the name of each number."""
+
+    enrol: Ints
+    test: Ints
+    names: pl.Series
 
 
 def speakers_from_dirs(
@@ -277,7 +284,7 @@ def speakers_from_dirs(
         test_map: the same of the test side.
 
     Returns:
-        A number for the speaker of each enrolment and of each test side, int64 [num_trials] each.
+        The speaker of each enrolment and of each test side.
 
     Raises:
         TrialError: an utterance is in none of them or has two speakers, a side is of several speakers, or
@@ -390,7 +397,7 @@ def speakers_from_ids(trials: TrialList, separator: str) -> Speakers:
     """The speaker of both sides, named by the part of an id before the first ``separator``.
 
     Returns:
-        A number for the speaker of each enrolment and of each test side, int64 [num_trials] each.
+        The speaker of each enrolment and of each test side.
 
     Raises:
         TrialError: an id has no ``separator``, or begins with it; or the speakers contradict the labels.
@@ -448,5 +455,6 @@ def _numbered(trials: TrialList, enrol: pl.Series, test: pl.Series) -> Speakers:
         if wrong.any():
             n = int(wrong.arg_true()[0])
             _refuse_label(trials, n, enrol[n], test[n], int(wrong.sum()))
-    names = pl.concat([enrol, test]).rank("dense").cast(pl.Int64).to_numpy()
-    return names[: len(enrol)], names[len(enrol) :]
+    both = pl.concat([enrol, test])
+    numbers = both.rank("dense").cast(pl.Int64).to_numpy() - 1
+    return Speakers(numbers[: len(enrol)], numbers[len(enrol) :], both.unique().sort())

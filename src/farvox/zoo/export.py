@@ -34,7 +34,6 @@ from farvox.zoo.torch_backend import model_digest
 TOLERANCE = 1e-4
 """Largest difference between embeddings of graph and torch, in parts of the embedding's largest number."""
 
-EXPORTED = FileKind("model that farvox exported", rb"\x08.\x12\x06farvox")
 _TRACED = ((1, 1.1), (2, 3.3))  # utterances, seconds: none is a length that the parity check runs at
 
 

@@ -42,7 +42,7 @@ from farvox.zoo.model import (
     save_model,
     why_no_graph,
 )
-from farvox.zoo.onnx_backend import ONNX_SUFFIX, ExportedModel, OnnxEmbedder, with_card
+from farvox.zoo.onnx_backend import EXPORTED, ONNX_SUFFIX, ExportedModel, OnnxEmbedder, with_card
 from farvox.zoo.pretrained import pull, zoo_models
 from farvox.zoo.torch_backend import TorchEmbedder
 
@@ -215,7 +215,7 @@ def copy_with_card(spec: str | Path, card: Card, out: str | Path) -> None:
     if Path(out).suffix == ONNX_SUFFIX:
         exported = open_embedder(spec, backend="auto" if Path(spec).suffix == ONNX_SUFFIX else "onnx")
         assert isinstance(exported, OnnxEmbedder)
-        with atomic_file(out) as unfinished:
+        with atomic_file(out, EXPORTED) as unfinished:
             unfinished.write_bytes(with_card(exported, card))
         return
     folder = find_model(spec)
@@ -223,7 +223,8 @@ def copy_with_card(spec: str | Path, card: Card, out: str | Path) -> None:
         begin_manifest(copy)
         names = [each for each in (CONFIG, WEIGHTS, CLASSIFIER, GRAPH) if (folder / each).is_file()]
         for name in names:
-            verify_file(folder / name)
+            if name != GRAPH:  # which has a seal of its own
+                verify_file(folder / name)
             shutil.copyfile(folder / name, copy / name)
         renew_manifest(copy, *(name for name in names if name != GRAPH))
         card.save(copy)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from farvox.atomic import FileKind
 from farvox.errors import ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.zoo.card import Card
@@ -30,6 +31,7 @@ from farvox.zoo.embedder import Embedding, Wave, import_extra, pool_of, refuse_l
 FORMAT = "farvox-onnx/1"
 INPUT, OUTPUT = "wav_BT", "emb_BE"
 SEAL = "sha256"
+EXPORTED = FileKind("model that farvox exported", rb"\x08.\x12\x06farvox")
 ONNX_SUFFIX = ".onnx"
 
 _GRAPH, _METADATA = 7, 14  # numbers of the fields ``graph`` and ``metadata_props`` of ONNX's ModelProto
