@@ -31,6 +31,7 @@ from farvox.audio.shards import encode
 from farvox.cli.main import main
 from farvox.clustering.elbow import find_elbow
 from farvox.clustering.kmeans import kmeans
+from farvox.corpora.voxceleb import prepare_voxceleb2
 from farvox.datadir.derive import combine
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
@@ -40,6 +41,7 @@ from farvox.features.frontend import FrontEndConfig
 from farvox.machine import available_memory
 from farvox.metrics.clustering import purity
 from farvox.metrics.detection import det_curve
+from farvox.models.registry import build_model
 from farvox.score.scores import write_scores
 from farvox.score.trials import read_trials
 from farvox.synthetic.corpus import parse_spec
@@ -2299,6 +2301,294 @@ CASES |= {
         SAME.format("voices"),
         r"it is a directory; name the audio file",
         again=SAME.format("voices/a0.wav"),
+        statuses=(2, 0, 0),
+    ),
+}
+
+
+def with_manifest() -> None:
+    """A model folder of its own, with a manifest."""
+    shutil.copytree("model", "mine")
+    assert run("models mine --renew-manifest") == 0
+
+
+def damaged_manifest() -> None:
+    with_manifest()
+    shutil.copy("mine/manifest.json", "kept")
+    Path("mine/manifest.json").write_text("{")
+
+
+def noisy_model() -> None:
+    """A model whose front-end adds noise."""
+    with_manifest()
+    dither("mine", 1.0)
+    assert run("models mine --renew-manifest") == 0
+
+
+def dither(folder: str, amount: float) -> None:
+    config = json.loads(Path(folder, "config.json").read_text())
+    config["frontend"]["dither"] = amount
+    Path(folder, "config.json").write_text(json.dumps(config))
+
+
+def graph(change: Callable[[bytes], bytes]) -> Callable[[], None]:
+    """Exports a model, and changes the file."""
+
+    def make() -> None:
+        assert run("export model small.onnx") == 0
+        Path("small.onnx").write_bytes(change(Path("small.onnx").read_bytes()))
+
+    return make
+
+
+def without_an_entry(content: bytes) -> bytes:
+    import onnx
+
+    proto = onnx.ModelProto.FromString(content)
+    del proto.metadata_props[-1:]
+    return bytes(proto.SerializeToString())
+
+
+def without_imitation() -> None:
+    os.environ.update(ONEDNN_MAX_CPU_ISA="AVX2")
+
+
+def pretrained_wavlm() -> None:
+    """Microsoft's file of a tiny WavLM, a folder made of it, and a recipe."""
+    import torch
+
+    weight = runpy.run_path(str(GOLDEN / "make_models.py"))["weight"]
+    theirs = json.loads((GOLDEN / "wavlm.json").read_text())["base"]
+    model = {name: weight(name, shape).float() for name, shape in theirs["shapes"].items()}
+    torch.save({"cfg": theirs["cfg"], "model": model}, "WavLM-Large.pt")
+    table = tomllib.loads(Path("recipe.toml").read_text())
+    ecapa = {"channels": 16, "bottleneck": 8, "embedding_dim": 12, "num_mels": 160}
+    table["model"] = {"name": "wavlm-ecapa", "wavlm": "$wavlm", **ecapa}
+    table["features"] = {"kind": "waveform", "num_mels": 160}
+    table["schedule"]["epochs"] = 1
+    Path("wavlm.toml").write_text(tomli_w.dumps(table))
+
+
+def wavlm_folder() -> None:
+    pretrained_wavlm()
+    assert run("import WavLM-Large.pt wavlm --arch wavlm") == 0
+
+
+def pickled_wavlm() -> None:
+    """A folder as older versions of transformers wrote it."""
+    import torch
+    from safetensors.torch import load_file
+
+    wavlm_folder()
+    torch.save(load_file("wavlm/model.safetensors"), "wavlm/pytorch_model.bin")
+    Path("wavlm/model.safetensors").unlink()
+    Path("wavlm/manifest.json").unlink()
+
+
+def save_wavlm() -> None:
+    from transformers import WavLMModel
+
+    WavLMModel.from_pretrained("wavlm").save_pretrained("safe")
+
+
+def wavlm_of(value: object) -> None:
+    build_model("wavlm-ecapa", wavlm=value, num_mels=160, channels=16, bottleneck=8, embedding_dim=12)
+
+
+def shorten_table() -> None:
+    """The table of a shard loses its first entry; ``table.kept`` has it whole."""
+    (table,) = Path("packed/shards").glob("*.json")
+    shutil.copy(table, "table.kept")
+    fields = json.loads(table.read_text())
+    del fields["utterances"][0]
+    table.write_text(json.dumps(fields))
+
+
+def far_apart() -> None:
+    """A take whose second channel is 30 samples later, of a noise that agrees nowhere near 0."""
+    noise_T = 0.1 * np.random.default_rng(1).standard_normal(32000)
+    for number in (0, 1):
+        write_audio(f"ann_1_{number}.wav", noise_T[100 - 30 * number : 24100 - 30 * number])
+    names = ["ann_1_0", "ann_1_1"]
+    write_data_dir("array", [Utterance(name, f"{name}.wav", "ann", 24000) for name in names])
+
+
+def with_bf16() -> None:
+    openvino = pytest.importorskip("openvino", reason="needs the extra openvino")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU has no bf16")
+    assert run("export model small.onnx") == 0
+
+
+TUNE = "train wavlm.toml --run-dir exp --paths.wavlm wavlm"
+VOX = "vox2/dev/aac/id00012/abc/00001"
+FAR = "array apart --beamform mvdr --jobs 1 --allow-missing-channels --group '.*_(?P<channel>[0-9])'"
+CASES |= {
+    "an output that is not UTF-8": Case(
+        f"extract model dev {os.fsdecode(b'emb-%b' % bytes([233]))} {FAST}",
+        r"its path is not UTF-8; choose another name or folder",
+        again=f"extract model dev emb {FAST}",
+    ),
+    "a WavLM for a recipe": Case(
+        "import WavLM-Large.pt wavlm --arch wavlm",
+        r"a WavLM for a recipe \((--paths\.wavlm)\)",
+        pretrained_wavlm,
+        {"--paths.wavlm": "--paths.wavlm wavlm"},
+        "train wavlm.toml --run-dir exp --features.mean none",
+        statuses=(0, 0, 0),
+    ),
+    "a list of another release": Case(
+        "prepare ffsvc2022 ffsvc out",
+        r"take the list of the same release",
+        lambda: (
+            placed("ffsvc/dev/ffsvc22_dev_000000.wav", "ffsvc/dev/ffsvc22_dev_000001.wav"),
+            Path("ffsvc/dev_meta_list").write_text("T0344_344I1M_1_0307_normal ffsvc22_dev_000000\n"),
+        ),
+        act=lambda: Path("ffsvc/dev_meta_list").write_text(
+            "T0344_344I1M_1_0307_normal ffsvc22_dev_000000\nT0344_344I3M_1_0308_normal ffsvc22_dev_000001\n"
+        ),
+    ),
+    "a recording whose name is not UTF-8": Case(
+        lambda: shown("prepare folder odd out", "out/rejected.tsv"),
+        r"its path is not UTF-8, which a data dir must be; rename it",
+        lambda: placed("odd/a/a0.wav", os.fsdecode(b"odd/a/\xe9.wav")),
+        act=lambda: Path(os.fsdecode(b"odd/a/\xe9.wav")).rename("odd/a/e.wav"),
+        again="prepare folder odd out",
+        statuses=(0, 0, 0),
+    ),
+    "a format to convert to that is none": Case(
+        lambda: prepare_voxceleb2(Path("vox2"), Path("out"), note=print, convert="ogg"),  # type: ignore
+        r"the audio can be converted to flac or wav",
+        lambda: placed(f"{VOX}.wav"),
+        again=lambda: prepare_voxceleb2(Path("vox2"), Path("out"), note=print, convert="flac"),
+        of="--convert {}: the audio can be converted to flac or wav",
+    ),
+    "compressed audio": Case(
+        "prepare voxceleb2 vox2 out --jobs 1",
+        r"and at each reading; (--convert) does it once",
+        lambda: (m4a(), Path(VOX).parent.mkdir(parents=True), Path("one.m4a").rename(f"{VOX}.m4a")),
+        {"--convert": "--convert flac"},
+        "prepare voxceleb2 vox2 out2 --jobs 1",
+        statuses=(0, 0, 0),
+    ),
+    "a table of checksums without one": Case(
+        "check packed --audio",
+        r"no checksum of it in \S*\.json; copy that file again",
+        lambda: (packed(), shorten_table()),
+        act=lambda: shutil.copy("table.kept", next(Path("packed/shards").glob("*.json"))),
+        of="no checksum of it in {}; copy that file again",
+    ),
+    "channels that are far apart": Case(
+        f"enhance {FAR} --max-delay 0.1",
+        r"or further apart \(a larger --max-delay with another OUT\)",
+        far_apart,
+        again=f"enhance {FAR.replace('apart', 'apart2')}",
+    ),
+    "a damaged manifest: copy": Case(
+        SAME.format("voices/a0.wav").replace("--model model", "--model mine"),
+        r"copy it again from where it came from, or make the model again",
+        damaged_manifest,
+        act=lambda: shutil.copy("kept", "mine/manifest.json"),
+        statuses=(2, 0, 0),
+    ),
+    "pickled weights": Case(
+        TUNE,
+        r"with WavLMModel\.from_pretrained\(NAME\)\.save_pretrained\(FOLDER\)",
+        pickled_wavlm,
+        again=TUNE.replace("paths.wavlm wavlm", "paths.wavlm safe"),
+        act=save_wavlm,
+    ),
+    "pickled weights: Microsoft's": Case(
+        TUNE,
+        r"'(farvox import WavLM-Large\.pt FOLDER --arch wavlm)'",
+        pickled_wavlm,
+        {"FOLDER": "wavlm2"},
+        TUNE.replace("paths.wavlm wavlm", "paths.wavlm wavlm2"),
+        of="'farvox import WavLM-Large.pt FOLDER --arch wavlm'",
+    ),
+    "a WavLM that is a number: sizes": Case(
+        lambda: wavlm_of(7),
+        r"give a table of sizes, a folder or a name of huggingface\.co",
+        again=lambda: wavlm_of({"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2}),
+    ),
+    "a WavLM that is a number: folder": Case(
+        lambda: wavlm_of(7),
+        r"give a table of sizes, a folder or a name of huggingface\.co",
+        wavlm_folder,
+        again=lambda: wavlm_of("wavlm"),
+    ),
+    "bands of a waveform": Case(
+        f"{TUNE} --specaugment.kind ffsvc",
+        r"masks bands of mels, and a waveform has none; leave it out",
+        wavlm_folder,
+        again=TUNE,
+        of="[specaugment] masks bands of mels, and a waveform has none; leave it out",
+    ),
+    "another mean than the weights'": Case(
+        f"{TUNE} --features.mean utterance",
+        r"but the weights of model\.wavlm were trained with 'none': take that",
+        wavlm_folder,
+        again="train wavlm.toml --run-dir exp2 --paths.wavlm wavlm --features.mean none",
+        of="but the weights of model.wavlm were trained with '{}': take that",
+        statuses=(0, 0, 0),
+    ),
+    "a WavLM to export": Case(
+        "export exp wavlm.onnx",
+        r"its attention is not written as a graph; use the model folder itself",
+        lambda: (wavlm_folder(), run(TUNE)),
+        again=f"extract exp dev emb {FAST}",
+    ),
+    "a precision that onnxruntime has not": Case(
+        f"extract model dev emb --backend onnx --precision bf16 {FAST}",
+        r"or leave --precision out",
+        again=f"extract model dev emb --backend onnx {FAST}",
+        of="add --backend openvino, or leave --precision out",
+    ),
+    "a precision that onnxruntime has not: openvino": Case(
+        f"extract small.onnx dev emb --precision bf16 {FAST}",
+        r"add (--backend openvino)",
+        with_bf16,
+        of="add --backend openvino, or leave --precision out",
+    ),
+    "bf16 that torch imitates": Case(
+        f"extract model dev emb --backend torch --precision bf16 {FAST}",
+        r"has no bf16, and imitating it is slow: leave --precision out",
+        without_imitation,
+        again=f"extract model dev emb --backend torch {FAST}",
+        of="{} has no bf16, and imitating it is slow: leave --precision out",
+    ),
+    "a weight for each": Case(
+        "average out model model --weights 1",
+        r"give a positive weight for each of the 2 models",
+        again="average out model model --weights 1 2",
+        of="give a positive weight for each of the {} models",
+    ),
+    "a front-end with noise": Case(
+        "export mine small.onnx",
+        r"set 'dither' to 0 in the model's config\.json, delete its manifest\.json and export that",
+        noisy_model,
+        act=lambda: (dither("mine", 0.0), Path("mine/manifest.json").unlink()),
+    ),
+    "a graph of other words": Case(
+        "verify --model small.onnx voices/a0.wav voices/a0.wav",
+        r"no ONNX file, or a damaged one; export the model again",
+        graph(lambda content: content[: len(content) // 2]),
+        act=lambda: run("export model small.onnx"),
+        statuses=(2, 0, 0),
+    ),
+    "a graph without a seal": Case(
+        "verify --model small.onnx voices/a0.wav voices/a0.wav",
+        r"its metadata lack 'sha256'; export the model again",
+        graph(without_an_entry),
+        act=lambda: run("export model small.onnx"),
+        of="its metadata lack '{}'; export the model again",
+        statuses=(2, 0, 0),
+    ),
+    "a graph that was changed": Case(
+        "verify --model small.onnx voices/a0.wav voices/a0.wav",
+        r"damaged, or changed since it was exported; export the model again",
+        graph(lambda content: content.replace(b"small", b"SMALL", 1)),
+        act=lambda: run("export model small.onnx"),
         statuses=(2, 0, 0),
     ),
 }
