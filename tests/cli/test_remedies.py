@@ -375,6 +375,23 @@ CASES = {
         lambda: Path("trials").write_text("a b target\n"),
         again="trials dev other",
     ),
+    "an output that holds another data dir": Case(
+        "combine dev train",
+        "not replaced; choose another OUT, or remove it first",
+        again="combine new train",
+    ),
+    "an output that is the data dir itself": Case(
+        "combine dev dev train",
+        "choose another OUT",
+        again="combine new dev train",
+        of="is the data dir itself, an input of farvox {}; choose another OUT",
+    ),
+    "an output that holds embeddings of another data dir": Case(
+        f"extract model dev emb {FAST}",
+        "they are not replaced: choose another OUT, or remove it first",
+        lambda: EmbeddingSet(["a"], np.eye(1, 4, dtype=np.float32), {"data_dir": "train"}).save("emb"),
+        act=lambda: shutil.rmtree("emb"),
+    ),
     "an output that is a device": Case(
         "trials dev /dev/null",
         "is not replaced; give the name of a file",

@@ -359,3 +359,28 @@ def test_members_of_a_shard_lie_in_its_folder_whatever_the_ids(ids, tmp_path_fac
         file.extractall(folder / "unpacked", filter="data")
     assert len({path.name for path in (folder / "unpacked").iterdir()}) == len(names) == len(ids)
     assert check_data_dir(packed.path) and not list(check_audio(packed.path))
+
+
+def test_the_shards_of_another_data_dir_stay(source, tmp_path):
+    options = PackOptions(jobs=1)
+    packed = pack(source.path, tmp_path / "P", options).path
+    other = write_data_dir(tmp_path / "other", list(source.utterances())[:2]).path
+    before = tree(packed)
+    for name in (".made-by.json", "wav.scp"):  # of an earlier farvox, or interrupted
+        with pytest.raises(
+            DataDirError, match="P: holds a data dir that farvox pack did not make of the same"
+        ):
+            pack(other, packed, options)
+        assert tree(packed) == before
+        if name == "wav.scp":
+            break
+        content = (packed / "wav.scp").read_bytes()
+        (packed / "wav.scp").unlink()
+        before = tree(packed)
+        with pytest.raises(DataDirError, match="P: holds a data dir"):
+            pack(other, packed, options)
+        (packed / "wav.scp").write_bytes(content)
+        before = tree(packed)
+    (packed / ".made-by.json").unlink()  # as an earlier farvox left it
+    assert pack(source.path, packed, options).table.equals(DataDir.open(packed).table)
+    assert tree(packed) == before

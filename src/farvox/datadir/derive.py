@@ -25,7 +25,15 @@ from farvox.datadir.conditions import (
     refuse_disagreement,
     select_utterances,
 )
-from farvox.datadir.kaldi import CORE_FILES, DataDir, Utterance, read_lines, write_data_dir
+from farvox.datadir.kaldi import (
+    CORE_FILES,
+    MADE_BY,
+    DataDir,
+    Utterance,
+    read_lines,
+    refuse_other_data_dir,
+    write_data_dir,
+)
 from farvox.errors import AudioError, DataDirError, UnreachableError
 from farvox.jobs import REJECTED, Job, Rejected, cut, rejected_of, report_rejected
 from farvox.rng import rng_for
@@ -46,12 +54,14 @@ def combine(out: str | Path, dirs: Sequence[str | Path]) -> DataDir:
     carried over, with its header line if it has one.
 
     Args:
-        out: the data dir to write; it may be one of ``dirs``.
+        out: the data dir to write.
         dirs: the data dirs to read.
 
     Raises:
-        DataDirError: an utterance differs between two dirs, or only some dirs have speakers.
+        DataDirError: an utterance differs between two dirs, only some dirs have speakers, or ``out`` holds
+            another data dir or is one of ``dirs``.
     """
+    record = refuse_other_data_dir(out, "combine", dirs)
     opened = [DataDir.open(path, remote=True) for path in dirs]
     if not opened:
         raise DataDirError(f"{out}: there is nothing to combine; name at least one data dir")
@@ -78,7 +88,7 @@ def combine(out: str | Path, dirs: Sequence[str | Path]) -> DataDir:
     paths = [part.path / CONDITIONS for part in opened if (part.path / CONDITIONS).is_file()]
     if paths:
         files[CONDITIONS] = conditions_text(merge_conditions(map(read_conditions, paths), paths))
-    return write_data_dir(out, table.drop("origin"), files=files)
+    return write_data_dir(out, table.drop("origin"), files={**files, MADE_BY: record})
 
 
 def subset(
@@ -107,11 +117,10 @@ def subset(
 
     Raises:
         DataDirError: an unknown speaker, utterance, condition or value, a range beyond the speakers, no
-            utterance left, or ``out`` is ``path``.
+            utterance left, or ``out`` is ``path`` or holds another data dir.
     """
+    record = refuse_other_data_dir(out, "subset", [path])
     source = DataDir.open(path, remote=True)
-    if Path(out).resolve() == Path(path).resolve():
-        raise DataDirError(f"{out}: is the data dir itself, which would lose the others; choose another OUT")
     table = source.table
     if (speakers is not None or per_speaker is not None) and source.speaker_ids.null_count():
         raise DataDirError(f"{path}: has neither utt2spk nor spk2utt, so speakers cannot be chosen")
@@ -149,7 +158,7 @@ def subset(
         table = table.sort("utt_id").with_columns(draw=draw).filter(place <= per_speaker).drop("draw")
     if table.is_empty():
         raise DataDirError(f"{path}: no utterance meets all conditions; nothing was written")
-    return write_data_dir(out, table, files=further_texts(source, table, conditions))
+    return write_data_dir(out, table, files={**further_texts(source, table, conditions), MADE_BY: record})
 
 
 def further_texts(
