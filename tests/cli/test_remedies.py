@@ -1019,15 +1019,17 @@ CASES |= {
     ),
     "a part of a data dir in its place": Case(
         "subset mine mine --per-speaker 1",
-        r"which would lose the others; choose another OUT",
+        "choose another OUT",
         lambda: copy("dev", "mine"),
         again="subset mine some --per-speaker 1",
+        of="is the data dir itself, an input of farvox {}; choose another OUT",
     ),
     "a packed data dir in its place": Case(
         "pack mine mine --jobs 1",
-        r"is the data dir itself; choose another OUT",
+        "choose another OUT",
         lambda: copy("dev", "mine"),
         again="pack mine packed --jobs 1",
+        of="is the data dir itself, an input of farvox {}; choose another OUT",
     ),
     "conditions that nothing has": Case(
         "subset dev some --where distance=3M",
