@@ -388,7 +388,7 @@ CASES = {
     ),
     "an output that holds embeddings of another data dir": Case(
         f"extract model dev emb {FAST}",
-        "they are not replaced: choose another OUT, or remove it first",
+        "not replaced: choose another OUT, or remove it first",
         lambda: EmbeddingSet(["a"], np.eye(1, 4, dtype=np.float32), {"data_dir": "train"}).save("emb"),
         act=lambda: shutil.rmtree("emb"),
     ),

@@ -156,6 +156,21 @@ def test_what_a_verb_made_of_the_same_dirs_is_replaced_and_no_other_data_dir(tmp
         with pytest.raises(DataDirError, match=r"(x|z|out): (holds a data dir|is the data dir itself)"):
             refused()
     assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before
+    combine(out, [y, x, x])  # the same
+    (out / ".made-by.json").unlink()  # as an earlier farvox left it
+    combine(out, [x, y])
+    write_data_dir(y, [Utterance("Y-8", "/8.wav", "Y", 1)])
+    combine(out, [x, y])
+    (out / ".made-by.json").unlink()
+    write_data_dir(y, [Utterance("Y-9", "/9.wav", "Y", 1)])
+    with pytest.raises(DataDirError, match="out: holds a data dir"):
+        combine(out, [x, y])
+    subset(x, tmp_path / "part", per_speaker=1)
+    (tmp_path / "part/.made-by.json").unlink()
+    with pytest.raises(DataDirError, match="part: holds a data dir"):
+        subset(x, tmp_path / "part")
+    subset(x, tmp_path / "part", per_speaker=1)
+    subset(x, tmp_path / "part")
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels/utt2spk").write_text("X-1 somebody\n")
     with pytest.raises(DataDirError, match="labels: holds a data dir"):

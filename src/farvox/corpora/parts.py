@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -220,7 +221,7 @@ def write_parts(
     for part, utterances in parts.items():
         ids = {"utt_id": [each.utt_id for each in utterances]}
         table = pl.DataFrame(ids | {"wav_path": [each.wav_path for each in utterances]})
-        refuse_other_data_dir(out / part, "prepare", [], unless_like=table)
+        refuse_other_data_dir(out / part, "prepare", [], unless=partial(_shares, table))
     paths = sorted({each.wav_path for part in parts.values() for each in part if each.num_samples is None})
     lengths: dict[str, int] = {}
     headers = read_headers(paths, note, jobs)
@@ -262,3 +263,8 @@ def write_parts(
     write_text(listing, "wav_path\treason\n" + "".join(lines))
     note(f"{len(rejected):,} audio files cannot be used and were left out; {listing} says why")
     return made
+
+
+def _shares(table: pl.DataFrame, there: DataDir) -> bool:
+    """Whether a data dir has a recording of a table, under the same utterance."""
+    return not there.table.join(table, on=["utt_id", "wav_path"], how="semi").is_empty()

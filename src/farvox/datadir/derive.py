@@ -6,6 +6,7 @@ again by a run that goes on (`farvox.jobs`).
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -61,7 +62,6 @@ def combine(out: str | Path, dirs: Sequence[str | Path]) -> DataDir:
         DataDirError: an utterance differs between two dirs, only some dirs have speakers, or ``out`` holds
             another data dir or is one of ``dirs``.
     """
-    record = refuse_other_data_dir(out, "combine", dirs)
     opened = [DataDir.open(path, remote=True) for path in dirs]
     if not opened:
         raise DataDirError(f"{out}: there is nothing to combine; name at least one data dir")
@@ -88,7 +88,7 @@ def combine(out: str | Path, dirs: Sequence[str | Path]) -> DataDir:
     paths = [part.path / CONDITIONS for part in opened if (part.path / CONDITIONS).is_file()]
     if paths:
         files[CONDITIONS] = conditions_text(merge_conditions(map(read_conditions, paths), paths))
-    return write_data_dir(out, table.drop("origin"), files={**files, MADE_BY: record})
+    return _write_derived(out, "combine", dirs, table.drop("origin"), files)
 
 
 def subset(
@@ -119,7 +119,6 @@ def subset(
         DataDirError: an unknown speaker, utterance, condition or value, a range beyond the speakers, no
             utterance left, or ``out`` is ``path`` or holds another data dir.
     """
-    record = refuse_other_data_dir(out, "subset", [path])
     source = DataDir.open(path, remote=True)
     table = source.table
     if (speakers is not None or per_speaker is not None) and source.speaker_ids.null_count():
@@ -158,7 +157,23 @@ def subset(
         table = table.sort("utt_id").with_columns(draw=draw).filter(place <= per_speaker).drop("draw")
     if table.is_empty():
         raise DataDirError(f"{path}: no utterance meets all conditions; nothing was written")
-    return write_data_dir(out, table, files={**further_texts(source, table, conditions), MADE_BY: record})
+    return _write_derived(out, "subset", [path], table, further_texts(source, table, conditions))
+
+
+def _write_derived(
+    out: str | Path, verb: str, inputs: Sequence[str | Path], table: pl.DataFrame, files: Mapping[str, str]
+) -> DataDir:
+    """Write a data dir with its record; over one without a record only where that is the same already."""
+
+    def is_same(there: DataDir) -> bool:
+        names = names_of_further_files(there) | {CONDITIONS} & set(os.listdir(there.path))
+        lengths = pl.when(pl.col("num_samples").is_null().any()).then(None).otherwise("num_samples")
+        new = table.with_columns(num_samples=lengths).select(there.table.columns).sort("utt_id")
+        texts = {name: (there.path / name).read_bytes() for name in names}
+        return there.table.equals(new) and texts == {name: text.encode() for name, text in files.items()}
+
+    record = refuse_other_data_dir(out, verb, inputs, unless=is_same)
+    return write_data_dir(out, table, files={**files, MADE_BY: record})
 
 
 def further_texts(

@@ -18,7 +18,8 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -477,15 +478,18 @@ def invert_spk2utt(spk2utt: pl.DataFrame) -> pl.DataFrame:
 
 
 def refuse_other_data_dir(
-    path: str | Path, verb: str, inputs: Iterable[str | Path], *, unless_like: pl.DataFrame | None = None
+    path: str | Path,
+    verb: str,
+    inputs: Iterable[str | Path],
+    *,
+    unless: Callable[[DataDir], bool] | None = None,
 ) -> str:
     """Refuse to write the data dir ``path`` over another one; the text of the record to write in it.
 
     Args:
         verb: what writes it; what it wrote earlier from the same inputs is replaced.
         inputs: the folders that it is made from.
-        unless_like: utterances, with `utt_id` and `wav_path`; a data dir without a record is replaced too
-            where it has one of these.
+        unless: of a data dir without a record, as an earlier farvox left it: whether it is replaced too.
 
     Raises:
         DataDirError: ``path`` is one of the inputs, or a data dir that was not made so.
@@ -493,16 +497,15 @@ def refuse_other_data_dir(
     folder, inputs = Path(path), [os.path.realpath(each) for each in inputs]
     if os.path.realpath(folder) in inputs:
         raise DataDirError(f"{folder}: is the data dir itself, an input of farvox {verb}; choose another OUT")
-    record = json.dumps({"verb": verb, "inputs": sorted(inputs)}, ensure_ascii=True) + "\n"
+    record = json.dumps({"verb": verb, "inputs": sorted(set(inputs))}) + "\n"
     there = [name for name in CORE_FILES if (folder / name).exists()]
     if there or (folder / MADE_BY).exists():
         known = (folder / MADE_BY).read_text("utf-8") if (folder / MADE_BY).is_file() else ""
-        is_like = not known and unless_like is not None and (folder / "wav.scp").is_file()
-        if is_like and unless_like is not None:
-            ids = ("utt_id", "wav_path")
-            found = DataDir.open(folder, remote=True).table.join(unless_like, on=ids, how="semi")
-            is_like = not found.is_empty()
-        if known != record and not is_like:
+        is_known = known == record
+        if not known and unless is not None and (folder / "wav.scp").is_file():
+            with suppress(DataDirError):  # a damaged one is not known
+                is_known = unless(DataDir.open(folder, remote=True))
+        if not is_known:
             raise DataDirError(
                 f"{folder}: holds a data dir that farvox {verb} did not make of the same inputs, and that is "
                 "not replaced; choose another OUT, or remove it first"

@@ -252,11 +252,12 @@ def _write_dir(out: Path, source: DataDir, shards: Sequence[Shard], at: str | No
 
 def _record(out: Path, source: DataDir) -> str:
     """The record of a packing; a packed dir of an earlier farvox, without one, is known by its utterances."""
-    is_packed = (out / SHARDS).is_dir() and (out / "wav.scp").is_file() and not (out / MADE_BY).exists()
-    like = None
-    if is_packed:
-        like = DataDir.open(out, remote=True).table.join(source.table, on="utt_id", how="semi")
-    return refuse_other_data_dir(out, "pack", [source.path], unless_like=like)
+
+    def is_packed(there: DataDir) -> bool:
+        ids = source.utt_ids.implode()
+        return (out / SHARDS).is_dir() and bool(there.utt_ids.is_in(ids).any())
+
+    return refuse_other_data_dir(out, "pack", [source.path], unless=is_packed)
 
 
 def _remove(path: Path) -> None:

@@ -105,6 +105,7 @@ def extract(
     skip_by: str = "--skip-bad",
     channel: int | Literal["most-speech"] = 0,
     out: str | Path | None = None,
+    replace: bool = False,
     note: Note = silent,
 ) -> EmbeddingSet:
     """Embeddings of every utterance of a data dir, in ``wav.scp`` order, as the network gives them.
@@ -122,6 +123,7 @@ def extract(
         skip_by: what the user sets for that, for the message.
         channel: the one that is taken of each recording, from 0, or the one with "most-speech".
         out: folder to write, whole or not at all.
+        replace: embeddings of another data dir there are replaced, with a note.
 
     Raises:
         AudioError: utterances cannot be read, are too short, are silence, or give a non-finite embedding; all
@@ -137,16 +139,14 @@ def extract(
     if out is not None:
         refuse_to_replace_foreign(out, OWN_FILES)  # now, not after hours of work
         if any(Path(out, name).exists() for name in OWN_FILES):
-            before = str(data_dir.path)
+            now = before = str(data_dir.path)
             with suppress(DataDirError):  # damaged ones are replaced
                 before = str(EmbeddingSet.load(out).meta.get("data_dir", ""))
-            if before != str(data_dir.path) and os.path.realpath(before or "/") != os.path.realpath(
-                data_dir.path
-            ):
-                raise JobError(
-                    f"{out}: holds embeddings of {before or 'another data dir'}, not of {data_dir.path}; "
-                    "they are not replaced: choose another OUT, or remove it first"
-                )
+            if before != now and os.path.realpath(before or "/") != os.path.realpath(now):
+                what = f"{out}: holds embeddings of {before or 'another data dir'}, not of {now}; they are"
+                if not replace:
+                    raise JobError(f"{what} not replaced: choose another OUT, or remove it first")
+                note(f"{what} replaced")
         unfinished = Path(f"{Path(out).absolute()}{UNFINISHED}")
         begin(unfinished / SETTINGS, {
             "model": embedder.digest, "backend": embedder.backend, "precision": embedder.precision,
