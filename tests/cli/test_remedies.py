@@ -1304,6 +1304,14 @@ CASES |= {
         again="simulate loud far2 --rirs rirs --noise loud --jobs 1",
         of="cuts of noise were silent, the last one of {}; give other noise",
     ),
+    "speech in the place of responses": Case(
+        "simulate loud far --rirs dev --jobs 1",
+        r"give noise, music and speech as (--noise)",
+        lambda: silent_dir("both"),
+        {"--noise": "--noise dev"},
+        again="simulate loud far2 --rirs rirs --jobs 1",
+        of="give noise, music and speech as {}",
+    ),
     "a response of a silent channel": Case(
         "simulate loud far --rirs responses --jobs 1",
         r"channel 1 is silent; leave it out",

@@ -10,6 +10,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from farvox.audio.files import read_audio, write_audio
@@ -257,6 +258,10 @@ def test_audio_of_the_augmentation_that_was_replaced_meanwhile_is_refused(
     make_corpus(tmp_path / "noise", speakers=["n"], takes=3)
     for name in ("utt2spk", "spk2utt"):
         (tmp_path / "noise" / name).unlink(missing_ok=True)
+    if what == "rirs":
+        for path in DataDir.open(tmp_path / "noise").wav_paths:
+            decay_T = np.exp(-np.arange(4000) / 600)
+            write_audio(path, 0.2 * decay_T * np.random.default_rng(0).standard_normal(4000))
     augment = {"kind": "farvox", what: [str(tmp_path / "noise")]}
     run, once = tmp_path / "run", tmp_path / "once"
     train_here(once, {"augment": augment})
