@@ -652,7 +652,7 @@ CASES = {
         "import theirs.pt out --arch speechbrain-ecapa",
         r"or (--frontend 3dspeaker)",
         speechbrain_weights,
-        of="Say {}, whichever trained it",
+        of="--frontend {}",
     ),
     "two persons on the channels": Case(
         "enrol ann call.wav --model bare --store s.sqlite",
@@ -2721,11 +2721,20 @@ def limited(words: str, limit: int = 0) -> tuple[int, int, str]:
     return done.returncode, int(done.stdout.split()[-1]), done.stderr
 
 
-def long_recordings() -> None:
+def long_recordings(seconds: int = 120) -> None:
+    """The data dir ``long``, and ``cut`` of the first seconds of its recordings."""
     for n in range(4):
-        noise_T = 0.1 * np.random.default_rng(n).standard_normal(16000 * 120).astype(np.float32)
+        noise_T = 0.1 * np.random.default_rng(n).standard_normal(16000 * seconds).astype(np.float32)
         write_audio(f"long{n}.wav", noise_T)
-    write_data_dir("long", [Utterance(f"u{n}", f"long{n}.wav", None, 16000 * 120) for n in range(4)])
+        write_audio(f"cut{n}.wav", noise_T[:48000])
+    for name in ("long", "cut"):
+        write_data_dir(name, [Utterance(f"u{n}", f"{name}{n}.wav", None, None) for n in range(4)])
+
+
+def long_validation() -> None:
+    long_recordings(300)
+    Path("pairs").write_text("1 u0 u1\n0 u2 u3\n")
+    recipe_with("recipe.toml", validate={"data": "long", "trials": "pairs"}, schedule={"epochs": 1})()
 
 
 def large_sets() -> None:
@@ -2758,6 +2767,18 @@ def large_sets() -> None:
             "give fewer --threads",
             "extract model long emb --threads 1 --device cpu",
         ),
+        (
+            lambda: long_recordings(300),
+            "extract model long emb --threads 1 --device cpu",
+            "cut the longest recordings, and name another OUT",
+            "extract model cut emb2 --threads 1 --device cpu",
+        ),
+        (
+            long_validation,
+            TRAIN,
+            "cut the longest recordings of validate.data",
+            f"{TRAIN} --validate.data cut",
+        ),
         (large_sets, "score all large --out scores", "split the trial list", "score part large --out scores"),
         (
             large_sets,
@@ -2778,12 +2799,12 @@ def large_sets() -> None:
             "cluster few out --clusters 5 --iterations 1 --restarts 1",
         ),
     ],
-    ids=["extract", "score", "as-norm", "cluster", "subset"],
+    ids=["extract", "recordings", "validation", "score", "as-norm", "cluster", "subset"],
 )
 def test_what_needs_less_memory_is_enough_under_the_same_limit(here, make, command, remedy, again):
     make()
     (much, little) = (limited(each)[1] for each in (command, again))
-    for out in ("emb", "out", "scores"):
+    for out in ("emb", "emb2", "exp", "out", "scores"):
         shutil.rmtree(out) if Path(out).is_dir() else Path(out).unlink(missing_ok=True)
     limit = little + (much - little) // 3
     status, _, printed = limited(command, limit)
