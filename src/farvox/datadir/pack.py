@@ -85,7 +85,7 @@ class Packer:
         digest = sha256(f"{_LAYOUT} {codec} {exact}\n".encode())  # files are known by path, size and time
         for utt_id, path in utterances:
             try:
-                state = state_of(path)
+                state = "" if PackedFile.parse(path) else state_of(path)  # its path names a shard's content
             except (OSError, AudioError) as error:  # is reported when it is read
                 state = str(getattr(error, "strerror", error))
             digest.update(f"{file_name(utt_id)}\t{path}\t{state}\n".encode(errors="surrogateescape"))

@@ -27,7 +27,7 @@ from farvox.score.trials import LABEL_WORDS, TrialList
 META_SUFFIX = ".meta.json"
 _NUMBER = rb"-?\d+(?=[.eE])(?:\.\d+)?(?:[eE][-+]?\d+)?"  # a whole one may be a label of a trial list
 SCORE_FILE = FileKind("score file", rb"[^ ]+ [^ ]+ " + _NUMBER, lines=True)
-SCORE_META = FileKind("description of scores", rb'\{\s*"farvox_version"')
+SCORE_META = FileKind("description of scores", rb'\{\s*("farvox_version"|$)')  # or damaged at its beginning
 LINES_PER_BLOCK = 1_000_000
 FEWEST_DIGITS = 9
 INSIDE_ZIP = "scores.txt"
