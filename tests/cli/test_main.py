@@ -203,7 +203,7 @@ WITHOUT = {
         {"": "evaluate dev/trials scores --plot det.png"}, goes_on=["evaluate dev/trials scores"]
     ),
     "nara_wpe": Without(
-        {"farfield/enhance.py": "enhance dev out --wpe --group '.*_(?P<channel>.)' --tolerance 1 --jobs 1"},
+        {"farfield/enhance.py": ""},  # a worker of its own may import it all the same
         goes_on=[VERIFY],
     ),
     "numpy": Without({"": VERIFY}),
