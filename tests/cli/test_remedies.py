@@ -2800,14 +2800,12 @@ def test_what_needs_less_memory_is_enough_under_the_same_limit(here, make, comma
     (much, little) = (limited(each)[1] for each in (command, again))
     for out in ("emb", "emb2", "exp", "out", "scores"):
         shutil.rmtree(out) if Path(out).is_dir() else Path(out).unlink(missing_ok=True)
-    limit = little + (much - little) // 3
+    limit = little + 2 * (much - little) // 3
     status, _, printed = limited(command, limit)
     if status == 0 or "memory allocation of" in printed:
         pytest.skip("this machine has memory enough at the limit, or polars ended the process itself")
     assert status == 1 and "out of memory" in printed and remedy in printed, printed
     status, _, printed = limited(again, limit)
-    if status and "memory" in printed:
-        pytest.skip("this machine needs more at one time than at another")
     assert status == 0, printed
 
 

@@ -266,5 +266,5 @@ def write_parts(
 
 
 def _shares(table: pl.DataFrame, there: DataDir) -> bool:
-    """Whether a data dir has a recording of a table, under the same utterance."""
+    """True where a data dir has a recording of a table, under the same utterance."""
     return not there.table.join(table, on=["utt_id", "wav_path"], how="semi").is_empty()

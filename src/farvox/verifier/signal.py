@@ -235,7 +235,10 @@ def _notes_on_level(level_CF: list[Levels]) -> list[CodedNote]:
     distance = max(loudest(level_F) - float(np.percentile(level_F, 10)) for level_F in level_CF)
     if distance < _NOISY_DB:
         text = f"its noise or reverberation lies only {distance:.0f} dB below the speech"
-        cost = "at a signal-to-noise ratio of 10 dB 6 % of same-speaker pairs are rejected, at 5 dB 12 %"
+        cost = (
+            "of near speech at a signal-to-noise ratio of 10 dB 6 % of same-speaker pairs are rejected, at "
+            "5 dB 12 %; of far-field recordings as noisy half and more"
+        )
         notes.append(CodedNote(f"{text}: {cost}", "noisy", True))
     if (level := max(map(loudest, level_CF))) < _FAINT_DB:
         text = f"its speech lies {-level:.0f} dB below full scale: record at a higher level"
