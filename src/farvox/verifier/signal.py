@@ -183,7 +183,8 @@ def read_signal(
                 "on both sides 3, 10 or 22 % of strangers are accepted"
             )
         notes.append(CodedNote(text, "clipped", share >= _CLIP_COSTS))
-    if (band := min(bandwidth(wav_T, sample_rate) for wav_T in loud_CT)) < NARROW_SHARE * sample_rate / 2:
+    band = min(bandwidth(wav_T, sample_rate, own_rate) for wav_T in channels_CT)
+    if band < NARROW_SHARE * sample_rate / 2:
         text = f"nothing above {band / 1000:.1f} kHz is in it, as from a telephone; the model expects"
         cost = "against a full-band recording the score falls; --band narrow compares both sides alike"
         notes.append(CodedNote(f"{text} {sample_rate / 2000:g} kHz: {cost}", "narrow-band", True))
