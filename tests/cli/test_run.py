@@ -203,6 +203,23 @@ def test_a_training_whose_data_changed_is_refused_and_what_was_trained_can_be_ev
     assert farvox("run", file, "--from", "adapt") == 0
 
 
+def test_embeddings_of_a_data_dir_that_moved_in_the_recipe_are_made_again(recipe, tmp_path, corpus, capsys):
+    """The data dir has the name that another one had."""
+    changed = {"data": str(tmp_path / "other/dev"), "trials": str(corpus / "dev/trials")}
+    shutil.copytree(corpus / "dev", tmp_path / "other/dev")
+    first = recipe(prepare=[], adapt=[], evaluate=EVALUATE[:1])
+    assert farvox("run", first) == 0
+    out = tmp_path / "exp/train/embeddings/dev"
+    second = recipe(prepare=[], adapt=[], evaluate=[EVALUATE[0] | changed])
+    capsys.readouterr()
+    assert farvox("run", second) == 0
+    line = f"{out}: holds embeddings of {corpus}/dev, not of {tmp_path}/other/dev; they are replaced"
+    assert line in capsys.readouterr().err.splitlines()
+    assert json.loads((out / "meta.json").read_text())["data_dir"] == str(tmp_path / "other/dev")
+    assert farvox("run", second, "--from", "extract") == 0
+    assert "replaced" not in capsys.readouterr().err
+
+
 def test_stages_can_be_run_one_by_one(recipe, tmp_path, capsys):
     file = recipe()
     assert farvox("run", file, "--to", "train") == 0

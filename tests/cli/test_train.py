@@ -215,10 +215,10 @@ sys.exit(main(words))
 def test_out_of_memory_names_what_needs_less_and_that_helps(recipe_file, tmp_path):
     big = "--validate.trials= --model.channels 256 --data.num_frames 8000 --schedule.epochs 1"
 
-    def run(name, *words):
+    def run(name, *words, megabytes=1000):
         given = (
             tmp_path / "warm",
-            1000,
+            megabytes,
             "train",
             recipe_file,
             "--run-dir",
@@ -244,6 +244,11 @@ def test_out_of_memory_names_what_needs_less_and_that_helps(recipe_file, tmp_pat
     done = run("small", *thrifty, "--optim.accumulate", "8", "--data.num_frames", "100000")
     assert done.returncode == 1 and "optim.checkpointing" not in done.stderr
     assert "optim.accumulate" not in done.stderr and "data.num_frames = 50000" in done.stderr
+    assert run("begun", megabytes=100_000).returncode == 0
+    done = run("begun", "--schedule.epochs", "2", megabytes=1750)
+    assert "(this run dir takes only checkpointing and workers; the others need a new" in done.stderr
+    done = run("begun", "--schedule.epochs", "2", "--optim.checkpointing", "true", megabytes=1750)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

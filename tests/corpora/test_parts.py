@@ -14,7 +14,7 @@ from farvox.corpora.parts import (
     write_parts,
 )
 from farvox.datadir.kaldi import DataDir, Utterance
-from farvox.errors import CorpusError
+from farvox.errors import CorpusError, DataDirError
 
 
 def test_lengths_are_measured_and_the_dir_reads_back(tmp_path, record, notes):
@@ -66,12 +66,16 @@ def test_a_folder_that_is_no_data_dir_is_not_written_into(tmp_path, record, note
         write_parts(tmp_path / "musan", {"noise": recordings([str(path)])}, note=notes.append)
 
 
-def test_an_earlier_data_dir_is_replaced(tmp_path, record, notes):
-    for name in ("a", "b"):
-        write_parts(
-            tmp_path / "out", {"all": recordings([str(record(tmp_path / f"{name}.wav"))])}, note=notes.append
-        )
+def test_an_earlier_data_dir_of_the_same_recordings_is_replaced_and_no_other(tmp_path, record, notes):
+    a, b, c = (str(record(tmp_path / f"{name}.wav")) for name in "abc")
+    for paths in ([a], [a, b], [b]):  # more was downloaded, and one was removed
+        write_parts(tmp_path / "out", {"all": recordings(paths)}, note=notes.append)
     assert DataDir.open(tmp_path / "out/all").utt_ids.to_list() == ["b"]
+    with pytest.raises(DataDirError, match="all: holds a data dir that farvox prepare did not make"):
+        write_parts(tmp_path / "out", {"new": recordings([b]), "all": recordings([c])}, note=notes.append)
+    assert (
+        DataDir.open(tmp_path / "out/all").utt_ids.to_list() == ["b"] and not (tmp_path / "out/new").exists()
+    )
 
 
 def test_further_files_go_into_their_part(tmp_path, notes):

@@ -6,6 +6,7 @@ import pytest
 from farvox.datadir.check import check_data_dir
 from farvox.datadir.derive import _files_of, combine, subset
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
+from farvox.datadir.pack import pack
 from farvox.errors import DataDirError
 
 
@@ -61,8 +62,8 @@ def test_lengths_are_carried_when_every_dir_has_them(tmp_path: Path) -> None:
     x, y, z = make(tmp_path / "x", "A"), make(tmp_path / "y", "B"), make(tmp_path / "z", "C", length=None)
     combine(tmp_path / "out", [x, y])
     assert (tmp_path / "out" / "utt2num_samples").read_text().split()[:2] == ["A-1", "100"]
-    combine(tmp_path / "out", [x, y, z])
-    assert not (tmp_path / "out" / "utt2num_samples").exists()
+    combine(tmp_path / "out2", [x, y, z])
+    assert not (tmp_path / "out2" / "utt2num_samples").exists()
 
 
 def test_conditions_are_carried_and_empty_where_a_dir_does_not_say(tmp_path: Path) -> None:
@@ -130,10 +131,50 @@ def test_speakers_are_known_in_every_dir_or_in_none(tmp_path: Path) -> None:
     assert combine(tmp_path / "out", [y, z]).utt_ids.to_list() == ["n1", "n2"]
 
 
-def test_a_dir_may_be_combined_into_itself(tmp_path: Path) -> None:
-    x, y = make(tmp_path / "x", "A", cond="near"), make(tmp_path / "y", "B", cond="far")
-    assert len(combine(x, [x, y])) == 4
-    assert len((x / "utt2cond").read_text().splitlines()) == 5
+def test_what_a_verb_made_of_the_same_dirs_is_replaced_and_no_other_data_dir(tmp_path: Path) -> None:
+    x, y, z = (make(tmp_path / name, name.upper()) for name in "xyz")
+    (tmp_path / "link").symlink_to("x")
+    out = tmp_path / "out"
+    combine(out, [x, y])
+    (out / "text").write_text("X-1 hello\n")
+    (out / "trials").write_text("X-1 Y-1 nontarget\n")
+    write_data_dir(y, [Utterance("Y-9", "/9.wav", "Y", 1)])
+    assert combine(out, [tmp_path / "link", y]).utt_ids.to_list() == ["X-1", "X-2", "Y-9"]
+    assert not (out / "text").exists() and (out / "trials").exists()
+
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    for refused in (
+        lambda: combine(x, [y, z]),
+        lambda: combine(x, [out]),
+        lambda: combine(out, [y, z]),
+        lambda: combine(x, [tmp_path / "link", y]),
+        lambda: subset(x, z, speakers="1-1"),
+        lambda: subset(x, out, speakers="1-1"),
+        lambda: pack(x, z),
+        lambda: pack(x, out),
+    ):
+        with pytest.raises(DataDirError, match=r"(x|z|out): (holds a data dir|is the data dir itself)"):
+            refused()
+    assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before
+    combine(out, [y, x, x])  # the same
+    (out / ".made-by.json").unlink()  # as an earlier farvox left it
+    combine(out, [x, y])
+    write_data_dir(y, [Utterance("Y-8", "/8.wav", "Y", 1)])
+    combine(out, [x, y])
+    (out / ".made-by.json").unlink()
+    write_data_dir(y, [Utterance("Y-9", "/9.wav", "Y", 1)])
+    with pytest.raises(DataDirError, match="out: holds a data dir"):
+        combine(out, [x, y])
+    subset(x, tmp_path / "part", per_speaker=1)
+    (tmp_path / "part/.made-by.json").unlink()
+    with pytest.raises(DataDirError, match="part: holds a data dir"):
+        subset(x, tmp_path / "part")
+    subset(x, tmp_path / "part", per_speaker=1)
+    subset(x, tmp_path / "part")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/utt2spk").write_text("X-1 somebody\n")
+    with pytest.raises(DataDirError, match="labels: holds a data dir"):
+        combine(tmp_path / "labels", [x, y])
 
 
 def test_nothing_cannot_be_combined(tmp_path: Path) -> None:

@@ -77,8 +77,12 @@ def test_a_packed_data_dir_says_what_the_data_dir_said(source, packed):
     for name in ("utt2spk", "spk2utt", "utt2num_samples", "trials", "trials.txt", "utt2cond", "utt2lang"):
         assert (packed.path / name).read_bytes() == (source.path / name).read_bytes()
     assert list(check_data_dir(packed.path)) == []
-    (fault,) = check_audio(packed.path)
-    assert "short_wav" in fault.what and "3 samples, too few for any model" in fault.what
+    fault, *notes = sorted(check_audio(packed.path), key=lambda fault: fault.is_note)
+    assert "several rates: 1 at 8,000 Hz, 16 at 16,000 Hz" in notes[0].what
+    assert "1 of 17 recordings hold nothing above 4 kHz" in notes[1].what and len(notes) == 2
+    assert (
+        not fault.is_note and "short_wav" in fault.what and "3 samples, too few for any model" in fault.what
+    )
 
 
 def test_all_samples_of_all_channels_stay_what_they_were(source, packed):
@@ -324,12 +328,20 @@ def test_shards_are_moved_to_an_object_store_and_not_moved_again(own, tmp_path, 
 
 
 def test_a_store_that_cannot_be_used_is_found_out_at_once(own, monkeypatch, s3_server):
+    import fsspec
+
     from farvox.audio import remote
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(remote, "TRIES", 1)
+    with pytest.raises(UnreachableError, match="Unable to locate credentials; check the credentials"):
+        packed_own(own, at="s3://bucket/own")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    fsspec.filesystem("s3").clear_instance_cache()
     with pytest.raises(UnreachableError, match="no answer after 1 tries"):
         packed_own(own, at="s3://bucket/own")
+    fsspec.filesystem("s3").clear_instance_cache()
     assert not (own.path.with_name("packed") / "shards").exists()
 
 
@@ -347,3 +359,28 @@ def test_members_of_a_shard_lie_in_its_folder_whatever_the_ids(ids, tmp_path_fac
         file.extractall(folder / "unpacked", filter="data")
     assert len({path.name for path in (folder / "unpacked").iterdir()}) == len(names) == len(ids)
     assert check_data_dir(packed.path) and not list(check_audio(packed.path))
+
+
+def test_the_shards_of_another_data_dir_stay(source, tmp_path):
+    options = PackOptions(jobs=1)
+    packed = pack(source.path, tmp_path / "P", options).path
+    other = write_data_dir(tmp_path / "other", list(source.utterances())[:2]).path
+    before = tree(packed)
+    for name in (".made-by.json", "wav.scp"):  # of an earlier farvox, or interrupted
+        with pytest.raises(
+            DataDirError, match="P: holds a data dir that farvox pack did not make of the same"
+        ):
+            pack(other, packed, options)
+        assert tree(packed) == before
+        if name == "wav.scp":
+            break
+        content = (packed / "wav.scp").read_bytes()
+        (packed / "wav.scp").unlink()
+        before = tree(packed)
+        with pytest.raises(DataDirError, match="P: holds a data dir"):
+            pack(other, packed, options)
+        (packed / "wav.scp").write_bytes(content)
+        before = tree(packed)
+    (packed / ".made-by.json").unlink()  # as an earlier farvox left it
+    assert pack(source.path, packed, options).table.equals(DataDir.open(packed).table)
+    assert tree(packed) == before

@@ -15,7 +15,7 @@ from farvox.errors import AudioError, FarvoxError, JobError, MissingExtraError, 
 from farvox.farfield import Enhancement
 from farvox.farfield.enhance import dereverberate, enhance_take, enhance_takes
 from farvox.farfield.rooms import Room, circular_array, simulate_rirs
-from farvox.farfield.takes import takes_by_file, takes_by_name
+from farvox.farfield.takes import takes_by_condition, takes_by_file, takes_by_name
 from farvox.synthetic.voice import draw_sentence, draw_voice, synthesise
 
 PATTERN = r"ann_(?P<channel>\d)_\d"
@@ -57,6 +57,20 @@ def made(source, out, how=SUM, jobs=1):
 def audio_of(folder):
     files = sorted((folder / "audio").rglob("*.*"))
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_columns_of_conditions_may_have_any_name(source, tmp_path):
+    names = "take", "wav_path", "num_samples", "key", "channel_right"
+    rows = [(id_, id_[4:5] if "_" in id_ else "", id_[6:] or "0") for id_ in source.utt_ids]
+    lines = [f"{id_}\t{channel}" + f"\t{take}" * len(names) + "\n" for id_, channel, take in rows]
+    (source.path / "utt2cond").write_text("utt_id\tchannel\t" + "\t".join(names) + "\n" + "".join(lines))
+    for name in names:
+        takes = takes_by_condition(source, [name])
+        assert sorted(set(takes.table["take"])) == ["ann_0_1", "ann_0_2"]
+        out = enhance_takes(source, tmp_path / f"out-{name}", takes, SUM, jobs=1)
+        text = (out.path / "utt2cond").read_text()
+        assert text.splitlines()[2] == "ann_0_1\tmixed" + "\t1" * len(names)
+        assert text.count("\n") == 4
 
 
 def test_a_take_becomes_one_utterance_and_what_is_no_take_stays(source, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.signal import csd, welch
 
-from farvox.audio.files import write_audio
+from farvox.audio.files import read_channels, resample, write_audio
 from farvox.cli.main import main
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import AudioError, MissingExtraError, UsageError
@@ -17,10 +17,12 @@ from farvox.farfield.rooms import (
     diffuse_noise,
     draw_room,
     draw_scene,
+    is_room_response,
     linear_array,
     measure_drr,
     measure_rir,
     measure_t60,
+    refuse_other_sounds,
     simulate_rirs,
 )
 
@@ -247,3 +249,58 @@ def test_measured_responses_that_cannot_be_used_are_listed_and_the_others_are_ke
     replaced = (tmp_path / "in/good.wav").read_bytes()
     assert main([*words, "--skip-bad"]) == 0
     assert (tmp_path / "in/good.wav").read_bytes() == replaced
+
+
+SECONDS = np.arange(32000) / 16000
+OTHER_SOUNDS = {
+    "sine": np.sin(2 * np.pi * 440 * SECONDS),
+    "noise": np.random.default_rng(0).standard_normal(32000),
+    "struck bell": np.exp(-3 * SECONDS) * np.sin(2 * np.pi * 880 * SECONDS),
+    "noise that comes back": (np.exp(-8 * SECONDS) + np.exp(-8 * np.abs(SECONDS - 1)))
+    * np.random.default_rng(1).standard_normal(32000),
+}
+
+
+@pytest.mark.parametrize("t60", [0.2, 0.6, 2.0, 8.0])
+@pytest.mark.parametrize("delay", [0, 4000])
+def test_a_sound_that_sets_in_and_decays_is_a_response_whatever_its_room(t60, delay):
+    noise_CT = np.random.default_rng(2).standard_normal((2, int(16000 * min(t60, 4))))
+    rir_CT = 0.1 * noise_CT * 10 ** (-3 * np.arange(noise_CT.shape[1]) / (16000 * t60))
+    rir_CT[:, 0] = 1
+    rir_CT = np.pad(rir_CT, ((0, 0), (delay, 0)))
+    for gain in (1, 1e-3):
+        assert is_room_response(gain * rir_CT) and is_room_response(gain * rir_CT[0])
+    assert is_room_response(resample(rir_CT[0].astype(np.float32), 16000, 8000), 8000)
+
+
+@pytest.mark.parametrize("wav_T", OTHER_SOUNDS.values(), ids=OTHER_SOUNDS)
+def test_another_sound_is_no_response(wav_T):
+    assert not is_room_response(wav_T) and not is_room_response(np.stack([wav_T, 0.5 * wav_T]))
+
+
+def test_real_responses_are_told_from_real_speech(corpora):
+    rirs = sorted((corpora / "rirs_gtu").glob("*.wav"))
+    speech = sorted((corpora / "speechocean762" / "WAVE").glob("*/*.*"))[::100]
+    assert len(rirs) == 10 and all(is_room_response(read_channels(path)) for path in rirs)
+    assert len(speech) > 20 and not any(is_room_response(read_channels(path)) for path in speech)
+
+
+def test_a_few_other_sounds_among_responses_are_noted_and_most_are_refused():
+    click_T, notes = np.eye(1, 4000)[0], []
+    sounds = [click_T, click_T, OTHER_SOUNDS["sine"], OTHER_SOUNDS["noise"]]
+
+    def look(count):
+        names = [f"{n}.wav" for n in range(count)]
+        refuse_other_sounds(names, lambda n: sounds[n], 16000, instead="--noise", note=notes.append)
+
+    look(2)
+    assert notes == []
+    look(3)
+    look(4)
+    assert [note.split(";")[0] for note in notes] == [
+        "1 of 3 files are no room impulse responses (2.wav)",
+        "2 of 4 files are no room impulse responses (2.wav, 3.wav)",
+    ]
+    sounds = sounds[1:]
+    with pytest.raises(AudioError, match=r"^2 of 3 files .*\(1.wav, 2.wav\).* as --noise$"):
+        look(3)

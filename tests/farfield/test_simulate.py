@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from farvox.audio.files import read_audio, read_channels, write_audio
+from farvox.augment.effects import RirSet
 from farvox.datadir.conditions import read_conditions
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import AudioError, CorpusError, DataDirError, JobError, UsageError
@@ -319,3 +320,15 @@ def test_copies_of_an_earlier_farvox_are_kept_and_missing_ones_made(
             assert any(line in note for note in notes) == (number == 0)
         assert contents(tmp_path / out) == before
     assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_speech_in_the_place_of_responses_is_refused_with_the_option_it_belongs_to(
+    close: Path, bank: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(AudioError, match=r"4 of 4 files are no room .*speech as --noise$"):
+        simulated(close / "data", tmp_path / "a", rirs=[close / "data"])
+    with pytest.raises(AudioError, match=r"speech as noise of simulate$"):
+        measured(tmp_path / "b", close / "data")
+    with pytest.raises(AudioError, match=r"speech as noise, music or speech of \[augment\]$"):
+        RirSet.open([close / "data"])
+    assert len(simulated(close / "data", tmp_path / "c", rirs=[bank], noise=[close / "data"])) == 16

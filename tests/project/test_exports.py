@@ -112,7 +112,7 @@ STAGES = {
     "plot, note) -> dict[str, Any]",
     "evaluate": "(scores: Scores, options: EvaluateOptions) -> Evaluation",
     "extract": "(embedder: Embedder, data_dir: DataDir, *, threads, quality, skip_bad, skip_by, channel, "
-    "out, note) -> EmbeddingSet",
+    "out, replace, note) -> EmbeddingSet",
     "run": "(recipe: Recipe, root: str | Path, *, first, last, note, progress, run_verb) -> None",
     "score": "(trials: str | Path, embeddings: Sequence[str | Path], options: ScoreOptions, *, out, "
     "out_trials, trained, note) -> Scores",

@@ -10,6 +10,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from farvox.audio.files import read_audio, write_audio
@@ -250,6 +251,13 @@ def test_a_finished_run_whose_data_changed_is_not_kept_without_a_word(
     assert "so whether the data of" in capsys.readouterr().out
 
 
+def write_responses(folder):
+    """Put decaying noise in the place of the audio of a data dir."""
+    decay_T = np.exp(-np.arange(4000) / 600)
+    for path in DataDir.open(folder).wav_paths:
+        write_audio(path, 0.2 * decay_T * np.random.default_rng(0).standard_normal(4000))
+
+
 @pytest.mark.parametrize("what", ["noise", "rirs", "music"])
 def test_audio_of_the_augmentation_that_was_replaced_meanwhile_is_refused(
     what, tmp_path, train_here, make_corpus, same_weights
@@ -257,6 +265,8 @@ def test_audio_of_the_augmentation_that_was_replaced_meanwhile_is_refused(
     make_corpus(tmp_path / "noise", speakers=["n"], takes=3)
     for name in ("utt2spk", "spk2utt"):
         (tmp_path / "noise" / name).unlink(missing_ok=True)
+    if what == "rirs":
+        write_responses(tmp_path / "noise")
     augment = {"kind": "farvox", what: [str(tmp_path / "noise")]}
     run, once = tmp_path / "run", tmp_path / "once"
     train_here(once, {"augment": augment})
@@ -313,6 +323,7 @@ def test_audio_at_a_url_is_compared_as_far_as_its_host_tells(handler, is_told, t
 
 def test_conditions_that_choose_rirs_are_compared(tmp_path, train_here, make_corpus):
     make_corpus(tmp_path / "rirs", speakers=["r"], takes=2)
+    write_responses(tmp_path / "rirs")
     conditions = tmp_path / "rirs/utt2cond"
     ids = DataDir.open(tmp_path / "rirs").utt_ids
     conditions.write_text("utt_id\tt60\n" + "".join(f"{utt_id}\t0.5\n" for utt_id in ids))

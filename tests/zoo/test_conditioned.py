@@ -264,6 +264,8 @@ def test_a_model_without_a_narrow_threshold_compares_full_bands_and_says_what_th
     for file in (models / "conditioned").iterdir():
         (model / file.name).write_bytes(file.read_bytes())
     dataclasses.replace(Card.load(model), narrow_threshold=None).save(model)
-    write_audio(tmp_path / "phone.wav", voice(1, 0)[::2], 8000)
-    verdict = Verifier.from_pretrained(model).verify(*2 * [str(tmp_path / "phone.wav")])
+    paths = [str(tmp_path / f"phone{number}.wav") for number in range(2)]
+    for number, path in enumerate(paths):
+        write_audio(path, voice(1, number)[::2], 8000)
+    verdict = Verifier.from_pretrained(model).verify(*paths)
     assert verdict.band == "full" and {note.code for note in verdict.notes if note.serious} == {"narrow-band"}

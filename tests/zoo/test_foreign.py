@@ -139,9 +139,13 @@ def test_speakers_that_are_not_the_classes_of_the_classifier_are_refused(tmp_pat
         import_checkpoint(path, tmp_path / "out", "ffsvc-resnet34", spk2utt=spk2utt)
     del checkpoint["classifier"]
     path = save(checkpoint, tmp_path / "b.pkl")
-    with pytest.raises(CheckpointError, match=r"b.pkl: holds no classifier"):
+    with pytest.raises(CheckpointError, match=r"b.pkl: holds no classifier .*; leave --spk2utt out"):
         import_checkpoint(path, tmp_path / "out", "ffsvc-resnet34", spk2utt=spk2utt)
     assert not (tmp_path / "out").exists()
+    words = ["import", "--arch", "ffsvc-resnet34", "--epoch", "3"]
+    assert main([*words, str(path), str(tmp_path / "b")]) == 0
+    right = str(write_spk2utt(tmp_path / "spk2utt"))
+    assert main([*words, str(tmp_path / "a.pkl"), str(tmp_path / "a"), "--spk2utt", right]) == 0
 
 
 @pytest.mark.parametrize("arch", ARCHS)

@@ -208,9 +208,9 @@ def test_onnxruntime_says_nothing_of_its_own(exported, voices):
         "import sys\nfrom farvox.cli.main import main\n"
         "sys.exit(main(['verify', '--model', *sys.argv[1:], '--vad', 'off']))"
     )
-    words = map(str, (exported, voices / "a0.wav", voices / "a0.wav"))
+    words = map(str, (exported, voices / "a0.wav", voices / "a1.wav"))
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode in (0, 1) and done.stderr == ""
 
 
 @pytest.mark.slow

@@ -117,3 +117,4 @@ def test_a_cpu_without_bf16_is_told(exported, monkeypatch):
     monkeypatch.setattr(openvino.Core, "get_property", lambda *asked: ["FP32"])
     with pytest.raises(ModelError, match="this CPU has no bf16"):
         open_embedder(exported, backend="openvino", precision="bf16")
+    assert open_embedder(exported, backend="openvino").embed(waves()[0]).any()

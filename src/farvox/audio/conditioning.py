@@ -37,7 +37,7 @@ _STEADY_DB, _BELOW_DB = 4.0, 6.0  # least range of the levels of 1 s of speech; 
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
-    """What is done to a waveform; the default changes nothing.
+    """Changes that are made to a waveform; the default makes none.
 
     Attributes:
         detector: the rule that finds speech; only `DETECTOR` is known.

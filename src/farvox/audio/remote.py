@@ -45,15 +45,8 @@ _PACKAGES = {
 }
 _PACKAGES |= {"http": "fsspec[http]", "https": "fsspec[http]"}
 _NO_NETWORK = ("file", "memory")
-_VERSIONS: tuple[str, ...] = (
-    "etag",
-    "md5hash",
-    "content-md5",
-    "lastmodified",
-    "last-modified",
-    "last_modified",
-)
-_VERSIONS += ("updated", "mtime", "created")  # as stores name them
+_TAGS = ("etag", "md5hash", "content-md5")  # of a file's content, as stores name them
+_TIMES = ("lastmodified", "last-modified", "last_modified", "updated", "mtime", "created")  # of a change
 
 Answer = TypeVar("Answer")
 
@@ -113,7 +106,7 @@ def why_refused(origin: str, *, asked: bool) -> str:
 
 
 def _fault_of(url: str) -> str:
-    """What makes a URL unfit for any use; empty: nothing."""
+    """The reason why a URL is unfit for any use; empty: there is none."""
     scheme, _, rest = url.partition("://")
     host = re.split("[/?#]", rest)[0]
     user, at, host_alone = host.rpartition("@")
@@ -168,7 +161,7 @@ def version_of(url: str) -> str:
     def ask(store: Any) -> str:
         store.invalidate_cache()
         found = {str(name).lower(): value for name, value in store.info(url).items()}
-        told = next((found[name] for name in _VERSIONS if found.get(name) is not None), "")
+        told = next((found[name] for name in (*_TAGS, *_TIMES) if found.get(name) is not None), "")
         return f"{found.get('size')}\t{told}"
 
     return _try(url, ask)

@@ -45,7 +45,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farvox.audio.files import Wave, resample
-from farvox.audio.levels import SILENCE_DB, Levels, frame_levels, frame_sizes, loud_level, loudest
+from farvox.audio.levels import SILENCE_DB, Levels, frame_levels, frame_sizes, loudest
 from farvox.errors import MissingExtraError
 from farvox.machine import is_installed
 
@@ -60,10 +60,8 @@ SILERO_DB = -20.0  # of full scale
 _RANGES_DB = (30.0, 40.0)  # below the loud level; the second where the first finds too little
 _THRESHOLDS = ((0.5, 0.35), (0.07, 0.035))  # silero's probability where speech begins, and where it goes on
 _LEAST_RANGE_DB, _LEAST_CORRELATION = 4.0, 0.3  # of the levels of a channel with speech
-_LEAST_CHANGE_DB, _CHANGE_SHARE = (
-    4.0,
-    0.6,
-)  # of another voice; of the change in the channel with the most speech
+_LEAST_CHANGE_DB = 4.0  # of the spectrum of another voice
+_CHANGE_SHARE = 0.6  # of the change in the channel with the most speech
 _EDGES = (100, 200, 300, 400, 510, 630, 770, 920, 1080, 1270, 1480, 1720, 2000, 2320, 2700, 3150, 3700)
 """Edges of the critical bands of hearing, Hz (Zwicker, J. Acoust. Soc. Am. 33, 248, 1961)."""
 _LAG_FRAMES = 10  # 0.1 s
@@ -101,7 +99,7 @@ def find_by_energy(wav_CT: Wave, sample_rate: int) -> Speech:
         return joined([(begin * hop, (end - 1) * hop + window) for begin, end in frames], gap)
 
     tries = ([loud_regions(level_F, range_db) for level_F in level_CF] for range_db in _RANGES_DB)
-    return _speech("energy", tries, wav_CT, sample_rate)
+    return _speech("energy", tries, wav_CT, level_CF, sample_rate)
 
 
 def find_by_silero(wav_CT: Wave, sample_rate: int) -> Speech:
@@ -113,9 +111,9 @@ def find_by_silero(wav_CT: Wave, sample_rate: int) -> Speech:
     detector = silero()
     if detector is None:
         raise MissingExtraError("silero-vad is not installed: pip install 'farvox[vad]'")
-    scaled = []
-    for wav_T in wav_CT:
-        gain = 10 ** ((SILERO_DB - max(loud_level(wav_T, sample_rate), SILENCE_DB)) / 20)
+    scaled, level_CF = [], [frame_levels(wav_T, sample_rate) for wav_T in wav_CT]
+    for wav_T, level_F in zip(wav_CT, level_CF, strict=True):
+        gain = 10 ** ((SILERO_DB - max(loudest(level_F), SILENCE_DB)) / 20)
         scaled.append(np.clip(gain * (wav_T - np.mean(wav_T, dtype=np.float64)), -1, 1).astype(np.float32))
     input_CT = resample(np.stack(scaled), sample_rate, _RATE)
     zeros = _WARM_UP if input_CT.shape[1] < _SHORT_SECONDS * _RATE else 0
@@ -129,7 +127,7 @@ def find_by_silero(wav_CT: Wave, sample_rate: int) -> Speech:
         return joined([(round(begin * window), round(end * window)) for begin, end in likely], gap)
 
     tries = ([likely_regions(chance_F, *each) for chance_F in probability_CF] for each in _THRESHOLDS)
-    return _speech(detector.name, tries, wav_CT, sample_rate)
+    return _speech(detector.name, tries, wav_CT, level_CF, sample_rate)
 
 
 def padded(regions: tuple[Region, ...], pad: int, num_samples: int) -> tuple[Region, ...]:
@@ -226,10 +224,15 @@ def spectral_change(wav_T: Wave, sample_rate: int, level_F: Levels) -> float:
     return float(difference_FB.mean()) if len(difference_FB) else 0.0
 
 
-def _speech(detector: str, tries: Iterable[list[list[Region]]], wav_CT: Wave, sample_rate: int) -> Speech:
+def _speech(
+    detector: str,
+    tries: Iterable[list[list[Region]]],
+    wav_CT: Wave,
+    level_CF: list[Levels],
+    sample_rate: int,
+) -> Speech:
     """The speech of the channel that has the most, in the first try that finds enough or else the last."""
     numbers, num_samples = range(len(wav_CT)), wav_CT.shape[1]
-    level_CF = [frame_levels(wav_T, sample_rate) for wav_T in wav_CT]
     moves_C = [True]
     if len(wav_CT) > 1 or num_samples >= _STEADY_SECONDS * sample_rate:
         moves_C = [float(np.ptp(np.percentile(level_F, (10, 95)))) >= _LEAST_RANGE_DB for level_F in level_CF]

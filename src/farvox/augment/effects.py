@@ -24,6 +24,8 @@ from farvox.datadir.conditions import CONDITIONS, read_conditions
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import AudioError, DataDirError
 from farvox.farfield.mixing import Array, Spectrum, convolve_rir, is_silent, power, spectrum_of_rir
+from farvox.farfield.rooms import refuse_other_sounds
+from farvox.progress import to_stderr
 
 _TRIES = 5
 _SPECTRA_BYTES = 32_000_000
@@ -153,7 +155,7 @@ class RirSet:
         Raises:
             DataDirError: a data dir cannot be read or has no files; it has no such condition, or no RIR
                 of any of them is in range.
-            AudioError: a file cannot be read.
+            AudioError: a file cannot be read, or most are not responses of a room.
         """
         dirs = list(dirs)
         paths = read_paths(dirs)
@@ -179,7 +181,10 @@ class RirSet:
                 raise DataDirError(f"{', '.join(map(str, dirs))}: no RIR has {ranges}; widen the range")
             paths = tuple(kept)
         packed = map_audio(paths, sample_rate=sample_rate, kind="float32") if pack else None
-        return cls(paths, sample_rate, packed)
+        rirs = cls(paths, sample_rate, packed)
+        instead = "noise, music or speech of [augment]"
+        refuse_other_sounds(paths, rirs.rir, sample_rate, instead=instead, note=to_stderr)
+        return rirs
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -67,7 +67,7 @@ LESS_MEMORY = {
     "train": (("", "lower data.workers, or cut the longest recordings of validate.data"),),
     "extract": (
         (r"^(?!.*--threads[ =]1\b)", "give fewer --threads (--threads 1: one utterance at a time)"),
-        ("", "cut the longest recordings"),
+        ("", "cut the longest recordings, and name another OUT"),
     ),
     "score": (
         ("--norm", "take a smaller cohort ('farvox subset', or --cohort-speakers: one embedding a speaker)"),

@@ -6,12 +6,22 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+import polars as pl
 
 from farvox.atomic import write_text
 from farvox.audio.files import read_headers
 from farvox.audio.headers import AudioInfo, described_rates
-from farvox.datadir.kaldi import CORE_FILES, DataDir, Utterance, is_utf8, write_data_dir
+from farvox.datadir.kaldi import (
+    CORE_FILES,
+    DataDir,
+    Utterance,
+    is_utf8,
+    refuse_other_data_dir,
+    write_data_dir,
+)
 from farvox.errors import AudioError, CorpusError
 from farvox.jobs import Rejected
 from farvox.progress import Note
@@ -208,6 +218,10 @@ def write_parts(
         part: [each for each in utterances if is_utf8(os.fsencode(each.wav_path))]
         for part, utterances in parts.items()
     }
+    for part, utterances in parts.items():
+        ids = {"utt_id": [each.utt_id for each in utterances]}
+        table = pl.DataFrame(ids | {"wav_path": [each.wav_path for each in utterances]})
+        refuse_other_data_dir(out / part, "prepare", [], unless=partial(_shares, table))
     paths = sorted({each.wav_path for part in parts.values() for each in part if each.num_samples is None})
     lengths: dict[str, int] = {}
     headers = read_headers(paths, note, jobs)
@@ -239,15 +253,18 @@ def write_parts(
         num_speakers = len({each.speaker_id for each in utterances if each.speaker_id is not None})
         found = f"utterances, {num_speakers:,} speakers" if num_speakers else "files"
         note(f"{out / part}: {len(utterances):,} {found}")
-    table = out / "rejected.tsv"
+    listing = out / "rejected.tsv"
     if not rejected:
-        table.unlink(missing_ok=True)  # of an earlier run
+        listing.unlink(missing_ok=True)  # of an earlier run
         return made
     shown = {path: " ".join(why.removeprefix(f"{path}: ").split()) for path, why in rejected.items()}
     shown = {os.fsencode(path).decode(errors="backslashreplace"): why for path, why in shown.items()}
     lines = [f"{path}\t{reason}\n" for path, reason in sorted(shown.items())]
-    write_text(table, "wav_path\treason\n" + "".join(lines))
-    note(
-        f"{len(rejected):,} audio files cannot be used and were left out; {table} names each with the reason"
-    )
+    write_text(listing, "wav_path\treason\n" + "".join(lines))
+    note(f"{len(rejected):,} audio files cannot be used and were left out; {listing} says why")
     return made
+
+
+def _shares(table: pl.DataFrame, there: DataDir) -> bool:
+    """True where a data dir has a recording of a table, under the same utterance."""
+    return not there.table.join(table, on=["utt_id", "wav_path"], how="semi").is_empty()

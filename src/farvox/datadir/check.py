@@ -21,7 +21,7 @@ import polars as pl
 from farvox.atomic import PLAIN_NAME, file_name
 from farvox.audio.files import open_audio, read_headers
 from farvox.audio.headers import AudioInfo, described_rates
-from farvox.audio.levels import NARROW_SHARE, bandwidth, refuse_silence
+from farvox.audio.levels import is_narrow, refuse_silence
 from farvox.audio.remote import is_asked, is_remote
 from farvox.audio.shards import ADDRESS, PackedFile, ShardTable, size_of_file, table_of
 from farvox.audio.stretches import FRAGMENT, Stretch, file_of, recording_of
@@ -253,7 +253,7 @@ def _damaged(listing: Path, rows: pl.DataFrame) -> Iterator[Fault]:
                     else:
                         refuse_silence(wav_T, _RATE, path)
                         lines_of.setdefault(rate, []).append(line)
-                        if bandwidth(wav_T, _RATE) < NARROW_SHARE * _RATE / 2:
+                        if is_narrow(wav_T, _RATE, rate):
                             narrow.append(line)
             except AudioError as error:
                 what = str(error)

@@ -6,6 +6,7 @@ again by a run that goes on (`farvox.jobs`).
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,15 @@ from farvox.datadir.conditions import (
     refuse_disagreement,
     select_utterances,
 )
-from farvox.datadir.kaldi import CORE_FILES, DataDir, Utterance, read_lines, write_data_dir
+from farvox.datadir.kaldi import (
+    CORE_FILES,
+    MADE_BY,
+    DataDir,
+    Utterance,
+    read_lines,
+    refuse_other_data_dir,
+    write_data_dir,
+)
 from farvox.errors import AudioError, DataDirError, UnreachableError
 from farvox.jobs import REJECTED, Job, Rejected, cut, rejected_of, report_rejected
 from farvox.rng import rng_for
@@ -46,11 +55,12 @@ def combine(out: str | Path, dirs: Sequence[str | Path]) -> DataDir:
     carried over, with its header line if it has one.
 
     Args:
-        out: the data dir to write; it may be one of ``dirs``.
+        out: the data dir to write.
         dirs: the data dirs to read.
 
     Raises:
-        DataDirError: an utterance differs between two dirs, or only some dirs have speakers.
+        DataDirError: an utterance differs between two dirs, only some dirs have speakers, or ``out`` holds
+            another data dir or is one of ``dirs``.
     """
     opened = [DataDir.open(path, remote=True) for path in dirs]
     if not opened:
@@ -78,7 +88,7 @@ def combine(out: str | Path, dirs: Sequence[str | Path]) -> DataDir:
     paths = [part.path / CONDITIONS for part in opened if (part.path / CONDITIONS).is_file()]
     if paths:
         files[CONDITIONS] = conditions_text(merge_conditions(map(read_conditions, paths), paths))
-    return write_data_dir(out, table.drop("origin"), files=files)
+    return _write_derived(out, "combine", dirs, table.drop("origin"), files)
 
 
 def subset(
@@ -107,11 +117,9 @@ def subset(
 
     Raises:
         DataDirError: an unknown speaker, utterance, condition or value, a range beyond the speakers, no
-            utterance left, or ``out`` is ``path``.
+            utterance left, or ``out`` is ``path`` or holds another data dir.
     """
     source = DataDir.open(path, remote=True)
-    if Path(out).resolve() == Path(path).resolve():
-        raise DataDirError(f"{out}: is the data dir itself, which would lose the others; choose another OUT")
     table = source.table
     if (speakers is not None or per_speaker is not None) and source.speaker_ids.null_count():
         raise DataDirError(f"{path}: has neither utt2spk nor spk2utt, so speakers cannot be chosen")
@@ -149,7 +157,23 @@ def subset(
         table = table.sort("utt_id").with_columns(draw=draw).filter(place <= per_speaker).drop("draw")
     if table.is_empty():
         raise DataDirError(f"{path}: no utterance meets all conditions; nothing was written")
-    return write_data_dir(out, table, files=further_texts(source, table, conditions))
+    return _write_derived(out, "subset", [path], table, further_texts(source, table, conditions))
+
+
+def _write_derived(
+    out: str | Path, verb: str, inputs: Sequence[str | Path], table: pl.DataFrame, files: Mapping[str, str]
+) -> DataDir:
+    """Write a data dir with its record; over one without a record only where that is the same already."""
+
+    def is_same(there: DataDir) -> bool:
+        names = names_of_further_files(there) | {CONDITIONS} & set(os.listdir(there.path))
+        lengths = pl.when(pl.col("num_samples").is_null().any()).then(None).otherwise("num_samples")
+        new = table.with_columns(num_samples=lengths).select(there.table.columns).sort("utt_id")
+        texts = {name: (there.path / name).read_bytes() for name in names}
+        return there.table.equals(new) and texts == {name: text.encode() for name, text in files.items()}
+
+    record = refuse_other_data_dir(out, verb, inputs, unless=is_same)
+    return write_data_dir(out, table, files={**files, MADE_BY: record})
 
 
 def further_texts(

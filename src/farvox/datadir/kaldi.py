@@ -12,12 +12,14 @@ A million lines are read in a tenth of a second.
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +34,7 @@ SCHEMA = {"utt_id": pl.String, "wav_path": pl.String, "speaker_id": pl.String, "
 SEGMENTS, SIDES = "segments", "reco2file_and_channel"
 AUDIO_FILES = ("wav.scp", SEGMENTS, SIDES)
 """Files that say where the audio of an utterance lies."""
+MADE_BY = ".made-by.json"  # the verb that wrote a data dir, and of what
 CORE_FILES = ("wav.scp", SEGMENTS, "utt2spk", "spk2utt", "utt2num_samples")
 _SHELL = re.compile(r"[$`*?<>;&()\[\]{}~!|\\]|(^|\s)#")  # what a shell would not pass on as it stands
 _TYPES = r"(?:wav|flac|sph|nist|ogg|vorbis|mp3|aiff|au|caf)"
@@ -474,6 +477,42 @@ def invert_spk2utt(spk2utt: pl.DataFrame) -> pl.DataFrame:
     return spk2utt.select("line", "speaker_id", utt_id=utt_ids).explode("utt_id")
 
 
+def refuse_other_data_dir(
+    path: str | Path,
+    verb: str,
+    inputs: Iterable[str | Path],
+    *,
+    unless: Callable[[DataDir], bool] | None = None,
+) -> str:
+    """Refuse to write the data dir ``path`` over another one; the text of the record to write in it.
+
+    Args:
+        verb: what writes it; what it wrote earlier from the same inputs is replaced.
+        inputs: the folders that it is made from.
+        unless: of a data dir without a record, as an earlier farvox left it: whether it is replaced too.
+
+    Raises:
+        DataDirError: ``path`` is one of the inputs, or a data dir that was not made so.
+    """
+    folder, inputs = Path(path), [os.path.realpath(each) for each in inputs]
+    if os.path.realpath(folder) in inputs:
+        raise DataDirError(f"{folder}: is the data dir itself, an input of farvox {verb}; choose another OUT")
+    record = json.dumps({"verb": verb, "inputs": sorted(set(inputs))}) + "\n"
+    there = [name for name in CORE_FILES if (folder / name).exists()]
+    if there or (folder / MADE_BY).exists():
+        known = (folder / MADE_BY).read_text("utf-8") if (folder / MADE_BY).is_file() else ""
+        is_known = known == record
+        if not known and unless is not None and (folder / "wav.scp").is_file():
+            with suppress(DataDirError):  # a damaged one is not known
+                is_known = unless(DataDir.open(folder, remote=True))
+        if not is_known:
+            raise DataDirError(
+                f"{folder}: holds a data dir that farvox {verb} did not make of the same inputs, and that is "
+                "not replaced; choose another OUT, or remove it first"
+            )
+    return record
+
+
 def write_data_dir(
     path: str | Path,
     utterances: Iterable[Utterance] | pl.DataFrame,
@@ -483,7 +522,7 @@ def write_data_dir(
     """Write a data dir: `wav.scp`, and of the other files those known for every utterance, in C order.
 
     The files are written aside and put in place together, `wav.scp` last. Files of an existing folder about
-    its recordings, utterances and speakers (`segments`, `reco2*`, `utt2*`, `spk2*`) are removed; its other
+    its recordings, utterances and speakers (`segments`, `text`, `*.scp`, `utt2*`, ...) are removed; its other
     files (audio, say) stay. Where utterances are stretches of recordings, there is a `segments` as in Kaldi,
     and `wav.scp` names the recordings, by their first utterances' ids.
 
@@ -527,7 +566,7 @@ def write_data_dir(
     with atomic_dir(folder / ".incoming", own_files=("wav.scp", *texts)) as incoming:
         for name, text in texts.items():
             (incoming / name).write_bytes(text.encode())
-    stale_names = ("wav.scp", SEGMENTS, "reco2*", "utt2*", "spk2*")
+    stale_names = ("wav.scp", MADE_BY, SEGMENTS, "text", "*.scp", "reco2*", "utt2*", "spk2*")
     for stale in (file for name in stale_names for file in folder.glob(name)):
         stale.unlink(missing_ok=True)
     for name in sorted(texts, key=lambda name: name == "wav.scp"):

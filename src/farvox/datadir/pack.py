@@ -40,8 +40,8 @@ from farvox.audio.shards import (
 from farvox.cache import file_lock
 from farvox.datadir import PackOptions
 from farvox.datadir.derive import further_texts
-from farvox.datadir.kaldi import CORE_FILES, DataDir, write_data_dir
-from farvox.errors import AudioError, DataDirError, UnreachableError
+from farvox.datadir.kaldi import CORE_FILES, MADE_BY, DataDir, refuse_other_data_dir, write_data_dir
+from farvox.errors import AudioError, UnreachableError
 from farvox.jobs import REJECTED, Job, report_rejected
 from farvox.progress import Note, silent
 
@@ -85,7 +85,7 @@ class Packer:
         digest = sha256(f"{_LAYOUT} {codec} {exact}\n".encode())  # files are known by path, size and time
         for utt_id, path in utterances:
             try:
-                state = state_of(path)
+                state = "" if PackedFile.parse(path) else state_of(path)  # its path names a shard's content
             except (OSError, AudioError) as error:  # is reported when it is read
                 state = str(getattr(error, "strerror", error))
             digest.update(f"{file_name(utt_id)}\t{path}\t{state}\n".encode(errors="surrogateescape"))
@@ -175,9 +175,8 @@ def pack(
         JobError: a process was killed.
     """
     source, out = DataDir.open(path, remote=options.remote), Path(out)
-    if out.resolve() == source.path.resolve():
-        raise DataDirError(f"{out}: is the data dir itself; choose another OUT")
-    refuse_to_replace_foreign(out, ("wav.scp", SHARDS))
+    refuse_to_replace_foreign(out, ("wav.scp", SHARDS, MADE_BY))
+    write_text(out / MADE_BY, _record(out, source))  # now: a run that is interrupted has a record too
     folder = out / SHARDS
     at = without_scheme(options.at.rstrip("/")) if options.at else None
     if at:
@@ -243,11 +242,22 @@ def _write_dir(out: Path, source: DataDir, shards: Sequence[Shard], at: str | No
                 with suppress(UnicodeDecodeError):
                     texts[path.name] = (head + file.read()).decode()
     texts |= further_texts(source, table)
+    texts[MADE_BY] = (out / MADE_BY).read_text("utf-8")
     written = write_data_dir(out, table, files=texts)
     if at:
-        for name in (*texts, *(name for name in CORE_FILES if (out / name).is_file())):
+        for name in (*(texts.keys() - {MADE_BY}), *(name for name in CORE_FILES if (out / name).is_file())):
             put_file(str(out / name), f"{at}/{name}")
     return written
+
+
+def _record(out: Path, source: DataDir) -> str:
+    """The record of a packing; a packed dir of an earlier farvox, without one, is known by its utterances."""
+
+    def is_packed(there: DataDir) -> bool:
+        ids = source.utt_ids.implode()
+        return (out / SHARDS).is_dir() and bool(there.utt_ids.is_in(ids).any())
+
+    return refuse_other_data_dir(out, "pack", [source.path], unless=is_packed)
 
 
 def _remove(path: Path) -> None:

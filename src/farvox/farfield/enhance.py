@@ -135,17 +135,14 @@ def enhance_takes(
     if (data_dir.path / CONDITIONS).is_file():
         conditions = read_conditions(data_dir.path)
         if how.beamform != "none":
-            named = takes.table.select("take", "utt_id")
-            of_channels = conditions.join(named, on="utt_id", maintain_order="left")
-            of_takes = of_channels.group_by("take", maintain_order=True).agg(
+            of_takes = conditions.with_columns(utt_id=takes.new_ids(conditions["utt_id"]))
+            conditions = of_takes.group_by("utt_id", maintain_order=True).agg(
                 pl.when(pl.col(name).n_unique() > 1)
                 .then(pl.lit(MIXED))
                 .otherwise(pl.col(name).first())
                 .alias(name)
                 for name in conditions.columns[1:]
             )
-            of_others = conditions.join(named, on="utt_id", how="anti", maintain_order="left")
-            conditions = pl.concat([of_takes.rename({"take": "utt_id"}), of_others])
         carried[CONDITIONS] = conditions_text(
             conditions.filter(pl.col("utt_id").is_in(table["utt_id"].implode()))
         )

@@ -23,7 +23,7 @@ from farvox.datadir.derive import AUDIO, SETTINGS, Row, run_batches, text_of, wr
 from farvox.datadir.kaldi import DataDir, is_utf8
 from farvox.errors import AudioError, CorpusError, DataDirError
 from farvox.farfield import RirsOptions
-from farvox.farfield.rooms import Samples, draw_scene, measure_rir
+from farvox.farfield.rooms import Samples, draw_scene, measure_rir, refuse_other_sounds
 from farvox.jobs import Job, begin
 from farvox.progress import Note, silent
 from farvox.rng import rng_for
@@ -53,6 +53,7 @@ def make_rirs(out: str | Path, options: RirsOptions = RirsOptions(), *, note: No
 
     Raises:
         AudioError: measured responses cannot be read or are silent; all others were measured and are kept.
+            Or most of them are no responses.
         CorpusError: two measured responses of one name.
         DataDirError: no responses there.
         JobError: the folder was begun with other settings, or a process was killed.
@@ -62,6 +63,7 @@ def make_rirs(out: str | Path, options: RirsOptions = RirsOptions(), *, note: No
     if options.measured:
         with remote_audio(options.remote):
             rirs = [rir for found in _distinct(options.measured) for rir in found]
+            _refuse_other_sounds(rirs, "noise of simulate", note)
         begin(out / SETTINGS, {"kind": "measured", "files": [rir.path for rir in rirs]})
         job = Job(what="responses measured", note=note, jobs=1, kept=out)
         return write_output(
@@ -78,16 +80,17 @@ def make_rirs(out: str | Path, options: RirsOptions = RirsOptions(), *, note: No
     return write_output(out, run_batches(job, work, range(options.rooms), out, size=5))
 
 
-def open_rirs(sources: Sequence[str | Path]) -> list[Rir]:
+def open_rirs(sources: Sequence[str | Path], note: Note = silent) -> list[Rir]:
     """All responses of some data dirs or folders; those without a `utt2cond` are measured on the spot.
 
     Raises:
         CorpusError: two responses of a folder have one name.
         DataDirError: no responses there.
-        AudioError: a file cannot be read.
+        AudioError: a file cannot be read, or most are not responses of a room.
     """
     rirs = []
     for source, found in zip(sources, _distinct(sources), strict=True):
+        _refuse_other_sounds(found, "--noise", note)
         if not (Path(source) / CONDITIONS).exists():
             found = [replace(rir, conditions=_measure(rir)[0]) for rir in found]
         rirs += found
@@ -111,6 +114,11 @@ def audio_of(folder: Path) -> list[tuple[str, str]]:
     if not found:
         raise DataDirError(f"{folder}: has neither a wav.scp nor files in {' or '.join(SUFFIXES)}")
     return found
+
+
+def _refuse_other_sounds(rirs: Sequence[Rir], instead: str, note: Note) -> None:
+    paths = [rir.path for rir in rirs]
+    refuse_other_sounds(paths, lambda n: read_channels(paths[n]), 16000, instead=instead, note=note)
 
 
 def _distinct(sources: Sequence[str | Path]) -> list[list[Rir]]:

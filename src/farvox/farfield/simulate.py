@@ -75,7 +75,7 @@ def simulate(
     if not utterances:
         raise DataDirError(f"{source}: has no utterances to copy")
     with remote_audio(options.remote):
-        rirs = tuple(open_rirs(options.rirs))
+        rirs = tuple(open_rirs(options.rirs, note))
         noises = [path for folder in options.noise for _, path in audio_of(folder)]
     begin(out / SETTINGS, {
         "kind": "copies", "source": digest(f"{u.utt_id} {u.wav_path}" for u in utterances),

@@ -102,9 +102,9 @@ def takes_by_condition(data_dir: DataDir, columns: Sequence[str]) -> Takes:
         raise DataDirError(f"{path}:1: no {lacks}; there are: {', '.join(there)}")
     if channel in columns:
         raise DataDirError(f"--by {channel}: distinguishes the channels of a take, not takes; leave it out")
-    keys = pl.concat_str([*columns, pl.col("speaker_id").fill_null("")], separator="\0")
-    conditions = conditions.rename({channel: "channel"})
-    table = data_dir.table.join(conditions, on="utt_id", how="left", maintain_order="left")
+    named = conditions.select("utt_id", channel=channel, by=pl.concat_str(columns, separator="\0"))
+    table = data_dir.table.join(named, on="utt_id", how="left", maintain_order="left")
+    keys = pl.concat_str("by", pl.col("speaker_id").fill_null(""), separator="\0")
     return _named(table.with_columns(key=pl.when(pl.col("channel").fill_null("") != "").then(keys)))
 
 

@@ -5,8 +5,10 @@ Shape suffixes: N utterance, E embedding, F fact.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +22,7 @@ from farvox.audio.shards import fingerprint
 from farvox.datadir.conditions import recordings_of
 from farvox.datadir.embeddings import OWN_FILES, EmbeddingSet
 from farvox.datadir.kaldi import DataDir
+from farvox.errors import DataDirError, JobError
 from farvox.jobs import REJECTED, Job, begin, cut, digest, rejected_of, report_rejected
 from farvox.jobs import threads as in_threads
 from farvox.progress import Note, silent
@@ -102,6 +105,7 @@ def extract(
     skip_by: str = "--skip-bad",
     channel: int | Literal["most-speech"] = 0,
     out: str | Path | None = None,
+    replace: bool = False,
     note: Note = silent,
 ) -> EmbeddingSet:
     """Embeddings of every utterance of a data dir, in ``wav.scp`` order, as the network gives them.
@@ -119,19 +123,30 @@ def extract(
         skip_by: what the user sets for that, for the message.
         channel: the one that is taken of each recording, from 0, or the one with "most-speech".
         out: folder to write, whole or not at all.
+        replace: embeddings of another data dir there are replaced, with a note.
 
     Raises:
         AudioError: utterances cannot be read, are too short, are silence, or give a non-finite embedding; all
             others were embedded and are kept. Each is noted with the reason, and listed in ``rejected.tsv``
             among what is kept.
         FarvoxError: ``out`` holds other things.
-        JobError: ``out`` was begun with another model, other utterances or other options.
+        JobError: ``out`` holds embeddings of another data dir, or was begun with another model, other
+            utterances or other options.
     """
     recordings = recordings_of(data_dir)
     files = list(zip(data_dir.utt_ids.to_list(), data_dir.wav_paths.to_list(), strict=True))
     unfinished = None
     if out is not None:
         refuse_to_replace_foreign(out, OWN_FILES)  # now, not after hours of work
+        if any(Path(out, name).exists() for name in OWN_FILES):
+            now = before = str(data_dir.path)
+            with suppress(DataDirError):  # damaged ones are replaced
+                before = str(EmbeddingSet.load(out).meta.get("data_dir", ""))
+            if before != now and os.path.realpath(before or "/") != os.path.realpath(now):
+                what = f"{out}: holds embeddings of {before or 'another data dir'}, not of {now}; they are"
+                if not replace:
+                    raise JobError(f"{what} not replaced: choose another OUT, or remove it first")
+                note(f"{what} replaced")
         unfinished = Path(f"{Path(out).absolute()}{UNFINISHED}")
         begin(unfinished / SETTINGS, {
             "model": embedder.digest, "backend": embedder.backend, "precision": embedder.precision,

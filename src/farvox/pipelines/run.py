@@ -253,6 +253,7 @@ def extract_for(plan: Plan, system: System, embedder: Embedder, note: Note, prog
             skip_bad=any(each.skip_bad for each in users),
             skip_by=f"skip_bad = true in [[evaluate]] {users[0].name} (trials of them are refused then)",
             out=plan.embeddings(system, data),
+            replace=True,  # the recipe was changed
             note=progress,
         )
 

@@ -183,7 +183,8 @@ def read_signal(
                 "on both sides 3, 10 or 22 % of strangers are accepted"
             )
         notes.append(CodedNote(text, "clipped", share >= _CLIP_COSTS))
-    if (band := min(bandwidth(wav_T, sample_rate) for wav_T in loud_CT)) < NARROW_SHARE * sample_rate / 2:
+    band = min(bandwidth(wav_T, sample_rate, own_rate) for wav_T in channels_CT)
+    if band < NARROW_SHARE * sample_rate / 2:
         text = f"nothing above {band / 1000:.1f} kHz is in it, as from a telephone; the model expects"
         cost = "against a full-band recording the score falls; --band narrow compares both sides alike"
         notes.append(CodedNote(f"{text} {sample_rate / 2000:g} kHz: {cost}", "narrow-band", True))
@@ -235,7 +236,10 @@ def _notes_on_level(level_CF: list[Levels]) -> list[CodedNote]:
     distance = max(loudest(level_F) - float(np.percentile(level_F, 10)) for level_F in level_CF)
     if distance < _NOISY_DB:
         text = f"its noise or reverberation lies only {distance:.0f} dB below the speech"
-        cost = "at a signal-to-noise ratio of 10 dB 6 % of same-speaker pairs are rejected, at 5 dB 12 %"
+        cost = (
+            "of near speech at a signal-to-noise ratio of 10 dB 6 % of same-speaker pairs are rejected, at "
+            "5 dB 12 %; of far-field recordings as noisy half and more"
+        )
         notes.append(CodedNote(f"{text}: {cost}", "noisy", True))
     if (level := max(map(loudest, level_CF))) < _FAINT_DB:
         text = f"its speech lies {-level:.0f} dB below full scale: record at a higher level"

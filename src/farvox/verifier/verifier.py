@@ -76,7 +76,7 @@ class Verdict:
 
     @property
     def notes(self) -> tuple[CodedNote, ...]:
-        """What makes the decision less certain, of all recordings."""
+        """Reasons why the decision is less certain, of all recordings."""
         return tuple(note for signal in (*self.enrol, *self.test) for note in signal.warnings)
 
 
@@ -112,7 +112,7 @@ class Identification:
 
     @property
     def notes(self) -> tuple[CodedNote, ...]:
-        """What makes the answer less certain, of all recordings."""
+        """Reasons why the answer is less certain, of all recordings."""
         return tuple(note for signal in self.test for note in signal.warnings)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from farvox.audio.files import checked_samples, open_audio, resample
-from farvox.audio.levels import NARROW_SHARE, bandwidth, refuse_silence
+from farvox.audio.levels import is_narrow, refuse_silence
 from farvox.audio.speech import ENOUGH_SECONDS, find_by_energy
 from farvox.errors import AudioError, MissingExtraError, UnreachableError
 from farvox.jobs import Rejected
@@ -290,5 +290,5 @@ class FileEmbedder:
 
             quality = energy_snr(wav_T, embedder.sample_rate)
         self._seconds += len(wav_T) / embedder.sample_rate
-        facts += NARROW * (bandwidth(wav_T, embedder.sample_rate) < NARROW_SHARE * embedder.sample_rate / 2)
+        facts += NARROW * is_narrow(wav_T, embedder.sample_rate, own_rate)
         return np.append(emb_E, (quality, own_rate, facts)).astype("<f4").tobytes()
