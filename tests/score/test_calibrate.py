@@ -1,3 +1,7 @@
+import json
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,6 +9,10 @@ from hypothesis import strategies as st
 
 from farvox.errors import TrialError
 from farvox.score.calibrate import FEWEST_FALSE_ACCEPTS, fit_llr, operating_point, threshold_at_far
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+MADE = runpy.run_path(str(GOLDEN / "make_logistic.py"))
+FROZEN = json.loads((GOLDEN / "logistic.json").read_text())["results"]
 
 
 def gaussian_trials(num_target=20_000, num_nontarget=80_000, distance=2.0, seed=0):
@@ -16,27 +24,28 @@ def gaussian_trials(num_target=20_000, num_nontarget=80_000, distance=2.0, seed=
 
 def test_the_llr_of_two_normal_distributions_is_the_one_of_the_textbook():
     # log N(s; d, 1) / N(s; 0, 1) = d s - d^2 / 2
-    scale, offset = fit_llr(*gaussian_trials(distance=2.0))
+    (scale,), offset = fit_llr(*gaussian_trials(distance=2.0))
     assert scale == pytest.approx(2.0, rel=0.03)
     assert offset == pytest.approx(-2.0, rel=0.03)
 
 
 def test_the_llr_does_not_depend_on_how_many_trials_of_each_kind_there_are():
-    few = fit_llr(*gaussian_trials(num_target=5_000, num_nontarget=500_000))
-    assert few == pytest.approx(fit_llr(*gaussian_trials(100_000, 100_000)), rel=0.05)
+    (scale,), offset = fit_llr(*gaussian_trials(num_target=5_000, num_nontarget=500_000))
+    (other_scale,), other_offset = fit_llr(*gaussian_trials(100_000, 100_000))
+    assert (scale, offset) == pytest.approx((other_scale, other_offset), rel=0.05)
 
 
 def test_the_calibration_follows_a_change_of_the_scale_of_the_scores():
     scores, target = gaussian_trials()
-    scale, offset = fit_llr(scores, target)
-    other_scale, other_offset = fit_llr(0.01 * scores + 5, target)
+    (scale,), offset = fit_llr(scores, target)
+    (other_scale,), other_offset = fit_llr(0.01 * scores + 5, target)
     assert other_scale == pytest.approx(100 * scale, rel=1e-6)
     assert other_offset == pytest.approx(offset - 5 * 100 * scale, rel=1e-6)
 
 
 def test_no_other_line_has_a_lower_cost():
     scores, target = gaussian_trials(2_000, 3_000, seed=3)
-    scale, offset = fit_llr(scores, target)
+    (scale,), offset = fit_llr(scores, target)
 
     def cost(scale, offset):
         llr = scale * scores + offset
@@ -58,6 +67,43 @@ def test_no_other_line_has_a_lower_cost():
 def test_trials_that_teach_nothing_are_refused(scores, message):
     with pytest.raises(TrialError, match=message):
         fit_llr(scores, [1, 1, 0, 0])
+
+
+@pytest.mark.parametrize("case", FROZEN)
+def test_the_weights_of_several_features_are_those_of_scikit_learn(case):
+    features, target = MADE["features_of"](case)
+    names = [f"system {n}" for n in range(features.shape[1])]
+    weights, offset = fit_llr(features, target, names)
+    assert weights == pytest.approx(FROZEN[case]["weights"], rel=1e-6)
+    assert offset == pytest.approx(FROZEN[case]["offset"], rel=1e-6)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_llr_is_the_same_whatever_the_order_and_the_scales_of_the_features(seed):
+    features, target = MADE["features_of"]("three, few targets")
+    weights, offset = fit_llr(features, target, ("a", "b", "c"))
+    rng = np.random.default_rng(seed)
+    order, shift, scale = rng.permutation(3), rng.normal(size=3), rng.uniform(0.01, 10, 3)
+    changed = (features * scale + shift)[:, order]
+    other_weights, other_offset = fit_llr(changed, target, ("a", "b", "c"))
+    np.testing.assert_allclose(
+        changed @ other_weights + other_offset, features @ weights + offset, rtol=1e-6, atol=1e-7
+    )
+
+
+def test_features_that_say_nothing_are_named():
+    features, target = MADE["features_of"]("two")
+    one, other = features.T
+    for third, message in (
+        (np.full(len(one), 0.3), "third is 0.3 in all trials"),
+        (2 * one - other + 1, "third says nothing that first, second does not"),
+    ):
+        with pytest.raises(TrialError, match=message):
+            fit_llr(np.stack([one, other, third], 1), target, ("first", "second", "third"))
+    with pytest.raises(TrialError, match="too few or too easy"):  # apart in the plane, not in either alone
+        fit_llr([[0, 1], [1, 2], [1, 0.9], [2, 1.9]], [1, 1, 0, 0], ("first", "second"))
+    with pytest.raises(TrialError, match="2 features a trial and 1 names"):
+        fit_llr(features, target)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.01, 0.05, 0.2, 0.5]), st.booleans())

@@ -140,7 +140,8 @@ def calibrate(
     for line in scores.meta.get("leaks", []):
         note(line)
     point = threshold_at_far(scores.values, trials.target, options.far)
-    scale, offset = fit_llr(scores.values, trials.target)
+    weights, offset = fit_llr(scores.values, trials.target)
+    scale = float(weights[0])
     intervals = _intervals(scores, point, options, note)
     table = {
         "format": FORMAT,

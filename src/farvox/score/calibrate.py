@@ -3,7 +3,11 @@
 The threshold is the one at which a stated share of the non-target trials is accepted. The calibration is
 logistic regression with both kinds of trials weighing the same (Brummer and du Preez,
 "Application-independent evaluation of speaker detection", Computer Speech and Language, 2006):
-``llr = scale * score + offset``.
+``llr = scale * score + offset``. With the scores of several systems it is their linear fusion (Brummer et
+al., "Fusion of heterogeneous speaker recognition systems in the STBU submission for the NIST speaker
+recognition evaluation 2006", IEEE Transactions on Audio, Speech, and Language Processing, 2007).
+
+Shape suffixes: N trial, K feature of a trial, such as the score of a system.
 
 Both are as good as the trials they come from: speakers, rooms and devices should be like those to come, and
 never those that the result is then reported on. Scores are higher for more alike, targets 1 or True for the
@@ -13,6 +17,7 @@ same speaker, both [num_trials].
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +30,10 @@ FEWEST_FALSE_ACCEPTS = 10
 """Below so many accepted non-target trials a rate is a guess (Doddington's rule of 30 would ask for more)."""
 
 _MOST_STEPS = 100
+_TOO_EASY = (
+    "no non-target trial scores above any target trial: these trials are too few or too easy to learn "
+    "probabilities from"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,46 +86,68 @@ def operating_point(scores: ArrayLike, target: ArrayLike, threshold: float) -> O
     )
 
 
-def fit_llr(scores: ArrayLike, target: ArrayLike) -> tuple[float, float]:
-    """Fit scale and offset of the calibration, in nats.
+def fit_llr(
+    features: ArrayLike, target: ArrayLike, names: Sequence[str] = ("score",)
+) -> tuple[NDArray[np.float64], float]:
+    """Fit the weights and the offset of ``llr = features @ weights + offset``, in nats.
 
     They minimise the mean of log(1 + exp(-llr)) over target trials plus that of log(1 + exp(llr)) over the
-    others.
+    others, without a penalty. One feature, the score, makes it a calibration; the scores of several systems
+    make it their fusion.
+
+    Args:
+        features: [N, K], or [N] for a single one.
+        target: [N].
+        names: of the K features, for messages.
+
+    Returns:
+        The weights [K] and the offset.
 
     Raises:
-        TrialError: see `farvox.metrics.detection.validate`; or the two kinds of trials do not overlap, so
-            that there is no best scale; or target trials do not score higher.
+        TrialError: see `farvox.metrics.detection.validate`; a feature is the same in all trials, or follows
+            from others; no trial is on the wrong side, so that there are no best weights; or, of a single
+            feature, target trials do not score higher.
     """
-    values, is_target = validate(scores, target)
-    if values[is_target].min() >= values[~is_target].max():
-        raise TrialError(
-            "no non-target trial scores above any target trial: these trials are too few or too easy to "
-            "learn probabilities from"
-        )
+    columns = np.asarray(features, np.float64).reshape(len(np.asarray(target)), -1).T
+    if len(columns) != len(names):
+        raise TrialError(f"{len(columns)} features a trial and {len(names)} names")
+    for column in columns:
+        values, is_target = validate(column, target)
+    if len(columns) == 1 and values[is_target].min() >= values[~is_target].max():
+        raise TrialError(_TOO_EASY)
     sign_N = np.where(is_target, 1.0, -1.0)
     weight_N = np.where(is_target, 0.5 / is_target.sum(), 0.5 / (~is_target).sum())
-    centre, spread = float(values.mean()), float(values.std()) or 1.0
-    x_N = (values - centre) / spread  # for numbers of like size in the Hessian
+    centre_K, spread_K = columns.mean(1), columns.std(1)
+    for name, centre, spread in zip(names, centre_K, spread_K, strict=True):
+        if not spread > 1e-12 * abs(centre):
+            raise TrialError(f"{name} is {centre:.9g} in all trials and says nothing: leave it out")
+    x_NK = np.ones((len(sign_N), len(names) + 1))  # the last column is for the offset
+    x_NK[:, :-1] = ((columns - centre_K[:, None]) / spread_K[:, None]).T
+    for k in range(2, len(names) + 1):
+        if np.linalg.eigvalsh(x_NK[:, :k].T @ x_NK[:, :k] / len(x_NK))[0] < 1e-10:
+            raise TrialError(
+                f"{names[k - 1]} says nothing that {', '.join(names[: k - 1])} does not: leave it out"
+            )
 
-    def loss(theta_2: NDArray[np.float64]) -> float:
-        return float(weight_N @ np.logaddexp(0, -sign_N * (theta_2[0] * x_N + theta_2[1])))
+    def loss(theta_K: NDArray[np.float64]) -> float:
+        return float(weight_N @ np.logaddexp(0, -sign_N * (x_NK @ theta_K)))
 
-    theta_2 = np.zeros(2)  # slope and bias, by damped Newton steps
-    current = loss(theta_2)
+    theta_K = np.zeros(len(names) + 1)  # by damped Newton steps
+    current = loss(theta_K)
     for _ in range(_MOST_STEPS):
-        miss_N = 1 / (1 + np.exp(np.clip(sign_N * (theta_2[0] * x_N + theta_2[1]), -700, 700)))
-        pull_N = -weight_N * sign_N * miss_N
-        gradient_2 = np.array([pull_N @ x_N, pull_N.sum()])
+        miss_N = 1 / (1 + np.exp(np.clip(sign_N * (x_NK @ theta_K), -700, 700)))
+        gradient_K = (-weight_N * sign_N * miss_N) @ x_NK
         curvature_N = weight_N * miss_N * (1 - miss_N)
-        cross = float(curvature_N @ x_N)
-        hessian_22 = np.array([[float(curvature_N @ x_N**2), cross], [cross, float(curvature_N.sum())]])
-        step_2 = np.linalg.solve(hessian_22 + 1e-12 * np.eye(2), gradient_2)
-        while (proposed := loss(theta_2 - step_2)) > current and np.abs(step_2).max() > 1e-12:
-            step_2 /= 2
-        theta_2, gained, current = theta_2 - step_2, current - proposed, proposed
+        hessian_KK = (x_NK * curvature_N[:, None]).T @ x_NK
+        step_K = np.linalg.solve(hessian_KK + 1e-12 * np.eye(len(theta_K)), gradient_K)
+        while (proposed := loss(theta_K - step_K)) > current and np.abs(step_K).max() > 1e-12:
+            step_K /= 2
+        theta_K, gained, current = theta_K - step_K, current - proposed, proposed
         if gained < 1e-12:
             break
-    scale = float(theta_2[0]) / spread
-    if not scale > 0:
+    if (sign_N * (x_NK @ theta_K) > 0).all():
+        raise TrialError(_TOO_EASY)
+    weights_K = theta_K[:-1] / spread_K
+    if len(names) == 1 and not weights_K[0] > 0:
         raise TrialError("higher scores do not mean the same speaker on these trials: nothing to calibrate")
-    return scale, float(theta_2[1]) - scale * centre
+    return weights_K, float(theta_K[-1] - weights_K @ centre_K)
