@@ -668,9 +668,9 @@ CASES = {
     ),
     "conditions of no data dir": Case(
         "evaluate dev/trials scores --by distance",
-        r"and (--conditions)",
+        r"name the data dirs that have them with (--data)",
         two_lists,
-        {"--conditions": "--conditions cond"},
+        {"--data": "--data cond"},
         statuses=(2, 0, 0),
     ),
     "an ONNX file of others": Case(
@@ -1724,11 +1724,11 @@ CASES |= {
         statuses=(2, 0, 0),
     ),
     "a plot of another kind": Case(
-        "evaluate dev/trials scores --plot det.pdf",
-        r"--plot det\.pdf: a plot is a \.png or an \.svg file",
+        "evaluate dev/trials scores --plot det.jpg",
+        r"--plot det\.jpg: a plot is a \.png, \.svg or \.pdf file",
         with_trials,
         again="evaluate dev/trials scores --plot det.svg",
-        of="--plot {}: a plot is a .png or an .svg file",
+        of="--plot {}: a plot is a .png, .svg or .pdf file",
         statuses=(2, 0, 0),
     ),
     "nobody to enrol": Case(
@@ -1814,11 +1814,11 @@ CASES |= {
     ),
     "normalised scores for a card": Case(
         "calibrate dev/trials scores --far 0.5 --model bare",
-        r"score with '(farvox score)' without norm and centre",
+        r"score with '(farvox score)' without norm, centre and plda",
         normalised,
         {"score": "score dev/trials emb --out cosines"},
         "calibrate dev/trials cosines --far 0.5 --model bare",
-        of="score with 'farvox score' without norm and centre",
+        of="score with 'farvox score' without norm, centre and plda",
     ),
     "scores of another model for a card": Case(
         "calibrate dev/trials scores --far 0.5 --model exp",
@@ -1826,13 +1826,6 @@ CASES |= {
         lambda: (with_trials(), trained()),
         act=lambda: (run(f"extract exp dev emb2 {FAST}"), run("score dev/trials emb2 --out scores2")),
         again="calibrate dev/trials scores2 --far 0.5 --model exp",
-    ),
-    "the card of a model of the zoo": Case(
-        "calibrate dev/trials scores --far 0.5 --model campplus-zh-en",
-        r"give its threshold to 'farvox verify --threshold'",
-        with_trials,
-        again="verify --model model --threshold 0.4 voices/a0.wav voices/a0.wav",
-        statuses=(2, 0, 0),
     ),
     "two ways to group": Case(
         f"enhance array enhanced {GROUP} --by take --allow-missing-channels",
@@ -2019,7 +2012,7 @@ CASES |= {
         r"--by room: no such condition; there are distance",
         two_lists,
         again=f"{EVALUATE} --by distance --conditions cond",
-        of="--by {}: no such condition; there are {}",
+        of="--by {}: no such condition{}",
         statuses=(2, 0, 0),
     ),
     "scores between two labels": Case(
@@ -2618,6 +2611,245 @@ CASES |= {
         graph(lambda content: content.replace(b"small", b"SMALL", 1)),
         act=lambda: run("export model small.onnx"),
         statuses=(2, 0, 0),
+    ),
+}
+
+
+def with_conditions(column: str, *values: str) -> Callable[[], object]:
+    """Scores of ``dev``, and the data dir ``cond`` with a condition of its utterances, the values in turn."""
+
+    def make() -> None:
+        two_lists()
+        rows = (f"d{n // 3}_{n % 3}\t{values[n % len(values)]}\n" for n in range(9))
+        Path("cond/utt2cond").write_text(f"utt_id\t{column}\n{''.join(rows)}")
+
+    return make
+
+
+def with_pairs(header: str) -> Callable[[], object]:
+    """The data dir ``cond``, and a table ``pairs`` of the trials."""
+
+    def make() -> None:
+        two_lists()
+        trials = (line.split() for line in Path("dev/trials").read_text().splitlines())
+        Path("pairs").write_text(header + "".join(f"{one}\t{other}\tyes\n" for _, one, other in trials))
+
+    return make
+
+
+def two_models() -> None:
+    """A calibration of scores of one model, and scores of another."""
+    with_trials()
+    trained()
+    assert run("calibrate dev/trials scores --far 0.5 --save fitted.json") == 0
+    assert run(f"extract exp dev emb2 {FAST}") == 0
+    assert run("score dev/trials emb2 --out scores2") == 0
+
+
+def without_speakers_of_plda() -> None:
+    with_trials()
+    assert run(f"extract model train others {FAST}") == 0
+    Path("others/utt2spk").unlink()
+
+
+def one_each() -> None:
+    with_trials()
+    assert run("subset train each --per-speaker 1") == 0
+    assert run(f"extract model each others {FAST}") == 0
+
+
+def more_of_each() -> None:
+    assert run(f"extract model train enough {FAST}") == 0
+
+
+BY = f"{EVALUATE} --data cond --by"
+PLDA = "score dev/trials emb --out again --plda"
+FOLDER = "prepare folder mine out --jobs 1 --pattern"
+MINE = ("mine/near/ann_a.wav", "mine/far/ann_b.wav")
+CASES |= {
+    "tables of another kind": Case(
+        f"{EVALUATE} --tables figures.doc",
+        r"--tables figures\.doc: tables are a \.md or a \.tex file",
+        with_trials,
+        again=f"{EVALUATE} --tables figures.md",
+        of="--tables {}: tables are a .md or a .tex file",
+        statuses=(2, 0, 0),
+    ),
+    "audio of no data dir": Case(
+        f"{EVALUATE} --report report --link-audio",
+        r"--link-audio goes with --report and with (--data)",
+        with_trials,
+        {"--data": "--data dev"},
+        of="--link-audio goes with --report and with --data",
+        statuses=(2, 0, 0),
+    ),
+    "no scores": Case(
+        "evaluate dev/trials",
+        r"no scores: name a score file, or several as NAME=SCORES",
+        with_trials,
+        again="evaluate dev/trials mine=scores again=scores",
+        statuses=(2, 0, 0),
+    ),
+    "two systems of one name": Case(
+        f"{EVALUATE} scores",
+        r"give each system a name of its own and its scores, as NAME=SCORES",
+        with_trials,
+        again="evaluate dev/trials one=scores other=scores",
+        statuses=(2, 0, 0),
+    ),
+    "another system beside several": Case(
+        "evaluate dev/trials one=scores other=scores --against scores --speaker-before _",
+        r"--against is for a single score file: name the other system as NAME=SCORES, too",
+        with_trials,
+        again="evaluate dev/trials one=scores other=scores third=scores --speaker-before _ --intervals",
+        statuses=(2, 0, 0),
+    ),
+    "a width without a unit": Case(
+        f"{EVALUATE} --plot det.pdf --width 8",
+        r"width 8: give 2 to 40 cm, as in 8\.5cm, 85mm or 3\.4in",
+        with_trials,
+        again=f"{EVALUATE} --plot det.pdf --width 85mm",
+        of="width {}: give 2 to 40 cm, as in 8.5cm, 85mm or 3.4in",
+    ),
+    "an operating point of two numbers": Case(
+        f"{EVALUATE} --dcf 0.05,10",
+        r"give the prior of a target trial, as in 0\.05, or the prior and the costs of a miss and of a false"
+        r" acceptance, as in 0\.01,10,1",
+        with_trials,
+        again=f"{EVALUATE} --dcf 0.05 --dcf 0.01,10,1",
+        statuses=(2, 0, 0),
+    ),
+    "data dirs of conditions and no condition": Case(
+        f"{EVALUATE} --conditions cond",
+        r"--conditions goes with (--by)",
+        two_lists,
+        {"--by": "--by distance"},
+        of="--conditions goes with --by",
+        statuses=(2, 0, 0),
+    ),
+    "edges that are no numbers": Case(
+        f"{BY} distance --edges distance=near,far",
+        r"edges are numbers, as in duration=1,3,6",
+        two_lists,
+        again=f"{BY} distance --edges distance=1,2",
+        statuses=(2, 0, 0),
+    ),
+    "edges that fall": Case(
+        f"{BY} distance --edges distance=2,1",
+        r"each edge is above the one before it",
+        two_lists,
+        again=f"{BY} distance --edges distance=1,2",
+        statuses=(2, 0, 0),
+    ),
+    "edges of no condition": Case(
+        f"{EVALUATE} --data cond --edges distance=1,2",
+        r"--edges distance=1,2: there is no (--by distance)",
+        two_lists,
+        of="--edges {}: there is no --by {}",
+        statuses=(2, 0, 0),
+    ),
+    "edges of a condition that is no number": Case(
+        f"{BY} distance --edges distance=1,2",
+        r"--edges distance: 'near' is no number, or has another unit than others",
+        with_conditions("distance", "1 m", "near", "2 m"),
+        act=with_conditions("distance", "1 m", "0.2 m", "2 m"),
+        of="--edges {}: '{}' is no number, or has another unit than others",
+        statuses=(2, 0, 0),
+    ),
+    "a gap between words": Case(
+        f"{BY} gap.visit",
+        r"--by gap\.visit: 'first' is neither a number of the unit of others nor a date \(2026-11-29\)",
+        with_conditions("visit", "first", "second"),
+        act=with_conditions("visit", "2026-11-28", "2026-11-29"),
+        of="--by {}: '{}' is neither a number of the unit of others nor a date (2026-11-29)",
+        statuses=(2, 0, 0),
+    ),
+    "a table of trials without a condition": Case(
+        f"{BY} noisy --conditions cond pairs",
+        r"after enrol and test, name each condition once, with tabs between",
+        with_pairs("enrol\ttest\t\n"),
+        act=with_pairs("enrol\ttest\tnoisy\n"),
+        of="{}:1: after enrol and test, name each condition once, with tabs between",
+    ),
+    "a condition of two tables": Case(
+        f"{BY} distance --conditions cond pairs",
+        r"the condition 'distance' is in another table, too; rename it",
+        with_pairs("enrol\ttest\tdistance\n"),
+        act=with_pairs("enrol\ttest\tnoisy\n"),
+        of="{}: the condition '{}' is in another table, too; rename it",
+    ),
+    "a calibration that is applied and fitted": Case(
+        "calibrate dev/trials scores --apply fitted.json --model bare --out llr",
+        r"--apply fits nothing, so that there is nothing for --model or --save",
+        lambda: (with_trials(), run("calibrate dev/trials scores --far 0.5 --save fitted.json")),
+        again="calibrate dev/trials scores --apply fitted.json --out llr",
+        statuses=(2, 0, 0),
+    ),
+    "a copy of no model": Case(
+        "calibrate dev/trials scores --far 0.5 --out copy",
+        r"--out goes with --apply or (--model)",
+        with_trials,
+        {"--model": "--model model"},
+        of="--out goes with --apply or --model",
+        statuses=(2, 0, 0),
+    ),
+    "a calibration of another model": Case(
+        "calibrate dev/trials scores2 --apply fitted.json --out llr",
+        r"score with that model",
+        two_models,
+        again="calibrate dev/trials scores --apply fitted.json --out llr",
+    ),
+    "PLDA without speakers": Case(
+        f"{PLDA} others",
+        r"name a data dir or utt2spk \((--plda-speakers)\)",
+        without_speakers_of_plda,
+        {"--plda-speakers": "--plda-speakers train"},
+        of="name a data dir or utt2spk (--plda-speakers)",
+    ),
+    "PLDA of one recording a speaker": Case(
+        f"{PLDA} others",
+        r"are no such sample; give several recordings of many speakers",
+        one_each,
+        act=more_of_each,
+        again=f"{PLDA} enough",
+    ),
+    "PLDA of few recordings": Case(
+        f"{PLDA} emb",
+        r"they are too few for PLDA; give more",
+        with_trials,
+        act=more_of_each,
+        again=f"{PLDA} enough",
+    ),
+    "a path of another form: pattern": Case(
+        f"{FOLDER} '{{distance}}/{{speaker}}-{{take}}.wav'",
+        r"correct the pattern, or move the file out",
+        lambda: placed(*MINE),
+        again=f"{FOLDER} '{{distance}}/{{speaker}}_{{take}}.wav'",
+    ),
+    "a path of another form: file": Case(
+        f"{FOLDER} '{{distance}}/{{speaker}}_{{take}}.wav'",
+        r"correct the pattern, or move the file out",
+        lambda: placed(*MINE, "mine/near/test.wav"),
+        act=lambda: Path("mine/near/test.wav").rename("test.wav"),
+    ),
+    "a pattern without a speaker": Case(
+        f"{FOLDER} '{{distance}}/ann_{{take}}.wav'",
+        r"write \{speaker\} and other names in braces, each once, as in '\{speaker\}/\{device\}",
+        lambda: placed(*MINE),
+        again=f"{FOLDER} '{{distance}}/{{speaker}}_{{take}}.wav'",
+        of="write {speaker} and other names in braces, each once",
+    ),
+    "a pattern of names that touch": Case(
+        f"{FOLDER} '{{distance}}/{{speaker}}{{take}}.wav'",
+        r"put a mark between them, or choose another name",
+        lambda: placed(*MINE),
+        again=f"{FOLDER} '{{distance}}/{{speaker}}_{{take}}.wav'",
+    ),
+    "a pattern with a name of farvox's": Case(
+        f"{FOLDER} '{{distance}}/{{speaker}}_{{line}}.wav'",
+        r"put a mark between them, or choose another name",
+        lambda: placed(*MINE),
+        again=f"{FOLDER} '{{distance}}/{{speaker}}_{{take}}.wav'",
     ),
 }
 

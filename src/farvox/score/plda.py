@@ -167,7 +167,7 @@ def _diagonalised(within_DD: Floats, between_DD: Floats) -> tuple[Floats, Floats
     if flat:
         raise TrialError(
             f"the utterances show no variation within speakers in {flat} of {len(variance_D)} dimensions:"
-            " they are too few for PLDA; give more, or keep fewer dimensions (--lda)"
+            " they are too few for PLDA; give more"
         )
     whitening_DD = (axes_DD / np.sqrt(variance_D)).T
     psi_D, turn_DD = np.linalg.eigh(whitening_DD @ ((between_DD + between_DD.T) / 2) @ whitening_DD.T)
