@@ -270,7 +270,13 @@ def test_plda_learns_from_other_speakers(folder, capsys):
     assert "name a data dir or utt2spk (--plda-speakers)" in capsys.readouterr().err
     plda += ("--plda-speakers", folder / "utt2spk")
     assert run(*words, *plda) == 0
-    assert "PLDA: 360 utterances of 60 speakers, 16 dimensions" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "PLDA: 360 utterances of 60 speakers, 16 dimensions" in printed and "few for PLDA" not in printed
+    few = folder / "few"
+    EmbeddingSet(names[:90], emb_NE[:90].astype(np.float32) + 2).save(few)
+    few_options = ("--plda", few, "--plda-speakers", folder / "utt2spk")
+    assert run(*words[:-1], folder / "s2", *few_options) == 0
+    assert "few for PLDA, which learns how the 16 dimensions vary" in capsys.readouterr().err
 
     def unit(x_NE):
         shifted = x_NE - (emb_NE.astype(np.float32) + np.float32(2)).mean(0, dtype=np.float64)

@@ -50,6 +50,17 @@ def values(folder, trials, *by, **options):
     return [table[name].to_list() for name in by]
 
 
+def test_a_condition_that_no_trial_has_is_refused(folder, trials, tmp_path):
+    trials = trials()
+    rows = (
+        "".join(f"{utt_id}\t\n" for utt_id in ("ann-near", "ben-near", "ben-far")) + "of_another_list\t3m\n"
+    )
+    (tmp_path / "room").write_text("utt_id\troom\n" + rows)
+    for name in ("room", "same.room", "enrol.room", "gap.room"):
+        with pytest.raises(UsageError, match=f"no trial has the condition '{name}'"):
+            trial_conditions(trials, [folder, tmp_path / "room"], [name])
+
+
 def test_a_value_may_be_the_same_on_both_sides_or_not(folder, trials):
     (folder / "spk2gender").write_text("ann f\nben f\n")
     assert values(folder, trials(), "same.distance") == [["different", "different", "", ""]]

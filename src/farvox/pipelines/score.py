@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from farvox.score.trials import ResolvedTrials, TrialList
 
 NEAREST = 300
+FEW_A_DIMENSION = 10  # utterances beyond one a speaker: fewer are few for PLDA
 """Cohort members that AS-norm keeps unless told otherwise."""
 
 
@@ -326,6 +327,12 @@ def _plda(
     )
     num_speakers, kept = speaker_ids.n_unique(), len(plda.psi_D)
     note(f"PLDA: {len(members):,} utterances of {num_speakers:,} speakers, {kept} dimensions")
+    num_dimensions = members.embeddings.shape[1]
+    if len(members) - num_speakers < FEW_A_DIMENSION * num_dimensions or num_speakers < num_dimensions:
+        note(
+            f"note: these are few for PLDA, which learns how the {num_dimensions} dimensions vary within and "
+            "between speakers; it may be worse than the cosine"
+        )
     return plda
 
 

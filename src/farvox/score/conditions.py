@@ -124,7 +124,8 @@ def trial_conditions(
 
     Raises:
         TrialError: an utterance is in none of the sources.
-        UsageError: no such condition, or one with edges or a gap that is no number.
+        UsageError: no such condition, one that is known of no trial, or one with edges or a gap that is no
+            number.
         DataDirError: a source cannot be read, or two disagree.
     """
     known = read_known(sources)
@@ -139,6 +140,8 @@ def trial_conditions(
             names = [*known.utterances.columns[1:], *known.trials.columns[2:]]
             hint = nearest(column, names) or f"; there are {', '.join(names)}"
             raise UsageError(f"--by {name}: no such condition{hint}")
+        if (found.text.fill_null("") == "").all() and found.number.is_null().all():
+            raise UsageError(f"--by {name}: not known of any trial")
         cuts = (edges or {}).get(name)
         if cuts is None and not (found.is_measured and found.number.n_unique() > MOST_VALUES):
             columns.append(found.text.alias(name))
