@@ -141,7 +141,7 @@ def trial_conditions(
             hint = nearest(column, names) or f"; there are {', '.join(names)}"
             raise UsageError(f"--by {name}: no such condition{hint}")
         if (found.text.fill_null("") == "").all() and found.number.is_null().all():
-            raise UsageError(f"--by {name}: not known of any trial")
+            raise UsageError(f"no trial has the condition '{name}'")
         cuts = (edges or {}).get(name)
         if cuts is None and not (found.is_measured and found.number.n_unique() > MOST_VALUES):
             columns.append(found.text.alias(name))
