@@ -150,6 +150,18 @@ def test_scores_that_are_all_equal_have_a_histogram(tmp_path):
     assert ET.parse(tmp_path / "scores.svg").getroot().tag.endswith("svg")
 
 
+@pytest.mark.parametrize(("factor", "shared"), [(1, True), (1.5, True), (-40, False)])
+def test_histograms_share_an_axis_where_the_scales_are_alike(factor, shared):
+    one = score_set("cosine")
+    other = ScoreSet("llr", factor * one.scores, one.target)
+    figure = histogram_figure([one, other])
+    ranges = [axes.get_xlim() for axes in figure.axes]
+    assert (ranges[0] == ranges[1]) is shared
+    for (low, high), system in zip(ranges, (one, other), strict=True):
+        assert low <= system.scores.min() and high >= system.scores.max()
+        assert shared or high - low < 1.2 * np.ptp(system.scores)
+
+
 def test_the_same_scores_give_the_same_bytes(tmp_path):
     for name in ("one.svg", "two.svg"):
         save_figure(det_figure([score_set()]), tmp_path / name)

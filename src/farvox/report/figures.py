@@ -180,10 +180,13 @@ def histogram_figure(systems: Sequence[ScoreSet], *, width: float = WIDTH) -> Fi
     """Histograms of target and non-target scores, one panel a system, with the EER threshold.
 
     The width of a bin is ``2 IQR / cube root of n`` of the rarer kind (Freedman and Diaconis), so that few
-    trials have few bins.
+    trials have few bins. Systems of one scale share their axis: all scores span at most twice those of each.
     """
-    figure = _new_figure(width=width, height=0.8 + 1.5 * len(systems))
-    panels = figure.subplots(len(systems), 1, sharex=True, squeeze=False)[:, 0]
+    figure = _new_figure(width=width, height=0.8 + 1.7 * len(systems))
+    lowest, highest = ([float(of(each.scores)) for each in systems] for of in (np.min, np.max))
+    spans = [high - low for low, high in zip(lowest, highest, strict=True)]
+    one_scale = max(highest) - min(lowest) <= 2 * min(spans)
+    panels = figure.subplots(len(systems), 1, sharex=one_scale, squeeze=False)[:, 0]
     for system, axes in zip(systems, panels, strict=True):
         _style(axes)
         threshold = detection_error(system.scores, system.target).threshold
