@@ -2646,6 +2646,16 @@ def two_models() -> None:
     assert run("score dev/trials emb2 --out scores2") == 0
 
 
+def two_systems() -> None:
+    """Scores of two models, and some that are all alike; of speakers that are not known."""
+    with_trials()
+    trained()
+    assert run(f"extract exp dev emb2 {FAST}") == 0
+    assert run("score dev/trials emb2 --out scores2") == 0
+    write_scores("flat", read_trials("dev/trials"), np.full(len(read_trials("dev/trials")), 0.5))
+    Path("scores.meta.json").unlink()
+
+
 def without_speakers_of_plda() -> None:
     with_trials()
     assert run(f"extract model train others {FAST}") == 0
@@ -2780,10 +2790,46 @@ CASES |= {
     ),
     "a calibration that is applied and fitted": Case(
         "calibrate dev/trials scores --apply fitted.json --model bare --out llr",
-        r"--apply fits nothing, so that there is nothing for --model or --save",
+        r"--apply fits nothing, so that there is nothing for --model",
         lambda: (with_trials(), run("calibrate dev/trials scores --far 0.5 --save fitted.json")),
         again="calibrate dev/trials scores --apply fitted.json --out llr",
         statuses=(2, 0, 0),
+    ),
+    "a fusion that is applied and fitted": Case(
+        "fuse dev/trials a=scores --apply fitted.json --save again.json --out llr",
+        r"--apply fits nothing, so that there is nothing for --save",
+        lambda: (with_trials(), run("fuse dev/trials a=scores --save fitted.json")),
+        again="fuse dev/trials a=scores --apply fitted.json --out llr",
+        statuses=(2, 0, 0),
+    ),
+    "a fusion that goes nowhere": Case(
+        "fuse dev/trials a=scores --apply fitted.json",
+        r"--apply FILE\.json and (--out SCORES) go together",
+        lambda: (with_trials(), run("fuse dev/trials a=scores --save fitted.json")),
+        {"SCORES": "llr"},
+        statuses=(2, 0, 0),
+    ),
+    "several seeds in a fusion": Case(
+        "fuse dev/trials a=scores,scores2",
+        r"a: a system has one score file in a fusion; give each seed a name of its own",
+        two_systems,
+        again="fuse dev/trials a=scores b=scores2",
+        of="a system has one score file in a fusion; give each seed a name of its own",
+        statuses=(2, 0, 0),
+    ),
+    "a system twice in a fusion": Case(
+        "fuse dev/trials a=scores b=scores",
+        r"b says nothing that a does not: leave it out",
+        two_systems,
+        again="fuse dev/trials a=scores",
+        of="{} says nothing that {} does not: leave it out",
+    ),
+    "a system of one score in a fusion": Case(
+        "fuse dev/trials a=scores b=flat",
+        r"b is 0\.5 in all trials and says nothing: leave it out",
+        two_systems,
+        again="fuse dev/trials a=scores",
+        of="{} is {} in all trials and says nothing: leave it out",
     ),
     "a copy of no model": Case(
         "calibrate dev/trials scores --far 0.5 --out copy",

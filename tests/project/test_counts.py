@@ -124,9 +124,9 @@ def test_the_table_and_the_lists_are_printed(script, counts, capsys):
     assert "_once" in out and "tree.one <-> tree.two" in out
 
 
-MOST_FILES = 151
-MOST_LINES = 32_400
-MOST_PUBLIC_FUNCTIONS = 920
+MOST_FILES = 152
+MOST_LINES = 32_900
+MOST_PUBLIC_FUNCTIONS = 930
 MOST_FORMAT_SKIPS = 61
 """As many as there were at 465a09f."""
 

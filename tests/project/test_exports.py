@@ -113,6 +113,7 @@ STAGES = {
     "evaluate": "(scores: Scores, options: EvaluateOptions) -> Evaluation",
     "extract": "(embedder: Embedder, data_dir: DataDir, *, threads, quality, skip_bad, skip_by, channel, "
     "out, replace, note) -> EmbeddingSet",
+    "fuse": "(systems: Mapping[str, Scores], options: FuseOptions, *, note) -> Fusion",
     "run": "(recipe: Recipe, root: str | Path, *, first, last, note, progress, run_verb) -> None",
     "score": "(trials: str | Path, embeddings: Sequence[str | Path], options: ScoreOptions, *, out, "
     "out_trials, trained, note) -> Scores",

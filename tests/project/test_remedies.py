@@ -40,6 +40,7 @@ VERBS_OF = {
     "datadir.derive": ("combine", "subset", "trials"),
     "datadir.pack": ("pack",),
     "pipelines.calibrate": ("calibrate", "verify"),
+    "pipelines.fuse": ("fuse",),
     "pipelines.enhance": ("enhance",),
     "pipelines.evaluate": ("evaluate",),
     "pipelines.run": RECIPES,
@@ -273,7 +274,11 @@ ELSEWHERE = {
     "--out FOLDER or --out FILE.onnx makes": (
         "tests/cli/test_calibrate.py::test_a_copy_gets_the_threshold_and_the_model_stays_as_it_is"
     ),
-    "cannot be read as a calibration": (
+    "is of the systems {}, and these are": (
+        "tests/cli/test_fuse.py::test_a_fusion_is_for_the_scores_of_its_models_and_needs_no_labels"
+    ),
+    "unknown speakers: {}": "tests/cli/test_fuse.py::test_speakers_too_few_for_a_fusion_are_refused",
+    "cannot be read as a {}": (
         "tests/cli/test_calibrate.py::test_a_saved_calibration_makes_likelihood_ratios_of_other_scores"
     ),
     "(`cat {} > FILE`), and name that": (

@@ -49,6 +49,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "forget": ("farvox.cli.verify:forget", "remove an enrolled speaker"),
     "speakers": ("farvox.cli.verify:speakers", "list the enrolled speakers"),
     "calibrate": ("farvox.cli.score:calibrate", "choose a threshold and fit probabilities on scored trials"),
+    "fuse": ("farvox.cli.score:fuse", "make one score a trial of those of several systems"),
     "pull": ("farvox.cli.models:pull", "fetch a pretrained model"),
     "export": ("farvox.cli.models:export", "write a model as ONNX, for devices without torch"),
     "import": ("farvox.cli.models:import_checkpoint", "convert a foreign checkpoint"),

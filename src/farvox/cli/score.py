@@ -13,6 +13,7 @@ from farvox.atomic import FileKind, json_text, refuse_to_replace, write_text
 from farvox.errors import UsageError
 from farvox.pipelines.calibrate import CalibrateOptions
 from farvox.pipelines.evaluate import EvaluateOptions, as_table, evaluate_systems
+from farvox.pipelines.fuse import FuseOptions
 from farvox.pipelines.score import ScoreOptions, Scores
 from farvox.progress import to_stderr, to_stdout
 from farvox.report.text import (
@@ -315,6 +316,44 @@ def calibrate(
     to_stdout(f"calibration  llr = {scale:.4f} x score {sign} {abs(found.offset):.4f} (nats)")
     for path in filter(None, (calibration.save, found.card)):
         to_stdout(f"written      {path}")
+
+
+def fuse(
+    trials: Trials,
+    scores: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME=SCORES...")],
+    fusion: FuseOptions = FuseOptions(),
+    json: bool = False,
+) -> None:
+    """Fit one log-likelihood ratio on the scores of several systems; or turn other scores into them.
+
+    The trials should be of speakers that no system was trained on and that nothing is reported on later.
+
+    Args:
+        trials: trial list, with labels unless --apply is given.
+        scores: one file of lines "enrol test score" for each system, whose name --apply knows it by.
+        fusion: where the fit goes.
+        json: print what --save writes.
+    """
+    paths = _named_paths(scores)
+    if several := next((name for name, files in paths.items() if len(files) > 1), None):
+        raise UsageError(
+            f"{several}: a system has one score file in a fusion; give each seed a name of its own"
+        )
+    systems = {name: Scores.read(trials, path) for name, (path,) in paths.items()}
+    if fusion.apply:
+        pipelines.fuse.apply_fusion(systems, fusion.apply, out=fusion.out, note=to_stderr)
+        return
+    found = pipelines.fuse.fuse(systems, fusion, note=to_stderr)
+    if json:
+        to_stdout(json_text(found.table))
+        return
+    table, sign = found.table, "-" if found.offset < 0 else "+"
+    speakers = "" if found.num_speakers is None else f", {found.num_speakers:,} speakers"
+    to_stdout(f"trials   {table['num_target']:,} target, {table['num_nontarget']:,} non-target{speakers}")
+    terms = " + ".join(f"{scale:.4f} x {name}" for name, scale in found.scales.items())
+    to_stdout(f"fusion   llr = {terms} {sign} {abs(found.offset):.4f} (nats)".replace("+ -", "- "))
+    if fusion.save:
+        to_stdout(f"written  {fusion.save}")
 
 
 def submit(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import farvox
 from farvox.atomic import FileKind, refuse_to_replace
@@ -20,6 +21,7 @@ from farvox.report.text import rounded
 
 if TYPE_CHECKING:
     from farvox.score.calibrate import OperatingPoint
+    from farvox.score.lists import Speakers
 
 
 FORMAT = "farvox-calibration/1"
@@ -29,7 +31,34 @@ _OF_THE_LIST = ("channel_ids", "allow_missing_channels", "allow_self")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrateOptions(Options):
+class FitOptions(Options):
+    """Options of whatever is fitted on some trials, kept in a file, and applied to others."""
+
+    save: Annotated[Path | None, Metavar("FILE.json")] = None
+    """File to write what is fitted to, for --apply."""
+    apply: Annotated[Path | None, Metavar("FILE.json")] = None
+    """Fit nothing: turn the scores into natural-log likelihood ratios by this file, written to --out; labels
+    are not needed."""
+    trial_speakers: Annotated[tuple[Path, ...], Metavar("DIR|UTT2SPK...")] = ()
+    """Data dirs or utt2spk files that hold every utterance of the list, for the number of speakers and
+    intervals; by default the utt2spk of the embeddings that were scored."""
+    speaker_before: Annotated[str | None, Metavar("MARK")] = None
+    """The speaker of an id is the part before the first MARK in it."""
+    note: str = ""
+    """Description of the trials."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.apply and self.save:
+            raise UsageError("--apply fits nothing, so that there is nothing for --save")
+        if self.trial_speakers and self.speaker_before is not None:
+            raise UsageError(
+                "the speakers come from --trial-speakers or from --speaker-before, not from both"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions(FitOptions):
     """Options of a calibration.
 
     Raises:
@@ -41,30 +70,15 @@ class CalibrateOptions(Options):
     model: Annotated[str | None, Metavar("MODEL")] = None
     """Model that the threshold is for: with --out any, of which a copy gets it; else a model folder or run
     dir, whose card.json is to hold it."""
-    note: str = ""
-    """Description of the trials, for the card."""
-    save: Annotated[Path | None, Metavar("FILE.json")] = None
-    """File to write threshold and calibration to, for --apply."""
-    apply: Annotated[Path | None, Metavar("FILE.json")] = None
-    """Fit nothing: turn the scores into natural-log likelihood ratios by this file, written to --out; labels
-    are not needed."""
     out: Annotated[Path | None, Metavar("SCORES|MODEL")] = None
     """With --apply: score file to write. With --model: model folder or .onnx file to write, a copy with
     threshold and calibration in its card."""
-    trial_speakers: Annotated[tuple[Path, ...], Metavar("DIR|UTT2SPK...")] = ()
-    """Data dirs or utt2spk files that hold every utterance of the list, for the interval of the threshold; by
-    default the utt2spk of the embeddings that were scored."""
-    speaker_before: Annotated[str | None, Metavar("MARK")] = None
-    """The speaker of an id is the part before the first MARK in it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         of_exported = self.model is not None and self.model.endswith(".onnx")
         for wrong, what in (
-            (
-                self.apply and (self.model or self.save),
-                "--apply fits nothing, so that there is nothing for --model or --save",
-            ),
+            (self.apply and self.model, "--apply fits nothing, so that there is nothing for --model"),
             (self.apply and not self.out, "--apply needs a score file to write: --out"),
             (self.out and not (self.apply or self.model), "--out goes with --apply or --model"),
             (
@@ -74,10 +88,6 @@ class CalibrateOptions(Options):
             (
                 self.model and self.out and self.out.resolve() == Path(self.model).resolve(),
                 "--out is the model itself: choose another name, or leave --out away",
-            ),
-            (
-                self.trial_speakers and self.speaker_before is not None,
-                "the speakers come from --trial-speakers or from --speaker-before, not from both",
             ),
         ):
             if wrong:
@@ -118,7 +128,7 @@ def calibrate(
         UsageError: the model is one of the zoo or an ONNX file, which is only copied.
     """
     from farvox.atomic import write_json
-    from farvox.datadir.embeddings import ORIGIN, shared_origin
+    from farvox.datadir.embeddings import shared_origin
     from farvox.report.results import provenance
     from farvox.score.calibrate import fit_llr, threshold_at_far
     from farvox.zoo import Calibration, copy_with_card, find_model, is_zoo_name, open_embedder, read_card
@@ -150,10 +160,8 @@ def calibrate(
         "offset": offset,
         "threshold": {"far_asked": options.far, **asdict(point), "intervals": intervals},
         "note": options.note,
-        "origin": {key: scores.meta[key] for key in ORIGIN if scores.meta.get(key) is not None},
-        "scoring": scores.meta.get("scoring", {}),
         **provenance([trials.path], []),
-        "scores": {"sha256": scores.meta.get("sha256")},
+        **fitted_on(scores),
     }
     written = None
     if model is not None:
@@ -207,29 +215,13 @@ def _intervals(
     scores: Scores, point: OperatingPoint, options: CalibrateOptions, note: Note
 ) -> dict[str, Any] | None:
     """The intervals of `Calibrated`, with what was drawn how often; None, with a note, without speakers."""
-    from farvox.datadir.embeddings import SPEAKERS_FILE
     from farvox.metrics.bootstrap import LEVEL, rates_at, rejection_at, speaker_bootstrap
-    from farvox.score.lists import speakers_from_dirs, speakers_from_ids
-    from farvox.score.sides import read_side_map
 
-    trials, scoring = scores.trials, scores.meta.get("scoring", {})
-    asked = bool(options.trial_speakers or options.speaker_before)
-    sources = options.trial_speakers or [
-        Path(each) / SPEAKERS_FILE for each in scores.meta.get("embeddings", [])
-    ]
     try:
-        if options.speaker_before:
-            speakers = speakers_from_ids(trials, options.speaker_before)
-        elif sources and all(map(Path.exists, sources)):
-            enrol_map, test_map = (
-                read_side_map(scoring[key]) if scoring.get(key) else None for key in ("enrol_map", "test_map")
-            )
-            speakers = speakers_from_dirs(trials, sources, enrol_map=enrol_map, test_map=test_map)
-        else:
-            raise TrialError(f"{trials.path}: the speakers of these trials are not known")
+        speakers = speakers_behind(scores, options)
         resampled = speaker_bootstrap(
             [scores.values],
-            trials.target if trials.target is not None else [],
+            scores.trials.target if scores.trials.target is not None else [],
             speakers.enrol,
             speakers.test,
             figures=[
@@ -238,7 +230,7 @@ def _intervals(
             ],
         )
     except FarvoxError as error:
-        if asked:
+        if options.trial_speakers or options.speaker_before:
             raise
         note(f"no interval: {error}; --trial-speakers or --speaker-before says who speaks")
         return None
@@ -251,6 +243,74 @@ def _intervals(
         "replicates": resampled.replicates,
         "seed": resampled.seed,
     }
+
+
+def speakers_behind(scores: Scores, options: FitOptions) -> Speakers:
+    """The speakers of scored trials: those that the options name, or those of the embeddings.
+
+    Raises:
+        TrialError: they are not known, or contradict the labels.
+    """
+    from farvox.datadir.embeddings import SPEAKERS_FILE
+    from farvox.score.lists import speakers_from_dirs, speakers_from_ids
+    from farvox.score.sides import read_side_map
+
+    trials, scoring = scores.trials, scores.meta.get("scoring", {})
+    if options.speaker_before:
+        return speakers_from_ids(trials, options.speaker_before)
+    sources = options.trial_speakers or [
+        Path(each) / SPEAKERS_FILE for each in scores.meta.get("embeddings", [])
+    ]
+    if not (sources and all(map(Path.exists, sources))):
+        raise TrialError(f"{trials.path}: the speakers of these trials are not known")
+    enrol_map, test_map = (
+        read_side_map(scoring[key]) if scoring.get(key) else None for key in ("enrol_map", "test_map")
+    )
+    return speakers_from_dirs(trials, sources, enrol_map=enrol_map, test_map=test_map)
+
+
+def fitted_on(scores: Scores) -> dict[str, Any]:
+    """The entries of a file of `FORMAT` that say what scores it is for: model, rules, digest."""
+    from farvox.datadir.embeddings import ORIGIN
+
+    return {
+        "origin": {key: scores.meta[key] for key in ORIGIN if scores.meta.get(key) is not None},
+        "scoring": scores.meta.get("scoring", {}),
+        "scores": {"sha256": scores.meta.get("sha256")},
+    }
+
+
+def refuse_other_scores(
+    fitted: Mapping[str, Any], scores: Scores, path: str | Path, *, system: str = "", note: Note = silent
+) -> None:
+    """Refuse scores of another model, or made by other rules, than those that a file was fitted on.
+
+    Args:
+        fitted: the entries of `fitted_on`.
+        scores: those that it is to be applied to.
+        path: the file, for messages.
+        system: name of the scores among several.
+        note: called with a line on what is not known.
+
+    Raises:
+        TrialError: they were made by other rules.
+        DataDirError: they are of another model.
+    """
+    from farvox.datadir.embeddings import shared_origin
+
+    scored = f"scores of {system or scores.trials.path}"
+    shared_origin({str(path): fitted["origin"], scored: scores.meta}, "score with that model", note)
+    one, other = fitted["scoring"], scores.meta.get("scoring", {})
+    for key in sorted(one.keys() | other.keys()) if one and other else ():
+        pair: list[Any] = [scoring.get(key) or None for scoring in (one, other)]
+        pair = [f"{each['file']} ({each['sha256']})" if isinstance(each, dict) else each for each in pair]
+        if key in (known := kinds(ScoreOptions)) and known[key].type is Path:
+            pair = ["given" if value else None for value in pair]
+        if pair[0] != pair[1] and key not in _OF_THE_LIST:
+            raise TrialError(
+                f"{scored}: scored with {key} {pair[1] or 'none'}, and {path} was fitted on scores with "
+                f"{key} {pair[0] or 'none'}: score by the same rules, or fit on scores like these"
+            )
 
 
 def apply_calibration(
@@ -269,26 +329,18 @@ def apply_calibration(
         DataDirError: it was fitted on scores of another model.
     """
     from farvox.atomic import sha256_of
-    from farvox.datadir.embeddings import shared_origin
     from farvox.score.scores import write_scores
 
-    fitted, scored = read_calibration(path), f"scores of {scores.trials.path}"
-    shared_origin({str(path): fitted["origin"], scored: scores.meta}, "score with that model", note)
-    one, other = fitted["scoring"], scores.meta.get("scoring", {})
-    for key in sorted(one.keys() | other.keys()) if one and other else ():
-        pair: list[Any] = [scoring.get(key) or None for scoring in (one, other)]
-        if key in (known := kinds(ScoreOptions)) and known[key].type is Path:
-            pair = ["given" if value else None for value in pair]
-        if pair[0] != pair[1] and key not in _OF_THE_LIST:
-            raise TrialError(
-                f"{scored}: scored with {key} {pair[1] or 'none'}, and {path} was fitted on scores with "
-                f"{key} {pair[0] or 'none'}: score by the same rules, or fit on scores like these"
-            )
+    fitted = read_calibration(path)
+    refuse_other_scores(fitted, scores, path, note=note)
     applied = {key: fitted[key] for key in ("kind", "scale", "offset")}
     meta = {
         **scores.meta,
         "farvox_version": farvox.__version__,
-        "scoring": {**other, "calibration": {**applied, "file": str(path), "sha256": sha256_of(path)}},
+        "scoring": {
+            **scores.meta.get("scoring", {}),
+            "calibration": {**applied, "file": str(path), "sha256": sha256_of(path)},
+        },
     }
     found = Scores(scores.trials, fitted["scale"] * scores.values + fitted["offset"], meta)
     if out:
@@ -297,22 +349,26 @@ def apply_calibration(
     return found
 
 
-def read_calibration(path: str | Path) -> dict[str, Any]:
-    """The content of a file that ``farvox calibrate --save`` wrote.
+def read_calibration(path: str | Path, kind: Literal["linear", "fusion"] = "linear") -> dict[str, Any]:
+    """The content of a file that ``farvox calibrate --save`` or, kind "fusion", ``farvox fuse --save`` wrote.
 
     Raises:
         TrialError: it cannot be read, or is no such file.
     """
+    verb = "calibrate" if kind == "linear" else "fuse"
     try:
         values = json.loads(Path(path).read_text("utf-8"))
-        if values["format"] != FORMAT or values["kind"] != "linear":
+        if values["format"] != FORMAT or values["kind"] != kind:
             raise ValueError(f"format {values['format']!r}, kind {values['kind']!r}")
-        if not (values["scale"] > 0 and math.isfinite(values["scale"]) and math.isfinite(values["offset"])):
-            raise ValueError(f"scale {values['scale']!r}, offset {values['offset']!r}")
-        if not (isinstance(values["origin"], dict) and isinstance(values["scoring"], dict)):
+        parts = [values] if kind == "linear" else list(values["systems"].values())
+        numbers = [values["offset"], *(part["scale"] for part in parts)]
+        if not all(map(math.isfinite, numbers)) or (kind == "linear" and not values["scale"] > 0):
+            raise ValueError(f"offset and scales {numbers}")
+        if not all(isinstance(part["origin"], dict) and isinstance(part["scoring"], dict) for part in parts):
             raise ValueError("origin and scoring are tables")
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise TrialError(
-            f"{path}: cannot be read as a calibration ({error!r}): 'farvox calibrate --save' writes one"
+            f"{path}: cannot be read as a {'calibration' if kind == 'linear' else kind} ({error!r}): "
+            f"'farvox {verb} --save' writes one"
         ) from None
     return dict(values)
