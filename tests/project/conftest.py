@@ -2,6 +2,8 @@
 
 import ast
 import itertools
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,6 +65,17 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel of this checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("farvox-*.whl")
+    return path
+
+
+@pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder with small corpora of the publishers' shapes in ``corpora/``; never written to."""
     folder = tmp_path_factory.mktemp("home")
@@ -79,6 +92,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ffsvc,
         homework,
         own_recordings,
+        own_speakers,
     ):
         build(folder / "corpora")
     baseline_checkpoints(folder / "downloads")
@@ -266,6 +280,12 @@ def own_recordings(root: Path) -> None:
             path = root / f"recordings/{speaker}/{take}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, 0.3 * wav_T / np.abs(wav_T).max(), 16000, subtype="PCM_16")
+
+
+def own_speakers(root: Path) -> None:
+    """As many speakers as a threshold that accepts 1 % of the strangers needs."""
+    for speaker, take in itertools.product(range(12), range(4)):
+        voice(root / f"mine/speaker{speaker:02}/{take}.wav", 0.5)
 
 
 def baseline_checkpoints(folder: Path) -> None:

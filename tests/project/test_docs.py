@@ -4,6 +4,7 @@ A page is run from top to bottom in a folder of its own that holds small corpora
 command that is not known here fails its page, so that nothing stays untested.
 """
 
+import json
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from farvox.cli.main import ANSWERS, VERBS, main
 from farvox.cli.recipes import load_recipe
@@ -127,6 +129,8 @@ def check_dry(command: Command) -> None:
         case ["pip", "install", wheel]:
             extra = re.fullmatch(r"farvox\[(\w+)\]", wheel)
             assert extra and extra[1] in extras_of_project(), str(command)
+        case ["pip", "install", "--no-deps", "farvox"] | ["pip", "install", "numpy", *_]:
+            pass  # run below, in an environment of their own
         case ["pip", "install", "-c", constraints, "-e", project]:
             extra = re.fullmatch(r"\.\[(\w+)\]", project)
             assert (ROOT / constraints).is_file() and extra and extra[1] in extras_of_project(), str(command)
@@ -202,6 +206,72 @@ def test_the_python_of_a_page_runs(at_home, page, request):
     code = "\n\n".join(python_blocks(page))
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def real_recordings(corpora, tmp_path):
+    """A user's folder with real speech: 20 speakers to choose a threshold by, and two others."""
+    speakers = sorted((corpora / "an4/wav/an4_clstk").iterdir())
+    people = {f"mine/{folder.name}": folder for folder in speakers[:20]}
+    people |= {"recordings/ann": speakers[20], "recordings/bob": speakers[21]}
+    for name, folder in people.items():
+        for number, path in enumerate(sorted(folder.glob("*.flac"))[:6], start=1):
+            wav_T, rate = soundfile.read(path)
+            copy = tmp_path / f"corpora/{name}/{number}.wav"
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(copy, wav_T, rate)
+    return tmp_path
+
+
+@pytest.fixture
+def device(wheel, tmp_path):
+    """The programs of an environment that has what docs/device.md installs on a device, and nothing else."""
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "device")], check=True)
+    installs = [each.words[1:] for each in commands("docs/device.md") if each.words[:2] == ["pip", "install"]]
+    for words in [words for words in installs if words[1:] != ["farvox[onnx]"]]:
+        named = [str(wheel) if word == "farvox" else word for word in words]
+        pip = [str(tmp_path / "device/bin/python"), "-m", "pip", *named, "-c", str(ROOT / "constraints.txt")]
+        done = subprocess.run(pip, capture_output=True, text=True)
+        if done.returncode and "onnection" in done.stdout + done.stderr:
+            pytest.skip(f"pip cannot reach its index: {done.stderr.splitlines()[-1]}")
+        assert done.returncode == 0, done.stderr
+    return tmp_path / "device/bin"
+
+
+@pytest.mark.slow
+def test_a_threshold_of_ones_own_is_chosen_with_torch_and_shipped_to_a_device_without(
+    real_recordings, campplus, device, monkeypatch, capsys
+):
+    """As docs/threshold.md has it, from the recordings on; its ``farvox verify`` is that of the device."""
+    monkeypatch.chdir(real_recordings)
+    monkeypatch.setenv("FARVOX_DATA", "user-data")
+    page = (ROOT / "docs/threshold.md").read_text(encoding="utf-8")
+    section = page.split("\n## A threshold of your own\n")[1].split("\n## ")[0]
+    way = re.findall(r"^\$ (farvox .*)$", section, re.MULTILINE)
+    verify = next(number for number, text in enumerate(way) if "verify --model exp/mine.onnx" in text)
+    verbs = [shlex.split(text)[1] for text in way[:verify]]
+    assert set(verbs) == {"pull", "prepare", "trials", "extract", "score", "evaluate", "calibrate"}
+    for text in way[:verify]:
+        assert run_farvox(shlex.split(text)[1:]) == 0, text
+
+    away = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "FARVOX"))}
+    away["FARVOX_CACHE"] = str(real_recordings / "no-cache")
+    torch = subprocess.run([str(device / "python"), "-c", "import torch"], env=away, capture_output=True)
+    assert torch.returncode == 1
+    for test in ("bob/1", "ann/2", "bob/2"):
+        words = shlex.split(way[verify].replace("bob/1", test))[1:]
+        done = subprocess.run(
+            [str(device / "farvox"), *words, "--json"], env=away, capture_output=True, text=True
+        )
+        assert done.returncode in (0, 1), done.stderr
+        capsys.readouterr()
+        here = [word.removesuffix(".onnx") for word in words]  # the folder, whose weights torch computes
+        assert run_farvox([*here, "--backend", "torch", "--json"]) == done.returncode
+        shipped, chosen = json.loads(done.stdout), json.loads(capsys.readouterr().out)
+        assert chosen["backend"].startswith("torch") and shipped["backend"].startswith("onnxruntime")
+        assert shipped["score"] == pytest.approx(chosen["score"], abs=1e-4)
+        assert shipped["threshold"] == chosen["threshold"] and shipped["same"] == chosen["same"]
+        assert shipped["same"] == test.startswith("ann")
 
 
 @pytest.mark.parametrize("page", PAGES)

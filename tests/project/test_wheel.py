@@ -12,16 +12,12 @@ from farvox.pipelines.recipe import recipe_names
 
 
 @pytest.fixture(scope="module")
-def installed(root, tmp_path_factory):
+def installed(wheel, tmp_path_factory):
     """The content of a wheel of this checkout, unpacked where no checkout is."""
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    done = subprocess.run(build, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (wheel,) = folder.glob("farvox-*.whl")
+    folder = tmp_path_factory.mktemp("installed")
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "installed")
-    return folder / "installed"
+        archive.extractall(folder)
+    return folder
 
 
 @pytest.mark.slow
