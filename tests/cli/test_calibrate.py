@@ -227,6 +227,10 @@ def test_enrolments_of_several_recordings_have_the_speakers_of_their_recordings(
     assert main(["score", *words]) == 0
     assert main(["calibrate", words[0], str(out), "--far", "0.5", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["threshold"]["intervals"]["num_speakers"] == 3
+    asked = ["--data", str(corpus / "dev"), "--by", "enrol.duration", "--intervals", "--bootstrap", "20"]
+    assert main(["evaluate", words[0], str(out), *asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["intervals"]["num_speakers"] == 3 and "" not in found["conditions"][0]["condition"].values()
 
 
 def content_of(folder):

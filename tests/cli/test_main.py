@@ -436,8 +436,11 @@ def test_what_a_verb_wrote_it_writes_again(desk: Path, capsys: pytest.CaptureFix
     Path("list").write_text("A-1 A-2\nA-1 B-1\n")
     unlabelled = "score list E --channels expand --out S3 --out-trials list2"
     assert [main(unlabelled.split()) for _ in range(2)] == [0, 0]
-    Path("pages/det.png").write_bytes(b"GIF89a")
-    assert main(["evaluate", "T", "S2", "--report", "pages"]) == 1
+    for own in ("results.json", "det.png"):
+        Path("pages", own).write_bytes(b'{"eer": 1}')
+        assert main(["evaluate", "T", "S2", "--report", "pages"]) == 1
+        assert f"pages/{own}: is no " in capsys.readouterr().err
+        Path("pages", own).unlink()
     assert main(["score", "T", "E", "--channels", "expand", "--out", "S2", "--out-trials", "S2"]) == 2
     Path("S4.meta.json").write_text('{"title": "mine"}')
     assert main(["score", "T", "E", "--out", "S4"]) == 1 and not Path("S4").exists()

@@ -2716,10 +2716,11 @@ CASES |= {
     ),
     "a width without a unit": Case(
         f"{EVALUATE} --plot det.pdf --width 8",
-        r"width 8: give 2 to 40 cm, as in 8\.5cm, 85mm or 3\.4in",
+        r"--width 8: give 2 to 40 cm, as in 8\.5cm, 85mm or 3\.4in",
         with_trials,
         again=f"{EVALUATE} --plot det.pdf --width 85mm",
-        of="width {}: give 2 to 40 cm, as in 8.5cm, 85mm or 3.4in",
+        of="--width {}: give 2 to 40 cm, as in 8.5cm, 85mm or 3.4in",
+        statuses=(2, 0, 0),
     ),
     "an operating point of two numbers": Case(
         f"{EVALUATE} --dcf 0.05,10",
@@ -2775,14 +2776,14 @@ CASES |= {
         statuses=(2, 0, 0),
     ),
     "a table of trials without a condition": Case(
-        f"{BY} noisy --conditions cond pairs",
+        f"{BY} noisy --conditions pairs",
         r"after enrol and test, name each condition once, with tabs between",
         with_pairs("enrol\ttest\t\n"),
         act=with_pairs("enrol\ttest\tnoisy\n"),
         of="{}:1: after enrol and test, name each condition once, with tabs between",
     ),
     "a condition of two tables": Case(
-        f"{BY} distance --conditions cond pairs",
+        f"{BY} distance --conditions pairs",
         r"the condition 'distance' is in another table, too; rename it",
         with_pairs("enrol\ttest\tdistance\n"),
         act=with_pairs("enrol\ttest\tnoisy\n"),

@@ -93,6 +93,7 @@ def test_the_starting_model_is_the_first_row_and_published_figures_the_last(reci
     assert farvox("run", recipe(), "--to", "train") == 0
     published = {"eer": 0.0207, "source": "a paper"}
     evaluate = [EVALUATE[0] | {"published": published}, EVALUATE[1], EVALUATE[2] | {"intervals": True}]
+    evaluate[1] = EVALUATE[1] | {"threshold": 0.5}
     start = {"model": str(tmp_path / "exp" / "train"), "classifier": "keep"}
     file = recipe(init=start, adapt=[], evaluate=evaluate, run_dir=str(tmp_path / "exp" / "further"))
     capsys.readouterr()
@@ -107,6 +108,9 @@ def test_the_starting_model_is_the_first_row_and_published_figures_the_last(reci
     assert [line.split("  ")[0] for line in table[at + 1 : at + 4]] == ["system", *names[:2]]
     at = table.index("seen: differences")
     assert re.match(r"EER \d+\.\d % \(starting model\) -> \d+\.\d % \(fine-tuned\) \(", table[at + 2])
+    at = table.index(f"{EVALUATE[1]['name']} at the threshold 0.5")
+    assert table[at + 1].split() == ["system", "FAR", "FRR", "actDCF"]
+    assert re.match(r"starting model +\d+\.\d % +\d+\.\d % +\d+\.\d\d", table[at + 2])
     saved = json.loads((tmp_path / "exp/further/results.json").read_text())
     (pair,) = saved["differences"]
     assert (pair["trial_list"], pair["system"], pair["other"]) == ("seen", "fine-tuned", "starting model")

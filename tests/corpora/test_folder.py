@@ -98,6 +98,10 @@ def test_a_pattern_says_the_speaker_and_the_conditions(tmp_path, record, notes):
         "alice-phone_1m_a\tphone\t1\ta",
         "bob-array_2_3.5m_b\tarray\t2_3.5\tb",  # as few characters as can be
     ]
+    form_of_dots = "{speaker}/{device}_{distance}m_{a}.{b}"  # of which none is a suffix
+    record(tmp_path / "dots/alice/phone_1m_a.2.wav")
+    (made,) = prepare_folder(tmp_path / "dots", tmp_path / "out2", note=notes.append, pattern=form_of_dots)
+    assert (made.path / "utt2cond").read_text().splitlines()[1].split("\t")[1:] == ["phone", "1", "a", "2"]
     record(tmp_path / "mine/bob/near.wav")
     with pytest.raises(CorpusError, match=r"bob/near\.wav: is not of the form --pattern"):
         prepare_folder(tmp_path / "mine", tmp_path / "out", note=notes.append, pattern=form)

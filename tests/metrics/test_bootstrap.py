@@ -233,7 +233,14 @@ FAULTS = {
         [0, 1],
         "aa",
         "ba",
-        "2 speakers: an interval over speakers needs at least 3",
+        "target trials of 1 speakers: an interval over speakers needs at least 3",
+    ),
+    "an impostor list of one speaker": (
+        [0.1, 0.9, 0.2, 0.3],
+        [0, 1, 0, 0],
+        "aaaa",
+        "bacd",
+        "target trials of 1 speakers",
     ),
     "lengths": ([0.1, 0.9], [0, 1], "a", "b", "speakers for 1 trials do not fit 2 trials"),
 }

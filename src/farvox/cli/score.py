@@ -35,6 +35,7 @@ from farvox.report.text import (
 )
 
 if TYPE_CHECKING:
+    from farvox.report import sections
     from farvox.report.figures import ScoreSet
 
 Trials = Annotated[Positional[Path], arg(metavar="TRIALS")]
@@ -97,7 +98,8 @@ def evaluate(
         from farvox.report.figures import inches
 
         inches(width)
-    if link_audio and not (report and (evaluation.data or evaluation.trial_speakers)):
+    dirs = [each for each in (*evaluation.data, *evaluation.trial_speakers) if each.is_dir()]
+    if link_audio and not (report and dirs):
         raise UsageError("--link-audio goes with --report and with --data, whose data dirs name the audio")
     paths = _named_paths(scores)
     files = [path for each in paths.values() for path in each]
@@ -144,16 +146,28 @@ def evaluate(
         to_stdout("\n".join([*lines, *([""] if compared else []), *compared]))
     if tables:
         _write_tables(tables, rows, _pairs_of(found), evaluation)
+    sets = _score_sets(systems, evaluation) if plot or report else []
     if plot:
         from farvox.report.figures import det_figure, inches, save_figure
 
-        sets = _score_sets(systems, evaluation, with_bands=evaluation.intervals)
         costs: Any = {"p_target": evaluation.p_target, "ties": evaluation.ties}
         save_figure(det_figure(sets, width=inches(width), **costs), plot)
     if report:
+        from farvox.report import sections
+
         title = f"Evaluation of {Path(paths[name][0]).name if len(pairs) == 1 else ', '.join(systems)}"
         _write_report(
-            report, title, trials, paths, systems, found, rows, [*leaks, *doubts], evaluation, link_audio
+            report,
+            title,
+            trials,
+            paths,
+            systems,
+            sets,
+            found,
+            rows,
+            [*leaks, *doubts],
+            evaluation,
+            sections.audio_links(report, dirs) if link_audio else None,
         )
 
 
@@ -164,10 +178,8 @@ def _pairs_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(found.get("differences", ()))
 
 
-def _score_sets(
-    systems: Mapping[str, Sequence[Scores]], evaluation: EvaluateOptions, *, with_bands: bool
-) -> list[ScoreSet]:
-    """The scores of every system and seed, with the bands of their DET curves."""
+def _score_sets(systems: Mapping[str, Sequence[Scores]], evaluation: EvaluateOptions) -> list[ScoreSet]:
+    """The scores of every system and seed, with intervals also the bands of their DET curves."""
     from farvox.report.figures import DetBand, ScoreSet
 
     every = [
@@ -175,8 +187,10 @@ def _score_sets(
         for name, seeds in systems.items()
         for number, one in enumerate(seeds, 1)
     ]
-    found = pipelines.evaluate.det_bands([one for _, one in every], evaluation) if with_bands else []
-    bands: list[DetBand | None] = [DetBand(*each) for each in found] or [None] * len(every)
+    bands: list[DetBand | None] = [None] * len(every)
+    if evaluation.intervals:
+        found = pipelines.evaluate.det_bands([one for _, one in every], evaluation)
+        bands = [DetBand(*each) for each in found]
     sets = []
     for (name, one), band in zip(every, bands, strict=True):
         assert one.trials.target is not None
@@ -211,18 +225,18 @@ def _write_report(
     trials: Path,
     paths: Mapping[str, Sequence[Path]],
     systems: Mapping[str, Sequence[Scores]],
+    sets: Sequence[ScoreSet],
     found: Mapping[str, Any],
     tables: Sequence[dict[str, Any]],
     leaks: Sequence[str],
     evaluation: EvaluateOptions,
-    link_audio: bool,
+    target_of: sections.Target | None,
 ) -> None:
     from farvox.report import sections
     from farvox.report.page import write_report
     from farvox.report.results import provenance, write_results
 
     files = [file for each in paths.values() for file in each]
-    sets = _score_sets(systems, evaluation, with_bands=evaluation.intervals)
     scored = next(iter(systems.values()))[0]
     if evaluation.threshold is None:
         thresholds = [table["threshold"] for table in tables for _ in systems[table["system"]]]
@@ -235,8 +249,8 @@ def _write_report(
         shown.append(sections.reliability_section(sets))
     if evaluation.by:
         shown.append(sections.condition_section(evaluation.by, tables))
-    links = sections.audio_links(path, evaluation.data or evaluation.trial_speakers) if link_audio else None
-    shown.append(sections.hardest_section(sets, thresholds, scored.trials.enrol, scored.trials.test, links))
+    ids = scored.trials.enrol, scored.trials.test
+    shown.append(sections.hardest_section(sets, thresholds, *ids, target_of))
     if evaluation.intervals or evaluation.against:
         speakers = pipelines.evaluate.speakers_of(scored, evaluation)
         shown.append(sections.speaker_section(sets, thresholds, *speakers))

@@ -85,7 +85,9 @@ def form_of(pattern: str) -> re.Pattern[str]:
     Raises:
         CorpusError: no ``{speaker}``, a name that is there twice or is none, or two names that touch.
     """
-    stem = os.path.splitext(pattern)[0]
+    stem, suffix = os.path.splitext(pattern)
+    if "{" in suffix:  # as in {speaker}/{device}.{take}
+        stem = pattern
     texts = re.split(r"\{([A-Za-z_]\w*)\}", stem)
     names = texts[1::2]
     if "speaker" not in names or len(set(names)) < len(names) or re.search(r"[{}]", "".join(texts[::2])):

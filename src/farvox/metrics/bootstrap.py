@@ -326,8 +326,8 @@ def speaker_bootstrap(
         seed: of the draws.
 
     Raises:
-        TrialError: scores or labels are not usable, the speakers contradict the labels, there are fewer
-            than three of them, or ``replicates`` is not positive.
+        TrialError: scores or labels are not usable, the speakers contradict the labels, fewer than three of
+            them have target trials, or ``replicates`` is not positive.
     """
     if replicates < 1:
         raise TrialError(f"{replicates} resamples: at least one is needed, and an interval needs hundreds")
@@ -347,10 +347,11 @@ def speaker_bootstrap(
             " the labels are wrong"
         )
     num = len(speakers)
-    if num < FEWEST_SPEAKERS:
-        raise TrialError(f"{num} speakers: an interval over speakers needs at least {FEWEST_SPEAKERS}")
-
     has_target_S = np.bincount(enrol[is_target], minlength=num) > 0
+    if (enough := int(has_target_S.sum())) < FEWEST_SPEAKERS:
+        raise TrialError(
+            f"target trials of {enough} speakers: an interval over speakers needs at least {FEWEST_SPEAKERS}"
+        )
     first, second = enrol[~is_target], test[~is_target]
 
     def both_kinds(count_S: Ints) -> bool:
@@ -387,7 +388,7 @@ class Cell:
     number: int  # of the condition
     num_target: int
     num_nontarget: int
-    num_speakers: int | None  # on either side; None where the speakers are not known
+    num_speakers: int | None  # with target trials; None where the speakers are not known
     figures: Detection | None  # None where trials of one kind are missing
     far: float | None  # at the given threshold; None without one, or without non-target trials
     frr: float | None  # likewise of target trials
@@ -439,7 +440,7 @@ def per_condition(
             far = float(np.mean(accepted[0])) if len(accepted[0]) else None
             frr = float(np.mean(~accepted[1])) if len(accepted[1]) else None
         if sides is not None:
-            num_speakers = len(np.union1d(sides[0][rows], sides[1][rows]))
+            num_speakers = len(np.unique(sides[0][rows][is_target[rows]]))
         if 0 < num_target < len(rows):
             detection = detection_error(values[rows], is_target[rows], p_target, ties)
             if sides is not None and num_speakers is not None and num_speakers >= FEWEST_SPEAKERS:

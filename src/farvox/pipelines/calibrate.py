@@ -253,9 +253,8 @@ def speakers_behind(scores: Scores, options: FitOptions) -> Speakers:
     """
     from farvox.datadir.embeddings import SPEAKERS_FILE
     from farvox.score.lists import speakers_from_dirs, speakers_from_ids
-    from farvox.score.sides import read_side_map
 
-    trials, scoring = scores.trials, scores.meta.get("scoring", {})
+    trials = scores.trials
     if options.speaker_before:
         return speakers_from_ids(trials, options.speaker_before)
     sources = options.trial_speakers or [
@@ -263,10 +262,7 @@ def speakers_behind(scores: Scores, options: FitOptions) -> Speakers:
     ]
     if not (sources and all(map(Path.exists, sources))):
         raise TrialError(f"{trials.path}: the speakers of these trials are not known")
-    enrol_map, test_map = (
-        read_side_map(scoring[key]) if scoring.get(key) else None for key in ("enrol_map", "test_map")
-    )
-    return speakers_from_dirs(trials, sources, enrol_map=enrol_map, test_map=test_map)
+    return speakers_from_dirs(trials, sources, **scores.side_maps())
 
 
 def fitted_on(scores: Scores) -> dict[str, Any]:

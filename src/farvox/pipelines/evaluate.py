@@ -301,7 +301,7 @@ def speakers_of(scores: Scores, options: EvaluateOptions) -> Speakers:
 
     if options.speaker_before:
         return speakers_from_ids(scores.trials, options.speaker_before)
-    return speakers_from_dirs(scores.trials, options.trial_speakers or options.data)
+    return speakers_from_dirs(scores.trials, options.trial_speakers or options.data, **scores.side_maps())
 
 
 def figures_of(options: EvaluateOptions) -> list[Figures]:
@@ -430,7 +430,12 @@ def evaluate_conditions(
     assert trials.target is not None
     by = tuple(dict.fromkeys(options.by))
     named = trial_conditions(
-        trials, options.conditions or options.data, by, bins=options.bins, edges=options.edges_of()
+        trials,
+        tuple(dict.fromkeys((*options.data, *options.conditions))),
+        by,
+        bins=options.bins,
+        edges=options.edges_of(),
+        **scores.side_maps(),
     )
     kinds = named.unique().sort(named.columns)
     numbered = kinds.with_row_index("=")  # no condition is called so
@@ -503,7 +508,7 @@ def _note_on(cell: Cell) -> str:
         if 0 < count < FEWEST_TRIALS
     ]
     if cell.figures and cell.num_speakers is not None and cell.num_speakers < FEWEST_SPEAKERS:
-        said.append(f"{cell.num_speakers} speakers: no interval")
+        said.append(f"target trials of {cell.num_speakers} speakers: no interval")
     return "; ".join(said)
 
 

@@ -349,7 +349,9 @@ def _evaluate(plan: Plan, note: Note) -> None:
     notes = (*recipe.notes, *(f"{name}: {each}" for name, each in published.items()), *leaks)
     tables: dict[str, list[list[str]]] = {}
     compared: list[dict[str, Any]] = []
-    for evaluate in (each for each in recipe.evaluate if each.by or each.intervals):
+    for evaluate in recipe.evaluate:
+        if not (evaluate.by or evaluate.intervals or evaluate.threshold is not None):
+            continue
         options = EvaluateOptions(
             intervals=evaluate.intervals,
             data=(evaluate.data,),
@@ -380,6 +382,19 @@ def _evaluate(plan: Plan, note: Note) -> None:
                         span(table["intervals"]["eer"], rarer(table), "%"),
                         span(table["intervals"]["min_dcf"], rarer(table)),
                         plain_span(table["intervals"]["threshold"]),
+                    ]
+                    for name, table in of_system.items()
+                ),
+            ]
+        if evaluate.threshold is not None:
+            tables[f"{evaluate.name} at the threshold {evaluate.threshold:g}"] = [
+                ["system", "FAR", "FRR", "actDCF"],
+                *(
+                    [
+                        name,
+                        rounded(table["at"]["far"], table["num_nontarget"], "%"),
+                        rounded(table["at"]["frr"], table["num_target"], "%"),
+                        rounded(table["dcf"][0]["act_dcf"], rarer(table)),
                     ]
                     for name, table in of_system.items()
                 ),

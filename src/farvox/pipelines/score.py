@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from farvox.datadir.embeddings import EmbeddingSet
     from farvox.score.plda import Plda
+    from farvox.score.sides import SideMap
     from farvox.score.trials import ResolvedTrials, TrialList
 
 NEAREST = 300
@@ -122,6 +123,17 @@ class Scores:
 
         trial_list = read_trials(trials)
         return cls(trial_list, read_scores(scores, trial_list), read_score_meta(scores))
+
+    def side_maps(self) -> dict[str, SideMap | None]:
+        """``enrol_map`` and ``test_map``: the utterances that ids stood for when the scores were made.
+
+        Raises:
+            TrialError: a map cannot be read any more.
+        """
+        from farvox.score.sides import read_side_map
+
+        used = self.meta.get("scoring", {})
+        return {key: read_side_map(used[key]) if used.get(key) else None for key in ("enrol_map", "test_map")}
 
 
 def score(

@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from farvox.atomic import FileKind, atomic_file
-from farvox.errors import FarvoxError
+from farvox.errors import FarvoxError, UsageError
 from farvox.metrics.detection import (
     Floats,
     Ties,
@@ -306,13 +306,13 @@ def inches(text: str) -> float:
     """A width such as ``8.5cm``, ``85mm`` or ``3.4in``, in inches.
 
     Raises:
-        FarvoxError: it is not one, or not between 2 and 40 cm.
+        UsageError: it is not one, or not between 2 and 40 cm.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(cm|mm|in)", text)
     per_inch = {"cm": 2.54, "mm": 25.4, "in": 1.0}
     width = float(found[1]) / per_inch[found[2]] if found else 0.0
     if not 2 <= 2.54 * width <= 40:
-        raise FarvoxError(f"width {text}: give 2 to 40 cm, as in 8.5cm, 85mm or 3.4in")
+        raise UsageError(f"--width {text}: give 2 to 40 cm, as in 8.5cm, 85mm or 3.4in")
     return width
 
 

@@ -15,6 +15,7 @@ from farvox.atomic import FileKind, refuse_to_replace, write_text
 from farvox.metrics.detection import Ties, detection_error
 from farvox.progress import printable
 from farvox.report.figures import FIGURES, ScoreSet, det_figure, histogram_figure, inline_svg, save_figure
+from farvox.report.results import RESULTS
 from farvox.report.text import headline_rows
 
 STYLE = """
@@ -171,6 +172,8 @@ def refuse_report(path: Path, inputs: Iterable[str | Path | None] = ()) -> Path:
     """Refuse a report that would destroy another file, see `refuse_to_replace`; the HTML file's path."""
     page = path if path.suffix in (".html", ".htm") else path / "report.html"
     refuse_to_replace(page, PAGE, inputs)
+    if page != path:
+        refuse_to_replace(path / "results.json", RESULTS, inputs)
     for each in sorted(path.glob("*")) if page != path else ():
         if each.suffix in FIGURES and re.fullmatch(r"(det|scores|reliability|conditions)(_\d+)?", each.stem):
             refuse_to_replace(each, FIGURES[each.suffix], inputs)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import farvox
-from farvox.atomic import sha256_of, write_json
+from farvox.atomic import FileKind, sha256_of, write_json
 from farvox.score.scores import read_score_meta
 
+RESULTS = FileKind("results of farvox", rb'\{\s*"command": ".*?"versions": \{\s*"farvox": ')
 PACKAGES = ("numpy", "scipy", "polars", "torch", "onnxruntime", "openvino")
 """Packages that can change a digit of a figure; those that are loaded are named with their versions."""
 
@@ -20,8 +21,8 @@ PACKAGES = ("numpy", "scipy", "polars", "torch", "onnxruntime", "openvino")
 def write_results(
     path: str | Path, results: Mapping[str, Any], *, trials: Iterable[Path], scores: Iterable[Path]
 ) -> None:
-    """Write ``results`` and their `provenance` as one JSON object, whole or not at all."""
-    write_json(path, {**results, **provenance(trials, scores)})
+    """Write the `provenance` of ``results`` and these as one JSON object, whole or not at all."""
+    write_json(path, {**provenance(trials, scores), **results}, RESULTS)
 
 
 def provenance(trials: Iterable[Path], scores: Iterable[Path]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -22,7 +22,8 @@ from farvox.datadir.kaldi import DataDir, read_lines, read_table
 from farvox.errors import DataDirError, UsageError
 from farvox.options import nearest
 from farvox.score.columns import stems_of
-from farvox.score.lists import PathLike, values_of_side
+from farvox.score.lists import PathLike, Side, values_of_side
+from farvox.score.sides import SideMap
 from farvox.score.trials import TrialList
 
 SIDES = ("enrol.", "same.", "gap.")
@@ -104,6 +105,8 @@ def trial_conditions(
     *,
     bins: int = 4,
     edges: Mapping[str, Sequence[float]] | None = None,
+    enrol_map: SideMap | None = None,
+    test_map: SideMap | None = None,
 ) -> pl.DataFrame:
     """The conditions of every trial.
 
@@ -117,6 +120,8 @@ def trial_conditions(
         by: names of conditions, see the head of this module.
         bins: number of bins of a measurement, whose edges are quantiles over the trials, to three digits.
         edges: condition -> rising edges of its bins, instead; a bin holds its lower edge.
+        enrol_map: enrolment ids that stand for several utterances, see `farvox.score.sides.read_side_map`.
+        test_map: the same of the test side.
 
     Returns:
         One column for each name, [num_trials]: strings, or an Enum whose order is that of the bins. A side
@@ -128,14 +133,14 @@ def trial_conditions(
             number.
         DataDirError: a source cannot be read, or two disagree.
     """
-    known = read_known(sources)
+    known, side_maps = read_known(sources), {"enrol": enrol_map, "test": test_map}
     columns = []
     for name in by:
         of_sides, column = _split(name)
         if of_sides != "enrol." and name in known.trials.columns[2:]:
             found = _of_pairs(trials, known.trials, name)
         elif column in known.utterances.columns[1:]:
-            found = _of_sides(trials, known.utterances, name)
+            found = _of_sides(trials, known.utterances, name, side_maps)
         else:
             names = [*known.utterances.columns[1:], *known.trials.columns[2:]]
             hint = nearest(column, names) or f"; there are {', '.join(names)}"
@@ -203,14 +208,22 @@ def _of_pairs(trials: TrialList, table: pl.DataFrame, name: str) -> _Found:
     return _as_numbers(text.fill_null(""), name)
 
 
-def _of_sides(trials: TrialList, table: pl.DataFrame, name: str) -> _Found:
+def _of_sides(
+    trials: TrialList, table: pl.DataFrame, name: str, side_maps: Mapping[str, SideMap | None]
+) -> _Found:
     """A condition that follows from the utterances of one side, or of both."""
     prefix, column = _split(name)
     utt_ids, values = table["utt_id"], table[column]
 
-    def joined(side: Literal["enrol", "test"]) -> pl.Series:
+    def joined(side: Side) -> pl.Series:
         """The values of a side."""
-        return values_of_side(trials, side, utt_ids, values).list.sort().list.join("+")
+        found = values_of_side(trials, side, utt_ids, values, side_map=side_maps[side])
+        return found.list.sort().list.join("+")
+
+    def mean(side: Side, numbers: pl.Series) -> pl.Series:
+        """The mean of the numbers of a side."""
+        of_side = pl.col("value").mean()
+        return values_of_side(trials, side, utt_ids, numbers, of_side, side_map=side_maps[side])
 
     if prefix == "same.":
         both = pl.DataFrame({"enrol": joined("enrol"), "test": joined("test")})
@@ -222,10 +235,9 @@ def _of_sides(trials: TrialList, table: pl.DataFrame, name: str) -> _Found:
         text = both.select(kind.otherwise(pl.lit("different"))).to_series()
         return _Found(text, pl.Series([None] * len(text), dtype=pl.Float64), "", "same", is_measured=False)
     if prefix != "gap.":
-        side: Literal["enrol", "test"] = "enrol" if prefix else "test"
+        side: Side = "enrol" if prefix else "test"
         found = _as_numbers(values, column)
-        mean = values_of_side(trials, side, utt_ids, found.number, pl.col("value").mean())
-        return found._replace(text=joined(side), number=mean)
+        return found._replace(text=joined(side), number=mean(side, found.number))
     if set(values.unique()) <= {"", *VISITS}:
         values = values.replace(VISITS)
     found = _as_numbers(values, column)
@@ -236,11 +248,7 @@ def _of_sides(trials: TrialList, table: pl.DataFrame, name: str) -> _Found:
         raise UsageError(
             f"--by {name}: '{found.odd}' is neither a number of the unit of others nor a date (2026-11-29)"
         )
-    one, other = (
-        values_of_side(trials, each, utt_ids, found.number, pl.col("value").mean())
-        for each in ("enrol", "test")
-    )
-    gap = (one - other).abs()
+    gap = (mean("enrol", found.number) - mean("test", found.number)).abs()
     unit = f" {found.unit}" if found.unit else ""
     shown = {value: f"{value:.12g}{unit}" for value in gap.drop_nulls().unique()}
     text = gap.replace_strict(shown, default="", return_dtype=pl.String)

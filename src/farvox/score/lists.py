@@ -258,6 +258,7 @@ def _matching(utt_ids: pl.Series, pattern: str) -> Ints:
 
 
 PathLike = str | os.PathLike[str]
+Side = Literal["enrol", "test"]
 
 
 class Speakers(NamedTuple):
@@ -416,7 +417,7 @@ def speakers_from_ids(trials: TrialList, separator: str) -> Speakers:
 
 def values_of_side(
     trials: TrialList,
-    side: Literal["enrol", "test"],
+    side: Side,
     utt_ids: pl.Series,
     values: pl.Series,
     of_side: pl.Expr = pl.col("value").unique(),
