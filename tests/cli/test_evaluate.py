@@ -244,6 +244,23 @@ def test_several_systems_are_compared_and_several_seeds_are_one_system(systems, 
     assert "(noisy) (" in line and " points, 95 % interval " in line and ", p " in line
     assert "noisy, seed 3" in page and "Differences" in page and "scores: 12.5 %" in page
 
+    names = sorted(
+        {name for line in (systems / "trials").read_text().splitlines() for name in line.split()[1:]}
+    )
+    rows = [f"{name}\t{'near' if n % 2 else 'far'}\n" for n, name in enumerate(names)]
+    (systems / "places").write_text("utt_id\tplace\n" + "".join(rows))
+    by_place = ("--by", "place", "--conditions", systems / "places", "--json")
+    assert run(*words, *by_place) == 0
+    told = capsys.readouterr()
+    assert "noisy: note: means of seeds by condition have no intervals" in told.err
+    far = [table["conditions"][0] for table in json.loads(told.out)["systems"]]
+    assert far[0]["intervals"] is None and far[1]["intervals"] is not None
+    alone = []
+    for seed in seeds:
+        assert run("evaluate", systems / "trials", seed, *by_place) == 0
+        alone.append(json.loads(capsys.readouterr().out)["conditions"][0]["eer"])
+    assert far[0]["eer"] == pytest.approx(np.mean(alone)) and far[0]["seeds"]["values"]["eer"] == alone
+
 
 @pytest.mark.parametrize(
     ("words", "message"),

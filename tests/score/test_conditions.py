@@ -61,6 +61,16 @@ def test_a_condition_that_no_trial_has_is_refused(folder, trials, tmp_path):
             trial_conditions(trials, [folder, tmp_path / "room"], [name])
 
 
+def test_conditions_are_in_the_order_of_their_numbers(folder, trials):
+    rows = {"ann-near": "10 m", "ann-far_0": "2 m", "ann-far_1": "2 m", "ben-far": ""}
+    lines = "".join(f"{utt_id}\t{value}\n" for utt_id, value in rows.items())
+    (folder / "utt2cond").write_text("utt_id\tdistance\n" + lines)
+    for name in ("distance", "enrol.distance"):
+        found = trial_conditions(trials(), [folder], [name])[name]
+        order = [each for each in ("", "2 m", "10 m") if each in set(found)]
+        assert found.unique().sort().to_list() == order and len(order) == 2, name
+
+
 def test_a_value_may_be_the_same_on_both_sides_or_not(folder, trials):
     (folder / "spk2gender").write_text("ann f\nben f\n")
     assert values(folder, trials(), "same.distance") == [["different", "different", "", ""]]

@@ -572,6 +572,8 @@ def evaluate_systems(
             found_by = [evaluate_conditions(each, options, known) for each in seeds]
             cells = zip(*(each["conditions"] for each in found_by), strict=True)
             tables[name]["conditions"] = [_mean_of_tables(each) for each in cells]
+            if options.intervals and len(seeds) > 1:
+                tables[name]["notes"].append("note: means of seeds by condition have no intervals")
             tables[name]["equalised"] = found_by[0]["equalised"] and _mean_of_tables(
                 [each["equalised"] for each in found_by]
             )
@@ -597,8 +599,8 @@ def _mean_of_tables(tables: Sequence[dict[str, Any]]) -> dict[str, Any]:
         key: [each[key] for each in tables] for key, value in tables[0].items() if type(value) is float
     }
     deviations = {key: stdev(values) for key, values in of_each.items()}
-    notes = list(dict.fromkeys(line for each in tables for line in each["notes"]))
-    averaged = mean([{**each, "notes": notes} for each in tables])
+    notes = list(dict.fromkeys(line for each in tables for line in each.get("notes", ())))
+    averaged = mean([each | ({"notes": notes} if "notes" in each else {}) for each in tables])
     return {**averaged, "seeds": {"number": len(tables), "values": of_each, "std": deviations}}
 
 

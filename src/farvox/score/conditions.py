@@ -124,8 +124,9 @@ def trial_conditions(
         test_map: the same of the test side.
 
     Returns:
-        One column for each name, [num_trials]: strings, or an Enum whose order is that of the bins. A side
-        of several utterances has their values joined by ``+``; an unknown value is the empty string.
+        One column for each name, [num_trials]: an Enum in the order of the numbers or bins, else of the
+        alphabet. A side of several utterances has their values joined by ``+``; an unknown value is the empty
+        string.
 
     Raises:
         TrialError: an utterance is in none of the sources.
@@ -149,7 +150,9 @@ def trial_conditions(
             raise UsageError(f"no trial has the condition '{name}'")
         cuts = (edges or {}).get(name)
         if cuts is None and not (found.is_measured and found.number.n_unique() > MOST_VALUES):
-            columns.append(found.text.alias(name))
+            pairs = pl.DataFrame({"text": found.text, "number": found.number}).unique()
+            in_order = pairs.sort("number", "text")["text"].unique(maintain_order=True)  # 2 m before 10 m
+            columns.append(found.text.cast(pl.Enum(in_order)).alias(name))
             continue
         if cuts is None:
             values = found.number.drop_nulls().to_numpy()
