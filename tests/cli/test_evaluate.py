@@ -255,7 +255,12 @@ def test_several_systems_are_compared_and_several_seeds_are_one_system(systems, 
     assert "noisy: note: means of seeds by condition have no intervals" in told.err
     far = [table["conditions"][0] for table in json.loads(told.out)["systems"]]
     assert far[0]["intervals"] is None and far[1]["intervals"] is not None
+    assert run(*words, *by_place[:-1], "--tables", systems / "t.md") == 0
+    (rows,) = re.findall(r"## By place\n\n(.*)", (systems / "t.md").read_text(), re.DOTALL)
+    cells = [line.split(" | ") for line in rows.replace("|---|", "| - |").splitlines()]
+    assert len({len(row) for row in cells if len(row) > 2}) == 1 and len(cells) == 10  # both systems alike
     alone = []
+    capsys.readouterr()
     for seed in seeds:
         assert run("evaluate", systems / "trials", seed, *by_place) == 0
         alone.append(json.loads(capsys.readouterr().out)["conditions"][0]["eer"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,15 +35,17 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
-def condition_rows(table: Mapping[str, Any]) -> list[list[str]]:
+def condition_rows(table: Mapping[str, Any], beside: Iterable[Mapping[str, Any]] = ()) -> list[list[str]]:
     """The figures by condition of a system as rows below a head; two more rows have all trials together.
 
     Args:
         table: see `farvox.pipelines.evaluate.as_table`.
+        beside: those of the other systems, so that all have the same columns.
     """
     conditions, equalised, at = table["conditions"], table.get("equalised"), table.get("at", {})
-    with_intervals = any(each["intervals"] for each in conditions)
-    with_notes = any(each.get("note") for each in conditions)
+    every = [each for system in (table, *beside) for each in system["conditions"]]
+    with_intervals = any(each["intervals"] for each in every)
+    with_notes = any(each.get("note") for each in every)
     units: list[tuple[str, str, Unit]] = [("eer", "EER", "%"), ("min_dcf", "minDCF", "")]
     if "far" in conditions[0]:
         units += [("far", "FAR", "%"), ("frr", "FRR", "%")]
@@ -79,8 +81,8 @@ def condition_rows(table: Mapping[str, Any]) -> list[list[str]]:
 
 def condition_rows_of(systems: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """The figures by condition of each system, whose name is the first column; see `condition_rows`."""
-    rows_of = {name: condition_rows(table) for name, table in systems.items()}
-    head = max((rows[0] for rows in rows_of.values()), key=len)
+    rows_of = {name: condition_rows(table, systems.values()) for name, table in systems.items()}
+    head = next(iter(rows_of.values()))[0]
     return [["system", *head], *([name, *row] for name, rows in rows_of.items() for row in rows[1:])]
 
 
