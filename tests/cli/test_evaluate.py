@@ -273,6 +273,7 @@ def test_several_systems_are_compared_and_several_seeds_are_one_system(systems, 
         (["a=scores", "a=scores"], "'a=scores': give each system a name of its own"),
         (["=scores"], "give each system a name of its own and its scores"),
         (["a="], "give each system a name of its own and its scores"),
+        (["a=scores,scores"], "its scores, each once"),
         (
             ["a=scores", "scores", "--against", "scores", "--speaker-before", "-"],
             "--against is for a single score file",
@@ -457,7 +458,7 @@ def test_tied_scores_are_noted_where_they_change_the_figures(tmp_path, capsys):
             assert line.startswith(note) and line in said.err
         assert (note or "share scores") in (tmp_path / "page.html").read_text() or note is None
         if values.startswith("0.5"):
-            assert "EER is 100.0000%" in notes[0] and "--ties grouped" in notes[0]
+            assert "EER is 100.0000 %" in notes[0] and "--ties grouped" in notes[0]
             assert "EER is 50.0000%" in notes[0]
             assert main([*words, "--ties", "grouped"]) == 0
             assert json.loads(capsys.readouterr().out)["eer"] == 0.5

@@ -32,6 +32,23 @@ def write(path, lines):
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
+def test_ids_of_several_recordings_stand_for_them_in_fused_scores_too(systems, corpus, capsys):
+    rows = [line.split() for line in (systems / "trials").read_text().split("\n")[:-1]]
+    write(systems / "map", [f"m-{enrol} {enrol}" for enrol in sorted({row[1] for row in rows})])
+    write(systems / "mapped", [f"{label} m-{enrol} {test}" for label, enrol, test in rows])
+    trials, saved, out = (str(systems / name) for name in ("mapped", "fit.json", "fused"))
+    for name in ("one", "two"):
+        mapped = ["--enrol-map", str(systems / "map"), "--out", str(systems / f"{name}-mapped")]
+        assert main(["score", trials, str(systems / f"{name}-emb"), *mapped]) == 0
+    words = [trials, *(f"{name}={systems / name}-mapped" for name in ("one", "two"))]
+    assert main(["fuse", *words, "--save", saved]) == 0
+    assert main(["fuse", *words, "--apply", saved, "--out", out]) == 0
+    capsys.readouterr()
+    asked = ["--data", str(corpus / "train"), "--intervals", "--bootstrap", "20", "--json"]
+    assert main(["evaluate", trials, out, *asked]) == 0
+    assert json.loads(capsys.readouterr().out)["intervals"]["num_speakers"] == 6
+
+
 @pytest.fixture
 def systems(corpus, model_folder, tmp_path):
     """Scores of two models on all pairs of six speakers: NAME-scores."""

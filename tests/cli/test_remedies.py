@@ -2702,7 +2702,7 @@ CASES |= {
     ),
     "two systems of one name": Case(
         f"{EVALUATE} scores",
-        r"give each system a name of its own and its scores, as NAME=SCORES",
+        r"give each system a name of its own and its scores, each once, as NAME=SCORES",
         with_trials,
         again="evaluate dev/trials one=scores other=scores",
         statuses=(2, 0, 0),

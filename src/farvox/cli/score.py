@@ -285,8 +285,10 @@ def _named_paths(words: Sequence[str]) -> dict[str, list[Path]]:
             name, paths = Path(word).stem, [Path(word)]
         else:
             paths = [Path(each) for each in files.split(",") if each]
-        if not name or not paths or name in named:
-            raise UsageError(f"'{word}': give each system a name of its own and its scores, as NAME=SCORES")
+        if not name or not paths or name in named or len(set(paths)) < len(paths):
+            raise UsageError(
+                f"'{word}': give each system a name of its own and its scores, each once, as NAME=SCORES"
+            )
         named[name] = paths
     if not named:
         raise UsageError("no scores: name a score file, or several as NAME=SCORES")
@@ -424,6 +426,6 @@ def _as_lines(table: dict[str, Any]) -> list[str]:
 
 
 def _sure_lines(table: dict[str, Any]) -> list[str]:
-    """How sure the figures of one system are."""
+    """The spread over the seeds and the intervals of one system."""
     seeds = [seed_line(table)] if "seeds" in table else []
     return [*seeds, *(interval_lines(table, table["system"]) if "intervals" in table else [])]

@@ -216,7 +216,7 @@ def llr_figures(llrs: ArrayLike, target: ArrayLike, costs: Sequence[CostModel] =
 
 
 def reliability(llrs: ArrayLike, target: ArrayLike, num_bins: int = 12) -> Reliability:
-    """What log-likelihood ratios were given and what was observed, in ascending bins of trials.
+    """Log-likelihood ratios as they were given and as observed, in ascending bins of trials.
 
     Every bin holds the same share of the trials when both kinds weigh the same; there are fewer bins where
     trials are few (20 of the rarer kind a bin) or equal. Half a trial is added to each count, so that a bin

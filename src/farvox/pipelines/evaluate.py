@@ -399,7 +399,9 @@ def notes_on(values: ArrayLike, target: ArrayLike, figures: Detection, ties: Tie
     from farvox.metrics.detection import detection_error
 
     notes, grouped = [], detection_error(values, target, figures.p_target, "grouped")
-    shown, reachable = (f"EER is {each.eer:.4%} and minDCF {each.min_dcf:.4f}" for each in (figures, grouped))
+    shown, reachable = (
+        f"EER is {100 * each.eer:.4f} % and minDCF {each.min_dcf:.4f}" for each in (figures, grouped)
+    )
     if ties == "baseline" and shown != reachable:
         counts = np.unique(np.asarray(values), return_counts=True)[1]
         notes.append(
@@ -501,15 +503,15 @@ def _note_on(cell: Cell) -> str:
     from farvox.metrics.bootstrap import FEWEST_SPEAKERS
 
     counts = (("target", cell.num_target), ("non-target", cell.num_nontarget))
-    said = [f"no {kind} trials" for kind, count in counts if not count]
-    said += [
+    notes = [f"no {kind} trials" for kind, count in counts if not count]
+    notes += [
         f"few {kind} trials: one is {100 / count:.1f} points"
         for kind, count in counts
         if 0 < count < FEWEST_TRIALS
     ]
     if cell.figures and cell.num_speakers is not None and cell.num_speakers < FEWEST_SPEAKERS:
-        said.append(f"target trials of {cell.num_speakers} speakers: no interval")
-    return "; ".join(said)
+        notes.append(f"target trials of {cell.num_speakers} speakers: no interval")
+    return "; ".join(notes)
 
 
 def evaluate_systems(

@@ -159,7 +159,7 @@ def apply_fusion(
         refuse_other_scores(parts[name], scores, path, system=name, note=note)
     values = fitted["offset"] + sum(parts[name]["scale"] * scores.values for name, scores in systems.items())
     metas = {name: scores.meta for name, scores in systems.items()}
-    digest = sha256_of(path)
+    digest, used = sha256_of(path), next(iter(metas.values())).get("scoring", {})
     meta = {
         "farvox_version": farvox.__version__,
         "trials": str(trials.path),
@@ -169,6 +169,7 @@ def apply_fusion(
         "digest": digest,
         "scoring": {
             "back_end": "fusion",
+            **{key: used[key] for key in ("enrol_map", "test_map") if used.get(key)},
             "fusion": {
                 "file": str(path),
                 "sha256": digest,

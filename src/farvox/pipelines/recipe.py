@@ -140,7 +140,7 @@ class EvaluateTable(ScoreOptions, ConditionOptions):
     skip_bad: bool = False
     """Leave out utterances of these data dirs that cannot be embedded; trials of them are refused then."""
     conditions: tuple[Path, ...] = ()
-    """What has further conditions than data."""
+    """Data dirs, files or tables with further conditions than those of data."""
     intervals: bool = False
     """Also 95 % intervals, and p-values of the differences between systems, by resampling the speakers."""
     published: PublishedFigures | None = None

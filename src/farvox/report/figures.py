@@ -165,9 +165,9 @@ def det_figure(
     axes.plot(ndtri(both), ndtri(both), color=INK, linewidth=0.7, linestyle=":")
     for axis, (low_rate, high_rate) in zip((axes.xaxis, axes.yaxis), limits, strict=True):
         ticks: list[float] = []
-        room = (ndtri(high_rate) - ndtri(low_rate)) / 10
+        least = (ndtri(high_rate) - ndtri(low_rate)) / 10
         for rate in (rate for rate in RATES if low_rate <= rate <= high_rate):
-            if not ticks or ndtri(rate) - ndtri(ticks[-1]) > room:
+            if not ticks or ndtri(rate) - ndtri(ticks[-1]) > least:
                 ticks.append(rate)
         axis.set_ticks(ndtri(ticks), [f"{100 * rate:g}" for rate in ticks])
     axes.set(xlim=ndtri(limits[0]), ylim=ndtri(limits[1]))
@@ -343,11 +343,11 @@ def inline_svg(figure: Figure, title: str = "", description: str = "", number: i
     text = re.sub(r'((?: id|:href)="#?|url\(#)', rf"\g<1>f{number}-", text)
     start, _, drawing = text.partition(">")
     names = f'role="img" aria-labelledby="f{number}-title f{number}-desc"'
-    said = "".join(
+    labels = "".join(
         f'<{tag} id="f{number}-{tag}">{escape(printable(text))}</{tag}>'
         for tag, text in (("title", title), ("desc", description))
     )
-    return f"{start} {names}>{said}{drawing}".replace(INK, "currentColor")
+    return f"{start} {names}>{labels}{drawing}".replace(INK, "currentColor")
 
 
 def _drawn(figure: Figure, form: str, background: str) -> bytes:

@@ -153,7 +153,7 @@ def threshold_of(key: str) -> str:
 
 
 def difference_lines(compared: Mapping[str, Any], other: str, this: str, trials: int) -> list[str]:
-    """What one system has more or less than another, each figure on a line that is read once.
+    """The differences of one system from another, each figure on a line that is read once.
 
     Args:
         compared: see `farvox.pipelines.evaluate.Difference`, as tables, by the name of the figure.

@@ -38,7 +38,7 @@ _NUMBER = r"^([-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?) ?([A-Za-
 
 
 class Known(NamedTuple):
-    """What is known of utterances and of trials.
+    """Conditions of utterances and of trials.
 
     Attributes:
         utterances: `utt_id`, and a column of strings for each condition, empty where unknown.
