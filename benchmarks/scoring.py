@@ -21,8 +21,9 @@ from farvox.metrics.bootstrap import speaker_bootstrap
 from farvox.metrics.detection import CostModel, detection_error, min_detection_costs
 from farvox.metrics.roc import llr_figures, roc_figures
 from farvox.rng import rng_for
+from farvox.score.conditions import SharedConditions
 from farvox.score.cosine import cosine_scores, scalar_products, side_embeddings
-from farvox.score.norm import cohort_embeddings, cohort_scores, normalise_scores
+from farvox.score.norm import cohort_embeddings, cohort_scores, matched_cohort_scores, normalise_scores
 from farvox.score.scores import write_scores
 from farvox.score.trials import ResolvedTrials, read_trials
 
@@ -158,6 +159,22 @@ def normalisation(
         published=6.8,
         floor=2 * len(sides_SE) * cohort_size * DIMENSION / peak,
         floor_is="51 GFLOP in float32",
+    )
+
+    rng = np.random.default_rng(5)
+    number_S, number_C = rng.integers(1, 5, len(sides_SE)), rng.integers(1, 5, cohort_size)
+    conditions = SharedConditions([f"bin {n}" for n in range(4)], number_S, number_C)
+
+    def by_condition() -> np.ndarray:
+        matched = matched_cohort_scores(resolved, sides_SE, cohort_CE, conditions, [top] * 5)
+        return normalise_scores(resolved, raw, matched, number_S)
+
+    bench.compare(
+        "AS-norm by four conditions, of as many members each",
+        ours=by_condition,
+        reference=ours,
+        reference_is="AS-norm without conditions",
+        target=times(1 / 1.3),
     )
 
 

@@ -5,12 +5,12 @@ import polars as pl
 import pytest
 
 from farvox.errors import TrialError
+from farvox.score.conditions import SharedConditions
 from farvox.score.cosine import cosine_scores, side_embeddings
 from farvox.score.norm import (
-    SAMPLED,
-    _nearest,
     cohort_embeddings,
     cohort_scores,
+    matched_cohort_scores,
     mean_embedding,
     normalise_scores,
 )
@@ -35,12 +35,15 @@ def cosine(a, b):
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-def looped(pairs, emb_NE, cohort_CE, top):
+def looped(pairs, emb_NE, cohort_CE, top, number_S=None, number_C=None):
     """The formula as it is written, one trial after the other."""
     for e, t in pairs:
         halves = []
-        for side in (emb_NE[e], emb_NE[t]):
-            against = sorted((cosine(side, member) for member in cohort_CE), reverse=True)[:top]
+        for side, other in ((e, t), (t, e)):
+            members = list(cohort_CE)
+            if number_S is not None and number_S[other]:
+                members = [each for each, k in zip(cohort_CE, number_C, strict=True) if k == number_S[other]]
+            against = sorted((cosine(emb_NE[side], member) for member in members), reverse=True)[:top]
             mean = sum(against) / len(against)
             std = (sum((score - mean) ** 2 for score in against) / len(against)) ** 0.5
             halves.append((cosine(emb_NE[e], emb_NE[t]) - mean) / std)
@@ -59,6 +62,48 @@ def test_normalised_scores_are_those_of_a_plain_loop(given, monkeypatch, top, bl
     pairs = zip(resolved.enrol_side, resolved.test_side, strict=True)
     expected = list(looped(pairs, emb_NE.astype(float), cohort_CE.astype(float), top))
     np.testing.assert_allclose(scores, expected, atol=2e-4 if top == 2 else 2e-5)
+
+
+@pytest.mark.parametrize("top", [None, 2, 7])
+def test_a_cohort_by_condition_is_that_of_a_plain_loop(given, top):
+    """A side meets the members of the condition of the other side; of an unknown one, all."""
+    resolved, emb_NE, cohort_CE = given
+    number_S, number_C = np.arange(12) % 4, np.arange(50) % 5  # 0 is unknown; nothing in the trials is 4
+    conditions = SharedConditions(["near", "far", "phone", "room"], number_S, number_C)
+    sides_SE, unit_CE = side_embeddings(resolved, emb_NE), cohort_embeddings(cohort_CE)
+    matched = matched_cohort_scores(resolved, sides_SE, unit_CE, conditions, [top] * 5)
+    scores = normalise_scores(resolved, cosine_scores(resolved, emb_NE), matched, number_S)
+    pairs = list(zip(resolved.enrol_side, resolved.test_side, strict=True))
+    rows = emb_NE.astype(float), cohort_CE.astype(float)
+    np.testing.assert_allclose(
+        scores, list(looped(pairs, *rows, top, number_S, number_C)), atol=2e-4 if top == 2 else 2e-5
+    )
+    assert np.isnan(matched.mean_S[:, 4]).all() and not np.isnan(scores).any()
+    assert np.abs(scores - list(looped(pairs, *rows, top))).max() > 0.1
+
+
+def test_one_condition_for_all_changes_nothing(given):
+    resolved, emb_NE, cohort_CE = given
+    one_S, one_C = np.ones(12, int), np.ones(50, int)
+    sides_SE, unit_CE = side_embeddings(resolved, emb_NE), cohort_embeddings(cohort_CE)
+    matched = matched_cohort_scores(
+        resolved, sides_SE, unit_CE, SharedConditions(["x"], one_S, one_C), [None, 20]
+    )
+    raw, plain = cosine_scores(resolved, emb_NE), cohort_scores(sides_SE, unit_CE, 20)
+    np.testing.assert_array_equal(
+        normalise_scores(resolved, raw, matched, one_S), normalise_scores(resolved, raw, plain)
+    )
+
+
+def test_a_condition_of_too_few_members_is_named(given):
+    resolved, emb_NE, cohort_CE = given
+    sides_SE, unit_CE = side_embeddings(resolved, emb_NE), cohort_embeddings(cohort_CE)
+    number_C = np.where(np.arange(50) < 3, 2, 1)
+    conditions = SharedConditions(["distance 1m", "distance 5m"], np.arange(12) % 2 + 1, number_C)
+    with pytest.raises(
+        TrialError, match=r"the cohort of distance 5m has 3 members, and 20 are needed.*--top"
+    ):
+        matched_cohort_scores(resolved, sides_SE, unit_CE, conditions, [20, 20, 20])
 
 
 def test_all_of_the_cohort_is_the_limit_of_its_nearest(given):
@@ -114,15 +159,11 @@ def test_an_unfit_cohort_is_refused(given):
         mean_embedding(np.zeros((0, 3)))
 
 
-@pytest.mark.parametrize("cohort", ["mixed", "the sampled are the nearest", "the sampled are the farthest"])
 @pytest.mark.parametrize("top", [2, 40, 300])
-def test_the_nearest_of_a_large_cohort_are_those_of_a_full_sort(cohort, top):
+def test_the_nearest_of_a_large_cohort_are_those_of_a_full_sort(top):
     rng = np.random.default_rng(7)
-    sides_SE = rng.standard_normal((30, 16)).astype(np.float32)
-    cohort_CE = rng.standard_normal((3000, 16)).astype(np.float32)
-    if cohort != "mixed":
-        cohort_CE[::SAMPLED] += (1 if "nearest" in cohort else -1) * 3 * sides_SE[0]
-    scratch_SC = np.empty((len(sides_SE), len(cohort_CE)), np.float32)
-    found = np.sort(_nearest(sides_SE, cohort_CE, top, scratch_SC), axis=1)
+    sides_SE, cohort_CE = rng.standard_normal((30, 16)), rng.standard_normal((3000, 16)).astype(np.float32)
+    found = cohort_scores(sides_SE, cohort_CE, top)
     expected = np.sort(sides_SE @ cohort_CE.T, axis=1)[:, -top:]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.mean_S, expected.mean(1), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.std_S, expected.std(1), rtol=0, atol=1e-5)

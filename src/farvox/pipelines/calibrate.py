@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = "farvox-calibration/1"
 FITTED = FileKind("calibration of farvox", rb'\{\s*"format": "farvox-calibration')
-_OF_THE_LIST = ("channel_ids", "allow_missing_channels", "allow_self")
+_OF_THE_LIST = ("channel_ids", "allow_missing_channels", "allow_self", "conditions")
 """Options of a scoring that are about a trial list, and change no score."""
 
 

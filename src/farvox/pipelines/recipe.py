@@ -371,7 +371,7 @@ def refuse_contradictions(recipe: TrainOptions, *, num_processes: int = 1, selft
                     " most 200 bytes and without '/' and '\\'"
                 )
     for each in recipe.evaluate:
-        if each.conditions and not each.by:
+        if each.conditions and not (each.by or each.cohort_by):
             raise RecipeError(f"[[evaluate]] {each.name}: conditions are for by, which names none")
     for line in recipe.prepare:
         if (shlex.split(line) or [""])[0] not in DATA_VERBS:

@@ -277,6 +277,7 @@ def score_for(plan: Plan, system: System, progress: Note) -> None:
             centre=plan.embeddings(system, evaluate.centre) if evaluate.centre else None,
             plda=plan.embeddings(system, evaluate.plda) if evaluate.plda else None,
             cohort=plan.embeddings(system, evaluate.cohort) if evaluate.cohort else None,
+            conditions=(evaluate.data, evaluate.cohort, *evaluate.conditions) if evaluate.cohort_by else (),
         )
         score(
             evaluate.trials,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from farvox.datadir.embeddings import EmbeddingSet
+    from farvox.score.conditions import SharedConditions
     from farvox.score.plda import Plda
     from farvox.score.sides import SideMap
     from farvox.score.trials import ResolvedTrials, TrialList
@@ -76,6 +77,15 @@ class ScoreOptions(Options):
     """Cohort members that as-norm keeps for a side, the nearest ones; 300 unless given."""
     top_percent: Annotated[float | None, Above(0), AtMost(100)] = None
     """The same as a share of the cohort, in per cent; at least one member is kept."""
+    cohort_by: Annotated[str | None, Metavar("CONDITION")] = None
+    """Condition, such as distance or duration, by which the cohort is split: a side is normalised by the
+    members that are of the condition of the other side of the trial."""
+    cohort_edges: Annotated[tuple[float, ...], Metavar("NUMBER...")] = ()
+    """Rising edges of the bins of this condition; unless given, a measurement of more than ten values is
+    split at the quartiles over the cohort."""
+    conditions: Annotated[tuple[Path, ...], Metavar("DIR...")] = ()
+    """Data dirs, utt2cond files or folders of embeddings that have it; unless given, the data dirs that the
+    embeddings of trials and cohort are of."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,6 +105,12 @@ class ScoreOptions(Options):
             (self.top is not None and self.norm != "as-norm", "top goes with norm as-norm"),
             (self.top_percent is not None and self.norm != "as-norm", "top_percent goes with norm as-norm"),
             (self.top is not None and self.top_percent is not None, "give top or top_percent, not both"),
+            (self.cohort_by and not self.norm, "cohort-by goes with norm s-norm or as-norm"),
+            (self.cohort_edges and not self.cohort_by, "cohort-edges goes with cohort-by"),
+            (
+                list(self.cohort_edges) != sorted(set(self.cohort_edges)),
+                "cohort-edges: each edge is above the one before it",
+            ),
         ):
             if wrong:
                 raise UsageError(what)
@@ -167,14 +183,17 @@ def score(
     from farvox.datadir.embeddings import EmbeddingSet, shared_origin
     from farvox.datadir.kaldi import shared_speakers
     from farvox.score.channels import expand
+    from farvox.score.conditions import shared_conditions
     from farvox.score.cosine import scalar_products, side_embeddings
     from farvox.score.lists import refuse_wrong_trials
-    from farvox.score.norm import cohort_scores, mean_embedding, normalise_scores
+    from farvox.score.norm import cohort_scores, matched_cohort_scores, mean_embedding, normalise_scores
     from farvox.score.scores import META_SUFFIX, SCORE_FILE, SCORE_META, embeddings_state, write_scores
     from farvox.score.trials import TRIAL_LIST, UNLABELLED_LIST, read_trials, write_trials
 
     if out_trials and options.channels != "expand":
         raise UsageError("--out-trials goes with --channels expand: other rules keep the trials as they are")
+    if options.conditions and not options.cohort_by:
+        raise UsageError("--conditions goes with --cohort-by, which names one of them")
     inputs = (trials, options.enrol_map, options.test_map, options.cohort_speakers)
     if out:
         refuse_to_replace(out, SCORE_FILE, inputs)
@@ -237,10 +256,28 @@ def score(
         cohort_speakers = _speakers_of(members, options.cohort_speakers)
         leaks += shares(members, cohort_speakers, f"the cohort {options.cohort}")
         by_speaker = cohort_speakers if options.cohort_speakers else None
-        cohort_CE, top = _cohort(members, by_speaker, centre_E, options, note)
+        conditions = None
+        if options.cohort_by:
+            own = (
+                each.meta.get("data_dir") for each in (*map(sets.get, map(Path, embeddings)), members) if each
+            )
+            sources = options.conditions or list(dict.fromkeys(str(path) for path in own if path))
+            if not sources:
+                raise UsageError(
+                    "--cohort-by: the data dirs of these embeddings are not known; name what has the "
+                    "conditions with --conditions"
+                )
+            conditions = shared_conditions(
+                resolved, members.utt_ids, sources, options.cohort_by, options.cohort_edges
+            )
+        cohort_CE, conditions, top_K = _cohort(members, by_speaker, conditions, centre_E, options, note)
         if plda:
             sides_SE, cohort_CE = plda.as_products(sides_SE, cohort_CE)
-        values = normalise_scores(resolved, values, cohort_scores(sides_SE, cohort_CE, top))
+        if conditions is None:
+            values = normalise_scores(resolved, values, cohort_scores(sides_SE, cohort_CE, top_K[0]))
+        else:
+            matched = matched_cohort_scores(resolved, sides_SE, cohort_CE, conditions, top_K)
+            values = normalise_scores(resolved, values, matched, conditions.number_S)
 
     for line in leaks:
         note(line)
@@ -351,22 +388,53 @@ def _plda(
 def _cohort(
     members: EmbeddingSet,
     by_speaker: pl.Series | None,
+    conditions: SharedConditions | None,
     centre_E: NDArray[np.floating] | None,
     options: ScoreOptions,
     note: Note,
-) -> tuple[NDArray[np.float32], int | None]:
-    """Embeddings of the cohort [C, E], one a speaker where these are given, and how many a side keeps."""
+) -> tuple[NDArray[np.float32], SharedConditions | None, list[int | None]]:
+    """The cohort: its embeddings, its conditions, and how many a side keeps of all and of each condition.
+
+    With ``by_speaker`` a member is the mean of a speaker's utterances, or of those of one condition.
+    """
+    import polars as pl
+
     from farvox.score.norm import cohort_embeddings
 
-    speaker_ids = None if by_speaker is None else by_speaker.to_list()
+    speaker_ids = None
+    if by_speaker is not None:
+        speaker_ids = by_speaker.to_list()
+        if conditions:
+            number_C = pl.Series(conditions.number_C).cast(pl.String).str.zfill(9)
+            speaker_ids = (number_C + by_speaker).to_list()
+            number = [int(each[:9]) for each in np.unique(np.asarray(speaker_ids))]
+            conditions = conditions._replace(number_C=np.array(number))
     cohort_CE = cohort_embeddings(members.embeddings, centre_E=centre_E, speaker_ids=speaker_ids)
-    top = (options.top or NEAREST) if options.norm == "as-norm" else None
+    sizes = [len(cohort_CE)]
+    if conditions:
+        sizes += np.bincount(conditions.number_C, minlength=len(conditions.names) + 1)[1:].tolist()
+    top_K: list[int | None] = [None] * len(sizes)
     if options.top_percent:
-        top = max(1, round(len(cohort_CE) * options.top_percent / 100))
-    kept = "all" if top is None else f"the nearest {top:,}"
+        top_K = [max(1, round(size * options.top_percent / 100)) for size in sizes]
+    elif options.norm == "as-norm":
+        top_K = [options.top or NEAREST] * len(sizes)
+    kept = "all" if top_K[0] is None else f"the nearest {top_K[0]:,}"
+    if options.top_percent and conditions:
+        kept = f"the nearest {options.top_percent:g} %"
     what = "utterances" if by_speaker is None else f"speakers ({len(members):,} utterances)"
     note(f"cohort: {len(cohort_CE):,} {what}, {kept} of each side")
-    return cohort_CE, top
+    if conditions:
+        of_each = ", ".join(
+            f"{size:,} of {name}" for size, name in zip(sizes[1:], conditions.names, strict=True)
+        )
+        note(f"cohort: {of_each}")
+        unknown = [int((number == 0).sum()) for number in (conditions.number_S, conditions.number_C)]
+        if any(unknown):
+            note(
+                f"note: {options.cohort_by} is not known, or is several, of {unknown[0]:,} sides, against "
+                f"which the whole cohort stands, and of {unknown[1]:,} members of the cohort"
+            )
+    return cohort_CE, conditions, top_K
 
 
 def _joined(sets: Sequence[EmbeddingSet]) -> EmbeddingSet:

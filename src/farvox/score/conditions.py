@@ -15,16 +15,17 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from farvox.datadir.conditions import CONDITIONS, merge_conditions, read_conditions
 from farvox.datadir.embeddings import QUALITY_FILE
 from farvox.datadir.kaldi import DataDir, read_lines, read_table
-from farvox.errors import DataDirError, UsageError
+from farvox.errors import DataDirError, TrialError, UsageError
 from farvox.options import nearest
 from farvox.score.columns import stems_of
 from farvox.score.lists import PathLike, Side, values_of_side
 from farvox.score.sides import SideMap
-from farvox.score.trials import TrialList
+from farvox.score.trials import ResolvedTrials, TrialList
 
 SIDES = ("enrol.", "same.", "gap.")
 MOST_VALUES = 10
@@ -155,13 +156,86 @@ def trial_conditions(
             columns.append(found.text.cast(pl.Enum(in_order)).alias(name))
             continue
         if cuts is None:
-            values = found.number.drop_nulls().to_numpy()
-            quantiles = np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1])
-            cuts = sorted({float(f"{each:.3g}") for each in quantiles})
+            cuts = _quantile_edges(found.number.drop_nulls().to_numpy(), bins)
         elif found.odd:
             raise UsageError(f"--edges {name}: '{found.odd}' is no number, or has another unit than others")
         columns.append(binned(found.number, cuts, found.unit).alias(name))
     return pl.DataFrame(columns)
+
+
+class SharedConditions(NamedTuple):
+    """A condition of the sides of trials and of a cohort.
+
+    Attributes:
+        names: its values, or bins, as a message has them.
+        number_S: of each side, 1 + the index of its value in ``names``, or 0 where it has none or several.
+        number_C: the same of each member of the cohort.
+    """
+
+    names: list[str]
+    number_S: NDArray[np.int64]
+    number_C: NDArray[np.int64]
+
+
+def shared_conditions(
+    resolved: ResolvedTrials,
+    cohort_ids: Sequence[str],
+    sources: Sequence[PathLike],
+    name: str,
+    edges: Sequence[float] = (),
+) -> SharedConditions:
+    """A condition of the sides of a list and of a cohort; a measurement in bins, as of `trial_conditions`.
+
+    Args:
+        resolved: the list; the measurement of a side of several utterances is the mean.
+        cohort_ids: utterances of the cohort.
+        sources: see `read_known`.
+        name: of the condition.
+        edges: rising edges of its bins; unless given they are the quartiles over the cohort, to three digits.
+
+    Raises:
+        TrialError: nothing is known of the cohort.
+        UsageError: no such condition, or one with edges that is no number.
+        DataDirError: a source cannot be read, or two disagree.
+    """
+    known = read_known(sources).utterances
+    if name not in known.columns[1:]:
+        hint = nearest(name, known.columns[1:]) or f"; there are {', '.join(known.columns[1:])}"
+        raise UsageError(f"--cohort-by {name}: no such condition{hint}")
+    ids = pl.DataFrame({"utt_id": pl.concat([pl.Series(cohort_ids), pl.Series(resolved.utt_ids)])})
+    rows = ids.join(known.select("utt_id", name), on="utt_id", how="left", maintain_order="left")
+    found, num_cohort = _as_numbers(rows[name].fill_null(""), name), len(cohort_ids)
+    if not (found.text[:num_cohort] != "").any():
+        raise TrialError(
+            f"--cohort-by {name}: it is known of no utterance of the cohort; name the data dirs that have it "
+            "with --conditions"
+        )
+    if edges and found.odd:
+        raise UsageError(f"--cohort-by {name}: '{found.odd}' is no number, or has another unit than others")
+    first_S, side_rows = resolved.side_offsets[:-1], num_cohort + resolved.side_rows
+    if edges or (found.is_measured and found.number[:num_cohort].n_unique() > MOST_VALUES):
+        number_N = found.number.cast(pl.Float64).to_numpy()
+        sizes_S = np.diff(resolved.side_offsets)
+        mean_S = np.add.reduceat(number_N[side_rows], first_S) / sizes_S
+        cuts = edges or _quantile_edges(found.number[:num_cohort].drop_nulls().to_numpy(), 4)
+        bins = [
+            binned(pl.Series(each).fill_nan(None), cuts, found.unit)
+            for each in (mean_S, number_N[:num_cohort])
+        ]
+        assert isinstance(bins[0].dtype, pl.Enum)
+        names = [f"{name} {label}" for label in bins[0].dtype.categories[1:]]
+        return SharedConditions(names, *(each.to_physical().cast(pl.Int64).to_numpy() for each in bins))
+    values = sorted(set(found.text) - {""})
+    number_N = found.text.replace_strict(["", *values], list(range(len(values) + 1))).to_numpy()
+    low_S, high_S = (each.reduceat(number_N[side_rows], first_S) for each in (np.minimum, np.maximum))
+    number_S = np.where(low_S == high_S, low_S, 0)
+    return SharedConditions([f"{name} {value}" for value in values], number_S, number_N[:num_cohort])
+
+
+def _quantile_edges(values: NDArray[np.float64], bins: int) -> list[float]:
+    """Rising edges that make bins of as many values each, to three digits."""
+    quantiles = np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1])
+    return sorted({float(f"{each:.3g}") for each in quantiles})
 
 
 def binned(values: pl.Series, edges: Sequence[float], unit: str = "") -> pl.Series:

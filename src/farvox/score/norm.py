@@ -11,31 +11,40 @@ a cohort, and m_t, s_t those of the test side, both kinds make of a score x
 - ``as-norm``: over the ``top`` highest of the scores of each side, its nearest impostors (Matejka et al.,
   "Analysis of score normalization in multilingual speaker recognition", Interspeech 2017, as-norm1).
 
-Shape suffixes: N utterance, C member of the cohort, S side of a trial, E embedding dimension.
+With conditions, m_e and s_e are over the members of the cohort that are of the condition of the test side,
+and m_t and s_t over those of the condition of the enrolment side: a member stands for the other side, as the
+impostor utterances of Hnorm are of the handset of the test (Reynolds, Quatieri and Dunn, "Speaker
+verification using adapted Gaussian mixture models", Digital Signal Processing, 2000).
+
+Shape suffixes: N utterance, C member of the cohort, S side of a trial, K condition, E embedding dimension.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farvox.errors import TrialError
 from farvox.score.channels import Floats
+from farvox.score.conditions import SharedConditions
 from farvox.score.cosine import shift_of
 from farvox.score.trials import ResolvedTrials
 
 ROWS_PER_BLOCK = 8192
 BYTES_PER_BLOCK = 1 << 24  # of the scores of some sides against the cohort
-SAMPLED = 16  # one in so many of the cohort is the sample that shows which scores are high
 
 
 @dataclass(frozen=True, eq=False)
 class CohortScores:
-    """Mean and (positive) standard deviation of the population of scores of every side against the cohort."""
+    """Mean and (positive) standard deviation of the population of scores of every side against the cohort.
+
+    With conditions both are [S, K + 1]: against the whole cohort, and against its members of each condition;
+    NaN for what is in no trial.
+    """
 
     mean_S: Floats
     std_S: Floats
@@ -90,7 +99,9 @@ def cohort_embeddings(
     return _unit(sum_CE, "a speaker of the cohort").astype(np.float32)
 
 
-def cohort_scores(sides_SE: Floats, cohort_CE: NDArray[np.float32], top: int | None = None) -> CohortScores:
+def cohort_scores(
+    sides_SE: Floats, cohort_CE: NDArray[np.float32], top: int | None = None, what: str = "the cohort"
+) -> CohortScores:
     """Mean and standard deviation of the scores of every side against the cohort, or the nearest of it.
 
     Over the whole cohort they follow from its mean and covariance, without a single score. The nearest are
@@ -100,6 +111,7 @@ def cohort_scores(sides_SE: Floats, cohort_CE: NDArray[np.float32], top: int | N
         sides_SE: a vector for each side, see `farvox.score.cosine.side_embeddings`.
         cohort_CE: unit vectors, see `cohort_embeddings`.
         top: number of the highest scores of each side that count; None: all.
+        what: the cohort, for messages.
 
     Raises:
         TrialError: the cohort has another dimension, or fewer than ``top`` or than two members; or its scores
@@ -110,13 +122,13 @@ def cohort_scores(sides_SE: Floats, cohort_CE: NDArray[np.float32], top: int | N
             f"the cohort has embeddings of {cohort_CE.shape[1]} dimensions, the trials of"
             f" {sides_SE.shape[1]}: they are of different models"
         )
-    if top is not None and top < 2:
-        raise TrialError(f"a standard deviation needs two scores or more: top {top} is too few")
     if len(cohort_CE) < (top or 2):
         raise TrialError(
-            f"the cohort has {len(cohort_CE):,} members, and {top or 2:,} are needed; bring a larger one"
+            f"{what} has {len(cohort_CE):,} members, and {top or 2:,} are needed; bring a larger one"
             f"{', or ask for fewer with --top' if top else ''}"
         )
+    if top is not None and top < 2:
+        raise TrialError(f"a standard deviation needs two scores or more: top {top} is too few")
     if top is None:
         mean_E = mean_embedding(cohort_CE)
         covariance_EE = np.zeros((len(mean_E), len(mean_E)))
@@ -133,48 +145,64 @@ def cohort_scores(sides_SE: Floats, cohort_CE: NDArray[np.float32], top: int | N
         num_rows = min(len(sides_SE), max(1, BYTES_PER_BLOCK // (4 * len(cohort_CE))))
         scratch_SC = np.empty((num_rows, len(cohort_CE)), np.float32)  # new memory costs time, block by block
         for block in _blocks(len(sides_SE), num_rows):
-            nearest = _nearest(sides_SE[block].astype(np.float32), cohort_CE, top, scratch_SC)
-            nearest = nearest.astype(np.float64)
+            block_SE = sides_SE[block].astype(np.float32)
+            scores_SC = np.matmul(block_SE, cohort_CE.T, out=scratch_SC[: len(block_SE)])
+            scores_SC.partition(len(cohort_CE) - top, axis=1)
+            nearest = scores_SC[:, -top:].astype(np.float64)
             mean_S[block], std_S[block] = nearest.mean(1), nearest.std(1)
     if not (std_S > 1e-7).all():  # float32 scores of unit vectors
-        raise TrialError("the scores of some side against the cohort are all alike: bring another cohort")
+        raise TrialError(f"the scores of some side against {what} are all alike: bring another cohort")
     return CohortScores(mean_S, std_S)
 
 
-def normalise_scores(resolved: ResolvedTrials, scores: Floats, cohort: CohortScores) -> Floats:
-    """Scores by the formula of this module's docstring: standard deviations above the mean of impostors."""
+def matched_cohort_scores(
+    resolved: ResolvedTrials,
+    sides_SE: Floats,
+    cohort_CE: NDArray[np.float32],
+    conditions: SharedConditions,
+    top_K: Sequence[int | None],
+) -> CohortScores:
+    """`cohort_scores` of every side against the members of each condition that it meets in a trial.
+
+    Args:
+        resolved: the list.
+        sides_SE: a vector for each of its sides.
+        cohort_CE: unit vectors.
+        conditions: those of the sides and of the cohort; a side of none has the whole cohort for its like.
+        top_K: see `cohort_scores`; of the whole cohort, and of each condition, [K + 1].
+
+    Raises:
+        TrialError: see `cohort_scores`; the condition is named.
+    """
+    number_S, shape = conditions.number_S, (len(sides_SE), len(conditions.names) + 1)
+    is_met_SK = np.zeros(shape, bool)
+    is_met_SK[resolved.enrol_side, number_S[resolved.test_side]] = True
+    is_met_SK[resolved.test_side, number_S[resolved.enrol_side]] = True
+    mean_SK, std_SK = np.full(shape, np.nan), np.full(shape, np.nan)
+    for k, (name, top) in enumerate(zip(["", *conditions.names], top_K, strict=True)):
+        rows = np.flatnonzero(is_met_SK[:, k])
+        if len(rows):
+            members_CE = cohort_CE[conditions.number_C == k] if name else cohort_CE
+            what = f"the cohort of {name}" if name else "the cohort"
+            found = cohort_scores(sides_SE[rows], members_CE, top, what)
+            mean_SK[rows, k], std_SK[rows, k] = found.mean_S, found.std_S
+    return CohortScores(mean_SK, std_SK)
+
+
+def normalise_scores(
+    resolved: ResolvedTrials, scores: Floats, cohort: CohortScores, number_S: NDArray[np.int64] | None = None
+) -> Floats:
+    """Scores by the formula of this module's docstring: standard deviations above the mean of impostors.
+
+    ``number_S`` is the condition of each side, for `matched_cohort_scores`.
+    """
     enrol, test = resolved.enrol_side, resolved.test_side
-    by_enrol = (scores - cohort.mean_S[enrol]) / cohort.std_S[enrol]
-    by_test = (scores - cohort.mean_S[test]) / cohort.std_S[test]
+    of_enrol: Any = enrol if number_S is None else (enrol, number_S[test])  # the other side's condition
+    of_test: Any = test if number_S is None else (test, number_S[enrol])
+    by_enrol = (scores - cohort.mean_S[of_enrol]) / cohort.std_S[of_enrol]
+    by_test = (scores - cohort.mean_S[of_test]) / cohort.std_S[of_test]
     normalised: Floats = (by_enrol + by_test) / 2
     return normalised
-
-
-def _nearest(
-    sides_SE: NDArray[np.float32], cohort_CE: NDArray[np.float32], top: int, scratch_SC: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """The ``top`` highest scores of each side, in no order, [S, top].
-
-    From a few of the cohort follows a score that hardly more than ``top`` exceed; only those are partitioned.
-    """
-    scores_SC = np.matmul(sides_SE, cohort_CE.T, out=scratch_SC[: len(sides_SE)])
-    first = len(cohort_CE) - top
-    sample_SC = sides_SE @ cohort_CE[::SAMPLED].T
-    expected = top / SAMPLED
-    rank = math.ceil(expected + 4 * math.sqrt(expected))  # too high a score for one side in ten thousand
-    if 2 * rank > sample_SC.shape[1]:
-        scores_SC.partition(first, axis=1)
-        return scores_SC[:, first:]
-    sample_SC.partition(sample_SC.shape[1] - rank, axis=1)
-    enough_S = sample_SC[:, -rank]
-    nearest = np.empty((len(sides_SE), top), np.float32)
-    for scores_C, enough, out in zip(scores_SC, enough_S, nearest, strict=True):
-        kept = scores_C[scores_C >= enough]
-        if len(kept) < top:
-            kept = scores_C
-        kept.partition(len(kept) - top)
-        out[:] = kept[len(kept) - top :]
-    return nearest
 
 
 def _blocks(count: int, size: int = ROWS_PER_BLOCK) -> Iterator[slice]:
