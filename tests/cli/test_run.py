@@ -305,7 +305,7 @@ def far(corpus):
 NORMALISED = {
     "name": "normalised", "data": "$corpus/far", "trials": "$corpus/far/trials", "channels": "weighted",
     "centre": "$corpus/train", "norm": "as-norm", "cohort": "$corpus/train", "top": 2,
-    "cohort_speakers": "$corpus/train", "by": ["distance"],
+    "cohort_speakers": "$corpus/train", "by": ["distance"], "cohort_by": "duration", "cohort_edges": [1.0],
 }  # fmt: skip
 EXPANDED = {
     "name": "expanded", "data": "$corpus/far", "trials": "$corpus/far/trials", "channels": "expand",
@@ -323,7 +323,8 @@ def test_a_recipe_scores_as_the_verbs_do(recipe, far, corpus, tmp_path, capsys):
     words = ("score", far / "trials", tmp_path / "far", "--out")
     cohort = ("--cohort", tmp_path / "cohort", "--cohort-speakers", corpus / "train", "--top", 2)
     rules = ("--channels", "weighted", "--centre", tmp_path / "cohort", "--norm", "as-norm")
-    assert farvox(*words, tmp_path / "a", *rules, *cohort) == 0
+    by = ("--cohort-by", "duration", "--cohort-edges", 1, "--conditions", far, corpus / "train")
+    assert farvox(*words, tmp_path / "a", *rules, *cohort, *by) == 0
     assert (model / "scores/normalised.txt").read_bytes() == (tmp_path / "a").read_bytes()
     expanded = ("--channels", "expand", "--out-trials", tmp_path / "b-trials")
     assert farvox(*words, tmp_path / "b", *expanded) == 0

@@ -253,6 +253,104 @@ def test_scores_are_centred_and_normalised_against_a_cohort(folder, capsys):
     assert "utt2spk: has no line for the utterance 'other0-1'" in capsys.readouterr().err
 
 
+@pytest.fixture
+def by_distance(folder):
+    """A cohort of 20 speakers, one utterance of each 1, 3 and 5 m away, and what is known of all."""
+    rng = np.random.default_rng(4)
+    names = [f"other{speaker}-{metres}" for speaker in range(20) for metres in (1, 3, 5)]
+    EmbeddingSet(names, rng.standard_normal((60, 16)).astype(np.float32) + 1).save(folder / "cohort")
+    (folder / "utt2spk").write_text("".join(f"{name} {name.split('-')[0]}\n" for name in names))
+    trial_ids = (folder / "emb/utt_ids.txt").read_text().split()
+    known = {name: (name[-1], 1 + n / 7) for n, name in enumerate(names)}
+    known |= {name: ("13"[n % 2], 2 + n / 3) for n, name in enumerate(trial_ids)}
+    rows = [f"{name}\t{metres}m\t{seconds:.3f}\n" for name, (metres, seconds) in known.items()]
+    (folder / "cond").write_text("utt_id\tdistance\tduration\n" + "".join(rows))
+    norm = ("--norm", "as-norm", "--cohort", folder / "cohort", "--conditions", folder / "cond")
+    return ("score", folder / "trials", folder / "emb", "--out", folder / "s", *norm)
+
+
+def test_the_cohort_of_a_side_is_of_the_condition_of_the_other(folder, by_distance, capsys):
+    """The scores are those of the formula; of utterances, of speakers, and of bins of a measurement."""
+    words, known = by_distance, {}
+    for line in (folder / "cond").read_text().split("\n")[1:-1]:
+        name, metres, seconds = line.split("\t")
+        known[name] = (metres, float(seconds))
+    trials, cohort = EmbeddingSet.load(folder / "emb"), EmbeddingSet.load(folder / "cohort")
+    unit = {
+        name: row / np.linalg.norm(row)
+        for each in (trials, cohort)
+        for name, row in zip(each.utt_ids, each.embeddings.astype(float), strict=True)
+    }
+
+    def expected(group, top):
+        lines = (folder / "s").read_text().replace(".wav", "").split("\n")[:-1]
+        for pair in (line.split()[:2] for line in lines):
+            halves = []
+            for side, other in (pair, pair[::-1]):
+                members = [unit[name] for name in cohort.utt_ids if group(name) == group(other)]
+                nearest = np.sort([unit[side] @ each for each in members])[-top:]
+                halves.append((unit[pair[0]] @ unit[pair[1]] - nearest.mean()) / nearest.std())
+            yield sum(halves) / 2
+
+    edges = (3, 4.5)
+    for more, group, said in (
+        (("--cohort-by", "distance"), lambda name: known[name][0], "20 of distance 1m, 20 of distance 3m"),
+        (
+            ("--cohort-by", "duration", "--cohort-edges", *edges),
+            lambda name: sum(known[name][1] >= edge for edge in edges),
+            "14 of duration below 3 s, 11 of duration 3 to 4.5 s, 35 of duration 4.5 s or more",
+        ),
+    ):
+        assert run(*words, "--top", 9, *more) == 0
+        assert said in capsys.readouterr().err
+        scores = [float(line.split()[2]) for line in (folder / "s").read_text().split("\n")[:-1]]
+        np.testing.assert_allclose(scores, list(expected(group, 9)), atol=1e-5)
+    scoring = json.loads((folder / "s.meta.json").read_text())["scoring"]
+    assert (scoring["cohort_by"], scoring["cohort_edges"]) == ("duration", [3, 4.5])
+    # One utterance of a speaker at each distance: their means are the utterances.
+    assert run(*words, "--top", 9, "--cohort-by", "distance") == 0
+    by_utterance = (folder / "s").read_text()
+    assert run(*words, "--top", 9, "--cohort-by", "distance", "--cohort-speakers", folder / "utt2spk") == 0
+    assert (folder / "s").read_text() == by_utterance
+    # Unless the edges are given they are the quartiles of the cohort; and a share is one of each bin.
+    capsys.readouterr()
+    assert run(*words, "--top-percent", 50, "--cohort-by", "duration") == 0
+    told = capsys.readouterr().err
+    assert "the nearest 50 % of each side" in told and "15 of duration below 3.11 s" in told
+
+
+def test_a_condition_that_is_not_known_takes_the_whole_cohort_and_is_noted(folder, by_distance, capsys):
+    lines = (folder / "cond").read_text().split("\n")[:-1]
+    trial_ids = (folder / "emb/utt_ids.txt").read_text().split()
+    kept = [line for line in lines if line.split("\t")[0] not in trial_ids]
+    (folder / "cond").write_text("".join(f"{line}\n" for line in kept))
+    assert run(*by_distance, "--top", 9, "--cohort-by", "distance") == 0
+    assert "note: distance is not known, or is several, of" in capsys.readouterr().err
+    unknown = (folder / "s").read_text()
+    assert run(*by_distance[:-2], "--top", 9) == 0  # without conditions
+    assert (folder / "s").read_text() == unknown
+
+
+def test_a_cohort_by_condition_that_does_not_fit_is_refused(folder, by_distance, capsys):
+    words = (*by_distance, "--cohort-by")
+    for more, status, said in (
+        (("distance",), 1, "the cohort of distance 1m has 20 members, and 300 are needed"),
+        (("distanse", "--top", 9), 2, "--cohort-by distanse: no such condition; did you mean 'distance'"),
+        (("distance", "--cohort-edges", 3, 2), 2, "cohort-edges: each edge is above the one before it"),
+    ):
+        assert run(*words, *more) == status
+        assert said in capsys.readouterr().err
+    assert run(*words, "distance", "--top", 9) == 0  # the remedy
+    assert run(*words[:-1]) == 2
+    assert "--conditions goes with --cohort-by" in capsys.readouterr().err
+    assert run(*words[:-3], "--cohort-by", "distance") == 2
+    assert "name what has the conditions with --conditions" in capsys.readouterr().err
+    lines = (folder / "cond").read_text().split("\n")[:-1]
+    (folder / "cond").write_text("".join(f"{line}\n" for line in lines if not line.startswith("other")))
+    assert run(*words, "distance", "--top", 9) == 1
+    assert "it is known of no utterance of the cohort" in capsys.readouterr().err
+
+
 def test_plda_learns_from_other_speakers(folder, capsys):
     """Its scores are those of `Plda` on centred embeddings of length 1."""
     rng = np.random.default_rng(5)
@@ -322,6 +420,8 @@ def test_a_cohort_that_is_in_the_trials_is_warned_of(folder, capsys):
         (("--norm", "s-norm", "--cohort", "x", "--top-percent", "9"), "top_percent goes with norm as-norm"),
         (("--norm", "as-norm", "--cohort", "x", "--top", "9", "--top-percent", "9"), "not both"),
         (("--norm", "as-norm", "--cohort", "x", "--top-percent", "0"), "above 0"),
+        (("--cohort-by", "x"), "cohort-by goes with norm s-norm or as-norm"),
+        (("--norm", "s-norm", "--cohort", "x", "--cohort-edges", "2"), "cohort-edges goes with cohort-by"),
     ],
 )
 def test_options_that_mean_nothing_alone_are_refused(folder, capsys, words, message):
