@@ -1945,7 +1945,7 @@ CASES |= {
         with_trials,
         act=lambda: run(f"extract model train cohort {FAST}"),
         again="score dev/trials emb --norm as-norm --cohort cohort --top 20 --out again",
-        of="the cohort has {} members, and {} are needed; bring a larger one",
+        of="{} has {} members, and {} are needed; bring a larger one",
     ),
     "a cohort of copies": Case(
         "score list arr --channels mean-norm --norm s-norm --cohort copies --out again",
@@ -1957,6 +1957,7 @@ CASES |= {
             set_of("cohort", "u v w"),
         ),
         again="score list arr --channels mean-norm --norm s-norm --cohort cohort --out again",
+        of="the scores of some side against {} are all alike: bring another cohort",
     ),
     "no channel in common: another rule": Case(
         "score list arr --channels expand --allow-missing-channels --out scores --out-trials list2",

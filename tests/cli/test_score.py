@@ -263,8 +263,8 @@ def by_distance(folder):
     trial_ids = (folder / "emb/utt_ids.txt").read_text().split()
     known = {name: (name[-1], 1 + n / 7) for n, name in enumerate(names)}
     known |= {name: ("13"[n % 2], 2 + n / 3) for n, name in enumerate(trial_ids)}
-    rows = [f"{name}\t{metres}m\t{seconds:.3f}\n" for name, (metres, seconds) in known.items()]
-    (folder / "cond").write_text("utt_id\tdistance\tduration\n" + "".join(rows))
+    rows = [f"{name}\t{metres}m\t{seconds:.3f}\thall\n" for name, (metres, seconds) in known.items()]
+    (folder / "cond").write_text("utt_id\tdistance\tduration\troom\n" + "".join(rows))
     norm = ("--norm", "as-norm", "--cohort", folder / "cohort", "--conditions", folder / "cond")
     return ("score", folder / "trials", folder / "emb", "--out", folder / "s", *norm)
 
@@ -273,7 +273,7 @@ def test_the_cohort_of_a_side_is_of_the_condition_of_the_other(folder, by_distan
     """The scores are those of the formula; of utterances, of speakers, and of bins of a measurement."""
     words, known = by_distance, {}
     for line in (folder / "cond").read_text().split("\n")[1:-1]:
-        name, metres, seconds = line.split("\t")
+        name, metres, seconds, _ = line.split("\t")
         known[name] = (metres, float(seconds))
     trials, cohort = EmbeddingSet.load(folder / "emb"), EmbeddingSet.load(folder / "cohort")
     unit = {
@@ -337,10 +337,12 @@ def test_a_cohort_by_condition_that_does_not_fit_is_refused(folder, by_distance,
         (("distance",), 1, "the cohort of distance 1m has 20 members, and 300 are needed"),
         (("distanse", "--top", 9), 2, "--cohort-by distanse: no such condition; did you mean 'distance'"),
         (("distance", "--cohort-edges", 3, 2), 2, "cohort-edges: each edge is above the one before it"),
+        (("room", "--top", 9, "--cohort-edges", 3), 2, "--cohort-by room: 'hall' is no number"),
     ):
         assert run(*words, *more) == status
         assert said in capsys.readouterr().err
-    assert run(*words, "distance", "--top", 9) == 0  # the remedy
+    for more in (("distance",), ("room",), ("distance", "--cohort-edges", 2, 3)):  # the remedies
+        assert run(*words, *more, "--top", 9) == 0
     assert run(*words[:-1]) == 2
     assert "--conditions goes with --cohort-by" in capsys.readouterr().err
     assert run(*words[:-3], "--cohort-by", "distance") == 2

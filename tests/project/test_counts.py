@@ -125,7 +125,7 @@ def test_the_table_and_the_lists_are_printed(script, counts, capsys):
 
 
 MOST_FILES = 152
-MOST_LINES = 32_950
+MOST_LINES = 33_150
 MOST_PUBLIC_FUNCTIONS = 930
 MOST_FORMAT_SKIPS = 61
 """As many as there were at 465a09f."""

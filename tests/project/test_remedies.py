@@ -274,6 +274,16 @@ ELSEWHERE = {
     "--out FOLDER or --out FILE.onnx makes": (
         "tests/cli/test_calibrate.py::test_a_copy_gets_the_threshold_and_the_model_stays_as_it_is"
     ),
+    **dict.fromkeys(
+        (
+            "--conditions goes with --cohort-by",
+            "--cohort-by: the data dirs of these embeddings are not known",
+            "--cohort-by {}: no such condition",
+            "--cohort-by {}: it is known of no utterance of the cohort",
+            "--cohort-by {}: '{}' is no number",
+        ),
+        "tests/cli/test_score.py::test_a_cohort_by_condition_that_does_not_fit_is_refused",
+    ),
     "is of the systems {}, and these are": (
         "tests/cli/test_fuse.py::test_a_fusion_is_for_the_scores_of_its_models_and_needs_no_labels"
     ),

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from farvox.score.trials import ResolvedTrials, TrialList
 
 NEAREST = 300
-FEW_A_DIMENSION = 10  # utterances beyond one a speaker: fewer are few for PLDA
 """Cohort members that AS-norm keeps unless told otherwise."""
+FEW_A_DIMENSION = 10  # utterances beyond one a speaker: fewer are few for PLDA
 
 
 @dataclass(frozen=True, kw_only=True)
