@@ -459,7 +459,7 @@ def test_tied_scores_are_noted_where_they_change_the_figures(tmp_path, capsys):
         assert (note or "share scores") in (tmp_path / "page.html").read_text() or note is None
         if values.startswith("0.5"):
             assert "EER is 100.0000 %" in notes[0] and "--ties grouped" in notes[0]
-            assert "EER is 50.0000%" in notes[0]
+            assert "EER is 50.0000 %" in notes[0]
             assert main([*words, "--ties", "grouped"]) == 0
             assert json.loads(capsys.readouterr().out)["eer"] == 0.5
 
