@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -36,10 +37,15 @@ BACK_ENDS = {
     "centred": ["--centre", "LEARN"],
     "s-norm": ["--norm", "s-norm", "--cohort", "LEARN"],
     "AS-norm": ["--norm", "as-norm", "--cohort", "LEARN", "--top", "100"],
+    "AS-norm, by condition": [
+        *("--norm", "as-norm", "--cohort", "LEARN", "--top", "100"),
+        *("--cohort-by", "place", "--conditions", "PLACES"),
+    ],
     "AS-norm, centred": ["--norm", "as-norm", "--cohort", "LEARN", "--top", "100", "--centre", "LEARN"],
     "PLDA": ["--plda", "LEARN"],
     "PLDA, LDA to 40": ["--plda", "LEARN", "--lda", "40"],
 }
+FILES = {"LEARN": "learn/embeddings", "PLACES": "places/utt2cond"}
 FUSED = ("cosine", "AS-norm, centred", "PLDA, LDA to 40")
 DIGITS = 500  # trials whose digits are shown: the intervals are too wide for more
 REFERENCE = "cosine"  # all are calibrated; the row of raw scores is not
@@ -55,9 +61,11 @@ def main(corpora: str, out: str, utterances: str = "10") -> None:
     for name, options in BACK_ENDS.items():
         for part in FITTED:
             trials, embeddings = folder / part / "trials", folder / part / "embeddings"
-            words = [folder / "learn/embeddings" if word == "LEARN" else word for word in options]
+            words = [folder / FILES[word] if word in FILES else word for word in options]
             made(scores_of(folder, part, name), "score", trials, embeddings, *words, "--out")
-    fuse(folder)
+    for part in FITTED:  # what is fitted on one is applied to both
+        named = [f"{name}={scores_of(folder, part, name)}" for name in FUSED]
+        fit_and_apply(folder, part, "fused", "fuse", named)
     names = [*BACK_ENDS, "fused"]
     thresholds = {name: calibrate(folder, name) for name in names}
     for rows in tables(folder, names, thresholds):
@@ -86,7 +94,8 @@ def scores_of(folder: Path, part: str, name: str) -> Path:
 
 
 def prepare(corpora: Path, out: Path, utterances: int) -> None:
-    """The data dirs, trials and embeddings of each part."""
+    """The data dirs, trials and embeddings of each part, and which recordings are near."""
+    places: list[str] = []
     for seed, (part, speakers) in enumerate(PARTS.items()):
         folder = out / part
         near, far, both = (folder / name for name in ("near", "far", "both"))
@@ -101,16 +110,20 @@ def prepare(corpora: Path, out: Path, utterances: int) -> None:
         made(folder / "far.trials", "trials", both, "--enrol", "?" * 9, "--test", "?" * 9 + "_*")
         lists = [(folder / f"{place}.trials").read_text() for place in ("near", "far")]
         (folder / "trials").write_text("".join(lists))
+        utt_ids = [line.split()[0] for line in (both / "utt2spk").read_text().splitlines()]
+        places += [f"{utt_id}\t{'far' if '_' in utt_id else 'near'}\n" for utt_id in utt_ids]
+    (out / FILES["PLACES"]).parent.mkdir(exist_ok=True)
+    (out / FILES["PLACES"]).write_text("".join(["utt_id\tplace\n", *sorted(places)]))
 
 
-def fuse(folder: Path) -> None:
-    """The scores of the fusion, on the trials that it was fitted on and on those that are reported on."""
-    fit = folder / "fused.json"
-    for part in FITTED:
-        trials, systems = folder / part / "trials", [f"{x}={scores_of(folder, part, x)}" for x in FUSED]
-        if part == "fit":
-            made(fit, "fuse", trials, *systems, "--save")
-        made(scores_of(folder, part, "fused"), "fuse", trials, *systems, "--apply", fit, "--out")
+def fit_and_apply(
+    folder: Path, part: str, name: str, verb: str, scores: Sequence[object], options: Sequence[str] = ()
+) -> None:
+    """The log-likelihood ratios of a part by a fit on speakers 51-75, which is part "fit" and comes first."""
+    fit, trials = folder / f"{name}.json", folder / part / "trials"
+    if part == "fit":
+        made(fit, verb, trials, *scores, *options, "--save")
+    made(scores_of(folder, part, name), verb, trials, *scores, "--apply", fit, "--out")
 
 
 def calibrate(folder: Path, name: str) -> float:
