@@ -315,7 +315,8 @@ EXPANDED = {
 
 def test_a_recipe_scores_as_the_verbs_do(recipe, far, corpus, tmp_path, capsys):
     """The whole far-field back-end in one recipe, and the same by hand."""
-    file = recipe(evaluate=[NORMALISED, EXPANDED], adapt=[], prepare=[])
+    of_cohort = {"name": "threshold", "by": [], "conditions": ["$corpus/far"], "threshold": 0.5}
+    file = recipe(evaluate=[NORMALISED, EXPANDED, NORMALISED | of_cohort], adapt=[], prepare=[])
     assert farvox("run", file) == 0
     out, model = capsys.readouterr().out, tmp_path / "exp/train"
     assert farvox("extract", model, far, tmp_path / "far", "--quality", "--device", "cpu") == 0
@@ -340,6 +341,7 @@ def test_a_recipe_scores_as_the_verbs_do(recipe, far, corpus, tmp_path, capsys):
     assert lines[start + 1] == ["system", *rows[0]] and rows[0][0] == "channel"
     assert lines[start + 2 : start + 6] == [["trained", *row] for row in rows[1:]]
     assert ["normalised", "by", "distance"] in lines
+    assert ["threshold", "at", "the", "threshold", "0.5"] in lines
     assert "expanded by channel, enrol.distance" in (tmp_path / "exp/report.html").read_text()
     saved = json.loads((tmp_path / "exp/results.json").read_text())["results"]
     cells = next(each["conditions"] for each in saved if each["trial_list"] == "expanded")

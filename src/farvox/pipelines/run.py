@@ -360,7 +360,7 @@ def _evaluate(plan: Plan, note: Note) -> None:
             by=evaluate.by,
             bins=evaluate.bins,
             edges=evaluate.edges,
-            conditions=evaluate.conditions,
+            conditions=evaluate.conditions if evaluate.by else (),
         )
         scored = {
             system.name: [Scores.read(plan.trials(system, evaluate), plan.scores(system, evaluate))]
