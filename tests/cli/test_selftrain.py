@@ -253,6 +253,15 @@ def test_changed_inputs_are_refused_or_evaluated_again(recipe, tmp_path, corpus,
     assert capsys.readouterr().out.count("(again: data, trials or options of 'dev' were changed)") == 2
     assert run(evaluate=[dev | {"channels": "mean"}]) == 0
     assert capsys.readouterr().out.count("(again: ") == 2
+    by_room = {"norm": "s-norm", "cohort": str(corpus / "more"), "cohort_by": "room"}
+    by_room["conditions"] = [str(tmp_path / "rooms")]
+    ids = [*DataDir.open(tmp_path / "dev").utt_ids, *DataDir.open(corpus / "more").utt_ids]
+    for rooms in ("aab", "abb"):
+        rows = (f"{utt_id}\t{rooms[n % 3]}\n" for n, utt_id in enumerate(ids))
+        (tmp_path / "rooms").write_text("utt_id\troom\n" + "".join(rows))
+        assert run(evaluate=[dev | by_room]) == 0
+        assert capsys.readouterr().out.count("(again: ") == 2
+    assert run(evaluate=[dev | {"channels": "mean"}]) == 0
     words = [line.split() for line in (tmp_path / "truth").read_text().splitlines()]
     (tmp_path / "truth").write_text("".join(f"{utt_id} {n % 2}\n" for n, (utt_id, _) in enumerate(words)))
     assert run(evaluate=[dev | {"channels": "mean"}]) == 0

@@ -258,10 +258,8 @@ def score(
         by_speaker = cohort_speakers if options.cohort_speakers else None
         conditions = None
         if options.cohort_by:
-            own = (
-                each.meta.get("data_dir") for each in (*map(sets.get, map(Path, embeddings)), members) if each
-            )
-            sources = options.conditions or list(dict.fromkeys(str(path) for path in own if path))
+            own = [sets[Path(path)].meta.get("data_dir") for path in (*embeddings, options.cohort)]
+            sources = options.conditions or list(dict.fromkeys(Path(path) for path in own if path))
             if not sources:
                 raise UsageError(
                     "--cohort-by: the data dirs of these embeddings are not known; name what has the "

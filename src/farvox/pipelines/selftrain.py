@@ -16,6 +16,7 @@ from typing import Any
 from farvox.atomic import write_json, write_text
 from farvox.audio.shards import fingerprint
 from farvox.clustering import ClusterOptions
+from farvox.datadir.conditions import CONDITIONS
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import AUDIO_FILES, DataDir, values_of
 from farvox.errors import CheckpointError, RecipeError
@@ -300,6 +301,9 @@ def _state_of(run: Selftraining, evaluate: EvaluateTable) -> str:
     """A text that differs when a list, its options, its data or their audio were changed."""
     files = [evaluate.trials, evaluate.enrol_map, evaluate.test_map, evaluate.cohort_speakers]
     files.append(evaluate.plda_speakers)
+    if evaluate.cohort_by:
+        sources = [*evaluate.dirs, *evaluate.conditions]
+        files += [each / CONDITIONS if each.is_dir() else each for each in sources]
     paths = [str(path) for path in files if path]
     for data in evaluate.dirs:
         paths += [str(data / name) for name in (*AUDIO_FILES, "utt2spk")]
