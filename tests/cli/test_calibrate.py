@@ -14,6 +14,7 @@ from farvox.audio.conditioning import Conditioning
 from farvox.cli.main import main
 from farvox.manifest import damaged_files
 from farvox.pipelines.score import Scores
+from farvox.verifier import Verifier
 from farvox.zoo import Card, open_embedder, read_card
 
 NO_TORCH = """
@@ -344,3 +345,117 @@ def test_enrolments_of_several_recordings_have_a_threshold_of_their_own(
         main(asked)
         told = capsys.readouterr()
         assert json.loads(told.out)["threshold"] == wanted and "single ones" not in told.err
+
+
+@pytest.fixture
+def measured(make_corpus, model_folder, tmp_path):
+    """Model, data dir, and scores of embeddings with measures: 12 speakers, 0.4 to 3 s an utterance."""
+    data = make_corpus(tmp_path / "data", speakers=[f"q{n}" for n in range(12)], seconds=(0.4, 3.0), seed=5)
+    shutil.copytree(model_folder, tmp_path / "one")
+    words = ["extract", str(tmp_path / "one"), str(data), str(tmp_path / "emb"), "--backend", "torch"]
+    assert main([*words, "--quality"]) == 0
+    scores = str(tmp_path / "scores")
+    assert main(["score", str(data / "trials"), str(tmp_path / "emb"), "--out", scores]) == 0
+    return tmp_path, str(data / "trials"), scores
+
+
+def test_the_probability_of_verify_knows_the_recordings_as_apply_does(measured, capsys):
+    """One calibration with measures, in a file and in a card: the same likelihood ratios and decisions."""
+    folder, trials, scores = measured
+    saved, out = str(folder / "fitted.json"), str(folder / "llrs")
+    fit = ["calibrate", trials, scores, "--far", "0.1", "--quality"]
+    capsys.readouterr()
+    assert main([*fit, "--save", saved, "--model", str(folder / "one")]) == 0
+    told = capsys.readouterr().out
+    assert "quality      llr = " in told and "higher speech" in told and "(quality-aware)" in told
+    fitted = json.loads(Path(saved).read_text())
+    assert fitted["kind"] == "quality" and {"speech", "norm"} <= {x["measure"] for x in fitted["terms"]}
+    assert fitted["held_out"]["num_speakers"] == 12 and fitted["plain"]["scale"] > 0
+
+    unlabelled = folder / "unlabelled"
+    lines = Path(trials).read_text().splitlines()
+    unlabelled.write_text("".join(line.split(maxsplit=1)[1] + "\n" for line in lines))
+    assert main(["calibrate", str(unlabelled), scores, "--apply", saved, "--out", out]) == 0
+    llrs = Scores.read(unlabelled, out)
+    assert llrs.meta["scoring"]["calibration"]["kind"] == "quality"
+    point = fitted["llr_threshold"]
+    assert np.mean(llrs.values[[line[0] == "0" for line in lines]] >= point["threshold"]) == point["far"]
+
+    verifier = Verifier.from_pretrained(folder / "one", backend="torch", vad="off")
+    thresholds = set()
+    for n in range(0, len(lines), 97):
+        sides = (folder / "data/wav" / f"{utt_id}.wav" for utt_id in lines[n].split()[1:])
+        verdict = verifier.verify(*sides)
+        assert verdict.probability == pytest.approx(1 / (1 + np.exp(-llrs.values[n])), abs=1e-4)
+        assert verdict.same == (llrs.values[n] >= point["threshold"])
+        gap = (point["threshold"] - llrs.values[n]) / fitted["scale"]
+        assert verdict.threshold == pytest.approx(verdict.score + gap, abs=1e-4)
+        assert verdict.threshold_probability == pytest.approx(1 / (1 + np.exp(-point["threshold"])))
+        thresholds.add(round(verdict.threshold, 3))
+    assert len(thresholds) > 5  # one for every two recordings
+    asked = Verifier.from_pretrained(folder / "one", backend="torch", vad="off", threshold=0.25)
+    assert asked.verify(*[folder / "data/wav/q0_0.wav"] * 2).threshold == 0.25  # what is asked for holds
+
+
+def test_measures_that_are_missing_are_named(measured, capsys):
+    folder, trials, scores = measured
+    saved = str(folder / "fitted.json")
+    assert main(["calibrate", trials, scores, "--far", "0.1", "--quality", "--save", saved]) == 0
+    (folder / "emb/utt2measures").unlink()
+    for words in (["--far", "0.1", "--quality"], ["--apply", saved, "--out", str(folder / "llrs")]):
+        assert main(["calibrate", trials, scores, *words]) == 1
+        told = capsys.readouterr().err
+        assert f"{folder / 'emb'}: holds no speech, decay, narrow" in told and "--quality" in told
+    extract = ["extract", str(folder / "one"), str(folder / "data"), str(folder / "emb"), "--quality"]
+    assert main([*extract, "--backend", "torch"]) == 0  # the remedy
+    assert main(["calibrate", trials, scores, "--apply", saved, "--out", str(folder / "llrs")]) == 0
+    assert "extracted again" in capsys.readouterr().err
+    Path(f"{scores}.meta.json").unlink()
+    assert main(["calibrate", trials, scores, "--far", "0.1", "--quality"]) == 1
+    assert "score with 'farvox score'" in capsys.readouterr().err
+    assert main(["score", trials, str(folder / "emb"), "--out", scores]) == 0
+    assert main(["calibrate", trials, scores, "--far", "0.1", "--quality"]) == 0
+    fitted = json.loads(Path(saved).read_text())
+    fitted["terms"][0]["measure"] = "mood"
+    (folder / "odd.json").write_text(json.dumps(fitted))
+    assert main(["calibrate", trials, scores, "--apply", str(folder / "odd.json"), "--out", "x"]) == 1
+    assert "mood" in capsys.readouterr().err
+    assert main(["calibrate", trials, scores, "--apply", saved, "--quality", "--out", "x"]) == 2
+
+
+def test_speakers_held_out_are_those_that_are_named(measured, capsys):
+    folder, trials, scores = measured
+    fit = ["calibrate", trials, scores, "--far", "0.1", "--quality", "--json"]
+    assert main([*fit, "--speaker-before", "_"]) == 0
+    named = json.loads(capsys.readouterr().out)["held_out"]
+    (folder / "emb/utt2spk").unlink()
+    assert main(fit) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["held_out"] is None and "no figure of speakers held out" in told.err
+    assert main([*fit, "--trial-speakers", str(folder / "data")]) == 0
+    found = json.loads(capsys.readouterr().out)["held_out"]
+    assert found == named and found["num_speakers"] == 12 and found["cllr"]["interval"][0] < 0.5
+
+
+def test_the_sides_of_several_recordings_are_measured_by_their_mean(measured, capsys):
+    """Fitted on enrolments of two recordings; verify with two has the same probability."""
+    folder, _, _ = measured
+    speakers = [f"q{n}" for n in range(12)]
+    (folder / "map").write_text("".join(f"m-{s} {s}_0 {s}_1\n" for s in speakers))
+    pairs = [(s, f"{of}_{take}") for s in speakers for of in speakers for take in (2, 3)]
+    (folder / "list").write_text("".join(f"{int(s == utt[:-2])} m-{s} {utt}\n" for s, utt in pairs))
+    trials, scores, out = (str(folder / name) for name in ("list", "two", "llrs"))
+    mapped = [str(folder / "emb"), "--enrol-map", str(folder / "map")]
+    assert main(["score", trials, *mapped, "--out", scores]) == 0
+    fit = ["calibrate", trials, scores, "--far", "0.2", "--quality", "--save", str(folder / "f.json")]
+    assert main([*fit, "--model", str(folder / "one")]) == 0
+    assert main(["calibrate", trials, scores, "--apply", str(folder / "f.json"), "--out", out]) == 0
+    llrs, verifier = (
+        Scores.read(trials, out),
+        Verifier.from_pretrained(folder / "one", backend="torch", vad="off"),
+    )
+    for n in range(0, len(pairs), 61):
+        s, utt = pairs[n]
+        wavs = [folder / f"data/wav/{name}.wav" for name in (f"{s}_0", f"{s}_1", utt)]
+        verdict = verifier.verify(wavs[:2], wavs[2])
+        assert verdict.probability == pytest.approx(1 / (1 + np.exp(-llrs.values[n])), abs=1e-4)

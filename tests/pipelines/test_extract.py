@@ -149,7 +149,7 @@ def test_an_extraction_that_is_killed_goes_on_and_ends_the_same(threads, many, m
     assert len(embedded) <= 81 - 32
     assert not (tmp_path / "killed.unfinished").exists()
     names = sorted(path.name for path in (tmp_path / "whole").iterdir())
-    assert names == ["embeddings.npy", "meta.json", "utt2quality", "utt_ids.txt"]
+    assert names == ["embeddings.npy", "meta.json", "utt2measures", "utt2quality", "utt_ids.txt"]
     for name in names:
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 

@@ -124,8 +124,8 @@ def test_the_table_and_the_lists_are_printed(script, counts, capsys):
     assert "_once" in out and "tree.one <-> tree.two" in out
 
 
-MOST_FILES = 152
-MOST_LINES = 33_150
+MOST_FILES = 153
+MOST_LINES = 33_550
 MOST_PUBLIC_FUNCTIONS = 930
 MOST_FORMAT_SKIPS = 61
 """As many as there were at 465a09f."""

@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 
+from farvox.audio.quality import quality_llr
 from farvox.errors import TrialError
-from farvox.score.calibrate import FEWEST_FALSE_ACCEPTS, fit_llr, operating_point, threshold_at_far
+from farvox.score.calibrate import (
+    FEWEST_FALSE_ACCEPTS,
+    fit_llr,
+    fit_quality,
+    held_out,
+    operating_point,
+    threshold_at_far,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MADE = runpy.run_path(str(GOLDEN / "make_logistic.py"))
@@ -131,3 +140,85 @@ def test_a_rate_that_the_trials_cannot_show_is_refused():
 def test_the_rates_at_a_threshold_are_counted_from_it_on():
     point = operating_point([0.1, 0.5, 0.5, 0.9, 0.2], [0, 0, 1, 1, 1], 0.5)
     assert (point.far, point.frr, point.num_target, point.num_nontarget) == (1 / 2, 1 / 3, 3, 2)
+
+
+def measured_trials(num_trials=4_000, seed=0):
+    """Trials whose scores fall where the shorter side is short or one side is narrow."""
+    rng = np.random.default_rng(seed)
+    target = (rng.random(num_trials) < 0.3).astype(int)
+    sides = [
+        np.column_stack(
+            [
+                rng.uniform(0.5, 8, num_trials),
+                rng.uniform(2, 15, num_trials),
+                rng.random(num_trials) < 0.2,
+                rng.uniform(5, 9, num_trials),
+            ]
+        )
+        for _ in range(2)
+    ]
+    shorter, narrow = np.minimum(sides[0][:, 0], sides[1][:, 0]), np.maximum(sides[0][:, 2], sides[1][:, 2])
+    scores = rng.standard_normal(num_trials) + target * 3 + np.log1p(shorter) - 2 * narrow
+    return scores, target, *sides
+
+
+def weighted_loss(llrs, target):
+    return np.logaddexp(0, -llrs[target == 1]).mean() / 2 + np.logaddexp(0, llrs[target == 0]).mean() / 2
+
+
+def test_the_terms_of_the_measures_are_those_of_least_cost():
+    """Against a general minimiser on the features that the equation of a term gives."""
+    scores, target, enrol_NM, test_NM = measured_trials()
+    scale, offset, terms = fit_quality(scores, target, enrol_NM, test_NM)
+    llrs = scale * scores + offset + quality_llr(terms, enrol_NM, test_NM)
+    columns = [scores]
+    for m in range(4):
+        for value in (np.maximum(enrol_NM[:, m], test_NM[:, m]), np.minimum(enrol_NM[:, m], test_NM[:, m])):
+            columns.append(np.log1p(np.clip(value, *np.quantile(value, (0.005, 0.995)))))
+    features = np.stack(columns, axis=1)
+    features -= features.mean(0)
+    found = minimize(
+        lambda theta: weighted_loss(features @ theta[:-1] + theta[-1], target), np.zeros(10), tol=1e-12
+    )
+    assert llrs == pytest.approx(features @ found.x[:-1] + found.x[-1], rel=1e-3, abs=1e-3)
+    assert weighted_loss(llrs, target) == pytest.approx(found.fun, abs=1e-9)
+    assert len(terms) == 8 and {term.measure for term in terms} == {"speech", "decay", "narrow", "norm"}
+    (plain,), at = fit_llr(scores, target)
+    assert weighted_loss(llrs, target) < 0.8 * weighted_loss(plain * scores + at, target)
+
+
+def test_a_measure_that_says_nothing_has_no_term():
+    scores, target, enrol_NM, test_NM = measured_trials()
+    enrol_NM[:, 1] = test_NM[:, 1] = 7.0  # all rooms alike
+    enrol_NM[:, 2] = test_NM[:, 2]  # both sides by telephone, or neither
+    terms = fit_quality(scores, target, enrol_NM, test_NM)[2]
+    of = [(term.measure, term.side) for term in terms]
+    assert "decay" not in dict(of) and ("narrow", "higher") in of and ("narrow", "lower") not in of
+
+
+def test_a_calibration_does_not_depend_on_the_order_of_the_sides():
+    scores, target, enrol_NM, test_NM = measured_trials(1_000)
+    one, other = (
+        fit_quality(scores, target, enrol_NM, test_NM),
+        fit_quality(scores, target, test_NM, enrol_NM),
+    )
+    assert one == other
+
+
+def test_nobody_who_is_judged_is_in_the_fit():
+    rng = np.random.default_rng(0)
+    enrol, test = rng.integers(0, 23, (2, 3000))
+
+    def fit(rows):
+        inside = np.unique(np.concatenate([enrol[rows], test[rows]]))
+        return (np.isin(enrol, inside) | np.isin(test, inside)).astype(float)
+
+    judged, (seen,) = held_out([fit], enrol, test)
+    assert judged.sum() == len(seen) and not seen.any()
+    assert set(enrol[judged]) | set(test[judged]) == set(range(23))  # everybody is judged once
+    assert (enrol == test)[~judged].sum() == 0  # and so is every target trial
+
+
+def test_four_speakers_are_too_few_to_hold_some_out():
+    with pytest.raises(TrialError, match="4 speakers cannot be cut into 5 parts"):
+        held_out([], [0, 1, 2, 3], [1, 2, 3, 0])

@@ -1,9 +1,11 @@
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
+from farvox.audio.quality import QualityTerm
 from farvox.errors import ModelError
 from farvox.zoo import Calibration, Card, Figure
 
@@ -18,6 +20,30 @@ FULL = Card(
     calibration=Calibration(30.0, -12.0, "on trials"),
     figures=(Figure("test speakers", 100, 0.01, 0.1, "farvox evaluate"),),
 )
+
+
+AWARE = replace(
+    FULL,
+    calibration=Calibration(30.0, -12.0, "on trials", (QualityTerm("speech", "lower", -0.5, 1.0, 8.0),), 2.5),
+)
+
+
+def with_term(**change):
+    """A change of the card: a calibration with one term, of which some fields are others."""
+    return {
+        "calibration": asdict(AWARE.calibration) | {"terms": [asdict(AWARE.calibration.terms[0]) | change]}
+    }
+
+
+def test_a_calibration_that_knows_the_recordings_survives_its_file_and_moves_the_threshold(tmp_path):
+    AWARE.save(tmp_path)
+    assert Card.load(tmp_path) == AWARE
+    short_M, long_M = np.array([1.0, 9, 0, 7]), np.array([7.0, 9, 0, 7])
+    one, other = AWARE.for_quality(short_M, long_M), AWARE.for_quality(long_M, long_M)
+    assert one.calibration.offset == pytest.approx(-12 - 0.5 * math.log(2)) and one.calibration.terms == ()
+    assert one.calibration.llr(one.threshold) == pytest.approx(2.5)  # the same ratio, at another score
+    assert other.calibration.llr(other.threshold) == pytest.approx(2.5) and other.threshold > one.threshold
+    assert FULL.for_quality(short_M, long_M) is FULL
 
 
 def test_a_card_survives_its_file(tmp_path):
@@ -43,6 +69,11 @@ def test_a_folder_without_a_card_has_an_empty_one(tmp_path):
         ({"calibration": {"scale": 1.0}}, "calibration: .*offset"),
         ({"calibration": {"scale": -1.0, "offset": 0.0}}, "scale must be positive"),
         ({"calibration": 3}, "calibration: not a table"),
+        ({"calibration": {"scale": 1.0, "offset": 0.0, "terms": 3}}, "'terms' is not a list"),
+        (with_term(measure="mood"), "terms: .*mood.* is not known: update farvox"),
+        (with_term(side="left"), "left speech.* is not known"),
+        (with_term(low=9.0), "9.0 to 8.0"),
+        (with_term(weight="0"), "'weight' is '0'"),
         ({"figures": {"a": 1}}, "'figures' is not a list"),
         (
             {"figures": [{"data": "x", "num_trials": "many", "eer": 0.1, "min_dcf": 1}]},

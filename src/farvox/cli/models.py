@@ -312,8 +312,9 @@ def extract(
             stopped: what is done is kept in OUT.unfinished until all is.
         device: auto, cpu, cuda or mps.
         threads: utterances read and embedded at a time; 0: one per core.
-        quality: also estimate each recording's signal-to-noise ratio (OUT/utt2quality), which
-            "farvox score --channels best" and "weighted" need.
+        quality: also measure each recording: its signal-to-noise ratio (OUT/utt2quality), which "farvox score
+            --channels best" and "weighted" need, and what "farvox calibrate --quality" needs
+            (OUT/utt2measures).
         skip_bad: leave out utterances that cannot be embedded, and list them in OUT/rejected.tsv; by default
             OUT is not written then, but what is done is kept.
         remote: reach audio on other machines (URLs in DIR/wav.scp), which is refused otherwise.

@@ -22,6 +22,7 @@ from farvox.report.text import (
     as_markdown,
     condition_rows,
     condition_rows_of,
+    difference_lines,
     difference_rows,
     figure_lines,
     headline_rows,
@@ -330,6 +331,16 @@ def calibrate(
         of = f"95 %, {found.intervals['num_speakers']:,} speakers"
         to_stdout(f"interval     {plain_span(found.intervals['threshold'])} ({of}); at the threshold {there}")
     to_stdout(f"calibration  llr = {scale:.4f} x score {sign} {abs(found.offset):.4f} (nats)")
+    if aware := found.quality:
+        sign = "-" if aware.offset < 0 else "+"
+        to_stdout(f"quality      llr = {aware.scale:.4f} x score {sign} {abs(aware.offset):.4f}")
+        for term in aware.terms:
+            to_stdout(f"                   {'-' if term.weight < 0 else '+'} {term}")
+        frr = rounded(aware.point.frr, point.num_target, "%")
+        to_stdout(f"             llr {aware.point.threshold:.4f}: accepts {far}, rejects {frr}")
+        if held := aware.held_out:
+            (line,) = difference_lines(held, "plain", "quality-aware", held["trials"])
+            to_stdout(f"held out     {line}, {held['num_speakers']} speakers")
     for path in filter(None, (calibration.save, found.card)):
         to_stdout(f"written      {path}")
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import polars as pl
 
 from farvox.atomic import atomic_dir, write_json
+from farvox.audio.quality import OF_SAMPLES
 from farvox.datadir.kaldi import read_table
 from farvox.errors import DataDirError
 from farvox.progress import Note, silent
@@ -26,6 +27,7 @@ from farvox.progress import Note, silent
 OWN_FILES = ("embeddings.npy",)
 """Files of a folder of embeddings; one that holds them may be replaced by other embeddings."""
 QUALITY_FILE = "utt2quality"
+MEASURES_FILE = "utt2measures"
 SPEAKERS_FILE, RECORDINGS_FILE = "utt2spk", "utt2recording"
 ORIGIN = ("dimension", "frontend", "model", "conditioning", "epoch", "digest")
 """Entries of metadata that must not differ among embeddings that are used together."""
@@ -44,6 +46,7 @@ class EmbeddingSet:
         speaker_ids: the speaker of each, null where not known; None where none is.
         recordings: the recording that each is, or is a copy of (`farvox.datadir.conditions.recordings_of`);
             None where each is its own.
+        measures: of each recording, `farvox.audio.quality.OF_SAMPLES` (float32 [N, M]); None if not measured.
 
     Raises:
         DataDirError: the numbers of ids and rows differ, or an id is there twice.
@@ -55,6 +58,7 @@ class EmbeddingSet:
     quality: npt.NDArray[np.float32] | None = None
     speaker_ids: pl.Series | None = None
     recordings: pl.Series | None = None
+    measures: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or self.embeddings.dtype != np.float32:
@@ -103,6 +107,14 @@ class EmbeddingSet:
                 pairs = zip(self.utt_ids, self.quality.tolist(), strict=True)
                 lines = "".join(f"{utt_id} {quality:.2f}\n" for utt_id, quality in pairs)
                 (folder / QUALITY_FILE).write_bytes(lines.encode())
+            if self.measures is not None:
+                rows = zip(self.utt_ids, self.measures.tolist(), strict=True)
+                lines = "".join(
+                    "\t".join((utt_id, *(f"{x:.7g}" for x in row))) + "\n" for utt_id, row in rows
+                )
+                (folder / MEASURES_FILE).write_bytes(
+                    ("\t".join(("utt_id", *OF_SAMPLES)) + "\n" + lines).encode()
+                )
             for name, values in ((SPEAKERS_FILE, self.speaker_ids), (RECORDINGS_FILE, self.recordings)):
                 if values is not None and values.count():
                     pairs = zip(self.utt_ids, values, strict=True)
@@ -130,6 +142,14 @@ class EmbeddingSet:
                 if [utt_id for utt_id, _ in pairs] != utt_ids:
                     raise ValueError(f"{QUALITY_FILE} is not of these utterances")
                 quality = np.array([value for _, value in pairs], np.float32)
+            measures = None
+            if (folder / MEASURES_FILE).is_file():
+                head, *rows = [
+                    line.split("\t") for line in (folder / MEASURES_FILE).read_text("utf-8").split("\n")[:-1]
+                ]
+                if head != ["utt_id", *OF_SAMPLES] or [row[0] for row in rows] != utt_ids:
+                    raise ValueError(f"{MEASURES_FILE} is not of these utterances")
+                measures = np.array([row[1:] for row in rows], np.float32).reshape(len(rows), len(OF_SAMPLES))
             speaker_ids, recordings = (
                 _values(folder / name, utt_ids) for name in (SPEAKERS_FILE, RECORDINGS_FILE)
             )
@@ -143,7 +163,7 @@ class EmbeddingSet:
         except (ValueError, EOFError, OSError) as error:
             raise DataDirError(f"{folder}: damaged embeddings ({error}); extract them again") from None
         try:
-            return cls(utt_ids, embeddings, meta, quality, speaker_ids, recordings)
+            return cls(utt_ids, embeddings, meta, quality, speaker_ids, recordings, measures)
         except DataDirError as error:
             raise DataDirError(f"{folder}: {error}") from None
 

@@ -11,15 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 import farvox
 from farvox.atomic import FileKind, refuse_to_replace
-from farvox.errors import FarvoxError, TrialError, UsageError
+from farvox.errors import FarvoxError, ModelError, TrialError, UsageError
 from farvox.options import Above, Below, Metavar, Options, kinds
 from farvox.pipelines.score import ScoreOptions, Scores
 from farvox.progress import Note, silent
 from farvox.report.text import rounded
 
 if TYPE_CHECKING:
+    from farvox.audio.quality import Measured, QualityTerm
     from farvox.score.calibrate import OperatingPoint
     from farvox.score.lists import Speakers
 
@@ -67,6 +71,9 @@ class CalibrateOptions(FitOptions):
 
     far: Annotated[float, Above(0), Below(1)] = 0.01
     """Share of the trials of different speakers that the threshold accepts."""
+    quality: bool = False
+    """Also fit probabilities and a threshold that know how good both recordings are: speech, decay, band and
+    norm, as "farvox extract --quality" measured them for the embeddings that were scored."""
     model: Annotated[str | None, Metavar("MODEL")] = None
     """Model that the threshold is for: with --out any, of which a copy gets it; else a model folder or run
     dir, whose card.json is to hold it."""
@@ -78,6 +85,10 @@ class CalibrateOptions(FitOptions):
         super().__post_init__()
         of_exported = self.model is not None and self.model.endswith(".onnx")
         for wrong, what in (
+            (
+                self.apply and self.quality,
+                "--apply fits nothing, so that there is nothing for --quality",
+            ),
             (self.apply and self.model, "--apply fits nothing, so that there is nothing for --model"),
             (self.apply and not self.out, "--apply needs a score file to write: --out"),
             (self.out and not (self.apply or self.model), "--out goes with --apply or --model"),
@@ -104,6 +115,7 @@ class Calibrated:
             ``num_speakers``; None where the speakers are not known.
         table: all that is known of it, as ``--save`` writes it.
         card: the file that holds it now.
+        quality: the same, with what is measured of both sides.
     """
 
     point: OperatingPoint
@@ -112,6 +124,25 @@ class Calibrated:
     intervals: dict[str, Any] | None
     table: dict[str, Any]
     card: Path | None = None
+    quality: QualityAware | None = None
+
+
+@dataclass(frozen=True)
+class QualityAware:
+    """A threshold on ``llr = scale * score + offset + terms``, in nats, see `farvox.audio.quality`.
+
+    Attributes:
+        point: the threshold on the log-likelihood ratio, and the error rates there.
+        held_out: Cllr of speakers who were not in the fit, by this and by the plain calibration, as
+            `farvox.report.text.difference_lines` has it, with ``num_speakers``; None where the speakers are
+            not known or too few.
+    """
+
+    scale: float
+    offset: float
+    terms: tuple[QualityTerm, ...]
+    point: OperatingPoint
+    held_out: dict[str, Any] | None
 
 
 def calibrate(
@@ -122,8 +153,8 @@ def calibrate(
     The trials should be of speakers that the model was not trained on and that nothing is reported on later.
 
     Raises:
-        TrialError: no labels, too few trials, or scores that are no plain cosines although a card is to be
-            written.
+        TrialError: no labels, too few trials, no measures where they are asked for, or scores that are no
+            plain cosines although a card is to be written.
         DataDirError: the scores are of another model than the one whose card is to be written.
         UsageError: the model is one of the zoo or an ONNX file, which is only copied.
     """
@@ -153,6 +184,7 @@ def calibrate(
     weights, offset = fit_llr(scores.values, trials.target)
     scale = float(weights[0])
     intervals = _intervals(scores, point, options, note)
+    aware = _quality_aware(scores, options, note) if options.quality else None
     table = {
         "format": FORMAT,
         "kind": "linear",
@@ -163,6 +195,16 @@ def calibrate(
         **provenance([trials.path], []),
         **fitted_on(scores),
     }
+    if aware:
+        table |= {
+            "kind": "quality",
+            "scale": aware.scale,
+            "offset": aware.offset,
+            "terms": [asdict(term) for term in aware.terms],
+            "llr_threshold": {"far_asked": options.far, **asdict(aware.point)},
+            "plain": {"scale": scale, "offset": offset},
+            "held_out": aware.held_out,
+        }
     written = None
     if model is not None:
         scored, scoring = f"scores of {trials.path}", scores.meta.get("scoring", {})
@@ -189,6 +231,9 @@ def calibrate(
             "threshold_speakers": intervals["num_speakers"] if intervals else None,
             "calibration": Calibration(round(scale, 4), round(offset, 4), on),
         }
+        if aware:
+            least = aware.point.threshold
+            found["calibration"] = Calibration(aware.scale, aware.offset, on, aware.terms, least)
         prefix = "narrow_" if band == "narrow" else ""
         card = read_card(model)
         fewest, most = scores.meta.get("enrol_recordings", (1, 1))
@@ -208,7 +253,98 @@ def calibrate(
             written = out
     if options.save:
         write_json(options.save, table, FITTED)
-    return Calibrated(point, scale, offset, intervals, table, written)
+    return Calibrated(point, scale, offset, intervals, table, written, aware)
+
+
+def _quality_aware(scores: Scores, options: CalibrateOptions, note: Note) -> QualityAware:
+    """Fit on scores and measures; how good that is, is what it says of speakers who are not in the fit."""
+    from farvox.audio.quality import quality_llr
+    from farvox.metrics.bootstrap import difference, llr_cost, speaker_bootstrap
+    from farvox.score.calibrate import fit_llr, fit_quality, held_out, threshold_at_far
+
+    target = np.asarray(scores.trials.target, bool)
+    enrol_NM, test_NM = measures_of_sides(scores, note)
+
+    def plain(rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+        weights, offset = fit_llr(scores.values[rows], target[rows])
+        return scores.values * float(weights[0]) + offset
+
+    def fit(rows: NDArray[np.bool_]) -> tuple[float, float, tuple[QualityTerm, ...]]:
+        return fit_quality(scores.values[rows], target[rows], enrol_NM[rows], test_NM[rows])
+
+    def llrs(scale: float, offset: float, terms: tuple[QualityTerm, ...]) -> NDArray[np.float64]:
+        return scale * scores.values + offset + quality_llr(terms, enrol_NM, test_NM)
+
+    fitted = fit(np.ones(len(target), bool))
+    found = None
+    try:
+        speakers = speakers_behind(scores, options)
+        judged, (by_plain, by_this) = held_out(
+            [plain, lambda rows: llrs(*fit(rows))], speakers.enrol, speakers.test
+        )
+        one, other = (
+            each["cllr"]
+            for each in speaker_bootstrap(
+                [by_this, by_plain],
+                target[judged],
+                speakers.enrol[judged],
+                speakers.test[judged],
+                figures=[llr_cost],
+            ).systems
+        )
+        less = difference(one, other)
+        cllr = {"other": other.value, "difference": less.value, "interval": less.interval, "p": less.p}
+        found = {"cllr": cllr, "num_speakers": one.num_speakers, "trials": one.trials}
+    except FarvoxError as error:
+        if options.trial_speakers or options.speaker_before:
+            raise
+        note(f"no figure of speakers held out: {error}; --trial-speakers or --speaker-before says who speaks")
+    return QualityAware(*fitted, threshold_at_far(llrs(*fitted), target, options.far), found)
+
+
+def measures_of_sides(scores: Scores, note: Note = silent) -> tuple[Measured, Measured]:
+    """The `farvox.audio.quality.MEASURES` of both sides of every trial, [N, M]: means over their utterances.
+
+    Raises:
+        TrialError: the embeddings that were scored are not known, or were extracted without measures.
+        DataDirError: they are not there any more.
+    """
+    import polars as pl
+
+    from farvox.audio.quality import OF_SAMPLES
+    from farvox.datadir.embeddings import EmbeddingSet
+    from farvox.score.lists import values_of_side
+    from farvox.score.scores import replaced_inputs
+
+    trials, side_maps = scores.trials, scores.side_maps()
+    sets = {folder: EmbeddingSet.load(folder) for folder in scores.meta.get("embeddings", [])}
+    if not sets:
+        raise TrialError(
+            f"{trials.path}: the embeddings of these scores are not known, and so no {', '.join(OF_SAMPLES)} "
+            "of the recordings: score with 'farvox score'"
+        )
+    for line in replaced_inputs(trials.path, scores.meta):
+        note(line)
+    rows = []
+    for folder, each in sets.items():
+        if each.measures is None:
+            raise TrialError(
+                f"{folder}: holds no {', '.join(OF_SAMPLES)} of the recordings: extract again with --quality"
+            )
+        rows.append(np.column_stack((each.measures, np.linalg.norm(each.embeddings, axis=1))))
+    utt_ids = pl.concat([pl.Series(each.utt_ids, dtype=pl.String) for each in sets.values()])
+    measures_MU, mean = np.concatenate(rows).astype(np.float64).T, pl.col("value").mean()
+
+    def of_side(side: Literal["enrol", "test"]) -> Measured:
+        """The measures of one side of every trial."""
+        side_map = side_maps[f"{side}_map"]
+        columns = [
+            values_of_side(trials, side, utt_ids, pl.Series(value_U), mean, side_map=side_map)
+            for value_U in measures_MU
+        ]
+        return np.stack([column.to_numpy() for column in columns], axis=1)
+
+    return of_side("enrol"), of_side("test")
 
 
 def _intervals(
@@ -321,24 +457,31 @@ def apply_calibration(
         note: called with a line on what is not known and on what was written.
 
     Raises:
-        TrialError: the file is no calibration, or was fitted on scores that were made by other rules.
+        TrialError: the file is no calibration, or was fitted on scores that were made by other rules; or it
+            needs measures that are not there.
         DataDirError: it was fitted on scores of another model.
     """
     from farvox.atomic import sha256_of
+    from farvox.audio.quality import quality_llr
     from farvox.score.scores import write_scores
+    from farvox.zoo import Calibration
 
     fitted = read_calibration(path)
     refuse_other_scores(fitted, scores, path, note=note)
-    applied = {key: fitted[key] for key in ("kind", "scale", "offset")}
+    applied = {key: fitted[key] for key in ("scale", "offset", "terms") if key in fitted}
+    llrs = fitted["scale"] * scores.values + fitted["offset"]
+    if fitted["kind"] == "quality":
+        terms = Calibration.from_dict(applied, str(path)).terms
+        llrs += quality_llr(terms, *measures_of_sides(scores, note))
     meta = {
         **scores.meta,
         "farvox_version": farvox.__version__,
         "scoring": {
             **scores.meta.get("scoring", {}),
-            "calibration": {**applied, "file": str(path), "sha256": sha256_of(path)},
+            "calibration": {"kind": fitted["kind"], **applied, "file": str(path), "sha256": sha256_of(path)},
         },
     }
-    found = Scores(scores.trials, fitted["scale"] * scores.values + fitted["offset"], meta)
+    found = Scores(scores.trials, llrs, meta)
     if out:
         write_scores(out, found.trials, found.values, meta)
         note(f"{len(found.values):,} log-likelihood ratios: {out}")
@@ -351,10 +494,13 @@ def read_calibration(path: str | Path, kind: Literal["linear", "fusion"] = "line
     Raises:
         TrialError: it cannot be read, or is no such file.
     """
+    from farvox.zoo import Calibration
+
     verb = "calibrate" if kind == "linear" else "fuse"
     try:
         values = json.loads(Path(path).read_text("utf-8"))
-        if values["format"] != FORMAT or values["kind"] != kind:
+        kinds_read = ("linear", "quality") if kind == "linear" else (kind,)
+        if values["format"] != FORMAT or values["kind"] not in kinds_read:
             raise ValueError(f"format {values['format']!r}, kind {values['kind']!r}")
         parts = [values] if kind == "linear" else list(values["systems"].values())
         numbers = [values["offset"], *(part["scale"] for part in parts)]
@@ -362,7 +508,9 @@ def read_calibration(path: str | Path, kind: Literal["linear", "fusion"] = "line
             raise ValueError(f"offset and scales {numbers}")
         if not all(isinstance(part["origin"], dict) and isinstance(part["scoring"], dict) for part in parts):
             raise ValueError("origin and scoring are tables")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        if values["kind"] == "quality":
+            Calibration.from_dict({key: values[key] for key in ("scale", "offset", "terms")}, str(path))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ModelError) as error:
         raise TrialError(
             f"{path}: cannot be read as a {'calibration' if kind == 'linear' else kind} ({error!r}): "
             f"'farvox {verb} --save' writes one"

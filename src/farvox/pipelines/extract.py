@@ -118,7 +118,8 @@ def extract(
         data_dir: needs only ``wav.scp``; speakers and sources, where they are known, are kept with the
             embeddings, so that scoring can compare them with its trials.
         threads: utterances read and embedded at a time, each on one CPU thread; 0: one per core.
-        quality: also estimate each recording's signal-to-noise ratio, `farvox.farfield.mixing.energy_snr`.
+        quality: also estimate each recording's signal-to-noise ratio, `farvox.farfield.mixing.energy_snr`,
+            and the measures of `farvox.audio.quality`.
         skip_bad: leave out utterances that cannot be embedded, and list them in ``out/rejected.tsv``.
         skip_by: what the user sets for that, for the message.
         channel: the one that is taken of each recording, from 0, or the one with "most-speech".
@@ -150,7 +151,7 @@ def extract(
         unfinished = Path(f"{Path(out).absolute()}{UNFINISHED}")
         begin(unfinished / SETTINGS, {
             "model": embedder.digest, "backend": embedder.backend, "precision": embedder.precision,
-            "quality": quality, "channel": channel,
+            "quality": quality, "facts": NUM_FACTS, "channel": channel,
             "utterances": digest(f"{utt_id} {path}" for utt_id, path in files),
         })  # fmt: skip
     with FileEmbedder(embedder, threads, measured=quality, channel=channel) as embed:
@@ -168,7 +169,7 @@ def extract(
     )
     kept_N = [row for row, (utt_id, _) in enumerate(files) if utt_id not in rejected]
     utt_ids = [files[row][0] for row in kept_N]
-    quality_N, rate_N, signs_N = facts_NF[kept_N].T
+    *measures_MN, quality_N, rate_N, signs_N = facts_NF[kept_N].T
     rates, counts = np.unique(rate_N, return_counts=True)
     meta: dict[str, Any] = {
         "farvox_version": farvox.__version__,
@@ -189,6 +190,7 @@ def extract(
         quality_N if quality else None,
         data_dir.speaker_ids.gather(kept_N) if data_dir.speaker_ids.count() else None,
         None if recordings.equals(data_dir.utt_ids) else recordings.gather(kept_N),
+        np.stack(measures_MN, axis=1) if quality else None,
     )
     if out is not None and unfinished is not None:
         found.save(out)

@@ -5,7 +5,8 @@ logistic regression with both kinds of trials weighing the same (Brummer and du 
 "Application-independent evaluation of speaker detection", Computer Speech and Language, 2006):
 ``llr = scale * score + offset``. With the scores of several systems it is their linear fusion (Brummer et
 al., "Fusion of heterogeneous speaker recognition systems in the STBU submission for the NIST speaker
-recognition evaluation 2006", IEEE Transactions on Audio, Speech, and Language Processing, 2007).
+recognition evaluation 2006", IEEE Transactions on Audio, Speech, and Language Processing, 2007). With terms
+of what is measured of both sides it knows how good the recordings are, see `farvox.audio.quality`.
 
 Shape suffixes: N trial, K feature of a trial, such as the score of a system.
 
@@ -17,18 +18,23 @@ same speaker, both [num_trials].
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from farvox.audio.quality import MEASURES, SIDES, Measured, QualityTerm, value_of
 from farvox.errors import TrialError
 from farvox.metrics.detection import validate
+from farvox.rng import rng_for
 
 FEWEST_FALSE_ACCEPTS = 10
 """Below so many accepted non-target trials a rate is a guess (Doddington's rule of 30 would ask for more)."""
 
+FOLDS = 5
+"""Parts of the speakers, each of which is held out once."""
+_RANGE = (0.005, 0.995)  # quantiles of the trials: values beyond are too few to learn from
 _MOST_STEPS = 100
 _TOO_EASY = (
     "no non-target trial scores above any target trial: these trials are too few or too easy to learn "
@@ -151,3 +157,77 @@ def fit_llr(
     if len(names) == 1 and not weights_K[0] > 0:
         raise TrialError("higher scores do not mean the same speaker on these trials: nothing to calibrate")
     return weights_K, float(theta_K[-1] - weights_K @ centre_K)
+
+
+def fit_quality(
+    scores: ArrayLike, target: ArrayLike, enrol_NM: Measured, test_NM: Measured
+) -> tuple[float, float, tuple[QualityTerm, ...]]:
+    """Fit the scale, the offset and the terms of a calibration that knows what is measured of both sides.
+
+    A measure that is the same in all trials has no term, and none of the lower side where both have the same.
+
+    Args:
+        scores: [N].
+        target: [N].
+        enrol_NM: `farvox.audio.quality.MEASURES` of the enrolment sides.
+        test_NM: of the test sides.
+
+    Raises:
+        TrialError: see `fit_llr`; or a higher score would lower the log-likelihood ratio.
+    """
+    columns, terms = [np.asarray(scores, np.float64)], []
+    for name in MEASURES:
+        for side in reversed(SIDES):
+            value_N = value_of(name, side, enrol_NM, test_NM)
+            low, high = np.quantile(value_N, _RANGE)
+            if low == high:  # of all but a few, as a telephone may be rare
+                low, high = value_N.min(), value_N.max()
+            column_N = np.log1p(np.clip(value_N, low, high))
+            if low < high and not any(np.array_equal(column_N, other_N) for other_N in columns):
+                columns.append(column_N)
+                terms.append(QualityTerm(name, side, 0.0, float(low), float(high)))
+    weights, offset = fit_llr(
+        np.stack(columns, axis=1), target, ["score", *(f"{term.side} {term.measure}" for term in terms)]
+    )
+    scale, *others = weights.tolist()
+    if not scale > 0:
+        raise TrialError("higher scores do not mean the same speaker on these trials: nothing to calibrate")
+    return scale, offset, tuple(replace(term, weight=x) for term, x in zip(terms, others, strict=True))
+
+
+def held_out(
+    fits: Sequence[Callable[[NDArray[np.bool_]], NDArray[np.float64]]],
+    enrol_speaker: ArrayLike,
+    test_speaker: ArrayLike,
+    seed: int = 0,
+) -> tuple[NDArray[np.bool_], list[NDArray[np.float64]]]:
+    """Log-likelihood ratios of trials by fits that have not seen their speakers.
+
+    The speakers are cut into `FOLDS` parts. A trial whose speakers are of one part is judged by the fit on
+    the trials without any speaker of it; all other trials are left out.
+
+    Args:
+        fits: each fits on the trials that are True, and returns the log-likelihood ratios of all.
+        enrol_speaker: name or number of the speaker, [N].
+        test_speaker: the same of the test side.
+        seed: of the parts.
+
+    Returns:
+        The trials that were judged, [N], and by each fit their log-likelihood ratios.
+
+    Raises:
+        TrialError: fewer than `FOLDS` speakers, or see the fits.
+    """
+    both = np.concatenate([np.asarray(enrol_speaker), np.asarray(test_speaker)])
+    names, number_N = np.unique(both, return_inverse=True)
+    if len(names) < FOLDS:
+        raise TrialError(f"{len(names)} speakers cannot be cut into {FOLDS} parts")
+    part_S = rng_for(seed, 0, 0).permutation(len(names)) % FOLDS
+    enrol_N, test_N = np.split(part_S[number_N], 2)
+    judged_N = enrol_N == test_N
+    llr_FN = np.zeros((len(fits), len(judged_N)))
+    for part in range(FOLDS):
+        is_outside, is_inside = (enrol_N != part) & (test_N != part), judged_N & (enrol_N == part)
+        for llr_N, fit in zip(llr_FN, fits, strict=True):
+            llr_N[is_inside] = fit(is_outside)[is_inside]
+    return judged_N, [llr_N[judged_N] for llr_N in llr_FN]

@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from farvox.datadir.conditions import CONDITIONS, merge_conditions, read_conditions
-from farvox.datadir.embeddings import QUALITY_FILE
+from farvox.datadir.embeddings import MEASURES_FILE, QUALITY_FILE
 from farvox.datadir.kaldi import DataDir, read_lines, read_table
 from farvox.errors import DataDirError, TrialError, UsageError
 from farvox.options import nearest
@@ -30,7 +30,7 @@ from farvox.score.trials import ResolvedTrials, TrialList
 SIDES = ("enrol.", "same.", "gap.")
 MOST_VALUES = 10
 """A measurement of more values than these is put in bins."""
-UNITS = {"duration": "s", "t60": "s", "snr": "dB", "drr": "dB", "distance": "m"}
+UNITS = {"duration": "s", "speech": "s", "t60": "s", "snr": "dB", "drr": "dB", "decay": "dB", "distance": "m"}
 """Units of the numbers that farvox itself writes."""
 VISITS = {"F": "1", "S": "2", "T": "3"}
 """The visits in FFSVC2020's names, so that they have a gap."""
@@ -54,7 +54,7 @@ def read_known(sources: Sequence[PathLike]) -> Known:
     """Read the conditions that some sources have.
 
     Args:
-        sources: data dirs; folders of embeddings, for the SNR of ``farvox extract --quality``; `utt2cond`
+        sources: data dirs; folders of embeddings, for what ``farvox extract --quality`` measured; `utt2cond`
             files; tables of that form whose first columns are ``enrol`` and ``test``.
 
     Raises:
@@ -74,6 +74,8 @@ def read_known(sources: Sequence[PathLike]) -> Known:
             tables.append((source, read_conditions(source)))
         if (source / QUALITY_FILE).is_file():
             derived.append((source, read_table(source / QUALITY_FILE, ("utt_id", "snr"))))
+        if (source / MEASURES_FILE).is_file():
+            derived.append((source, read_conditions(source / MEASURES_FILE)))
         if (source / "utt_ids.txt").is_file() and not (source / "wav.scp").exists():
             continue  # embeddings
         data_dir = DataDir.open(source, remote=True)

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from farvox.audio.conditioning import Band
+from farvox.audio.quality import Measured, measure
 from farvox.errors import AudioError, MixedSpeakersError, ModelError, StoreError, UsageError
 from farvox.machine import available_memory
 from farvox.verifier.enrolment import Enrolment
@@ -48,9 +49,10 @@ class Verdict:
     Attributes:
         score: cosine similarity of the two sides, from -1 to 1.
         same: True where the score reaches the threshold: the same speaker.
-        threshold: lowest score of the same speaker.
-        probability: of the same speaker, at equal prior probability of both answers; None where the model's
-            card has no calibration.
+        threshold: lowest score of the same speaker; of recordings like these where the card's calibration
+            knows how good they are (`farvox.audio.quality`).
+        probability: of the same speaker, at equal prior probability of both answers, likewise; None where the
+            model's card has no calibration.
         enrol: the recordings of the first side, each with its warnings.
         test: those of the second side.
         band: "narrow" where both sides were compared below 4 kHz.
@@ -232,7 +234,7 @@ class Verifier:
 
     def embed(self, audio: Recordings) -> Embedding:
         """Embeddings of length 1, whose dot product is the score: emb_E of a recording, emb_NE of several."""
-        _, emb_NE = self._embedded(self._signals(audio))
+        _, emb_NE, _ = self._embedded(self._signals(audio))
         return emb_NE if _is_several(audio) else emb_NE[0]
 
     def verify(self, enrol: Recordings, test: Recordings) -> Verdict:
@@ -246,14 +248,11 @@ class Verifier:
         if self._is_for_narrow((*enrol_signals, *test_signals)):
             return self._narrow().verify(list(enrol_signals), list(test_signals))
         test_signals = tuple(_noted_if_among(enrol_signals, each) for each in test_signals)
-        enrol_signals, enrol_NE = self._embedded(enrol_signals)
-        test_signals, test_NE = self._embedded(test_signals)
+        enrol_signals, enrol_NE, enrol_norm_N = self._embedded(enrol_signals)
+        test_signals, test_NE, test_norm_N = self._embedded(test_signals)
         cosine = _combined(enrol_NE) @ _combined(test_NE)
         score = min(1.0, max(-1.0, float(cosine)))
         card = self.card.for_recordings(len(enrol_signals))
-        if self._threshold == self.card.threshold:
-            threshold = card.threshold
-        assert threshold is not None
         if len(enrol_signals) > 1 and card is self.card and self._threshold == card.threshold:
             several = CodedNote(
                 f"one of {len(enrol_signals)} recordings of its side, and the threshold was chosen for "
@@ -263,6 +262,12 @@ class Verifier:
             )
             first, *rest = enrol_signals
             enrol_signals = (replaced(first, warnings=(*first.warnings, several)), *rest)
+        if card.calibration and card.calibration.terms:
+            enrol_M = self._measures(enrol_signals, enrol_norm_N)
+            card = card.for_quality(enrol_M, self._measures(test_signals, test_norm_N))
+        if self._threshold == self.card.threshold:
+            threshold = card.threshold
+        assert threshold is not None
         chances = (card.calibration.probability(x) if card.calibration else None for x in (score, threshold))
         probability, asked = chances
         return Verdict(
@@ -291,7 +296,7 @@ class Verifier:
             MixedSpeakersError: recordings or channels score below the threshold against one another.
             StoreError: the name is taken or cannot be one, or the store cannot be written.
         """
-        signals, emb_NE = self._embedded(self._signals(audio))
+        signals, emb_NE, _ = self._embedded(self._signals(audio))
         for signal in signals:
             mixed = next((note for note in signal.warnings if note.code == TWO_SPEAKERS), None)
             if mixed and not allow_mixed:
@@ -317,7 +322,7 @@ class Verifier:
             StoreError: nobody is enrolled with this model, or the store cannot be read.
         """
         threshold = self.threshold
-        signals, emb_NE = self._embedded(self._signals(audio))
+        signals, emb_NE, _ = self._embedded(self._signals(audio))
         candidates = tuple(self.store.best(_combined(emb_NE), self.embedder.digest, top=top))
         if not candidates:
             others = sum(count.num_speakers for count in self.store.models())
@@ -359,8 +364,11 @@ class Verifier:
             raise AudioError("a side has no recordings; it needs at least one")
         return tuple(map(self.signal, recordings))
 
-    def _embedded(self, signals: Sequence[Signal]) -> tuple[tuple[Signal, ...], Embedding]:
-        """A side: the signals, noted where they disagree, and embeddings of length 1 of each: emb_NE."""
+    def _embedded(self, signals: Sequence[Signal]) -> tuple[tuple[Signal, ...], Embedding, tuple[float, ...]]:
+        """A side: the signals, noted where they disagree, embeddings of length 1 of each: emb_NE, and norms.
+
+        A norm is the length of the embedding that the network gives, the mean over the channels.
+        """
         channels = [(wav_T, signal.name) for signal in signals for wav_T in signal.channels_CT]
         embed, num_samples = partial(embed_named, self.embedder), sum(len(wav_T) for wav_T, _ in channels)
         if len(channels) == 1 or memory_for(num_samples, self.embedder.sample_rate) > available_memory():
@@ -380,7 +388,27 @@ class Verifier:
             replaced(signal, warnings=(*signal.warnings, notes[n])) if n in notes else signal
             for n, (signal, _) in enumerate(voices)
         ]
-        return tuple(noted), emb_NE
+        norm_of = dict(
+            zip(
+                ((n, number) for n, signal in enumerate(signals) for number in signal.channel_numbers),
+                (float(np.linalg.norm(row)) for row in rows),
+                strict=True,
+            )
+        )
+        norm_N = [
+            np.mean([norm_of[n, number] for number in signal.channel_numbers])
+            for n, signal in enumerate(noted)
+        ]
+        return tuple(noted), emb_NE, tuple(map(float, norm_N))
+
+    def _measures(self, signals: Sequence[Signal], norm_N: Sequence[float]) -> Measured:
+        """The `farvox.audio.quality.MEASURES` of a side: means over its recordings and their channels."""
+        rate = self.embedder.sample_rate
+        of_samples = [
+            np.mean([measure(wav_T, rate, signal.sample_rate) for wav_T in signal.channels_CT], axis=0)
+            for signal in signals
+        ]
+        return np.append(np.mean(of_samples, axis=0), np.mean(norm_N))
 
     def _of_one_voice(self, signal: Signal, emb_CE: Embedding) -> tuple[Signal, Embedding]:
         """Leave out, with a note, the channels that score below the threshold against `most_speech`."""

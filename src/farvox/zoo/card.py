@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from farvox.atomic import write_json
 from farvox.audio.conditioning import Band, Conditioning
+from farvox.audio.quality import MEASURES, SIDES, Measured, QualityTerm, quality_llr
 from farvox.errors import ModelError
 from farvox.manifest import renew_manifest, verify_file
 
@@ -29,11 +30,35 @@ class Calibration:
         scale: nats per unit of score; positive.
         offset: nats.
         note: what it was fitted on.
+        terms: added to the offset, by what is measured of both sides, see `farvox.audio.quality`.
+        threshold: with terms, the lowest log-likelihood ratio of the same speaker.
     """
 
     scale: float
     offset: float
     note: str = ""
+    terms: tuple[QualityTerm, ...] = ()
+    threshold: float | None = None
+
+    @classmethod
+    def from_dict(cls, values: object, where: str) -> Calibration:
+        """A calibration of a table of fields, as JSON has it.
+
+        Raises:
+            ModelError: a field is unknown or of the wrong kind, or this farvox cannot measure a term.
+        """
+        made = _made(cls, values, where)
+        if not made.scale > 0:
+            raise ModelError(f"{where}: scale must be positive")
+        if not isinstance(made.terms, list | tuple):
+            raise ModelError(f"{where}: 'terms' is not a list of tables")
+        terms = tuple(_made(QualityTerm, term, f"{where}: terms") for term in made.terms)
+        for term in terms:
+            if term.measure not in MEASURES or term.side not in SIDES or not 0 <= term.low <= term.high:
+                raise ModelError(
+                    f"{where}: terms: {term} ({term.low} to {term.high}) is not known: update farvox"
+                )
+        return replace(made, terms=terms)
 
     def llr(self, score: float) -> float:
         """Natural log-likelihood ratio of the same speaker against different ones."""
@@ -185,6 +210,17 @@ class Card:
             calibration=best.calibration,
         )
 
+    def for_quality(self, enrol_M: Measured, test_M: Measured) -> Card:
+        """The card with the calibration, and the threshold on the score, for two sides that were measured."""
+        fitted = self.calibration
+        if fitted is None or not fitted.terms:
+            return self
+        offset = fitted.offset + float(quality_llr(fitted.terms, enrol_M, test_M))
+        of_these = replace(fitted, offset=offset, terms=(), threshold=None)
+        if fitted.threshold is None:
+            return replace(self, calibration=of_these)
+        return replace(self, calibration=of_these, threshold=(fitted.threshold - offset) / fitted.scale)
+
     @classmethod
     def load(cls, folder: str | Path) -> Card:
         """The card of a model folder; an empty one where there is none.
@@ -219,9 +255,7 @@ def _with_parts(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     values = dict(table)
     for key in ("calibration", "narrow_calibration"):
         if (calibration := values.get(key)) is not None:
-            values[key] = _made(Calibration, calibration, f"{where}: {key}")
-            if not values[key].scale > 0:
-                raise ModelError(f"{where}: {key}: scale must be positive")
+            values[key] = Calibration.from_dict(calibration, f"{where}: {key}")
     for key in ("threshold_interval", "narrow_threshold_interval"):
         if (interval := values.get(key)) is not None:
             if not (isinstance(interval, list | tuple) and [type(x) for x in interval] == [float, float]):

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from farvox.audio.files import checked_samples, open_audio, resample
 from farvox.audio.levels import is_narrow, refuse_silence
+from farvox.audio.quality import OF_SAMPLES, measure
 from farvox.audio.speech import ENOUGH_SECONDS, find_by_energy
 from farvox.errors import AudioError, MissingExtraError, UnreachableError
 from farvox.jobs import Rejected
@@ -37,9 +38,9 @@ Backend = Literal["auto", "torch", "onnx", "openvino"]
 """What computes: ``onnx`` is onnxruntime, ``auto`` the faster of it and torch at equal embeddings."""
 PRECISIONS = ("fp32", "bf16")
 LOOK_AHEAD = 8  # utterances under way per thread, some of them as samples: a million do not wait in memory
-NUM_FACTS = 3
-"""Numbers behind an embedding: signal-to-noise ratio in dB or NaN, the rate of the file in Hz, and a sum of
-`NARROW` and `ELSEWHERE`."""
+NUM_FACTS = 6
+"""Numbers behind an embedding: the measures `farvox.audio.quality.OF_SAMPLES` and the signal-to-noise ratio
+in dB, or NaN; the rate of the file in Hz; and a sum of `NARROW` and `ELSEWHERE`."""
 NARROW, ELSEWHERE = 1, 2  # nothing above 4 kHz; no speech in the channel that was taken, but in another
 _BYTES_PER_SECOND = 0.2e9 / 60  # 0.39, 0.57, 0.92 GB in all for 1, 2, 4 minutes of CAM++ by onnxruntime
 _LONG = 2e9  # bytes that one embedding takes
@@ -195,7 +196,8 @@ class FileEmbedder:
     Args:
         embedder: the model; its sample rate is what files are read at.
         threads: files read and embedded at a time, each on one CPU thread; 0: one per core.
-        measured: also estimate each file's signal-to-noise ratio, `farvox.farfield.mixing.energy_snr`.
+        measured: also estimate each file's signal-to-noise ratio, `farvox.farfield.mixing.energy_snr`, and
+            the measures of `farvox.audio.quality`.
         channel: the one that is taken of each file, or "most-speech".
 
     Raises:
@@ -284,11 +286,15 @@ class FileEmbedder:
             return str(error)
         if not np.isfinite(emb_E).all():
             return f"{path}: gives a non-finite embedding"
-        quality = np.nan
+        found, quality = np.full(len(OF_SAMPLES), np.nan), np.nan
         if self._measured:
             from farvox.farfield.mixing import energy_snr  # with scipy, which a device need not have
 
             quality = energy_snr(wav_T, embedder.sample_rate)
+            found = measure(wav_T, embedder.sample_rate, own_rate)
+            narrow = bool(found[OF_SAMPLES.index("narrow")])
+        else:
+            narrow = is_narrow(wav_T, embedder.sample_rate, own_rate)
         self._seconds += len(wav_T) / embedder.sample_rate
-        facts += NARROW * is_narrow(wav_T, embedder.sample_rate, own_rate)
-        return np.append(emb_E, (quality, own_rate, facts)).astype("<f4").tobytes()
+        facts += NARROW * narrow
+        return np.concatenate((emb_E, found, (quality, own_rate, facts))).astype("<f4").tobytes()
