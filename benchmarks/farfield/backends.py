@@ -64,9 +64,11 @@ def main(corpora: str, out: str, utterances: str = "10") -> None:
             words = [folder / FILES[word] if word in FILES else word for word in options]
             made(scores_of(folder, part, name), "score", trials, embeddings, *words, "--out")
     for part in FITTED:  # what is fitted on one is applied to both
+        cosine = scores_of(folder, part, "cosine")
+        fit_and_apply(folder, part, "quality-aware", "calibrate", [cosine], ["--quality"])
         named = [f"{name}={scores_of(folder, part, name)}" for name in FUSED]
         fit_and_apply(folder, part, "fused", "fuse", named)
-    names = [*BACK_ENDS, "fused"]
+    names = [*BACK_ENDS, "quality-aware", "fused"]
     thresholds = {name: calibrate(folder, name) for name in names}
     for rows in tables(folder, names, thresholds):
         print(f"\n{as_markdown(rows)}")
