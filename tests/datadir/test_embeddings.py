@@ -87,6 +87,18 @@ def test_the_quality_of_recordings_is_kept_beside_their_embeddings(tmp_path: Pat
     assert EmbeddingSet.load(tmp_path / "emb").quality is None
 
 
+def test_the_measures_of_recordings_are_kept_beside_their_embeddings(tmp_path: Path) -> None:
+    measures = np.random.default_rng(0).random((3, 3)).astype(np.float32)
+    EmbeddingSet(some(3).utt_ids, some(3).embeddings, measures=measures).save(tmp_path / "emb")
+    found = EmbeddingSet.load(tmp_path / "emb").measures
+    np.testing.assert_allclose(found, measures, rtol=1e-6)
+    text = (tmp_path / "emb/utt2measures").read_text()
+    assert text.startswith("utt_id\tspeech\tdecay\tnarrow\nutt0\t")
+    (tmp_path / "emb/utt2measures").write_text(text.replace("utt1", "utt7"))
+    with pytest.raises(DataDirError, match="utt2measures is not of these utterances"):
+        EmbeddingSet.load(tmp_path / "emb")
+
+
 def test_a_quality_of_other_utterances_is_refused(tmp_path: Path) -> None:
     some(2).save(tmp_path / "emb")
     (tmp_path / "emb" / "utt2quality").write_text("utt0 3.25\nutt7 1.00\n")

@@ -1,8 +1,10 @@
 """The conditions of trials: of a side, of both, derived ones, and bins."""
 
+import numpy as np
 import polars as pl
 import pytest
 
+from farvox.datadir.embeddings import EmbeddingSet
 from farvox.errors import DataDirError, UsageError
 from farvox.score.conditions import binned, trial_conditions
 from farvox.score.trials import read_trials
@@ -123,6 +125,15 @@ def test_the_snr_that_extract_estimated_is_a_condition(folder, trials, tmp_path)
     (tmp_path / "emb/utt2quality").write_text("ann-far_0 10.00\nann-far_1 20.00\nben-far 30.50\n")
     table = trial_conditions(trials(), [folder, tmp_path / "emb"], ["snr"], edges={"snr": [15, 20]})
     assert table["snr"].to_list() == ["15 to 20 dB", "20 dB or more", "20 dB or more", ""]
+
+
+def test_the_measures_of_extract_are_conditions(folder, trials, tmp_path):
+    ids = [row.split()[0] for row in WAV_SCP.splitlines()]
+    measures = np.array([[1.5 + n, 4.25, n % 2] for n in range(len(ids))], np.float32)
+    EmbeddingSet(ids, np.ones((len(ids), 2), np.float32), measures=measures).save(tmp_path / "emb")
+    table = trial_conditions(trials(), [folder, tmp_path / "emb"], ["speech", "decay"], edges={"speech": [4]})
+    assert set(table["speech"]) == {"below 4 s", "4 s or more"}
+    assert "4.25" in set(table["decay"])
 
 
 def test_a_bin_holds_its_lower_edge_and_bins_are_in_order():
