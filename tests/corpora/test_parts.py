@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,23 @@ def test_an_earlier_data_dir_of_the_same_recordings_is_replaced_and_no_other(tmp
     assert (
         DataDir.open(tmp_path / "out/all").utt_ids.to_list() == ["b"] and not (tmp_path / "out/new").exists()
     )
+
+
+def test_moved_and_copied_recordings_are_known_again_and_others_of_the_same_names_are_not(
+    tmp_path, record, notes
+):
+    paths = [record(tmp_path / f"near/{name}.wav") for name in "ab"]
+    write_parts(tmp_path / "out", {"all": recordings(map(str, paths))}, note=notes.append)
+    other = [str(record(tmp_path / f"far/{name}.wav", 900)) for name in "ab"]
+    with pytest.raises(DataDirError, match="all: holds a data dir that farvox prepare did not make"):
+        write_parts(tmp_path / "out", {"all": recordings(other)}, note=notes.append)
+    shutil.copytree(tmp_path / "near", tmp_path / "copied")
+    for old, new in (("near", "copied"), ("copied", "moved")):
+        if new == "moved":
+            shutil.move(tmp_path / old, tmp_path / new)
+        now = [str(path) for path in sorted((tmp_path / new).iterdir())]
+        (made,) = write_parts(tmp_path / "out", {"all": recordings(now)}, note=notes.append)
+        assert DataDir.open(made.path).wav_paths.to_list() == now
 
 
 def test_further_files_go_into_their_part(tmp_path, notes):
