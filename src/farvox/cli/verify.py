@@ -119,8 +119,8 @@ def enrol(
         files: recordings of the speaker, the more the better.
         model: the model, and what is asked of recordings.
         replace: take the place of an earlier enrolment of that name.
-        allow_mixed: enrol also what may be of two persons: recordings or channels that score below the
-            threshold against one another.
+        allow_mixed: enrol also what may be of two persons: recordings that score against one another as two
+            persons do, or channels below the threshold.
         store: the file of enrolled speakers, if not the user's own.
     """
     if not files:

@@ -274,7 +274,7 @@ class Verifier:
             allow_mixed: also enrol what may be of two persons.
 
         Raises:
-            MixedSpeakersError: recordings or channels score below the threshold against one another.
+            MixedSpeakersError: recordings, or channels, score against one another as two persons do.
             StoreError: the name is taken or cannot be one, or the store cannot be written.
         """
         signals, emb_NE = self._embedded(self._signals(audio))
@@ -376,8 +376,8 @@ class Verifier:
         first, second = sorted((numbers[lowest], numbers[most]))
         others = ", ".join(str(numbers[n]) for n in range(len(numbers)) if n not in kept)
         text = (
-            f"channel {first} and channel {second} score {score_C[lowest]:.2f} against one another (the "
-            f"threshold is {self._threshold:.3g}): they may be two persons, or a person and another sound; "
+            f"channel {first} and channel {second} score {score_C[lowest]:.3f} against one another (the "
+            f"threshold is {self._threshold:.3f}): they may be two persons, or a person and another sound; "
             f"left out: {others} (counted from 0), as channel {numbers[most]} holds more speech; --channel "
             "takes one of them"
         )
@@ -393,19 +393,29 @@ class Verifier:
         return left, emb_CE[kept]
 
     def _disagreements(self, names: Sequence[str], emb_NE: Embedding) -> dict[int, CodedNote]:
-        """Notes on the recordings of a side that score below the threshold against half of the others."""
+        """Notes on the recordings of a side that score as two persons do against half of the others.
+
+        A threshold that few strangers pass refuses one person in several rooms; so the bar is the score that
+        the card's calibration finds as likely of two persons as of one, where that is lower.
+        """
         if self._threshold is None:
             return {}
+        bar, of_bar = self._threshold, "the threshold"
+        if self.calibration and -self.calibration.offset < bar * self.calibration.scale:
+            bar, of_bar = (
+                -self.calibration.offset / self.calibration.scale,
+                "as likely of two persons as of one",
+            )
         cosine_NN, last, notes = emb_NE @ emb_NE.T, len(emb_NE) - 1, {}
-        is_below_NN = cosine_NN < self._threshold
+        is_below_NN = cosine_NN < bar
         np.fill_diagonal(is_below_NN, False)
         for n in range(0 if last > 1 else 1, last + 1):  # of two, the second is named
             if 2 * int(is_below_NN[n].sum()) < last:
                 continue
             lowest = int(np.argmin(cosine_NN[n]))
             text = (
-                f"it and '{names[lowest]}' score {cosine_NN[n, lowest]:.2f} against one another (the "
-                f"threshold is {self._threshold:.3g}): they may be two persons"
+                f"it and '{names[lowest]}' score {cosine_NN[n, lowest]:.3f} against one another, less than "
+                f"{bar:.3f} ({of_bar}): they may be two persons"
             )
             notes[n] = CodedNote(text, TWO_SPEAKERS, serious=True)
         return notes
