@@ -39,14 +39,14 @@ def models(
     Args:
         model: print the card of this one: a name of the zoo, a model folder, a run dir or an .onnx file.
         renew_manifest: first enter the files of the MODEL, a folder, in its manifest.json as they are now,
-            after a change by hand, or where it has none.
+            after a change by hand, or where it has none; refused where they cannot be loaded.
     """
     from farvox import zoo
 
     if renew_manifest:
         if model is None or zoo.is_zoo_name(model):
             raise UsageError("--renew-manifest takes a folder; 'farvox pull NAME' renews a model of the zoo")
-        write_manifest(zoo.find_model(model))
+        write_manifest(zoo.find_model(model), zoo.load_all)
     if model is not None:
         to_stdout(_card(zoo.read_card(model)))
         return

@@ -401,11 +401,9 @@ class Verifier:
         if self._threshold is None:
             return {}
         bar, of_bar = self._threshold, "the threshold"
-        if self.calibration and -self.calibration.offset < bar * self.calibration.scale:
-            bar, of_bar = (
-                -self.calibration.offset / self.calibration.scale,
-                "as likely of two persons as of one",
-            )
+        if self.calibration and self.calibration.llr(bar) > 0:
+            bar = -self.calibration.offset / self.calibration.scale
+            of_bar = "as likely of two persons as of one"
         cosine_NN, last, notes = emb_NE @ emb_NE.T, len(emb_NE) - 1, {}
         is_below_NN = cosine_NN < bar
         np.fill_diagonal(is_below_NN, False)

@@ -14,6 +14,7 @@ from farvox.zoo.foreign import (
 from farvox.zoo.model import (
     Model,
     fill,
+    load_all,
     pick_device,
     read_config,
     read_weights,
@@ -44,6 +45,7 @@ __all__ = [
     "is_address",
     "is_pulled",
     "is_zoo_name",
+    "load_all",
     "load_model",
     "open_embedder",
     "pick_device",

@@ -20,7 +20,7 @@ from farvox.atomic import atomic_file, write_json
 from farvox.errors import CheckpointError, ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.manifest import begin_manifest, note_unchecked, renew_manifest, verify_file
-from farvox.zoo.card import CARD
+from farvox.zoo.card import CARD, Card
 from farvox.zoo.embedder import import_extra
 
 if TYPE_CHECKING:
@@ -144,6 +144,32 @@ def load_folder(folder: Path, device: str = "cpu") -> Model:
     network.to(device).eval()
     frontend = build_frontend(frontend_config).to(device).eval()
     return Model(network, frontend, config)
+
+
+def load_all(folder: Path) -> None:
+    """Load all that a folder's manifest lists: a model, a checkpoint of a run, or a WavLM for recipes.
+
+    Raises:
+        CheckpointError: a file of it is damaged, or the weights do not fit the network.
+        ModelError: ``config.json`` or the card is not usable.
+        MissingExtraError: the network needs a library that is not installed.
+    """
+    require_torch()
+    from farvox.models.registry import build_model
+
+    tables = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            tables[path.name] = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    for path in sorted(folder.glob("*.safetensors")):
+        read_weights(path)
+    if isinstance(config := tables.get(CONFIG), dict) and config.get("model_type") == "wavlm":
+        build_model("wavlm-ecapa", wavlm=str(folder))
+    else:
+        load_folder(folder)
+    Card.load(folder)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
