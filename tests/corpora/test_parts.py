@@ -14,6 +14,7 @@ from farvox.corpora.parts import (
     walk,
     write_parts,
 )
+from farvox.corpora.registry import PREPARERS, prepare
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError, DataDirError
 
@@ -206,9 +207,20 @@ def test_the_corpus_is_not_its_own_output(tmp_path):
 
 
 def test_an_output_inside_the_corpus_is_refused_where_it_could_be_taken_for_a_part_of_it(tmp_path):
-    assert open_source(tmp_path, tmp_path / "data", "wav/") == tmp_path
-    with pytest.raises(CorpusError, match="lies in the corpus"):
-        open_source(tmp_path, tmp_path / "data", "wav/", apart=True)
+    assert open_source(tmp_path, tmp_path / "data/a", "wav/", read=["wav"]) == tmp_path
+    for out, read in (("wav", ["wav"]), ("above/wav/a", ["wav"]), ("data", ()), ("a/../wav/..", ["wav"])):
+        with pytest.raises(CorpusError, match="lies in the corpus"):
+            open_source(tmp_path, tmp_path / out, "wav/", read=read)
+
+
+@pytest.mark.parametrize("corpus", sorted({*PREPARERS} - {"synthetic"}))
+def test_no_corpus_is_prepared_into_a_folder_that_is_read(tmp_path, corpus):
+    inside = {"himia": "train", "musan": "noise", "3dspeaker": "test", "an4": "wav/an4_clstk/fash"}
+    inside["rirs_noises"] = "RIRS_NOISES/simulated_rirs"
+    out = tmp_path / "corpus" / inside.get(corpus, "9616")
+    out.mkdir(parents=True)
+    with pytest.raises(CorpusError, match=f"{out.name}.*: lies in the corpus .*choose an output folder out"):
+        prepare(corpus, tmp_path / "corpus", out / "out")
 
 
 def test_the_source_becomes_absolute(tmp_path, monkeypatch):

@@ -34,21 +34,23 @@ AUDIO_SUFFIXES = frozenset((
 # fmt: on
 
 
-def open_source(source: Path, out: Path, expected: str, *, apart: bool = False) -> Path:
-    """The absolute path of a corpus folder, after making sure that its own files will not be replaced.
+def open_source(source: Path, out: Path, expected: str, *, read: Collection[str] = ()) -> Path:
+    """The absolute path of a corpus folder, after making sure that it will not read its output later.
 
     Args:
+        out: the output folder.
         expected: what the folder should hold, for the message.
-        apart: refuse an ``out`` anywhere inside the corpus, where it could be taken for a part of it.
+        read: names of the folders in the corpus that are read; all are by default.
 
     Raises:
-        CorpusError: there is no such folder, or ``out`` is that folder (or, if ``apart``, lies in it).
+        CorpusError: there is no such folder, or ``out`` is that folder, or lies in what is read of it.
     """
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     if not source.is_dir():
         raise CorpusError(f"{source}: no such folder; expected one with {expected}")
     real_source, real_out = source.resolve(), out.resolve()
-    if real_out == real_source or (apart and real_out.is_relative_to(real_source)):
+    inside = real_out.relative_to(real_source).parts if real_out.is_relative_to(real_source) else None
+    if inside is not None and (not inside or not read or not set(read).isdisjoint(inside)):
         raise CorpusError(f"{out}: lies in the corpus {source}; choose an output folder outside of it")
     return source
 
