@@ -9,6 +9,7 @@ import pytest
 
 from farvox.atomic import sha256_of
 from farvox.cli.main import main
+from farvox.datadir.embeddings import EmbeddingSet
 from farvox.metrics.detection import detection_error
 
 
@@ -136,6 +137,17 @@ def test_two_systems_are_compared_on_the_same_draws(folder, capsys):
     assert eer["excludes_zero"] is True and eer["interval"][1] < 0 and eer["difference"] < 0
     assert run(*words, "--against", folder / "scores") == 0
     assert "+0.00%, +0.00% to +0.00%, which does not exclude zero" in capsys.readouterr().out
+
+
+def test_nothing_is_written_into_a_folder_of_embeddings(folder, capsys):
+    EmbeddingSet(["a"], np.ones((1, 4), np.float32)).save(folder / "emb")
+    before = {path.name: path.read_bytes() for path in (folder / "emb").iterdir()}
+    words = ("evaluate", folder / "trials", folder / "scores")
+    for flag, name in (("--report", "emb"), ("--report", "emb/page.html"), ("--plot", "emb/det.png")):
+        assert run(*words, flag, folder / name) == 1
+        assert "a folder of embeddings is replaced as a whole, with it" in capsys.readouterr().err
+    assert run("submit", folder / "trials", folder / "scores", folder / "emb/score.txt") == 1
+    assert {path.name: path.read_bytes() for path in (folder / "emb").iterdir()} == before
 
 
 def test_conditions_have_figures_of_their_own_in_text_json_and_report(folder, capsys):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,6 +123,31 @@ def save_model(
     write_weights(folder / WEIGHTS, network.state_dict())
     write_json(folder / CONFIG, config | dict(extra or {}))
     renew_manifest(folder, WEIGHTS, CONFIG)
+
+
+def refuse_other_model(out: str | Path, entry: str, **origin: object) -> None:
+    """Refuse to write a model folder over one that has another origin, before any work.
+
+    Args:
+        out: the folder to write.
+        entry: of ``config.json`` that tells where a model comes from: ``imported``, ``average``.
+        origin: what that says of a model that is replaced.
+
+    Raises:
+        ModelError: it says something else of the one that is there, or nothing.
+    """
+    path = Path(out) / CONFIG
+    if not path.exists():
+        return
+    known: object = None
+    with suppress(OSError, ValueError, AttributeError):
+        known = json.loads(path.read_text("utf-8")).get(entry)
+    if not isinstance(known, dict) or any(known.get(key) != value for key, value in origin.items()):
+        what = ", ".join(f"{key} {value}" for key, value in origin.items())
+        raise ModelError(
+            f"{out}: holds a model that was not made so ({entry}: {what}), and that is not replaced; choose "
+            "another OUT, or remove it first"
+        )
 
 
 def load_folder(folder: Path, device: str = "cpu") -> Model:
