@@ -377,8 +377,58 @@ CASES = {
     ),
     "an output that holds another data dir": Case(
         "combine dev train",
-        "not replaced; choose another OUT, or remove it first",
+        "choose another OUT, or remove it first",
         again="combine new train",
+        of="of the same inputs{}, and that is not replaced; choose another OUT, or remove it first",
+    ),
+    "an output that holds another model": Case(
+        "average other model other",
+        "choose another OUT, or remove it first",
+        lambda: shutil.copytree("model", "other"),
+        again="average new model other",
+        of="not made so ({}: {}), and that is not replaced; choose another OUT, or remove it first",
+    ),
+    "an output that holds embeddings of another file": Case(
+        "import b.npy emb --arch ffsvc-embeddings",
+        "choose another OUT, or remove it first",
+        lambda: (set_of("emb", "ab"), np.save("b.npy", {"a": np.ones(4, np.float32)}, allow_pickle=True)),
+        act=lambda: shutil.rmtree("emb"),
+        of="not imported from {}; they are not replaced: choose another OUT, or remove it first",
+    ),
+    "an output that holds clusters of other embeddings": Case(
+        "cluster other out --clusters 2",
+        "choose another OUT, or remove it first",
+        lambda: (set_of("emb", "a b c d"), set_of("other", "a b c d"), run("cluster emb out --clusters 2")),
+        again="cluster other new --clusters 2",
+        of="holds clusters of {}, not of {}; they are not replaced: choose another OUT, or remove it first",
+    ),
+    "an output in a folder of embeddings": Case(
+        "trials dev emb/list",
+        "a folder of embeddings is replaced as a whole, with it; give another name",
+        lambda: set_of("emb", "ab"),
+        again="trials dev list",
+    ),
+    "an output that is the graph of a model": Case(
+        "export other other/graph.onnx",
+        "is the graph that the model of its folder computes by; give another name",
+        lambda: shutil.copytree("model", "other"),
+        again="export other graph.onnx",
+    ),
+    "an output of numbers that are no submission": Case(
+        "submit list scores score.txt",
+        "submission of these, and is not replaced; remove it, or give another name",
+        lambda: (
+            Path("list").write_text("a b\na c\n"),
+            Path("scores").write_text("a b 0.5\na c 0.25\n"),
+            Path("score.txt").write_text("0.5\n"),
+        ),
+        act=lambda: Path("score.txt").unlink(),
+    ),
+    "an output among the recordings": Case(
+        "simulate data/all recordings/far --rirs rirs --jobs 1",
+        "and would be read as more of them; choose an OUT outside of it",
+        lambda: (plain_rirs(), run("prepare folder recordings data")),
+        again="simulate data/all far --rirs rirs --jobs 1",
     ),
     "an output that is the data dir itself": Case(
         "combine dev dev train",
@@ -388,9 +438,10 @@ CASES = {
     ),
     "an output that holds embeddings of another data dir": Case(
         f"extract model dev emb {FAST}",
-        "not replaced: choose another OUT, or remove it first",
+        "choose another OUT, or remove it first",
         lambda: EmbeddingSet(["a"], np.eye(1, 4, dtype=np.float32), {"data_dir": "train"}).save("emb"),
         act=lambda: shutil.rmtree("emb"),
+        of="{} not replaced: choose another OUT, or remove it first",
     ),
     "an output that is a device": Case(
         "trials dev /dev/null",

@@ -136,13 +136,12 @@ def refuse_other_model(out: str | Path, entry: str, **origin: object) -> None:
     Raises:
         ModelError: it says something else of the one that is there, or nothing.
     """
-    known: object = None
-    try:
-        known = json.loads((Path(out) / CONFIG).read_text("utf-8"))[entry]
-    except FileNotFoundError:
+    path = Path(out) / CONFIG
+    if not path.exists():
         return
-    except (OSError, ValueError, LookupError, TypeError):
-        pass
+    known: object = None
+    with suppress(OSError, ValueError, AttributeError):
+        known = json.loads(path.read_text("utf-8")).get(entry)
     if not isinstance(known, dict) or any(known.get(key) != value for key, value in origin.items()):
         what = ", ".join(f"{key} {value}" for key, value in origin.items())
         raise ModelError(
