@@ -125,7 +125,7 @@ def test_the_table_and_the_lists_are_printed(script, counts, capsys):
 
 
 MOST_FILES = 144
-MOST_LINES = 29_400
+MOST_LINES = 29_450
 MOST_PUBLIC_FUNCTIONS = 840
 MOST_FORMAT_SKIPS = 61
 """As many as there were at 465a09f."""

@@ -127,7 +127,7 @@ def enrol(
         raise UsageError("no recordings: farvox enrol NAME FILE...")
     verifier, signals = _open(files, model, store=_store(store))
     enrolment = verifier.enrol(name, signals, replace=replace, allow_mixed=allow_mixed)
-    _warn("enrol", signals)
+    _warn("enrol", enrolment.signals)
     recordings = f"{enrolment.num_recordings} recording{'s' * (enrolment.num_recordings > 1)}"
     to_stdout(f"{enrolment.name}: enrolled with {recordings}, {enrolment.seconds:.1f} s")
 

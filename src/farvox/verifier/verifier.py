@@ -279,10 +279,10 @@ class Verifier:
         """
         signals, emb_NE = self._embedded(self._signals(audio))
         for signal in signals:
-            mixed = next((note for note in signal.warnings if note.code == TWO_SPEAKERS), None)
+            mixed = [note for note in signal.warnings if note.code == TWO_SPEAKERS and note.serious]
             if mixed and not allow_mixed:
                 raise MixedSpeakersError(
-                    f"{signal.name}: {mixed}; to enrol all the same, give allow_mixed=True (--allow-mixed)"
+                    f"{signal.name}: {mixed[0]}; to enrol all the same, give allow_mixed=True (--allow-mixed)"
                 )
         enrolment = Enrolment(
             name=name,
@@ -291,6 +291,7 @@ class Verifier:
             model_name=self.card.name or str(self.embedder.config["model"]["name"]),
             num_recordings=len(signals),
             seconds=sum(signal.seconds for signal in signals),
+            signals=signals,
         )
         self.store.add(enrolment, replace=replace)
         return enrolment
@@ -393,29 +394,28 @@ class Verifier:
         return left, emb_CE[kept]
 
     def _disagreements(self, names: Sequence[str], emb_NE: Embedding) -> dict[int, CodedNote]:
-        """Notes on the recordings of a side that score as two persons do against half of the others.
+        """Notes on the recordings of a side that score below the threshold against half of the others.
 
-        A threshold that few strangers pass refuses one person in several rooms; so the bar is the score that
-        the card's calibration finds as likely of two persons as of one, where that is lower.
+        A threshold that few strangers pass is missed by one person in several rooms; so it is serious below
+        the score that the card's calibration finds as likely of two persons as of one.
         """
         if self._threshold is None:
             return {}
-        bar, of_bar = self._threshold, "the threshold"
-        if self.calibration and self.calibration.llr(bar) > 0:
-            bar = -self.calibration.offset / self.calibration.scale
-            of_bar = "as likely of two persons as of one"
+        bar = self._threshold
+        if self.calibration:
+            bar = min(bar, -self.calibration.offset / self.calibration.scale)
         cosine_NN, last, notes = emb_NE @ emb_NE.T, len(emb_NE) - 1, {}
-        is_below_NN = cosine_NN < bar
-        np.fill_diagonal(is_below_NN, False)
+        np.fill_diagonal(cosine_NN, np.inf)
         for n in range(0 if last > 1 else 1, last + 1):  # of two, the second is named
-            if 2 * int(is_below_NN[n].sum()) < last:
+            if 2 * int((cosine_NN[n] < self._threshold).sum()) < last:
                 continue
             lowest = int(np.argmin(cosine_NN[n]))
+            serious = 2 * int((cosine_NN[n] < bar).sum()) >= last
             text = (
-                f"it and '{names[lowest]}' score {cosine_NN[n, lowest]:.3f} against one another, less than "
-                f"{bar:.3f} ({of_bar}): they may be two persons"
+                f"it and '{names[lowest]}' score {cosine_NN[n, lowest]:.3f} against one another (the "
+                f"threshold is {self._threshold:.3f}): they may be two persons"
             )
-            notes[n] = CodedNote(text, TWO_SPEAKERS, serious=True)
+            notes[n] = CodedNote(text, TWO_SPEAKERS, serious)
         return notes
 
 
