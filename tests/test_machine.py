@@ -1,7 +1,6 @@
 """The choice of "auto" on the devices there are."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -115,18 +114,11 @@ def test_a_thread_and_a_library_that_find_no_memory_are_told_from_other_errors()
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="limits the memory as Linux does")
-@pytest.mark.parametrize("kind", ["flac", "mka"])
-def test_a_recording_that_finds_no_memory_is_not_called_damaged(tmp_path, kind):
+def test_a_recording_that_finds_no_memory_is_not_called_damaged(tmp_path):
     noise_T = 0.1 * np.random.default_rng(0).standard_normal(16000 * 300).astype(np.float32)
-    for name, wav_T in (("short", noise_T[:16000]), ("long", noise_T)):
-        write_audio(tmp_path / f"{name}.flac", wav_T)
-        if kind == "mka":
-            pytest.importorskip("av")
-            if shutil.which("ffmpeg") is None:
-                pytest.skip("ffmpeg is not installed")
-            convert = ["ffmpeg", "-loglevel", "error", "-i", f"{name}.flac", f"{name}.mka"]
-            subprocess.run(convert, check=True, cwd=tmp_path, stdin=subprocess.DEVNULL)
-    short, long = tmp_path / f"short.{kind}", tmp_path / f"long.{kind}"
+    short, long = tmp_path / "short.flac", tmp_path / "long.flac"
+    write_audio(short, noise_T[:16000])
+    write_audio(long, noise_T)
     assert without_memory(short, 8 << 20, long).startswith("MemoryError True")
 
 

@@ -128,6 +128,48 @@ def test_a_file_that_the_manifest_does_not_list_is_refused(model, name, capsys):
             open_embedder(model)
 
 
+def unreadable(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def of_another_shape(path):
+    weights = read_weights(path)
+    name = next(name for name, tensor in weights.items() if tensor.dim() > 1)
+    path.parent.joinpath("manifest.json").unlink()
+    write_weights(path, {**weights, name: weights[name][:1].clone()})
+
+
+def not_finite(path):
+    path.parent.joinpath("manifest.json").unlink()
+    write_weights(path, {name: x * float("nan") for name, x in read_weights(path).items()})
+
+
+DAMAGES = {
+    "a truncated file": ("model.safetensors", unreadable, "cannot be read as weights"),
+    "a bit of the header": ("model.safetensors", lambda path: flip(path, 8), "cannot be read as weights"),
+    "another shape": ("model.safetensors", of_another_shape, "of another shape: "),
+    "numbers that are none": ("model.safetensors", not_finite, "not finite: "),
+    "a training state": ("optimizer.safetensors", unreadable, "cannot be read as weights"),
+    "a table": ("state.json", unreadable, "cannot be read"),
+    "a card": ("card.json", lambda path: path.write_text('{"threshold": 7}'), "is no cosine"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_cannot_be_loaded_gets_no_manifest(model, damage, capsys):
+    name, damaged, why = DAMAGES[damage]
+    write_weights(model / "optimizer.safetensors", {"0.step": torch.zeros(100)})
+    (model / "state.json").write_text(json.dumps({"classes": ["a"] * 100}))
+    assert main(["models", str(model), "--renew-manifest"]) == 0
+    damaged(model / name)
+    before = (model / "manifest.json").read_bytes() if (model / "manifest.json").exists() else None
+    capsys.readouterr()
+    assert main(["models", str(model), "--renew-manifest"]) == 1
+    assert f"{model / name}" in (said := capsys.readouterr().err) and why in said
+    after = (model / "manifest.json").read_bytes() if (model / "manifest.json").exists() else None
+    assert after == before and len(list(model.glob(".tmp-*"))) == 0
+
+
 def test_a_card_that_is_put_beside_a_manifest_is_refused_until_it_is_entered(model):
     network = load_model(model)
     part = network.config["model"]

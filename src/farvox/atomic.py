@@ -71,8 +71,16 @@ def refuse_to_replace(
         inputs: what it is made from, which is never replaced.
 
     Raises:
-        FarvoxError: it is one of ``inputs``, of another kind, write-protected, a folder or a device.
+        FarvoxError: it is one of ``inputs``, of another kind, write-protected, a folder or a device; or part
+            of what farvox keeps as a whole: the graph of a model folder, or in a folder of embeddings.
     """
+    folder, name = os.path.split(os.path.realpath(path))
+    if kind and os.path.exists(os.path.join(folder, "embeddings.npy")):
+        raise FarvoxError(
+            f"{path}: a folder of embeddings is replaced as a whole, with it; give another name"
+        )
+    if kind and name == "graph.onnx" and os.path.exists(os.path.join(folder, "config.json")):
+        raise FarvoxError(f"{path}: is the graph that the model of its folder computes by; give another name")
     with naming(path):
         try:
             mode = os.stat(path).st_mode

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -39,10 +40,22 @@ def renew_manifest(folder: str | Path, *names: str) -> None:
         write_json(folder / MANIFEST, {"sha256": dict(sorted(known.items()))})
 
 
-def write_manifest(folder: str | Path) -> None:
-    """Enter all files of a folder as they are now, whether it has a manifest or not."""
+def write_manifest(folder: Path, load: Callable[[Path], object]) -> None:
+    """Enter all files of a folder as they are now, whether it has a manifest or not, if it can be loaded so.
+
+    Args:
+        folder: of a model.
+        load: loads all of it; what that raises comes through, and the manifest stays as it was.
+    """
+    path = folder / MANIFEST
+    before = path.read_bytes() if path.exists() else None
     begin_manifest(folder)
-    renew_manifest(folder, *_checkable(Path(folder)))
+    try:
+        renew_manifest(folder, *_checkable(folder))
+        load(folder)
+    except BaseException:
+        path.unlink() if before is None else path.write_bytes(before)
+        raise
 
 
 def verify_file(path: str | Path, *, always: bool = False) -> str | None:

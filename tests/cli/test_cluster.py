@@ -27,6 +27,19 @@ def farvox(*words):
     return main([str(word) for word in words])
 
 
+def test_clusters_of_other_embeddings_are_not_replaced(here, capsys):
+    words = ("--clusters", "4", "--data", here / "data")
+    assert farvox("cluster", here / "emb", here / "out", *words) == 0
+    before = (here / "out/utt2spk").read_bytes()
+    EmbeddingSet.load(here / "emb").save(here / "other")
+    assert farvox("cluster", here / "other", here / "out", *words, "--seed", 1) == 1
+    assert f"out: holds clusters of {here / 'emb'}, not of {here / 'other'}" in capsys.readouterr().err
+    assert (here / "out/utt2spk").read_bytes() == before
+    assert farvox("cluster", here / "data/../emb", here / "out", *words) == 0
+    (here / "emb").rename(here / "moved")
+    assert farvox("cluster", here / "moved", here / "out", *words) == 0
+
+
 def test_pseudo_labels_become_a_data_dir_with_its_curve_and_its_plot(here, capsys):
     words = (
         "--clusters",

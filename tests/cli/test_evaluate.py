@@ -11,6 +11,7 @@ import pytest
 import farvox
 from farvox.atomic import sha256_of
 from farvox.cli.main import main
+from farvox.datadir.embeddings import EmbeddingSet
 from farvox.metrics.detection import detection_error
 
 
@@ -284,6 +285,17 @@ def test_systems_without_a_name_of_their_own_are_wrong_usage(folder, capsys, mon
     monkeypatch.chdir(folder)
     assert run("evaluate", "trials", *words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_nothing_is_written_into_a_folder_of_embeddings(folder, capsys):
+    EmbeddingSet(["a"], np.ones((1, 4), np.float32)).save(folder / "emb")
+    before = {path.name: path.read_bytes() for path in (folder / "emb").iterdir()}
+    words = ("evaluate", folder / "trials", folder / "scores")
+    for flag, name in (("--report", "emb"), ("--report", "emb/page.html"), ("--plot", "emb/det.png")):
+        assert run(*words, flag, folder / name) == 1
+        assert "a folder of embeddings is replaced as a whole, with it" in capsys.readouterr().err
+    assert run("submit", folder / "trials", folder / "scores", folder / "emb/score.txt") == 1
+    assert {path.name: path.read_bytes() for path in (folder / "emb").iterdir()} == before
 
 
 def test_conditions_have_figures_of_their_own_in_text_json_and_report(folder, capsys):

@@ -28,6 +28,17 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
+def test_the_graph_of_a_model_folder_is_not_replaced(folder, tmp_path, capsys):
+    embedding_E = open_embedder(folder, backend="onnx").embed(np.full(8000, 0.1, np.float32))
+    before = (folder / "graph.onnx").read_bytes()
+    (tmp_path / "link").symlink_to(folder)
+    for out in (folder / "graph.onnx", tmp_path / "link/graph.onnx"):
+        assert main(["export", str(folder), str(out)]) == 1
+        assert f"{out}: is the graph that the model of its folder computes by" in capsys.readouterr().err
+    assert (folder / "graph.onnx").read_bytes() == before
+    assert np.array_equal(open_embedder(folder).embed(np.full(8000, 0.1, np.float32)), embedding_E)
+
+
 @pytest.mark.slow
 def test_export_writes_a_file_that_is_a_model_and_says_how_near_it_is(folder, tmp_path, capfd):
     out = tmp_path / "new" / "small.onnx"

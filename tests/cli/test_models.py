@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from farvox.cli.main import main
+from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.features.frontend import FrontEndConfig
 from farvox.models.options import HEADS, MODELS
@@ -66,6 +67,32 @@ def test_import_takes_embeddings_too(tmp_path, capsys):
     )
     assert (tmp_path / "out" / "utt_ids.txt").read_text() == "a\n"
     assert "1 embeddings of 4 numbers" in capsys.readouterr().out
+
+
+def test_import_replaces_only_what_it_made_of_a_file_of_the_same_name(tmp_path, checkpoint, capsys):
+    words = ["import", str(checkpoint), str(tmp_path / "out"), "--arch", "ffsvc-resnet34"]
+    assert main(words) == 0 and main(words) == 0
+    (other := tmp_path / "other.pkl").write_bytes(checkpoint.read_bytes())
+    before = (tmp_path / "out/config.json").read_bytes()
+    assert main(["import", str(other), *words[2:]]) == 1
+    assert main(["pull", "huggingface:a/b:other.pkl", "--out", *words[2:]]) == 1
+    save_model(tmp_path / "own", build_model("xvector"), FrontEndConfig(), "xvector", {})
+    assert main([*words[:2], str(tmp_path / "own"), *words[3:]]) == 1
+    assert main(["import", str(other), str(tmp_path / "own"), "--arch", "wavlm"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("holds a model that was not made so (imported: file other.pkl)") == 3
+    assert said.count("own: holds a model that was not made so (imported: file model_37.pkl)") == 1
+    assert (tmp_path / "out/config.json").read_bytes() == before
+
+    for name in ("a.npy", "b.npy"):
+        np.save(tmp_path / name, {name: np.ones(4, np.float32)}, allow_pickle=True)
+    words = ["import", str(tmp_path / "a.npy"), str(tmp_path / "emb"), "--arch", "ffsvc-embeddings"]
+    assert main(words) == 0 and main(words) == 0
+    assert main(["import", str(tmp_path / "b.npy"), *words[2:]]) == 1
+    assert "emb: holds embeddings that were not imported from b.npy" in capsys.readouterr().err
+    EmbeddingSet(["u"], np.ones((1, 4), np.float32), {"data_dir": "data"}).save(tmp_path / "emb")
+    assert main(words) == 1
+    assert EmbeddingSet.load(tmp_path / "emb").utt_ids == ["u"]
 
 
 def test_a_file_at_fault_is_exit_status_1_and_a_message(tmp_path, checkpoint, capsys):

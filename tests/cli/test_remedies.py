@@ -377,8 +377,58 @@ CASES = {
     ),
     "an output that holds another data dir": Case(
         "combine dev train",
-        "not replaced; choose another OUT, or remove it first",
+        "choose another OUT, or remove it first",
         again="combine new train",
+        of="of the same inputs{}, and that is not replaced; choose another OUT, or remove it first",
+    ),
+    "an output that holds another model": Case(
+        "average other model other",
+        "choose another OUT, or remove it first",
+        lambda: shutil.copytree("model", "other"),
+        again="average new model other",
+        of="not made so ({}: {}), and that is not replaced; choose another OUT, or remove it first",
+    ),
+    "an output that holds embeddings of another file": Case(
+        "import b.npy emb --arch ffsvc-embeddings",
+        "choose another OUT, or remove it first",
+        lambda: (set_of("emb", "ab"), np.save("b.npy", {"a": np.ones(4, np.float32)}, allow_pickle=True)),
+        act=lambda: shutil.rmtree("emb"),
+        of="not imported from {}; they are not replaced: choose another OUT, or remove it first",
+    ),
+    "an output that holds clusters of other embeddings": Case(
+        "cluster other out --clusters 2",
+        "choose another OUT, or remove it first",
+        lambda: (set_of("emb", "a b c d"), set_of("other", "a b c d"), run("cluster emb out --clusters 2")),
+        again="cluster other new --clusters 2",
+        of="holds clusters of {}, not of {}; they are not replaced: choose another OUT, or remove it first",
+    ),
+    "an output in a folder of embeddings": Case(
+        "trials dev emb/list",
+        "a folder of embeddings is replaced as a whole, with it; give another name",
+        lambda: set_of("emb", "ab"),
+        again="trials dev list",
+    ),
+    "an output that is the graph of a model": Case(
+        "export other other/graph.onnx",
+        "is the graph that the model of its folder computes by; give another name",
+        lambda: shutil.copytree("model", "other"),
+        again="export other graph.onnx",
+    ),
+    "an output of numbers that are no submission": Case(
+        "submit list scores score.txt",
+        "submission of these, and is not replaced; remove it, or give another name",
+        lambda: (
+            Path("list").write_text("a b\na c\n"),
+            Path("scores").write_text("a b 0.5\na c 0.25\n"),
+            Path("score.txt").write_text("0.5\n"),
+        ),
+        act=lambda: Path("score.txt").unlink(),
+    ),
+    "an output among the recordings": Case(
+        "simulate data/all recordings/far --rirs rirs --jobs 1",
+        "and would be read as more of them; choose an OUT outside of it",
+        lambda: (plain_rirs(), run("prepare folder recordings data")),
+        again="simulate data/all far --rirs rirs --jobs 1",
     ),
     "an output that is the data dir itself": Case(
         "combine dev dev train",
@@ -388,9 +438,10 @@ CASES = {
     ),
     "an output that holds embeddings of another data dir": Case(
         f"extract model dev emb {FAST}",
-        "not replaced: choose another OUT, or remove it first",
+        "choose another OUT, or remove it first",
         lambda: EmbeddingSet(["a"], np.eye(1, 4, dtype=np.float32), {"data_dir": "train"}).save("emb"),
         act=lambda: shutil.rmtree("emb"),
+        of="{} not replaced: choose another OUT, or remove it first",
     ),
     "an output that is a device": Case(
         "trials dev /dev/null",
@@ -2998,6 +3049,8 @@ def limited(words: str, limit: int = 0) -> tuple[int, int, str]:
     command = [sys.executable, "-c", LIMITED, str(limit), *shlex.split(words)]
     few = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | few)
+    if "memory allocation of" in done.stderr:
+        pytest.skip("polars ended the process itself, as it does where it finds no memory")
     assert "Traceback" not in done.stderr and "peak" in done.stdout, done.stderr
     return done.returncode, int(done.stdout.split()[-1]), done.stderr
 
@@ -3082,8 +3135,8 @@ def test_what_needs_less_memory_is_enough_under_the_same_limit(here, make, comma
         shutil.rmtree(out) if Path(out).is_dir() else Path(out).unlink(missing_ok=True)
     limit = little + 2 * (much - little) // 3
     status, _, printed = limited(command, limit)
-    if status == 0 or "memory allocation of" in printed:
-        pytest.skip("this machine has memory enough at the limit, or polars ended the process itself")
+    if status == 0:
+        pytest.skip("this machine has memory enough at the limit")
     assert status == 1 and "out of memory" in printed and remedy in printed, printed
     status, _, printed = limited(again, limit)
     assert status == 0, printed

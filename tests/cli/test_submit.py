@@ -29,6 +29,19 @@ def test_a_score_file_becomes_a_submission(folder, capsys):
     assert (folder / "score.txt").read_bytes() == b"0.75\n0.25\n"
 
 
+def test_numbers_that_are_no_submission_of_these_trials_are_not_replaced(folder, capsys):
+    for there in ("0.5\n1.25\n3.75\n", "0.5", "0.5\r\n"):
+        (folder / "score.txt").write_text(there)
+        assert run("submit", folder / "trials", folder / "scores", folder / "score.txt") == 1
+        assert (
+            "score.txt: has" in (said := capsys.readouterr().err) and "2 trials: it is no submission" in said
+        )
+        assert (folder / "score.txt").read_text() == there.replace("\r", "")
+    (folder / "score.txt").unlink()
+    for _ in range(2):
+        assert run("submit", folder / "trials", folder / "scores", folder / "score.txt") == 0
+
+
 FAULTS = {
     "missing": ("a b 1\n", "scores: 1 of the 2 trials have no score"),
     "surplus": ("a b 1\na c 2\nb c 3\n", "scores:3: this pair is not in"),

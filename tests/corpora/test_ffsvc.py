@@ -116,9 +116,9 @@ def test_audio_in_no_part_is_refused(ffsvc, tmp_path, record, notes):
 
 
 def test_a_folder_without_audio_is_refused_with_what_was_expected(tmp_path, notes):
-    (tmp_path / "train").mkdir()
+    (tmp_path / "in/train").mkdir(parents=True)
     with pytest.raises(CorpusError, match="not the FFSVC2020 corpus; expected folders named train"):
-        prepare_ffsvc2020(tmp_path, tmp_path / "out", note=notes.append)
+        prepare_ffsvc2020(tmp_path / "in", tmp_path / "out", note=notes.append)
 
 
 def test_a_trial_list_of_no_part_is_a_note(ffsvc, tmp_path, notes):

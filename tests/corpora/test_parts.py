@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from farvox.corpora.parts import (
     walk,
     write_parts,
 )
+from farvox.corpora.registry import PREPARERS, prepare
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError, DataDirError
 
@@ -76,6 +78,23 @@ def test_an_earlier_data_dir_of_the_same_recordings_is_replaced_and_no_other(tmp
     assert (
         DataDir.open(tmp_path / "out/all").utt_ids.to_list() == ["b"] and not (tmp_path / "out/new").exists()
     )
+
+
+def test_moved_and_copied_recordings_are_known_again_and_others_of_the_same_names_are_not(
+    tmp_path, record, notes
+):
+    paths = [record(tmp_path / f"near/{name}.wav") for name in "ab"]
+    write_parts(tmp_path / "out", {"all": recordings(map(str, paths))}, note=notes.append)
+    other = [str(record(tmp_path / f"far/{name}.wav", 900)) for name in "ab"]
+    with pytest.raises(DataDirError, match="all: holds a data dir that farvox prepare did not make"):
+        write_parts(tmp_path / "out", {"all": recordings(other)}, note=notes.append)
+    shutil.copytree(tmp_path / "near", tmp_path / "copied")
+    for old, new in (("near", "copied"), ("copied", "moved")):
+        if new == "moved":
+            shutil.move(tmp_path / old, tmp_path / new)
+        now = [str(path) for path in sorted((tmp_path / new).iterdir())]
+        (made,) = write_parts(tmp_path / "out", {"all": recordings(now)}, note=notes.append)
+        assert DataDir.open(made.path).wav_paths.to_list() == now
 
 
 def test_further_files_go_into_their_part(tmp_path, notes):
@@ -188,9 +207,20 @@ def test_the_corpus_is_not_its_own_output(tmp_path):
 
 
 def test_an_output_inside_the_corpus_is_refused_where_it_could_be_taken_for_a_part_of_it(tmp_path):
-    assert open_source(tmp_path, tmp_path / "data", "wav/") == tmp_path
-    with pytest.raises(CorpusError, match="lies in the corpus"):
-        open_source(tmp_path, tmp_path / "data", "wav/", apart=True)
+    assert open_source(tmp_path, tmp_path / "data/a", "wav/", read=["wav"]) == tmp_path
+    for out, read in (("wav", ["wav"]), ("above/wav/a", ["wav"]), ("data", ()), ("a/../wav/..", ["wav"])):
+        with pytest.raises(CorpusError, match="lies in the corpus"):
+            open_source(tmp_path, tmp_path / out, "wav/", read=read)
+
+
+@pytest.mark.parametrize("corpus", sorted({*PREPARERS} - {"synthetic"}))
+def test_no_corpus_is_prepared_into_a_folder_that_is_read(tmp_path, corpus):
+    inside = {"himia": "train", "musan": "noise", "3dspeaker": "test", "an4": "wav/an4_clstk/fash"}
+    inside["rirs_noises"] = "RIRS_NOISES/simulated_rirs"
+    out = tmp_path / "corpus" / inside.get(corpus, "9616")
+    out.mkdir(parents=True)
+    with pytest.raises(CorpusError, match=f"{out.name}.*: lies in the corpus .*choose an output folder out"):
+        prepare(corpus, tmp_path / "corpus", out / "out")
 
 
 def test_the_source_becomes_absolute(tmp_path, monkeypatch):

@@ -1,8 +1,12 @@
+import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from farvox.audio.files import write_audio
+from farvox.corpora.registry import prepare
 from farvox.datadir.check import check_data_dir
 from farvox.datadir.derive import _files_of, combine, subset
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
@@ -175,6 +179,34 @@ def test_what_a_verb_made_of_the_same_dirs_is_replaced_and_no_other_data_dir(tmp
     (tmp_path / "labels/utt2spk").write_text("X-1 somebody\n")
     with pytest.raises(DataDirError, match="labels: holds a data dir"):
         combine(tmp_path / "labels", [x, y])
+
+
+def test_a_project_that_was_moved_as_a_whole_is_made_again_where_it_lies_now(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    for name in ("ann/1", "ann/2", "bob/1"):
+        (path := tmp_path / f"here/rec/{name}.wav").parent.mkdir(parents=True, exist_ok=True)
+        write_audio(path, 0.1 * rng.standard_normal(1600).astype(np.float32))
+
+    def make_all(home: Path) -> None:
+        prepare("folder", home / "rec", home / "data")
+        subset(home / "data/all", home / "data/ann", speakers="1-1")
+        subset(home / "data/all", home / "data/bob", speakers="2-2")
+        combine(home / "data/both", [home / "data/bob", home / "data/ann"])
+
+    make_all(tmp_path / "here")
+    for old, new, how in (("here", "deeper/copy", shutil.copytree), ("here", "there", shutil.move)):
+        how(tmp_path / old, tmp_path / new)
+        home = tmp_path / new
+        make_all(home)
+        for name in ("all", "both"):
+            found = DataDir.open(home / "data" / name)
+            assert found.utt_ids.to_list() == ["ann-1", "ann-2", "bob-1"]
+            assert found.wav_paths.to_list() == [f"{home}/rec/{n}.wav" for n in ("ann/1", "ann/2", "bob/1")]
+    with pytest.raises(DataDirError, match=r"ann: holds .* \(subset made it of \['.*there/data/all'\]\)"):
+        subset(home / "data/both", home / "data/ann", speakers="1-1")
+    shutil.move(home / "data/ann", tmp_path / "ann")  # alone: what lies beside it there is another dir
+    with pytest.raises(DataDirError, match="ann: holds a data dir that farvox subset did not make"):
+        subset(tmp_path / "deeper/copy/data/both", tmp_path / "ann", speakers="1-1")
 
 
 def test_nothing_cannot_be_combined(tmp_path: Path) -> None:

@@ -150,4 +150,5 @@ def test_channels_that_would_cancel_or_have_nothing_in_common_are_refused(beamfo
     apart = np.stack([speech, other - speech * np.dot(speech, other) / np.dot(speech, speech) - 0.1 * speech])
     with pytest.raises(AudioError, match="do not agree with one another at any delay up to 0 samples"):
         beamform(apart, estimate_delays(apart, max_delay=0))
-    assert np.isfinite(beamform(np.stack([other, hiss]))).all()  # numpy's warnings are errors
+    with pytest.raises(AudioError, match="do not agree with one another at any delay up to 48 samples"):
+        beamform(np.stack([other, hiss]))

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,12 +12,15 @@ import pytest
 
 from farvox.audio.files import read_audio, read_channels, write_audio
 from farvox.augment.effects import RirSet
+from farvox.corpora.registry import prepare
 from farvox.datadir.conditions import read_conditions
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import AudioError, CorpusError, DataDirError, JobError, UsageError
-from farvox.farfield import RirsOptions, SimulateOptions
+from farvox.farfield import NoisesOptions, RirsOptions, SimulateOptions
+from farvox.farfield.noises import make_noises
 from farvox.farfield.rirs import make_rirs, open_rirs
 from farvox.farfield.simulate import simulate
+from farvox.pipelines.enhance import EnhanceOptions, enhance
 
 SMALL = RirsOptions(t60=(0.25, 0.35), array="circular4", rooms=2, per_room=2, jobs=1)
 
@@ -53,6 +57,30 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in (folder / "audio").rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("verb", [simulate, make_noises, enhance])
+def test_no_audio_is_written_among_the_recordings_that_it_is_made_of(tmp_path: Path, verb: Any) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("ann/1", "bob/day 1/1"):
+        write_audio(tmp_path / f"rec/{name}.wav", np.tile(0.1 * rng.standard_normal(8000), (2, 1)))
+    prepare("folder", tmp_path / "rec", tmp_path / "data")
+    options: Any = {
+        simulate: SimulateOptions(jobs=1),
+        make_noises: NoisesOptions(jobs=1),
+        enhance: EnhanceOptions(beamform="delay-and-sum", jobs=1),
+    }[verb]
+    for out in ("rec/ann/far", "rec/far", "data/../rec/bob"):
+        with pytest.raises(DataDirError, match=r"lies among the recordings of .*rec, and would be read"):
+            verb(tmp_path / "data/all", tmp_path / out, options)
+    assert len(list((tmp_path / "rec").rglob("*"))) == 5
+    if verb is enhance:
+        assert len(verb(tmp_path / "data/all", tmp_path / "far", options)) == 2
+
+
+def test_copies_are_not_written_among_the_noise_that_they_are_made_with(close: Path) -> None:
+    with pytest.raises(DataDirError, match=r"far: lies among the recordings of .*noise, and would be read"):
+        simulated(close / "data", close / "noise/far", noise=(close / "noise",))
 
 
 def test_a_bank_states_what_was_asked_and_what_was_measured(bank: Path) -> None:

@@ -154,6 +154,16 @@ def test_a_pretrained_wavlm_comes_from_a_folder(pretrained):
     torch.testing.assert_close(ours(wav_BT).last_hidden_state, theirs(wav_BT).last_hidden_state)
 
 
+def test_a_pretrained_wavlm_gets_a_manifest_if_it_can_be_loaded(pretrained, capsys):
+    assert main(["models", str(pretrained), "--renew-manifest"]) == 0
+    listed = (pretrained / "manifest.json").read_bytes()
+    weights = pretrained / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    assert main(["models", str(pretrained), "--renew-manifest"]) == 1
+    assert f"{weights}: cannot be read as weights" in capsys.readouterr().err
+    assert (pretrained / "manifest.json").read_bytes() == listed
+
+
 def test_a_saved_model_needs_the_pretrained_one_no_more(pretrained, tmp_path):
     kwargs = {"wavlm": str(pretrained), **SIZES}
     trained = network(str(pretrained))

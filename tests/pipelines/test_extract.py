@@ -91,6 +91,18 @@ def test_what_is_found_is_written_and_said(model, lines, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "out"]
 
 
+def test_embeddings_of_a_data_dir_that_moved_are_replaced_and_of_another_one_are_not(model, lines, tmp_path):
+    extracted(model, data_dir(tmp_path / "a", lines[:2]), out=tmp_path / "out")
+    with pytest.raises(JobError, match=r"out: holds embeddings of .*a, not of .*b; they are not replaced"):
+        extracted(model, data_dir(tmp_path / "b", lines[:2]), out=tmp_path / "out")
+    (tmp_path / "a").rename(tmp_path / "c")
+    assert len(extracted(model, DataDir.open(tmp_path / "c"), out=tmp_path / "out")) == 2
+    assert EmbeddingSet.load(tmp_path / "out").meta["data_dir"] == str(tmp_path / "c")
+    (tmp_path / "c").rename(tmp_path / "d")
+    with pytest.raises(JobError, match=r"out: holds embeddings of .*c, not of .*b; they are not replaced"):
+        extracted(model, data_dir(tmp_path / "b", lines[1:3]), out=tmp_path / "out")
+
+
 @pytest.fixture
 def many(lines, tmp_path):
     """More utterances than are kept at a time: nine recordings under many names."""

@@ -22,9 +22,9 @@ PUBLIC = {
         "DEFAULT_MODEL", "LAYOUTS", "Calibration", "Card", "Embedder", "Figure", "Model", "TorchEmbedder",
         "average_models", "copy_with_card", "export_checkpoint", "export_embeddings", "fill", "find_model",
         "import_checkpoint", "import_embeddings", "import_wavlm", "is_address",
-        "is_pulled", "is_zoo_name", "load_model", "open_embedder", "pick_device", "pull", "pull_address",
-        "read_card", "read_config", "read_weights", "require_torch", "save_model", "write_weights",
-        "zoo_models",
+        "is_pulled", "is_zoo_name", "load_all", "load_model", "open_embedder", "pick_device", "pull",
+        "pull_address", "read_card", "read_config", "read_weights", "require_torch", "save_model",
+        "write_weights", "zoo_models",
     ],
 }  # fmt: skip
 

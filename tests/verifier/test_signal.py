@@ -511,6 +511,13 @@ def test_a_band_that_ends_above_4_khz_is_noted_unless_both_sides_are_compared_be
     assert not [each for each in read_signal((full_T, RATE)).warnings if "band" in each.code]
 
 
+def test_channels_that_take_turns_end_nowhere() -> None:
+    full_T = speech(4) + 1e-2 * np.random.default_rng(0).standard_normal(4 * RATE).astype(np.float32)
+    turns_CT = np.stack([full_T, full_T])
+    turns_CT[0, 2 * RATE :], turns_CT[1, : 2 * RATE] = 0, 0
+    assert not [each for each in read_signal((turns_CT, RATE)).warnings if "band" in each.code]
+
+
 def test_a_mean_hides_no_band() -> None:
     assert bandwidth(speech() + np.float32(50), RATE) == pytest.approx(bandwidth(speech(), RATE), abs=100)
 

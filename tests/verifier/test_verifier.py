@@ -2,6 +2,7 @@ import io
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,15 +18,18 @@ from farvox.errors import (
     TooShortError,
     UsageError,
 )
+from farvox.farfield.mixing import convolve_rir
 from farvox.verifier import Signal, SqliteStore, read_signal
 from farvox.zoo import Calibration, Card, TorchEmbedder, load_model, open_embedder
 
 
 @pytest.fixture
 def verifier(model_folder, tmp_path):
-    """With the small model, and a store of its own; without detection of speech."""
+    """With the small model without a calibration, and a store of its own; without detection of speech."""
     store = SqliteStore(tmp_path / "speakers.sqlite")
-    return Verifier.from_pretrained(model_folder, store=store, vad="off")
+    found = Verifier.from_pretrained(model_folder, store=store, vad="off")
+    found.embedder.card = replace(found.card, calibration=None)
+    return found
 
 
 def test_a_verdict_unpacks_as_score_and_same(verifier, voices):
@@ -243,7 +247,7 @@ def test_two_persons_on_one_side_are_named_with_their_score_and_not_enrolled(ver
     verdict = careful.verify(call, voices / "a1.wav")
     (note,) = verdict.notes
     assert note.code == "two-speakers" and note.serious
-    assert note.startswith(f"channel 0 and channel 1 score {cosine:.2f} against one another")
+    assert note.startswith(f"channel 0 and channel 1 score {cosine:.3f} against one another")
     (kept,) = verdict.enrol[0].channel_numbers  # the one with more speech; the other is not fused
     assert f"left out: {1 - kept} (counted from 0), as channel {kept} holds more speech" in note
     np.testing.assert_allclose(careful.embed(call), (one_E, other_E)[kept], atol=1e-6)
@@ -270,6 +274,52 @@ def test_one_recording_of_five_that_is_of_another_person_is_named(verifier, voic
         assert verdict.enrol[place].warnings[0].code == "two-speakers"
         with pytest.raises(MixedSpeakersError, match="may be two persons"):
             careful.enrol("five", side)
+
+
+def test_recordings_that_are_as_likely_of_one_person_are_enrolled_below_the_threshold(
+    voices, tmp_path, model_folder
+):
+    model, side = load_model(model_folder), [voices / "a0.wav", voices / "b0.wav"]
+    one_E, other_E = Verifier(TorchEmbedder(model), vad="off").embed(side)
+    cosine = float(one_E @ other_E)
+    for bar in (cosine - 0.001, cosine + 0.001):
+        card = Card(threshold=cosine + 0.002, calibration=Calibration(20.0, -20.0 * bar))
+        careful = Verifier(TorchEmbedder(model, card), vad="off", store=SqliteStore(tmp_path / f"{bar}"))
+        (note,) = careful.verify(side, voices / "a1.wav").notes
+        text = f"it and '{side[0]}' score {cosine:.3f} against one another"
+        assert note.startswith(text) and note.code == "two-speakers" and note.serious is (bar > cosine)
+        if bar < cosine:
+            enrolment = careful.enrol("ann", side)
+            assert enrolment.num_recordings == 2 and enrolment.signals[1].warnings == (note,)
+            continue
+        with pytest.raises(MixedSpeakersError, match=re.escape(f"b0.wav: {text}")):
+            careful.enrol("ann", side)
+        lenient = Verifier(careful.embedder, threshold=cosine - 0.001, vad="off")
+        assert lenient.verify(side, voices / "a1.wav").notes == ()
+
+
+@pytest.mark.slow
+def test_one_person_in_two_rooms_is_enrolled_and_two_persons_are_not(campplus, corpora, tmp_path):
+    """One recording near, one in a measured room; at the threshold some of the twenty are refused."""
+    verifier = Verifier.from_pretrained(campplus, store=SqliteStore(tmp_path / "speakers.sqlite"))
+    rooms = [read_audio(path) for path in sorted((corpora / "rirs_gtu").glob("*.wav"))]
+    speakers = sorted((corpora / "speechocean762/WAVE").iterdir())[100:120]
+    near, far = [], []
+    for n, folder in enumerate(speakers):
+        first, second = (read_audio(path) for path in sorted(folder.iterdir())[:2])
+        wet_T = convolve_rir(second, rooms[n % len(rooms)])[: len(second)]
+        near.append(verifier.signal((first, 16000)))
+        far.append(verifier.signal((wet_T, 16000)))
+
+    def is_refused(n, other):
+        try:
+            verifier.enrol(f"{n}", [near[n], far[other]], replace=True)
+        except MixedSpeakersError:
+            return True
+        return False
+
+    assert sum(is_refused(n, n) for n in range(20)) <= 1
+    assert sum(is_refused(n, (n + 1) % 20) for n in range(20)) >= 19
 
 
 def test_three_persons_on_eight_channels_are_named_and_one_is_kept(verifier, voices):

@@ -108,7 +108,7 @@ def test_a_checkpoint_without_classifier_leaves_none_behind(tmp_path):
     out = tmp_path / "out"
     import_checkpoint(save(checkpoint, tmp_path / "a.pkl"), out, "ffsvc-resnet34")
     del checkpoint["classifier"]
-    import_checkpoint(save(checkpoint, tmp_path / "b.pkl"), out, "ffsvc-resnet34")
+    import_checkpoint(save(checkpoint, tmp_path / "a.pkl"), out, "ffsvc-resnet34")
     assert sorted(file.name for file in out.iterdir()) == MODEL_FILES
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 from tyro.extras import literal_type_from_choices
@@ -19,8 +20,7 @@ from farvox.zoo.embedder import Backend, Precision
 from farvox.zoo.foreign import LAYOUTS
 
 if TYPE_CHECKING:
-    from farvox.datadir.kaldi import DataDir
-    from farvox.zoo import Card, Embedder
+    from farvox.zoo import Card
 
 
 EMBEDDINGS, WAVLM = "ffsvc-embeddings", "wavlm"
@@ -40,14 +40,14 @@ def models(
     Args:
         model: print the card of this one: a name of the zoo, a model folder, a run dir or an .onnx file.
         renew_manifest: first enter the files of the MODEL, a folder, in its manifest.json as they are now,
-            after a change by hand, or where it has none.
+            after a change by hand, or where it has none; refused where they cannot be loaded.
     """
     from farvox import zoo
 
     if renew_manifest:
         if model is None or zoo.is_zoo_name(model):
             raise UsageError("--renew-manifest takes a folder; 'farvox pull NAME' renews a model of the zoo")
-        write_manifest(zoo.find_model(model))
+        write_manifest(zoo.find_model(model), zoo.load_all)
     if model is not None:
         to_stdout(_card(zoo.read_card(model)))
         return
@@ -326,20 +326,14 @@ def extract(
             made once; auto: onnxruntime in fp32 on a CPU, where it is installed, else torch.
     """
     from farvox.datadir.kaldi import DataDir
+    from farvox.pipelines.extract import extract as run_extraction
     from farvox.zoo import open_embedder
 
     if channel != "most-speech" and not channel.isdecimal():
         raise UsageError(f"--channel {channel}: it is most-speech or a number from 0")
-    taken = int(channel) if channel.isdecimal() else channel
+    taken: int | Literal["most-speech"] = int(channel) if channel.isdecimal() else "most-speech"
     embedder = open_embedder(model, device, precision=precision, backend=backend, band=band)
     opened = DataDir.open(data_dir, remote=remote)
-    extract_to(embedder, opened, out, threads=threads, quality=quality, skip_bad=skip_bad, channel=taken)
+    run = partial(run_extraction, threads=threads, quality=quality, skip_bad=skip_bad, note=to_stderr)
+    run(embedder, opened, channel=taken, out=out)
     return 0
-
-
-def extract_to(embedder: Embedder, data_dir: DataDir, out: Path, **options: Any) -> None:
-    """Extract with visible progress and write ``out``; ``options`` are those of `extract`."""
-    from farvox.pipelines.extract import extract as run_extraction
-    from farvox.progress import to_stderr
-
-    run_extraction(embedder, data_dir, out=out, note=to_stderr, **options)

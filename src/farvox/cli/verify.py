@@ -119,15 +119,15 @@ def enrol(
         files: recordings of the speaker, the more the better.
         model: the model, and what is asked of recordings.
         replace: take the place of an earlier enrolment of that name.
-        allow_mixed: enrol also what may be of two persons: recordings or channels that score below the
-            threshold against one another.
+        allow_mixed: enrol also what may be of two persons: recordings that score against one another as two
+            persons do, or channels below the threshold.
         store: the file of enrolled speakers, if not the user's own.
     """
     if not files:
         raise UsageError("no recordings: farvox enrol NAME FILE...")
     verifier, signals = _open(files, model, store=_store(store))
     enrolment = verifier.enrol(name, signals, replace=replace, allow_mixed=allow_mixed)
-    _warn("enrol", signals)
+    _warn("enrol", enrolment.signals)
     recordings = f"{enrolment.num_recordings} recording{'s' * (enrolment.num_recordings > 1)}"
     to_stdout(f"{enrolment.name}: enrolled with {recordings}, {enrolment.seconds:.1f} s")
 

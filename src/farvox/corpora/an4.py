@@ -25,7 +25,7 @@ def prepare_an4(source: Path, out: Path, *, note: Note, jobs: int | None = None)
     Raises:
         CorpusError: neither part is there, or none of its files can be used.
     """
-    source = open_source(source, out, LAYOUT)
+    source = open_source(source, out, LAYOUT, read=("wav", *PARTS.values()))
     parts = {}
     for part, name in PARTS.items():
         folders = [source / below / name for below in ("wav", "an4/wav", ".")]

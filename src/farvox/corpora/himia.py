@@ -47,7 +47,7 @@ def prepare_himia(source: Path, out: Path, *, note: Note, jobs: int | None = Non
     Raises:
         CorpusError: no part is there, a part is empty, two files have the same name, or a malformed mapping.
     """
-    source = open_source(source, out, LAYOUT)
+    source = open_source(source, out, LAYOUT, read=PARTS)
     inner = [path for path in sorted(source.iterdir()) if path.is_dir() and path.name not in PARTS]
     roots = [root for root in (source, *inner) if any((root / part).is_dir() for part in PARTS)]
     if not roots:

@@ -30,7 +30,7 @@ def prepare_musan(source: Path, out: Path, *, note: Note, jobs: int | None = Non
                 "speech_wav_list"
             )
         return write_parts(out, {part: recordings(listed_files(source))}, note=note, jobs=jobs)
-    source = open_source(source, out, LAYOUT)
+    source = open_source(source, out, LAYOUT, read=PARTS)
     parts = {}
     for part in PARTS:
         found: list[str] = []

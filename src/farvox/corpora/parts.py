@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -9,11 +10,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import polars as pl
-
 from farvox.atomic import write_text
 from farvox.audio.files import read_headers
 from farvox.audio.headers import AudioInfo, described_rates
+from farvox.audio.stretches import file_of
 from farvox.datadir.kaldi import (
     CORE_FILES,
     DataDir,
@@ -34,21 +34,23 @@ AUDIO_SUFFIXES = frozenset((
 # fmt: on
 
 
-def open_source(source: Path, out: Path, expected: str, *, apart: bool = False) -> Path:
-    """The absolute path of a corpus folder, after making sure that its own files will not be replaced.
+def open_source(source: Path, out: Path, expected: str, *, read: Collection[str] = ()) -> Path:
+    """The absolute path of a corpus folder, after making sure that it will not read its output later.
 
     Args:
+        out: the output folder.
         expected: what the folder should hold, for the message.
-        apart: refuse an ``out`` anywhere inside the corpus, where it could be taken for a part of it.
+        read: names of the folders in the corpus that are read; all are by default.
 
     Raises:
-        CorpusError: there is no such folder, or ``out`` is that folder (or, if ``apart``, lies in it).
+        CorpusError: there is no such folder, or ``out`` is that folder, or lies in what is read of it.
     """
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     if not source.is_dir():
         raise CorpusError(f"{source}: no such folder; expected one with {expected}")
     real_source, real_out = source.resolve(), out.resolve()
-    if real_out == real_source or (apart and real_out.is_relative_to(real_source)):
+    inside = real_out.relative_to(real_source).parts if real_out.is_relative_to(real_source) else None
+    if inside is not None and (not inside or not read or not set(read).isdisjoint(inside)):
         raise CorpusError(f"{out}: lies in the corpus {source}; choose an output folder outside of it")
     return source
 
@@ -219,9 +221,8 @@ def write_parts(
         for part, utterances in parts.items()
     }
     for part, utterances in parts.items():
-        ids = {"utt_id": [each.utt_id for each in utterances]}
-        table = pl.DataFrame(ids | {"wav_path": [each.wav_path for each in utterances]})
-        refuse_other_data_dir(out / part, "prepare", [], unless=partial(_shares, table))
+        paths_now = {each.utt_id: each.wav_path for each in utterances}
+        refuse_other_data_dir(out / part, "prepare", [], unless=partial(_shares, paths_now))
     paths = sorted({each.wav_path for part in parts.values() for each in part if each.num_samples is None})
     lengths: dict[str, int] = {}
     headers = read_headers(paths, note, jobs)
@@ -265,6 +266,14 @@ def write_parts(
     return made
 
 
-def _shares(table: pl.DataFrame, there: DataDir) -> bool:
-    """True where a data dir has a recording of a table, under the same utterance."""
-    return not there.table.join(table, on=["utt_id", "wav_path"], how="semi").is_empty()
+def _shares(paths: Mapping[str, str], there: DataDir) -> bool:
+    """True where a data dir has a recording of ``paths`` under the same utterance, here or where it was.
+
+    Recordings were moved where none is left at its earlier path, and copied where one there is the same.
+    """
+    shared = [(file_of(each.wav_path), paths.get(each.utt_id)) for each in there.utterances()]
+    pairs = [(before, file_of(now)) for before, now in shared if now is not None]
+    present = [(before, now) for before, now in pairs if before == now or os.path.exists(before)]
+    if not present:
+        return bool(pairs)
+    return any(before == now or filecmp.cmp(before, now, shallow=False) for before, now in present)

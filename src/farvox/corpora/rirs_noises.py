@@ -28,7 +28,7 @@ def prepare_rirs_noises(source: Path, out: Path, *, note: Note, jobs: int | None
         CorpusError: no part is there, a list names an absent file, or two files have the same name.
     """
     if not source.is_file():
-        source = open_source(source, out, LAYOUT)
+        source = open_source(source, out, LAYOUT, read=("simulated_rirs", REAL))
     top_list = source if source.is_file() else source / "rir_list"
     files: dict[str, list[str]] = {part: [] for part in (*ROOMS, "real")}
     if top_list.is_file():

@@ -26,7 +26,7 @@ def prepare_speechocean762(source: Path, out: Path, *, note: Note, jobs: int | N
         CorpusError: neither part is there, or its lists do not fit its files.
         DataDirError: a malformed line in one of its lists.
     """
-    source = open_source(source, out, LAYOUT, apart=True)
+    source = open_source(source, out, LAYOUT)
     roots = (source, source / "speechocean762")
     root = next((each for each in roots if any((each / part / "wav.scp").is_file() for part in PARTS)), None)
     if root is None:

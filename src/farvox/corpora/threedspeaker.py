@@ -34,7 +34,7 @@ def prepare_3dspeaker(source: Path, out: Path, *, note: Note, jobs: int | None =
     Raises:
         CorpusError: no part is there, a part is empty, two files of one name, or a name of another form.
     """
-    source = open_source(source, out, LAYOUT)
+    source = open_source(source, out, LAYOUT, read=PARTS)
     root = next((Path(path) for path, folders, _ in walk(source) if {*PARTS} & {*folders}), None)
     if root is None:
         raise CorpusError(f"{source}: not the 3D-Speaker corpus; expected {LAYOUT}")

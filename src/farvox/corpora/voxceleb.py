@@ -97,7 +97,7 @@ def prepare_voxceleb2(
     """
     if convert not in (None, "flac", "wav"):
         raise CorpusError(f"--convert {convert}: the audio can be converted to flac or wav")
-    source = open_source(source, out, LAYOUT_2, apart=True)
+    source = open_source(source, out, LAYOUT_2)
     utterances = _utterances(source, LAYOUT_2, note)
     is_test = {}
     for each in utterances:  # a folder from the source down to the speaker is named as the test part

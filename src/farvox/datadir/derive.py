@@ -241,6 +241,32 @@ def keys_of(table: pl.DataFrame, name: str) -> pl.Series:
     return table["utt_id" if name.startswith("utt2") else "speaker_id"]
 
 
+def refuse_among_recordings(out: Path, data_dir: DataDir, folders: Iterable[str | Path] = ()) -> None:
+    """Refuse to write audio where it would be read as further recordings of what it is made from.
+
+    Args:
+        out: the folder to write.
+        data_dir: the source. Where recordings of several speakers lie in folders of theirs, ``farvox prepare
+            folder`` reads these and those beside them.
+        folders: also read, as data dirs or as folders of audio files.
+
+    Raises:
+        DataDirError: ``out`` lies in such a folder.
+    """
+    read = {str(each) for each in folders if not (Path(each) / "wav.scp").exists()}
+    speakers: dict[str, str] = {}  # folder -> a speaker with a folder in it
+    for path, speaker_id in data_dir.table.select("wav_path", "speaker_id").iter_rows():
+        above, found, _ = os.path.dirname(path + os.sep).rpartition(f"{os.sep}{speaker_id}{os.sep}")
+        if found and not is_remote(path) and speakers.setdefault(above, speaker_id) != speaker_id:
+            read.add(above or os.sep)
+    for folder in sorted(read):
+        if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(folder)):
+            raise DataDirError(
+                f"{out}: lies among the recordings of {folder}, and would be read as more of them; choose an "
+                "OUT outside of it"
+            )
+
+
 def run_batches(
     job: Job,
     function: Callable[[Item], list[Row]],

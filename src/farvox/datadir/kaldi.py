@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -488,29 +489,33 @@ def refuse_other_data_dir(
 
     Args:
         verb: what writes it; what it wrote earlier from the same inputs is replaced.
-        inputs: the folders that it is made from.
+        inputs: the folders that it is made from; the same as before where they lie as they did, seen from
+            the root or from ``path``, with which they may have moved.
         unless: of a data dir without a record, as an earlier farvox left it: whether it is replaced too.
 
     Raises:
         DataDirError: ``path`` is one of the inputs, or a data dir that was not made so.
     """
-    folder, inputs = Path(path), [os.path.realpath(each) for each in inputs]
-    if os.path.realpath(folder) in inputs:
+    folder, home, inputs = Path(path), os.path.realpath(path), sorted(set(map(os.path.realpath, inputs)))
+    if home in inputs:
         raise DataDirError(f"{folder}: is the data dir itself, an input of farvox {verb}; choose another OUT")
-    record = json.dumps({"verb": verb, "inputs": sorted(set(inputs))}) + "\n"
+    now = {"inputs": inputs, "relative": sorted(os.path.relpath(each, home) for each in inputs)}
     there = [name for name in CORE_FILES if (folder / name).exists()]
     if there or (folder / MADE_BY).exists():
-        known = (folder / MADE_BY).read_text("utf-8") if (folder / MADE_BY).is_file() else ""
-        is_known = known == record
-        if not known and unless is not None and (folder / "wav.scp").is_file():
-            with suppress(DataDirError):  # a damaged one is not known
+        before: dict[str, Any] = {}
+        with suppress(OSError, ValueError):
+            before = dict(json.loads((folder / MADE_BY).read_text("utf-8")))
+        is_known = before.get("verb") == verb and any(before.get(key) == now[key] for key in now)
+        if not (folder / MADE_BY).exists() and unless and (folder / "wav.scp").is_file():
+            with suppress(DataDirError, OSError):  # a damaged one is not known
                 is_known = unless(DataDir.open(folder, remote=True))
         if not is_known:
+            made = f" ({before.get('verb')} made it of {before.get('inputs')})" if before else ""
             raise DataDirError(
-                f"{folder}: holds a data dir that farvox {verb} did not make of the same inputs, and that is "
-                "not replaced; choose another OUT, or remove it first"
+                f"{folder}: holds a data dir that farvox {verb} did not make of the same inputs{made}, and "
+                "that is not replaced; choose another OUT, or remove it first"
             )
-    return record
+    return json.dumps({"verb": verb, **now}) + "\n"
 
 
 def write_data_dir(

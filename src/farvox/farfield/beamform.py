@@ -24,6 +24,9 @@ Spectra = NDArray[np.complex128]
 
 SIZE, HOP = 1024, 256  # samples of a frame, and from frame to frame; 64 and 16 ms at 16 kHz
 FINER = 8  # lags looked at per sample, before the parabola
+CLEAR = (
+    1.5  # times as high as beyond the longest delay: a correlation of one take; of two less, 99 of 100 times
+)
 INVERTED, LEAST = 2.0, 0.15  # times as high as the highest one, and at least: a correlation that is negative
 NOISE_MARGIN = 4.0  # a bin that rises less above its quiet frames says nothing of the talker
 
@@ -54,7 +57,8 @@ def estimate_delays(wav_CT: NDArray[np.floating], *, max_delay: float = 48, agre
     is found on lags eight times finer than samples and refined by a parabola. All pairs of channels are
     measured: the reference is the channel that correlates best with the others (Anguera et al. 2007), a
     delay is the median over the ways to it through any one channel, and a channel whose correlation with
-    the others is below ``agreement`` times the median is left out (dead, or of another clock).
+    the others is below ``agreement`` times the median is left out (dead, or of another clock). Two channels
+    do not agree at all where they correlate higher at a delay beyond ``max_delay``, as any two sounds do.
 
     Args:
         wav_CT: the channels, at least two.
@@ -94,23 +98,28 @@ def estimate_delays(wav_CT: NDArray[np.floating], *, max_delay: float = 48, agre
     bend_CC = before_CC - 2 * highest_CC + after_CC
     offset_CC = np.where(bend_CC < 0, 0.5 * (before_CC - after_CC) / np.where(bend_CC < 0, bend_CC, 1.0), 0.0)
     lag_CC = (top_CC - (reach + 1) + np.clip(offset_CC, -0.5, 0.5)) / FINER
-    peak_CC = np.maximum(highest_CC, 0.0)
+    beyond_LCC = correlation_LCC[reach + 2 : -reach - 1]  # where channels of one take have nothing
+    depth_CC = -near_LCC.min(axis=0)
+    peak_CC = np.where(highest_CC > CLEAR * beyond_LCC.max(axis=0), np.maximum(highest_CC, 0.0), 0.0)
+    depth_CC = np.where(depth_CC > -CLEAR * beyond_LCC.min(axis=0), depth_CC, 0.0)
 
     num_others = len(wav_CT) - 1
     coherence_C = (peak_CC.sum(axis=1) - np.diag(peak_CC)) / num_others
-    if not coherence_C.any():
-        raise AudioError(
-            f"its channels do not agree with one another at any delay up to {max_delay:g} samples: they are "
-            "not of one take, or further apart (a larger --max-delay with another OUT)"
-        )
-    reference = int(np.argmax(coherence_C))
-    used_C = coherence_C >= agreement * np.median(coherence_C[coherence_C > 0])
-    depth_C, height_C = -near_LCC.min(axis=0)[:, reference], peak_CC[:, reference]
+    reference = int(np.argmax(coherence_C if coherence_C.any() else depth_CC.max(axis=0)))
+    used_C = np.ones(len(wav_CT), bool)
+    if coherence_C.any():
+        used_C = coherence_C >= agreement * np.median(coherence_C[coherence_C > 0])
+    height_C, depth_C = peak_CC[:, reference], depth_CC[:, reference]
     inverted_C = used_C & (depth_C > np.maximum(INVERTED * height_C, LEAST))
     if inverted_C.any():
         raise AudioError(
             f"its channels {reference} and {int(np.argmax(inverted_C))} (counted from 0) are of opposite "
             "polarity and would cancel: `sox IN OUT vol -1` turns one over"
+        )
+    if not coherence_C.any():
+        raise AudioError(
+            f"its channels do not agree with one another at any delay up to {max_delay:g} samples: they are "
+            "not of one take, or further apart (a larger --max-delay with another OUT)"
         )
     # lag_CC[c, d] is how much later the talker reaches c than d: c -> through -> reference.
     ways_CC = lag_CC + lag_CC[:, reference]

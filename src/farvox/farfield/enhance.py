@@ -24,7 +24,13 @@ from farvox.atomic import file_name
 from farvox.audio.files import audio_info, read_audio, read_channels, refuse_channels, write_audio
 from farvox.audio.shards import fingerprint
 from farvox.datadir.conditions import CONDITIONS, conditions_text, read_conditions
-from farvox.datadir.derive import BATCHES, FurtherFile, keys_of, names_of_further_files
+from farvox.datadir.derive import (
+    BATCHES,
+    FurtherFile,
+    keys_of,
+    names_of_further_files,
+    refuse_among_recordings,
+)
 from farvox.datadir.kaldi import DataDir, write_data_dir
 from farvox.errors import AudioError, MissingExtraError, UnreachableError
 from farvox.farfield import Enhancement
@@ -88,6 +94,7 @@ def enhance_takes(
         JobError: ``out`` was begun with other audio or another ``how``, or a process was killed.
     """
     out = Path(os.path.abspath(out))
+    refuse_among_recordings(out, data_dir)
     channels = hashlib.sha256()
     for row in takes.table.select("take", "utt_id", "wav_path").iter_rows():
         channels.update(json.dumps(row).encode())

@@ -15,7 +15,15 @@ from scipy.ndimage import binary_erosion
 
 from farvox.atomic import file_name
 from farvox.audio.files import read_audio, write_audio
-from farvox.datadir.derive import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
+from farvox.datadir.derive import (
+    AUDIO,
+    SETTINGS,
+    Row,
+    refuse_among_recordings,
+    run_batches,
+    text_of,
+    write_output,
+)
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import DataDirError
 from farvox.farfield import NoisesOptions
@@ -50,9 +58,9 @@ def make_noises(
         JobError: the folder was begun with other settings, or a process was killed.
     """
     out = Path(out).absolute()
-    utterances = list(DataDir.open(source, remote=options.remote).utterances())
-    if not utterances:
-        raise DataDirError(f"{source}: has no recordings")
+    data_dir = DataDir.open(source, remote=options.remote)
+    refuse_among_recordings(out, data_dir)
+    utterances = list(data_dir.utterances())
     lines = digest(f"{utterance.utt_id} {utterance.wav_path}" for utterance in utterances)
     settings = {"kind": "backgrounds", "source": lines, "least": options.least, "suffix": options.format}
     begin(out / SETTINGS, settings)

@@ -15,9 +15,17 @@ import polars as pl
 from farvox.atomic import file_name
 from farvox.audio.files import read_audio, read_channels, write_audio
 from farvox.audio.remote import remote_audio
-from farvox.datadir.derive import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
+from farvox.datadir.derive import (
+    AUDIO,
+    SETTINGS,
+    Row,
+    refuse_among_recordings,
+    run_batches,
+    text_of,
+    write_output,
+)
 from farvox.datadir.kaldi import DataDir, Utterance
-from farvox.errors import AudioError, DataDirError
+from farvox.errors import AudioError
 from farvox.farfield import SimulateOptions
 from farvox.farfield.mixing import convolve_array, is_silent, power, set_level
 from farvox.farfield.rirs import Rir, audio_of, open_rirs
@@ -65,15 +73,15 @@ def simulate(
     get a cut each, which is noise from all around. A run that was interrupted goes on in ``out``.
 
     Raises:
-        DataDirError: a data dir cannot be read, or has no files.
+        DataDirError: a data dir cannot be read, or has no files, or ``out`` lies among recordings.
         AudioError: a file cannot be used.
         JobError: the folder was begun with other settings, or a process was killed.
         MissingExtraError: rooms are to be drawn, and pyroomacoustics is not installed.
     """
     out = Path(out).absolute()
-    utterances = list(DataDir.open(source, remote=options.remote).utterances())
-    if not utterances:
-        raise DataDirError(f"{source}: has no utterances to copy")
+    data_dir = DataDir.open(source, remote=options.remote)
+    refuse_among_recordings(out, data_dir, (*options.rirs, *options.noise))
+    utterances = list(data_dir.utterances())
     with remote_audio(options.remote):
         rirs = tuple(open_rirs(options.rirs, note))
         noises = [path for folder in options.noise for _, path in audio_of(folder)]

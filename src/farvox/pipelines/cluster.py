@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from farvox.clustering.cluster import cluster as run_clustering
 from farvox.clustering.cluster import write_labels
 from farvox.datadir.embeddings import EmbeddingSet, shared_origin
 from farvox.datadir.kaldi import DataDir, values_of
+from farvox.errors import FarvoxError
 from farvox.metrics.clustering import normalised_mutual_information
 from farvox.progress import Note, silent
 
@@ -52,6 +55,15 @@ def cluster(
     from farvox.atomic import refuse_to_replace_foreign
 
     refuse_to_replace_foreign(Path(out), ("clusters.json",))
+    before = str(embeddings)
+    with suppress(FileNotFoundError, ValueError, AttributeError):
+        before = str(json.loads(Path(out, "clusters.json").read_text("utf-8")).get("embeddings", ""))
+    is_gone = os.path.isabs(before) and not os.path.exists(before)  # moved
+    if not is_gone and os.path.realpath(before or "/") != os.path.realpath(embeddings):
+        raise FarvoxError(
+            f"{out}: holds clusters of {before or 'a round of selftrain'}, not of {embeddings}; they are not "
+            "replaced: choose another OUT, or remove it first"
+        )
     audio = None if data is None else DataDir.open(data, remote=True)
     found = EmbeddingSet.load(embeddings)
     return label(

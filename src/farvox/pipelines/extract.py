@@ -140,10 +140,13 @@ def extract(
     if out is not None:
         refuse_to_replace_foreign(out, OWN_FILES)  # now, not after hours of work
         if any(Path(out, name).exists() for name in OWN_FILES):
-            now = before = str(data_dir.path)
+            now, before, is_moved = str(data_dir.path), str(data_dir.path), False
             with suppress(DataDirError):  # damaged ones are replaced
-                before = str(EmbeddingSet.load(out).meta.get("data_dir", ""))
-            if before != now and os.path.realpath(before or "/") != os.path.realpath(now):
+                there = EmbeddingSet.load(out)
+                before = str(there.meta.get("data_dir", ""))
+                is_moved = os.path.isabs(before) and not os.path.exists(before)
+                is_moved = is_moved and set(data_dir.utt_ids).issuperset(there.utt_ids)
+            if before != now and not is_moved and os.path.realpath(before or "/") != os.path.realpath(now):
                 what = f"{out}: holds embeddings of {before or 'another data dir'}, not of {now}; they are"
                 if not replace:
                     raise JobError(f"{what} not replaced: choose another OUT, or remove it first")

@@ -226,7 +226,7 @@ def write_submission(path: str | os.PathLike[str], trials: TrialList, scores: Ar
         scores: one a trial.
 
     Raises:
-        TrialError: there is not one finite score for each trial.
+        TrialError: there is not one finite score for each trial, or another number of lines in a .txt there.
         UsageError: ``path`` ends in something else.
     """
     path = Path(path)
@@ -236,6 +236,12 @@ def write_submission(path: str | os.PathLike[str], trials: TrialList, scores: Ar
         include_header=False, quote_style="never"
     )
     if path.suffix == ".txt":
+        num_lines = len(path.read_bytes().splitlines()) if path.exists() else 0
+        if num_lines not in (0, len(trials)):
+            raise TrialError(
+                f"{path}: has {num_lines:,} lines, and {trials.path} {len(trials):,} trials: it is no "
+                "submission of these, and is not replaced; remove it, or give another name"
+            )
         write_text(path, text, kind)
         return
     entry = zipfile.ZipInfo(INSIDE_ZIP, EARLIEST)

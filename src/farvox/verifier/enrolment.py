@@ -10,11 +10,15 @@ import operator
 import unicodedata
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farvox.errors import StoreError
+
+if TYPE_CHECKING:
+    from farvox.verifier.signal import Signal
 
 LONGEST_NAME = 200
 
@@ -76,12 +80,14 @@ class Enrolment(Enrolled):
     Attributes:
         template_E: float32 [E], the mean of the length-normalised embeddings of the recordings. A
             read-only copy of the argument; its length is kept and does not count in comparisons.
+        signals: the recordings it was made of, each with its warnings, where they are known.
 
     Raises:
         StoreError: the template has another shape or dtype, is zero or not finite; see also `Enrolled`.
     """
 
     template_E: NDArray[np.float32]
+    signals: tuple[Signal, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -293,15 +293,15 @@ class Verifier:
             allow_mixed: also enrol what may be of two persons.
 
         Raises:
-            MixedSpeakersError: recordings or channels score below the threshold against one another.
+            MixedSpeakersError: recordings, or channels, score against one another as two persons do.
             StoreError: the name is taken or cannot be one, or the store cannot be written.
         """
         signals, emb_NE, _ = self._embedded(self._signals(audio))
         for signal in signals:
-            mixed = next((note for note in signal.warnings if note.code == TWO_SPEAKERS), None)
+            mixed = [note for note in signal.warnings if note.code == TWO_SPEAKERS and note.serious]
             if mixed and not allow_mixed:
                 raise MixedSpeakersError(
-                    f"{signal.name}: {mixed}; to enrol all the same, give allow_mixed=True (--allow-mixed)"
+                    f"{signal.name}: {mixed[0]}; to enrol all the same, give allow_mixed=True (--allow-mixed)"
                 )
         enrolment = Enrolment(
             name=name,
@@ -310,6 +310,7 @@ class Verifier:
             model_name=self.card.name or str(self.embedder.config["model"]["name"]),
             num_recordings=len(signals),
             seconds=sum(signal.seconds for signal in signals),
+            signals=signals,
         )
         self.store.add(enrolment, replace=replace)
         return enrolment
@@ -422,8 +423,8 @@ class Verifier:
         first, second = sorted((numbers[lowest], numbers[most]))
         others = ", ".join(str(numbers[n]) for n in range(len(numbers)) if n not in kept)
         text = (
-            f"channel {first} and channel {second} score {score_C[lowest]:.2f} against one another (the "
-            f"threshold is {self._threshold:.3g}): they may be two persons, or a person and another sound; "
+            f"channel {first} and channel {second} score {score_C[lowest]:.3f} against one another (the "
+            f"threshold is {self._threshold:.3f}): they may be two persons, or a person and another sound; "
             f"left out: {others} (counted from 0), as channel {numbers[most]} holds more speech; --channel "
             "takes one of them"
         )
@@ -439,21 +440,28 @@ class Verifier:
         return left, emb_CE[kept]
 
     def _disagreements(self, names: Sequence[str], emb_NE: Embedding) -> dict[int, CodedNote]:
-        """Notes on the recordings of a side that score below the threshold against half of the others."""
+        """Notes on the recordings of a side that score below the threshold against half of the others.
+
+        A threshold that few strangers pass is missed by one person in several rooms; so it is serious below
+        the score that the card's calibration finds as likely of two persons as of one.
+        """
         if self._threshold is None:
             return {}
+        bar = self._threshold
+        if self.calibration:
+            bar = min(bar, -self.calibration.offset / self.calibration.scale)
         cosine_NN, last, notes = emb_NE @ emb_NE.T, len(emb_NE) - 1, {}
-        is_below_NN = cosine_NN < self._threshold
-        np.fill_diagonal(is_below_NN, False)
+        np.fill_diagonal(cosine_NN, np.inf)
         for n in range(0 if last > 1 else 1, last + 1):  # of two, the second is named
-            if 2 * int(is_below_NN[n].sum()) < last:
+            if 2 * int((cosine_NN[n] < self._threshold).sum()) < last:
                 continue
             lowest = int(np.argmin(cosine_NN[n]))
+            serious = 2 * int((cosine_NN[n] < bar).sum()) >= last
             text = (
-                f"it and '{names[lowest]}' score {cosine_NN[n, lowest]:.2f} against one another (the "
-                f"threshold is {self._threshold:.3g}): they may be two persons"
+                f"it and '{names[lowest]}' score {cosine_NN[n, lowest]:.3f} against one another (the "
+                f"threshold is {self._threshold:.3f}): they may be two persons"
             )
-            notes[n] = CodedNote(text, TWO_SPEAKERS, serious=True)
+            notes[n] = CodedNote(text, TWO_SPEAKERS, serious)
         return notes
 
 

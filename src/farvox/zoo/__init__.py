@@ -22,6 +22,7 @@ from farvox.zoo.foreign import (
 from farvox.zoo.model import (
     Model,
     fill,
+    load_all,
     pick_device,
     read_config,
     read_weights,
@@ -53,6 +54,7 @@ __all__ = [
     "is_address",
     "is_pulled",
     "is_zoo_name",
+    "load_all",
     "load_model",
     "open_embedder",
     "pick_device",

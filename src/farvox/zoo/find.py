@@ -38,6 +38,7 @@ from farvox.zoo.model import (
     pick_device,
     read_config,
     read_weights,
+    refuse_other_model,
     require_torch,
     save_model,
     why_no_graph,
@@ -306,6 +307,7 @@ def average_models(out: str | Path, models: Sequence[str | Path], weights: Seque
     weights = list(weights) or [1.0] * len(names)
     if len(weights) != len(names) or not all(0 < weight < float("inf") for weight in weights):
         raise ModelError(f"give a positive weight for each of the {len(names)} models, not {weights}")
+    refuse_other_model(out, "average", models=names)
     shares = [weight / sum(weights) for weight in weights]
     folders = [find_model(name) for name in names]
     config, *others = (read_config(folder) for folder in folders)

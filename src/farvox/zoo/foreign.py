@@ -12,22 +12,33 @@ from __future__ import annotations
 import hashlib
 import importlib
 import io
+import json
 import pickle
 import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from farvox.atomic import FileKind, atomic_file, refuse_to_replace, write_json
-from farvox.errors import CheckpointError, ModelError
+from farvox.atomic import FileKind, atomic_file, refuse_to_replace, refuse_to_replace_foreign, write_json
+from farvox.errors import CheckpointError, DataDirError, ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.manifest import begin_manifest, renew_manifest
-from farvox.zoo.model import Model, fill, load_folder, read_weights, require_torch, save_model, write_weights
+from farvox.zoo.model import (
+    Model,
+    fill,
+    load_folder,
+    read_weights,
+    refuse_other_model,
+    require_torch,
+    save_model,
+    write_weights,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,6 +160,7 @@ def import_checkpoint(
     if arch not in LAYOUTS:
         raise ModelError(f"unknown architecture '{arch}'; there are {', '.join(LAYOUTS)}")
     path = Path(path)
+    refuse_other_model(out, "imported", file=path.name)
     saved = _read(path)
     theirs = _weights_of(saved, LAYOUTS[arch].part)
     arch = _with_frontend(path, arch, frontend, theirs or {})
@@ -212,6 +224,11 @@ def import_wavlm(path: str | Path, out: str | Path) -> dict[str, Any]:
     from farvox.models import wavlm
 
     path = Path(path)
+    described: object = {}
+    with suppress(OSError, ValueError):
+        described = json.loads((Path(out) / wavlm.PREPROCESSOR).read_text("utf-8"))
+    if not isinstance(described, dict) or list(described) != ["do_normalize"]:  # not by this function
+        refuse_other_model(out, "imported", file=path.name)
     saved = _read(path)
     config, theirs = saved.get("cfg"), _weights_of(saved, "model")
     if not isinstance(config, dict) or not theirs:
@@ -413,9 +430,16 @@ def import_embeddings(path: str | Path, out: str | Path) -> EmbeddingSet:
     Raises:
         CheckpointError: the file is damaged, holds code, or is no such dict.
     """
-    from farvox.datadir.embeddings import EmbeddingSet  # with polars, which a device need not have
+    from farvox.datadir.embeddings import OWN_FILES, EmbeddingSet  # with polars, which a device need not have
 
     path = Path(path)
+    refuse_to_replace_foreign(out, OWN_FILES)
+    with suppress(DataDirError):  # there are none, or damaged ones
+        if EmbeddingSet.load(out).meta.get("imported") != path.name:
+            raise CheckpointError(
+                f"{out}: holds embeddings that were not imported from {path.name}; they are not replaced: "
+                "choose another OUT, or remove it first"
+            )
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)

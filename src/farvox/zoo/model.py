@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from farvox.atomic import atomic_file, write_json
 from farvox.errors import CheckpointError, ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.manifest import begin_manifest, note_unchecked, renew_manifest, verify_file
-from farvox.zoo.card import CARD
+from farvox.zoo.card import CARD, Card
 from farvox.zoo.embedder import import_extra
 
 if TYPE_CHECKING:
@@ -125,6 +125,31 @@ def save_model(
     renew_manifest(folder, WEIGHTS, CONFIG)
 
 
+def refuse_other_model(out: str | Path, entry: str, **origin: object) -> None:
+    """Refuse to write a model folder over one that has another origin, before any work.
+
+    Args:
+        out: the folder to write.
+        entry: of ``config.json`` that tells where a model comes from: ``imported``, ``average``.
+        origin: what that says of a model that is replaced.
+
+    Raises:
+        ModelError: it says something else of the one that is there, or nothing.
+    """
+    path = Path(out) / CONFIG
+    if not path.exists():
+        return
+    known: object = None
+    with suppress(OSError, ValueError, AttributeError):
+        known = json.loads(path.read_text("utf-8")).get(entry)
+    if not isinstance(known, dict) or any(known.get(key) != value for key, value in origin.items()):
+        what = ", ".join(f"{key} {value}" for key, value in origin.items())
+        raise ModelError(
+            f"{out}: holds a model that was not made so ({entry}: {what}), and that is not replaced; choose "
+            "another OUT, or remove it first"
+        )
+
+
 def load_folder(folder: Path, device: str = "cpu") -> Model:
     """Load the model of a folder, in evaluation mode. Errors as `farvox.zoo.find.load_model`."""
     require_torch()
@@ -144,6 +169,32 @@ def load_folder(folder: Path, device: str = "cpu") -> Model:
     network.to(device).eval()
     frontend = build_frontend(frontend_config).to(device).eval()
     return Model(network, frontend, config)
+
+
+def load_all(folder: Path) -> None:
+    """Load all that a folder's manifest lists: a model, a checkpoint of a run, or a WavLM for recipes.
+
+    Raises:
+        CheckpointError: a file of it is damaged, or the weights do not fit the network.
+        ModelError: ``config.json`` or the card is not usable.
+        MissingExtraError: the network needs a library that is not installed.
+    """
+    require_torch()
+    from farvox.models.registry import build_model
+
+    tables = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            tables[path.name] = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    for path in sorted(folder.glob("*.safetensors")):
+        read_weights(path)
+    if isinstance(config := tables.get(CONFIG), dict) and config.get("model_type") == "wavlm":
+        build_model("wavlm-ecapa", wavlm=str(folder))
+    else:
+        load_folder(folder)
+    Card.load(folder)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from farvox.options import nearest
 from farvox.progress import Progress, to_stderr
 from farvox.zoo.card import Card
 from farvox.zoo.foreign import import_checkpoint
-from farvox.zoo.model import CONFIG, WEIGHTS, are_whole, require_torch
+from farvox.zoo.model import CONFIG, WEIGHTS, are_whole, refuse_other_model, require_torch
 
 _BLOCK = 1 << 20
 _STDERR = 2  # where progress belongs
@@ -260,6 +260,7 @@ def pull_address(
     """
     require_torch()
     source = parse_address(address)
+    refuse_other_model(out, "imported", file=Path(source.file).name)
     cache_path().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_path(), prefix=".tmp-pull-") as folder:
         checkpoint = Path(folder) / Path(source.file).name
