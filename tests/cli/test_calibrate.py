@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from farvox.atomic import sha256_of
 from farvox.audio.conditioning import Conditioning
@@ -393,6 +394,11 @@ def test_the_probability_of_verify_knows_the_recordings_as_apply_does(measured, 
         assert verdict.threshold_probability == pytest.approx(1 / (1 + np.exp(-point["threshold"])))
         thresholds.add(round(verdict.threshold, 3))
     assert len(thresholds) > 5  # one for every two recordings
+    one, rate = soundfile.read(folder / "data/wav/q0_0.wav", dtype="float32")
+    both = np.stack([one, one + np.float32(1e-4)])  # two channels of one sound: measures are means over them
+    mono, stereo = (verifier.verify((x, rate), folder / "data/wav/q1_0.wav") for x in (one, both))
+    assert stereo.probability == pytest.approx(mono.probability, abs=1e-3)
+    assert stereo.threshold == pytest.approx(mono.threshold, abs=1e-3)
     asked = Verifier.from_pretrained(folder / "one", backend="torch", vad="off", threshold=0.25)
     assert asked.verify(*[folder / "data/wav/q0_0.wav"] * 2).threshold == 0.25  # what is asked for holds
 

@@ -365,7 +365,7 @@ class Verifier:
             raise AudioError("a side has no recordings; it needs at least one")
         return tuple(map(self.signal, recordings))
 
-    def _embedded(self, signals: Sequence[Signal]) -> tuple[tuple[Signal, ...], Embedding, tuple[float, ...]]:
+    def _embedded(self, signals: Sequence[Signal]) -> tuple[tuple[Signal, ...], Embedding, list[float]]:
         """A side: the signals, noted where they disagree, embeddings of length 1 of each: emb_NE, and norms.
 
         A norm is the length of the embedding that the network gives, the mean over the channels.
@@ -389,18 +389,12 @@ class Verifier:
             replaced(signal, warnings=(*signal.warnings, notes[n])) if n in notes else signal
             for n, (signal, _) in enumerate(voices)
         ]
-        norm_of = dict(
-            zip(
-                ((n, number) for n, signal in enumerate(signals) for number in signal.channel_numbers),
-                (float(np.linalg.norm(row)) for row in rows),
-                strict=True,
-            )
-        )
+        norms = np.split(np.linalg.norm(np.stack(rows), axis=1), ends[:-1])
         norm_N = [
-            np.mean([norm_of[n, number] for number in signal.channel_numbers])
-            for n, signal in enumerate(noted)
+            float(norm_C[np.isin(before.channel_numbers, after.channel_numbers)].mean())
+            for before, after, norm_C in zip(signals, noted, norms, strict=True)
         ]
-        return tuple(noted), emb_NE, tuple(map(float, norm_N))
+        return tuple(noted), emb_NE, norm_N
 
     def _measures(self, signals: Sequence[Signal], norm_N: Sequence[float]) -> Measured:
         """The `farvox.audio.quality.MEASURES` of a side: means over its recordings and their channels."""
