@@ -9,6 +9,7 @@ import pytest
 
 from farvox import Verdict, Verifier
 from farvox.audio.files import read_audio, write_audio
+from farvox.audio.quality import QualityTerm
 from farvox.errors import (
     AudioError,
     MixedSpeakersError,
@@ -296,6 +297,11 @@ def test_recordings_that_are_as_likely_of_one_person_are_enrolled_below_the_thre
             careful.enrol("ann", side)
         lenient = Verifier(careful.embedder, threshold=cosine - 0.001, vad="off")
         assert lenient.verify(side, voices / "a1.wav").notes == ()
+    terms = (QualityTerm("speech", "lower", -5.0, 0.1, 10.0),)  # which shift the bar: the threshold is it
+    fitted = Calibration(20.0, -20.0 * (cosine - 0.001), terms=terms)
+    careful = Verifier(TorchEmbedder(model, Card(threshold=cosine + 0.002, calibration=fitted)), vad="off")
+    with pytest.raises(MixedSpeakersError):
+        careful.enrol("ann", side)
 
 
 @pytest.mark.slow

@@ -442,7 +442,7 @@ class Verifier:
         if self._threshold is None:
             return {}
         bar = self._threshold
-        if self.calibration:
+        if self.calibration and not self.calibration.terms:
             bar = min(bar, -self.calibration.offset / self.calibration.scale)
         cosine_NN, last, notes = emb_NE @ emb_NE.T, len(emb_NE) - 1, {}
         np.fill_diagonal(cosine_NN, np.inf)
