@@ -369,6 +369,9 @@ def test_the_probability_of_verify_knows_the_recordings_as_apply_does(measured, 
     assert main([*fit, "--save", saved, "--model", str(folder / "one")]) == 0
     told = capsys.readouterr().out
     assert "quality      llr = " in told and "higher speech" in told and "(quality-aware)" in told
+    assert main(["models", str(folder / "one")]) == 0
+    shown = capsys.readouterr().out
+    assert "lower speech" in shown and "which decides" in shown
     fitted = json.loads(Path(saved).read_text())
     assert fitted["kind"] == "quality" and {"speech", "norm"} <= {x["measure"] for x in fitted["terms"]}
     assert fitted["held_out"]["num_speakers"] == 12 and fitted["plain"]["scale"] > 0

@@ -59,7 +59,9 @@ class QualityTerm:
     high: float
 
     def __str__(self) -> str:
-        return f"{abs(self.weight):.4f} x log(1 + {self.side} {self.measure})"
+        return (
+            f"{'-' if self.weight < 0 else '+'} {abs(self.weight):.4f} x log(1 + {self.side} {self.measure})"
+        )
 
 
 def measure(wav_T: Wave, sample_rate: int, own_rate: int) -> Measured:

@@ -335,7 +335,7 @@ def calibrate(
         sign = "-" if aware.offset < 0 else "+"
         to_stdout(f"quality      llr = {aware.scale:.4f} x score {sign} {abs(aware.offset):.4f}")
         for term in aware.terms:
-            to_stdout(f"                   {'-' if term.weight < 0 else '+'} {term}")
+            to_stdout(f"                   {term}")
         frr = rounded(aware.point.frr, point.num_target, "%")
         to_stdout(f"             llr {aware.point.threshold:.4f}: accepts {far}, rejects {frr}")
         if held := aware.held_out:
