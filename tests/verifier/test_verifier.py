@@ -286,9 +286,9 @@ def test_recordings_that_are_as_likely_of_one_person_are_enrolled_below_the_thre
     for bar in (cosine - 0.001, cosine + 0.001):
         card = Card(threshold=cosine + 0.002, calibration=Calibration(20.0, -20.0 * bar))
         careful = Verifier(TorchEmbedder(model, card), vad="off", store=SqliteStore(tmp_path / f"{bar}"))
-        (note,) = careful.verify(side, voices / "a1.wav").notes
+        note = next(x for x in careful.verify(side, voices / "a1.wav").notes if x.code == "two-speakers")
         text = f"it and '{side[0]}' score {cosine:.3f} against one another"
-        assert note.startswith(text) and note.code == "two-speakers" and note.serious is (bar > cosine)
+        assert note.startswith(text) and note.serious is (bar > cosine)
         if bar < cosine:
             enrolment = careful.enrol("ann", side)
             assert enrolment.num_recordings == 2 and enrolment.signals[1].warnings == (note,)
@@ -296,7 +296,7 @@ def test_recordings_that_are_as_likely_of_one_person_are_enrolled_below_the_thre
         with pytest.raises(MixedSpeakersError, match=re.escape(f"b0.wav: {text}")):
             careful.enrol("ann", side)
         lenient = Verifier(careful.embedder, threshold=cosine - 0.001, vad="off")
-        assert lenient.verify(side, voices / "a1.wav").notes == ()
+        assert "two-speakers" not in {x.code for x in lenient.verify(side, voices / "a1.wav").notes}
     terms = (QualityTerm("speech", "lower", -5.0, 0.1, 10.0),)  # which shift the bar: the threshold is it
     fitted = Calibration(20.0, -20.0 * (cosine - 0.001), terms=terms)
     careful = Verifier(TorchEmbedder(model, Card(threshold=cosine + 0.002, calibration=fitted)), vad="off")
