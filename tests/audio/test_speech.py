@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from farvox.audio import speech as detectors
 from farvox.audio.files import Wave, read_audio, resample
+from farvox.audio.levels import loud_level
 from farvox.audio.speech import (
     ENOUGH_SECONDS,
     SILENCE_DB,
@@ -21,7 +22,6 @@ from farvox.audio.speech import (
     find_by_silero,
     find_speech,
     frame_levels,
-    loud_level,
     padded,
     silero,
 )

@@ -23,13 +23,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from farvox.audio.conditioning import is_speech
-from farvox.audio.files import Wave
-from farvox.audio.levels import frame_levels, is_narrow, loudest
+if TYPE_CHECKING:
+    from farvox.audio.files import Wave
 
 MEASURES = ("speech", "decay", "narrow", "norm")
 OF_SAMPLES = MEASURES[:-1]
@@ -66,6 +66,9 @@ class QualityTerm:
 
 def measure(wav_T: Wave, sample_rate: int, own_rate: int) -> Measured:
     """The measures `OF_SAMPLES` of a channel; ``own_rate`` is that of the file, Hz."""
+    from farvox.audio.conditioning import is_speech  # scores are judged without what audio needs
+    from farvox.audio.levels import frame_levels, is_narrow, loudest
+
     level_F = frame_levels(wav_T, sample_rate)
     fall_F = (level_F[:-_SPAN] - level_F[_SPAN:])[level_F[:-_SPAN] >= loudest(level_F) - _LOUD_DB]
     decay = max(0.0, float(np.percentile(fall_F, 90))) if len(fall_F) else 0.0

@@ -10,7 +10,6 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from tyro.extras import literal_type_from_choices
 
 from farvox.audio.conditioning import Band
-from farvox.cli.score import refuse_plot
 from farvox.clustering import ClusterOptions
 from farvox.errors import MissingExtraError, UsageError
 from farvox.manifest import write_manifest
@@ -281,6 +280,8 @@ def cluster(
         seed: of everything drawn.
         plot: also draw the curve to this file.
     """
+    from farvox.cli.score import refuse_plot
+
     refuse_plot(plot, (truth,))
     from farvox.pipelines.cluster import cluster as run_clustering
     from farvox.progress import to_stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 import farvox
@@ -309,8 +310,6 @@ def measures_of_sides(scores: Scores, note: Note = silent) -> tuple[Measured, Me
         TrialError: the embeddings that were scored are not known, or were extracted without measures.
         DataDirError: they are not there any more.
     """
-    import polars as pl
-
     from farvox.audio.quality import OF_SAMPLES
     from farvox.datadir.embeddings import EmbeddingSet
     from farvox.score.lists import values_of_side
