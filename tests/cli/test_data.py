@@ -575,7 +575,7 @@ def test_every_verb_does_with_segments_what_it_does_with_the_stretches_as_files(
         farvox("simulate", out / "part", out / "far", "--rirs", bank, "--copies", 1, "--jobs", 1)
         farvox("noises", data_dir, out / "noise", "--jobs", 1)
         group = ".*(?P<channel>[0-9])"  # utterances of a speaker as if of one take
-        farvox("enhance", out / "both", out / "enhanced", "--beamform", "mvdr", "--group", group, "--jobs", 1)
+        farvox("enhance", out / "both", out / "enhanced", "--wpe", "--group", group, "--jobs", 1)
         farvox("trials", out / "part", out / "trials", "--all-pairs")
         farvox("extract", model_folder, data_dir, out / "emb")
         farvox("cluster", out / "emb", out / "clusters", "--clusters", 3, "--data", data_dir)
