@@ -103,11 +103,33 @@ def test_the_actual_cost_is_that_at_a_given_threshold(folder, capsys):
     assert run(*words, "--json") == 0
     figures = json.loads(capsys.readouterr().out)
     at, (first, second) = figures["at"], figures["dcf"]
-    assert first["act_dcf"] == pytest.approx((0.01 * at["frr"] + 0.99 * at["far"]) / 0.01)
-    assert second["act_dcf"] == pytest.approx((2 * 0.5 * at["frr"] + 0.5 * at["far"]) / 0.5)
-    assert first["act_dcf_threshold"] == second["act_dcf_threshold"] == 0.3
+    assert first["dcf_at_threshold"] == pytest.approx((0.01 * at["frr"] + 0.99 * at["far"]) / 0.01)
+    assert second["dcf_at_threshold"] == pytest.approx((2 * 0.5 * at["frr"] + 0.5 * at["far"]) / 0.5)
+    assert first["act_dcf"] is second["act_dcf_threshold"] is None
     assert run(*words) == 0
-    assert "(P_target 0.5, C_miss 2, C_fa 1, normalised)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "(P_target 0.5, C_miss 2, C_fa 1, normalised)" in out and "  at the given threshold 0.3" in out
+
+
+def test_the_actual_cost_of_likelihood_ratios_stays_at_bayes_threshold_beside_a_given_one(folder, capsys):
+    words = ("evaluate", folder / "trials", folder / "scores", "--p-target", "0.4", "--llr")
+    assert run(*words, "--json") == 0
+    (plain,) = json.loads(capsys.readouterr().out)["dcf"]
+    words += ("--threshold", "0.3", "--intervals", "--speaker-before", "-", "--dcf", "0.3,2,1")
+    assert run(*words, "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    at, (both, other) = figures["at"], figures["dcf"]
+    given = (0.4 * at["frr"] + 0.6 * at["far"]) / 0.4
+    assert both == plain | {"dcf_at_threshold": pytest.approx(given)}
+    assert both["act_dcf_threshold"] == pytest.approx(np.log(0.6 / 0.4)) and both["act_dcf"] != given
+    for key, cost in (("", both), ("@0.3,2,1", other)):
+        for name in ("act_dcf", "dcf_at_threshold"):
+            low, high = figures["intervals"][f"{name}{key}"]
+            assert low <= cost[name] <= high
+    assert run(*words) == 0
+    out = capsys.readouterr().out
+    assert out.count("at the given threshold 0.3") == 2 and out.count("\nactDCF") == 2
+    assert ", DCF at 0.3 (0.4) " in out and ", actDCF (0.3,2,1) " in out
 
 
 def test_a_report_and_a_plot_are_written_when_asked_for(folder):
@@ -194,7 +216,7 @@ def test_every_figure_that_is_asked_for_has_an_interval(folder, capsys):
         ("threshold", figures["threshold"]),
         ("far", figures["at"]["far"]),
         ("frr", figures["at"]["frr"]),
-        ("act_dcf", figures["dcf"][0]["act_dcf"]),
+        ("dcf_at_threshold", figures["dcf"][0]["dcf_at_threshold"]),
         ("min_dcf@0.05", figures["dcf"][1]["min_dcf"]),
         ("frr@0.1", figures["frr_at"][0]["frr"]),
         ("auc", figures["auc"]),
@@ -204,7 +226,7 @@ def test_every_figure_that_is_asked_for_has_an_interval(folder, capsys):
         assert sure[name][0] <= value <= sure[name][1]
     assert run(*words) == 0
     out = capsys.readouterr().out
-    assert "FAR " in out and "minDCF at 0.05 " in out and "their thresholds: of EER " in out
+    assert "FAR " in out and "minDCF (0.05) " in out and "their thresholds: of EER " in out
 
 
 @pytest.fixture
@@ -344,15 +366,34 @@ def test_each_condition_has_its_error_rates_at_one_shipped_threshold(folder, cap
         ]
         assert cell["far"] == pytest.approx(sum(kinds[0]) / len(kinds[0]))
         assert cell["frr"] == pytest.approx(1 - sum(kinds[1]) / len(kinds[1]))
-        assert cell["act_dcf"] == pytest.approx(cell["frr"] + 99 * cell["far"])
+        assert cell["dcf_at_threshold"] == pytest.approx(cell["frr"] + 99 * cell["far"])
         assert cell["note"].startswith("few target trials: one is ")
-    for rate in ("far", "frr", "act_dcf"):
+    for rate in ("far", "frr", "dcf_at_threshold"):
         assert found["equalised"][rate] == pytest.approx((far[rate] + near[rate]) / 2)
     assert found["equalised"]["num_conditions"] == 2
     assert run(*words, "--intervals", "--speaker-before", "-", "--bootstrap", "20") == 0
     head, *rows = capsys.readouterr().out.splitlines()[-5:]
-    assert head.split()[:9] == ["distance", "EER", "95", "%", "minDCF", "95", "%", "FAR", "95"]
+    assert head.split()[:9] == ["distance", "EER", "95", "%", "minDCF", "95", "%", "FAR", "at"]
     assert [row.split("  ")[0] for row in rows] == ["far", "near", "all, pooled", "all, equalised"]
+
+
+def test_trials_of_an_unknown_condition_are_not_one_that_weighs_the_same(folder, capsys):
+    names = [f"{speaker}-{take}" for speaker in ("anna", "ben", "cleo", "dan") for take in range(4)]
+    lines = [f"{name}\t{('near', 'near', 'far', '')[int(name[-1])]}\n" for name in names]
+    (folder / "utt2cond").write_text("utt_id\tdistance\n" + "".join(lines))
+    words = ("evaluate", folder / "trials", folder / "scores", "--by", "distance", "--conditions")
+    words += (folder / "utt2cond", "--threshold", "0.3")
+    assert run(*words, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    unknown, far, near = found["conditions"]
+    assert unknown["condition"] == {"distance": ""} and unknown["far"] is not None
+    equalised, left = found["equalised"], unknown["num_target"] + unknown["num_nontarget"]
+    assert (equalised["num_conditions"], equalised["num_unknown"]) == (2, left)
+    assert equalised["num_target"] == far["num_target"] + near["num_target"]
+    for rate in ("far", "frr"):
+        assert equalised[rate] == pytest.approx((far[rate] + near[rate]) / 2)
+    assert run(*words) == 0
+    assert f"2 conditions weigh the same; without {left} trials of unknown" in capsys.readouterr().out
 
 
 def test_one_data_dir_has_speakers_and_conditions(folder, capsys):
@@ -520,6 +561,37 @@ def test_the_report_has_a_section_for_every_question_and_leads_to_no_voice_unask
     capsys.readouterr()
     assert run("evaluate", folder / "trials", folder / "scores", "--link-audio") == 2
     assert "--link-audio goes with --report" in capsys.readouterr().err
+
+
+def test_tables_and_the_report_name_their_operating_points(folder):
+    words = ["evaluate", folder / "trials", f"a={folder}/scores", f"b={folder}/scores", "--p-target", "0.5"]
+    words += ["--llr", "--threshold", "2", "--dcf", "0.05", "--frr-at", "0.1", "--roc"]
+    words += ["--intervals", "--bootstrap", "20", "--speaker-before", "-"]
+    names = [f"{name}{point}" for name in ("minDCF", "actDCF") for point in (" (0.5)", " (0.05)")]
+    names += ["DCF at 2 (0.5)", "DCF at 2 (0.05)", "Cllr", "minCllr", "AUC", "ROCCH-EER"]
+    names += ["FAR at 2", "FRR at 2", "FRR at FAR 0.1"]
+    assert run(*words, "--tables", folder / "t.md", "--report", folder / "page.html") == 0
+    text, page = (folder / "t.md").read_text(), (folder / "page.html").read_text("utf-8")
+    head = text.splitlines()[2].strip("| ").split(" | ")
+    assert head[:-4] == ["system", *(cell for name in ["EER", *names] for cell in (name, "95 %"))]
+    assert {len(line.split(" | ")) for line in text.splitlines()[4:6]} == {len(head)}
+    assert re.findall(r"^\| ([^|]*?) \| b: [^|]* \| a: ", text, re.M) == ["EER", *names]
+    assert page.count('<th scope="col">DCF at 2 (0.5)</th>') == 1
+    terms = re.findall("<dt>(.*?)</dt>", page)
+    assert terms[5:] == ["actDCF", "DCF", "Cllr", "minCllr", "AUC", "ROCCH-EER", "FAR", "FRR", "p"]
+    assert run(*words[:4], "--report", folder / "page.html") == 0
+    terms = re.findall("<dt>(.*?)</dt>", (folder / "page.html").read_text("utf-8"))
+    assert terms == ["EER", "minDCF", "95 %", "Threshold", "DET curve"]
+
+
+def test_intervals_of_few_draws_say_so(folder, capsys):
+    words = ["evaluate", folder / "trials", folder / "scores", "--intervals", "--speaker-before", "-"]
+    for draws, scores in ((99, []), (100, []), (99, [f"b={folder}/scores"])):
+        assert run(*words[:3], *scores, *words[3:], "--bootstrap", str(draws)) == 0
+        told = (
+            f"note: intervals and p of {draws} resamples (--bootstrap) are rough: from 100 on they are of use"
+        )
+        assert (told in capsys.readouterr().err) == (draws < 100)
 
 
 def test_tables_and_plots_for_a_paper(folder, capsys):

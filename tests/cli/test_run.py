@@ -109,7 +109,7 @@ def test_the_starting_model_is_the_first_row_and_published_figures_the_last(reci
     at = table.index("seen: differences")
     assert re.match(r"EER \d+\.\d % \(starting model\) -> \d+\.\d % \(fine-tuned\) \(", table[at + 2])
     at = table.index(f"{EVALUATE[1]['name']} at the threshold 0.5")
-    assert table[at + 1].split() == ["system", "FAR", "FRR", "actDCF"]
+    assert table[at + 1].split() == ["system", "FAR", "FRR", "DCF"]
     assert re.match(r"starting model +\d+\.\d % +\d+\.\d % +\d+\.\d\d", table[at + 2])
     saved = json.loads((tmp_path / "exp/further/results.json").read_text())
     (pair,) = saved["differences"]

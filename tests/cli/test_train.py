@@ -246,7 +246,13 @@ def test_out_of_memory_names_what_needs_less_and_that_helps(recipe_file, tmp_pat
     assert done.returncode == 1 and "optim.checkpointing" not in done.stderr
     assert "optim.accumulate" not in done.stderr and "data.num_frames = 50000" in done.stderr
     assert run("begun", megabytes=100_000).returncode == 0
-    for megabytes in (1750, 1500, 1250, 1000, 750):  # a machine with wider vectors or fewer threads needs less
+    for megabytes in (
+        1750,
+        1500,
+        1250,
+        1000,
+        750,
+    ):  # a machine with wider vectors or fewer threads needs less
         shutil.copytree(tmp_path / "begun", tmp_path / "once", dirs_exist_ok=True)
         done = run("once", "--schedule.epochs", "2", megabytes=megabytes)
         if done.returncode:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farvox.report.text import rounded, span
+from farvox.report.text import as_latex, as_markdown, rounded, span
 
 
 def test_digits_follow_from_the_number_of_trials():
@@ -19,6 +19,14 @@ def test_digits_follow_from_the_number_of_trials():
     assert rounded(-0.01, 200, sign="+") == "-0.010"
     assert span((0.0028, 0.0315), 2000, "points", sign="+") == "+0.28 to +3.15 points"
     assert span((0.31, 0.4), 200) == "0.310 to 0.400"
+
+
+def test_names_are_shown_as_they_are_in_markdown_and_latex():
+    rows = [["a_b*c", "<i>|\\"], ["x", "y"]]
+    assert as_markdown(rows, "By same_sex") == (
+        "## By same\\_sex\n\n| a\\_b\\*c | \\<i>\\|\\\\ |\n|---|---:|\n| x | y |"
+    )
+    assert r"a\_b*c & \textless{}i\textgreater{}\textbar{}\textbackslash{} \\" in as_latex("t", rows)
 
 
 @given(st.floats(0, 1), st.integers(1, 100_000))

@@ -29,7 +29,6 @@ from farvox.report.text import (
     interval_lines,
     pair_lines,
     plain_span,
-    rarer,
     rounded,
     seed_line,
     span,
@@ -208,13 +207,13 @@ def _write_tables(
     """The figures, differences and conditions as tables of a paper."""
     named = {"Figures": headline_rows(tables)}
     if pairs:
-        named["Differences"] = difference_rows(pairs, rarer(tables[0]))
+        named["Differences"] = difference_rows(pairs, tables[0])
     if evaluation.by:
         named[f"By {', '.join(evaluation.by)}"] = condition_rows_of(
             {table["system"]: table for table in tables}
         )
     texts = [
-        as_latex(title, rows) if path.suffix == ".tex" else f"## {title}\n\n{as_markdown(rows)}"
+        as_latex(title, rows) if path.suffix == ".tex" else as_markdown(rows, title)
         for title, rows in named.items()
     ]
     write_text(path, "\n\n".join(texts) + "\n", TABLES[path.suffix])
@@ -245,7 +244,7 @@ def _write_report(
         thresholds = [evaluation.threshold] * len(sets)
     pairs, shown = _pairs_of(found), []
     if pairs:
-        shown.append(sections.difference_section(pairs, rarer(tables[0])))
+        shown.append(sections.difference_section(pairs, tables[0]))
     if evaluation.llr:
         shown.append(sections.reliability_section(sets))
     if evaluation.by:
@@ -339,7 +338,8 @@ def calibrate(
         frr = rounded(aware.point.frr, point.num_target, "%")
         to_stdout(f"             llr {aware.point.threshold:.4f}: accepts {far}, rejects {frr}")
         if held := aware.held_out:
-            (line,) = difference_lines(held, "plain", "quality-aware", held["trials"])
+            counts = dict.fromkeys(("num_target", "num_nontarget"), held["trials"])
+            (line,) = difference_lines(held, "plain", "quality-aware", counts)
             to_stdout(f"held out     {line}, {held['num_speakers']} speakers")
     for path in filter(None, (calibration.save, found.card)):
         to_stdout(f"written      {path}")

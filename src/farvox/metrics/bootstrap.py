@@ -54,6 +54,7 @@ from farvox.rng import rng_for
 
 LEVEL = 0.95
 FEWEST_SPEAKERS = 3
+FEWEST_DRAWS = 100  # below, the spread of the draws is itself rough, and p no smaller than 1 / draws
 MOST_LEFT_OUT = 200  # with more speakers, some at a time are left out
 
 Scale = Literal["rate", "cost", "score"]
@@ -119,12 +120,12 @@ def rates_at(trials: ResampledTrials, threshold: float) -> dict[str, DrawnFigure
 
 
 def actual_cost(
-    trials: ResampledTrials, model: CostModel, threshold: float, suffix: str = ""
+    trials: ResampledTrials, model: CostModel, threshold: float, suffix: str = "", name: str = "act_dcf"
 ) -> dict[str, DrawnFigure]:
-    """``act_dcf``: the normalised detection cost at a threshold."""
+    """The normalised detection cost at a threshold, as ``name``."""
     far, frr = (each.value_D for each in rates_at(trials, threshold).values())
     cost_D = model.normalised(model.cost(frr, far))
-    return {f"act_dcf{suffix}": DrawnFigure(cost_D, "cost", trials.num_rarer)}
+    return {f"{name}{suffix}": DrawnFigure(cost_D, "cost", trials.num_rarer)}
 
 
 def rejection_at(trials: ResampledTrials, far: float, suffix: str = "") -> dict[str, DrawnFigure]:

@@ -72,6 +72,12 @@ class CostModel:
         if not (0 < self.c_miss < math.inf and 0 < self.c_fa < math.inf):
             raise TrialError(f"costs must be positive, not {self.c_miss} and {self.c_fa}")
 
+    @property
+    def name(self) -> str:
+        """The prior, and the costs unless both are 1, as in "0.05" and "0.01,10,1"."""
+        alike = self.c_miss == self.c_fa == 1
+        return f"{self.p_target:g}" + ("" if alike else f",{self.c_miss:g},{self.c_fa:g}")
+
     def cost(self, frr: Rates, far: Rates) -> Rates:
         """The detection cost ``c_miss FRR p_target + c_fa FAR (1 - p_target)``."""
         return self.c_miss * frr * self.p_target + self.c_fa * far * (1 - self.p_target)

@@ -41,8 +41,8 @@ class ConditionOptions(Options):
     """
 
     threshold: float | None = None
-    """Score, chosen on other trials, at which both error rates and the costs (actDCF) are also computed, of
-    all trials and of those of each condition."""
+    """Score, chosen on other trials, at which both error rates and the cost at every operating point are also
+    computed, of all trials and of those of each condition."""
     by: Annotated[tuple[str, ...], Metavar("CONDITION"), Repeated()] = ()
     """Condition of the test side, or with "enrol." before it of the enrolment side, with "same." or "gap."
     of both, for each value of which the figures are also computed; may be given several times."""
@@ -173,8 +173,8 @@ class EvaluateOptions(ConditionOptions):
 class CostFigures:
     """The normalised detection cost at one operating point.
 
-    The actual cost is that at a threshold which was not chosen on these trials: the one that was given, or
-    the Bayes threshold of log-likelihood ratios.
+    The actual cost (actDCF) is that at the Bayes threshold of log-likelihood ratios; ``dcf_at_threshold`` is
+    that at the threshold which was given. Neither threshold was chosen on these trials.
     """
 
     p_target: float
@@ -184,6 +184,7 @@ class CostFigures:
     min_dcf_threshold: float
     act_dcf: float | None = None
     act_dcf_threshold: float | None = None
+    dcf_at_threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,8 @@ class Evaluation:
         against: every figure compared with another system's.
         conditions: one table for each condition: its values, numbers of trials, figures, intervals, and a
             note where they say little.
-        equalised: the same figures where every condition with trials of both kinds weighs the same.
+        equalised: the same figures where every condition with trials of both kinds weighs the same; trials
+            of which a condition is not known (``num_unknown`` of them) are left out.
         notes: see `notes_on`.
     """
 
@@ -265,8 +267,6 @@ def evaluate(scores: Scores, options: EvaluateOptions = EvaluateOptions()) -> Ev
         found_llr = llr_figures(values, trials.target, models)
         cllr = found_llr.cllr
         actual = [(cost, each.bayes_threshold) for each, cost in zip(models, found_llr.act_dcf, strict=True)]
-    if at:
-        actual = [(each.normalised(each.cost(at.frr, at.far)), at.threshold) for each in models]
     if options.dcf or options.llr or at:
         least = min_detection_costs(values, trials.target, models, options.ties)
         costs = [
@@ -276,6 +276,7 @@ def evaluate(scores: Scores, options: EvaluateOptions = EvaluateOptions()) -> Ev
                 min_dcf_threshold=least_one[1],
                 act_dcf=of_actual[0],
                 act_dcf_threshold=of_actual[1],
+                dcf_at_threshold=None if at is None else each.normalised(each.cost(at.frr, at.far)),
             )
             for each, least_one, of_actual in zip(models, least, actual, strict=True)
         ]
@@ -291,7 +292,7 @@ def evaluate(scores: Scores, options: EvaluateOptions = EvaluateOptions()) -> Ev
         intervals = intervals_of(resampled, mine)
         against = {name: d for other in theirs for name, d in differences(mine, other).items()} or None
     by = evaluate_conditions(scores, options, speakers) if options.by else {}
-    notes = notes_on(values, trials.target, figures, options.ties)
+    notes = (*notes_on(values, trials.target, figures, options.ties), *_notes_on_draws(options))
     return Evaluation(figures, at, costs, cllr, curve, intervals, against, notes=notes, **by)
 
 
@@ -311,14 +312,14 @@ def figures_of(options: EvaluateOptions) -> list[Figures]:
     figures: list[Figures] = [bootstrap.equal_error]
     if options.threshold is not None:
         figures.append(partial(bootstrap.rates_at, threshold=options.threshold))
-    suffixes = ["", *(f"@{text}" for text in options.dcf)]
-    for model, suffix in zip(options.cost_models(), suffixes, strict=True):
+    for n, model in enumerate(options.cost_models()):
+        suffix = f"@{model.name}" if n else ""
         figures.append(partial(bootstrap.least_cost, model=model, suffix=suffix))
-        at = options.threshold
-        if at is None and options.llr:
-            at = model.bayes_threshold
-        if at is not None:
-            figures.append(partial(bootstrap.actual_cost, model=model, threshold=at, suffix=suffix))
+        cost = partial(bootstrap.actual_cost, model=model, suffix=suffix)
+        if options.llr:
+            figures.append(partial(cost, threshold=model.bayes_threshold))
+        if options.threshold is not None:
+            figures.append(partial(cost, threshold=options.threshold, name="dcf_at_threshold"))
     if options.llr:
         figures.append(bootstrap.llr_cost)
     if options.llr or options.roc:
@@ -416,6 +417,18 @@ def notes_on(values: ArrayLike, target: ArrayLike, figures: Detection, ties: Tie
     return tuple(notes)
 
 
+def _notes_on_draws(options: EvaluateOptions) -> list[str]:
+    """A warning that the intervals are of few draws; empty where they are not, or there are none."""
+    from farvox.metrics.bootstrap import FEWEST_DRAWS
+
+    if options.bootstrap >= FEWEST_DRAWS or not (options.intervals or options.against):
+        return []
+    return [
+        f"note: intervals and p of {options.bootstrap} resamples (--bootstrap) are rough: from"
+        f" {FEWEST_DRAWS} on they are of use, and 1,000 are usual"
+    ]
+
+
 def evaluate_conditions(
     scores: Scores, options: EvaluateOptions, speakers: Speakers | None = None
 ) -> dict[str, Any]:
@@ -468,7 +481,8 @@ def evaluate_conditions(
         }
         for cell in cells
     ]
-    whole = [cell for cell in cells if cell.figures]
+    known = [cell for cell in cells if all(values_of[cell.number].values())]
+    whole = [cell for cell in known if cell.figures]
     equalised = None
     if len(whole) > 1:
         kept = np.isin(number, [cell.number for cell in whole])
@@ -479,6 +493,7 @@ def evaluate_conditions(
         )
         equalised = {
             "num_conditions": len(whole),
+            "num_unknown": len(trials) - sum(cell.num_target + cell.num_nontarget for cell in known),
             "num_target": int(trials.target[kept].sum()),
             "num_nontarget": int((1 - trials.target[kept]).sum()),
             "eer": equal_error_rate(curve)[0],
@@ -495,7 +510,7 @@ def _rates(
     if options.threshold is None:
         return {}
     cost = None if far is None or frr is None else model.normalised(model.cost(frr, far))
-    return {"far": far, "frr": frr, "act_dcf": cost}
+    return {"far": far, "frr": frr, "dcf_at_threshold": cost}
 
 
 def _note_on(cell: Cell) -> str:
@@ -564,6 +579,7 @@ def evaluate_systems(
                 for figure in of_seeds[0]
             }
             tables[name]["intervals"] = intervals_of(resampled, samples[name])
+            tables[name]["notes"] += _notes_on_draws(options)
         for one, other in combinations(samples, 2):
             of_pair = differences(samples[one], samples[other])
             figures = {figure: asdict(each) for figure, each in of_pair.items()}

@@ -389,13 +389,13 @@ def _evaluate(plan: Plan, note: Note) -> None:
             ]
         if evaluate.threshold is not None:
             tables[f"{evaluate.name} at the threshold {evaluate.threshold:g}"] = [
-                ["system", "FAR", "FRR", "actDCF"],
+                ["system", "FAR", "FRR", "DCF"],
                 *(
                     [
                         name,
                         rounded(table["at"]["far"], table["num_nontarget"], "%"),
                         rounded(table["at"]["frr"], table["num_target"], "%"),
-                        rounded(table["dcf"][0]["act_dcf"], rarer(table)),
+                        rounded(table["dcf"][0]["dcf_at_threshold"], rarer(table)),
                     ]
                     for name, table in of_system.items()
                 ),

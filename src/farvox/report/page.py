@@ -16,7 +16,7 @@ from farvox.metrics.detection import Ties, detection_error
 from farvox.progress import printable
 from farvox.report.figures import FIGURES, ScoreSet, det_figure, histogram_figure, inline_svg, save_figure
 from farvox.report.results import RESULTS
-from farvox.report.text import headline_rows
+from farvox.report.text import figures_in, headline_rows
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --soft: #5c6773; --line: #d9dee4; }
@@ -164,7 +164,7 @@ def write_report(
         for picture in (picture for section in every for picture in section.pictures):
             for suffix in (".png", ".svg"):
                 save_figure(picture.figure, path / f"{picture.stem}{suffix}")
-    write_text(page, _page(title, notes, every, _meanings(p_target, ties)), PAGE)
+    write_text(page, _page(title, notes, every, _meanings(p_target, ties, every)), PAGE)
     return page
 
 
@@ -186,19 +186,43 @@ def _best(found: Sequence[Mapping[str, Any]]) -> frozenset[tuple[int, int]]:
         return frozenset()
     head = headline_rows(found)[0]
     best = set()
-    for key, name in (("eer", "EER"), ("min_dcf", "minDCF")):
+    for key, name, _ in figures_in(("eer", "min_dcf"), found[0]):
         least = min(each[key] for each in found)
         best |= {(row, head.index(name)) for row, each in enumerate(found, 1) if each[key] == least}
     return frozenset(best)
 
 
-def _meanings(p_target: float, ties: Ties) -> dict[str, str]:
-    return {
+def _meanings(p_target: float, ties: Ties, sections: Sequence[Section]) -> dict[str, str]:
+    """What the figures mean that stand at the head of a table, and those of every report."""
+    heads = [str(cell) for each in sections if each.rows for cell in each.rows[0]]
+    of_head = {
+        "actDCF": "the same cost at Bayes's threshold of natural-log likelihood ratios, which the prior and"
+        " the costs alone decide; actDCF - minDCF is what a better calibration could save.",
+        "DCF": "the same cost at the given threshold, which was chosen on other trials.",
+        "Cllr": "the cost of the log-likelihood ratios over all priors, in bits; 1 is useless, and certain"
+        " errors cost without limit.",
+        "minCllr": "Cllr after the rising map of the scores that is best for these trials.",
+        "AUC": "the area under the ROC curve: how often a target trial has a higher score than a non-target"
+        " trial; 1 is perfect, 0.5 is chance.",
+        "ROCCH-EER": "the EER of the convex hull of the ROC curve.",
+        "FAR": "the share of non-target trials that are accepted at the given threshold; of a speaker, at the"
+        " threshold named there.",
+        "FRR": "the share of target trials that are rejected there; or, at FAR, at the lowest threshold that"
+        " accepts no more than this share (a fraction) of the non-target trials.",
+        "p": "how probable so large a difference of two systems is where there is none; two-sided.",
+    }
+    shown = {
+        term: meaning
+        for term, meaning in of_head.items()
+        if any(head == term or head.startswith(f"{term} ") for head in heads)
+    }
+    always = {
         "EER": "equal error rate: the error rate at the threshold where as large a share of target trials is"
         f" rejected (FRR) as of non-target trials is accepted (FAR). {TIES[ties]}",
         "minDCF": "the smallest detection cost over all thresholds when a target trial has the prior"
         f" {p_target:g} and both errors cost 1, divided by the cost of not listening at all;"
-        " 0 is perfect, 1 is useless.",
+        " 0 is perfect, 1 is useless. Another prior, or prior and costs of a miss and of a false acceptance,"
+        " is in brackets.",
         "95 %": "an interval that holds the figure of other speakers like these in 95 of 100 such lists;"
         " it says nothing of other rooms, devices or languages.",
         "Threshold": "a raw score, good for this system on trials like these; it does not carry over to"
@@ -206,6 +230,7 @@ def _meanings(p_target: float, ties: Ties) -> dict[str, str]:
         "DET curve": "FRR against FAR at every threshold, on axes where normally distributed scores give a"
         " straight line.",
     }
+    return {**always, **shown}
 
 
 def _page(title: str, notes: Sequence[str], sections: Sequence[Section], meanings: Mapping[str, str]) -> str:

@@ -25,13 +25,13 @@ Target = Callable[[str], str | None]
 """The address of an utterance's recording; None where it is not known."""
 
 
-def difference_section(pairs: Sequence[Mapping[str, Any]], trials: int) -> Section:
+def difference_section(pairs: Sequence[Mapping[str, Any]], system: Mapping[str, Any]) -> Section:
     """The differences of pairs of systems; see `farvox.report.text.difference_rows`."""
     note = (
         "Paired: both systems on the same resamples of the speakers. p is the probability of so large a"
         " difference where there is none; it is not corrected for the number of comparisons."
     )
-    return Section("Differences", difference_rows(pairs, trials), note=note)
+    return Section("Differences", difference_rows(pairs, system), note=note)
 
 
 def reliability_section(systems: Sequence[ScoreSet]) -> Section:

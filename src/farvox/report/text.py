@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from farvox.metrics.detection import CostModel
+
+DEFAULT_PRIOR = CostModel().p_target
 Unit = Literal["", "%", "points"]
 
 
@@ -42,13 +46,13 @@ def condition_rows(table: Mapping[str, Any], beside: Iterable[Mapping[str, Any]]
         table: see `farvox.pipelines.evaluate.as_table`.
         beside: those of the other systems, so that all have the same columns.
     """
-    conditions, equalised, at = table["conditions"], table.get("equalised"), table.get("at", {})
+    conditions, equalised, at = table["conditions"], table.get("equalised"), table.get("at") or {}
     every = [each for system in (table, *beside) for each in system["conditions"]]
     with_intervals = any(each["intervals"] for each in every)
-    with_notes = any(each.get("note") for each in every)
-    units: list[tuple[str, str, Unit]] = [("eer", "EER", "%"), ("min_dcf", "minDCF", "")]
-    if "far" in conditions[0]:
-        units += [("far", "FAR", "%"), ("frr", "FRR", "%")]
+    with_notes = any(each.get("note") for each in every) or any(
+        system.get("equalised") for system in (table, *beside)
+    )
+    units = figures_in([key for key in ("eer", "min_dcf", "far", "frr") if key in conditions[0]], table)
     names = list(conditions[0]["condition"])
     heads = (part for _, name, _ in units for part in (name, "95 %")[: 1 + with_intervals])
     rows = [[*names, *heads, "target", "non-target", *["note"] * with_notes]]
@@ -62,7 +66,12 @@ def condition_rows(table: Mapping[str, Any], beside: Iterable[Mapping[str, Any]]
                 **equalised,
                 "condition": dict(zip(names, ["all, equalised", *rest], strict=True)),
                 "intervals": None,
-                "note": f"{equalised['num_conditions']} conditions weigh the same",
+                "note": f"{equalised['num_conditions']} conditions weigh the same"
+                + (
+                    f"; without {unknown:,} trials of unknown"
+                    if (unknown := equalised["num_unknown"])
+                    else ""
+                ),
             },
         ]
     for each in [*conditions, *together]:
@@ -90,6 +99,7 @@ UNITS: tuple[tuple[str, str, Unit], ...] = (
     ("eer", "EER", "%"),
     ("min_dcf", "minDCF", ""),
     ("act_dcf", "actDCF", ""),
+    ("dcf_at_threshold", "DCF", ""),
     ("cllr", "Cllr", ""),
     ("min_cllr", "minCllr", ""),
     ("auc", "AUC", ""),
@@ -108,7 +118,7 @@ def interval_lines(table: dict[str, Any], name: str = "this system") -> list[str
         name: of the system.
     """
     found, trials = table["intervals"], rarer(table)
-    named = figures_in(found)
+    named = figures_in(found, table)
     main = [f"{figure} {span(found[key], trials, unit)}" for key, figure, unit in named]
     thresholds = [
         f"of {name} {plain_span(found[at])}" for key, name, _ in named if (at := threshold_of(key)) in found
@@ -119,7 +129,7 @@ def interval_lines(table: dict[str, Any], name: str = "this system") -> list[str
         f"their thresholds: {', '.join(thresholds)}",
     ]
     if "against" in table:
-        lines += difference_lines(table["against"], Path(table["against"]["scores"]).stem, name, trials)
+        lines += difference_lines(table["against"], Path(table["against"]["scores"]).stem, name, table)
     return lines
 
 
@@ -129,19 +139,52 @@ def seed_line(table: Mapping[str, Any]) -> str:
     spread = [
         f"{name} {span((min(seeds['values'][key]), max(seeds['values'][key])), trials, unit)}"
         f" (standard deviation {rounded(seeds['std'][key], trials, 'points' if unit else '')})"
-        for key, name, unit in figures_in(seeds["values"])
+        for key, name, unit in figures_in(seeds["values"], table)
     ]
     return f"mean of {seeds['number']} seeds: {', '.join(spread)}"
 
 
-def figures_in(table: Mapping[str, Any]) -> list[tuple[str, str, Unit]]:
-    """Key, name and unit of the figures in a table, in one order; "min_dcf@0.05" is "minDCF at 0.05"."""
+def figures_in(keys: Iterable[str], system: Mapping[str, Any]) -> list[tuple[str, str, Unit]]:
+    """Key, name with its operating point, and unit of figures, in one order.
+
+    "min_dcf@0.05" is "minDCF (0.05)", "frr@0.01" "FRR at FAR 0.01", and at a given threshold of 2 "far" is
+    "FAR at 2"; "min_dcf" is plain at P_target 0.01 and costs of 1.
+
+    Args:
+        system: the table of the system, with ``p_target`` and, where one was given, the threshold.
+    """
+    threshold = f" at {system['at']['threshold']:g}" if system.get("at") else ""
+
+    def point(of: str, suffix: str) -> str:
+        if of in ("far", "frr"):
+            return f" at FAR {suffix}" if suffix else threshold
+        if not of.endswith(("dcf", "dcf_at_threshold")):
+            return ""
+        model = suffix or ("" if system["p_target"] == DEFAULT_PRIOR else f"{system['p_target']:g}")
+        return threshold * (of == "dcf_at_threshold") + f" ({model})" * bool(model)
+
+    parts = [(key, *key.partition("@")[::2]) for key in keys]
     return [
-        (key, name + (f" at {key.partition('@')[2]}" if "@" in key else ""), unit)
-        for of, name, unit in UNITS
-        for key in table
-        if key.partition("@")[0] == of
+        (key, name + point(of, suffix), unit)
+        for known, name, unit in UNITS
+        for key, of, suffix in parts
+        if of == known
     ]
+
+
+def figures_of_system(table: Mapping[str, Any]) -> dict[str, float]:
+    """Every figure of a system by its key, as intervals and differences have them.
+
+    Args:
+        table: see `farvox.pipelines.evaluate.as_table`.
+    """
+    found = {key: table[key] for key, _, _ in UNITS if table.get(key) is not None}
+    for n, each in enumerate(table.get("dcf") or ()):
+        suffix = f"@{CostModel(each['p_target'], each['c_miss'], each['c_fa']).name}" if n else ""
+        costs = {f"{key}{suffix}": each.get(key) for key in ("min_dcf", "act_dcf", "dcf_at_threshold")}
+        found |= {key: cost for key, cost in costs.items() if cost is not None}
+    found |= {rate: table["at"][rate] for rate in ("far", "frr") if table.get("at")}
+    return found | {f"frr@{each['far_at_most']:g}": each["frr"] for each in table.get("frr_at") or ()}
 
 
 def threshold_of(key: str) -> str:
@@ -152,17 +195,19 @@ def threshold_of(key: str) -> str:
     return {"eer": "threshold", "min_dcf": f"min_dcf_threshold{at}{suffix}"}.get(of, "")
 
 
-def difference_lines(compared: Mapping[str, Any], other: str, this: str, trials: int) -> list[str]:
+def difference_lines(
+    compared: Mapping[str, Any], other: str, this: str, system: Mapping[str, Any]
+) -> list[str]:
     """The differences of one system from another, each figure on a line that is read once.
 
     Args:
         compared: see `farvox.pipelines.evaluate.Difference`, as tables, by the name of the figure.
         other: name of the system that it is compared with.
         this: its own name.
-        trials: number of trials of the rarer kind.
+        system: the table of one of them, for the numbers of trials and the operating points.
     """
-    lines = []
-    for key, name, unit in figures_in(compared):
+    lines, trials = [], rarer(system)
+    for key, name, unit in figures_in(compared, system):
         found = compared[key]
         points: Unit = "points" if unit else ""
         change = rounded(found["difference"], trials, points, sign="+")
@@ -177,11 +222,10 @@ def difference_lines(compared: Mapping[str, Any], other: str, this: str, trials:
 
 def pair_lines(found: Mapping[str, Any]) -> list[str]:
     """The differences of several systems, as `farvox.pipelines.evaluate.evaluate_systems` has them."""
-    trials = rarer(found["systems"][0])
     return [
         line
         for pair in found["differences"]
-        for line in difference_lines(pair, pair["other"], pair["system"], trials)
+        for line in difference_lines(pair, pair["other"], pair["system"], found["systems"][0])
     ]
 
 
@@ -192,18 +236,16 @@ def headline_rows(tables: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         tables: see `farvox.pipelines.evaluate.as_table`; each with ``system``, its name.
     """
     with_intervals = any(table.get("intervals") for table in tables)
-    known = {
-        "act_dcf": any(table["dcf"][0]["act_dcf"] is not None for table in tables if table.get("dcf")),
-        **{key: any(table.get(key) is not None for table in tables) for key in ("cllr", "min_cllr")},
-    }
-    shown = [(key, name, unit) for key, name, unit in UNITS if known.get(key, key in ("eer", "min_dcf"))]
+    values_of = [figures_of_system(table) for table in tables]
+    shown = figures_in({key: None for values in values_of for key in values}, tables[0])
     sure = ["95 %"] if with_intervals else []
     head = ["system", *(word for _, name, _ in shown for word in (name, *sure)), "EER threshold", *sure]
     rows = [[*head, "target", "non-target"]]
-    for table in tables:
-        row, trials, found = [table["system"]], rarer(table), table.get("intervals") or {}
+    for table, values in zip(tables, values_of, strict=True):
+        row, found = [table["system"]], table.get("intervals") or {}
+        of = {"far": int(table["num_nontarget"]), "frr": int(table["num_target"])}
         for key, _, unit in shown:
-            value = table["dcf"][0]["act_dcf"] if key == "act_dcf" and table.get("dcf") else table.get(key)
+            value, trials = values.get(key), of.get(key.partition("@")[0], rarer(table))
             row.append("-" if value is None else rounded(value, trials, unit))
             row += [span(found[key], trials, unit) if key in found else "-"] * with_intervals
         row.append(f"{table['threshold']:.4f}")
@@ -212,11 +254,11 @@ def headline_rows(tables: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def difference_rows(pairs: Sequence[Mapping[str, Any]], trials: int) -> list[list[str]]:
+def difference_rows(pairs: Sequence[Mapping[str, Any]], system: Mapping[str, Any]) -> list[list[str]]:
     """The differences of pairs of systems as rows below a head; see `difference_lines`."""
-    rows = [["figure", "from", "to", "difference", "95 % interval", "p"]]
+    rows, trials = [["figure", "from", "to", "difference", "95 % interval", "p"]], rarer(system)
     for pair in pairs:
-        for key, name, unit in figures_in(pair):
+        for key, name, unit in figures_in(pair, system):
             found = pair[key]
             points: Unit = "points" if unit else ""
             rows.append(
@@ -232,16 +274,25 @@ def difference_rows(pairs: Sequence[Mapping[str, Any]], trials: int) -> list[lis
     return rows
 
 
-def as_markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Rows, of which the first is the head, as a table in Markdown; numbers are flush right."""
-    cells = [
-        [" ".join(each.split()).replace("\\", "\\\\").replace("|", "\\|") for each in row] for row in rows
-    ]
-    lines = [f"| {' | '.join(row)} |" for row in cells]
-    return "\n".join([lines[0], f"|---|{'---:|' * (len(rows[0]) - 1)}", *lines[1:]])
+def as_markdown(rows: Sequence[Sequence[str]], title: str = "") -> str:
+    """Rows, of which the first is the head, as a table in Markdown with its title; numbers flush right."""
+
+    def escaped(text: str) -> str:
+        return re.sub(r"([\\|<_*`\[])", r"\\\1", " ".join(text.split()))
+
+    lines = [f"| {' | '.join(map(escaped, row))} |" for row in rows]
+    above = [f"## {escaped(title)}", ""] if title else []
+    return "\n".join([*above, lines[0], f"|---|{'---:|' * (len(rows[0]) - 1)}", *lines[1:]])
 
 
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}
 
 
 def as_latex(title: str, rows: Sequence[Sequence[str]]) -> str:
@@ -288,6 +339,9 @@ def figure_lines(table: Mapping[str, Any]) -> list[str]:
         if each["act_dcf"] is not None:
             actual = rounded(each["act_dcf"], trials)
             lines.append(f"actDCF  {actual}  at threshold {each['act_dcf_threshold']:.6g}")
+        if each.get("dcf_at_threshold") is not None:
+            given = rounded(each["dcf_at_threshold"], trials)
+            lines.append(f"DCF     {given}  at the given threshold {table['at']['threshold']:.6g}")
     if "cllr" in table:
         lines.append(f"Cllr    {rounded(table['cllr'], trials)}  bits, of log-likelihood ratios as they are")
     if "min_cllr" in table:
