@@ -258,6 +258,7 @@ NO_REMEDIES = (
 MEMORY = "tests/cli/test_remedies.py::test_what_needs_less_memory_is_enough_under_the_same_limit"
 PULL = "tests/zoo/test_pretrained.py::test_what_pull_asks_for_is_enough"
 ELSEWHERE = {
+    "resamples (--bootstrap) are rough": ("tests/cli/test_evaluate.py::test_intervals_of_few_draws_say_so"),
     "--apply needs a score file to write": (
         "tests/cli/test_calibrate.py::test_a_saved_calibration_makes_likelihood_ratios_of_other_scores"
     ),
