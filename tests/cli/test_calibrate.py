@@ -432,6 +432,60 @@ def test_measures_that_are_missing_are_named(measured, capsys):
     assert main(["calibrate", trials, scores, "--apply", saved, "--quality", "--out", "x"]) == 2
 
 
+def test_recordings_unlike_those_of_the_fit_are_noted(measured, capsys):
+    """No recording of the fit is narrow; all lie within 3 s."""
+    folder, trials, scores = measured
+    saved, apply = str(folder / "fitted.json"), ["calibrate", trials, scores, "--apply"]
+    fit = ["calibrate", trials, scores, "--far", "0.1", "--quality", "--model", str(folder / "one")]
+    capsys.readouterr()
+    assert main([*fit, "--save", saved]) == 0
+    told = capsys.readouterr()
+    assert "narrow" not in told.out  # of weight 0
+    num_fitted = 2 + sum(term["weight"] != 0 for term in json.loads(Path(saved).read_text())["terms"])
+    assert f"note: 12 speakers are few for {num_fitted} fitted numbers" in told.err
+    assert main([*apply, saved, "--out", str(folder / "llrs")]) == 0
+    assert "outside what" not in capsys.readouterr().err
+
+    measures = folder / "emb/utt2measures"
+    rows = [line.split("\t") for line in measures.read_text().splitlines()]
+    rows[1][3] = "1"  # the first recording is by telephone now
+    measures.write_text("".join("\t".join(row) + "\n" for row in rows))
+    num = sum(rows[1][0] in line.split()[1:] for line in Path(trials).read_text().splitlines())
+    assert main([*apply, saved, "--out", str(folder / "llrs")]) == 0
+    told = capsys.readouterr().err
+    assert f"{measures} was changed since" in told and "score again" in told
+    assert (
+        f"note: {num} of " in told and f"have a 'narrow' outside what {saved} was fitted on (0 to 0)" in told
+    )
+
+    verifier = Verifier.from_pretrained(folder / "one", backend="torch", vad="off")
+    one, other = (folder / f"data/wav/q{n}_0.wav" for n in (0, 1))
+    wav, rate = soundfile.read(one, dtype="float32")
+    alike, long = verifier.verify(one, other), verifier.verify((np.tile(wav, 9), rate), other)
+    assert not [note for note in alike.notes if note.code == "unlike-calibration"]
+    (note,) = [x for x in long.enrol[0].warnings if x.code == "unlike-calibration" and "'speech'" in x]
+    assert not note.serious and "the calibration has seen" in note
+    assert not [x for x in long.test[0].warnings if "'speech'" in x]
+
+
+def test_a_calibration_of_few_speakers_says_so(measured, capsys):
+    folder, trials, scores = measured
+    few = folder / "few"
+    lines = [line.split() for line in Path(trials).read_text().splitlines()]
+    four = [line for line in lines if {x[:2] for x in line[1:]} <= {"q0", "q1", "q2", "q3"}]
+    few.write_text(
+        "".join(" ".join(line) + "\n" for line in four if not {x[:3] for x in line[1:]} & {"q10", "q11"})
+    )
+    assert main(["score", str(few), str(folder / "emb"), "--out", scores]) == 0
+    capsys.readouterr()
+    assert main(["calibrate", str(few), scores, "--far", "0.2", "--quality"]) == 0
+    told = capsys.readouterr().err
+    assert "no figure of speakers held out: 4 speakers cannot be cut into 5 parts" in told
+    assert "says who speaks" not in told and "note: 4 speakers are few for" in told
+    assert main(["calibrate", str(few), scores, "--far", "0.2"]) == 0
+    assert "note: 4 speakers are few for 2 fitted numbers" in capsys.readouterr().err
+
+
 def test_speakers_held_out_are_those_that_are_named(measured, capsys):
     folder, trials, scores = measured
     fit = ["calibrate", trials, scores, "--far", "0.1", "--quality", "--json"]

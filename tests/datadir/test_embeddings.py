@@ -94,6 +94,12 @@ def test_the_measures_of_recordings_are_kept_beside_their_embeddings(tmp_path: P
     np.testing.assert_allclose(found, measures, rtol=1e-6)
     text = (tmp_path / "emb/utt2measures").read_text()
     assert text.startswith("utt_id\tspeech\tdecay\tnarrow\nutt0\t")
+    for wrong in ("nan", "-1.5"):
+        rows = [line.split("\t") for line in text.splitlines()]
+        rows[2][1] = wrong
+        (tmp_path / "emb/utt2measures").write_text("".join("\t".join(row) + "\n" for row in rows))
+        with pytest.raises(DataDirError, match=f"utt2measures: utt1: {wrong} "):
+            EmbeddingSet.load(tmp_path / "emb")
     (tmp_path / "emb/utt2measures").write_text(text.replace("utt1", "utt7"))
     with pytest.raises(DataDirError, match="utt2measures is not of these utterances"):
         EmbeddingSet.load(tmp_path / "emb")

@@ -192,8 +192,38 @@ def test_a_measure_that_says_nothing_has_no_term():
     enrol_NM[:, 1] = test_NM[:, 1] = 7.0  # all rooms alike
     enrol_NM[:, 2] = test_NM[:, 2]  # both sides by telephone, or neither
     terms = fit_quality(scores, target, enrol_NM, test_NM)[2]
-    of = [(term.measure, term.side) for term in terms]
+    of = [(term.measure, term.side) for term in terms if term.weight]
     assert "decay" not in dict(of) and ("narrow", "higher") in of and ("narrow", "lower") not in of
+    assert {(x.low, x.high) for x in terms if x.measure == "decay"} == {
+        (7.0, 7.0)
+    }  # so that others are noticed
+
+
+@pytest.mark.parametrize("of_either", [29, 30])
+def test_a_measure_of_thirty_trials_of_either_kind_has_a_weight(of_either):
+    """Narrow on one side in so many target and non-target trials, on both in none."""
+    scores, target, enrol_NM, test_NM = measured_trials()
+    enrol_NM[:, 2] = test_NM[:, 2] = 0
+    for kind in (0, 1):
+        enrol_NM[np.flatnonzero(target == kind)[:of_either], 2] = 1
+    terms = {(x.measure, x.side): x for x in fit_quality(scores, target, enrol_NM, test_NM)[2]}
+    higher, lower = terms["narrow", "higher"], terms["narrow", "lower"]
+    assert (higher.weight != 0) == (of_either == 30) and (higher.low, higher.high) == (0, 1)
+    assert (lower.weight, lower.low, lower.high) == (0, 0, 0)
+
+
+def test_a_rare_measure_changes_no_likelihood_ratio():
+    """One narrow recording: its trials, and those of others like it, are judged as all others."""
+    scores, target, enrol_NM, test_NM = measured_trials()
+    enrol_NM[:, 2] = test_NM[:, 2] = 0
+    plain = fit_quality(scores, target, enrol_NM, test_NM)
+    enrol_NM[np.flatnonzero(target == 1)[:6], 2] = enrol_NM[np.flatnonzero(target == 0)[:300], 2] = 1
+    rare = fit_quality(scores, target, enrol_NM, test_NM)
+    assert rare[:2] == plain[:2]
+    enrol_NM[:, 2] = 1
+    np.testing.assert_array_equal(
+        quality_llr(rare[2], enrol_NM, test_NM), quality_llr(plain[2], enrol_NM, test_NM)
+    )
 
 
 def test_a_calibration_does_not_depend_on_the_order_of_the_sides():

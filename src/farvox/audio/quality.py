@@ -47,7 +47,7 @@ class QualityTerm:
     Attributes:
         measure: one of `MEASURES`.
         side: the "lower" or the "higher" value of the two sides.
-        weight: nats.
+        weight: nats; 0 where the trials of the fit hardly differed, so that only their range is known.
         low: of the trials of the fit; a value below counts as this.
         high: likewise above.
     """
@@ -80,6 +80,14 @@ def value_of(name: str, side: str, enrol_NM: Measured, test_NM: Measured) -> Mea
     m = MEASURES.index(name)
     either = np.minimum if side == "lower" else np.maximum
     return np.asarray(either(enrol_NM[..., m], test_NM[..., m]))
+
+
+def is_outside(term: QualityTerm, value_N: Measured, margin: float = 0.0) -> NDArray[np.bool_]:
+    """Where values lie outside the range of a term by more than ``margin``, a share of its logs."""
+    low, high = np.log1p(term.low), np.log1p(term.high)
+    beyond = max(1e-3, margin * (high - low))  # files keep seven digits
+    x_N = np.log1p(value_N)
+    return np.asarray((x_N < low - beyond) | (x_N > high + beyond))
 
 
 def quality_llr(terms: Sequence[QualityTerm], enrol_NM: Measured, test_NM: Measured) -> Measured:

@@ -243,7 +243,7 @@ def _card(card: Card) -> str:
     if card.calibration:
         fitted = card.calibration
         rows["calibration"] = f"llr = {fitted.scale:g} x score {fitted.offset:+g}; {fitted.note}"
-        rows["  quality"] = f"\n{'':<15}".join(map(str, fitted.terms))
+        rows["  quality"] = f"\n{'':<15}".join(str(x) for x in fitted.terms if x.weight)
         if fitted.threshold is not None:
             rows["  threshold"] = f"llr {fitted.threshold:.4f}, which decides"
     lines = [f"{key:<14} {value}" for key, value in rows.items() if value]

@@ -333,7 +333,7 @@ def calibrate(
     if aware := found.quality:
         sign = "-" if aware.offset < 0 else "+"
         to_stdout(f"quality      llr = {aware.scale:.4f} x score {sign} {abs(aware.offset):.4f}")
-        for term in aware.terms:
+        for term in filter(lambda term: term.weight, aware.terms):
             to_stdout(f"                   {term}")
         frr = rounded(aware.point.frr, point.num_target, "%")
         to_stdout(f"             llr {aware.point.threshold:.4f}: accepts {far}, rejects {frr}")

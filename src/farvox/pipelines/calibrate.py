@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FORMAT = "farvox-calibration/1"
 FITTED = FileKind("calibration of farvox", rb'\{\s*"format": "farvox-calibration')
+_MOST_UNLIKE = 0.05  # share of trials; the quantiles of a fit leave out 2 % of those like its own
 _OF_THE_LIST = ("channel_ids", "allow_missing_channels", "allow_self", "conditions")
 """Options of a scoring that are about a trial list, and change no score."""
 
@@ -184,8 +185,19 @@ def calibrate(
     point = threshold_at_far(scores.values, trials.target, options.far)
     weights, offset = fit_llr(scores.values, trials.target)
     scale = float(weights[0])
-    intervals = _intervals(scores, point, options, note)
-    aware = _quality_aware(scores, options, note) if options.quality else None
+    speakers = None
+    try:
+        speakers = speakers_behind(scores, options)
+    except FarvoxError as error:
+        if options.trial_speakers or options.speaker_before:
+            raise
+        what = "no interval and no figure of speakers held out" if options.quality else "no interval"
+        note(f"{what}: {error}; --trial-speakers or --speaker-before says who speaks")
+    intervals = _intervals(scores, speakers, point, options, note) if speakers else None
+    aware = _quality_aware(scores, speakers, options, note) if options.quality else None
+    if speakers:
+        num_terms = sum(term.weight != 0 for term in aware.terms) if aware else 0
+        note_few_speakers(len(speakers.names), 2 + num_terms, note)
     table = {
         "format": FORMAT,
         "kind": "linear",
@@ -257,7 +269,15 @@ def calibrate(
     return Calibrated(point, scale, offset, intervals, table, written, aware)
 
 
-def _quality_aware(scores: Scores, options: CalibrateOptions, note: Note) -> QualityAware:
+def note_few_speakers(num_speakers: int, num_fitted: int, note: Note) -> None:
+    """Note fewer than ten speakers for each fitted number."""
+    if num_speakers < 10 * num_fitted:
+        note(f"note: {num_speakers} speakers are few for {num_fitted} fitted numbers")
+
+
+def _quality_aware(
+    scores: Scores, speakers: Speakers | None, options: CalibrateOptions, note: Note
+) -> QualityAware:
     """Fit on scores and measures; how good that is, is what it says of speakers who are not in the fit."""
     from farvox.audio.quality import quality_llr
     from farvox.metrics.bootstrap import difference, llr_cost, speaker_bootstrap
@@ -277,9 +297,10 @@ def _quality_aware(scores: Scores, options: CalibrateOptions, note: Note) -> Qua
         return scale * scores.values + offset + quality_llr(terms, enrol_NM, test_NM)
 
     fitted = fit(np.ones(len(target), bool))
-    found = None
+    llr_point, found = threshold_at_far(llrs(*fitted), target, options.far), None
+    if speakers is None:
+        return QualityAware(*fitted, llr_point, None)
     try:
-        speakers = speakers_behind(scores, options)
         judged, (by_plain, by_this) = held_out(
             [plain, lambda rows: llrs(*fit(rows))], speakers.enrol, speakers.test
         )
@@ -299,8 +320,8 @@ def _quality_aware(scores: Scores, options: CalibrateOptions, note: Note) -> Qua
     except FarvoxError as error:
         if options.trial_speakers or options.speaker_before:
             raise
-        note(f"no figure of speakers held out: {error}; --trial-speakers or --speaker-before says who speaks")
-    return QualityAware(*fitted, threshold_at_far(llrs(*fitted), target, options.far), found)
+        note(f"no figure of speakers held out: {error}")
+    return QualityAware(*fitted, llr_point, found)
 
 
 def measures_of_sides(scores: Scores, note: Note = silent) -> tuple[Measured, Measured]:
@@ -346,14 +367,34 @@ def measures_of_sides(scores: Scores, note: Note = silent) -> tuple[Measured, Me
     return of_side("enrol"), of_side("test")
 
 
+def _note_unlike(
+    terms: tuple[QualityTerm, ...], enrol_NM: Measured, test_NM: Measured, path: str | Path, note: Note
+) -> None:
+    """Note the measures that lie outside what a fit has seen: in any trial where that was one value, else
+    in more than `_MOST_UNLIKE` of the trials.
+    """
+    from farvox.audio.quality import is_outside, value_of
+
+    for name in dict.fromkeys(term.measure for term in terms):
+        of = [term for term in terms if term.measure == name]
+        outside = [is_outside(term, value_of(name, term.side, enrol_NM, test_NM)) for term in of]
+        constant = [found for term, found in zip(of, outside, strict=True) if term.low == term.high]
+        num = int(np.any(outside, axis=0).sum())
+        if num > _MOST_UNLIKE * len(enrol_NM) or np.any(constant):
+            low, high = min(term.low for term in of), max(term.high for term in of)
+            note(
+                f"note: {num:,} of {len(enrol_NM):,} trials have a '{name}' outside what {path} was fitted "
+                f"on ({low:.3g} to {high:.3g}): it counts as the end of that range"
+            )
+
+
 def _intervals(
-    scores: Scores, point: OperatingPoint, options: CalibrateOptions, note: Note
+    scores: Scores, speakers: Speakers, point: OperatingPoint, options: CalibrateOptions, note: Note
 ) -> dict[str, Any] | None:
     """The intervals of `Calibrated`, with what was drawn how often; None, with a note, without speakers."""
     from farvox.metrics.bootstrap import LEVEL, rates_at, rejection_at, speaker_bootstrap
 
     try:
-        speakers = speakers_behind(scores, options)
         resampled = speaker_bootstrap(
             [scores.values],
             scores.trials.target if scores.trials.target is not None else [],
@@ -367,7 +408,7 @@ def _intervals(
     except FarvoxError as error:
         if options.trial_speakers or options.speaker_before:
             raise
-        note(f"no interval: {error}; --trial-speakers or --speaker-before says who speaks")
+        note(f"no interval: {error}")
         return None
     drawn = resampled.systems[0]
     names = {"threshold": "threshold@far", "far": "far", "frr": "frr"}
@@ -471,7 +512,9 @@ def apply_calibration(
     llrs = fitted["scale"] * scores.values + fitted["offset"]
     if fitted["kind"] == "quality":
         terms = Calibration.from_dict(applied, str(path)).terms
-        llrs += quality_llr(terms, *measures_of_sides(scores, note))
+        sides = measures_of_sides(scores, note)
+        _note_unlike(terms, *sides, path, note)
+        llrs += quality_llr(terms, *sides)
     meta = {
         **scores.meta,
         "farvox_version": farvox.__version__,

@@ -18,6 +18,7 @@ from farvox.pipelines.calibrate import (
     FORMAT,
     FitOptions,
     fitted_on,
+    note_few_speakers,
     read_calibration,
     refuse_other_scores,
     speakers_behind,
@@ -99,8 +100,8 @@ def fuse(
             f"{trials.path}: {num_speakers} speakers are too few for the {num_fitted} numbers of a fusion of "
             f"{len(systems)} systems: {num_fitted + 1} or more are needed, and ten times as many advised"
         )
-    if num_speakers is not None and num_speakers < 10 * num_fitted:
-        note(f"note: {num_speakers} speakers are few for {num_fitted} fitted numbers")
+    if num_speakers is not None:
+        note_few_speakers(num_speakers, num_fitted, note)
     scores_NK = np.stack([scores.values for scores in systems.values()], axis=1)
     weights, offset = fit_llr(scores_NK, trials.target, list(systems))
     scales = dict(zip(systems, weights.tolist(), strict=True))

@@ -34,6 +34,8 @@ FEWEST_FALSE_ACCEPTS = 10
 
 FOLDS = 5
 """Parts of the speakers, each of which is held out once."""
+FEWEST_OF_A_TERM = 30
+"""Trials of either kind without the commonest value of a measure that a weight needs (Doddington's rule)."""
 _RANGE = (0.005, 0.995)  # quantiles of the trials: values beyond are too few to learn from
 _MOST_STEPS = 100
 _TOO_EASY = (
@@ -164,7 +166,8 @@ def fit_quality(
 ) -> tuple[float, float, tuple[QualityTerm, ...]]:
     """Fit the scale, the offset and the terms of a calibration that knows what is measured of both sides.
 
-    A measure that is the same in all trials has no term, and none of the lower side where both have the same.
+    A measure that is another than in most trials in fewer than `FEWEST_OF_A_TERM` target or non-target trials
+    has weight 0, and the range of all trials. There is no term of the lower side where both have the same.
 
     Args:
         scores: [N].
@@ -175,13 +178,19 @@ def fit_quality(
     Raises:
         TrialError: see `fit_llr`; or a higher score would lower the log-likelihood ratio.
     """
-    columns, terms = [np.asarray(scores, np.float64)], []
+    columns, terms, seen = [np.asarray(scores, np.float64)], [], []
+    is_target = np.asarray(target, bool)
     for name in MEASURES:
         for side in reversed(SIDES):
             value_N = value_of(name, side, enrol_NM, test_NM)
+            found, count = np.unique(value_N, return_counts=True)
+            is_other = value_N != found[count.argmax()]
+            if min(is_other[is_target].sum(), is_other[~is_target].sum()) < FEWEST_OF_A_TERM:
+                seen.append(QualityTerm(name, side, 0.0, float(found[0]), float(found[-1])))
+                continue
             low, high = np.quantile(value_N, _RANGE)
             if low == high:  # of all but a few, as a telephone may be rare
-                low, high = value_N.min(), value_N.max()
+                low, high = found[0], found[-1]
             column_N = np.log1p(np.clip(value_N, low, high))
             if low < high and not any(np.array_equal(column_N, other_N) for other_N in columns):
                 columns.append(column_N)
@@ -192,7 +201,8 @@ def fit_quality(
     scale, *others = weights.tolist()
     if not scale > 0:
         raise TrialError("higher scores do not mean the same speaker on these trials: nothing to calibrate")
-    return scale, offset, tuple(replace(term, weight=x) for term, x in zip(terms, others, strict=True))
+    weighted = (replace(term, weight=x) for term, x in zip(terms, others, strict=True))
+    return scale, offset, (*weighted, *seen)
 
 
 def held_out(

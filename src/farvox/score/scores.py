@@ -20,6 +20,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from farvox.atomic import FileKind, atomic_file, sha256_of, write_json, write_text
+from farvox.datadir.embeddings import MEASURES_FILE
 from farvox.errors import TrialError, UsageError
 from farvox.score.columns import IdTable, column_blocks, stem_of
 from farvox.score.trials import LABEL_WORDS, TrialList
@@ -89,22 +90,27 @@ def read_score_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def embeddings_state(folder: str | os.PathLike[str]) -> str:
-    """Size and time of a set of embeddings; empty where it is not there."""
+    """Size and time of a set of embeddings, and digest of its measures; empty where it is not there."""
+    measures = Path(folder, MEASURES_FILE)
     try:
         found = os.stat(Path(folder, "embeddings.npy"))
+        digest = f" {sha256_of(measures)}" if measures.is_file() else ""
     except OSError:
         return ""
-    return f"{found.st_size} {found.st_mtime_ns}"
+    return f"{found.st_size} {found.st_mtime_ns}{digest}"
 
 
 def replaced_inputs(where: str | os.PathLike[str], meta: Mapping[str, Any]) -> list[str]:
-    """A line for each set of embeddings that was written again since the scores ``where`` were made of it."""
-    states = {path: embeddings_state(path) for path in meta.get("inputs", {})}
-    return [
-        f"warning: {path} was extracted again since {where} was made of it; score again"
-        for path, now in states.items()
-        if now and now != meta["inputs"][path]
-    ]
+    """A line for each set of embeddings, or its measures, that changed since the scores ``where`` were made."""
+    lines = []
+    for path, state in meta.get("inputs", {}).items():
+        was, now = state.split(), embeddings_state(path).split()
+        if now and now[:2] != was[:2]:
+            lines.append(f"warning: {path} was extracted again since {where} was made of it; score again")
+        elif now and now[2:] != was[2:] and was[2:]:  # scores of before have no digest
+            changed = Path(path, MEASURES_FILE)
+            lines.append(f"warning: {changed} was changed since {where} was made of it; score again")
+    return lines
 
 
 def _score_and_label(where: str, third: pl.Series, fourth: pl.Series) -> tuple[pl.Series, pl.Series]:

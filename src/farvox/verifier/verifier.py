@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from farvox.audio.conditioning import Band
-from farvox.audio.quality import Measured, measure
+from farvox.audio.quality import MEASURES, Measured, QualityTerm, is_outside, measure, value_of
 from farvox.errors import AudioError, MixedSpeakersError, ModelError, StoreError, UsageError
 from farvox.machine import available_memory
 from farvox.verifier.enrolment import Enrolment
@@ -38,7 +38,8 @@ Embedding = npt.NDArray[np.float32]
 Recording: TypeAlias = "AudioArgument | Signal"
 Recordings: TypeAlias = "Recording | Sequence[Recording]"
 BandChoice: TypeAlias = "Band | Literal['auto']"
-SINGLE_THRESHOLD = "single-threshold"
+SINGLE_THRESHOLD, UNLIKE_CALIBRATION = "single-threshold", "unlike-calibration"
+_CLEARLY = 0.1  # of the range of a calibration, beyond it
 TWO_SPEAKERS, NARROW_BAND, SAME_RECORDING = "two-speakers", "narrow-band", "same-recording"  # codes of notes
 
 
@@ -263,8 +264,12 @@ class Verifier:
             first, *rest = enrol_signals
             enrol_signals = (replaced(first, warnings=(*first.warnings, several)), *rest)
         if card.calibration and card.calibration.terms:
+            terms = card.calibration.terms
             enrol_M = self._measures(enrol_signals, enrol_norm_N)
-            card = card.for_quality(enrol_M, self._measures(test_signals, test_norm_N))
+            test_M = self._measures(test_signals, test_norm_N)
+            enrol_signals = _noted_if_unlike(terms, enrol_M, test_M, enrol_signals)
+            test_signals = _noted_if_unlike(terms, test_M, enrol_M, test_signals)
+            card = card.for_quality(enrol_M, test_M)
         if self._threshold == self.card.threshold:
             threshold = card.threshold
         assert threshold is not None
@@ -457,6 +462,23 @@ class Verifier:
             )
             notes[n] = CodedNote(text, TWO_SPEAKERS, serious)
         return notes
+
+
+def _noted_if_unlike(
+    terms: Sequence[QualityTerm], own_M: Measured, other_M: Measured, signals: tuple[Signal, ...]
+) -> tuple[Signal, ...]:
+    """A side, with a note on its first recording for each of its measures that a calibration has not seen."""
+    notes = {}
+    for term in terms:
+        own, value = own_M[MEASURES.index(term.measure)], value_of(term.measure, term.side, own_M, other_M)
+        if own == value and is_outside(term, value, _CLEARLY):
+            notes[term.measure] = CodedNote(
+                f"its '{term.measure}' is {own:.3g}, and the calibration has seen {term.low:.3g} to "
+                f"{term.high:.3g}: the decision may be less sure than it says",
+                UNLIKE_CALIBRATION,
+            )
+    first, *rest = signals
+    return (replaced(first, warnings=(*first.warnings, *notes.values())), *rest) if notes else signals
 
 
 def _noted_if_among(others: Sequence[Signal], signal: Signal) -> Signal:
