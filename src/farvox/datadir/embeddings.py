@@ -150,10 +150,9 @@ class EmbeddingSet:
                 if head != ["utt_id", *OF_SAMPLES] or [row[0] for row in rows] != utt_ids:
                     raise ValueError(f"{MEASURES_FILE} is not of these utterances")
                 measures = np.array([row[1:] for row in rows], np.float32).reshape(len(rows), len(OF_SAMPLES))
-                for row, good in zip(
-                    rows, np.all(np.isfinite(measures) & (measures >= 0), axis=1), strict=True
-                ):
-                    if not all(good):
+                good_U = np.all(np.isfinite(measures) & (measures >= 0), axis=1)
+                for row, good in zip(rows, good_U, strict=True):
+                    if not good:
                         raise ValueError(f"{MEASURES_FILE}: {row[0]}: {' '.join(row[1:])}: no numbers from 0")
             speaker_ids, recordings = (
                 _values(folder / name, utt_ids) for name in (SPEAKERS_FILE, RECORDINGS_FILE)

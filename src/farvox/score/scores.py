@@ -101,7 +101,7 @@ def embeddings_state(folder: str | os.PathLike[str]) -> str:
 
 
 def replaced_inputs(where: str | os.PathLike[str], meta: Mapping[str, Any]) -> list[str]:
-    """A line for each set of embeddings, or its measures, that changed since the scores ``where`` were made."""
+    """A line for each set of embeddings, or its measures, that changed since ``where`` was made of it."""
     lines = []
     for path, state in meta.get("inputs", {}).items():
         was, now = state.split(), embeddings_state(path).split()
