@@ -171,6 +171,10 @@ def test_a_calibration_is_for_scores_of_its_model_and_rules_only(extracted, corp
         assert main(["calibrate", trials, str(scores), *apply]) == 1
         assert why in capsys.readouterr().err and not out.exists()
     assert main(["calibrate", trials, one, *apply]) == 0
+    flattered = f"{trials} holds the trials that {saved} was fitted on"
+    assert flattered in capsys.readouterr().err
+    assert main(["evaluate", trials, str(out), "--llr"]) == 0
+    assert flattered in capsys.readouterr().err
     assert main(["calibrate", trials, str(out), "--apply", saved, "--out", str(tmp_path / "twice")]) == 1
     assert "scored with calibration" in capsys.readouterr().err
     model = str(extracted / "one")

@@ -2194,10 +2194,10 @@ NOTES = "enrol ann voices/b0.wav --model model --store notes"
 CASES |= {
     "recordings by telephone": Case(
         f"extract model narrow emb {FAST}",
-        r"against others their scores fall; (--band narrow) compares all alike",
+        r"strangers among them score higher, others lower; (--band narrow) compares all alike",
         telephone,
         again=f"extract model narrow emb2 {FAST}",
-        of="against others their scores fall; --band narrow compares all alike",
+        of="strangers among them score higher, others lower; --band narrow compares all alike",
         statuses=(0, 0, 0),
     ),
     "speech in the other channel": Case(
@@ -2224,10 +2224,10 @@ CASES |= {
     ),
     "a recording by telephone": Case(
         "verify --model model voices/a0.wav narrow.wav --band full --threshold -1 --strict",
-        r"against a full-band recording the score falls; (--band narrow) compares both sides alike",
+        r"that of two strangers without it rises; (--band narrow) compares both sides alike",
         telephone,
         again="verify --model model voices/a0.wav narrow.wav --threshold -1 --strict",
-        of="against a full-band recording the score falls; --band narrow compares both sides alike",
+        of="that of two strangers without it rises; --band narrow compares both sides alike",
         statuses=(2, 0, 0),
     ),
     "an array of samples by channels": Case(

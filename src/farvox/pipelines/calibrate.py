@@ -485,6 +485,15 @@ def refuse_other_scores(
             )
 
 
+def leaks_of_fit(fitted: Mapping[str, Any], trials: Path, path: str | Path) -> list[str]:
+    """A line if the trials are those that a file of `FORMAT` was fitted on; figures of them flatter it."""
+    from farvox.atomic import sha256_of
+
+    if sha256_of(trials) not in (fitted.get("trials") or {}).values():
+        return []
+    return [f"{trials} holds the trials that {path} was fitted on: their figures are better than of others"]
+
+
 def apply_calibration(
     scores: Scores, path: str | Path, *, out: str | Path | None = None, note: Note = silent
 ) -> Scores:
@@ -515,8 +524,12 @@ def apply_calibration(
         sides = measures_of_sides(scores, note)
         _note_unlike(terms, *sides, path, note)
         llrs += quality_llr(terms, *sides)
+    leaks = leaks_of_fit(fitted, scores.trials.path, path)
+    for line in leaks:
+        note(line)
     meta = {
         **scores.meta,
+        "leaks": [*scores.meta.get("leaks", []), *leaks],
         "farvox_version": farvox.__version__,
         "scoring": {
             **scores.meta.get("scoring", {}),

@@ -51,7 +51,7 @@ def _report(embedder: Embedder, meta: Mapping[str, Any], elsewhere: Sequence[str
     if narrow and embedder.card.conditioning.band == "full":
         note(
             f"note: {narrow:,} of {sum(rates.values()):,} recordings hold nothing above 4 kHz, as from a "
-            "telephone: against others their scores fall; --band narrow compares all alike"
+            "telephone: strangers among them score higher, others lower; --band narrow compares all alike"
         )
     if elsewhere:
         names = ", ".join(f"'{utt_id}'" for utt_id in elsewhere[:5]) + ", ..." * (len(elsewhere) > 5)

@@ -18,6 +18,7 @@ from farvox.pipelines.calibrate import (
     FORMAT,
     FitOptions,
     fitted_on,
+    leaks_of_fit,
     note_few_speakers,
     read_calibration,
     refuse_other_scores,
@@ -160,6 +161,9 @@ def apply_fusion(
         refuse_other_scores(parts[name], scores, path, system=name, note=note)
     values = fitted["offset"] + sum(parts[name]["scale"] * scores.values for name, scores in systems.items())
     metas = {name: scores.meta for name, scores in systems.items()}
+    leaks = leaks_of_fit(fitted, trials.path, path)
+    for line in leaks:
+        note(line)
     digest, used = sha256_of(path), next(iter(metas.values())).get("scoring", {})
     meta = {
         "farvox_version": farvox.__version__,
@@ -186,7 +190,7 @@ def apply_fusion(
                 },
             },
         },
-        "leaks": list(dict.fromkeys(line for m in metas.values() for line in m.get("leaks", []))),
+        "leaks": list(dict.fromkeys([*(x for m in metas.values() for x in m.get("leaks", [])), *leaks])),
     }
     found = Scores(trials, np.asarray(values), meta)
     if out:

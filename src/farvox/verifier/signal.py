@@ -186,7 +186,10 @@ def read_signal(
     band = min(bandwidth(wav_T, sample_rate, own_rate) for wav_T in channels_CT)
     if band < NARROW_SHARE * sample_rate / 2:
         text = f"nothing above {band / 1000:.1f} kHz is in it, as from a telephone; the model expects"
-        cost = "against a full-band recording the score falls; --band narrow compares both sides alike"
+        cost = (
+            "against a full-band recording the score falls, and that of two strangers without it rises; "
+            "--band narrow compares both sides alike"
+        )
         notes.append(CodedNote(f"{text} {sample_rate / 2000:g} kHz: {cost}", "narrow-band", True))
     elif band < LIMITED_SHARE * sample_rate / 2:
         text = f"nothing above {band / 1000:.1f} kHz is in it; the model expects {sample_rate / 2000:g} kHz"
