@@ -125,7 +125,7 @@ def test_the_table_and_the_lists_are_printed(script, counts, capsys):
 
 
 MOST_FILES = 153
-MOST_LINES = 33_900
+MOST_LINES = 34_100
 MOST_PUBLIC_FUNCTIONS = 950
 MOST_FORMAT_SKIPS = 61
 """As many as there were at 465a09f."""

@@ -91,7 +91,7 @@ def is_outside(term: QualityTerm, value_N: Measured, margin: float = 0.0) -> NDA
 
 
 def quality_llr(terms: Sequence[QualityTerm], enrol_NM: Measured, test_NM: Measured) -> Measured:
-    """What the terms add to the log-likelihood ratios of trials, [N]; of one trial, a number."""
+    """The sum that the terms add to the log-likelihood ratios of trials, [N]; of one trial, a number."""
     added = np.zeros(np.shape(enrol_NM)[:-1])
     for term in terms:
         value_N = value_of(term.measure, term.side, enrol_NM, test_NM)
