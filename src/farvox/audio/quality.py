@@ -83,7 +83,7 @@ def value_of(name: str, side: str, enrol_NM: Measured, test_NM: Measured) -> Mea
 
 
 def is_outside(term: QualityTerm, value_N: Measured, margin: float = 0.0) -> NDArray[np.bool_]:
-    """Where values lie outside the range of a term by more than ``margin``, a share of its logs."""
+    """True for values that lie outside the range of a term by more than ``margin``, a share of its logs."""
     low, high = np.log1p(term.low), np.log1p(term.high)
     beyond = max(1e-3, margin * (high - low))  # files keep seven digits
     x_N = np.log1p(value_N)

@@ -193,7 +193,7 @@ def _best(found: Sequence[Mapping[str, Any]]) -> frozenset[tuple[int, int]]:
 
 
 def _meanings(p_target: float, ties: Ties, sections: Sequence[Section]) -> dict[str, str]:
-    """What the figures mean that stand at the head of a table, and those of every report."""
+    """The meanings of the figures that stand at the head of a table, and of those of every report."""
     heads = [str(cell) for each in sections if each.rows for cell in each.rows[0]]
     of_head = {
         "actDCF": "the same cost at Bayes's threshold of natural-log likelihood ratios, which the prior and"
