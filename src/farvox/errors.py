@@ -36,6 +36,10 @@ class TrialError(FarvoxError):
     """A trial list or a score file cannot be read, or does not fit its partner."""
 
 
+class LabelError(TrialError):
+    """The labels of trials contradict what is known of their speakers."""
+
+
 class UsageError(FarvoxError):
     """A word or an option of the command line is not valid; the command exits with status 2."""
 

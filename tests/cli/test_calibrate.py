@@ -209,6 +209,12 @@ def test_a_threshold_has_an_interval_over_the_speakers(extracted, corpus, tmp_pa
     assert main(["models", str(model)]) == 0
     assert "95 % interval, 3 speakers" in capsys.readouterr().out
 
+    lines = Path(trials).read_text().splitlines()
+    flipped = [f"{1 - int(line[0])}{line[1:]}" if n == 3 else line for n, line in enumerate(lines)]
+    (tmp_path / "wrong").write_text("".join(f"{line}\n" for line in flipped))
+    assert main(["calibrate", str(tmp_path / "wrong"), *words[2:], "--save", str(tmp_path / "no.json")]) == 1
+    assert "wrong:4: labelled" in capsys.readouterr().err and not (tmp_path / "no.json").exists()
+
     Path(f"{scores}.meta.json").unlink()
     assert main([*words, "--json"]) == 0
     told = capsys.readouterr()

@@ -235,7 +235,7 @@ def test_listing_and_forgetting_do_without_torch(verb, tmp_path):
     assert subprocess.run([sys.executable, "-c", code], env=env, capture_output=True).returncode == 0
 
 
-def test_strict_gives_no_decision_where_a_note_is_serious(verify, voices, tmp_path, capsys):
+def test_strict_gives_no_decision_where_a_note_is_serious(verify, voices, model_folder, tmp_path, capsys):
     path = damaged("8 kHz", voices, tmp_path)
     assert verify(voices / "a0.wav", path, "--vad", "off", "--threshold=-1", "--strict") == 2
     assert "decision     none: a note is serious" in capsys.readouterr().out
@@ -244,6 +244,16 @@ def test_strict_gives_no_decision_where_a_note_is_serious(verify, voices, tmp_pa
     assert found["same"] is None
     assert [note["code"] for note in found["test"][0]["notes"]] == ["narrow-band"]
     assert verify(voices / "a0.wav", voices / "a1.wav", "--vad", "off", "--threshold=-1", "--strict") == 0
+    store = ["--vad", "off", "--store", tmp_path / "speakers.sqlite"]
+    words = [str(word) for word in ("--model", model_folder, *store)]
+    assert main(["enrol", "ann", str(voices / "a0.wav"), *words]) == 0
+    words.append("--threshold=-1")
+    assert main(["identify", str(path), *words]) == 0
+    assert main(["identify", str(path), *words, "--strict"]) == 2
+    assert "no answer: a note is serious" in capsys.readouterr().out
+    assert main(["identify", str(path), *words, "--strict", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["name"] is None
+    assert main(["identify", str(voices / "a1.wav"), *words, "--strict"]) == 0
     assert verify(voices / "a0.wav", path, "--channel", "left") == 2
     assert "all, most-speech or a number" in capsys.readouterr().err
 

@@ -137,6 +137,7 @@ def identify(
     model: EmbedderOptions = EmbedderOptions(),
     threshold: float | None = None,
     top: int = 3,
+    strict: bool = False,
     store: Store = None,
     json: bool = False,
 ) -> int:
@@ -147,6 +148,7 @@ def identify(
         model: the model, and what is asked of recordings.
         threshold: from which score on a speaker is found; by default what the model's card recommends.
         top: how many candidates to print.
+        strict: no answer (status 2) where a note is serious, such as a narrow band or little speech.
         store: the file of enrolled speakers, if not the user's own.
         json: print everything that is known as JSON.
     """
@@ -155,20 +157,22 @@ def identify(
     verifier, signals = _open(files, model, threshold, _store(store))
     found = verifier.identify(signals, top=top)
     _warn("identify", found.test)
+    is_decided = not (strict and any(note.serious for note in found.notes))
+    name = found.name if is_decided else None
     if json:
         candidates = [{"name": name, "score": score} for name, score in found.candidates]
-        fields = {"name": found.name, "threshold": found.threshold, "candidates": candidates}
+        fields = {"name": name, "threshold": found.threshold, "candidates": candidates}
         counts = {"num_speakers": found.num_speakers, "num_others": found.num_others}
         _print_json({**fields, **counts, **_model(verifier), "test": _described(found.test)})
     else:
-        to_stdout(found.name or "unknown")
+        to_stdout((name or "unknown") if is_decided else "no answer: a note is serious (--strict)")
         to_stdout(f"  among {found.num_speakers} speakers, threshold {found.threshold:.4g}")
         if found.num_others:
             why = "with other models, bands or conditioning, and cannot be compared"
             to_stdout(f"  {found.num_others} more are enrolled {why}")
         for name, score in found.candidates:
             to_stdout(f"  {score:7.4f}  {name}")
-    return 0 if found.name is not None else 1
+    return int(name is None) if is_decided else 2
 
 
 def forget(name: Name, store: Store = None) -> None:

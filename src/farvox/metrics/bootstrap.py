@@ -46,7 +46,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr, stdtrit
 
-from farvox.errors import TrialError
+from farvox.errors import LabelError, TrialError
 from farvox.metrics.detection import CostModel, Detection, Floats, Ints, Ties, detection_error, validate
 from farvox.metrics.resample import ResampledTrials
 from farvox.metrics.roc import convex, hull_figures
@@ -342,7 +342,7 @@ def speaker_bootstrap(
     if wrong.any():
         n = int(np.argmax(wrong))
         kind = "a target" if is_target[n] else "a non-target"
-        raise TrialError(
+        raise LabelError(
             f"trial {n + 1} is {kind} trial, but its speakers are '{speakers[enrol[n]]}' and"
             f" '{speakers[test[n]]}' ({wrong.sum():,} such trials): the speakers are of another corpus, or"
             " the labels are wrong"

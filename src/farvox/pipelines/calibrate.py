@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import farvox
 from farvox.atomic import FileKind, refuse_to_replace
-from farvox.errors import FarvoxError, ModelError, TrialError, UsageError
+from farvox.errors import FarvoxError, LabelError, ModelError, TrialError, UsageError
 from farvox.options import Above, Below, Metavar, Options, kinds
 from farvox.pipelines.score import ScoreOptions, Scores
 from farvox.progress import Note, silent
@@ -189,7 +189,7 @@ def calibrate(
     try:
         speakers = speakers_behind(scores, options)
     except FarvoxError as error:
-        if options.trial_speakers or options.speaker_before:
+        if options.trial_speakers or options.speaker_before or isinstance(error, LabelError):
             raise
         what = "no interval and no figure of speakers held out" if options.quality else "no interval"
         note(f"{what}: {error}; --trial-speakers or --speaker-before says who speaks")
@@ -318,7 +318,7 @@ def _quality_aware(
         cllr = {"other": other.value, "difference": less.value, "interval": less.interval, "p": less.p}
         found = {"cllr": cllr, "num_speakers": one.num_speakers, "trials": one.trials}
     except FarvoxError as error:
-        if options.trial_speakers or options.speaker_before:
+        if options.trial_speakers or options.speaker_before or isinstance(error, LabelError):
             raise
         note(f"no figure of speakers held out: {error}")
     return QualityAware(*fitted, llr_point, found)
@@ -406,7 +406,7 @@ def _intervals(
             ],
         )
     except FarvoxError as error:
-        if options.trial_speakers or options.speaker_before:
+        if options.trial_speakers or options.speaker_before or isinstance(error, LabelError):
             raise
         note(f"no interval: {error}")
         return None

@@ -11,7 +11,7 @@ import numpy as np
 
 import farvox
 from farvox.atomic import refuse_to_replace
-from farvox.errors import FarvoxError, TrialError, UsageError
+from farvox.errors import FarvoxError, LabelError, TrialError, UsageError
 from farvox.options import Metavar
 from farvox.pipelines.calibrate import (
     FITTED,
@@ -93,7 +93,7 @@ def fuse(
     try:
         num_speakers = len(speakers_behind(first, options).names)
     except FarvoxError as error:
-        if options.trial_speakers or options.speaker_before:
+        if options.trial_speakers or options.speaker_before or isinstance(error, LabelError):
             raise
         note(f"unknown speakers: {error}; --trial-speakers or --speaker-before says who speaks")
     if num_speakers is not None and num_speakers <= num_fitted:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from farvox.atomic import atomic_file
 from farvox.datadir.kaldi import DataDir, read_table
-from farvox.errors import TrialError
+from farvox.errors import LabelError, TrialError
 from farvox.rng import rng_for
 from farvox.score.sides import SideMap
 from farvox.score.trials import TRIAL_LIST, ResolvedTrials, TrialList
@@ -387,7 +387,7 @@ def _refuse_mixed_side(trials: TrialList, trial: int, side: str, speakers: Itera
 
 def _refuse_label(trials: TrialList, trial: int, enrol: str, test: str, count: int) -> NoReturn:
     assert trials.target is not None
-    raise TrialError(
+    raise LabelError(
         f"{trials.at(trial)}: labelled {'target' if trials.target[trial] else 'non-target'}, but its speakers"
         f" are '{enrol}' and '{test}' ({count:,} such trials): the speakers are of another corpus, or the"
         " labels are wrong"
