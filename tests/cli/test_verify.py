@@ -254,6 +254,11 @@ def test_strict_gives_no_decision_where_a_note_is_serious(verify, voices, model_
     assert main(["identify", str(path), *words, "--strict", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["name"] is None
     assert main(["identify", str(voices / "a1.wav"), *words, "--strict"]) == 0
+    assert capsys.readouterr().out.startswith("ann\n")
+    words[-1] = "--threshold=1"
+    for strict in ([], ["--strict"]):
+        assert main(["identify", str(voices / "b1.wav"), *words, *strict]) == 1
+        assert capsys.readouterr().out.startswith("unknown\n")
     assert verify(voices / "a0.wav", path, "--channel", "left") == 2
     assert "all, most-speech or a number" in capsys.readouterr().err
 

@@ -86,9 +86,7 @@ def bandwidth(wav_T: Wave, sample_rate: int, own_rate: int = 0) -> float:
     wav_T = np.pad(wav_T, (0, max(0, window - len(wav_T))))
     frames_FT = np.lib.stride_tricks.sliding_window_view(wav_T, window)[:: window // 2]
     taper_T = np.hanning(window)
-    blocks = [
-        slice(begin, begin + 4096) for begin in range(0, len(frames_FT), 4096)
-    ]  # so that memory is bounded
+    blocks = [slice(begin, begin + 4096) for begin in range(0, len(frames_FT), 4096)]  # in bounded memory
     energy_F = np.concatenate([np.square(frames_FT[block] * taper_T).sum(axis=1) for block in blocks])
     loud = float(np.sort(energy_F)[-min(4, len(energy_F))])
     rows_F = np.flatnonzero(energy_F >= loud * 1e-3)

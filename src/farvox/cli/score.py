@@ -335,7 +335,10 @@ def calibrate(
         to_stdout(f"quality      llr = {aware.scale:.4f} x score {sign} {abs(aware.offset):.4f}")
         for term in filter(lambda term: term.weight, aware.terms):
             to_stdout(f"                   {term}")
-        frr = rounded(aware.point.frr, point.num_target, "%")
+        far, frr = (
+            rounded(aware.point.far, point.num_nontarget, "%"),
+            rounded(aware.point.frr, point.num_target, "%"),
+        )
         to_stdout(f"             llr {aware.point.threshold:.4f}: accepts {far}, rejects {frr}")
         if held := aware.held_out:
             counts = dict.fromkeys(("num_target", "num_nontarget"), held["trials"])

@@ -170,8 +170,8 @@ def identify(
         if found.num_others:
             why = "with other models, bands or conditioning, and cannot be compared"
             to_stdout(f"  {found.num_others} more are enrolled {why}")
-        for name, score in found.candidates:
-            to_stdout(f"  {score:7.4f}  {name}")
+        for candidate, score in found.candidates:
+            to_stdout(f"  {score:7.4f}  {candidate}")
     return int(name is None) if is_decided else 2
 
 

@@ -24,9 +24,7 @@ Spectra = NDArray[np.complex128]
 
 SIZE, HOP = 1024, 256  # samples of a frame, and from frame to frame; 64 and 16 ms at 16 kHz
 FINER = 8  # lags looked at per sample, before the parabola
-CLEAR = (
-    1.5  # times as high as beyond the longest delay: a correlation of one take; of two less, 99 of 100 times
-)
+CLEAR = 1.5  # times as high as beyond the longest delay: a correlation of channels of one take
 INVERTED, LEAST = 2.0, 0.15  # times as high as the highest one, and at least: a correlation that is negative
 NOISE_MARGIN = 4.0  # a bin that rises less above its quiet frames says nothing of the talker
 

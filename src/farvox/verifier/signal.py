@@ -187,7 +187,7 @@ def read_signal(
     if band < NARROW_SHARE * sample_rate / 2:
         text = f"nothing above {band / 1000:.1f} kHz is in it, as from a telephone; the model expects"
         cost = (
-            "against a full-band recording the score falls, and that of two strangers without it rises; "
+            "against a full-band recording the score falls, and strangers on two such ones score higher; "
             "--band narrow compares both sides alike"
         )
         notes.append(CodedNote(f"{text} {sample_rate / 2000:g} kHz: {cost}", "narrow-band", True))
