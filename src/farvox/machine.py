@@ -20,7 +20,7 @@ _ISA = "ONEDNN_MAX_CPU_ISA"  # the instructions that torch's convolutions may us
 _ISA_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 _OUT_OF_MEMORY = (
     "out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "is killed by signal: killed",
-    "can't start new thread", "failed to map segment",
+    "can't start new thread", "failed to map segment", "could not create a primitive",
 )  # fmt: skip
 _GROUP = Path("/sys/fs/cgroup")  # as a container sees it
 _GROUP_FILES = (
@@ -65,7 +65,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     Python and numpy raise MemoryError, torch a RuntimeError: ``torch.OutOfMemoryError`` for a GPU, one with a
     telling text for a CPU, or for a worker process of a DataLoader that the system has killed. A thread that
-    cannot be started is a RuntimeError, and a library that cannot be mapped an ImportError.
+    cannot be started is a RuntimeError, and a library that cannot be mapped an ImportError; oneDNN, by which
+    torch convolves, says no more than that it could not create a primitive.
     """
     text = str(error).lower()
     return isinstance(error, MemoryError) or (
