@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.farvox-installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-.PHONY: help demo test test-quick check bench bench-check bench-base docs format clean
+.PHONY: help demo test test-quick soak check bench bench-check bench-base docs format clean
 
 help:
 	@echo "make demo        a far-field verifier from synthetic voices to its report, in exp/demo"
 	@echo "make test        all tests"
 	@echo "make test-quick  all tests but the slow ones"
+	@echo "make soak        hours of kills, races and fuzzing (SOAK=tests/soak/test_kills.py: of one file)"
 	@echo "make check       ruff, mypy --strict, the rules of the project"
 	@echo "make bench       how fast each stage is, against a reference in the same run: one table"
 	@echo "make bench-check the same; fails where a ratio is lost against benchmarks/results/base.json"
@@ -33,6 +34,9 @@ test: $(READY)
 
 test-quick: $(READY)
 	$(PYTEST) -m "not slow"
+
+soak: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -v $(or $(SOAK),tests/soak)
 
 check: $(READY)
 	$(BIN)/ruff check
