@@ -39,6 +39,7 @@ from typing import Any, Protocol, TypeVar
 from farvox.atomic import atomic_file, refuse_to_replace_foreign, write_json, write_text
 from farvox.cache import file_state
 from farvox.errors import AudioError, JobError
+from farvox.parsing import parse_json, read_record
 from farvox.progress import Note, Progress
 
 Item = TypeVar("Item")
@@ -74,7 +75,7 @@ def begin(path: Path, settings: Mapping[str, object]) -> None:
         return
     again = f"choose another name, or remove {path.parent} to begin again"
     try:
-        before = dict(json.loads(path.read_text("utf-8")))
+        before = dict(parse_json(path.read_text("utf-8")))
     except (ValueError, TypeError) as error:
         raise JobError(f"{path}: cannot be read ({error}); {again}") from None
     changes = []
@@ -342,11 +343,7 @@ def _state(inputs: str | None, outputs: Iterable[str | Path] | None) -> str:
 
 def rejected_of(paths: Iterable[Path]) -> Rejected:
     """The items of batches that were rejected; ``paths`` are those of `Job.run_kept`."""
-    found = (
-        json.loads(path.with_suffix(_REJECTED).read_text("utf-8"))
-        for path in paths
-        if path.with_suffix(_REJECTED).exists()
-    )
+    found = (read_record(path.with_suffix(_REJECTED)) for path in paths)
     return {name: why for each in found for name, why in each.items()}
 
 

@@ -8,7 +8,6 @@ hash of its own.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 from farvox.atomic import sha256_of, write_json, write_text
 from farvox.cache import cache_path, file_state
 from farvox.errors import CheckpointError, FarvoxError
+from farvox.parsing import parse_json
 from farvox.progress import to_stderr
 
 MANIFEST = "manifest.json"
@@ -122,7 +122,7 @@ def _checkable(folder: Path) -> list[str]:
 def _hashes(folder: Path) -> dict[str, str] | None:
     path = folder / MANIFEST
     try:
-        known = json.loads(path.read_text("utf-8"))["sha256"]
+        known = parse_json(path.read_text("utf-8"))["sha256"]
         return {str(name): str(found) for name, found in known.items()}
     except FileNotFoundError:
         return None

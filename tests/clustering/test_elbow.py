@@ -34,6 +34,15 @@ def test_a_line_that_was_being_written_is_forgotten(tmp_path, unit):
     assert SavedCurve.open(tmp_path / "sweep", unit, SETTINGS).values == {2: 0.5, 4: 0.75}
 
 
+def test_a_line_that_is_damaged_is_forgotten_with_those_after_it(tmp_path, unit):
+    curve = SavedCurve.open(tmp_path / "sweep", unit, SETTINGS)
+    for number in (2, 4, 8):
+        curve.add(number, 0.5)
+    text = (tmp_path / "sweep").read_text()
+    (tmp_path / "sweep").write_text(text.replace('"clusters": 4', '"clusters": ' + "[" * 5000))
+    assert SavedCurve.open(tmp_path / "sweep", unit, SETTINGS).values == {2: 0.5}
+
+
 def test_another_sweep_begins_anew(tmp_path, unit):
     SavedCurve.open(tmp_path / "sweep", unit, SETTINGS).add(2, 0.5)
     assert SavedCurve.open(tmp_path / "sweep", unit, SETTINGS | {"seed": 4}).values == {}

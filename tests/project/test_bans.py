@@ -89,6 +89,20 @@ def test_no_text_becomes_code(sources):
     assert found == []
 
 
+def test_json_toml_and_arrays_are_read_in_one_place(sources):
+    # the libraries' own readers let other errors out, and build what the file asks for
+    readers = {"json.load", "json.loads", "tomllib.load", "tomllib.loads", "np.load"}
+    found = [
+        f"{source.name}:{call.lineno}"
+        for source in sources
+        for call, name in calls(source.tree)
+        if name in readers
+        and source.name != "parsing"
+        and not ast.unparse(call).startswith("json.loads(json")
+    ]
+    assert found == []
+
+
 def test_sox_is_never_called(sources):
     found = [
         f"{source.name}:{node.lineno}"

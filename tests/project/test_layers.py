@@ -15,11 +15,11 @@ LAYERS = (
     ("datadir",),
     ("audio",),
     ("jobs", "options"),
-    ("errors", "rng", "machine", "manifest", "cache", "progress", "atomic", "__init__"),
+    ("errors", "rng", "machine", "manifest", "cache", "progress", "atomic", "parsing", "__init__"),
 )  # fmt: skip
 APART = {"corpora", "synthetic", "features", "augment", "models", "metrics"}
 WITHOUT_TORCH = {
-    "__init__", "__main__", "errors", "rng", "cache", "progress", "atomic", "jobs", "options",
+    "__init__", "__main__", "errors", "rng", "cache", "progress", "atomic", "jobs", "options", "parsing",
     "audio", "datadir", "corpora", "synthetic", "farfield", "augment", "score", "metrics", "clustering",
     "report", "pipelines.extract", "pipelines.score", "pipelines.evaluate", "pipelines.recipe",
     "training.options", "verifier",

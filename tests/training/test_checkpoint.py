@@ -10,6 +10,7 @@ from farvox.errors import CheckpointError
 from farvox.training.checkpoint import (
     TrainingState,
     checkpoint_folder,
+    compare_audio,
     finished_epochs,
     load_state,
     pack_optimizer,
@@ -19,6 +20,7 @@ from farvox.training.checkpoint import (
 )
 from farvox.training.options import OptimOptions
 from farvox.training.step import build_optimizer
+from farvox.training.table import TrainingTable
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 
@@ -104,3 +106,15 @@ def test_a_damaged_state_is_refused_by_name(text, tmp_path):
     (tmp_path / "state.json").write_text(text)
     with pytest.raises(CheckpointError, match=str(tmp_path)):
         load_state(tmp_path)
+
+
+def test_a_damaged_record_of_the_audio_is_named(tmp_path, corpus):
+    table = TrainingTable.open([corpus / "train"])
+    compare_audio(table, (), tmp_path, print, has_begun=False)
+    (record,) = tmp_path.glob("audio-*.npy")
+    record.write_bytes(record.read_bytes()[:-4])
+    with pytest.raises(CheckpointError, match=r"audio-time\.npy: damaged .* remove the file and resume"):
+        compare_audio(table, (), tmp_path, print, has_begun=True)
+    record.unlink()
+    compare_audio(table, (), tmp_path, print, has_begun=True)
+    assert record.exists()

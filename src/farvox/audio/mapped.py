@@ -22,6 +22,7 @@ from farvox.audio.remote import is_remote
 from farvox.audio.shards import PackedFile, states_of
 from farvox.cache import cached_folder
 from farvox.errors import AudioError, CacheError
+from farvox.parsing import read_array
 from farvox.progress import Progress, to_stderr
 
 _SAMPLES, _ENDS = "samples.raw", "ends.npy"
@@ -42,7 +43,7 @@ class MappedAudio:
     def open(cls, folder: Path, kind: str) -> MappedAudio:
         """Map the files that `map_audio` wrote."""
         samples_T = np.memmap(folder / _SAMPLES, _KINDS[kind], "r")
-        return cls(folder, kind, np.asarray(samples_T), np.append(0, np.load(folder / _ENDS)))
+        return cls(folder, kind, np.asarray(samples_T), np.append(0, read_array(folder / _ENDS)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MappedAudio.open, (self.folder, self.kind)

@@ -41,6 +41,7 @@ from farvox.audio.stretches import file_of
 from farvox.cache import file_state
 from farvox.errors import AudioError
 from farvox.jobs import digest
+from farvox.parsing import parse_json
 
 WAV_HEAD = 44  # bytes of a wav file before its samples
 ADDRESS = r"^(?P<shard>.+\.tar):(?P<kind>wav|flac):(?P<start>\d+):(?P<bytes>\d+):(\d+):(\d+):(\d+)$"
@@ -161,7 +162,7 @@ class ShardTable:
         """
         path = table_of(shard)
         try:
-            fields = json.loads(read_whole(path) if is_remote(path) else Path(path).read_bytes())
+            fields = parse_json(read_whole(path) if is_remote(path) else Path(path).read_bytes())
             entries = [Entry(utt_id, Member(*each), *rest) for utt_id, each, *rest in fields["utterances"]]
             return cls(fields["bytes"], entries, fields["rejected"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):

@@ -6,13 +6,13 @@ import argparse
 import os
 import sys
 import textwrap
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from farvox.errors import RecipeError, UsageError
 from farvox.options import Table, described, from_table, merge
+from farvox.parsing import parse_toml
 from farvox.pipelines.recipe import Recipe, default_run_dir, find_recipe, read_recipe, read_toml, recipe_names
 from farvox.progress import to_stderr, to_stdout
 
@@ -142,8 +142,8 @@ def parse_overrides(words: Sequence[str]) -> Table:
             text = words.pop(0)
         leaf: Any
         try:
-            leaf = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+            leaf = parse_toml(f"value = {text}")["value"]
+        except ValueError:
             leaf = text
         for key in reversed(name.replace("-", "_").split(".")):
             leaf = {key: leaf}

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from farvox.atomic import naming, write_text
 from farvox.clustering.kmeans import ROWS, Floats32
 from farvox.errors import FarvoxError
+from farvox.parsing import parse_json
 
 FEWEST_TO_SMOOTH = 20
 """A shorter curve is taken as it is: smoothing moves the bend by up to a point."""
@@ -53,9 +54,14 @@ class SavedCurve:
         head = json.dumps({"sweep of": {**settings, "embeddings": digest.hexdigest()}})
         lines = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []  # without a torn last line
         lines = lines if lines[:1] == [head] else [head]
+        values: dict[int, float] = {}
+        try:
+            for point in map(parse_json, lines[1:]):
+                values[int(point["clusters"])] = float(point["wccs"])
+        except (ValueError, TypeError, KeyError):  # damaged from there on
+            lines = lines[: 1 + len(values)]
         write_text(path, "".join(f"{line}\n" for line in lines))
-        points = map(json.loads, lines[1:])
-        return cls(path, {int(point["clusters"]): float(point["wccs"]) for point in points})
+        return cls(path, values)
 
     def add(self, number: int, wccs: float) -> None:
         """Keep a point; it is on the disk when this returns."""

@@ -7,7 +7,6 @@ Shape suffixes: N utterance, E embedding dimension.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +21,7 @@ from farvox.atomic import atomic_dir, write_json
 from farvox.audio.quality import OF_SAMPLES
 from farvox.datadir.kaldi import read_table
 from farvox.errors import DataDirError
+from farvox.parsing import parse_json, read_array
 from farvox.progress import Note, silent
 
 OWN_FILES = ("embeddings.npy",)
@@ -130,9 +130,9 @@ class EmbeddingSet:
         """
         folder = Path(path)
         try:
-            embeddings = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
+            embeddings = read_array(folder / "embeddings.npy", mapped=True)
             utt_ids = (folder / "utt_ids.txt").read_text("utf-8").split("\n")[:-1]
-            meta = json.loads((folder / "meta.json").read_text("utf-8"))
+            meta = parse_json((folder / "meta.json").read_text("utf-8"))
             if not isinstance(meta, dict):
                 raise ValueError("meta.json is no table")
             quality = None

@@ -30,6 +30,7 @@ from farvox.atomic import atomic_dir, file_name
 from farvox.audio.remote import ORIGIN, is_asked, why_refused
 from farvox.audio.stretches import Stretch
 from farvox.errors import DataDirError
+from farvox.parsing import parse_json
 
 SCHEMA = {"utt_id": pl.String, "wav_path": pl.String, "speaker_id": pl.String, "num_samples": pl.Int64}
 SEGMENTS, SIDES = "segments", "reco2file_and_channel"
@@ -504,7 +505,7 @@ def refuse_other_data_dir(
     if there or (folder / MADE_BY).exists():
         before: dict[str, Any] = {}
         with suppress(OSError, ValueError):
-            before = dict(json.loads((folder / MADE_BY).read_text("utf-8")))
+            before = dict(parse_json((folder / MADE_BY).read_text("utf-8")))
         is_known = before.get("verb") == verb and any(before.get(key) == now[key] for key in now)
         if not (folder / MADE_BY).exists() and unless and (folder / "wav.scp").is_file():
             with suppress(DataDirError, OSError):  # a damaged one is not known

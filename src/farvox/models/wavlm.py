@@ -10,7 +10,6 @@ Shape suffixes: B utterance, T sample, F frame, M sample of a frame, L layer, D 
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -27,6 +26,7 @@ from farvox.models.base import EmbeddingNetwork
 from farvox.models.options import EcapaOptions, WavlmEcapaOptions
 from farvox.models.tdnn import EcapaTdnn
 from farvox.options import nearest, taken_from
+from farvox.parsing import parse_json
 
 FIELDS = (
     "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
@@ -106,7 +106,7 @@ class WavlmEcapa(EmbeddingNetwork):
         if folder:
             _load_pretrained(backbone, folder / WEIGHTS)
             if verify_file(folder / PREPROCESSOR) or (folder / PREPROCESSOR).is_file():
-                is_normed = json.loads((folder / PREPROCESSOR).read_text("utf-8")).get("do_normalize", True)
+                is_normed = parse_json((folder / PREPROCESSOR).read_text("utf-8")).get("do_normalize", True)
                 self.trained_mean = "utterance" if is_normed else "none"
         values = {name: getattr(config, name) for name in FIELDS}
         self.sizes = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
@@ -278,7 +278,7 @@ def _read_sizes(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
         verify_file(path)
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from error
     if not isinstance(config, dict) or config.get("model_type") != "wavlm":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ import farvox
 from farvox.atomic import FileKind, refuse_to_replace
 from farvox.errors import FarvoxError, LabelError, ModelError, TrialError, UsageError
 from farvox.options import Above, Below, Metavar, Options, kinds
+from farvox.parsing import parse_json
 from farvox.pipelines.score import ScoreOptions, Scores
 from farvox.progress import Note, silent
 from farvox.report.text import rounded
@@ -553,7 +553,7 @@ def read_calibration(path: str | Path, kind: Literal["linear", "fusion"] = "line
 
     verb = "calibrate" if kind == "linear" else "fuse"
     try:
-        values = json.loads(Path(path).read_text("utf-8"))
+        values = parse_json(Path(path).read_text("utf-8"))
         kinds_read = ("linear", "quality") if kind == "linear" else (kind,)
         if values["format"] != FORMAT or values["kind"] not in kinds_read:
             raise ValueError(f"format {values['format']!r}, kind {values['kind']!r}")

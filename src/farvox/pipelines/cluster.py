@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,6 +15,7 @@ from farvox.datadir.embeddings import EmbeddingSet, shared_origin
 from farvox.datadir.kaldi import DataDir, values_of
 from farvox.errors import FarvoxError
 from farvox.metrics.clustering import normalised_mutual_information
+from farvox.parsing import parse_json
 from farvox.progress import Note, silent
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def cluster(
     refuse_to_replace_foreign(Path(out), ("clusters.json",))
     before = str(embeddings)
     with suppress(FileNotFoundError, ValueError, AttributeError):
-        before = str(json.loads(Path(out, "clusters.json").read_text("utf-8")).get("embeddings", ""))
+        before = str(parse_json(Path(out, "clusters.json").read_text("utf-8")).get("embeddings", ""))
     is_gone = os.path.isabs(before) and not os.path.exists(before)  # moved
     if not is_gone and os.path.realpath(before or "/") != os.path.realpath(embeddings):
         raise FarvoxError(

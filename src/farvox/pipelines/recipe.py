@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shlex
 import string
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +37,7 @@ from farvox.options import (
     nearest,
     to_table,
 )
+from farvox.parsing import parse_toml
 from farvox.pipelines.evaluate import ConditionOptions
 from farvox.pipelines.score import ScoreOptions
 from farvox.progress import Note, silent
@@ -265,10 +265,10 @@ def read_toml(path: Path) -> Table:
         RecipeError: the file is missing or is not TOML; names the file and line.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise RecipeError(f"{path}: not a TOML file: {error}") from None
 
 

@@ -23,6 +23,7 @@ from farvox.audio.shards import fingerprint
 from farvox.errors import CheckpointError, DataDirError, RecipeError
 from farvox.jobs import digest
 from farvox.options import taken_from
+from farvox.parsing import parse_json
 from farvox.pipelines.evaluate import EvaluateOptions, evaluate_systems, notes_on
 from farvox.pipelines.extract import extract
 from farvox.pipelines.recipe import EvaluateTable, Recipe, adapted, refuse_contradictions
@@ -176,7 +177,7 @@ def prepare(plan: Plan, note: Note, run_verb: RunVerb | None = None) -> None:
     record = plan.root / "prepared.txt"
     texts = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
     done = {
-        line: json.loads(f"{{{states or '}'}")
+        line: parse_json(f"{{{states or '}'}")
         for line, _, states in (text.partition("\t{") for text in texts)
     }
     for line in plan.recipe.prepare:

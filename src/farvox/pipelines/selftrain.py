@@ -23,6 +23,7 @@ from farvox.errors import CheckpointError, RecipeError
 from farvox.jobs import digest
 from farvox.metrics.clustering import normalised_mutual_information, purity
 from farvox.options import taken_from, to_table
+from farvox.parsing import read_record
 from farvox.pipelines.cluster import label
 from farvox.pipelines.extract import extract
 from farvox.pipelines.recipe import EvaluateTable, Recipe, recipe_to_toml, refuse_contradictions, with_labels
@@ -72,9 +73,7 @@ class Round:
 
     def facts(self) -> dict[str, Any]:
         """The results of the finished stages."""
-        path = self.path / "round.json"
-        found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        return found
+        return read_record(self.path / "round.json")
 
     def _done(self) -> list[str]:
         path = self.path / "done.txt"
@@ -228,7 +227,7 @@ def _begin(run: Selftraining, note: Note) -> Selftraining:
     with remote_audio(run.recipe.data.remote):
         table = TrainingTable.open([data], labelled=False)
         found = table.fingerprint()
-        before = json.loads(record.read_text("utf-8")).get("data") if record.exists() else None
+        before = read_record(record).get("data")
         if is_extracted and before not in (None, found):
             raise CheckpointError(
                 f"{run.root}: {data} has other utterances or speakers than when the run began: put it back, "

@@ -8,7 +8,6 @@ the model, the rules of the scoring, and the SHA-256 of the file that they are o
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from farvox.atomic import FileKind, atomic_file, sha256_of, write_json, write_text
 from farvox.datadir.embeddings import MEASURES_FILE
 from farvox.errors import TrialError, UsageError
+from farvox.parsing import parse_json
 from farvox.score.columns import IdTable, column_blocks, stem_of
 from farvox.score.trials import LABEL_WORDS, TrialList
 
@@ -83,7 +83,7 @@ def read_score_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not beside.exists():
         return {}
     try:
-        meta = json.loads(beside.read_text("utf-8"))
+        meta = parse_json(beside.read_text("utf-8"))
         return meta if meta["sha256"] == sha256_of(path) else {}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise TrialError(f"{beside}: cannot be read ({error!r}); delete it, or score again") from None

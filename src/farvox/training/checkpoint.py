@@ -6,7 +6,6 @@ what resuming needs: ``classifier.safetensors``, ``optimizer.safetensors``, ``st
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -31,6 +30,7 @@ from farvox.errors import AudioError, CheckpointError, ModelError, RecipeError
 from farvox.jobs import Job, cut, threads
 from farvox.manifest import renew_manifest, verify_file
 from farvox.options import to_table
+from farvox.parsing import parse_json, read_array, read_record
 from farvox.progress import Note
 from farvox.training.distributed import World
 from farvox.training.options import TrainOptions, refuse_changes
@@ -108,7 +108,7 @@ def load_state(folder: Path) -> TrainingState:
     """
     verify_file(folder / "state.json")
     try:
-        return TrainingState(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
+        return TrainingState(**parse_json((folder / "state.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{folder}: not a training checkpoint: {error}") from None
 
@@ -206,7 +206,7 @@ def starting_folder(model: str, run_dir: Path, note: Note, *, has_begun: bool) -
         if has_begun:
             note(f"{run_dir}: has no {START}, so whether init.model has changed since it began is not known")
         return find_model(model)
-    begun, now = json.loads(record.read_text("utf-8")), None
+    begun, now = read_record(record), None
     with suppress(ModelError):
         now = Path(os.path.abspath(find_model(model)))
     for folder in (Path(begun["folder"]), now or run_dir):  # it may have been moved
@@ -268,7 +268,13 @@ def compare_audio(
             with atomic_file(path) as temporary:
                 np.save(temporary, now_N)
             continue
-        before_N = np.load(path)
+        try:
+            before_N = read_array(path)
+        except ValueError as error:
+            raise CheckpointError(
+                f"{path}: damaged ({error}), so whether {name} was replaced since is not known; "
+                "where you know that it was not, remove the file and resume"
+            ) from None
         least = min(len(before_N), len(now_N))
         changed = np.flatnonzero(before_N[:least] != now_N[:least])
         num_changed = len(changed) + abs(len(before_N) - len(now_N))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from farvox.features.frontend import FrontEndConfig
 from farvox.features.specaugment import SpecAugmentOptions
 from farvox.models.options import HEAD, MODEL
 from farvox.options import Above, AtLeast, AtMost, Options, Part, Table, from_table, kinds, to_table
+from farvox.parsing import parse_toml
 
 EVERYTHING = "network"
 """The name of the whole network among the parts that are not trained, so that only the classifier is."""
@@ -237,7 +237,7 @@ def refuse_changes(
                 found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
         return found
 
-    table = {k: v for k, v in tomllib.loads(saved.read_text("utf-8")).items() if k in kinds(fixed)}
+    table = {k: v for k, v in parse_toml(saved.read_text("utf-8")).items() if k in kinds(fixed)}
     before, now = flat(to_table(from_table(fixed, table, str(saved)))), flat(to_table(options))
     changed = [
         f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now"

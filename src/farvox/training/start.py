@@ -5,7 +5,6 @@ Shape suffixes: N utterance (of a class), E embedding, T sample, V speed, S spea
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +23,7 @@ from farvox.errors import AudioError, ModelError, RecipeError
 from farvox.features.frontend import FrontEndConfig
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.margin import CosineHead, Head
+from farvox.parsing import read_record
 from farvox.rng import rng_for
 from farvox.training.checkpoint import START, load_state
 from farvox.training.distributed import World
@@ -138,7 +138,7 @@ def trained_speakers(model: str | Path) -> dict[str, list[str]]:
             names = _speaking(load_state(folder).classes)
             found[str(folder)] = sorted({re.sub(r"@[\d.]+$", "", name) for name in names})
             record = folder.parent.parent / START
-            model = json.loads(record.read_text("utf-8"))["folder"] if record.exists() else ""
+            model = read_record(record).get("folder", "")
     return found
 
 

@@ -24,6 +24,7 @@ from farvox.audio.remote import is_asked
 from farvox.cache import cached_folder
 from farvox.datadir.kaldi import AUDIO_FILES, DataDir, wav_scp_of
 from farvox.errors import CacheError, DataDirError
+from farvox.parsing import read_array
 from farvox.rng import rng_for
 
 Index = npt.NDArray[np.int64]
@@ -137,7 +138,7 @@ class TrainingTable:
     @classmethod
     def mapped(cls, folder: Path) -> TrainingTable:
         """The table that `write` left in ``folder``, memory-mapped."""
-        arrays = [np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _ARRAYS]
+        arrays = [np.asarray(read_array(folder / f"{name}.npy", mapped=True)) for name in _ARRAYS]
         names = (folder / _SPEAKERS).read_bytes().decode().split("\n")
         utt_ids, wav_paths = StringTable(*arrays[:2]), StringTable(*arrays[2:4])
         return cls(utt_ids, wav_paths, arrays[4], arrays[5], tuple(names), folder)

@@ -5,7 +5,6 @@ A card is data that others may have written: it is read strictly, and nothing in
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -17,6 +16,7 @@ from farvox.audio.conditioning import Band, Conditioning
 from farvox.audio.quality import MEASURES, SIDES, Measured, QualityTerm, quality_llr
 from farvox.errors import ModelError
 from farvox.manifest import renew_manifest, verify_file
+from farvox.parsing import parse_json
 
 CARD = "card.json"
 _T = TypeVar("_T")
@@ -232,7 +232,7 @@ class Card:
         path = Path(folder) / CARD
         verify_file(path)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = parse_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError) as error:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import io
-import json
 import pickle
 import re
 import warnings
@@ -29,6 +28,7 @@ from farvox.atomic import FileKind, atomic_file, refuse_to_replace, refuse_to_re
 from farvox.errors import CheckpointError, DataDirError, ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.manifest import begin_manifest, renew_manifest
+from farvox.parsing import parse_json
 from farvox.zoo.model import (
     Model,
     fill,
@@ -226,7 +226,7 @@ def import_wavlm(path: str | Path, out: str | Path) -> dict[str, Any]:
     path = Path(path)
     described: object = {}
     with suppress(OSError, ValueError):
-        described = json.loads((Path(out) / wavlm.PREPROCESSOR).read_text("utf-8"))
+        described = parse_json((Path(out) / wavlm.PREPROCESSOR).read_text("utf-8"))
     if not isinstance(described, dict) or list(described) != ["do_normalize"]:  # not by this function
         refuse_other_model(out, "imported", file=path.name)
     saved = _read(path)

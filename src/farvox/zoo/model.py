@@ -7,7 +7,6 @@ Shape suffixes: B utterance, T sample, E embedding.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from farvox.atomic import atomic_file, write_json
 from farvox.errors import CheckpointError, ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.manifest import begin_manifest, note_unchecked, renew_manifest, verify_file
+from farvox.parsing import parse_json
 from farvox.zoo.card import CARD, Card
 from farvox.zoo.embedder import import_extra
 
@@ -141,7 +141,7 @@ def refuse_other_model(out: str | Path, entry: str, **origin: object) -> None:
         return
     known: object = None
     with suppress(OSError, ValueError, AttributeError):
-        known = json.loads(path.read_text("utf-8")).get(entry)
+        known = parse_json(path.read_text("utf-8")).get(entry)
     if not isinstance(known, dict) or any(known.get(key) != value for key, value in origin.items()):
         what = ", ".join(f"{key} {value}" for key, value in origin.items())
         raise ModelError(
@@ -185,7 +185,7 @@ def load_all(folder: Path) -> None:
     tables = {}
     for path in sorted(folder.glob("*.json")):
         try:
-            tables[path.name] = json.loads(path.read_text("utf-8"))
+            tables[path.name] = parse_json(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from None
     for path in sorted(folder.glob("*.safetensors")):
@@ -208,7 +208,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if verify_file(path) is None and path.is_file():
         note_unchecked(folder)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
@@ -243,7 +243,7 @@ def are_whole(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if length < 1 << 27 else {}
+            header = parse_json(file.read(length)) if length < 1 << 27 else {}
             size = os.fstat(file.fileno()).st_size
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     except (OSError, ValueError, AttributeError, TypeError, KeyError, IndexError):

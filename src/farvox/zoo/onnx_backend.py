@@ -25,6 +25,7 @@ import numpy as np
 from farvox.atomic import FileKind
 from farvox.errors import ModelError
 from farvox.features.frontend import FrontEndConfig
+from farvox.parsing import parse_json
 from farvox.zoo.card import Card
 from farvox.zoo.embedder import Embedding, Wave, import_extra, pool_of, refuse_long, refuse_short
 
@@ -266,7 +267,7 @@ def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
 
 def _json(path: Path, metadata: Mapping[str, str], key: str) -> dict[str, Any]:
     try:
-        values = json.loads(metadata[key])
+        values = parse_json(metadata[key])
     except ValueError as error:
         raise ModelError(f"{path}: '{key}' of its metadata is not JSON: {error}") from error
     if not isinstance(values, dict):

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 import urllib.error
 import urllib.request
 import zipfile
@@ -31,6 +30,7 @@ from farvox.cache import cache_path
 from farvox.errors import CheckpointError, FarvoxError, ModelError
 from farvox.manifest import damaged_files
 from farvox.options import nearest
+from farvox.parsing import parse_toml
 from farvox.progress import Progress, to_stderr
 from farvox.zoo.card import Card
 from farvox.zoo.foreign import import_checkpoint
@@ -86,7 +86,7 @@ class ZooModel:
 @cache
 def zoo_models() -> dict[str, ZooModel]:
     """All models of the zoo by name."""
-    tables = tomllib.loads(files("farvox.zoo").joinpath("models.toml").read_text(encoding="utf-8"))
+    tables = parse_toml(files("farvox.zoo").joinpath("models.toml").read_text(encoding="utf-8"))
     return {
         name: ZooModel(
             name, table["arch"], table["sha256"], table["bytes"],

@@ -1,0 +1,116 @@
+"""JSON, TOML and numpy arrays, which somebody else may have written or a disk damaged.
+
+Whatever is wrong with one is a ValueError, and reading it takes no more than its size asks for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from farvox.errors import FarvoxError
+
+MOST_LEVELS = 64
+"""Levels of lists and tables in each other; farvox writes five."""
+
+_ARRAY_HEADER = re.compile(
+    rb"\{'descr': '([<>|][fiu][1248])', 'fortran_order': (False|True), 'shape': \(([\d, ]{0,200})\), *\}\s*"
+)
+_MOST_ROWS = 1 << 48
+_MOST_DOTS = 1000
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is no JSON, or nested deeper than `MOST_LEVELS`.
+    """
+    try:
+        return _shallow(json.loads(text))
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML text.
+
+    Raises:
+        ValueError: it is no TOML, or nested deeper than `MOST_LEVELS`, or has a line of over 1,000 dots: the
+            memory for a dotted key grows with the square of its length.
+    """
+    if any(line.count(".") > _MOST_DOTS for line in text.split("\n")):
+        raise ValueError(f"a line has more than {_MOST_DOTS:,} dots")
+    try:
+        table: dict[str, Any] = _shallow(tomllib.loads(text))
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    return table
+
+
+_TOO_DEEP = f"nested deeper than {MOST_LEVELS} levels"
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The table of a JSON file in which farvox keeps what it has done; empty where there is none.
+
+    Raises:
+        FarvoxError: it is damaged.
+    """
+    try:
+        return dict(parse_json(path.read_text("utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError) as error:
+        raise FarvoxError(f"{path}: damaged ({error}): begin anew in another folder") from None
+
+
+def _shallow(value: Any) -> Any:
+    """The value itself, which others may walk down without running out of stack."""
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        level = [inner for outer in level for inner in _inside(outer)]
+    if level:
+        raise ValueError(_TOO_DEEP)
+    return value
+
+
+def _inside(value: Any) -> list[Any]:
+    """The tables and lists in a table or list."""
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [each for each in values if isinstance(each, (dict, list))]
+
+
+def read_array(path: str | Path, *, mapped: bool = False) -> npt.NDArray[Any]:
+    """The array of a ``.npy`` file of plain numbers; ``mapped``: in memory only where it is touched.
+
+    numpy's own reader builds any type that the header asks for.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no such file, or not as long as its header says.
+    """
+    with open(path, "rb") as file:
+        magic, version = file.read(6), file.read(2)
+        length = int.from_bytes(file.read(2 if version == b"\1\0" else 4), "little")
+        header = _ARRAY_HEADER.fullmatch(file.read(length) if length < 1 << 16 else b"")
+        start, size = file.tell(), os.fstat(file.fileno()).st_size
+        if magic != b"\x93NUMPY" or not header:
+            raise ValueError(f"{Path(path).name} is no .npy file of numbers")
+        dtype, order = np.dtype(header[1].decode()), "F" if header[2] == b"True" else "C"
+        shape = tuple(map(int, header[3].replace(b" ", b"").strip(b",").split(b",") if header[3] else ()))
+        if math.prod(shape) * dtype.itemsize != size - start or max(shape, default=0) > _MOST_ROWS:
+            raise ValueError(f"{Path(path).name} has {size - start:,} bytes for {dtype} of shape {shape}")
+        if not math.prod(shape):
+            return np.empty(shape, dtype)
+        if mapped:
+            return np.memmap(path, dtype, "r", start, shape, order)  # type: ignore
+        return np.fromfile(file, dtype).reshape(shape, order=order)  # type: ignore
