@@ -223,7 +223,8 @@ def naming(path: str | Path) -> Iterator[None]:
     except OSError as error:
         is_full = error.errno in _FULL or any(words in str(error) for words in _FULL_WORDS)
         why = "the disk is full: free some space on it" if is_full else error
-        raise FarvoxError(f"{path}: cannot be written: {why}") from error
+        final = re.sub(r"\.tmp-[0-9a-f]{12}-", "", str(path))  # of a file in an unfinished folder
+        raise FarvoxError(f"{final}: cannot be written: {why}") from error
 
 
 def _destination(path: str | Path) -> Path:

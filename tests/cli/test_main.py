@@ -56,7 +56,10 @@ def test_a_reader_that_has_gone_is_no_traceback() -> None:
 def test_a_full_disk_is_a_line_and_status_1() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run([*FARVOX, "--version"], stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (1, "farvox --version: No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "farvox --version: the disk is full: free some space on it\n",
+    )
 
 
 @pytest.mark.skipif(os.name != "posix", reason="streams are closed by number")

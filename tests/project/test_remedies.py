@@ -258,6 +258,13 @@ NO_REMEDIES = (
 MEMORY = "tests/cli/test_remedies.py::test_what_needs_less_memory_is_enough_under_the_same_limit"
 PULL = "tests/zoo/test_pretrained.py::test_what_pull_asks_for_is_enough"
 ELSEWHERE = {
+    "the disk is full: free some space on it": (
+        "tests/end_to_end/test_full_disk.py::test_without_room_nothing_is_torn_and_with_room_all_is_made"
+    ),
+    "the disk is full: make room and try again": (
+        "tests/end_to_end/test_full_disk.py"
+        "::test_a_store_without_room_keeps_its_speakers_and_takes_another_with_room"
+    ),
     "resamples (--bootstrap) are rough": ("tests/cli/test_evaluate.py::test_intervals_of_few_draws_say_so"),
     "--apply needs a score file to write": (
         "tests/cli/test_calibrate.py::test_a_saved_calibration_makes_likelihood_ratios_of_other_scores"
@@ -451,8 +458,6 @@ NOT_RUN = {
     "draw from a 'farvox subset'": "polars mostly ends the process itself where it has no memory",
     "leave out --by": "polars mostly ends the process itself where it has no memory",
     "the disk is full; set FARVOX_CACHE": "needs a full disk",
-    "the disk is full: make room and try again": "needs a full disk",
-    "the disk is full: free some space on it": "needs a full disk",
     "conditioning that this farvox does not know ({}): update farvox": "there is no later farvox",
     "and this farvox reads {}: update farvox": "there is no later farvox",
     "({} to {}) is not known: update farvox": "there is no later farvox",

@@ -156,10 +156,12 @@ def _run(words: list[str], fault: int, interrupted: int) -> int:
         _drop_stdout()
         return fault
     except OSError as error:
+        is_full = error.errno == errno.ENOSPC
+        why = "the disk is full: free some space on it" if is_full else error.strerror
         if error.filename is not None:
-            return fail(error, f"{os.fsdecode(error.filename)}: {error.strerror}")
-        if error.errno == errno.ENOSPC:
-            to_stderr(f"{name}: {error.strerror}")
+            return fail(error, f"{os.fsdecode(error.filename)}: {why}")
+        if is_full:
+            to_stderr(f"{name}: {why}")
             _drop_stdout()
         else:
             raise

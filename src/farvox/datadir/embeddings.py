@@ -221,7 +221,7 @@ def shared_origin(metas: Mapping[str, Mapping[str, Any]], remedy: str, note: Not
                     raise DataDirError(
                         f"{where}: of another model than {source[key]}: {difference}; {remedy}"
                     )
-        for key in known.keys() - origin.keys():
+        for key in [key for key in known if key not in origin]:  # in order, so that files are the same
             origin[key], source[key] = known[key], where
     for key, what in (("precision", "precisions"), ("backend", "libraries and devices")):
         found = {where: str(meta[key]) for where, meta in metas.items() if meta.get(key)}
