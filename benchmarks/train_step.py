@@ -19,6 +19,7 @@ from _bench import Bench, times
 
 from farvox.machine import keep_freed_memory, resolve_precision
 from farvox.models.registry import build_head, build_model
+from farvox.training.distributed import World
 from farvox.training.loader import Batch
 from farvox.training.objective import TrainingModel
 from farvox.training.options import OptimOptions
@@ -128,8 +129,8 @@ def our_step(model, words, feats_BFM, labels_B):
     head = build_head("aam", 256, CLASSES)
     training = TrainingModel(network, head, compiled="compile" in words).train()
     optimizer = build_optimizer(OptimOptions(lr=0.01, weight_decay=1e-3), list(training.parameters()))
-    frontend, cpu = torch.nn.Identity(), torch.device("cpu")
-    stepper = Stepper(training, frontend, optimizer, device=cpu, precision=words[0])
+    frontend, alone = torch.nn.Identity(), World(0, 1, torch.device("cpu"))
+    stepper = Stepper(training, frontend, optimizer, world=alone, precision=words[0])
     no_masks = torch.zeros(len(labels_B), 0, 4, dtype=torch.int64)
     batch = Batch(feats_BFM, labels_B, no_masks, tuple(range(len(labels_B))))
     return lambda: stepper.step([batch])

@@ -78,6 +78,7 @@ def test_the_command_line_imports_torch_only_inside_its_verbs(sources):
 
 READ_OPTIONS = (
     "training.options", "training.trainer", "training.checkpoint", "training.objective", "training.step",
+    "training.replay",
 )  # fmt: skip
 
 

@@ -265,6 +265,19 @@ ELSEWHERE = {
         "tests/end_to_end/test_full_disk.py"
         "::test_a_store_without_room_keeps_its_speakers_and_takes_another_with_room"
     ),
+    "Put sound files in the place of these": (
+        "tests/training/test_faults.py::test_sound_files_in_the_place_of_damaged_ones_are_enough_or_a_budget"
+    ),
+    "Lower optim.lr or set optim.clip_norm{}": (
+        "tests/training/test_faults.py"
+        "::test_too_large_a_learning_rate_is_what_is_to_be_lowered_and_no_utterance_is_named"
+    ),
+    "'farvox replay {}' runs this batch again": (
+        "tests/training/test_faults.py::test_a_replay_is_the_step_again_and_finite_after_the_file_was_replaced"
+    ),
+    "not the folder of a step: give one of RUN_DIR/replay": (
+        "tests/training/test_faults.py::test_a_replay_is_the_step_again_and_finite_after_the_file_was_replaced"
+    ),
     "resamples (--bootstrap) are rough": ("tests/cli/test_evaluate.py::test_intervals_of_few_draws_say_so"),
     "--apply needs a score file to write": (
         "tests/cli/test_calibrate.py::test_a_saved_calibration_makes_likelihood_ratios_of_other_scores"

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from farvox.models.registry import build_head, build_model
+from farvox.training.distributed import World
 from farvox.training.loader import Batch
 from farvox.training.objective import TrainingModel
 from farvox.training.options import OptimOptions
@@ -91,7 +92,7 @@ def test_three_steps_from_a_checkpoint_are_the_baselines(baseline, arch, optimiz
     training = TrainingModel(network, head).double().train()
     options = {"momentum": 0.0, **OPTIMIZERS[optimizer]}
     ours = build_optimizer(OptimOptions(name=optimizer, **options), list(training.parameters()))
-    stepper = Stepper(training, nn.Identity(), ours, device=torch.device("cpu"), precision="fp32")
+    stepper = Stepper(training, nn.Identity(), ours, world=World(0, 1, torch.device("cpu")))
     losses = []
     for feats_BMF, labels_B in batches():
         no_masks = torch.zeros(len(labels_B), 0, 4, dtype=torch.int64)

@@ -35,7 +35,7 @@ def test_a_chunk_is_a_part_of_its_file(table):
     whole_T = read_audio(path)
     starts = set()
     for position in range(20):
-        chunk_T = draw_chunk(path, 4000, 16000, rng_for(0, 0, position))
+        chunk_T, _ = draw_chunk(path, 4000, 16000, rng_for(0, 0, position))
         at = int(np.argmax([np.array_equal(whole_T[n : n + 4000], chunk_T) for n in range(len(whole_T))]))
         assert np.array_equal(whole_T[at : at + 4000], chunk_T)
         starts.add(at)
@@ -45,7 +45,7 @@ def test_a_chunk_is_a_part_of_its_file(table):
 def test_a_short_file_is_repeated(tmp_path):
     write_audio(tmp_path / "short.wav", np.linspace(-0.5, 0.5, 700))
     whole_T = read_audio(tmp_path / "short.wav")
-    chunk_T = draw_chunk(str(tmp_path / "short.wav"), 2000, 16000, rng_for(0, 0, 0))
+    chunk_T, _ = draw_chunk(str(tmp_path / "short.wav"), 2000, 16000, rng_for(0, 0, 0))
     assert np.array_equal(chunk_T, np.tile(whole_T, 3)[:2000])
     assert np.array_equal(fit_length(whole_T, 3), whole_T[:3])
 
@@ -55,7 +55,7 @@ def test_files_of_any_rate_give_chunks_of_one_length(rate, tmp_path):
     t = np.arange(rate) / rate
     write_audio(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 400 * t), rate)
     for position in range(10):
-        chunk_T = draw_chunk(str(tmp_path / "a.wav"), 5000, 16000, rng_for(0, 0, position))
+        chunk_T, _ = draw_chunk(str(tmp_path / "a.wav"), 5000, 16000, rng_for(0, 0, position))
         assert len(chunk_T) == 5000
         peak = np.argmax(np.abs(np.fft.rfft(chunk_T * np.hanning(5000)))) * 16000 / 5000
         assert abs(peak - 400) < 4

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from farvox.errors import RecipeError
 from farvox.models.margin import AamHead
 from farvox.models.registry import build_model
+from farvox.training.distributed import World
 from farvox.training.loader import Batch
 from farvox.training.objective import Anchor, TrainingModel, find_frozen, teacher_of
 from farvox.training.options import OptimOptions
@@ -108,8 +109,8 @@ def make_stepper(network, head, *, precision="fp32"):
     optimizer = build_optimizer(optim, list(model.parameters()))
     anchor = Anchor(network.parameters(), 0.01)
     return Stepper(
-        model, nn.Identity(), optimizer, device=CPU, precision=precision, teacher=teacher_of(network),
-        anchor=anchor,
+        model, nn.Identity(), optimizer, world=World(0, 1, CPU), precision=precision,
+        teacher=teacher_of(network), anchor=anchor,
     )  # fmt: skip
 
 

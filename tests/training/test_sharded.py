@@ -62,7 +62,7 @@ def build(world, head, optimizer, *, sharded, share=1.0):
     optim = OptimOptions(name=optimizer, lr=0.05, weight_decay=0.01)
     built = build_optimizer(optim, list(model.parameters()))
     wrapped = trainer._reduced(model, shard, unused=False) if world.size > 1 else model
-    stepper = Stepper(wrapped, nn.Identity(), built, device=world.device, clip_norm=1.0, shard=shard)
+    stepper = Stepper(wrapped, nn.Identity(), built, world=world, clip_norm=1.0, shard=shard)
     return stepper, model
 
 

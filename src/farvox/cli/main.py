@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "noises": ("farvox.cli.data:noises", "make noise from the pauses of recordings"),
     "simulate": ("farvox.cli.data:simulate", "make far-field copies of a data dir"),
     "train": ("farvox.cli.recipes:train", "train or fine-tune a model from a recipe"),
+    "replay": ("farvox.cli.models:replay", "run a training step that was not finite again"),
     "average": ("farvox.cli.models:average", "average the weights of several models"),
     "extract": ("farvox.cli.models:extract", "turn a data dir into embeddings"),
     "cluster": ("farvox.cli.models:cluster", "find the speakers of embeddings that nobody labelled"),

@@ -209,6 +209,32 @@ def export(
     )
 
 
+def replay(
+    folder: Annotated[Positional[Path], arg(metavar="RUN_DIR/replay/STEP")],
+    device: str = "auto",
+    save_audio: Annotated[Path | None, arg(metavar="DIR")] = None,
+) -> int:
+    """Run a training step that was not finite again: the same batch, with the weights of before it.
+
+    Prints a line on each example by itself, then loss and gradient norm of the batch; nothing is updated. The
+    status is 1 if they are not finite again, and 0 if they are finite now.
+
+    Args:
+        folder: the folder that the training's message names.
+        device: auto, cpu, cuda or mps.
+        save_audio: write the chunks as the network gets them there, POSITION.wav.
+    """
+    from farvox.pipelines.train import replay as run_again
+
+    found = run_again(folder, device=device, save_audio=save_audio)
+    for finding in found.findings:
+        to_stdout(str(finding))
+    figures = f"loss {found.loss:.4g}, gradient norm {found.grad_norm:.4g}"
+    again = "finite now" if found.is_finite else "not finite again"
+    to_stdout(f"epoch {found.epoch}, step {found.step + 1}: {figures}: {again}")
+    return 0 if found.is_finite else 1
+
+
 def average(
     out: Annotated[Positional[Path], arg(metavar="OUT")],
     models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL...")],

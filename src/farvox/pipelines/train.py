@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from farvox.pipelines.recipe import refuse_contradictions
 from farvox.progress import Note, silent
 from farvox.training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from farvox.training.replay import Replay
 
 
 def train(options: TrainOptions, run_dir: str | Path, *, resume: bool = True, note: Note = silent) -> Path:
@@ -35,3 +39,22 @@ def train(options: TrainOptions, run_dir: str | Path, *, resume: bool = True, no
     with join_world(options.device) as world, remote_audio(options.data.remote):
         refuse_contradictions(options, num_processes=world.size)
         return run_training(options, Path(run_dir), world, resume=resume, note=note)
+
+
+def replay(folder: str | Path, *, device: str = "auto", save_audio: str | Path | None = None) -> Replay:
+    """Run a step that was not finite again, from the folder that `train` left in ``RUN_DIR/replay``.
+
+    Args:
+        folder: of the step.
+        device: auto, cpu, cuda or mps.
+        save_audio: folder for the chunks, as files of floats.
+
+    Raises:
+        CheckpointError: the folder is damaged, or the data dirs were changed.
+        AudioError: an utterance cannot be read any more.
+    """
+    from farvox.training.distributed import join_world
+    from farvox.training.replay import replay as run_again
+
+    with join_world(device) as world:
+        return run_again(Path(folder), world.device, Path(save_audio) if save_audio else None)

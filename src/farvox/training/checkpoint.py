@@ -57,6 +57,7 @@ class TrainingState:
         data: fingerprint of the training table.
         optimizer: its numbers; its tensors are in ``optimizer.safetensors``.
         scaler: the loss scaler of fp16.
+        skipped: steps that were left out because they were not finite.
     """
 
     epoch: int
@@ -66,6 +67,7 @@ class TrainingState:
     optimizer: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
+    skipped: int = 0
 
 
 def checkpoint_folder(run_dir: Path, epoch: int) -> Path:
@@ -166,8 +168,8 @@ def prune_checkpoints(run_dir: Path, keep: int) -> None:
 
 FREE = (
     "device", "threads", "data.workers", "data.features", "data.remote", "augment.pack",
-    "optim.checkpointing", "optim.channels_last", "optim.shard_head", "log.", "validate.", "schedule.epochs",
-    "schedule.extend",
+    "optim.checkpointing", "optim.channels_last", "optim.shard_head", "optim.skip_nonfinite",
+    "log.", "validate.", "schedule.epochs", "schedule.extend",
 )  # fmt: skip
 """Options that may change when a run is continued: its length, and those that leave the weights alone."""
 

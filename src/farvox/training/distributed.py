@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from farvox.errors import RecipeError
+from farvox.errors import NonFiniteLossError, RecipeError
 from farvox.models.pooling import widen
 from farvox.progress import to_stderr
 from farvox.training.launch import LOST_STATUS
@@ -93,8 +93,8 @@ class World:
 def join_world(device: str = "auto") -> Iterator[World]:
     """Join the ranks that `launch_ranks` or ``torchrun`` started; without them the process is alone.
 
-    A rank that loses the others exits with status `LOST_STATUS`, so that its message is not the one that is
-    shown.
+    A rank that loses the others, or stops with them, exits with status `LOST_STATUS`, so that its message is
+    not the one that is shown.
 
     Raises:
         RecipeError: the device asked for is not there.
@@ -114,6 +114,10 @@ def join_world(device: str = "auto") -> Iterator[World]:
     dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
         yield World(rank, size, place)
+    except NonFiniteLossError as error:  # of all ranks, and rank 0 knows most
+        if rank == 0:
+            raise
+        raise SystemExit(LOST_STATUS) from error
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise

@@ -50,6 +50,7 @@ class Chunk(NamedTuple):
     """A part of an utterance as it was read, and the random stream of the steps that follow."""
 
     wav_T: Wav
+    start: int
     variant: int
     position: int
     row: int
@@ -91,10 +92,10 @@ class ChunkDataset(Dataset[Example]):
         variant = int(rng.integers(len(self.speeds))) if len(self.speeds) > 1 else 0
         length = num_samples_before_speed(self.num_samples, self.speeds[variant])
         try:
-            wav_T = draw_chunk(self.table.wav_paths[row], length, self.sample_rate, rng)
+            wav_T, start = draw_chunk(self.table.wav_paths[row], length, self.sample_rate, rng)
         except AudioError as error:
             raise AudioError(f"utterance '{self.table.utt_ids[row]}': {error}") from None
-        return Chunk(wav_T, variant, position, row, rng)
+        return Chunk(wav_T, start, variant, position, row, rng)
 
     def example(self, chunk: Chunk) -> Example:
         """Make an example of a chunk: speed, augmentation, masks."""
@@ -114,8 +115,11 @@ class ChunkDataset(Dataset[Example]):
         return int(self.labels_VS[variant, speaker])
 
 
-def draw_chunk(path: str, num_samples: int, sample_rate: int, rng: np.random.Generator) -> Wav:
+def draw_chunk(path: str, num_samples: int, sample_rate: int, rng: np.random.Generator) -> tuple[Wav, int]:
     """Read ``num_samples`` from a uniformly drawn start; a shorter file is repeated (as in the baseline).
+
+    Returns:
+        The samples, and the number of the first in the file, at ``sample_rate``.
 
     Raises:
         AudioError: the file cannot be read or is empty.
@@ -126,7 +130,7 @@ def draw_chunk(path: str, num_samples: int, sample_rate: int, rng: np.random.Gen
             raise AudioError(f"{path}: the file has no samples")
         start = int(rng.random() * (available - num_samples)) if available > num_samples else 0
         wav_T = file.read(start=start, num_samples=min(num_samples, available), sample_rate=sample_rate)
-    return fit_length(wav_T, num_samples)
+    return fit_length(wav_T, num_samples), start
 
 
 def fit_length(wav_T: Wav, num_samples: int) -> Wav:

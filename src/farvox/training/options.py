@@ -92,6 +92,8 @@ class OptimOptions(Options):
     of weight_decay."""
     clip_norm: Annotated[float, AtLeast(0)] = 0.0
     """Largest gradient norm; 0: not clipped."""
+    skip_nonfinite: Annotated[int, AtLeast(0)] = 0
+    """Steps of a run that are left out where loss or gradient is not finite; one more ends it."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     """Number format: "fp32", or autocast to "bf16" or "fp16"; "auto": bf16 where the device has it, else
     fp32."""

@@ -45,6 +45,7 @@ from farvox.score.trials import read_trials
 from farvox.training import checkpoint, start
 from farvox.training.checkpoint import Packed, TrainingState, begin_run_dir
 from farvox.training.distributed import World, synchronise_batchnorm
+from farvox.training.faults import explain
 from farvox.training.loader import Batch, ChunkDataset, load_batches
 from farvox.training.log import RunLog
 from farvox.training.objective import Anchor, TrainingModel, find_frozen, recompute_stages, teacher_of
@@ -90,7 +91,9 @@ def train(
         first = run.shard.classes.start if run.shard else 0
         model, most = run.as_model(), options.init.mean_utterances
         start.start_at_means(run.head, model, run.dataset, most, world, first)
-    first_epoch = _restore(run, run_dir, finished) if finished else options.schedule.first_epoch
+    first_epoch = options.schedule.first_epoch
+    if finished:
+        first_epoch = restore(run, checkpoint.checkpoint_folder(run_dir, finished[-1])).epoch + 1
     if world.is_main:
         noise = AUGMENT.read(options.augment, "[augment]").inputs()
         checkpoint.compare_audio(run.table, noise, run_dir, note, has_begun=bool(finished))
@@ -103,10 +106,10 @@ def train(
         if line := run._describe_change(first_epoch) if finished else run.describe():
             log.say(line)
         for epoch in range(first_epoch, options.schedule.end):
-            figures = _run_epoch(run, epoch, batches, log)
+            figures = _run_epoch(run, epoch, batches, log, run_dir)
             done = (epoch + 1 - options.schedule.first_epoch) * run.plan.steps_per_epoch
             world.share_buffers(run.network)
-            packed = _pack(run)  # by all ranks together, before one of them can fail
+            packed = run.pack()  # by all ranks together, before one of them can fail
             try:
                 number = epoch + 1 - options.schedule.first_epoch
                 is_due = number % max(1, options.validate.every) == 0 or epoch + 1 == options.schedule.end
@@ -119,10 +122,8 @@ def train(
             finally:  # a damaged file of the validation's does not cost the epoch
                 if world.is_main:
                     folder = checkpoint.checkpoint_folder(run_dir, epoch)
-                    scaler = run.stepper.scaler.state_dict()
-                    data = run.table.fingerprint()
-                    state = TrainingState(epoch, done, run.classes, data, scaler=scaler, figures=figures)
-                    checkpoint.save_checkpoint(folder, state, partial(_write_model, run, epoch), *packed)
+                    state = run.state(epoch, done, figures)
+                    checkpoint.save_checkpoint(folder, state, partial(run.write_model, epoch), *packed)
                     checkpoint.prune_checkpoints(run_dir, options.log.keep)
             world.barrier()
     return checkpoint.checkpoint_folder(run_dir, options.schedule.end - 1)
@@ -133,7 +134,7 @@ class Run:
 
     def __init__(self, options: TrainOptions, world: World) -> None:
         optim, data, distill, validate = options.optim, options.data, options.distill, options.validate
-        self.options, self.world = options, world
+        self.options, self.world, self.skipped = options, world, 0
         self.table = table = TrainingTable.open(data.train, labelled=distill.classify > 0)
         self.plan = EpochPlan(
             options.seed, table.speakers_N, optim.batch_size, data.sampling,
@@ -195,7 +196,7 @@ class Run:
         self.stepper = Stepper(
             _reduced(model, self.shard, unused=later) if world.size > 1 else model,
             nn.Identity() if data.features == "workers" else self.frontend,
-            self.optimizer, device=world.device, precision=precision,
+            self.optimizer, world=world, precision=precision,
             clip_norm=optim.clip_norm, teacher=teacher, anchor=anchor, shard=self.shard,
         )  # fmt: skip
         self.validation: Validation | None = None
@@ -259,6 +260,40 @@ class Run:
         model = {"name": self.model_name, "kwargs": self.network.kwargs_to_save(self.model_kwargs)}
         config = {"frontend": self.frontend_config.to_dict(), "model": model, "epoch": epoch}
         return Model(self.network, self.frontend, config)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Bring all modules into the mode in which ``epoch`` trains them."""
+        self.network.train()
+        self.head.train()
+        if self.options.optim.freeze_batchnorm:
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        self.frozen.apply(epoch)
+
+    def seed_step(self, epoch: int, step: int, rank: int) -> None:
+        """Seed torch for a step, so that dropout is the same after a resume; a data loader draws from it."""
+        seeds = np.random.SeedSequence([self.options.seed, epoch, step, rank])
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> 1))
+
+    def pack(self) -> tuple[dict[str, torch.Tensor], Packed]:
+        """State of head and optimiser, of all shards; on rank 0."""
+        if self.shard:
+            return self.shard.whole_state(self.optimizer)
+        return self.head.state_dict(), checkpoint.pack_optimizer(self.optimizer)
+
+    def state(self, epoch: int, done: int, figures: dict[str, float] | None = None) -> TrainingState:
+        """The state of the run after ``done`` steps, the last of them in ``epoch``."""
+        scaler, data = self.stepper.scaler.state_dict(), self.table.fingerprint()
+        return TrainingState(
+            epoch, done, self.classes, data, scaler=scaler, figures=figures or {}, skipped=self.skipped
+        )
+
+    def write_model(self, epoch: int, folder: Path) -> None:
+        """Write network and front-end as a MODEL."""
+        head = {"name": HEAD.default, **self.options.head}
+        extra = {"classes": len(self.classes), "epoch": epoch, "head": head}
+        save_model(folder, self.network, self.frontend_config, self.model_name, self.model_kwargs, extra)
 
     def describe(self) -> str:
         """Lines on what is being trained on what."""
@@ -407,15 +442,12 @@ def _network_and_head(
     return network, head, classes
 
 
-def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> dict[str, float]:
+def _run_epoch(
+    run: Run, epoch: int, batches: Iterator[Batch], log: RunLog, run_dir: Path
+) -> dict[str, float]:
     """All optimiser steps of one epoch; returns its mean figures over all ranks."""
-    run.network.train()
-    run.head.train()
-    if run.options.optim.freeze_batchnorm:
-        for module in run.network.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
-    run.frozen.apply(epoch)
+    run.begin_epoch(epoch)
+    most, taken = run.options.optim.skip_nonfinite, 0
     first = (epoch - run.options.schedule.first_epoch) * run.plan.steps_per_epoch
     totals = torch.zeros(3, device=run.world.device)
     for step in range(run.plan.steps_per_epoch):
@@ -430,44 +462,34 @@ def _run_epoch(run: Run, epoch: int, batches: Iterator[Batch], log: RunLog) -> d
             raise
         if run.shard:
             run.shard.draw(torch.cat([b.labels_B for b in micro_batches]), run.optimizer, epoch, step)
-        # So that dropout is the same after a resume; a data loader, too, takes numbers from this generator.
-        seeds = np.random.SeedSequence([run.options.seed, epoch, step, run.world.rank])
-        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> 1))
+        run.seed_step(epoch, step, run.world.rank)
         is_logged = (step + 1) % run.options.log.every == 0
         is_last = step + 1 == run.plan.steps_per_epoch
         try:
-            result = run.stepper.step(micro_batches, look=is_logged or is_last)
+            result = run.stepper.step(micro_batches, look=is_logged or is_last or most > 0)
         except NonFiniteLossError as error:
-            faulty = step + 1 - error.steps_ago
-            raise NonFiniteLossError(f"epoch {epoch}, step {faulty}: {error}") from None
+            fault = explain(run, error, epoch, step - error.steps_ago, run_dir)
+            if run.skipped >= most:
+                raise NonFiniteLossError(f"{fault}\n  {fault.remedy}") from None
+            run.skipped += 1
+            log.say(f"{fault}\n  left out: {run.skipped} of optim.skip_nonfinite = {most}")
+            continue
         except (MemoryError, RuntimeError) as error:
             run.explain_memory(error, epoch, step)
             raise
         share = run.plan.batch_size / run.world.size
+        taken += 1
         totals += torch.stack([result.loss, result.num_right / share, result.distance])
         if is_logged:
-            local = torch.stack([result.loss, *(totals / (step + 1)), result.grad_norm])
+            local = torch.stack([result.loss, *(totals / taken), result.grad_norm])
             loss, mean_loss, accuracy, distance, grad_norm = run.world.mean(local).tolist()
             log.step(
                 first + step + 1, epoch=epoch, loss=loss, mean_loss=mean_loss, accuracy=accuracy, lr=lr,
                 grad_norm=grad_norm, **({"distance": distance} if run.stepper.teacher else {}),
             )  # fmt: skip
-    loss, accuracy, distance = (run.world.mean(totals) / run.plan.steps_per_epoch).tolist()
+    loss, accuracy, distance = (run.world.mean(totals) / max(taken, 1)).tolist()
     teachers = {"distance": distance} if run.stepper.teacher else {}
     return {"loss": loss, "accuracy": accuracy, **teachers}
-
-
-def _write_model(run: Run, epoch: int, folder: Path) -> None:
-    head = {"name": HEAD.default, **run.options.head}
-    extra = {"classes": len(run.classes), "epoch": epoch, "head": head}
-    save_model(folder, run.network, run.frontend_config, run.model_name, run.model_kwargs, extra)
-
-
-def _pack(run: Run) -> tuple[dict[str, torch.Tensor], Packed]:
-    """State of head and optimiser, of all shards; on rank 0."""
-    if run.shard:
-        return run.shard.whole_state(run.optimizer)
-    return run.head.state_dict(), checkpoint.pack_optimizer(run.optimizer)
 
 
 def _compare_finished(options: TrainOptions, run_dir: Path, epoch: int, note: Note) -> None:
@@ -490,9 +512,8 @@ def _compare_finished(options: TrainOptions, run_dir: Path, epoch: int, note: No
     checkpoint.compare_audio(table, noise, run_dir, note, has_begun=True)
 
 
-def _restore(run: Run, run_dir: Path, finished: list[int]) -> int:
-    """Load the last whole checkpoint into ``run``; returns the epoch to go on with."""
-    folder = checkpoint.checkpoint_folder(run_dir, finished[-1])
+def restore(run: Run, folder: Path) -> TrainingState:
+    """Load a checkpoint into ``run``."""
     state = checkpoint.load_state(folder)
     checkpoint.refuse_other_data(folder, state, run.table, run.classes)
     fill(run.network, read_weights(folder / "model.safetensors"), folder)
@@ -504,7 +525,8 @@ def _restore(run: Run, run_dir: Path, finished: list[int]) -> int:
     fill(run.head, classifier, folder)
     checkpoint.unpack_optimizer(run.optimizer, moments, state.optimizer)
     run.stepper.scaler.load_state_dict(state.scaler)
-    return state.epoch + 1
+    run.skipped = state.skipped
+    return state
 
 
 class Validation:
