@@ -9,13 +9,8 @@ Shape suffixes: E embedding, N row.
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import io
-import pickle
 import re
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from farvox.atomic import FileKind, atomic_file, refuse_to_replace, refuse_to_replace_foreign, write_json
+from farvox.atomic import (
+    FileKind,
+    atomic_file,
+    refuse_to_replace,
+    refuse_to_replace_foreign,
+    sha256_of,
+    write_json,
+)
 from farvox.errors import CheckpointError, DataDirError, ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.manifest import begin_manifest, renew_manifest
@@ -39,6 +41,7 @@ from farvox.zoo.model import (
     save_model,
     write_weights,
 )
+from farvox.zoo.unpickle import read_pickled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -177,7 +180,7 @@ def import_checkpoint(
     counts = {name: count for name, count in wanted.items() if name.endswith("num_batches_tracked")}
     fill(network, {**counts, **weights}, path)
 
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = sha256_of(path)
     imported: dict[str, str | int] = {"file": path.name, "arch": arch, "sha256": sha256}
     if epoch is None and (numbered := re.fullmatch(r"model_(\d+)", path.stem)):
         epoch = int(numbered[1])
@@ -382,26 +385,7 @@ def _read(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         weights = read_weights(path)
         return {layout.part: weights for layout in LAYOUTS.values()}  # the format has no entries to lie in
-    import torch
-
-    try:
-        with torch.serialization.safe_globals([Counter]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice to programmers on odd pickles, which end up below
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    except pickle.UnpicklingError as error:
-        code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        why = (
-            f"it refers to '{code[1]}', which is code"
-            if code
-            else "it is not made of weights and plain values"
-        )
-        raise CheckpointError(f"{path}: refused, and nothing in it was run: {why}") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever a damaged file makes the reader stumble over
-        raise CheckpointError(f"{path}: not a torch checkpoint, or a damaged one") from error
+    saved = read_pickled(path, "a torch checkpoint")
     if not isinstance(saved, dict):
         raise CheckpointError(f"{path}: holds a {type(saved).__name__}, not weights by name")
     return {BARE: saved.get("state_dict", saved), **saved}
@@ -440,25 +424,7 @@ def import_embeddings(path: str | Path, out: str | Path) -> EmbeddingSet:
                 f"{out}: holds embeddings that were not imported from {path.name}; they are not replaced: "
                 "choose another OUT, or remove it first"
             )
-    try:
-        with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            readers = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }
-            shape, _, dtype = readers[version](file)
-            if not dtype.hasobject or shape != ():
-                raise ValueError(f"an array of {dtype} and shape {shape}")
-            saved = _ArrayUnpickler(file).load().item()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: refused, and nothing in it was run: {error}") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever a damaged file makes the reader stumble over
-        raise CheckpointError(f"{path}: not a dict saved by numpy, or a damaged one: {error}") from error
+    saved = read_pickled(path, "a dict saved by numpy")
     if not isinstance(saved, dict) or not saved:
         raise CheckpointError(f"{path}: does not hold a dict of embeddings")
     rows = [np.asarray(row) for row in saved.values()]
@@ -475,26 +441,6 @@ def import_embeddings(path: str | Path, out: str | Path) -> EmbeddingSet:
     embeddings = EmbeddingSet(list(saved), np.stack(rows).astype(np.float32), {"imported": path.name})
     embeddings.save(out)
     return embeddings
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Rebuilds numpy arrays and plain values, by the names of numpy 1 and 2; refuses all else."""
-
-    _allowed = frozenset(
-        {
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy.core.numeric", "_frombuffer"),
-            ("numpy._core.numeric", "_frombuffer"),
-        }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._allowed:
-            raise pickle.UnpicklingError(f"it refers to '{module}.{name}', which is code")
-        return getattr(importlib.import_module(module.replace("numpy.core", "numpy._core")), name)
 
 
 @dataclass(frozen=True, slots=True)
