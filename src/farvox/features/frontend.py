@@ -31,9 +31,9 @@ class FrontEndConfig(Options):
     kind: FrontEndKind = "kaldi-fbank"
     """Kaldi's log-mel filterbank, the FFSVC2022 baseline's log-mel spectrogram, SpeechBrain's filterbank in
     decibels, or the samples themselves (for WavLM); the last three fix all but ``num_mels`` and ``mean``."""
-    sample_rate: Annotated[int, AtLeast(1000)] = 16000
+    sample_rate: Annotated[int, AtLeast(1000), AtMost(768_000)] = 16000
     """Hz."""
-    num_mels: Annotated[int, AtLeast(1)] = 80
+    num_mels: Annotated[int, AtLeast(1), AtMost(8192)] = 80
     """Filters, and so features per frame; of a waveform, samples per frame (160: 10 ms)."""
     sample_scale: Annotated[float, Above(0)] = 32768.0
     """Factor by which samples in [-1, 1] are multiplied first."""

@@ -1,8 +1,8 @@
 """Checkpoints and embeddings that other toolkits saved, read as data and never executed; and the way back.
 
-This is the only module of farvox that reads or writes pickles. A checkpoint fits a layout when every weight
-is accounted for: translated to our name, or dropped by name. Sizes are read off the translated weights by
-the ``*_sizes`` function that stands beside each network.
+What is a pickle is read by `farvox.zoo.unpickle`, and written only here. A checkpoint fits a layout when
+every weight is accounted for: translated to our name, or dropped by name. Sizes are read off the translated
+weights by the ``*_sizes`` function that stands beside each network.
 
 Shape suffixes: E embedding, N row.
 """
@@ -35,6 +35,7 @@ from farvox.zoo.model import (
     Model,
     fill,
     load_folder,
+    no_larger_than,
     read_weights,
     refuse_other_model,
     require_torch,
@@ -172,7 +173,8 @@ def import_checkpoint(
     kwargs = layout.sizes(weights)
     if not kwargs:
         raise CheckpointError(f"{path}: {_why_not(saved, arch)}")
-    network = build_model(layout.model, **kwargs)
+    with no_larger_than(weights, path):
+        network = build_model(layout.model, **kwargs)
     wanted = network.state_dict()
     for name, tensor in weights.items():  # pointwise convolutions as linear layers
         if name in wanted and tensor.ndim == wanted[name].ndim + 1:

@@ -159,13 +159,15 @@ def load_folder(folder: Path, device: str = "cpu") -> Model:
     device, config = pick_device(device), read_config(folder)
     frontend_config = FrontEndConfig.from_dict(config["frontend"])
     with one_thread():
-        network = build_model(config["model"]["name"], **config["model"]["kwargs"])
+        weights = read_weights(folder / WEIGHTS)
+        with no_larger_than(weights, folder / CONFIG):
+            network = build_model(config["model"]["name"], **config["model"]["kwargs"])
         if network.num_mels != frontend_config.num_mels:
             raise ModelError(
                 f"{folder / CONFIG}: the front-end gives {frontend_config.num_mels} mels, "
                 f"the network takes {network.num_mels}"
             )
-        fill(network, read_weights(folder / WEIGHTS), folder / WEIGHTS)
+        fill(network, weights, folder / WEIGHTS)
     network.to(device).eval()
     frontend = build_frontend(frontend_config).to(device).eval()
     return Model(network, frontend, config)
@@ -284,6 +286,36 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str | Path) 
         what = "; ".join(f"{kind}: {_listed(names)}" for kind, names in faults.items() if names)
         raise CheckpointError(f"{source}: the weights do not fit {type(network).__name__}: {what}")
     network.load_state_dict(dict(weights))
+
+
+@contextmanager
+def no_larger_than(weights: Mapping[str, Tensor], source: str | Path) -> Iterator[None]:
+    """Refuse the network that is built inside if it is far larger than the ``weights`` that it is built for.
+
+    Sizes that a file tells can ask for any amount of memory, which is only taken when weights are drawn.
+
+    Raises:
+        CheckpointError: it is, or no network has such sizes.
+    """
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    numbers = (1 << 20) + 2 * sum(tensor.numel() for tensor in weights.values())
+    tensors = 100 + 2 * len(weights)
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal numbers, tensors
+        if parameter is not None:
+            numbers, tensors = numbers - parameter.numel(), tensors - 1
+        if numbers < 0 or tensors < 0:
+            raise CheckpointError(f"{source}: a network of such sizes has far more weights than there are")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise CheckpointError(f"{source}: no network has such sizes: {f'{error}'.splitlines()[0]}") from error
+    finally:
+        hook.remove()
 
 
 @contextmanager

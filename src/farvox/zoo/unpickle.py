@@ -61,7 +61,7 @@ class Standin:
         raise RefusedError(f"it changes a {type(self).__name__}")
 
 
-class Name(Standin):
+class AllowedName(Standin):
     """A name that a pickle may use, with the function that stands for it."""
 
     __slots__ = ("call", "name")
@@ -74,7 +74,7 @@ class Name(Standin):
         return self.call(*words)
 
 
-class Table(dict[Any, Any]):
+class AnyDict(dict[Any, Any]):
     """An ``OrderedDict`` or a ``Counter``."""
 
     def __setstate__(self, state: object) -> None:
@@ -106,7 +106,7 @@ class DType(Standin):
         self.is_swapped = order == ">"
 
 
-class Array(Standin):
+class ArrayPlace(Standin):
     """A tensor of torch or an array of numpy, whose content is a `Storage`, bytes, or a list of objects."""
 
     __slots__ = ("content", "dtype", "is_swapped", "shape", "start", "stride")
@@ -114,7 +114,7 @@ class Array(Standin):
     def __init__(self, *words: object) -> None:
         self.content: Storage | bytes | list[Any] | None = None
 
-    def fill(self, content: Storage | bytes, dtype: str, start: int, shape: Any, stride: Any) -> Array:
+    def fill(self, content: Storage | bytes, dtype: str, start: int, shape: Any, stride: Any) -> ArrayPlace:
         """Describe the array; it must lie within its content and have no more numbers."""
         self.content, self.dtype, self.start, self.is_swapped = content, dtype, _size(start), False
         self.shape, self.stride = tuple(map(_size, shape)), tuple(map(_size, stride))
@@ -146,19 +146,20 @@ def _size(number: object) -> int:
     return number
 
 
-def _tensor(storage: Storage, start: int, shape: Any, stride: Any, *_: object) -> Array:
-    return Array().fill(storage, storage.dtype, start, shape, stride)
+def _tensor(storage: Storage, start: int, shape: Any, stride: Any, *_: object) -> ArrayPlace:
+    return ArrayPlace().fill(storage, storage.dtype, start, shape, stride)
 
 
-def _from_buffer(content: bytes, dtype: DType, shape: Any, order: str) -> Array:
-    (array := Array()).__setstate__((1, shape, dtype, order == "F", content))
+def _from_buffer(content: bytes, dtype: DType, shape: Any, order: str) -> ArrayPlace:
+    (array := ArrayPlace()).__setstate__((1, shape, dtype, order == "F", content))
     return array
 
 
-def _names() -> dict[tuple[str, str], Name]:
+def _names() -> dict[tuple[str, str], AllowedName]:
     calls: dict[str, Callable[..., Any]] = {
-        "collections.OrderedDict": Table,
-        "collections.Counter": Table,
+        "collections.OrderedDict": AnyDict,
+        "collections.Counter": AnyDict,
+        "_codecs.encode": lambda text, *_: text.encode("latin-1"),  # bytes of the protocol that torch uses
         "torch._utils._rebuild_tensor": _tensor,
         "torch._utils._rebuild_tensor_v2": _tensor,
         "torch._utils._rebuild_tensor_v3": Standin,
@@ -172,12 +173,12 @@ def _names() -> dict[tuple[str, str], Name]:
     }
     for core in ("numpy.core", "numpy._core"):
         calls |= {
-            f"{core}.multiarray._reconstruct": Array,
+            f"{core}.multiarray._reconstruct": ArrayPlace,
             f"{core}.multiarray.scalar": Standin,
             f"{core}.numeric._frombuffer": _from_buffer,
         }
     split = ((name.rpartition("."), call) for name, call in calls.items())
-    return {(module, name): Name(name, call) for (module, _, name), call in split}
+    return {(module, name): AllowedName(name, call) for (module, _, name), call in split}
 
 
 NAMES = _names()
@@ -208,11 +209,11 @@ class Unpickler(pickle.Unpickler):
         return storage
 
 
-Place = Callable[[Storage], IO[bytes]]
+Opener = Callable[[Storage], IO[bytes]]
 """A function that opens the bytes of a storage."""
 
 
-def read(file: IO[bytes], size: int) -> tuple[Any, Place]:
+def read(file: IO[bytes], size: int) -> tuple[Any, Opener]:
     """The value that a file of ``size`` bytes holds, and where its storages are."""
     head = file.read(6)
     file.seek(0)
@@ -223,7 +224,7 @@ def read(file: IO[bytes], size: int) -> tuple[Any, Place]:
     return _read_old(file)
 
 
-def _read_zip(file: IO[bytes], size: int) -> tuple[Any, Place]:
+def _read_zip(file: IO[bytes], size: int) -> tuple[Any, Opener]:
     archive = zipfile.ZipFile(file)
     members = {member.filename: member for member in archive.infolist()}
     if len(members) < len(archive.infolist()):
@@ -236,17 +237,17 @@ def _read_zip(file: IO[bytes], size: int) -> tuple[Any, Place]:
     if f"{root}byteorder" in members and archive.read(f"{root}byteorder") != b"little":
         raise RefusedError("a machine with another order of bytes wrote it")
 
-    def place(storage: Storage) -> IO[bytes]:
+    def opened(storage: Storage) -> IO[bytes]:
         member = members[f"{root}data/{storage.key}"]
         if member.file_size != storage.num_bytes:
             raise ValueError(f"{member.filename} has {member.file_size} bytes, not {storage.num_bytes}")
         return archive.open(member)
 
     with archive.open(f"{root}data.pkl") as content:
-        return Unpickler(content).load(), place
+        return Unpickler(content).load(), opened
 
 
-def _read_old(file: IO[bytes]) -> tuple[Any, Place]:
+def _read_old(file: IO[bytes]) -> tuple[Any, Opener]:
     if tuple(Unpickler(file).load() for _ in _MAGIC) != _MAGIC:
         raise ValueError("neither a zip nor a file of older torch")
     Unpickler(file).load()  # sizes of C's types
@@ -257,24 +258,24 @@ def _read_old(file: IO[bytes]) -> tuple[Any, Place]:
         starts[key] = file.tell()
         file.seek(unpickler.storages[key].num_bytes, os.SEEK_CUR)
 
-    def place(storage: Storage) -> IO[bytes]:
+    def opened(storage: Storage) -> IO[bytes]:
         file.seek(starts[storage.key])
         return file
 
-    return value, place
+    return value, opened
 
 
-def _read_npy(file: IO[bytes]) -> tuple[Any, Place]:
+def _read_npy(file: IO[bytes]) -> tuple[Any, Opener]:
     file.seek(len(_NUMPY))
     length = int.from_bytes(file.read(2 if file.read(2) == b"\1\0" else 4), "little")
     if not re.fullmatch(_HEADER, file.read(min(length, 1 << 16))):
         raise ValueError("numbers, or several objects")
     (value,) = Unpickler(file).load().content
 
-    def place(storage: Storage) -> IO[bytes]:
+    def opened(storage: Storage) -> IO[bytes]:
         raise ValueError(f"numpy has no storage {storage.key}")
 
-    return value, place
+    return value, opened
 
 
 class Description:
@@ -298,12 +299,12 @@ class Description:
             return ["dict", list(pairs)]
         if isinstance(value, (list, tuple)):
             return ["list", [self.of(each, level + 1) for each in value]]
-        if isinstance(value, Array) and isinstance(value.content, (Storage, bytes)):
+        if isinstance(value, ArrayPlace) and isinstance(value.content, (Storage, bytes)):
             return self._of_array(value, value.content)
         is_plain = isinstance(value, (str, float)) or (isinstance(value, int) and value.bit_length() < 64)
         return value if is_plain else None
 
-    def _of_array(self, array: Array, content: Storage | bytes) -> list[Any]:
+    def _of_array(self, array: ArrayPlace, content: Storage | bytes) -> list[Any]:
         self._bytes_left -= math.prod(array.shape) * _SIZES[array.dtype]
         if self._bytes_left < 0:
             raise RefusedError("its tensors lie on one another, and are far larger than the file")
@@ -335,7 +336,7 @@ def main() -> None:
     signal.alarm(60 + 20 * seconds)  # a disk that does not answer
 
     with open(0, "rb") as file:
-        value, place = read(file, size)
+        value, opened = read(file, size)
         description = Description(size)
         head, contents = description.of(value), description.contents
         sizes = {
@@ -344,7 +345,7 @@ def main() -> None:
         text = json.dumps([head, sizes]).encode()
         out.write(len(text).to_bytes(8, "little") + text)
         for key, each in contents.items():
-            source, left = place(each) if isinstance(each, Storage) else io.BytesIO(each), sizes[key]
+            source, left = opened(each) if isinstance(each, Storage) else io.BytesIO(each), sizes[key]
             while left:
                 if not (block := source.read(min(left, 1 << 20))):
                     raise EOFError(f"{key} is cut")
