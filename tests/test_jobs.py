@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from farvox.atomic import atomic_file
 from farvox.cache import file_state
 from farvox.errors import FarvoxError, JobError
 from farvox.jobs import Job, begin, cut, digest, processes, processes_of_one_thread, threads
@@ -90,9 +91,11 @@ def test_a_run_that_goes_on_counts_what_is_done(tmp_path):
 
 def dies_once(mark: Path) -> str:
     """Ends its process, as the system does without memory, where nobody did so before."""
-    if not mark.exists():
-        mark.touch()
-        os._exit(1)
+    with atomic_file(mark) as half_written:
+        if not mark.exists():
+            mark.touch()
+            os._exit(1)
+        half_written.touch()
     return mark.name
 
 
@@ -101,6 +104,7 @@ def test_a_process_that_dies_ends_the_work_and_it_can_be_started_again(tmp_path)
     marks = [tmp_path / "a"] * 3
     with pytest.raises(JobError, match=rf"copies made.* killed .* of 3 .*start again.* kept in {tmp_path}"):
         list(job.run(dies_once, marks, count=lambda _: 1))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert list(job.run(dies_once, marks, count=lambda _: 1)) == ["a"] * 3
 
 

@@ -1,22 +1,30 @@
 """Files and folders that are written whole or not at all.
 
-The new content is written under a temporary name beside its destination, is flushed to the disk, and
-gets its final name by a rename. A reader sees the old content or the new, never a part.
+The new content is written under a temporary name beside its destination, is flushed to the disk, and takes
+the place of the old at one moment. A reader, and whoever comes after a kill, finds the old or the new, never
+a part. Names of what is not finished begin with a dot; nothing that does is ever read as data (`visible`).
+
+The name of a temporary file or folder holds the machine and the process, which keeps it locked while it
+lives: what dead processes have left is known for certain, and removed by the next writer (`remove_stale`).
 """
 
 from __future__ import annotations
 
 import errno
+import filecmp
 import hashlib
 import json
 import os
 import re
 import shutil
 import stat
+import sys
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -28,6 +36,14 @@ _FULL_WORDS = (os.strerror(errno.ENOSPC), " requested and ")  # of polars and nu
 OWN_FILES = ("config.json", "meta.json", "wav.scp")
 PLAIN_NAME = r"^[A-Za-z0-9_~-](?:[A-Za-z0-9_.~-]{0,198}[A-Za-z0-9_~-])?$"
 """Pattern of the ids that `file_name` leaves as they are; for Python and polars."""
+
+INCOMING = ".incoming"
+"""Folder, in one of which some files are replaced together, of the new ones."""
+_OUTDATED = ".outdated"  # a file in there: the names of the files that go
+_UNFINISHED = re.compile(r"\.(?P<kind>tmp|old)-(?P<tag>[0-9a-f]{12})-(?P<pid>\d+)-[0-9a-f]{8}-(?P<name>.*)")
+_BOOT = "/proc/sys/kernel/random/boot_id"  # of Linux
+_CERTAIN = 60.0  # seconds after which a process that is there is no longer that of an unlocked file
+_NO_SWAP = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # of a system or file system that cannot
 
 _HEAD = 65536  # bytes of a file that tell its kind
 _OF_DATA_DIRS = re.compile(r"segments|text|(utt|spk|reco)2.*|.*\.scp|.*_map")  # never a verb's OUT
@@ -123,22 +139,20 @@ def atomic_file(path: str | Path, kind: FileKind | None = None) -> Iterator[Path
     refuse_to_replace(path, kind)
     with naming(path):
         final = _destination(path)
-        temporary = _beside(final)
-        try:
+        with temporary_beside(final, is_folder=False) as temporary:
             yield temporary
             _flush(temporary)
             if final.exists():
                 shutil.copymode(final, temporary)
             os.replace(temporary, final)
             _flush(final.parent)
-        finally:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
 
 
 @contextmanager
 def atomic_dir(path: str | Path, *, own_files: Sequence[str] = OWN_FILES) -> Iterator[Path]:
     """Yield a temporary folder; it becomes ``path`` when the block ends, and is removed if it raises.
+
+    An existing folder and the new one change places at one moment, where the system can do that.
 
     Args:
         path: the folder to make. An existing one is replaced as a whole.
@@ -151,27 +165,175 @@ def atomic_dir(path: str | Path, *, own_files: Sequence[str] = OWN_FILES) -> Ite
     with naming(path):
         refuse_to_replace_foreign(path, own_files)
         final = _destination(path)
-        temporary = _beside(final)
-        temporary.mkdir()
-        try:
+        with temporary_beside(final) as temporary:
             yield temporary
-            for file in temporary.rglob("*"):
-                _flush(file)
-            _flush(temporary)
-            if final.exists():
-                retired = _beside(final)
-                os.rename(final, retired)
-                try:
-                    os.rename(temporary, final)
-                except OSError:
-                    os.rename(retired, final)
-                    raise
-                shutil.rmtree(retired, ignore_errors=True)
-            else:
-                os.rename(temporary, final)
-            _flush(final.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            put_in_place(temporary, final)
+
+
+@contextmanager
+def atomic_update(path: str | Path, is_outdated: Callable[[str], bool]) -> Iterator[Path]:
+    """Yield a temporary folder; its files become files of ``path`` together when the block ends.
+
+    All else that is in ``path`` stays, but for files that ``is_outdated`` is true of. As a rule the folder is
+    swapped for one that has both. Where it holds folders, which cannot be in two places, or cannot be moved,
+    the new files come into it one by one, from the folder `INCOMING`; `complete_update` ends what a kill
+    interrupts. Callers hold `farvox.writers.one_writer`.
+
+    Raises:
+        FarvoxError: ``path`` is a file, or the system refuses.
+    """
+    with naming(path):
+        final = _destination(path)
+        if final.exists() and not final.is_dir():
+            raise FarvoxError(f"{path}: is a file, and a folder is to be written there; choose another name")
+        complete_update(final)
+        there = sorted(final.iterdir()) if final.exists() else []
+        is_fixed = final.exists() and (os.path.ismount(final) or not os.access(final.parent, os.W_OK))
+        is_fixed = is_fixed or any(each.is_dir() and not each.is_symlink() for each in there)
+        with temporary_beside(final / INCOMING if is_fixed else final) as temporary:
+            yield temporary
+            new = set(os.listdir(temporary))
+            old = {each.name: each for each in there if each.is_file() and is_outdated(each.name)}
+            if is_fixed:
+                (temporary / _OUTDATED).write_bytes(b"\0".join(map(os.fsencode, sorted(old.keys() - new))))
+                put_in_place(temporary, final / INCOMING)
+                complete_update(final)
+                return
+            for each in there:
+                if each.name not in new and each.name not in old:
+                    _link(each, temporary / each.name)
+            put_in_place(temporary, final)
+
+
+def complete_update(folder: Path) -> None:
+    """Put the files of ``folder/.incoming``, if it is there, in their places: it appears when it is whole."""
+    incoming = folder / INCOMING
+    if not incoming.is_dir():
+        return
+    for source in sorted(each for each in incoming.iterdir() if each.name != _OUTDATED):
+        place = folder / source.name
+        if not place.is_file() or not filecmp.cmp(source, place, shallow=False):
+            with temporary_beside(place, is_folder=False) as temporary:
+                shutil.copyfile(source, temporary)
+                _flush(temporary)
+                os.replace(temporary, place)
+    for name in filter(None, (incoming / _OUTDATED).read_bytes().split(b"\0")):
+        (folder / os.fsdecode(name)).unlink(missing_ok=True)
+    _flush(folder)
+    discard(incoming)
+
+
+@contextmanager
+def temporary_beside(final: Path, *, is_folder: bool = True) -> Iterator[Path]:
+    """Yield a new file or folder with a temporary name beside ``final``; what is left of it is removed."""
+    temporary = _named_aside(final, "tmp")
+    if is_folder:
+        temporary.mkdir()
+    else:
+        temporary.touch(exist_ok=False)
+    handle = os.open(temporary, os.O_RDONLY)
+    try:
+        try_lock(handle)
+        yield temporary
+    finally:
+        discard(temporary)
+        os.close(handle)
+
+
+def discard(path: Path) -> None:
+    """Remove a file or a folder, if it is there; a folder goes at one moment, whatever is in it."""
+    if path.is_dir() and not path.is_symlink():
+        aside = path if path.name.startswith(".tmp-") else _named_aside(path, "tmp")
+        if aside != path:
+            path.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_stale(folder: Path, *, deep: bool = False) -> None:
+    """Remove what dead processes of this machine have left unfinished in a folder, or at any depth below it.
+
+    A folder that one of them had moved away, to put another in its place, is put back.
+    """
+    for path, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if (match := _UNFINISHED.fullmatch(name)) and _is_stale(Path(path, name), match):
+                with suppress(OSError):  # another process has just done so
+                    if match["kind"] == "old" and not os.path.lexists(os.path.join(path, match["name"])):
+                        os.rename(os.path.join(path, name), os.path.join(path, match["name"]))
+                    else:
+                        discard(Path(path, name))
+        folders[:] = [name for name in folders if deep and not name.startswith(".")]
+
+
+def _is_stale(path: Path, match: re.Match[str]) -> bool:
+    if not is_of_this_machine(match["tag"]):
+        return False
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:  # the lock tells, but for the moment after a file is made
+        is_old = time.time() - os.fstat(handle).st_mtime > _CERTAIN
+        return try_lock(handle) is True and (is_old or not is_alive(int(match["pid"])))
+    finally:
+        os.close(handle)
+
+
+def try_lock(handle: int, *, wait: bool = False) -> bool | None:
+    """Lock an open file or folder until it is closed or this process ends, however that ends.
+
+    Returns:
+        False where another process has it; None where the file system has no locks.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+    return True
+
+
+def is_alive(pid: int) -> bool:
+    """A process of this machine has this number."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+@cache
+def machine_tag() -> str:
+    """Twelve hexadecimal digits: six for the name of this machine, six for the time since it was started."""
+    host = os.uname().nodename
+    boot = host
+    with suppress(OSError):
+        boot = Path(_BOOT).read_text("utf-8")
+    return "".join(hashlib.blake2b(text.encode(), digest_size=3).hexdigest() for text in (host, boot))
+
+
+def is_of_this_machine(tag: str) -> bool:
+    """A process of that tag runs, or ran, on this machine: by its name, or by its start (containers)."""
+    mine = machine_tag()
+    return tag[:6] == mine[:6] or tag[6:] == mine[6:]
+
+
+def visible(folder: str | Path, pattern: str = "*") -> list[Path]:
+    """What is in a folder by a pattern, as `Path.glob`, in order; without hidden files and folders.
+
+    Every search for data goes through it, or through `farvox.corpora.parts.walk`.
+    """
+    found = sorted(Path(folder).glob(pattern))
+    return [
+        path for path in found if not any(name.startswith(".") for name in path.relative_to(folder).parts)
+    ]
 
 
 def write_text(path: str | Path, text: str, kind: FileKind | None = None) -> None:
@@ -233,8 +395,65 @@ def _destination(path: str | Path) -> Path:
     return final
 
 
-def _beside(final: Path) -> Path:
-    return final.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{final.name[-64:]}")
+def _named_aside(final: Path, kind: str) -> Path:
+    """A name for what is to be, or was, ``final``."""
+    name = final.name[-48:] if kind == "tmp" else final.name  # which is needed to put it back
+    return final.with_name(f".{kind}-{machine_tag()}-{os.getpid()}-{uuid.uuid4().hex[:8]}-{name}")
+
+
+def put_in_place(temporary: Path, final: Path) -> None:
+    """Give a folder its final name at one moment; an earlier one there goes."""
+    for file in temporary.rglob("*"):
+        _flush(file)
+    if not final.exists():
+        _flush(temporary)
+        os.rename(temporary, final)
+    else:
+        shutil.copymode(final, temporary)
+        _flush(temporary)
+        before = os.open(final, os.O_RDONLY)
+        try:
+            try_lock(before)
+            if not _exchange(temporary, final):
+                retired = _named_aside(final, "old")  # `remove_stale` puts it back after a kill
+                os.rename(final, retired)
+                try:
+                    os.rename(temporary, final)
+                except OSError:
+                    os.rename(retired, final)
+                    raise
+                os.rename(retired, temporary)
+        finally:
+            os.close(before)
+    _flush(final.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change names; False where the system or the file system cannot do that at once."""
+    import ctypes
+
+    library, names = ctypes.CDLL(None, use_errno=True), (os.fsencode(one), os.fsencode(other))
+    try:
+        if sys.platform == "darwin":
+            status = library.renamex_np(*names, 2)  # RENAME_SWAP
+        else:
+            status = library.renameat2(-100, names[0], -100, names[1], 2)  # AT_FDCWD, RENAME_EXCHANGE
+    except AttributeError:
+        return False
+    if status and ctypes.get_errno() not in _NO_SWAP:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
+    return not status
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system cannot."""
+    if source.is_symlink():
+        target.symlink_to(source.readlink())
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def refuse_to_replace_foreign(path: str | Path, own_files: Sequence[str] = OWN_FILES) -> None:
@@ -250,7 +469,8 @@ def refuse_to_replace_foreign(path: str | Path, own_files: Sequence[str] = OWN_F
         return
     if not final.is_dir():
         raise FarvoxError(f"{final}: is a file, and a folder is to be written there; choose another name")
-    if any(final.iterdir()) and not any((final / name).exists() for name in own_files):
+    others = (each for each in final.iterdir() if not each.name.startswith((".tmp-", ".lock-")))
+    if any(others) and not any((final / name).exists() for name in own_files):
         raise FarvoxError(
             f"{final}: holds other things (none of {', '.join(own_files)}); it is not replaced: "
             "choose another name, or empty it first"

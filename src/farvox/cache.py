@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from farvox.atomic import atomic_dir, sha256_of
-from farvox.errors import CacheError, FarvoxError
+from farvox.atomic import atomic_dir, discard, sha256_of, visible
+from farvox.errors import BusyError, CacheError, FarvoxError
+from farvox.writers import one_writer
 
 DONE = "files.txt"
 """The file of a cached folder that lists what it was made of; it is written last."""
@@ -71,10 +70,10 @@ def cached_folder(
     if (folder / DONE).is_file():
         return folder
     try:
-        with file_lock(folder.with_name(f".lock-{which}")):
+        with one_writer(folder.with_name(which), wait=True):
             if not (folder / DONE).is_file():
-                for stale in folder.parent.glob(f"{which}-*"):
-                    shutil.rmtree(stale, ignore_errors=True)
+                for stale in visible(folder.parent, f"{which}-*"):
+                    discard(stale)
                 with atomic_dir(folder, own_files=(DONE,)) as temporary:
                     build(temporary)
                     text = f"{name}\n{''.join(states[:100])}"
@@ -82,7 +81,7 @@ def cached_folder(
     except OSError as error:
         raise CacheError(f"{folder.parent}: cannot be written: {error}") from error
     except FarvoxError as error:
-        if type(error) is FarvoxError:  # of `atomic_dir`; the errors of ``build`` have classes of their own
+        if type(error) in (FarvoxError, BusyError):  # of the cache; those of ``build`` have other classes
             raise CacheError(str(error)) from error
         raise
     return folder
@@ -93,19 +92,3 @@ def _digest(parts: Iterable[str]) -> str:
     for part in parts:
         digest.update(part.encode(errors="surrogateescape") + b"\0")
     return digest.hexdigest()
-
-
-@contextmanager
-def file_lock(lock: Path) -> Iterator[None]:
-    """Wait until no other process is in a block with the same file ``lock``.
-
-    Where the system has no such locks (Windows, some network disks) nothing waits: both do the work, and the
-    folder of the second stays.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        with suppress(ImportError, OSError):
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

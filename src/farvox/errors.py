@@ -12,6 +12,10 @@ class FarvoxError(Exception):
     """Base of every error that is caused by the input, not by a fault of the program."""
 
 
+class BusyError(FarvoxError):
+    """Another process is writing where this one was to write."""
+
+
 class AudioError(FarvoxError):
     """An audio file or signal cannot be used."""
 

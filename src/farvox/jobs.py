@@ -36,7 +36,7 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from farvox.atomic import atomic_file, refuse_to_replace_foreign, write_json, write_text
+from farvox.atomic import atomic_file, refuse_to_replace_foreign, remove_stale, write_json, write_text
 from farvox.cache import file_state
 from farvox.errors import AudioError, JobError
 from farvox.parsing import parse_json, read_record
@@ -234,6 +234,8 @@ class Job:
                         progress.advance(count(batch), self.text())
                         yield result
             except BrokenProcessPool:
+                if self.kept:
+                    remove_stale(self.kept, deep=True)
                 kept = f": what is done is kept in {self.kept}" if self.kept else ""
                 raise JobError(
                     f"{self.what}: a process was killed after {progress.done:,} of {total:,} (out of memory?)"

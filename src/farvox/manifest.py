@@ -14,11 +14,12 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from farvox.atomic import sha256_of, write_json, write_text
+from farvox.atomic import sha256_of, visible, write_json, write_text
 from farvox.cache import cache_path, file_state
 from farvox.errors import CheckpointError, FarvoxError
 from farvox.parsing import parse_json
 from farvox.progress import to_stderr
+from farvox.writers import writes
 
 MANIFEST = "manifest.json"
 ALWAYS_HASHED = 200_000_000
@@ -40,6 +41,7 @@ def renew_manifest(folder: str | Path, *names: str) -> None:
         write_json(folder / MANIFEST, {"sha256": dict(sorted(known.items()))})
 
 
+@writes("folder")
 def write_manifest(folder: Path, load: Callable[[Path], object]) -> None:
     """Enter all files of a folder as they are now, whether it has a manifest or not, if it can be loaded so.
 
@@ -54,7 +56,7 @@ def write_manifest(folder: Path, load: Callable[[Path], object]) -> None:
         renew_manifest(folder, *_checkable(folder))
         load(folder)
     except BaseException:
-        path.unlink() if before is None else path.write_bytes(before)
+        path.unlink() if before is None else write_text(path, before.decode())
         raise
 
 
@@ -115,7 +117,7 @@ def note_unchecked(folder: Path) -> None:
 
 def _checkable(folder: Path) -> list[str]:
     """The files of a folder that a manifest lists: descriptions and weights, but no graph."""
-    files = (path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
+    files = (path for path in visible(folder) if path.suffix in (".json", ".safetensors"))
     return [path.name for path in files if path.name != MANIFEST]
 
 

@@ -65,6 +65,25 @@ def test_pickles_are_read_by_one_module_which_runs_apart(sources):
     assert found == []
 
 
+SEARCHES = {"iterdir", "glob", "rglob", "walk", "listdir", "scandir"}
+FOR_THEMSELVES = {
+    "atomic",  # has `visible`; and what is not finished, which is hidden
+    "corpora.parts",  # `walk`
+    "pipelines.run",  # the state of folders that verbs read
+    "training.checkpoint",  # by a pattern that begins no hidden name
+}
+
+
+def test_folders_are_searched_by_what_sees_no_hidden_files(sources):
+    found = {
+        source.name
+        for source in sources
+        for call, name in calls(source.tree)
+        if name.rpartition(".")[2] in SEARCHES and name != "walk" and not name.startswith("ast.")
+    }
+    assert found <= FOR_THEMSELVES
+
+
 def test_the_process_that_reads_pickles_imports_only_python(sources):
     (source,) = (each for each in sources if each.name == "zoo.unpickle")
     named = {

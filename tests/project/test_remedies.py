@@ -396,6 +396,12 @@ ELSEWHERE = {
     "it, or a journal beside it, cannot be opened: look at the permissions": (
         "tests/verifier/test_store.py::test_a_read_only_store_is_read"
     ),
+    "is being written ({}); wait until that ends": (
+        "tests/test_writers.py::test_the_second_writer_is_told_who_the_first_is_and_goes_on_when_that_has_ended"
+    ),
+    "it runs no more, remove {}, else": (
+        "tests/test_writers.py::test_the_lock_of_another_machine_is_never_removed"
+    ),
     "an address needs --out FOLDER and --arch NAME": PULL,
     "go with an address, not with a name of the zoo": PULL,
     "not pinned; next time say --sha256 {}": PULL,

@@ -194,7 +194,7 @@ def test_where_nothing_can_be_written_torch_computes(model, cache, refuses, caps
     assert isinstance(embedder, TorchEmbedder)
     assert "graph.onnx: cannot be written: " in (err := capsys.readouterr().err)
     assert "torch computes instead" in err
-    assert not list((cache / "graphs").iterdir()) and not (model / "graph.onnx").exists()
+    assert not list(cache.rglob("*.onnx")) and not (model / "graph.onnx").exists()
     assert not [path for path in model.iterdir() if path.name.startswith(".")]
     with pytest.raises(FarvoxError, match="cannot be written"):
         open_embedder(model, backend="onnx")

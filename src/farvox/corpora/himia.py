@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from farvox.atomic import visible
 from farvox.corpora.parts import (
     audio_files,
     open_source,
@@ -48,7 +49,7 @@ def prepare_himia(source: Path, out: Path, *, note: Note, jobs: int | None = Non
         CorpusError: no part is there, a part is empty, two files have the same name, or a malformed mapping.
     """
     source = open_source(source, out, LAYOUT, read=PARTS)
-    inner = [path for path in sorted(source.iterdir()) if path.is_dir() and path.name not in PARTS]
+    inner = [path for path in visible(source) if path.is_dir() and path.name not in PARTS]
     roots = [root for root in (source, *inner) if any((root / part).is_dir() for part in PARTS)]
     if not roots:
         raise CorpusError(f"{source}: not the HI-MIA corpus; expected {LAYOUT}")

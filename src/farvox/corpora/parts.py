@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from farvox.atomic import write_text
+from farvox.atomic import visible, write_text
 from farvox.audio.files import read_headers
 from farvox.audio.headers import AudioInfo, described_rates
 from farvox.audio.stretches import file_of
@@ -25,6 +25,7 @@ from farvox.datadir.kaldi import (
 from farvox.errors import AudioError, CorpusError
 from farvox.jobs import Rejected
 from farvox.progress import Note
+from farvox.writers import writes
 
 # fmt: off
 AUDIO_SUFFIXES = frozenset((
@@ -183,6 +184,7 @@ def texts_by_name(folder: Path, names: Sequence[str], note: Note) -> dict[str, s
     return texts
 
 
+@writes("out")
 def write_parts(
     out: Path,
     parts: Mapping[str, Sequence[Utterance]],
@@ -206,8 +208,8 @@ def write_parts(
         CorpusError: a folder of that name is there and is no data dir, or no file of a part can be used.
     """
     for part in parts:
-        present = {path.name for path in (out / part).iterdir()} if (out / part).is_dir() else set()
-        if present and present.isdisjoint((*CORE_FILES, ".incoming")):
+        present = {path.name for path in visible(out / part)}
+        if present and present.isdisjoint(CORE_FILES):
             raise CorpusError(
                 f"{out / part}: already there and not a data dir (no wav.scp); choose another output folder"
             )

@@ -13,6 +13,7 @@ from farvox.atomic import refuse_other_encoding
 from farvox.errors import CorpusError
 from farvox.options import AtLeast, Metavar, Options, nearest
 from farvox.progress import Note, silent
+from farvox.writers import writes
 
 if TYPE_CHECKING:
     from farvox.datadir.kaldi import DataDir
@@ -83,6 +84,7 @@ def load_preparer(name: str) -> Callable[..., list[DataDir]]:
     return loaded
 
 
+@writes("out")
 def prepare(
     name: str,
     source: str | Path,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import polars as pl
 
-from farvox.atomic import PLAIN_NAME, file_name
+from farvox.atomic import PLAIN_NAME, file_name, visible
 from farvox.audio.files import open_audio, read_headers
 from farvox.audio.headers import AudioInfo, described_rates
 from farvox.audio.levels import is_narrow, refuse_silence
@@ -42,6 +42,7 @@ from farvox.datadir.kaldi import (
 from farvox.errors import AudioError, DataDirError
 from farvox.jobs import Job, cut, threads
 from farvox.progress import Note, silent, to_stderr
+from farvox.writers import writes
 
 LEAST_SECONDS = 0.025  # one frame of features
 _RATE = 16000  # Hz, of most models
@@ -116,6 +117,7 @@ def check_audio(path: str | Path) -> Iterator[Fault]:
     yield from _damaged(data_dir.listing, rows)
 
 
+@writes("out")
 def fix_data_dir(
     path: str | Path, out: str | Path, *, audio: bool = False, note: Note = silent
 ) -> tuple[DataDir, list[Fault], list[str]]:
@@ -201,7 +203,7 @@ def fix_data_dir(
     for utt_id in dropped:
         note(f"dropped: {utt_id}")
     done = {*texts, *kaldi.CORE_FILES, CONDITIONS}
-    others = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in done]
+    others = [path for path in visible(folder) if path.is_file() and path.name not in done]
     for path in (path for path in others if path.suffix in ("", ".scp", ".txt", ".lst")):
         lines = read_lines(path, strip="\r")
         keys = lines.str.extract(r"^[ \t]*([^ \t]+)")

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import polars as pl
 
+from farvox.atomic import visible
 from farvox.audio.remote import is_remote
 from farvox.audio.shards import fingerprint
 from farvox.datadir.conditions import (
@@ -38,6 +39,7 @@ from farvox.datadir.kaldi import (
 from farvox.errors import AudioError, DataDirError, UnreachableError
 from farvox.jobs import REJECTED, Job, Rejected, cut, rejected_of, report_rejected
 from farvox.rng import rng_for
+from farvox.writers import writes
 
 SETTINGS = "simulate.json"  # of the settings that the folder was begun with
 AUDIO, BATCHES = "audio", "batches"
@@ -46,6 +48,7 @@ Row = dict[str, str]
 Item = TypeVar("Item")
 
 
+@writes("out")
 def combine(out: str | Path, dirs: Sequence[str | Path]) -> DataDir:
     """Write the utterances of several data dirs as one (the homework's ``ftmix``).
 
@@ -91,6 +94,7 @@ def combine(out: str | Path, dirs: Sequence[str | Path]) -> DataDir:
     return _write_derived(out, "combine", dirs, table.drop("origin"), files)
 
 
+@writes("out")
 def subset(
     path: str | Path,
     out: str | Path,
@@ -166,7 +170,7 @@ def _write_derived(
     """Write a data dir with its record; over one without a record only where that is the same already."""
 
     def is_same(there: DataDir) -> bool:
-        names = names_of_further_files(there) | {CONDITIONS} & set(os.listdir(there.path))
+        names = names_of_further_files(there) | {path.name for path in visible(there.path, CONDITIONS)}
         lengths = pl.when(pl.col("num_samples").is_null().any()).then(None).otherwise("num_samples")
         new = table.with_columns(num_samples=lengths).select(there.table.columns).sort("utt_id")
         texts = {name: (there.path / name).read_bytes() for name in names}
@@ -232,7 +236,7 @@ class FurtherFile:
 
 def names_of_further_files(part: DataDir) -> set[str]:
     """Names of the files with more about each utterance or speaker, except the conditions."""
-    files = (*part.path.glob("utt2*"), *part.path.glob("spk2*"))
+    files = (*visible(part.path, "utt2*"), *visible(part.path, "spk2*"))
     return {file.name for file in files if file.is_file()} - {*CORE_FILES, CONDITIONS}
 
 

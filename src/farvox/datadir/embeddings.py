@@ -7,6 +7,7 @@ Shape suffixes: N utterance, E embedding dimension.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -97,12 +98,18 @@ class EmbeddingSet:
             )
         return found.to_numpy()
 
-    def save(self, path: str | Path) -> None:
-        """Write the folder ``path``, whole or not at all; an earlier set of embeddings is replaced."""
+    def save(self, path: str | Path, *, rejected: Path | None = None) -> None:
+        """Write the folder ``path``, whole or not at all; an earlier set of embeddings is replaced.
+
+        Args:
+            rejected: a list of what has no embedding, which is copied into it.
+        """
         with atomic_dir(path, own_files=OWN_FILES) as folder:
             np.save(folder / "embeddings.npy", self.embeddings)
             (folder / "utt_ids.txt").write_bytes("".join(f"{utt_id}\n" for utt_id in self.utt_ids).encode())
             write_json(folder / "meta.json", self.meta)
+            if rejected:
+                shutil.copyfile(rejected, folder / rejected.name)
             if self.quality is not None:
                 pairs = zip(self.utt_ids, self.quality.tolist(), strict=True)
                 lines = "".join(f"{utt_id} {quality:.2f}\n" for utt_id, quality in pairs)

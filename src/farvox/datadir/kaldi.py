@@ -17,7 +17,6 @@ import mmap
 import os
 import re
 import shlex
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,11 +25,12 @@ from typing import Any
 
 import polars as pl
 
-from farvox.atomic import atomic_dir, file_name
+from farvox.atomic import atomic_update, file_name, refuse_other_encoding, visible
 from farvox.audio.remote import ORIGIN, is_asked, why_refused
 from farvox.audio.stretches import Stretch
 from farvox.errors import DataDirError
 from farvox.parsing import parse_json
+from farvox.writers import finish_update, writes
 
 SCHEMA = {"utt_id": pl.String, "wav_path": pl.String, "speaker_id": pl.String, "num_samples": pl.Int64}
 SEGMENTS, SIDES = "segments", "reco2file_and_channel"
@@ -191,8 +191,9 @@ def wav_scp_of(folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise DataDirError(f"{folder}: no such data dir")
+    finish_update(folder)
     if not (folder / "wav.scp").is_file():
-        inner = sorted(file.parent.name for file in folder.glob("*/wav.scp"))
+        inner = [file.parent.name for file in visible(folder, "*/wav.scp")]
         hint = f"; did you mean {folder / inner[0]}?" if inner else "; 'farvox prepare' makes data dirs"
         raise DataDirError(f"{folder}: has no wav.scp{hint}")
     return folder / "wav.scp"
@@ -498,6 +499,7 @@ def refuse_other_data_dir(
         DataDirError: ``path`` is one of the inputs, or a data dir that was not made so.
     """
     folder, home, inputs = Path(path), os.path.realpath(path), sorted(set(map(os.path.realpath, inputs)))
+    finish_update(folder)
     if home in inputs:
         raise DataDirError(f"{folder}: is the data dir itself, an input of farvox {verb}; choose another OUT")
     now = {"inputs": inputs, "relative": sorted(os.path.relpath(each, home) for each in inputs)}
@@ -519,6 +521,7 @@ def refuse_other_data_dir(
     return json.dumps({"verb": verb, **now}) + "\n"
 
 
+@writes("path")
 def write_data_dir(
     path: str | Path,
     utterances: Iterable[Utterance] | pl.DataFrame,
@@ -527,10 +530,10 @@ def write_data_dir(
 ) -> DataDir:
     """Write a data dir: `wav.scp`, and of the other files those known for every utterance, in C order.
 
-    The files are written aside and put in place together, `wav.scp` last. Files of an existing folder about
-    its recordings, utterances and speakers (`segments`, `text`, `*.scp`, `utt2*`, ...) are removed; its other
-    files (audio, say) stay. Where utterances are stretches of recordings, there is a `segments` as in Kaldi,
-    and `wav.scp` names the recordings, by their first utterances' ids.
+    The files are written aside and put in place together. Files of an existing folder about its recordings,
+    utterances and speakers (`segments`, `text`, `*.scp`, `utt2*`, ...) are removed; its other files (audio,
+    say) stay. Where utterances are stretches of recordings, there is a `segments` as in Kaldi, and `wav.scp`
+    names the recordings, by their first utterances' ids.
 
     Args:
         path: the folder; made if needed.
@@ -543,6 +546,7 @@ def write_data_dir(
             hold, or speakers known for some utterances only.
     """
     folder = Path(path)
+    refuse_other_encoding(folder)
     if isinstance(utterances, pl.DataFrame):
         absent = {name: kind for name, kind in SCHEMA.items() if name not in utterances.columns}
         table = utterances.with_columns(pl.lit(None, kind).alias(name) for name, kind in absent.items())
@@ -568,16 +572,10 @@ def write_data_dir(
         if name in CORE_FILES or Path(name).name != name:
             raise DataDirError(f"{folder}: '{name}' is not the name of a further file")
         texts[name] = text
-    # Without its wav.scp a folder is no data dir: the old one is removed first, the new one comes last.
-    with atomic_dir(folder / ".incoming", own_files=("wav.scp", *texts)) as incoming:
+    is_outdated = re.compile(rf"{MADE_BY}|{SEGMENTS}|text|.*\.scp|(reco|utt|spk)2.*").fullmatch
+    with atomic_update(folder, lambda name: is_outdated(name) is not None) as incoming:
         for name, text in texts.items():
             (incoming / name).write_bytes(text.encode())
-    stale_names = ("wav.scp", MADE_BY, SEGMENTS, "text", "*.scp", "reco2*", "utt2*", "spk2*")
-    for stale in (file for name in stale_names for file in folder.glob(name)):
-        stale.unlink(missing_ok=True)
-    for name in sorted(texts, key=lambda name: name == "wav.scp"):
-        os.replace(folder / ".incoming" / name, folder / name)
-    shutil.rmtree(folder / ".incoming")
     return DataDir(folder, table)
 
 

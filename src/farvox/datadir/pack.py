@@ -9,7 +9,6 @@ Shape suffixes: C channel, T sample.
 from __future__ import annotations
 
 import re
-import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,13 +16,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 import numpy as np
 import polars as pl
 
-from farvox.atomic import atomic_file, file_name, naming, refuse_to_replace_foreign, write_text
+from farvox.atomic import (
+    atomic_file,
+    file_name,
+    naming,
+    refuse_to_replace_foreign,
+    temporary_beside,
+    visible,
+    write_text,
+)
 from farvox.audio.files import read_headers, read_recording
 from farvox.audio.headers import AudioInfo
 from farvox.audio.remote import know_bucket, put_file, size_of, without_scheme
@@ -37,17 +43,17 @@ from farvox.audio.shards import (
     state_of,
     table_of,
 )
-from farvox.cache import file_lock
 from farvox.datadir import PackOptions
 from farvox.datadir.derive import further_texts
 from farvox.datadir.kaldi import CORE_FILES, MADE_BY, DataDir, refuse_other_data_dir, write_data_dir
 from farvox.errors import AudioError, UnreachableError
 from farvox.jobs import REJECTED, Job, report_rejected
 from farvox.progress import Note, silent
+from farvox.writers import writes
 
 SHARDS = "shards"
 _LAYOUT = "farvox-pack/1"  # part of every digest
-_NAME = re.compile(r"\d{5,}-[0-9a-f]{12}\.(tar|json)|\.tmp-.*")
+_NAME = re.compile(r"\d{5,}-[0-9a-f]{12}\.(tar|json)")
 _BLOCK = 512  # of a tar file
 
 
@@ -112,9 +118,9 @@ class Packer:
     @contextmanager
     def _to_store(self, name: str) -> Iterator[Path]:
         """Yield a path; the file that is written there goes to the object store under ``name``."""
-        with naming(self.folder), TemporaryDirectory(dir=self.folder, prefix=".tmp-") as aside:
-            yield Path(aside, name)
-            put_file(str(Path(aside, name)), f"{self.at}/{name}")
+        with naming(self.folder), temporary_beside(self.folder / name) as aside:
+            yield aside / name
+            put_file(str(aside / name), f"{self.at}/{name}")
 
     def _write(self, file: BinaryIO, utterances: Sequence[tuple[str, str]]) -> ShardTable:
         """Write a shard."""
@@ -153,6 +159,7 @@ class _RejectedError(Exception):
     """A shard is given up, and its file goes."""
 
 
+@writes("out")
 def pack(
     path: str | Path, out: str | Path, options: PackOptions = PackOptions(), *, note: Note = silent
 ) -> DataDir:
@@ -182,32 +189,30 @@ def pack(
     if at:
         know_bucket(at)
         size_of(f"{at}/wav.scp")  # raises now, not after hours, where the store cannot be used
-    with file_lock(folder / ".lock"):
-        for unfinished in folder.glob(".tmp-*"):
-            _remove(unfinished)
-        if source.num_samples.null_count():
-            headers = read_headers(source.wav_paths.to_list(), note)
-            known = (each.num_samples if isinstance(each, AudioInfo) else 0 for each in headers)
-            lengths = np.fromiter(known, np.int64)
-        else:
-            lengths = source.num_samples.to_numpy()
-        num_bytes = 2 * lengths
-        numbers = (np.cumsum(num_bytes) - num_bytes) // round(1_000_000 * options.shard_size)
-        starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-        pairs = list(zip(source.utt_ids, source.wav_paths, strict=True))
-        ends = [*starts[1:].tolist(), len(pairs)]
-        parts = [(number, pairs[a:b]) for number, (a, b) in enumerate(zip(starts, ends, strict=True))]
-        job = Job(what="utterances packed", note=note, jobs=options.jobs, kept=folder)
-        shards = list(job.run(Packer(folder, options, at), parts, count=lambda part: len(part[1])))
-        rejected = {utt_id: why for shard in shards for utt_id, why in shard.table.rejected.items()}
-        report_rejected(
-            out / REJECTED, rejected, len(source), what="packed", skip_bad=options.skip_bad, note=note
-        )
-        packed = _write_dir(out, source, shards, at)
-        names = {Path(shard.address).name for shard in shards}
-        for other in folder.iterdir():
-            if _NAME.fullmatch(other.name) and f"{other.stem}.tar" not in names:
-                _remove(other)
+    folder.mkdir(exist_ok=True)
+    if source.num_samples.null_count():
+        headers = read_headers(source.wav_paths.to_list(), note)
+        known = (each.num_samples if isinstance(each, AudioInfo) else 0 for each in headers)
+        lengths = np.fromiter(known, np.int64)
+    else:
+        lengths = source.num_samples.to_numpy()
+    num_bytes = 2 * lengths
+    numbers = (np.cumsum(num_bytes) - num_bytes) // round(1_000_000 * options.shard_size)
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    pairs = list(zip(source.utt_ids, source.wav_paths, strict=True))
+    ends = [*starts[1:].tolist(), len(pairs)]
+    parts = [(number, pairs[a:b]) for number, (a, b) in enumerate(zip(starts, ends, strict=True))]
+    job = Job(what="utterances packed", note=note, jobs=options.jobs, kept=folder)
+    shards = list(job.run(Packer(folder, options, at), parts, count=lambda part: len(part[1])))
+    rejected = {utt_id: why for shard in shards for utt_id, why in shard.table.rejected.items()}
+    report_rejected(
+        out / REJECTED, rejected, len(source), what="packed", skip_bad=options.skip_bad, note=note
+    )
+    packed = _write_dir(out, source, shards, at)
+    names = {Path(shard.address).name for shard in shards}
+    for other in visible(folder):
+        if _NAME.fullmatch(other.name) and f"{other.stem}.tar" not in names:
+            other.unlink()
     entries = [entry for shard in shards for entry in shard.table.entries]
     rounded = [entry for entry in entries if entry.rounded]
     clipped = [entry for entry in rounded if entry.clipped]
@@ -232,8 +237,8 @@ def _write_dir(out: Path, source: DataDir, shards: Sequence[Shard], at: str | No
     speakers = source.table.select("utt_id", "speaker_id")
     table = packed.join(speakers, on="utt_id", how="left", maintain_order="left")
     texts = {}  # beside the files that every data dir has: trial lists, maps of enrolment
-    for path in source.path.iterdir():
-        if path.name.startswith((".", *CORE_FILES, "utt2", "spk2", "reco2")) or path.suffix == ".json":
+    for path in visible(source.path):
+        if path.name.startswith((*CORE_FILES, "utt2", "spk2", "reco2")) or path.suffix == ".json":
             continue
         if path.name == REJECTED or not path.is_file():
             continue
@@ -258,7 +263,3 @@ def _record(out: Path, source: DataDir) -> str:
         return (out / SHARDS).is_dir() and bool(there.utt_ids.is_in(ids).any())
 
     return refuse_other_data_dir(out, "pack", [source.path], unless=is_packed)
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink()

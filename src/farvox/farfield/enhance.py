@@ -47,6 +47,7 @@ from farvox.jobs import (
     report_rejected,
 )
 from farvox.progress import Note, silent
+from farvox.writers import writes
 
 SAMPLE_RATE = 16000
 SETTINGS = "enhance.json"
@@ -66,6 +67,7 @@ class _Take:
     targets: tuple[str, ...]
 
 
+@writes("out")
 def enhance_takes(
     data_dir: DataDir,
     out: str | Path,

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from farvox.atomic import atomic_file
+from farvox.atomic import atomic_file, visible
 from farvox.audio.files import audio_info, read_channels
 from farvox.audio.remote import is_remote, remote_audio, without_scheme
 from farvox.datadir.conditions import CONDITIONS, read_conditions
@@ -27,6 +27,7 @@ from farvox.farfield.rooms import Samples, draw_scene, measure_rir, refuse_other
 from farvox.jobs import Job, begin
 from farvox.progress import Note, silent
 from farvox.rng import rng_for
+from farvox.writers import writes
 
 SUFFIXES = (".wav", ".flac")
 ROOMS = 1  # random stream of the rooms; stream 0 is that of the copies
@@ -44,6 +45,7 @@ class Rir:
     conditions: Row
 
 
+@writes("out")
 def make_rirs(out: str | Path, options: RirsOptions = RirsOptions(), *, note: Note = silent) -> DataDir:
     """Make a data dir of responses.
 
@@ -107,7 +109,7 @@ def audio_of(folder: Path) -> list[tuple[str, str]]:
         data_dir = DataDir.open(folder)
         found = list(zip(data_dir.utt_ids, data_dir.wav_paths, strict=True))
     else:
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        files = [path for path in visible(folder, "**/*") if path.suffix.lower() in SUFFIXES]
         found = [("_".join(path.stem.split()), str(path.absolute())) for path in files]
     if bad := next((path for _, path in found if not is_utf8(os.fsencode(path))), None):
         raise DataDirError(f"{bad!r}: not UTF-8, which a data dir must be; rename the file")

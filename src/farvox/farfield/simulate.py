@@ -33,6 +33,7 @@ from farvox.farfield.rooms import Samples, draw_scene, measure_rir
 from farvox.jobs import Job, begin, digest
 from farvox.progress import Note, silent
 from farvox.rng import rng_for
+from farvox.writers import writes
 
 BATCH = 16  # copies that a run which goes on makes again at most, for each process
 LEVEL_DB = -26.0  # of the mean over the channels, dB of full scale
@@ -61,6 +62,7 @@ class _Responses:
     conditions: Row
 
 
+@writes("out")
 def simulate(
     source: str | Path, out: str | Path, options: SimulateOptions = SimulateOptions(), *, note: Note = silent
 ) -> DataDir:

@@ -17,12 +17,14 @@ from farvox.errors import FarvoxError
 from farvox.metrics.clustering import normalised_mutual_information
 from farvox.parsing import parse_json
 from farvox.progress import Note, silent
+from farvox.writers import writes
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
+@writes("out")
 def cluster(
     embeddings: str | Path,
     out: str | Path,

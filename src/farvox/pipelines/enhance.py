@@ -10,6 +10,7 @@ from farvox.errors import UsageError
 from farvox.farfield import Enhancement
 from farvox.options import AtLeast, Metavar
 from farvox.progress import Note, silent
+from farvox.writers import writes
 
 if TYPE_CHECKING:
     from farvox.datadir.kaldi import DataDir
@@ -48,6 +49,7 @@ class EnhanceOptions(Enhancement):
             raise UsageError("--group and --by are two ways to say the same; give one of them")
 
 
+@writes("out")
 def enhance(source: str | Path, out: str | Path, options: EnhanceOptions, *, note: Note = silent) -> DataDir:
     """Enhance the takes of a data dir; a run that was interrupted goes on in ``out``.
 

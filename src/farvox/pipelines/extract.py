@@ -6,7 +6,6 @@ Shape suffixes: N utterance, E embedding, F fact.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 import farvox
-from farvox.atomic import refuse_to_replace_foreign
+from farvox.atomic import discard, refuse_to_replace_foreign
 from farvox.audio.headers import described_rates
 from farvox.audio.shards import fingerprint
 from farvox.datadir.conditions import recordings_of
@@ -26,6 +25,7 @@ from farvox.errors import DataDirError, JobError
 from farvox.jobs import REJECTED, Job, begin, cut, digest, rejected_of, report_rejected
 from farvox.jobs import threads as in_threads
 from farvox.progress import Note, silent
+from farvox.writers import writes
 from farvox.zoo.embedder import ELSEWHERE, NARROW, NUM_FACTS, Embedder, FileEmbedder, origin_of
 
 SETTINGS = "extract.json"
@@ -95,6 +95,7 @@ def _embed(
     return embeddings_NE, facts_NF, rejected
 
 
+@writes("out")
 def extract(
     embedder: Embedder,
     data_dir: DataDir,
@@ -196,9 +197,7 @@ def extract(
         np.stack(measures_MN, axis=1) if quality else None,
     )
     if out is not None and unfinished is not None:
-        found.save(out)
-        if rejected:
-            shutil.copyfile(unfinished / REJECTED, Path(out) / REJECTED)
-        shutil.rmtree(unfinished)
+        found.save(out, rejected=unfinished / REJECTED if rejected else None)
+        discard(unfinished)
         note(f"{len(found):,} embeddings: {out}")
     return found

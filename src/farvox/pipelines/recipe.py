@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 
 import farvox
+from farvox.atomic import visible
 from farvox.clustering import ClusterOptions
 from farvox.errors import RecipeError
 from farvox.features.specaugment import SpecAugmentOptions
@@ -185,7 +186,7 @@ class Recipe(TrainOptions):
 
 def recipe_names() -> list[str]:
     """Names of all recipes: path below ``recipes/`` without ``.toml``; ``x/recipe.toml`` is just ``x``."""
-    names = (path.relative_to(_ROOT).with_suffix("").as_posix() for path in _ROOT.rglob("*.toml"))
+    names = (path.relative_to(_ROOT).with_suffix("").as_posix() for path in visible(_ROOT, "**/*.toml"))
     return sorted(name.removesuffix("/recipe") for name in names)
 
 

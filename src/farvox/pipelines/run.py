@@ -32,6 +32,7 @@ from farvox.pipelines.train import train
 from farvox.progress import Note, silent
 from farvox.report.text import aligned, condition_rows_of, pair_lines, plain_span, rarer, rounded, span
 from farvox.score import QUALITY_RULES
+from farvox.writers import writes
 
 if TYPE_CHECKING:
     from farvox.report.figures import ScoreSet
@@ -104,6 +105,7 @@ class Plan:
         return expanded if evaluate.channels == "expand" else evaluate.trials
 
 
+@writes("root")
 def run(
     recipe: Recipe,
     root: str | Path,
@@ -231,8 +233,9 @@ def _states(plan: Plan, line: str) -> dict[str, str]:
         elif os.path.isdir(path):
             for folder, folders, names in os.walk(path):
                 inside = {name: os.path.abspath(os.path.join(folder, name)) for name in folders}
-                folders[:] = sorted(name for name in folders if inside[name] not in named)
-                found = (os.path.join(folder, name) for name in sorted(names))
+                inside = {name: place for name, place in inside.items() if not name.startswith(".")}
+                folders[:] = sorted(name for name, place in inside.items() if place not in named)
+                found = (os.path.join(folder, name) for name in sorted(names) if not name.startswith("."))
                 files += (each for each in found if os.path.abspath(each) not in named)
             files = files or [path]
         states[path] = digest([*files, fingerprint(files)]) if files else ""

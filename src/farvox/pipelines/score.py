@@ -16,6 +16,7 @@ from farvox.errors import TrialError, UsageError
 from farvox.options import Above, AtLeast, AtMost, Metavar, Options, to_table
 from farvox.progress import Note, silent
 from farvox.score import ChannelIds, Channels, Norm
+from farvox.writers import writes
 
 if TYPE_CHECKING:
     import polars as pl
@@ -152,6 +153,7 @@ class Scores:
         return {key: read_side_map(used[key]) if used.get(key) else None for key in ("enrol_map", "test_map")}
 
 
+@writes("out")
 def score(
     trials: str | Path,
     embeddings: Sequence[str | Path],

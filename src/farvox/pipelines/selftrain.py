@@ -33,6 +33,7 @@ from farvox.progress import Note, silent
 from farvox.report.results import write_results
 from farvox.report.text import cluster_lines, rounded
 from farvox.training.options import refuse_changes
+from farvox.writers import writes
 from farvox.zoo import find_model
 
 FREE = (
@@ -103,6 +104,7 @@ class Selftraining(Plan):
         return first if number <= 1 else str(self.round(number - 1).path / "train")
 
 
+@writes("root")
 def selftrain(
     recipe: Recipe,
     root: str | Path,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from farvox.pipelines.recipe import refuse_contradictions
 from farvox.progress import Note, silent
 from farvox.training.options import TrainOptions
+from farvox.writers import one_writer
 
 if TYPE_CHECKING:
     from farvox.training.replay import Replay
@@ -28,6 +30,7 @@ def train(options: TrainOptions, run_dir: str | Path, *, resume: bool = True, no
         The folder of the last checkpoint.
 
     Raises:
+        BusyError: another process trains in the run dir.
         RecipeError: settings exclude each other, or the run dir belongs to other settings.
         NonFiniteLossError: the gradient became NaN or infinite.
         OutOfMemoryError: a step needs more memory than there is; names the options that need less.
@@ -38,7 +41,8 @@ def train(options: TrainOptions, run_dir: str | Path, *, resume: bool = True, no
 
     with join_world(options.device) as world, remote_audio(options.data.remote):
         refuse_contradictions(options, num_processes=world.size)
-        return run_training(options, Path(run_dir), world, resume=resume, note=note)
+        with one_writer(run_dir) if world.is_main else nullcontext():  # the other ranks write nothing
+            return run_training(options, Path(run_dir), world, resume=resume, note=note)
 
 
 def replay(folder: str | Path, *, device: str = "auto", save_audio: str | Path | None = None) -> Replay:

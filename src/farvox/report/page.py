@@ -11,12 +11,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from farvox.atomic import FileKind, refuse_to_replace, write_text
+from farvox.atomic import FileKind, refuse_to_replace, visible, write_text
 from farvox.metrics.detection import Ties, detection_error
 from farvox.progress import printable
 from farvox.report.figures import FIGURES, ScoreSet, det_figure, histogram_figure, inline_svg, save_figure
 from farvox.report.results import RESULTS
 from farvox.report.text import figures_in, headline_rows
+from farvox.writers import writes
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --soft: #5c6773; --line: #d9dee4; }
@@ -103,6 +104,7 @@ class Section:
     is_text: bool = False  # long texts in the table, which wrap
 
 
+@writes("path")
 def write_report(
     path: str | Path,
     title: str,
@@ -174,7 +176,7 @@ def refuse_report(path: Path, inputs: Iterable[str | Path | None] = ()) -> Path:
     refuse_to_replace(page, PAGE, inputs)
     if page != path:
         refuse_to_replace(path / "results.json", RESULTS, inputs)
-    for each in sorted(path.glob("*")) if page != path else ():
+    for each in visible(path) if page != path else ():
         if each.suffix in FIGURES and re.fullmatch(r"(det|scores|reliability|conditions)(_\d+)?", each.stem):
             refuse_to_replace(each, FIGURES[each.suffix], inputs)
     return page

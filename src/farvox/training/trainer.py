@@ -53,8 +53,9 @@ from farvox.training.options import AUGMENT, SPECAUGMENT, TrainOptions
 from farvox.training.sharded import ShardedHead
 from farvox.training.step import Schedule, Stepper, build_optimizer
 from farvox.training.table import EpochPlan, StepBatches, TrainingTable
-from farvox.zoo import Model, TorchEmbedder, fill, read_weights, save_model
+from farvox.zoo import Model, TorchEmbedder, fill, read_weights
 from farvox.zoo.embedder import embed_files, origin_of
+from farvox.zoo.model import write_new_model
 
 
 def train(
@@ -293,7 +294,7 @@ class Run:
         """Write network and front-end as a MODEL."""
         head = {"name": HEAD.default, **self.options.head}
         extra = {"classes": len(self.classes), "epoch": epoch, "head": head}
-        save_model(folder, self.network, self.frontend_config, self.model_name, self.model_kwargs, extra)
+        write_new_model(folder, self.network, self.frontend_config, self.model_name, self.model_kwargs, extra)
 
     def describe(self) -> str:
         """Lines on what is being trained on what."""

@@ -17,6 +17,7 @@ from farvox.audio.quality import MEASURES, SIDES, Measured, QualityTerm, quality
 from farvox.errors import ModelError
 from farvox.manifest import renew_manifest, verify_file
 from farvox.parsing import parse_json
+from farvox.writers import writes
 
 CARD = "card.json"
 _T = TypeVar("_T")
@@ -239,6 +240,7 @@ class Card:
             raise ModelError(f"{path}: cannot be read: {error}") from error
         return cls.from_dict(values, str(path))
 
+    @writes("folder")
     def save(self, folder: str | Path) -> None:
         """Write ``card.json`` into a model folder, whole or not at all.
 

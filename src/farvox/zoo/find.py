@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args
 
-from farvox.atomic import atomic_dir, atomic_file, sha256_of
+from farvox.atomic import atomic_dir, atomic_file, sha256_of, visible
 from farvox.audio.conditioning import Band
 from farvox.cache import cache_path
 from farvox.errors import CheckpointError, FarvoxError, MissingExtraError, ModelError
@@ -26,6 +26,7 @@ from farvox.machine import is_installed
 from farvox.manifest import begin_manifest, renew_manifest, verify_file
 from farvox.options import nearest
 from farvox.progress import to_stderr
+from farvox.writers import one_writer, writes
 from farvox.zoo.card import Card
 from farvox.zoo.embedder import Backend, Embedder
 from farvox.zoo.foreign import CLASSIFIER
@@ -193,13 +194,14 @@ def is_zoo_name(spec: str | Path) -> bool:
 def _complete_epochs(checkpoints: Path) -> dict[int, Path]:
     return {
         int(match[1]): folder
-        for folder in checkpoints.glob("epoch_*")
+        for folder in visible(checkpoints, "epoch_*")
         if (match := re.fullmatch(r"epoch_(\d+)", folder.name))
         and (folder / CONFIG).is_file()
         and (folder / WEIGHTS).is_file()
     }
 
 
+@writes("out")
 def copy_with_card(spec: str | Path, card: Card, out: str | Path) -> None:
     """Copy any MODEL, see `open_embedder`, with another card; the model itself stays as it is.
 
@@ -241,16 +243,22 @@ def _open_kept_graph(folder: Path, name: str, card: Card, open_file: Callable[[P
         raise ModelError(f"{name}: {reason}")
     source, notes = _source_of(folder), []
     places = (folder / GRAPH, cache_path() / "graphs" / f"{source[:32]}.onnx")
-    for place in filter(Path.is_file, places):
+
+    def open_kept(place: Path) -> Exported | None:
         try:
             exported = open_file(place)
         except ModelError as error:
             notes.append(str(error))
-            continue
+            return None
+        exported.card = card
         if exported.metadata.get(SOURCE) == source:
-            exported.card = card
             return exported
         notes.append(f"{place}: not made of the weights that are beside it now")
+        return None
+
+    for place in filter(Path.is_file, places):
+        if exported := open_kept(place):
+            return exported
     require_torch(name)
     from farvox.zoo.export import export_onnx, require_export
 
@@ -261,15 +269,17 @@ def _open_kept_graph(folder: Path, name: str, card: Card, open_file: Callable[[P
     faults = []
     for place in places:
         try:
-            export_onnx(model, card, place, extra={SOURCE: source})
+            with one_writer(place, wait=True):  # another process may have made it meanwhile
+                if place.is_file() and (exported := open_kept(place)):
+                    return exported
+                export_onnx(model, card, place, extra={SOURCE: source})
         except (ModelError, CheckpointError):
             raise
         except FarvoxError as error:
             faults.append(error)
             continue
-        exported = open_file(place)
-        exported.card = card
-        return exported
+        if exported := open_kept(place):
+            return exported
     raise faults[0]
 
 
@@ -284,6 +294,7 @@ def _source_of(folder: Path) -> str:
     return found.hexdigest()
 
 
+@writes("out")
 def average_models(out: str | Path, models: Sequence[str | Path], weights: Sequence[float] = ()) -> int:
     """Write the mean of some models' weights, running statistics included; returns the number of models.
 

