@@ -7,6 +7,8 @@ the remedy.
 
 from __future__ import annotations
 
+import signal
+
 
 class FarvoxError(Exception):
     """Base of every error that is caused by the input, not by a fault of the program."""
@@ -74,6 +76,19 @@ class NonFiniteLossError(FarvoxError):
     def __init__(self, message: str, *, steps_ago: int = 0) -> None:
         super().__init__(message)
         self.steps_ago = steps_ago
+
+
+class StoppedError(FarvoxError):
+    """A signal ended the work, which was saved before and can be gone on with.
+
+    Attributes:
+        status: exit status of a process that this signal ended.
+    """
+
+    def __init__(self, number: int, message: str) -> None:
+        what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+        super().__init__(f"{what}: {message}")
+        self.status = 128 + number
 
 
 class OutOfMemoryError(FarvoxError):

@@ -1,4 +1,4 @@
-"""The manifest of a model folder, ``manifest.json``: the SHA-256 of its files; a damaged one is refused.
+"""The manifest of a model folder, ``manifest.json``: SHA-256 and length of its files; damage is refused.
 
 Files up to `ALWAYS_HASHED` bytes are hashed whenever they are read; a larger one when its size, time of
 change or inode differs from those of the last check, which the cache keeps. A graph (``graph.onnx``) has a
@@ -28,17 +28,18 @@ ALWAYS_HASHED = 200_000_000
 
 def begin_manifest(folder: str | Path) -> None:
     """Write an empty manifest, before the files of a new model are written."""
-    write_json(Path(folder) / MANIFEST, {"sha256": {}})
+    write_json(Path(folder) / MANIFEST, {"sha256": {}, "bytes": {}})
 
 
 def renew_manifest(folder: str | Path, *names: str) -> None:
     """Enter files that were just written; a folder without a manifest gets none, and other entries stay."""
     folder = Path(folder)
     if (folder / MANIFEST).is_file():
-        entries = (_hashes(folder) or {}).items()
+        entries = (listed_files(folder) or {}).items()
         known = {name: found for name, found in entries if (folder / name).is_file()}
         known |= {name: sha256_of(folder / name) for name in names}
-        write_json(folder / MANIFEST, {"sha256": dict(sorted(known.items()))})
+        lengths = {name: (folder / name).stat().st_size for name in sorted(known)}
+        write_json(folder / MANIFEST, {"sha256": dict(sorted(known.items())), "bytes": lengths})
 
 
 @writes("folder")
@@ -70,7 +71,7 @@ def verify_file(path: str | Path, *, always: bool = False) -> str | None:
             the file is there or in the manifest, but not both.
     """
     path = Path(path)
-    if (known := _hashes(path.parent)) is None:
+    if (known := listed_files(path.parent)) is None:
         return None
     wanted, folder = known.get(path.name), path.parent
     if path.is_file():
@@ -80,12 +81,26 @@ def verify_file(path: str | Path, *, always: bool = False) -> str | None:
     else:
         raise CheckpointError(f"{path}: missing, though {MANIFEST} lists it: {_remedy(folder)}")
     if found != wanted:
-        told = f"in {MANIFEST} {wanted[:12]}..." if wanted else f"and {MANIFEST} does not list it"
         own = "" if _zoo_name(folder) else f"; if you changed it on purpose, {_how_to_write(folder)}"
-        raise CheckpointError(
-            f"{path}: damaged or changed: its SHA-256 is {found[:12]}..., {told}: {_remedy(folder)}{own}"
-        )
+        raise CheckpointError(f"{path}: {_difference(path, found, wanted)}: {_remedy(folder)}{own}")
     return found
+
+
+def faults_in(folder: Path) -> dict[str, str]:
+    """The files of a folder that are not those of its manifest, with what is wrong; all are hashed.
+
+    Raises:
+        CheckpointError: the manifest is damaged.
+    """
+    faults: dict[str, str] = {}
+    if (known := listed_files(folder)) is None:
+        return faults
+    for name in sorted({*known, *_checkable(folder)}):
+        if not (folder / name).is_file():
+            faults[name] = f"missing, though {MANIFEST} lists it"
+        elif (found := sha256_of(folder / name)) != known.get(name):
+            faults[name] = _difference(folder / name, found, known.get(name))
+    return faults
 
 
 def damaged_files(folder: Path) -> list[str]:
@@ -94,7 +109,7 @@ def damaged_files(folder: Path) -> list[str]:
         return []
     faults = []
     try:
-        if (known := _hashes(folder)) is None:
+        if (known := listed_files(folder)) is None:
             return [f"{folder}: written without a {MANIFEST}, so whether its files are damaged is not known"]
         for name in sorted({*known, *_checkable(folder)}):
             try:
@@ -121,7 +136,12 @@ def _checkable(folder: Path) -> list[str]:
     return [path.name for path in files if path.name != MANIFEST]
 
 
-def _hashes(folder: Path) -> dict[str, str] | None:
+def listed_files(folder: Path) -> dict[str, str] | None:
+    """The SHA-256 of each file that a folder's manifest lists; None without a manifest.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
     path = folder / MANIFEST
     try:
         known = parse_json(path.read_text("utf-8"))["sha256"]
@@ -130,6 +150,17 @@ def _hashes(folder: Path) -> dict[str, str] | None:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged ({error!r}): {_remedy(folder)}") from None
+
+
+def _difference(path: Path, found: str, wanted: str | None) -> str:
+    """The words for a file whose SHA-256 is another one than its manifest's."""
+    if not wanted:
+        return f"damaged or changed: its SHA-256 is {found[:12]}..., and {MANIFEST} does not list it"
+    length, listed = path.stat().st_size, None
+    with suppress(OSError, ValueError, KeyError, TypeError):  # an earlier farvox listed no lengths
+        listed = parse_json((path.parent / MANIFEST).read_text("utf-8"))["bytes"][path.name]
+    other = f" and it has {length:,} bytes instead of {listed:,}" if listed not in (None, length) else ""
+    return f"damaged or changed: its SHA-256 is {found[:12]}..., in {MANIFEST} {wanted[:12]}...{other}"
 
 
 def _zoo_name(folder: Path) -> str:

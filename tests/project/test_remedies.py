@@ -278,6 +278,12 @@ ELSEWHERE = {
     "not the folder of a step: give one of RUN_DIR/replay": (
         "tests/training/test_faults.py::test_a_replay_is_the_step_again_and_finite_after_the_file_was_replaced"
     ),
+    "Put these files back from a copy; or remove {}, to begin anew": (
+        "tests/training/test_damage.py::test_a_run_without_a_whole_checkpoint_is_refused_with_the_way_out"
+    ),
+    "make room, and the same command goes on after them": (
+        "tests/training/test_damage.py::test_a_full_disk_leaves_the_checkpoints_before_and_says_what_is_needed"
+    ),
     "resamples (--bootstrap) are rough": ("tests/cli/test_evaluate.py::test_intervals_of_few_draws_say_so"),
     "--apply needs a score file to write": (
         "tests/cli/test_calibrate.py::test_a_saved_calibration_makes_likelihood_ratios_of_other_scores"

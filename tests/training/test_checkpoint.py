@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from farvox.errors import CheckpointError
+from farvox.manifest import begin_manifest, renew_manifest
 from farvox.training.checkpoint import (
     TrainingState,
     checkpoint_folder,
@@ -21,6 +22,7 @@ from farvox.training.checkpoint import (
 from farvox.training.options import OptimOptions
 from farvox.training.step import build_optimizer
 from farvox.training.table import TrainingTable
+from farvox.zoo import write_weights
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 
@@ -60,17 +62,25 @@ def test_the_state_of_another_model_is_refused():
         unpack_optimizer(bigger, tensors, numbers)
 
 
-def save(run_dir, epoch, write_model=lambda folder: (folder / "config.json").write_text("{}")):
+def write_model(folder):
+    """A stand-in for a network: what a checkpoint must have of one."""
+    begin_manifest(folder)
+    (folder / "config.json").write_text("{}")
+    write_weights(folder / "model.safetensors", {"a": torch.zeros(1)})
+    renew_manifest(folder, "config.json", "model.safetensors")
+
+
+def save(run_dir, epoch, write_model=write_model):
     layer, optimizer = trained("sgd", steps=1)
-    state = TrainingState(epoch, 10, ["a", "b"], "print", figures={"loss": 1.0})
+    state = TrainingState(epoch=epoch, step=10, classes=("a", "b"), data="print", figures={"loss": 1.0})
     folder = checkpoint_folder(run_dir, epoch)
-    save_checkpoint(folder, state, write_model, layer.state_dict(), pack_optimizer(optimizer))
+    save_checkpoint(folder, state, write_model, layer.state_dict(), pack_optimizer(optimizer), "")
     return folder
 
 
 def test_a_checkpoint_says_where_the_run_stands(tmp_path):
     state = load_state(save(tmp_path, 37))
-    assert (state.epoch, state.step, state.classes, state.data) == (37, 10, ["a", "b"], "print")
+    assert (state.epoch, state.step, state.classes, state.data) == (37, 10, ("a", "b"), "print")
     assert state.optimizer["groups"][0]["momentum"] == 0.9
     assert finished_epochs(tmp_path) == [37]
 

@@ -30,6 +30,7 @@ from farvox.training.log import RunLog
 from farvox.training.objective import Losses, TrainingModel
 from farvox.training.options import OptimOptions, TrainOptions
 from farvox.training.replay import replay
+from farvox.training.saver import Saver
 from farvox.training.step import Stepper, build_optimizer
 from farvox.training.table import EpochPlan, TrainingTable
 
@@ -189,7 +190,7 @@ def test_whoever_looks_late_names_the_batch_of_the_fault(tmp_path, changed, dama
     look, steps = run.stepper.guard.look, itertools.count()
     run.stepper.guard.look = lambda: look() if next(steps) == 7 else None
     with RunLog(tmp_path, 8, silent, active=True) as log, pytest.raises(NonFiniteLossError) as caught:
-        trainer._run_epoch(run, 0, run.batches(0), log, tmp_path)
+        trainer._run_epoch(run, 0, run.batches(0), log, Saver(run, tmp_path, ""), run.state(0, 0))
     assert str(caught.value).startswith(f"epoch 0, step {step + 1} ") and FAULTY in str(caught.value)
     found = replay(tmp_path / f"replay/epoch_000_step_{step + 1:06d}", CPU)
     assert not found.is_finite and [each.utt_id for each in found.findings if each.fault] == [FAULTY]

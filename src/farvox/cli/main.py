@@ -20,7 +20,7 @@ from typing import Any
 
 import farvox
 from farvox.atomic import json_text
-from farvox.errors import FarvoxError, UsageError
+from farvox.errors import FarvoxError, StoppedError, UsageError
 from farvox.machine import is_out_of_memory
 from farvox.progress import to_stderr, to_stdout
 
@@ -140,6 +140,8 @@ def _run(words: list[str], fault: int, interrupted: int) -> int:
         status = _dispatch(words)
         sys.stdout.flush()
         return status
+    except StoppedError as error:
+        return fail(error, str(error), error.status)
     except FarvoxError as error:
         return fail(error, str(error), 2 if isinstance(error, UsageError) else fault)
     except ModuleNotFoundError as error:

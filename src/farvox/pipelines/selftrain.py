@@ -135,7 +135,7 @@ def selftrain(
     run = Selftraining(recipe, Path(root))
     saved = run.root / "recipe.toml"
     if saved.exists():
-        refuse_changes(saved, recipe, Recipe, FREE)
+        refuse_changes(saved, recipe, Recipe, FREE, saved.parent)
     write_text(saved, recipe_to_toml(recipe))
     prepare(run, note, run_verb)
     unlabelled = DataDir.open(here.data, remote=recipe.data.remote)

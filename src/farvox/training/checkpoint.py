@@ -1,20 +1,23 @@
 """Checkpoints, and the run dir that belongs to the options it was begun with.
 
 ``checkpoints/epoch_037/`` is itself a MODEL (config.json + model.safetensors) and carries besides
-what resuming needs: ``classifier.safetensors``, ``optimizer.safetensors``, ``state.json``.
+what resuming needs: ``classifier.safetensors``, ``optimizer.safetensors``, ``state.json``, ``recipe.toml``.
+``epoch_038_step_000100/`` is the same 100 steps into epoch 38, until that epoch has its own. Each has the
+SHA-256 of all its files in ``manifest.json``, and a run goes on after the last that is whole.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import tomli_w
@@ -26,17 +29,17 @@ from farvox.audio.remote import is_asked, is_remote, version_of
 from farvox.audio.shards import fingerprint
 from farvox.audio.stretches import file_of
 from farvox.cache import FINGERPRINT
-from farvox.errors import AudioError, CheckpointError, ModelError, RecipeError
+from farvox.errors import AudioError, CheckpointError, FarvoxError, ModelError, RecipeError
 from farvox.jobs import Job, cut, threads
-from farvox.manifest import renew_manifest, verify_file
-from farvox.options import to_table
+from farvox.manifest import MANIFEST, faults_in, listed_files, renew_manifest, verify_file
+from farvox.options import AtLeast, Options, from_table, to_table
 from farvox.parsing import parse_json, read_array, read_record
 from farvox.progress import Note
 from farvox.training.distributed import World
 from farvox.training.options import TrainOptions, refuse_changes
 from farvox.training.table import StringTable, TrainingTable
 from farvox.zoo import find_model, write_weights
-from farvox.zoo.model import WEIGHTS
+from farvox.zoo.model import CONFIG, WEIGHTS, are_whole
 
 Tensors = dict[str, Tensor]
 Packed = tuple[Tensors, dict[str, Any]]
@@ -44,62 +47,104 @@ Packed = tuple[Tensors, dict[str, Any]]
 START = "start.json"
 """File of a run dir: the folder of the model that the run began with, and the SHA-256 of its weights."""
 _AT_ONCE = 1024  # files that a thread looks at
-EPOCH_FOLDER = re.compile(r"epoch_(\d+)$")
+_FOLDER = re.compile(r"epoch_(\d+)(?:_step_(\d+))?")
+CLASSIFIER, OPTIMIZER, STATE, RECIPE = (
+    "classifier.safetensors", "optimizer.safetensors", "state.json", "recipe.toml",
+)  # fmt: skip
+_REQUIRED = (CONFIG, WEIGHTS, CLASSIFIER, OPTIMIZER, STATE)
 
 
-@dataclass(frozen=True)
-class TrainingState:
-    """The state of a run: the epoch just finished, its classes and data, the optimiser's plain numbers.
-
-    Attributes:
-        step: optimiser steps so far.
-        classes: names of the classifier's rows.
-        data: fingerprint of the training table.
-        optimizer: its numbers; its tensors are in ``optimizer.safetensors``.
-        scaler: the loss scaler of fp16.
-        skipped: steps that were left out because they were not finite.
-    """
+@dataclass(frozen=True, kw_only=True)
+class TrainingState(Options):
+    """The state of a run after an epoch or a part of one: its classes and data, and plain numbers."""
 
     epoch: int
-    step: int
-    classes: list[str]
+    """The epoch that is finished or, with within, begun."""
+    step: Annotated[int, AtLeast(0)]
+    """Optimiser steps so far."""
+    classes: tuple[str, ...]
+    """Names of the classifier's rows."""
     data: str = ""
+    """Fingerprint of the training table."""
     optimizer: dict[str, Any] = field(default_factory=dict)
+    """Numbers of the optimiser; its tensors are in ``optimizer.safetensors``."""
     scaler: dict[str, Any] = field(default_factory=dict)
-    figures: dict[str, float] = field(default_factory=dict)
-    skipped: int = 0
+    """The loss scaler of fp16."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """Mean figures of the epoch."""
+    within: Annotated[int, AtLeast(0)] = 0
+    """Steps of the epoch that are done; 0: it is finished."""
+    totals: tuple[tuple[float, ...], ...] = ()
+    """With within, the sums of each process's figures over the steps that were taken, and their number."""
+    skipped: Annotated[int, AtLeast(0)] = 0
+    """Steps of the run that were left out because they were not finite."""
 
 
-def checkpoint_folder(run_dir: Path, epoch: int) -> Path:
-    """The folder of the checkpoint of ``epoch``."""
-    return run_dir / "checkpoints" / f"epoch_{epoch:03d}"
+def checkpoint_folder(run_dir: Path, epoch: int, within: int = 0) -> Path:
+    """The folder of the checkpoint of ``epoch``, or of its first ``within`` steps."""
+    return run_dir / "checkpoints" / (f"epoch_{epoch:03d}" + (f"_step_{within:06d}" if within else ""))
+
+
+def place_of(folder: Path) -> tuple[int, float]:
+    """Epoch of a checkpoint and the steps of it, which are infinitely many where it is finished."""
+    match = _FOLDER.fullmatch(folder.name)
+    assert match
+    return int(match[1]), int(match[2] or 0) or math.inf
+
+
+def checkpoints_of(run_dir: Path) -> list[Path]:
+    """All checkpoints of a run, whole or not, in the order of the training."""
+    folders = (run_dir / "checkpoints").glob("epoch_*")
+    return sorted((each for each in folders if _FOLDER.fullmatch(each.name) and each.is_dir()), key=place_of)
 
 
 def finished_epochs(run_dir: Path) -> list[int]:
-    """Numbers of the epochs that have a whole checkpoint, in order."""
-    states = (run_dir / "checkpoints").glob("epoch_*/state.json")
-    return sorted(int(match[1]) for file in states if (match := EPOCH_FOLDER.search(file.parent.name)))
+    """Numbers of the epochs that have a checkpoint of their own, in order."""
+    return [epoch for epoch, within in map(place_of, checkpoints_of(run_dir)) if math.isinf(within)]
 
 
 def save_checkpoint(
-    folder: Path, state: TrainingState, write_model: Callable[[Path], None], head: Tensors, optimizer: Packed
+    folder: Path,
+    state: TrainingState,
+    write_model: Callable[[Path], None],
+    head: Tensors,
+    optimizer: Packed,
+    recipe: str,
+    model_bytes: int = 0,
 ) -> None:
-    """Write one checkpoint folder, whole or not at all.
+    """Write one checkpoint folder, whole or not at all; its manifest is the last file of it.
 
     Args:
-        folder: of the epoch.
+        folder: of the epoch, or of a part of it; one that is there already is replaced.
         state: of the run; it gets the optimiser's numbers.
-        write_model: called with a folder; writes config.json and model.safetensors there.
+        write_model: called with a folder; writes config.json and model.safetensors there, and a manifest.
         head: state of the classifier.
         optimizer: as `pack_optimizer` gives it.
+        recipe: the recipe of the run, as TOML.
+        model_bytes: of the network's weights.
+
+    Raises:
+        CheckpointError: there is no room for it; says how much it needs.
     """
     tensors, numbers = optimizer
-    with atomic_dir(folder) as temporary:
-        write_model(temporary)
-        write_weights(temporary / "classifier.safetensors", head)
-        write_weights(temporary / "optimizer.safetensors", tensors)
-        write_json(temporary / "state.json", {**asdict(state), "optimizer": numbers})
-        renew_manifest(temporary, "classifier.safetensors", "optimizer.safetensors", "state.json")
+    needed = 1.02 * (model_bytes + sum(each.nbytes for each in [*head.values(), *tensors.values()])) + 1e6
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if shutil.disk_usage(folder.parent).free < needed:
+            raise FarvoxError(f"{folder}: cannot be written: the disk is full")
+        with atomic_dir(folder, own_files=(*_REQUIRED, RECIPE, MANIFEST)) as temporary:
+            write_model(temporary)
+            write_weights(temporary / CLASSIFIER, head)
+            write_weights(temporary / OPTIMIZER, tensors)
+            write_json(temporary / STATE, to_table(state) | {"optimizer": numbers})
+            write_text(temporary / RECIPE, recipe)
+            renew_manifest(temporary, *(each.name for each in temporary.iterdir() if each.name != MANIFEST))
+    except FarvoxError as error:
+        free = shutil.disk_usage(folder.parent).free
+        raise CheckpointError(
+            f"{error} (a checkpoint takes {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free there). "
+            "The checkpoints before it are as they were: make room, and the same command goes on after them"
+        ) from None
 
 
 def load_state(folder: Path) -> TrainingState:
@@ -108,11 +153,43 @@ def load_state(folder: Path) -> TrainingState:
     Raises:
         CheckpointError: it is missing or damaged.
     """
-    verify_file(folder / "state.json")
+    verify_file(folder / STATE)
     try:
-        return TrainingState(**parse_json((folder / "state.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{folder}: not a training checkpoint: {error}") from None
+        table = parse_json((folder / STATE).read_text(encoding="utf-8"))
+        if not isinstance(table, dict):
+            raise ValueError("no table")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / STATE}: not the state of a training: {error}") from None
+    return from_table(TrainingState, table, str(folder / STATE), CheckpointError)
+
+
+def faults_of(folder: Path) -> list[str]:
+    """The faults of a checkpoint, each as ``FILE: what``; none where it is whole."""
+    try:
+        faults = faults_in(folder)
+    except CheckpointError as error:
+        return [str(error)]
+    for name in _REQUIRED:
+        if not (folder / name).is_file():
+            faults.setdefault(name, "missing")
+        elif name.endswith(".safetensors") and not are_whole(folder / name):
+            faults.setdefault(name, "damaged: its length is not the one of its header")
+    if not (folder / MANIFEST).exists() and (folder / RECIPE).exists():  # not of an earlier farvox
+        faults[MANIFEST] = "missing"
+    for name in faults:
+        for other in checkpoints_of(folder.parent.parent) if (folder / name).is_file() else ():
+            with suppress(CheckpointError):
+                if (listed_files(other) or {}).get(name) == sha256_of(folder / name):
+                    faults[name] += f"; it is that of {other.name}"
+    if not faults:
+        try:
+            state = load_state(folder)
+        except CheckpointError as error:
+            return [str(error)]
+        if (state.epoch, state.within or math.inf) != place_of(folder):
+            of = checkpoint_folder(Path(), state.epoch, state.within).name
+            faults[STATE] = f"is of {of}, and the folder is called {folder.name}"
+    return [f"{folder / name}: {what}" for name, what in faults.items()]
 
 
 def refuse_other_data(
@@ -123,7 +200,7 @@ def refuse_other_data(
     Raises:
         CheckpointError: the data dirs were changed.
     """
-    if (state.classes, state.data) != (classes, table.fingerprint()):
+    if (state.classes, state.data) != (tuple(classes), table.fingerprint()):
         raise CheckpointError(
             f"{folder}: trained on other data ({len(state.classes)} classes there, {len(classes)} now): "
             "the data dirs were changed since the run began; put them back, or start another --run-dir"
@@ -144,26 +221,48 @@ def unpack_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], packed: Mapping[str, Any]
 ) -> None:
     """Put the state that `pack_optimizer` took apart back into ``optimizer``."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     state: dict[int, dict[str, Any]] = {}
-    for key, value in [*tensors.items(), *packed["numbers"].items()]:
-        parameter, name = key.split(".", 1)
-        state.setdefault(int(parameter), {})[name] = value
-    is_fused = optimizer.defaults.get("fused")  # runs of before had none
-    groups = [{**group, "foreach": None, "fused": is_fused} for group in packed["groups"]]
     try:
+        for key, value in [*tensors.items(), *packed["numbers"].items()]:
+            number, name = key.split(".", 1)
+            if isinstance(value, Tensor) and value.dim() and value.shape != weights[int(number)].shape:
+                raise ValueError(f"{key} is of shape {list(value.shape)}")
+            state.setdefault(int(number), {})[name] = value
+        own = optimizer.state_dict()["param_groups"]  # but for the rate all is of the recipe
+        groups = [
+            {**group, "lr": float(saved["lr"]), "params": saved["params"]}
+            for group, saved in zip(own, packed["groups"], strict=True)
+        ]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
-    except ValueError as error:
-        raise CheckpointError(f"the optimiser state does not fit this model: {error}") from None
-    for weight, entries in optimizer.state.items():  # in the weight's memory order, as if never saved
-        for name, value in entries.items():
-            if isinstance(value, Tensor) and value.shape == weight.shape:
-                entries[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value).detach()
+        for weight, entries in optimizer.state.items():  # in the weight's memory order, as if never saved
+            for name, value in entries.items():
+                if isinstance(value, Tensor) and value.shape == weight.shape:
+                    entries[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value).detach()
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise CheckpointError(f"the optimiser state does not fit this model: {error!r}") from None
 
 
-def prune_checkpoints(run_dir: Path, keep: int) -> None:
-    """Delete all but the last ``keep`` checkpoints; 0 keeps all."""
-    for epoch in finished_epochs(run_dir)[:-keep] if keep else []:
-        shutil.rmtree(checkpoint_folder(run_dir, epoch))
+def prune_checkpoints(run_dir: Path, keep: int, saved: Path | None = None) -> None:
+    """Delete all but the last ``keep`` epochs, 0 keeps all, and what was saved within one before ``saved``.
+
+    Args:
+        run_dir: of the run.
+        keep: epochs that are kept.
+        saved: the newest checkpoint that counts; later ones are damaged ones that the run has yet to reach.
+
+    Nothing is deleted where none of those that would be kept is whole.
+    """
+    every = [each for each in checkpoints_of(run_dir) if not saved or place_of(each) <= place_of(saved)]
+    epochs = [each for each in every if math.isinf(place_of(each)[1])]
+    kept = [*every[-1:], *reversed(epochs[-keep:])]
+    outdated = [each for each in every if each not in kept]
+    if outdated and any(not faults_of(each) for each in kept):
+        for each in outdated:
+            gone = each.with_name(f".tmp-{each.name}")  # never half of it under its own name
+            shutil.rmtree(gone, ignore_errors=True)
+            os.rename(each, gone)
+            shutil.rmtree(gone)
 
 
 FREE = (
@@ -174,24 +273,79 @@ FREE = (
 """Options that may change when a run is continued: its length, and those that leave the weights alone."""
 
 
-def begin_run_dir(options: TrainOptions, run_dir: Path, world: World, *, resume: bool) -> list[int]:
-    """Begin a run dir, or make sure that it can be gone on with; returns the epochs already finished there.
+def begin_run_dir(
+    options: TrainOptions, run_dir: Path, world: World, note: Note, *, resume: bool
+) -> Path | None:
+    """Begin a run dir, or make sure that it can be gone on with; returns the checkpoint to go on after.
 
-    A new run dir gets ``recipe.toml``: the options, with all else that a recipe has.
+    A new run dir gets ``recipe.toml``: the options, with all else that a recipe has. Checkpoints that are
+    damaged, or of another recipe than the options, are named by ``note``, and the last before them is taken.
 
     Raises:
         RecipeError: it holds checkpoints, and was begun with other options or must not be continued.
+        CheckpointError: it holds checkpoints, and none is whole.
     """
-    finished = finished_epochs(run_dir)
-    saved = run_dir / "recipe.toml"
-    if finished and not resume:
-        raise RecipeError(f"{run_dir} already holds {len(finished)} checkpoint(s): choose another --run-dir")
-    if finished and saved.exists():
-        refuse_changes(saved, options, TrainOptions, FREE)
-    elif world.is_main:
-        write_text(saved, tomli_w.dumps(to_table(options)))
-    world.barrier()
-    return finished
+    place = torch.tensor([-1, 0], device=world.device)
+    if world.is_main:
+        every = checkpoints_of(run_dir)
+        if every and not resume:
+            raise RecipeError(f"{run_dir} already holds {len(every)} checkpoint(s): choose another --run-dir")
+        saved, text = run_dir / RECIPE, tomli_w.dumps(to_table(options))
+        if found := _last_whole(options, run_dir, every, note):
+            epoch, within = place_of(found)
+            place = place.new_tensor([epoch, 0 if math.isinf(within) else within])
+            if (found / RECIPE).exists():
+                text = (found / RECIPE).read_text("utf-8")
+        with suppress(RecipeError):
+            if found:
+                refuse_changes(saved, options, TrainOptions, FREE, run_dir)
+                text = ""
+        if found and text:
+            note(f"note: {saved} was removed, damaged or edited since the run began, and is written again")
+        if text:
+            write_text(saved, text)
+    epoch, within = world.max(place).tolist()
+    return checkpoint_folder(run_dir, epoch, within) if epoch >= 0 else None
+
+
+def _last_whole(options: TrainOptions, run_dir: Path, every: Sequence[Path], note: Note) -> Path | None:
+    """The last checkpoint that is whole and of these options; None where there is none at all."""
+    faults: list[str] = []
+    refused: RecipeError | None = None
+    for folder in reversed(every):
+        saved = folder / RECIPE if (folder / RECIPE).exists() else run_dir / RECIPE
+        here = []
+        try:
+            verify_file(folder / RECIPE)
+            if saved.exists():
+                refuse_changes(saved, options, TrainOptions, FREE, run_dir)
+        except RecipeError as error:
+            refused, here = refused or error, [f"{folder}: is of another recipe: {error}"]
+        except CheckpointError as error:
+            here = faults_of(folder) or [str(error)]
+        if not (here := here or faults_of(folder)):
+            break
+        faults += here
+    else:
+        if refused:
+            raise refused
+        if faults:
+            listing = "\n  ".join(faults[:20])
+            raise CheckpointError(
+                f"{run_dir}: none of its {len(every)} checkpoint(s) is whole:\n  {listing}\n"
+                f"Put these files back from a copy; or remove {run_dir / 'checkpoints'}, to begin anew"
+            )
+        return None
+    if faults:
+        listing = "\n  ".join(faults)
+        note(
+            f"note: {run_dir} goes on after {folder.name}, the last whole checkpoint; these are not used, "
+            f"and are replaced when it gets there:\n  {listing}"
+        )
+    if not (folder / RECIPE).exists():
+        what = "without a recipe.toml" if (folder / MANIFEST).exists() else f"without a {MANIFEST}"
+        note(f"note: {folder}: written {what} by an earlier farvox, so not all damage to it can be seen")
+    return folder
 
 
 def starting_folder(model: str, run_dir: Path, note: Note, *, has_begun: bool) -> Path | None:

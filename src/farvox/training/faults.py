@@ -17,7 +17,7 @@ import tomli_w
 import torch
 from torch.nn import functional as F
 
-from farvox.atomic import write_json, write_text
+from farvox.atomic import write_json
 from farvox.errors import FarvoxError, NonFiniteLossError
 from farvox.features.specaugment import apply_masks
 from farvox.models.pooling import widen
@@ -175,10 +175,10 @@ def explain(run: Run, error: NonFiniteLossError, epoch: int, step: int, run_dir:
 
             def write(temporary: Path) -> None:
                 run.write_model(epoch, temporary)
-                write_text(temporary / "recipe.toml", tomli_w.dumps(to_table(run.options)))
                 write_json(temporary / RECORD, record)
 
-            checkpoint.save_checkpoint(folder, run.state(epoch, done), write, *packed)
+            recipe = tomli_w.dumps(to_table(run.options))
+            checkpoint.save_checkpoint(folder, run.state(epoch, done), write, *packed, recipe)
             lines.append(f"'farvox replay {folder}' runs this batch again, with the weights of before it")
         except (FarvoxError, OSError) as why:  # the fault itself is what matters
             lines.append(f"no more is known: {why}")

@@ -9,19 +9,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from farvox.atomic import naming
+from farvox.atomic import naming, write_text
 from farvox.errors import MissingExtraError
+from farvox.parsing import parse_json
 from farvox.progress import Note, Progress
 
 
 class RunLog:
     """Writes ``train.log`` and ``log.jsonl`` of a run dir and shows progress; silent on other ranks.
 
-    On a terminal progress is a bar; elsewhere it is a line every ten seconds.
+    On a terminal progress is a bar; elsewhere it is a line every ten seconds. Figures of steps after the
+    first ``done``, which are taken again, are removed from ``log.jsonl``, and so is half a line.
     """
 
     def __init__(
-        self, run_dir: Path, total_steps: int, note: Note, *, active: bool, tensorboard: bool = False
+        self,
+        run_dir: Path,
+        total_steps: int,
+        note: Note,
+        *,
+        done: int = 0,
+        active: bool,
+        tensorboard: bool = False,
     ) -> None:
         self.active = active
         self._note = note
@@ -29,6 +38,7 @@ class RunLog:
         if not active:
             return
         run_dir.mkdir(parents=True, exist_ok=True)
+        _remove_after(run_dir / "log.jsonl", done)
         self._text = (run_dir / "train.log").open("a", encoding="utf-8")
         self._jsonl = (run_dir / "log.jsonl").open("a", encoding="utf-8")
         if tensorboard:
@@ -38,7 +48,7 @@ class RunLog:
                 raise MissingExtraError(
                     "log.tensorboard needs TensorBoard: pip install 'farvox[train]'"
                 ) from None
-            self._writer = SummaryWriter(str(run_dir / "tensorboard"))
+            self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=done + 1)
         self._progress = Progress("train", total_steps)
 
     def __enter__(self) -> RunLog:
@@ -92,3 +102,14 @@ class RunLog:
         self._append(json.dumps(record), self._jsonl)
         for name, value in figures.items() if self._writer else ():
             self._writer.add_scalar(f"{kind}/{name}", value, done)
+
+
+def _remove_after(path: Path, done: int) -> None:
+    """Keep the whole lines of a log that are of the first ``done`` steps."""
+    before = path.read_bytes() if path.exists() else b""
+    kept = []
+    for line in before.splitlines(keepends=True):
+        with suppress(ValueError, TypeError, KeyError):
+            kept += [line] * (line.endswith(b"\n") and parse_json(line)["step"] <= done)
+    if (after := b"".join(kept)) != before:
+        write_text(path, after.decode())

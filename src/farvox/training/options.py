@@ -181,7 +181,11 @@ class LogOptions(Options):
     tensorboard: bool = False
     """Write the figures for TensorBoard too."""
     keep: Annotated[int, AtLeast(0)] = 0
-    """Checkpoints kept; 0: all."""
+    """Epochs whose checkpoints are kept; 0: all."""
+    save_steps: Annotated[int, AtLeast(0)] = 0
+    """Steps between two checkpoints within an epoch; 0: none by steps."""
+    save_minutes: Annotated[float, AtLeast(0)] = 30.0
+    """Minutes without a checkpoint after which one is saved within an epoch; 0: none by time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,14 +225,14 @@ class TrainOptions(Options):
 
 
 def refuse_changes(
-    saved: Path, options: TrainOptions, fixed: type[TrainOptions], free: tuple[str, ...]
+    saved: Path, options: TrainOptions, fixed: type[TrainOptions], free: tuple[str, ...], run_dir: Path
 ) -> None:
-    """Refuse to go on with a run dir whose ``recipe.toml`` has other values of the fields of ``fixed``.
+    """Refuse to go on with a run dir whose recipe, ``saved``, has other values of the fields of ``fixed``.
 
     Those of ``free`` may change nevertheless; a table's name with a dot stands for all its fields.
 
     Raises:
-        RecipeError: names the fields that differ, with their values before and now.
+        RecipeError: names the fields that differ, with their values before and now; or it is no recipe.
     """
 
     def flat(table: Table, prefix: str = "") -> Table:
@@ -239,7 +243,11 @@ def refuse_changes(
                 found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
         return found
 
-    table = {k: v for k, v in parse_toml(saved.read_text("utf-8")).items() if k in kinds(fixed)}
+    try:
+        table = parse_toml(saved.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{saved}: cannot be read as a recipe: {error}") from None
+    table = {key: value for key, value in table.items() if key in kinds(fixed)}
     before, now = flat(to_table(from_table(fixed, table, str(saved)))), flat(to_table(options))
     changed = [
         f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now"
@@ -249,6 +257,6 @@ def refuse_changes(
     ]
     if changed:
         raise RecipeError(
-            f"{saved.parent} was begun with another recipe; choose another --run-dir or undo this:\n"
+            f"{run_dir} was begun with another recipe; choose another --run-dir or undo this:\n"
             + "\n".join(changed)
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class StartingPoint:
     model_kwargs: dict[str, Any]
     folder: Path | None = None
     network_state: dict[str, Tensor] | None = None
-    old_classes: list[str] = field(default_factory=list)
+    old_classes: Sequence[str] = ()
 
     def load_network(self, network: EmbeddingNetwork) -> None:
         """Put the model's weights, if there is a model, into ``network``."""
@@ -76,14 +76,14 @@ class StartingPoint:
                     "again with the --spk2utt it was trained on"
                 )
             known = set(self.old_classes)
-            return self.old_classes + [name for name in classes if name not in known]
+            return [*self.old_classes, *(name for name in classes if name not in known)]
         if differing := old ^ now:
             raise RecipeError(
                 f"init.classifier = 'keep': {self.folder} was trained on {len(old)} classes, the data dirs "
                 f"have {len(now)}, and {len(differing)} are in one of them only ('{min(differing)}', ...); "
                 "use 'extend' to add classes or 'new' to start afresh"
             )
-        return self.old_classes
+        return list(self.old_classes)
 
     def load_head(self, head: Head, num_classes: int) -> None:
         """Put the model's classifier into ``head``, built for its classes; extend it to ``num_classes``."""
@@ -118,7 +118,7 @@ def starting_point(model: str, features: Mapping[str, Any], network: Mapping[str
     name = config["model"]["name"]
     if network.get("name", name) != name:
         raise RecipeError(f"model.name = '{network['name']}', but {folder} is a '{name}'")
-    classes = load_state(folder).classes if (folder / "state.json").exists() else []
+    classes = load_state(folder).classes if (folder / "state.json").exists() else ()
     return StartingPoint(
         frontend, name, {**config["model"]["kwargs"], **kwargs}, folder,
         read_weights(folder / "model.safetensors"), classes,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -24,6 +25,7 @@ from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir, shared_speakers
 from farvox.errors import (
     AudioError,
+    CheckpointError,
     DataDirError,
     NonFiniteLossError,
     OutOfMemoryError,
@@ -38,18 +40,20 @@ from farvox.models.base import EmbeddingNetwork
 from farvox.models.margin import Head
 from farvox.models.options import HEAD
 from farvox.models.registry import build_head, build_model
+from farvox.options import to_table
 from farvox.progress import Note, silent
 from farvox.score.cosine import cosine_scores
 from farvox.score.lists import refuse_wrong_trials
 from farvox.score.trials import read_trials
 from farvox.training import checkpoint, start
-from farvox.training.checkpoint import Packed, TrainingState, begin_run_dir
+from farvox.training.checkpoint import Packed, TrainingState, begin_run_dir, place_of
 from farvox.training.distributed import World, synchronise_batchnorm
 from farvox.training.faults import explain
 from farvox.training.loader import Batch, ChunkDataset, load_batches
 from farvox.training.log import RunLog
 from farvox.training.objective import Anchor, TrainingModel, find_frozen, recompute_stages, teacher_of
 from farvox.training.options import AUGMENT, SPECAUGMENT, TrainOptions
+from farvox.training.saver import Saver, own_totals
 from farvox.training.sharded import ShardedHead
 from farvox.training.step import Schedule, Stepper, build_optimizer
 from farvox.training.table import EpochPlan, StepBatches, TrainingTable
@@ -67,66 +71,68 @@ def train(
     (`farvox.pipelines.recipe`). With ``resume`` a run dir that already holds checkpoints of the same
     options is continued after its last whole one. ``note`` takes the lines for people.
 
+    In the main thread SIGINT, SIGTERM and SIGUSR1 end the run at its next step, which is saved; a second
+    SIGINT ends it at once.
+
     Raises:
+        StoppedError: such a signal came.
         RecipeError: the run dir was begun with other options.
-        CheckpointError: it was begun with another model or other audio than lies there now.
+        CheckpointError: it was begun with another model or other audio than lies there now, or none of its
+            checkpoints is whole.
         NonFiniteLossError: the gradient became NaN or infinite.
         OutOfMemoryError: a step needs more memory than there is; names the options that need less.
     """
-    finished = begin_run_dir(options, run_dir, world, resume=resume)
-    if finished and finished[-1] + 1 >= options.schedule.end:
+    to_main = note if world.is_main else silent
+    last = begin_run_dir(options, run_dir, world, to_main, resume=resume)
+    epoch, within = place_of(last) if last else (options.schedule.first_epoch - 1, math.inf)
+    if last and math.isinf(within) and epoch + 1 >= options.schedule.end:
         if world.is_main:
-            note(f"{run_dir} has all epochs already, up to {finished[-1]}")
-            _compare_finished(options, run_dir, finished[-1], note)
-        return checkpoint.checkpoint_folder(run_dir, finished[-1])
+            note(f"{run_dir} has all epochs already, up to {epoch}")
+            _compare_finished(options, run_dir, last, note)
+        return last
     torch.manual_seed(options.seed)
     if options.threads:
         torch.set_num_threads(options.threads)
     if world.device.type == "cpu":
         keep_freed_memory(all_of_it=True)
-    to_main = note if world.is_main else silent
-    model_folder = checkpoint.starting_folder(options.init.model, run_dir, to_main, has_begun=bool(finished))
-    init = replace(options.init, model=str(model_folder or ""))
-    run = Run(replace(options, init=init), world)
-    if not finished and options.init.classifier == "means":
+    model_folder = checkpoint.starting_folder(options.init.model, run_dir, to_main, has_begun=bool(last))
+    run = Run(replace(options, init=replace(options.init, model=str(model_folder or ""))), world)
+    if not last and options.init.classifier == "means":
         first = run.shard.classes.start if run.shard else 0
         model, most = run.as_model(), options.init.mean_utterances
         start.start_at_means(run.head, model, run.dataset, most, world, first)
-    first_epoch = options.schedule.first_epoch
-    if finished:
-        first_epoch = restore(run, checkpoint.checkpoint_folder(run_dir, finished[-1])).epoch + 1
+    state = restore(run, last) if last else run.state(epoch, 0)
+    first_epoch = epoch if state.within else epoch + 1
     if world.is_main:
         noise = AUGMENT.read(options.augment, "[augment]").inputs()
-        checkpoint.compare_audio(run.table, noise, run_dir, note, has_begun=bool(finished))
+        checkpoint.compare_audio(run.table, noise, run_dir, note, has_begun=bool(last))
         if model_folder:
             checkpoint.record_start(model_folder, run_dir)
     world.barrier()
     total = (options.schedule.end - options.schedule.first_epoch) * run.plan.steps_per_epoch
-    run_log = RunLog(run_dir, total, note, active=world.is_main, tensorboard=options.log.tensorboard)
-    with run_log as log, closing(run.batches(first_epoch)) as batches:
-        if line := run._describe_change(first_epoch) if finished else run.describe():
+    run_log = RunLog(
+        run_dir, total, note, done=state.step, active=world.is_main, tensorboard=options.log.tensorboard
+    )
+    saver = Saver(run, run_dir, tomli_w.dumps(to_table(options)))
+    with run_log as log, saver, closing(run.batches(first_epoch, state.within)) as batches:
+        if line := run._describe_change(first_epoch, state.within) if last else run.describe():
             log.say(line)
         for epoch in range(first_epoch, options.schedule.end):
-            figures = _run_epoch(run, epoch, batches, log, run_dir)
+            figures = _run_epoch(run, epoch, batches, log, saver, state)
             done = (epoch + 1 - options.schedule.first_epoch) * run.plan.steps_per_epoch
+            state = run.state(epoch, done, figures)
             world.share_buffers(run.network)
             packed = run.pack()  # by all ranks together, before one of them can fail
             try:
-                number = epoch + 1 - options.schedule.first_epoch
-                is_due = number % max(1, options.validate.every) == 0 or epoch + 1 == options.schedule.end
-                if run.validation and is_due:
+                if run.validation and run.is_validated(epoch):
                     out = run_dir / f"validation/epoch_{epoch:03d}"
                     kept = out if options.validate.keep_embeddings else None
                     figures |= run.validation.run(run.as_model(epoch), world, kept)
                 lr = run.schedule.lr_at(epoch, run.plan.steps_per_epoch - 1)
                 log.epoch(done, epoch=epoch, lr=lr, **figures)
             finally:  # a damaged file of the validation's does not cost the epoch
-                if world.is_main:
-                    folder = checkpoint.checkpoint_folder(run_dir, epoch)
-                    state = run.state(epoch, done, figures)
-                    checkpoint.save_checkpoint(folder, state, partial(run.write_model, epoch), *packed)
-                    checkpoint.prune_checkpoints(run_dir, options.log.keep)
-            world.barrier()
+                saver.write(replace(state, figures=figures), packed)
+            saver.after_epoch(epoch)
     return checkpoint.checkpoint_folder(run_dir, options.schedule.end - 1)
 
 
@@ -241,10 +247,16 @@ class Run:
                 "optim.freeze_batchnorm = true, which keeps the running statistics"
             )
 
-    def batches(self, first_epoch: int) -> Generator[Batch]:
-        """This rank's batches from ``first_epoch`` to the end of the run."""
+    def is_validated(self, epoch: int) -> bool:
+        """A validation follows the last step of ``epoch``."""
+        schedule, number = self.options.schedule, epoch + 1 - self.options.schedule.first_epoch
+        is_due = number % max(1, self.options.validate.every) == 0 or epoch + 1 == schedule.end
+        return self.validation is not None and is_due
+
+    def batches(self, first_epoch: int, first_step: int = 0) -> Generator[Batch]:
+        """This rank's batches from a step of ``first_epoch`` to the end of the run."""
         batches = StepBatches(
-            self.plan, first_epoch, 0, self.options.schedule.end,
+            self.plan, first_epoch, first_step, self.options.schedule.end,
             self.world.rank, self.world.size, self.options.optim.accumulate,
         )  # fmt: skip
         in_workers = self.options.data.features == "workers"
@@ -287,8 +299,9 @@ class Run:
         """The state of the run after ``done`` steps, the last of them in ``epoch``."""
         scaler, data = self.stepper.scaler.state_dict(), self.table.fingerprint()
         return TrainingState(
-            epoch, done, self.classes, data, scaler=scaler, figures=figures or {}, skipped=self.skipped
-        )
+            epoch=epoch, step=done, classes=tuple(self.classes), data=data, scaler=scaler,
+            figures=figures or {}, skipped=self.skipped,
+        )  # fmt: skip
 
     def write_model(self, epoch: int, folder: Path) -> None:
         """Write network and front-end as a MODEL."""
@@ -380,11 +393,12 @@ class Run:
             "\n  ".join([f"epoch {epoch}, step {step + 1}: {where} is full ({first}). {remedy}", *ways])
         ) from None
 
-    def _describe_change(self, epoch: int) -> str:
-        """A line on a learning rate that ``epoch`` begins with as the schedule before it would not; or ""."""
+    def _describe_change(self, epoch: int, step: int) -> str:
+        """A line on a learning rate of the next step that the schedule before would not have had; or ""."""
         options, kind = self.options.schedule, self.options.schedule.kind
-        before, now = self.optimizer.param_groups[0]["lr"], self.schedule.lr_at(epoch, 0)
-        last = self.schedule.lr_at(epoch - 1, self.plan.steps_per_epoch - 1)
+        before, now = self.optimizer.param_groups[0]["lr"], self.schedule.lr_at(epoch, step)
+        steps = self.plan.steps_per_epoch
+        last = self.schedule.lr_at(*divmod(epoch * steps + step - 1, steps))
         if math.isclose(before, last, rel_tol=1e-6, abs_tol=1e-12) or kind in ("multistep", "constant"):
             return ""
         line = (
@@ -444,14 +458,14 @@ def _network_and_head(
 
 
 def _run_epoch(
-    run: Run, epoch: int, batches: Iterator[Batch], log: RunLog, run_dir: Path
+    run: Run, epoch: int, batches: Iterator[Batch], log: RunLog, saver: Saver, state: TrainingState
 ) -> dict[str, float]:
-    """All optimiser steps of one epoch; returns its mean figures over all ranks."""
+    """The optimiser steps of one epoch that ``state`` lacks; returns its mean figures over all ranks."""
     run.begin_epoch(epoch)
-    most, taken = run.options.optim.skip_nonfinite, 0
+    most = run.options.optim.skip_nonfinite
     first = (epoch - run.options.schedule.first_epoch) * run.plan.steps_per_epoch
-    totals = torch.zeros(3, device=run.world.device)
-    for step in range(run.plan.steps_per_epoch):
+    totals = own_totals(state, run.world)
+    for step in range(state.within, run.plan.steps_per_epoch):
         lr = run.schedule.lr_at(epoch, step)
         for group in run.optimizer.param_groups:
             group["lr"] = lr
@@ -466,34 +480,38 @@ def _run_epoch(
         run.seed_step(epoch, step, run.world.rank)
         is_logged = (step + 1) % run.options.log.every == 0
         is_last = step + 1 == run.plan.steps_per_epoch
+        wish = saver.ask(epoch, step + 1, is_last=is_last, look=is_logged or is_last)
+        look = is_logged or is_last or most > 0 or wish > 0
         try:
-            result = run.stepper.step(micro_batches, look=is_logged or is_last or most > 0)
+            result = run.stepper.step(micro_batches, look=look)
         except NonFiniteLossError as error:
-            fault = explain(run, error, epoch, step - error.steps_ago, run_dir)
+            fault = explain(run, error, epoch, step - error.steps_ago, saver.run_dir)
             if run.skipped >= most:
                 raise NonFiniteLossError(f"{fault}\n  {fault.remedy}") from None
             run.skipped += 1
             log.say(f"{fault}\n  left out: {run.skipped} of optim.skip_nonfinite = {most}")
-            continue
+            result = None
         except (MemoryError, RuntimeError) as error:
             run.explain_memory(error, epoch, step)
             raise
-        share = run.plan.batch_size / run.world.size
-        taken += 1
-        totals += torch.stack([result.loss, result.num_right / share, result.distance])
-        if is_logged:
-            local = torch.stack([result.loss, *(totals / taken), result.grad_norm])
+        if result:
+            share, one = run.plan.batch_size / run.world.size, torch.ones_like(result.loss)
+            totals = totals + torch.stack([result.loss, result.num_right / share, result.distance, one])
+        if result and is_logged:
+            local = torch.stack([result.loss, *(totals[:3] / totals[3]), result.grad_norm])
             loss, mean_loss, accuracy, distance, grad_norm = run.world.mean(local).tolist()
             log.step(
                 first + step + 1, epoch=epoch, loss=loss, mean_loss=mean_loss, accuracy=accuracy, lr=lr,
                 grad_norm=grad_norm, **({"distance": distance} if run.stepper.teacher else {}),
             )  # fmt: skip
-    loss, accuracy, distance = (run.world.mean(totals) / max(taken, 1)).tolist()
+        if wish:
+            saver.save_within(epoch, step + 1, totals, wish)
+    loss, accuracy, distance = (run.world.mean(totals[:3]) / totals[3].clamp(min=1)).tolist()
     teachers = {"distance": distance} if run.stepper.teacher else {}
     return {"loss": loss, "accuracy": accuracy, **teachers}
 
 
-def _compare_finished(options: TrainOptions, run_dir: Path, epoch: int, note: Note) -> None:
+def _compare_finished(options: TrainOptions, run_dir: Path, last: Path, note: Note) -> None:
     """Make sure that a finished run is of the model and the data that lie there now, as far as they do.
 
     Raises:
@@ -506,26 +524,32 @@ def _compare_finished(options: TrainOptions, run_dir: Path, epoch: int, note: No
     except (DataDirError, AudioError) as error:
         note(f"note: {error}: so whether the data of {run_dir} were changed since is not known")
         return
-    folder = checkpoint.checkpoint_folder(run_dir, epoch)
-    state = checkpoint.load_state(folder)
+    state = checkpoint.load_state(last)
     if state.data:  # earlier runs have none
-        checkpoint.refuse_other_data(folder, state, table, state.classes)
+        checkpoint.refuse_other_data(last, state, table, state.classes)
     checkpoint.compare_audio(table, noise, run_dir, note, has_begun=True)
 
 
 def restore(run: Run, folder: Path) -> TrainingState:
-    """Load a checkpoint into ``run``."""
+    """Load a checkpoint into ``run``.
+
+    Raises:
+        CheckpointError: it is of other data, or does not fit.
+    """
     state = checkpoint.load_state(folder)
     checkpoint.refuse_other_data(folder, state, run.table, run.classes)
     fill(run.network, read_weights(folder / "model.safetensors"), folder)
-    classifier = read_weights(folder / "classifier.safetensors")
-    moments = read_weights(folder / "optimizer.safetensors")
+    classifier = read_weights(folder / checkpoint.CLASSIFIER)
+    moments = read_weights(folder / checkpoint.OPTIMIZER)
     if run.shard:
         classifier = {name: run.shard.own(whole) for name, whole in classifier.items()}
         moments = run.shard.own_moments(run.optimizer, moments)
     fill(run.head, classifier, folder)
-    checkpoint.unpack_optimizer(run.optimizer, moments, state.optimizer)
-    run.stepper.scaler.load_state_dict(state.scaler)
+    try:
+        checkpoint.unpack_optimizer(run.optimizer, moments, state.optimizer)
+        run.stepper.scaler.load_state_dict(state.scaler)
+    except (CheckpointError, RuntimeError, LookupError) as error:
+        raise CheckpointError(f"{folder}: {error}") from None
     run.skipped = state.skipped
     return state
 

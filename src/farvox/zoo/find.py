@@ -23,7 +23,7 @@ from farvox.cache import cache_path
 from farvox.errors import CheckpointError, FarvoxError, MissingExtraError, ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.machine import is_installed
-from farvox.manifest import begin_manifest, renew_manifest, verify_file
+from farvox.manifest import MANIFEST, begin_manifest, renew_manifest, verify_file
 from farvox.options import nearest
 from farvox.progress import to_stderr
 from farvox.writers import one_writer, writes
@@ -196,8 +196,7 @@ def _complete_epochs(checkpoints: Path) -> dict[int, Path]:
         int(match[1]): folder
         for folder in visible(checkpoints, "epoch_*")
         if (match := re.fullmatch(r"epoch_(\d+)", folder.name))
-        and (folder / CONFIG).is_file()
-        and (folder / WEIGHTS).is_file()
+        and ((folder / MANIFEST).is_file() or all((folder / name).is_file() for name in (CONFIG, WEIGHTS)))
     }
 
 

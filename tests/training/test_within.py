@@ -1,0 +1,136 @@
+"""A run that was stopped anywhere within an epoch and continued is the run that was not stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+import tomli_w
+
+from farvox.errors import StoppedError
+from farvox.training.checkpoint import checkpoints_of, faults_of, load_state
+from farvox.training.saver import Saver
+
+TRAINING = {
+    "model": {
+        "name": "ffsvc-resnet34",
+        "num_mels": 24,
+        "channels": 8,
+        "blocks": [1, 1, 1, 1],
+        "embedding_dim": 16,
+    },
+    "data": {"speeds": [1.0, 0.9], "epoch_size": 100, "workers": 2},
+    "specaugment": {"probability": 0.5},
+    "optim": {"batch_size": 4, "name": "adam", "lr": 1e-3},
+    "schedule": {"epochs": 2, "kind": "cosine", "warmup_epochs": 1, "margin_epochs": [0, 2]},
+}
+
+
+def names(run_dir):
+    return [folder.name for folder in checkpoints_of(run_dir)]
+
+
+def wait_for(run_dir, steps):
+    log, deadline = run_dir / "log.jsonl", time.monotonic() + 60
+    while not (log.exists() and log.read_bytes().count(b'"step", ') >= steps):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@contextmanager
+def signal_after(run_dir, steps, number=signal.SIGTERM):
+    """Send this process a signal when the log of a run has the figures of so many steps."""
+
+    def send():
+        wait_for(run_dir, steps)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("steps", "changes"),
+    [
+        (3, {}),
+        (20, {"data": {"workers": 0}, "validate": {"data": "dev", "trials": "dev/trials"}}),
+        (30, {"optim": {"accumulate": 2, "precision": "bf16"}}),
+        (40, {"optim": {"shard_head": True, "sample_classes": 0.6}}),
+        (35, {"optim": {"name": "sgd", "checkpointing": True}, "data": {"features": "workers"}}),
+        (10, {"data": {"sampling": "speaker"}, "head": {"name": "subcentre-aam"}}),
+    ],
+)
+def test_a_run_stopped_by_a_signal_goes_on_in_the_same_bits(
+    steps, changes, tmp_path, corpus, train_here, same_weights, logged
+):
+    changes = {**TRAINING, **{key: {**TRAINING.get(key, {}), **value} for key, value in changes.items()}}
+    if "validate" in changes:
+        changes["validate"] = {key: str(corpus / value) for key, value in changes["validate"].items()}
+    once, run = tmp_path / "once", tmp_path / "run"
+    train_here(once, changes)
+    message = r"ended by SIGTERM: saved at .*; the same command goes on"
+    with signal_after(run, steps), pytest.raises(StoppedError, match=message) as caught:
+        train_here(run, changes)
+    assert caught.value.status == 143 and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    last = checkpoints_of(run)[-1]
+    done = load_state(last).step
+    assert steps <= done < 50 and not faults_of(last)
+    assert (last.name == f"epoch_{done // 25:03d}_step_{done % 25:06d}") or done == 25
+    train_here(run, changes)
+    assert same_weights(once, run, 1)
+    for kind in ("step", "epoch"):
+        assert logged(once, kind) == logged(run, kind)
+    assert names(run) == ["epoch_000", "epoch_001"]
+
+
+@pytest.mark.parametrize("when", [{"save_steps": 3}, {"save_minutes": 1e-6}])
+def test_a_run_that_is_killed_goes_on_after_what_was_saved_within_the_epoch(
+    when, tmp_path, changed, train_here, same_weights, logged
+):
+    changes = {**TRAINING, "data": {**TRAINING["data"], "workers": 0}}
+    once, run, recipe = tmp_path / "once", tmp_path / "run", tmp_path / "tiny.toml"
+    train_here(once, changes)
+    recipe.write_text(tomli_w.dumps(changed(changes | {"log": {"every": 1, **when}})))
+    command = [sys.executable, "-m", "farvox", "train", str(recipe), "--run-dir", str(run)]
+    for steps in (10, 40):
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        wait_for(run, steps)
+        child.kill()
+        child.wait()
+        state = load_state(checkpoints_of(run)[-1])
+        assert state.step >= steps - 4 and (state.within % 3 == 0 or "save_steps" not in when)
+    train_here(run, changes)
+    assert same_weights(once, run, 1)
+    for kind in ("step", "epoch"):
+        assert logged(once, kind) == logged(run, kind)
+
+
+def test_a_second_interrupt_ends_a_run_at_once_and_a_late_signal_is_not_lost(tmp_path):
+    with pytest.raises(KeyboardInterrupt), Saver(None, tmp_path, ""):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+
+
+def test_a_damaged_checkpoint_within_an_epoch_costs_its_steps_only(
+    tmp_path, train_here, same_weights, logged, capsys
+):
+    once, run = tmp_path / "once", tmp_path / "run"
+    train_here(once, TRAINING)
+    with signal_after(run, 30), pytest.raises(StoppedError):
+        train_here(run, TRAINING)
+    last = checkpoints_of(run)[-1]
+    (last / "state.json").write_text("{}")
+    train_here(run, TRAINING)
+    assert f"{last}/state.json: damaged" in capsys.readouterr().out
+    assert same_weights(once, run, 1) and logged(once) == logged(run)
