@@ -16,6 +16,7 @@ import tomli_w
 from farvox.cli.main import main
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.options import merge
+from farvox.training.checkpoint import checkpoints_of, faults_of
 
 
 @pytest.fixture
@@ -168,8 +169,9 @@ def test_an_interrupted_run_leaves_whole_checkpoints_and_no_process(gpus, recipe
     _, err = run.communicate(timeout=60)
     assert run.returncode == 130 and "farvox train: interrupted" in err and "Traceback" not in err
     assert not session(run.pid)
-    names = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+    names = sorted(path.name for path in (run_dir / "checkpoints").iterdir() if "_step_" not in path.name)
     assert names == [f"epoch_{number:03d}" for number in range(len(names))]
+    assert not [fault for folder in checkpoints_of(run_dir) for fault in faults_of(folder)]
     last = len(names) + 1
     assert farvox("train", recipe_file, "--run-dir", run_dir, "--schedule.epochs", last) == 0
     assert re.findall(r"^Epoch (\d+)", capfd.readouterr().out, re.MULTILINE)[-1] == str(last - 1)
