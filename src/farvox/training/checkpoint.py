@@ -24,7 +24,7 @@ import tomli_w
 import torch
 from torch import Tensor
 
-from farvox.atomic import atomic_dir, atomic_file, sha256_of, write_json, write_text
+from farvox.atomic import atomic_dir, atomic_file, discard, sha256_of, write_json, write_text
 from farvox.audio.remote import is_asked, is_remote, version_of
 from farvox.audio.shards import fingerprint
 from farvox.audio.stretches import file_of
@@ -259,10 +259,7 @@ def prune_checkpoints(run_dir: Path, keep: int, saved: Path | None = None) -> No
     outdated = [each for each in every if each not in kept]
     if outdated and any(not faults_of(each) for each in kept):
         for each in outdated:
-            gone = each.with_name(f".tmp-{each.name}")  # never half of it under its own name
-            shutil.rmtree(gone, ignore_errors=True)
-            os.rename(each, gone)
-            shutil.rmtree(gone)
+            discard(each)
 
 
 FREE = (
