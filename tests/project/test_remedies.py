@@ -265,7 +265,7 @@ ELSEWHERE = {
         "tests/end_to_end/test_full_disk.py"
         "::test_a_store_without_room_keeps_its_speakers_and_takes_another_with_room"
     ),
-    "Put sound files in the place of these": (
+    "Put sound files in the place {}, or leave such batches out": (
         "tests/training/test_faults.py::test_sound_files_in_the_place_of_damaged_ones_are_enough_or_a_budget"
     ),
     "Lower optim.lr or set optim.clip_norm{}": (

@@ -88,7 +88,7 @@ def test_too_large_a_learning_rate_is_what_is_to_be_lowered_and_no_utterance_is_
     with pytest.raises(NonFiniteLossError) as caught:
         train_here(tmp_path / "run", {"optim": {"lr": 1e30}, "schedule": {"epochs": 3}})
     assert "Lower optim.lr or set optim.clip_norm, with another --run-dir" in str(caught.value)
-    assert "check --audio" not in str(caught.value)
+    assert "skip_nonfinite" not in str(caught.value)
     train_here(tmp_path / "slower", {"optim": {"lr": 1e-3}, "schedule": {"epochs": 3}})
 
 
@@ -130,6 +130,27 @@ def test_sound_files_in_the_place_of_damaged_ones_are_enough_or_a_budget(tmp_pat
     put_sound_file(tmp_path)
     train_here(tmp_path / "sound", damaged)
     assert finished_epochs(tmp_path / "run") == [0] and finished_epochs(tmp_path / "sound") == [0, 1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # numpy's, of such noise
+def test_the_noise_is_named_as_the_reason_where_the_recordings_are_sound(tmp_path, train_here, make_corpus):
+    for name in ("noise", "rirs"):
+        make_corpus(tmp_path / name, speakers=["n"], takes=1)
+    wavs = [DataDir.open(tmp_path / name).wav_paths[0] for name in ("noise", "rirs")]
+    wav_T, rate = soundfile.read(wavs[0], dtype="float32")
+    soundfile.write(wavs[0], 1e19 * wav_T, rate, subtype="FLOAT")
+    decay_T = np.exp(-np.arange(4000) / 600)
+    soundfile.write(wavs[1], 0.2 * decay_T * np.random.default_rng(0).standard_normal(4000), rate)
+    dirs = {
+        key: [str(tmp_path / where)]
+        for key, where in (("noise", "noise"), ("music", "noise"), ("rirs", "rirs"))
+    }
+    with pytest.raises(NonFiniteLossError) as caught:
+        train_here(tmp_path / "run", {"augment": {"kind": "ffsvc", "pack": False, **dirs}})
+    assert re.search(r"samples up to 0\.\d+, (\S+e\+\d+|inf|nan) after augmentation", str(caught.value))
+    assert "noise and impulse responses in the data dirs of [augment], for these are sound" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize("features", ["device", "workers"])

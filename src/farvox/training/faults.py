@@ -34,6 +34,8 @@ RECORD = "replay.json"
 AT_ONCE = 32
 SHOWN = 8
 """Examples that a message names."""
+LOUD = 1000.0
+"""Sample, in full scales, that no recording reaches."""
 
 
 @dataclass(frozen=True)
@@ -192,9 +194,13 @@ def _remedy(run: Run, bad: Sequence[Finding], total: int) -> str:
     slower = f"Lower optim.lr or set optim.clip_norm{wider}, with another --run-dir"
     if not all(bool(weight.isfinite().all()) for weight in weights):
         return f"The weights were not finite before this step: one before it was too large. {slower}"
-    if any(each.fault == "features" for each in bad) or 0 < len(bad) < total / 2:
+    unfit = [each for each in bad if each.fault == "features"]
+    if unfit or 0 < len(bad) < total / 2:
+        where = "of these"
+        if unfit and max(each.peak for each in unfit) < LOUD:
+            where = "of noise and impulse responses in the data dirs of [augment], for these are sound"
         return (
-            "Put sound files in the place of these ('farvox check --audio' finds others like them), or "
-            f"leave such batches out: --optim.skip_nonfinite {optim.skip_nonfinite + 1}"
+            f"Put sound files in the place {where}, or leave such batches out: --optim.skip_nonfinite "
+            f"{optim.skip_nonfinite + 1}"
         )
     return slower
