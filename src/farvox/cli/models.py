@@ -86,6 +86,7 @@ def pull(
     arch: str | None = None,
     sha256: str = "",
     frontend: str | None = None,
+    max_gb: float = 4.0,
 ) -> None:
     """Fetch a pretrained model, check it, and print the folder it lies in; once is enough.
 
@@ -98,13 +99,16 @@ def pull(
         arch: for an address: how the checkpoint is laid out, see "farvox import".
         sha256: for an address: what the file must hash to.
         frontend: for an address: see "farvox import".
+        max_gb: for an address: the largest file that is fetched, in GB.
     """
     from farvox import zoo
 
+    if not 0 < max_gb < 1e6:
+        raise UsageError(f"--max-gb {max_gb}: it is a number of GB above 0")
     if zoo.is_address(model):
         if out is None or arch is None:
             raise UsageError("an address needs --out FOLDER and --arch NAME")
-        found = zoo.pull_address(model, out, arch, sha256, frontend)
+        found = zoo.pull_address(model, out, arch, sha256, frontend, max_gb=max_gb)
         if not sha256:
             to_stderr(f"not pinned; next time say --sha256 {found}")
         to_stdout(str(out))

