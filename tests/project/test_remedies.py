@@ -411,6 +411,9 @@ ELSEWHERE = {
     "an address needs --out FOLDER and --arch NAME": PULL,
     "go with an address, not with a name of the zoo": PULL,
     "not pinned; next time say --sha256 {}": PULL,
+    "--max-gb {}: it is a number of GB above 0": (
+        "tests/zoo/test_pretrained.py::test_a_checkpoint_of_any_size_is_not_fetched_from_an_address"
+    ),
     "--max-gb allows more": (
         "tests/zoo/test_pretrained.py::test_a_checkpoint_of_any_size_is_not_fetched_from_an_address"
     ),

@@ -46,7 +46,7 @@ _STATES = ("not here yet", "here, but damaged or without its manifest.json,")
 _SECONDS = 30.0  # without an answer, or at less than `_SLOWEST`, before a hub is given up
 _SLOWEST = 1000  # bytes a second
 _FAILURES = (OSError, http.client.HTTPException, ValueError)  # of a request
-_DAMAGED = (KeyError, ValueError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile)
+_DAMAGED = (KeyError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
 _ADDRESS = re.compile(r"(huggingface|modelscope):([^/:@]+/[^/:@]+)(?:@([^:]+))?:(.+)")
 
 # What pip is to look for: the weights inside are the same for every platform and every Python.
