@@ -75,18 +75,13 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def _shallow(value: Any) -> Any:
     """The value itself, which others may walk down without running out of stack."""
-    level = [value]
+    level = [value] if isinstance(value, (dict, list)) else []
     for _ in range(MOST_LEVELS):
-        level = [inner for outer in level for inner in _inside(outer)]
-    if level:
-        raise ValueError(_TOO_DEEP)
-    return value
-
-
-def _inside(value: Any) -> list[Any]:
-    """The tables and lists in a table or list."""
-    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [each for each in values if isinstance(each, (dict, list))]
+        within = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [inner for each in within for inner in each if isinstance(inner, (dict, list))]
+        if not level:
+            return value
+    raise ValueError(_TOO_DEEP)
 
 
 def read_array(path: str | Path, *, mapped: bool = False) -> npt.NDArray[Any]:

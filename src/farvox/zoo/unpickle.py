@@ -126,11 +126,16 @@ class ArrayPlace(Standin):
         return self
 
     def __setstate__(self, state: Any) -> None:
-        """Take the content of an array of numpy."""
-        _, shape, dtype, is_fortran, content = state
+        """Take the state of an array of numpy."""
+        self.take(*state)
+
+    def take(
+        self, version: int, shape: Any, dtype: DType, is_fortran: bool, content: bytes | list[Any]
+    ) -> ArrayPlace:
+        """Describe an array of numpy by its state."""
         if dtype.name == "object":
             self.content, self.dtype = list(content), dtype.name
-            return
+            return self
         steps = [1]
         for size in shape[:: 1 if is_fortran else -1][:32]:
             steps.append(steps[-1] * _size(size))
@@ -138,6 +143,7 @@ class ArrayPlace(Standin):
             raise ValueError(f"{len(content)} bytes for an array of shape {shape}")
         self.fill(bytes(content), dtype.name, 0, shape, steps[:: 1 if is_fortran else -1])
         self.is_swapped = dtype.is_swapped
+        return self
 
 
 def _size(number: object) -> int:
@@ -150,38 +156,31 @@ def _tensor(storage: Storage, start: int, shape: Any, stride: Any, *_: object) -
     return ArrayPlace().fill(storage, storage.dtype, start, shape, stride)
 
 
-def _from_buffer(content: bytes, dtype: DType, shape: Any, order: str) -> ArrayPlace:
-    (array := ArrayPlace()).__setstate__((1, shape, dtype, order == "F", content))
-    return array
-
-
-def _names() -> dict[tuple[str, str], AllowedName]:
-    calls: dict[str, Callable[..., Any]] = {
-        "collections.OrderedDict": AnyDict,
-        "collections.Counter": AnyDict,
-        "_codecs.encode": lambda text, *_: text.encode("latin-1"),  # bytes of the protocol that torch uses
-        "torch._utils._rebuild_tensor": _tensor,
-        "torch._utils._rebuild_tensor_v2": _tensor,
-        "torch._utils._rebuild_tensor_v3": Standin,
-        "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
-        "torch.storage.UntypedStorage": Standin,
-        "torch.Size": list,
-        "torch.device": Standin,
-        "numpy.ndarray": Standin,
-        "numpy.dtype": DType,
-        **{f"torch.{name}": Standin for name in (*_SIZES, *_OF_TORCH, "bool")},
-    }
-    for core in ("numpy.core", "numpy._core"):
-        calls |= {
-            f"{core}.multiarray._reconstruct": ArrayPlace,
-            f"{core}.multiarray.scalar": Standin,
-            f"{core}.numeric._frombuffer": _from_buffer,
-        }
-    split = ((name.rpartition("."), call) for name, call in calls.items())
-    return {(module, name): AllowedName(name, call) for (module, _, name), call in split}
-
-
-NAMES = _names()
+_CALLS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": AnyDict,
+    "collections.Counter": AnyDict,
+    "_codecs.encode": lambda text, *_: text.encode("latin-1"),  # bytes of the protocol that torch uses
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": Standin,
+    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+    "torch.storage.UntypedStorage": Standin,
+    "torch.Size": list,
+    "torch.device": Standin,
+    "numpy.ndarray": Standin,
+    "numpy.dtype": DType,
+}
+_CALLS |= {f"torch.{name}": Standin for name in (*_SIZES, *_OF_TORCH, "bool")}
+for _core in ("numpy.core", "numpy._core"):
+    _CALLS[f"{_core}.multiarray._reconstruct"] = ArrayPlace
+    _CALLS[f"{_core}.multiarray.scalar"] = Standin
+    _CALLS[f"{_core}.numeric._frombuffer"] = lambda content, dtype, shape, order: ArrayPlace().take(
+        1, shape, dtype, order == "F", content
+    )
+NAMES = {
+    (module, name): AllowedName(name, call)
+    for (module, _, name), call in ((path.rpartition("."), call) for path, call in _CALLS.items())
+}
 """By module and name, all that a pickle may refer to."""
 
 
@@ -219,9 +218,14 @@ def read(file: IO[bytes], size: int) -> tuple[Any, Opener]:
     file.seek(0)
     if head.startswith(_ZIP):
         return _read_zip(file, size)
-    if head == _NUMPY:
-        return _read_npy(file)
-    return _read_old(file)
+    if head != _NUMPY:
+        return _read_old(file)
+    file.seek(len(_NUMPY))
+    length = int.from_bytes(file.read(2 if file.read(2) == b"\1\0" else 4), "little")
+    if not re.fullmatch(_HEADER, file.read(min(length, 1 << 16))):
+        raise ValueError("numbers, or several objects")
+    (value,) = Unpickler(file).load().content
+    return value, lambda storage: io.BytesIO()  # numpy has none
 
 
 def _read_zip(file: IO[bytes], size: int) -> tuple[Any, Opener]:
@@ -265,19 +269,6 @@ def _read_old(file: IO[bytes]) -> tuple[Any, Opener]:
     return value, opened
 
 
-def _read_npy(file: IO[bytes]) -> tuple[Any, Opener]:
-    file.seek(len(_NUMPY))
-    length = int.from_bytes(file.read(2 if file.read(2) == b"\1\0" else 4), "little")
-    if not re.fullmatch(_HEADER, file.read(min(length, 1 << 16))):
-        raise ValueError("numbers, or several objects")
-    (value,) = Unpickler(file).load().content
-
-    def opened(storage: Storage) -> IO[bytes]:
-        raise ValueError(f"numpy has no storage {storage.key}")
-
-    return value, opened
-
-
 class Description:
     """The description of a value: a plain one as it is, any other as a list that begins with its kind.
 
@@ -300,19 +291,16 @@ class Description:
         if isinstance(value, (list, tuple)):
             return ["list", [self.of(each, level + 1) for each in value]]
         if isinstance(value, ArrayPlace) and isinstance(value.content, (Storage, bytes)):
-            return self._of_array(value, value.content)
+            self._bytes_left -= math.prod(value.shape) * _SIZES[value.dtype]
+            if self._bytes_left < 0:
+                raise RefusedError("its tensors are far larger than the file, or lie on one another")
+            kind, key = "array", f"array {len(self.contents)}"
+            if isinstance(value.content, Storage):
+                kind, key = "tensor", f"storage {value.content.key}"
+            self.contents[key] = value.content
+            return [kind, key, value.dtype, value.is_swapped, value.start, value.shape, value.stride]
         is_plain = isinstance(value, (str, float)) or (isinstance(value, int) and value.bit_length() < 64)
         return value if is_plain else None
-
-    def _of_array(self, array: ArrayPlace, content: Storage | bytes) -> list[Any]:
-        self._bytes_left -= math.prod(array.shape) * _SIZES[array.dtype]
-        if self._bytes_left < 0:
-            raise RefusedError("its tensors are far larger than the file, or lie on one another")
-        kind, key = "array", f"array {len(self.contents)}"
-        if isinstance(content, Storage):
-            kind, key = "tensor", f"storage {content.key}"
-        self.contents[key] = content
-        return [kind, key, array.dtype, array.is_swapped, array.start, array.shape, array.stride]
 
 
 def limits(size: int) -> tuple[int, int]:
