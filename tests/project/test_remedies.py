@@ -281,6 +281,9 @@ ELSEWHERE = {
     "Put these files back from a copy; or remove {}, to begin anew": (
         "tests/training/test_damage.py::test_a_run_without_a_whole_checkpoint_is_refused_with_the_way_out"
     ),
+    "damaged ({}): put it back, or remove it": (
+        "tests/training/test_damage.py::test_a_damaged_record_of_the_start_is_refused_and_may_be_removed"
+    ),
     "make room, and the same command goes on after them": (
         "tests/training/test_damage.py::test_a_full_disk_leaves_the_checkpoints_before_and_says_what_is_needed"
     ),

@@ -15,6 +15,7 @@ import torch
 from farvox.cli.main import main
 from farvox.errors import CheckpointError, RecipeError
 from farvox.options import from_table, merge
+from farvox.progress import silent
 from farvox.training.checkpoint import (
     begin_run_dir,
     checkpoint_folder,
@@ -23,6 +24,7 @@ from farvox.training.checkpoint import (
     finished_epochs,
     load_state,
     prune_checkpoints,
+    starting_folder,
 )
 from farvox.training.distributed import World
 from farvox.training.options import TrainOptions
@@ -332,3 +334,51 @@ def test_a_file_that_cannot_grow_leaves_the_checkpoints_before(run, options, tmp
     assert [faults_of(folder) for folder in checkpoints_of(run)] == [[]] * 3
     assert not list(run.rglob(".tmp-*"))
     assert main(["train", *words]) == 0
+
+
+def test_check_of_a_run_dir_names_every_fault(run, capsys):
+    assert main(["check", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert out == f"{run}: 3 checkpoint(s), all whole: epoch_000, epoch_001, epoch_002\n"
+    assert main(["check", str(run.parent)]) == 0
+    assert capsys.readouterr().out == out
+    faults = {
+        "checkpoints/epoch_000/model.safetensors: damaged": flip,
+        "checkpoints/epoch_001/state.json: missing": os.unlink,
+        "checkpoints/epoch_002/optimizer.safetensors: damaged": cut_off,
+        "log.jsonl:1: damaged": lambda path: path.write_text("{" + path.read_text()),
+        "train.log:2: damaged": lambda path: path.write_bytes(path.read_bytes() + b"\xff\n"),
+        "audio-time.npy: damaged": cut_off,
+        "recipe.toml: cannot be read": lambda path: path.write_text("[["),
+        "start.json: damaged": lambda path: path.write_text('{"folder": 1}'),
+    }
+    (run / "train.log").write_text("a\n")
+    for place, damage in faults.items():
+        damage(run / place.split(":")[0])
+    assert main(["check", str(run)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(faults)
+    assert all(any(line.startswith(f"{run}/{place}") for line in lines) for place in faults), lines
+
+
+def test_check_tells_an_edited_recipe_and_a_starting_model_that_changed(run, capsys):
+    saved, start = run / "recipe.toml", run.parent / "start"
+    saved.write_text(saved.read_text().replace("lr = 0.01", "lr = 0.5"))
+    shutil.copytree(run / "checkpoints/epoch_002", start)
+    (run / "start.json").write_text(json.dumps({"folder": str(start), "sha256": "0"}))
+    assert main(["check", str(run)]) == 1
+    out = capsys.readouterr().out
+    assert f"{saved}: " in out and "optim.lr: 0.01 there, 0.5 now" in out
+    assert f"{run}/start.json: {start} has other weights" in out
+    shutil.rmtree(start)
+    assert main(["check", str(run)]) == 1
+    assert "which the run began with, is not there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"folder": 1}', "[" * 100_000])
+def test_a_damaged_record_of_the_start_is_refused_and_may_be_removed(text, run, whole):
+    (run / "start.json").write_text(text)
+    with pytest.raises(CheckpointError, match=f"{run}/start.json: damaged .*remove it"):
+        starting_folder(str(whole), run, silent, has_begun=True)
+    (run / "start.json").unlink()
+    assert starting_folder(str(whole), run, silent, has_begun=True) == whole / "checkpoints/epoch_002"

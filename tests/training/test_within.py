@@ -134,3 +134,26 @@ def test_a_damaged_checkpoint_within_an_epoch_costs_its_steps_only(
     train_here(run, TRAINING)
     assert f"{last}/state.json: damaged" in capsys.readouterr().out
     assert same_weights(once, run, 1) and logged(once) == logged(run)
+
+
+@pytest.mark.slow
+def test_two_processes_stopped_by_a_signal_go_on_in_the_same_bits(tmp_path, changed, same_weights, logged):
+    """With BatchNorm statistics of each process, and dropout."""
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(tomli_w.dumps(changed({**TRAINING, "log": {"every": 1}})))
+    command = [sys.executable, "-m", "farvox", "train", str(recipe), "--gpus", "2", "--run-dir"]
+    once, run = tmp_path / "once", tmp_path / "run"
+    subprocess.run([*command, str(once)], check=True)
+    for steps in (4, 30):
+        child = subprocess.Popen([*command, str(run)], stderr=subprocess.PIPE, text=True)
+        wait_for(run, steps)
+        child.send_signal(signal.SIGTERM)
+        _, err = child.communicate(timeout=60)
+        last = checkpoints_of(run)[-1]
+        assert child.returncode == 143 and "Traceback" not in err and not faults_of(last)
+        assert f"saved at epoch {load_state(last).epoch}" in err
+        assert len(load_state(last).totals) == 2 and load_state(last).step >= steps
+    subprocess.run([*command, str(run)], check=True)
+    assert same_weights(once, run, 1)
+    for kind in ("step", "epoch"):
+        assert logged(once, kind) == logged(run, kind)

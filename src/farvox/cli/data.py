@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from farvox.atomic import refuse_to_replace
+from farvox.atomic import refuse_to_replace, visible
 from farvox.corpora.registry import PrepareOptions
 from farvox.datadir import PackOptions
 from farvox.farfield import NoisesOptions, RirsOptions, SimulateOptions
@@ -68,12 +69,15 @@ def check(
 ) -> int:
     """Validate a data dir: prints its faults as FILE:LINE: what (at most 100, then how many more).
 
+    Or a run dir: all files of its checkpoints are compared with their SHA-256, and its recipe, records and
+    logs are read; no option is for that.
+
     Checked are ids given twice, files that disagree with one another, audio files that are not there, and
     malformed lines. Lines out of C order are noted: all verbs read them, but training draws other examples
     than from sorted ones. No audio is read without --audio.
 
     Args:
-        dir: the data dir.
+        dir: the data dir, the run dir, or a folder of run dirs.
         trials: also find every side of this trial list in it; missing utterances and channels are faults.
         channel_ids: of that list, as in "farvox score".
         allow_self: of that list, as in "farvox score".
@@ -86,6 +90,8 @@ def check(
     """
     from farvox.audio.remote import remote_audio
 
+    if not (dir / "wav.scp").exists() and (runs := [each.parent for each in visible(dir, "**/checkpoints")]):
+        return _check_runs(runs)
     with remote_audio(remote):
         return _check(
             dir,
@@ -97,6 +103,21 @@ def check(
             fix=fix,
             allow_drops=allow_drops,
         )
+
+
+def _check_runs(runs: Sequence[Path]) -> int:
+    from farvox.training.checkpoint import check_run, checkpoints_of
+
+    num_faults = 0
+    for run_dir in runs:
+        faults = check_run(run_dir, to_stdout)
+        for fault in faults:
+            to_stdout(fault)
+        if not faults:
+            names = [folder.name for folder in checkpoints_of(run_dir)]
+            to_stdout(f"{run_dir}: {len(names)} checkpoint(s), all whole: {', '.join(names)}")
+        num_faults += len(faults)
+    return int(num_faults > 0)
 
 
 def _check(

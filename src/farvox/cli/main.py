@@ -27,7 +27,7 @@ from farvox.progress import to_stderr, to_stdout
 # verb -> (module:function, one line of help). The order is that of the stages.
 VERBS: dict[str, tuple[str, str]] = {
     "prepare": ("farvox.cli.data:prepare", "turn a corpus on disk into data dirs"),
-    "check": ("farvox.cli.data:check", "validate a data dir"),
+    "check": ("farvox.cli.data:check", "validate a data dir or a run dir"),
     "combine": ("farvox.cli.data:combine", "merge data dirs into one"),
     "subset": ("farvox.cli.data:subset", "keep some speakers of a data dir"),
     "pack": ("farvox.cli.data:pack", "put the audio of a data dir into a few large files"),

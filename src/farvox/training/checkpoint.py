@@ -33,10 +33,10 @@ from farvox.errors import AudioError, CheckpointError, FarvoxError, ModelError, 
 from farvox.jobs import Job, cut, threads
 from farvox.manifest import MANIFEST, faults_in, listed_files, renew_manifest, verify_file
 from farvox.options import AtLeast, Options, from_table, to_table
-from farvox.parsing import parse_json, read_array, read_record
+from farvox.parsing import parse_json, read_array
 from farvox.progress import Note
 from farvox.training.distributed import World
-from farvox.training.options import TrainOptions, refuse_changes
+from farvox.training.options import TrainOptions, refuse_changes, saved_options
 from farvox.training.table import StringTable, TrainingTable
 from farvox.zoo import find_model, write_weights
 from farvox.zoo.model import CONFIG, WEIGHTS, are_whole
@@ -345,6 +345,65 @@ def _last_whole(options: TrainOptions, run_dir: Path, every: Sequence[Path], not
     return folder
 
 
+def check_run(run_dir: Path, note: Note) -> list[str]:
+    """The faults of a run dir, each as ``FILE: what``: of its checkpoints, recipe, records and logs.
+
+    Args:
+        run_dir: of the run.
+        note: called with a line on what is not known, or stands in the way of going on only.
+    """
+    faults, whole = [], None
+    for folder in checkpoints_of(run_dir):
+        faults += (found := faults_of(folder))
+        if not (folder / RECIPE).exists() and not found:
+            note(f"note: {folder}: of an earlier farvox, so not all damage to it can be seen")
+        whole = folder if (folder / RECIPE).exists() and not found else whole
+    try:
+        options = saved_options(run_dir / RECIPE, TrainOptions)
+        if whole:
+            refuse_changes(whole / RECIPE, options, TrainOptions, FREE, run_dir)
+    except RecipeError as error:
+        of = f"{run_dir / RECIPE}: "
+        faults.append(f"{of}{str(error).removeprefix(of)}")
+    try:
+        if (start := read_start(run_dir)) and not (Path(start["folder"]) / WEIGHTS).is_file():
+            note(f"note: {run_dir / START}: {start['folder']}, which the run began with, is not there")
+        elif start and sha256_of(Path(start["folder"]) / WEIGHTS) != start["sha256"]:
+            faults.append(f"{run_dir / START}: {start['folder']} has other weights than the run began with")
+    except CheckpointError as error:
+        faults.append(str(error))
+    for path in sorted(run_dir.glob("*-*.npy")):
+        try:
+            read_array(path)
+        except (OSError, ValueError) as error:
+            faults.append(f"{path}: damaged: {error}")
+    for name, read in (("log.jsonl", parse_json), ("train.log", str)):
+        path = run_dir / name
+        for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else (), 1):
+            try:
+                read(line.decode())
+            except ValueError as error:
+                faults.append(f"{path}:{number}: damaged: {error}")
+                break
+    return faults
+
+
+def read_start(run_dir: Path) -> dict[str, str]:
+    """The content of ``start.json``: ``folder`` and ``sha256``; empty where there is none.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    path = run_dir / START
+    if not path.exists():
+        return {}
+    try:
+        table = parse_json(path.read_text("utf-8"))
+        return {key: str(table[key]) for key in ("folder", "sha256")}
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise CheckpointError(f"{path}: damaged ({error!r}): put it back, or remove it") from None
+
+
 def starting_folder(model: str, run_dir: Path, note: Note, *, has_begun: bool) -> Path | None:
     """The folder of the MODEL that a run starts from; of one that has begun, the folder that it began with.
 
@@ -354,12 +413,11 @@ def starting_folder(model: str, run_dir: Path, note: Note, *, has_begun: bool) -
     """
     if not model:
         return None
-    record = run_dir / START
-    if not has_begun or not record.exists():
+    begun, now = read_start(run_dir) if has_begun else {}, None
+    if not begun:
         if has_begun:
             note(f"{run_dir}: has no {START}, so whether init.model has changed since it began is not known")
         return find_model(model)
-    begun, now = read_record(record), None
     with suppress(ModelError):
         now = Path(os.path.abspath(find_model(model)))
     for folder in (Path(begun["folder"]), now or run_dir):  # it may have been moved

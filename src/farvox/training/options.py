@@ -224,6 +224,19 @@ class TrainOptions(Options):
     """Figures and checkpoints that are left behind."""
 
 
+def saved_options(saved: Path, cls: type[TrainOptions]) -> TrainOptions:
+    """The options of a training that a run dir's recipe has; other stages' are not looked at.
+
+    Raises:
+        RecipeError: it is no recipe.
+    """
+    try:
+        table = parse_toml(saved.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{saved}: cannot be read as a recipe: {error}") from None
+    return from_table(cls, {key: table[key] for key in table if key in kinds(cls)}, str(saved))
+
+
 def refuse_changes(
     saved: Path, options: TrainOptions, fixed: type[TrainOptions], free: tuple[str, ...], run_dir: Path
 ) -> None:
@@ -243,12 +256,7 @@ def refuse_changes(
                 found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
         return found
 
-    try:
-        table = parse_toml(saved.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{saved}: cannot be read as a recipe: {error}") from None
-    table = {key: value for key, value in table.items() if key in kinds(fixed)}
-    before, now = flat(to_table(from_table(fixed, table, str(saved)))), flat(to_table(options))
+    before, now = flat(to_table(saved_options(saved, fixed))), flat(to_table(options))
     changed = [
         f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now"
         for key in sorted(before.keys() | now.keys())
