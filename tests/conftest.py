@@ -49,6 +49,38 @@ def sides_of_trials():
     return sides_of_trials
 
 
+@pytest.fixture(scope="session")
+def running():
+    """A function that gives the processes of a session that still run, by number: their words."""
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("looks for processes in /proc")
+
+    def running(session):
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                state, _, _, its_session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+                if int(its_session) == session and state != "Z":
+                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ").strip()
+        return found
+
+    return running
+
+
+@pytest.fixture(scope="session")
+def wait_until():
+    """A function that waits until another one gives something true, and gives that."""
+
+    def wait_until(condition, seconds=30.0):
+        end = time.monotonic() + seconds
+        while not (found := condition()):
+            assert time.monotonic() < end, "nothing happened"
+            time.sleep(0.01)
+        return found
+
+    return wait_until
+
+
 def buzz(rng, pitch, formant, num_samples):
     """A voice-like sound: harmonics of a pitch around a formant, with a little noise."""
     t = np.arange(num_samples) / 16000

@@ -1,7 +1,6 @@
 import json
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -250,26 +249,6 @@ def run_to_the_end(folder: Path, jobs: int) -> dict[str, bytes]:
     return tree(folder)
 
 
-def members(session: int) -> list[int]:
-    """Processes of a session that still run."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            _, state, _, _, its_session = re.sub(r"\(.*\)", "x", stat.read_text()).split()[:6][1:]
-        except OSError:
-            continue
-        if int(its_session) == session and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-
-def wait_until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.01)
-
-
 def tree(folder: Path) -> dict[str, bytes]:
     names = {"files": "[0-9]*", "batches": "[0-9]*"}
     return {
@@ -279,31 +258,47 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 @pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_a_run_that_is_killed_goes_on_and_ends_the_same(jobs, tmp_path):
+def test_a_run_that_is_killed_goes_on_and_ends_the_same(jobs, tmp_path, running, wait_until):
     """Killed outright in the middle, three times; the processes it started end with it."""
     whole = run_to_the_end(tmp_path / "whole", jobs)
     for enough in (8, 16, 28):
         with start(tmp_path / "cut", jobs) as process:
             wait_until(lambda n=enough: len(tree(tmp_path / "cut")) >= n)
             process.kill()
-        wait_until(lambda session=process.pid: not members(session), 5)
+        wait_until(lambda session=process.pid: not running(session), 2)
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "cut/batches").glob("[0-9]*")}
     assert 0 < len(done) < 14
     assert run_to_the_end(tmp_path / "cut", jobs) == whole
     assert {path: path.stat().st_mtime_ns for path in done} == done
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 @pytest.mark.parametrize("to_all", [True, False], ids=["by Ctrl-C", "by a signal to the program"])
-def test_an_interrupted_run_leaves_no_process_and_no_half_written_file(to_all, tmp_path):
+def test_an_interrupted_run_leaves_no_process_and_no_half_written_file(to_all, tmp_path, running, wait_until):
     with start(tmp_path / "out", 2) as process:
         wait_until(lambda: len(tree(tmp_path / "out")) > 4)
         (os.killpg if to_all else os.kill)(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=10)
     assert errors.count("Traceback") <= 2, errors  # of the program and of the batch that it waited for
     assert errors.rstrip().endswith("KeyboardInterrupt")
-    wait_until(lambda: not members(process.pid), 5)
+    wait_until(lambda: not running(process.pid), 2)
     assert not list(tmp_path.rglob(".tmp-*"))
     assert len(run_to_the_end(tmp_path / "out", 1)) == 40 + 14
+
+
+def naps(mark: Path) -> None:
+    try:
+        mark.touch()
+        time.sleep(60 if mark.name != "0" else 0.5)
+    finally:
+        mark.with_suffix(".left").touch()
+
+
+def test_work_that_is_given_up_interrupts_what_is_under_way(tmp_path, wait_until):
+    job = Job(what="naps", note=print, jobs=2)
+    start = time.monotonic()
+    for _ in job.run(naps, [tmp_path / str(number) for number in range(4)], count=lambda _: 1):
+        wait_until(lambda: len([*tmp_path.glob("[1-3]")]) > 1)
+        break
+    assert time.monotonic() - start < 30
+    assert {path.stem for path in tmp_path.glob("*.left")} == {path.name for path in tmp_path.glob("[0-3]")}

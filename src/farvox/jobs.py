@@ -22,8 +22,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -32,12 +30,13 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from itertools import accumulate
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from farvox.atomic import atomic_file, refuse_to_replace_foreign, remove_stale, write_json, write_text
 from farvox.cache import file_state
+from farvox.children import end_with_parent, take_signals
 from farvox.errors import AudioError, JobError
 from farvox.parsing import parse_json, read_record
 from farvox.progress import Note, Progress
@@ -115,7 +114,7 @@ def processes(
 ) -> Generator[Result]:
     """An `Executor`: processes, one a processor by default; this one alone where one is enough.
 
-    They end with this process, however it ends. Ctrl-C interrupts the batches under way.
+    They end with this process, however it ends. What ends the work early interrupts the batches under way.
     """
     jobs = min(jobs or os.cpu_count() or 1, len(batches))
     yield from map(function, batches) if jobs <= 1 else _in_pool(function, batches, jobs)
@@ -161,35 +160,39 @@ def _in_pool(
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker)
     try:
         yield from pool.map(partial(_work, function), batches)
+    except BaseException:  # the batches under way would be waited for
+        for worker in list(pool._processes.values()):
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
-    """Make a process of a pool end with the one that started it, and Ctrl-C interrupt its batch alone."""
+    """Make a process of a pool end with the one that started it, or at a signal that asks for it.
 
-    def interrupt(*_: object) -> None:
-        _worker["is stopped"] = True
-        if _worker["is busy"]:
+    A batch under way is interrupted, and removes what it has half-written.
+    """
+
+    def end(*_: object) -> None:
+        was_stopped, _worker["is stopped"] = _worker["is stopped"], True
+        if not _worker["is busy"]:
+            os._exit(1)
+        if not was_stopped:
             raise KeyboardInterrupt
 
-    def end_with_parent() -> None:
-        if (parent := parent_process()) is not None:
-            parent.join()
-            os._exit(1)
-
-    signal.signal(signal.SIGINT, interrupt)
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    take_signals(end)
+    end_with_parent()
 
 
 def _work(function: Callable[[BatchType], Result], batch: BatchType) -> Result:
-    if _worker["is stopped"]:
-        raise KeyboardInterrupt
     _worker["is busy"] = True
     try:
         return function(batch)
     finally:
         _worker["is busy"] = False
+        if _worker["is stopped"]:
+            os._exit(1)
 
 
 @dataclass(frozen=True, kw_only=True)

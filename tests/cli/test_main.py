@@ -6,8 +6,10 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import tomli_w
 
 import farvox
 from farvox.audio.files import write_audio
+from farvox.children import END
 from farvox.cli.main import main, missing_package
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import Utterance, write_data_dir
@@ -50,6 +53,80 @@ def test_a_reader_that_has_gone_is_no_traceback() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+def started(*words: object) -> "subprocess.Popen[str]":
+    """A verb that has begun to take signals, in a session of its own."""
+    command = [*FARVOX, *map(str, words)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    taken = 0
+    while not taken >> (signal.SIGTERM - 1) & 1:
+        (line,) = (
+            line
+            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            if line.startswith("SigCgt")
+        )
+        taken = int(line.split()[1], 16)
+    return process
+
+
+@pytest.mark.parametrize("number", END, ids=lambda number: number.name)
+@pytest.mark.parametrize("seconds", [0, 3])
+def test_a_signal_ends_a_verb_with_a_line_and_leaves_nothing(
+    number: signal.Signals, seconds: float, tmp_path: Path, running, wait_until
+) -> None:
+    """At once, and when its processes are at work."""
+    pytest.importorskip("pyroomacoustics", reason="rooms need pyroomacoustics")
+    verb = started("rirs", tmp_path / "out", "--rooms", 100_000, "--jobs", 2)
+    time.sleep(seconds)
+    verb.send_signal(number)
+    _, error = verb.communicate(timeout=30)
+    assert verb.returncode == 128 + number
+    what = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+    assert error.splitlines()[-1] == f"farvox rirs: {what}" and "Traceback" not in error
+    wait_until(lambda: not running(verb.pid), 2)
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_a_signal_that_comes_in_a_callback_is_not_lost() -> None:
+    program = """
+import os, signal, time, weakref
+from farvox.cli import main
+class Thing: ...
+
+def nap(words):
+    thing = Thing()
+    watch = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(1))
+    del thing
+    time.sleep(30)
+
+nap.parses_its_own_words = True
+main.VERBS["nap"] = ("__main__:nap", "")
+raise SystemExit(main.main(["nap"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (143, "farvox nap: ended by SIGTERM\n")
+
+
+def test_a_verb_that_answers_gives_none_when_a_signal_ends_it(tmp_path: Path, running) -> None:
+    verb = started("verify", "--json", tmp_path / "a.wav", tmp_path / "b.wav")
+    verb.terminate()
+    out, error = verb.communicate(timeout=30)
+    assert (verb.returncode, error) == (2, "farvox verify: ended by SIGTERM\n")
+    assert json.loads(out)["error"]["message"] == "ended by SIGTERM"
+
+
+def test_a_data_verb_of_a_recipe_that_is_ended_ends_the_whole_run(tmp_path: Path, running) -> None:
+    recipe = {"name": "x", "prepare": [f"rirs {tmp_path}/rirs --rooms 100000 --jobs 1"]}
+    (tmp_path / "recipe.toml").write_text(tomli_w.dumps({**recipe, "data": {"train": ["x"]}}))
+    run = started("run", tmp_path / "recipe.toml", "--run-dir", tmp_path / "run", "--to", "prepare")
+    time.sleep(2)
+    run.terminate()
+    _, error = run.communicate(timeout=30)
+    assert (run.returncode, error.splitlines()[-1]) == (143, "farvox run: ended by SIGTERM")
+    assert not running(run.pid)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

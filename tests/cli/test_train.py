@@ -40,20 +40,6 @@ def in_a_shell(*words, **options):
     )
 
 
-def session(pid):
-    """Processes of the session of ``pid`` that are still running."""
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{name}/stat") as file:
-                state, *numbers = file.read().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(numbers[2]) == pid and state != "Z":
-            found.append(int(name))
-    return found
-
-
 def test_a_recipe_becomes_a_model_and_a_model_embeddings(recipe_file, tmp_path, corpus, capsys):
     run_dir = tmp_path / "run"
     assert farvox("train", recipe_file, "--run-dir", run_dir, "--schedule.kind", "multistep") == 0
@@ -158,7 +144,9 @@ def test_a_fault_of_one_of_two_processes_is_its_message_and_status_1(recipe_file
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="counts processes in /proc")
 @pytest.mark.parametrize("gpus", [1, 2])
-def test_an_interrupted_run_leaves_whole_checkpoints_and_no_process(gpus, recipe_file, tmp_path, capfd):
+def test_an_interrupted_run_leaves_whole_checkpoints_and_no_process(
+    gpus, recipe_file, tmp_path, capfd, running
+):
     run_dir = tmp_path / "run"
     words = ("--gpus", gpus, "--data.workers", 1, "--schedule.epochs", 100000)
     run = in_a_shell("train", recipe_file, "--run-dir", run_dir, *words)
@@ -168,7 +156,7 @@ def test_an_interrupted_run_leaves_whole_checkpoints_and_no_process(gpus, recipe
     os.killpg(run.pid, signal.SIGINT)
     _, err = run.communicate(timeout=60)
     assert run.returncode == 130 and "farvox train: interrupted" in err and "Traceback" not in err
-    assert not session(run.pid)
+    assert not running(run.pid)
     names = sorted(path.name for path in (run_dir / "checkpoints").iterdir() if "_step_" not in path.name)
     assert names == [f"epoch_{number:03d}" for number in range(len(names))]
     assert not [fault for folder in checkpoints_of(run_dir) for fault in faults_of(folder)]

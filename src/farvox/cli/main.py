@@ -1,7 +1,7 @@
 """The ``farvox`` command: finds the verb, imports only what that verb needs, turns errors into exit codes.
 
-Exit status: 0 done, 1 the input is at fault (a message, no traceback), 2 wrong usage. Verbs that answer a
-question give the answer as their status, 0 yes and 1 no, and 2 whenever there is none.
+Exit status: 0 done, 1 the input is at fault (a message, no traceback), 2 wrong usage, 128 + n ended by signal
+n. Verbs that answer a question give the answer as their status, 0 yes and 1 no, and 2 whenever there is none.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import importlib
 import io
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,6 +22,7 @@ from typing import Any
 
 import farvox
 from farvox.atomic import json_text
+from farvox.children import end_with_parent, on_signals
 from farvox.errors import FarvoxError, StoppedError, UsageError
 from farvox.machine import is_out_of_memory
 from farvox.progress import to_stderr, to_stdout
@@ -104,9 +107,50 @@ def usage() -> str:
     )
 
 
+class _Ended(KeyboardInterrupt):
+    """A signal asks this process to end; Ctrl-C is one of several."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status."""
+    """Run one verb; returns the exit status.
+
+    A signal that asks to end raises `KeyboardInterrupt`; a second one ends the process at once.
+    """
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise _Ended(number)
+
+    def end_again(lost: sys.UnraisableHookArgs) -> None:
+        """Raise anew what came in the middle of a callback, as imports have them, and went no further."""
+        if isinstance(error := lost.exc_value, _Ended):
+            signal.signal(error.number, end)
+            threading.Timer(0.05, os.kill, (os.getpid(), error.number)).start()
+        else:
+            hook(lost)
+
+    end_with_parent()
     words = list(sys.argv[1:] if argv is None else argv)
+    hook, sys.unraisablehook = sys.unraisablehook, end_again
+    try:
+        with on_signals(end):
+            return run_verb(words)
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, _Ended) else int(signal.SIGINT)
+        what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+        to_stderr(f"{' '.join(['farvox', *words[:1]])}: {what}")
+        _answer_none(words, error, what)
+        return 2 if words[:1] and words[0] in ANSWERS else 128 + number
+    finally:
+        sys.unraisablehook = hook
+
+
+def run_verb(words: Sequence[str]) -> int:
+    """Run one verb, perhaps within another; returns the exit status. `KeyboardInterrupt` passes through."""
+    words = list(words)
     if len(words) > 1 and words[0].replace("_", "-").startswith("--local-rank="):
         words[:2] = words[1::-1]  # torch.distributed.launch puts it before the verb
     _open_closed_streams()
@@ -115,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     if words[:1] and words[0] in ANSWERS:
         try:
-            return _run(words, fault=2, interrupted=2)
+            return _run(words, fault=2)
         except SystemExit as error:  # of tyro, which has said what is wrong
             if error.code:
                 _answer_none(words, UsageError("the options are not valid; stderr says why"))
@@ -124,10 +168,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
             _answer_none(words, error)
             raise SystemExit(2) from None
-    return _run(words, fault=1, interrupted=130)
+    return _run(words, fault=1)
 
 
-def _run(words: list[str], fault: int, interrupted: int) -> int:
+def _run(words: list[str], fault: int) -> int:
     """Run a verb; what the input or the system is at fault for becomes a message and the status ``fault``."""
     name = " ".join(["farvox", *words[:1]])
 
@@ -169,13 +213,11 @@ def _run(words: list[str], fault: int, interrupted: int) -> int:
         else:
             raise
         return fault
-    except KeyboardInterrupt as error:
-        return fail(error, "interrupted", interrupted)
 
 
 def _answer_none(words: list[str], error: BaseException, message: str = "") -> None:
     """With --json, print that a verb of `ANSWERS` has no answer, and why, so that stdout always is JSON."""
-    if words[0] in ANSWERS and "--json" in words:
+    if words[:1] and words[0] in ANSWERS and "--json" in words:
         code = re.sub(r"(?<!^)(?=[A-Z])", "-", type(error).__name__.removesuffix("Error")).lower()
         fault = {"code": code, "message": message or str(error)}
         to_stdout(json_text({ANSWERS[words[0]]: None, "error": fault}))

@@ -60,7 +60,7 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--from", dest="first", choices=STAGES, default="prepare", help="first stage")
     parser.add_argument("--to", dest="last", choices=STAGES, default="evaluate", help="last stage")
     options, recipe, root = _read(parser, words)
-    from farvox.cli.main import main
+    from farvox.cli.main import run_verb
     from farvox.pipelines.run import run as run_recipe
 
     to_stdout(f"recipe {find_recipe(options.recipe)}, results in {root}")
@@ -71,7 +71,7 @@ def run(words: Sequence[str]) -> int:
         last=options.last,
         note=to_stdout,
         progress=to_stderr,
-        run_verb=main,
+        run_verb=run_verb,
     )
     return 0
 
@@ -84,11 +84,11 @@ def selftrain(words: Sequence[str]) -> int:
         "speakers, evaluate. A run that was interrupted goes on where it stopped.",
     )
     options, recipe, root = _read(parser, words)
-    from farvox.cli.main import main
+    from farvox.cli.main import run_verb
     from farvox.pipelines.selftrain import selftrain as run_rounds
 
     to_stdout(f"recipe {find_recipe(options.recipe)}, results in {root}")
-    model = run_rounds(recipe, root, note=to_stdout, progress=to_stderr, run_verb=main)
+    model = run_rounds(recipe, root, note=to_stdout, progress=to_stderr, run_verb=run_verb)
     to_stdout(f"model: {model}")
     return 0
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from farvox.atomic import write_text
 from farvox.audio.shards import fingerprint
+from farvox.children import child
 from farvox.errors import CheckpointError, DataDirError, RecipeError
 from farvox.jobs import digest
 from farvox.options import taken_from
@@ -194,8 +194,7 @@ def prepare(plan: Plan, note: Note, run_verb: RunVerb | None = None) -> None:
             what = "was changed since" if before[changed[0]] else "is not there any more"
             note(f"done again, because {changed[0]} {what}:")
         note(f"farvox {line}")
-        command = [sys.executable, "-m", "farvox", *words]
-        if run_verb(words) if run_verb else subprocess.run(command).returncode:
+        if (run_verb or _run_in_child)(words):
             raise RecipeError(f"prepare: 'farvox {line}' failed")
         done[line] = {
             path: state
@@ -206,6 +205,11 @@ def prepare(plan: Plan, note: Note, run_verb: RunVerb | None = None) -> None:
         }
         lines = (f"{each}\t{json.dumps(states)}" if states else each for each, states in done.items())
         write_text(record, "".join(f"{each}\n" for each in lines))
+
+
+def _run_in_child(words: Sequence[str]) -> int:
+    with child([sys.executable, "-m", "farvox", *words]) as process:
+        return process.wait()
 
 
 def _states(plan: Plan, line: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from farvox.errors import NonFiniteLossError, RecipeError
 from farvox.models.pooling import widen
 from farvox.progress import to_stderr
-from farvox.training.launch import LOST_STATUS
+from farvox.training.launch import LISTENER, LOST_STATUS
 from farvox.zoo import pick_device
 
 
@@ -111,7 +111,12 @@ def join_world(device: str = "auto") -> Iterator[World]:
     if size == 1:
         yield World(0, 1, place)
         return
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    store, listener = None, os.environ.pop(LISTENER, None)
+    if listener is not None:
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        own = None if rank else int(listener)
+        store = dist.TCPStore(host, port, size, rank == 0, master_listen_fd=own)  # type: ignore[attr-defined]
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo", store=store, rank=rank, world_size=size)
     try:
         yield World(rank, size, place)
     except NonFiniteLossError as error:  # of all ranks, and rank 0 knows most

@@ -8,6 +8,7 @@ Shape suffixes: B utterance, T sample, K mask, V speed, S speaker.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from farvox.audio.files import open_audio
 from farvox.audio.remote import is_remote
 from farvox.augment.effects import change_speed, num_samples_before_speed
+from farvox.children import END, end_with_parent
 from farvox.errors import AudioError, FarvoxError
 from farvox.machine import keep_freed_memory
 from farvox.rng import rng_for
@@ -229,6 +231,10 @@ def load_batches(
 
 
 def _start_worker(_number: int) -> None:
+    """Let a process that reads take no signal, but end with the one that trains, whose last step it feeds."""
+    for number in END:
+        signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
     keep_freed_memory()
 
 

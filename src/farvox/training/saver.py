@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from dataclasses import replace
 from functools import partial
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from farvox.children import take_signals
 from farvox.errors import CheckpointError, StoppedError
 from farvox.training import checkpoint
 from farvox.training.checkpoint import Packed, Tensors, TrainingState
@@ -23,8 +23,6 @@ from farvox.training.launch import LOST_STATUS
 if TYPE_CHECKING:
     from farvox.training.trainer import Run
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
-"""Signals that end a run at its next step; Slurm sends the third before it takes the machine away."""
 SAVE = 0.5
 """The wish for a checkpoint; the wish of a signal is its number."""
 
@@ -47,8 +45,7 @@ class Saver:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Saver:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._take) for number in SIGNALS}
+        self._before = take_signals(self._take)
         return self
 
     def __exit__(

@@ -30,6 +30,7 @@ from urllib.parse import quote
 import farvox
 from farvox.atomic import naming, put_in_place, sha256_of, temporary_beside, visible
 from farvox.cache import cache_path
+from farvox.children import OF_ANY_PROGRAM, child
 from farvox.errors import CheckpointError, FarvoxError, ModelError
 from farvox.manifest import damaged_files
 from farvox.options import nearest
@@ -179,9 +180,10 @@ def _pip_download(requirement: str, folder: str) -> None:
         )
     words = ["download", "--no-deps", "--only-binary=:all:", *_WHEEL_TAGS, "--dest", folder, requirement]
     to_stderr(f"  pip download {requirement}")
-    done = subprocess.run([*pip, *words], stdout=_STDERR, stderr=subprocess.PIPE, text=True)
+    with child([*OF_ANY_PROGRAM, *pip, *words], stdout=_STDERR, stderr=subprocess.PIPE, text=True) as done:
+        _, said = done.communicate()
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        errors = [line for line in said.splitlines() if line.startswith("ERROR")]
         why = errors[-1].removeprefix("ERROR: ") if errors else "no reason given"
         if "No matching distribution" in why:
             why += " (or the index cannot be reached)"
