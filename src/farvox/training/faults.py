@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,7 +87,10 @@ def examine(run: Run, draws: Sequence[Draw]) -> Iterator[tuple[Finding, Example]
         batch = collate(examples)
         assert not isinstance(batch, FarvoxError)
         here = batch.to(device)
-        with torch.no_grad(), _evaluating(run), run.stepper.autocast():
+        with torch.no_grad(), run.stepper.autocast(), ExitStack() as stack:
+            for module in (*run.network.modules(), *run.head.modules()):
+                stack.callback(setattr, module, "training", module.training)
+                module.training = False
             feats_BFM = apply_masks(run.frontend(here.wav_BT), here.masks_BK4)
             emb_BE = widen(run.network(feats_BFM))
             loss_B = torch.full((len(chunks),), math.nan)
@@ -112,19 +115,6 @@ def examine(run: Run, draws: Sequence[Draw]) -> Iterator[tuple[Finding, Example]
                 loss=float(loss_B[n]),
             )
             yield finding, example
-
-
-@contextmanager
-def _evaluating(run: Run) -> Iterator[None]:
-    modules = [*run.network.modules(), *run.head.modules()]
-    training = [module.training for module in modules]
-    for module in modules:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, was in zip(modules, training, strict=True):
-            module.training = was
 
 
 @dataclass(frozen=True)
