@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,30 @@ def campplus():
         return pull("campplus-zh-en")
     except FarvoxError as error:
         pytest.skip(f"needs the pretrained model: {error}")
+
+
+@pytest.fixture
+def sample_margins(campplus):
+    """A function that makes a sample, and gives two margins to the threshold of the pretrained model.
+
+    They are those of its lowest score of one speaker and of its highest score of two.
+    """
+    from farvox import Verifier
+    from farvox.synthetic.sample import make_sample
+
+    verifier = Verifier.from_pretrained("campplus-zh-en")
+
+    def sample_margins(folder, seed):
+        recordings = make_sample(folder, seed=seed)
+        signals = [verifier.signal(str(path)) for path in recordings]
+        assert not any(signal.warnings for signal in signals)
+        scores = {True: [], False: []}
+        for one, other in combinations(range(len(recordings)), 2):
+            is_same = recordings[one].parent == recordings[other].parent
+            scores[is_same].append(verifier.verify([signals[one]], signals[other]).score)
+        return min(scores[True]) - verifier.card.threshold, verifier.card.threshold - max(scores[False])
+
+    return sample_margins
 
 
 @pytest.fixture(scope="session")

@@ -293,7 +293,7 @@ def test_the_flags_of_a_command_are_the_fields(capsys):
     with pytest.raises(SystemExit):
         parse(verb, ["--help"], "farvox verb")
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "--top N Members kept. (at least 1)" in text and "{None,s-norm,as-norm}" in text
+    assert "--top N Members kept. (at least 1)" in text and "{s-norm,as-norm}" in text
 
 
 def test_the_nearest_word_is_named_and_only_where_one_is_near():

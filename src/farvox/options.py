@@ -131,7 +131,7 @@ def _once_a_class(function: Callable[[type], Item]) -> Callable[[type], Item]:
 def kinds(cls: type) -> dict[str, Kind]:
     """The kind of every field of an options dataclass, in the order of the fields."""
     hints = typing.get_type_hints(cls, include_extras=True)
-    return {field.name: _kind(hints[field.name]) for field in dataclasses.fields(cls)}
+    return {field.name: kind_of(hints[field.name]) for field in dataclasses.fields(cls)}
 
 
 @_once_a_class
@@ -254,7 +254,7 @@ def described(cls: type[Options], prefix: str = "") -> Iterator[tuple[str, str, 
     docs = field_docs(cls)
     for field in dataclasses.fields(cls):
         kind, name, doc = kinds(cls)[field.name], prefix + field.name, docs.get(field.name, "")
-        entry = _kind(typing.get_args(kind.type)[0]) if typing.get_origin(kind.type) is tuple else kind
+        entry = kind_of(typing.get_args(kind.type)[0]) if typing.get_origin(kind.type) is tuple else kind
         if kind.is_table:
             yield from described(kind.type, f"{name}.")
         elif entry.is_table:
@@ -311,7 +311,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean '{words[near[0]]}'?" if near else ""
 
 
-def _kind(hint: Any) -> Kind:
+def kind_of(hint: Any) -> Kind:
+    """Take an annotation apart."""
     bounds: tuple[Bound, ...] = ()
     metavar, repeated, part = "", False, None
     if typing.get_origin(hint) is Annotated:
@@ -322,7 +323,7 @@ def _kind(hint: Any) -> Kind:
         part = next((each for each in extras if isinstance(each, Part)), None)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         (inner,) = (each for each in typing.get_args(hint) if each is not types.NoneType)
-        kind = _kind(inner)
+        kind = kind_of(inner)
         return Kind(kind.type, True, bounds + kind.bounds, metavar or kind.metavar, repeated or kind.repeated)
     return Kind(hint, False, bounds, metavar, repeated, part)
 
@@ -342,7 +343,7 @@ def _checked(kind: Kind, value: Any, name: str) -> Any:
             raise UsageError(f"{name} must have {len(inside)} entries, not {len(value)}")
         inner = [inside[0]] * len(value) if inside[-1] is Ellipsis else inside
         pairs = zip(inner, value, strict=True)
-        value = tuple(_checked_entry(_kind(each), item, name) for each, item in pairs)
+        value = tuple(_checked_entry(kind_of(each), item, name) for each, item in pairs)
     elif kind.is_table or origin is dict:
         if kind.is_table and isinstance(value, Mapping):
             value = _from_table(kind.type, value, name)

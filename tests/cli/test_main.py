@@ -20,7 +20,7 @@ import tomli_w
 import farvox
 from farvox.audio.files import write_audio
 from farvox.children import END
-from farvox.cli.main import main, missing_package
+from farvox.cli.main import GROUPS, VERBS, main, missing_package, usage
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import Utterance, write_data_dir
 
@@ -45,6 +45,45 @@ def test_a_refusal_of_the_system_that_names_a_file_is_a_line_and_status_1(
     capsys.readouterr()
     assert main(words) == 1
     assert capsys.readouterr().err.startswith(f"farvox subset: {tmp_path}/out/wav.scp: ")
+
+
+def test_the_verbs_are_in_groups_and_one_begins_with_the_first() -> None:
+    titles = re.findall(r"^(.*):$", usage(), re.MULTILINE)
+    assert titles == list(GROUPS) and titles[0] == "start here"
+    assert re.findall(r"^  ([a-z]+) ", usage(), re.MULTILINE) == list(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_a_verb_has_an_example_and_no_default_that_is_none(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit) as end:
+        main([verb, "--help"])
+    said = capsys.readouterr().out
+    assert end.value.code == 0
+    assert f"example: farvox {verb} {VERBS[verb].example}".rstrip() in said
+    assert not re.search(r"default:? *(None|False|\[\])?\)|None[}|,]", said)
+
+
+def test_the_help_breaks_no_sentence_where_its_source_has_a_line_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        main(["trials", "--help"])
+    said = capsys.readouterr().out
+    assert "With --enrol, --test, --enrol-where or --test-where a pair is" in said
+    assert "have one of these values in utt2cond; given again for another condition, both must hold" in said
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_an_unknown_verb_or_option_is_three_lines(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "demo", "--sede=3"] if verb else ["verfiy", "a"]) == 2
+    fault, use, more = capsys.readouterr().err.splitlines()
+    name = f"farvox {verb}".strip()
+    assert fault.startswith(f"{name}: ") and ("sede" in fault or "did you mean 'verify'?" in fault)
+    assert use.startswith(f"usage: {name}") and more.startswith(f"'{name} --help' ")
 
 
 def test_a_reader_that_has_gone_is_no_traceback() -> None:

@@ -67,7 +67,9 @@ class Text:
     @property
     def verbs(self) -> tuple[str, ...]:
         """The verbs that can print it, as far as its place tells."""
-        own = [verb for verb, (where, _) in VERBS.items() if where == f"farvox.{self.module}:{self.function}"]
+        own = [
+            verb for verb, (where, *_) in VERBS.items() if where == f"farvox.{self.module}:{self.function}"
+        ]
         starts = [verbs for start, verbs in VERBS_OF.items() if f"{self.module}.".startswith(f"{start}.")]
         return tuple(own) or next(iter(starts), tuple(VERBS))
 
@@ -215,7 +217,7 @@ REMEDY = re.compile(
 
 def named_remedies(messages: list[Text]) -> list[Text]:
     """The messages that name a remedy; summaries of verbs and of corpora are none."""
-    summaries = {summary for _, summary in VERBS.values()}
+    summaries = {text for _, *texts in VERBS.values() for text in texts}
     return [
         message
         for message in messages
@@ -231,6 +233,9 @@ NO_REMEDIES = (
     "--threads[ =]1",
     "start {} and num_samples {} count from 0",
     "'farvox VERB --help' explains a verb",
+    "start here",
+    "'farvox --help' lists the verbs",
+    "'{} --help' explains its options",
     "pretrained models (farvox pull NAME",
     "Train or fine-tune a model from a recipe. A run dir",
     "Rounds of: extract the unlabelled speech",

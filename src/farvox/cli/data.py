@@ -27,6 +27,21 @@ Dirs = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="
 Out = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
 
 
+def sample(out: Out, seed: int = 0) -> None:
+    """Make recordings to try farvox with: three synthetic speakers, near the microphone and across a room.
+
+    OUT/SPEAKER/{near_1,near_2,far}.wav, each of a few seconds. Needs the extra sim.
+
+    Args:
+        out: the folder to write; an earlier sample is replaced.
+        seed: other words, rooms and noise, of the same three speakers on another day.
+    """
+    from farvox.synthetic.sample import make_sample
+
+    for path in make_sample(out, seed=seed):
+        to_stdout(str(path))
+
+
 def prepare(
     corpus: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CORPUS")],
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")],

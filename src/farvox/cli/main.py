@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 import farvox
 from farvox.atomic import json_text
@@ -27,41 +27,155 @@ from farvox.errors import FarvoxError, StoppedError, UsageError
 from farvox.machine import is_out_of_memory
 from farvox.progress import to_stderr, to_stdout
 
-# verb -> (module:function, one line of help). The order is that of the stages.
-VERBS: dict[str, tuple[str, str]] = {
-    "prepare": ("farvox.cli.data:prepare", "turn a corpus on disk into data dirs"),
-    "check": ("farvox.cli.data:check", "validate a data dir or a run dir"),
-    "combine": ("farvox.cli.data:combine", "merge data dirs into one"),
-    "subset": ("farvox.cli.data:subset", "keep some speakers of a data dir"),
-    "pack": ("farvox.cli.data:pack", "put the audio of a data dir into a few large files"),
-    "trials": ("farvox.cli.data:trials", "draw a trial list from a data dir"),
-    "enhance": ("farvox.cli.data:enhance", "beamform or dereverberate the channels of every take"),
-    "rirs": ("farvox.cli.data:rirs", "make room impulse responses, or measure them"),
-    "noises": ("farvox.cli.data:noises", "make noise from the pauses of recordings"),
-    "simulate": ("farvox.cli.data:simulate", "make far-field copies of a data dir"),
-    "train": ("farvox.cli.recipes:train", "train or fine-tune a model from a recipe"),
-    "replay": ("farvox.cli.models:replay", "run a training step that was not finite again"),
-    "average": ("farvox.cli.models:average", "average the weights of several models"),
-    "extract": ("farvox.cli.models:extract", "turn a data dir into embeddings"),
-    "cluster": ("farvox.cli.models:cluster", "find the speakers of embeddings that nobody labelled"),
-    "score": ("farvox.cli.score:score", "score a trial list"),
-    "evaluate": ("farvox.cli.score:evaluate", "EER, minDCF and a report from scores"),
-    "submit": ("farvox.cli.score:submit", "write the scores as a challenge takes them"),
-    "verify": ("farvox.cli.verify:verify", "are two recordings of the same speaker?"),
-    "enrol": ("farvox.cli.verify:enrol", "remember a speaker"),
-    "identify": ("farvox.cli.verify:identify", "which enrolled speaker is it?"),
-    "forget": ("farvox.cli.verify:forget", "remove an enrolled speaker"),
-    "speakers": ("farvox.cli.verify:speakers", "list the enrolled speakers"),
-    "calibrate": ("farvox.cli.score:calibrate", "choose a threshold and fit probabilities on scored trials"),
-    "fuse": ("farvox.cli.score:fuse", "make one score a trial of those of several systems"),
-    "pull": ("farvox.cli.models:pull", "fetch a pretrained model"),
-    "export": ("farvox.cli.models:export", "write a model as ONNX, for devices without torch"),
-    "import": ("farvox.cli.models:import_checkpoint", "convert a foreign checkpoint"),
-    "models": ("farvox.cli.models:models", "list the pretrained models and the network architectures"),
-    "recipes": ("farvox.cli.recipes:recipes", "list the recipes that come with farvox"),
-    "selftrain": ("farvox.cli.recipes:selftrain", "rounds of clustering and training on the clusters"),
-    "run": ("farvox.cli.recipes:run", "run the stages of a recipe one after the other"),
+
+class Verb(NamedTuple):
+    """A verb: its function as module:function, one line of help, and words after it that are an example."""
+
+    function: str
+    summary: str
+    example: str
+
+
+GROUPS: dict[str, dict[str, Verb]] = {
+    "start here": {
+        "sample": Verb("farvox.cli.data:sample", "make recordings to try farvox with", "recordings"),
+        "verify": Verb(
+            "farvox.cli.verify:verify",
+            "are two recordings of the same speaker?",
+            "recordings/anna/near_1.wav recordings/anna/far.wav",
+        ),
+        "enrol": Verb("farvox.cli.verify:enrol", "remember a speaker", "anna recordings/anna/near_1.wav"),
+        "identify": Verb(
+            "farvox.cli.verify:identify", "which enrolled speaker is it?", "recordings/anna/far.wav"
+        ),
+        "speakers": Verb("farvox.cli.verify:speakers", "list the enrolled speakers", ""),
+        "forget": Verb("farvox.cli.verify:forget", "remove an enrolled speaker", "anna"),
+    },
+    "data": {
+        "prepare": Verb(
+            "farvox.cli.data:prepare", "turn a corpus on disk into data dirs", "folder recordings data/mine"
+        ),
+        "check": Verb("farvox.cli.data:check", "validate a data dir or a run dir", "data/mine/all"),
+        "subset": Verb(
+            "farvox.cli.data:subset",
+            "keep some speakers of a data dir",
+            "data/mine/all data/two --speakers 1-2",
+        ),
+        "pack": Verb(
+            "farvox.cli.data:pack",
+            "put the audio of a data dir into a few large files",
+            "data/mine/all data/packed",
+        ),
+        "trials": Verb(
+            "farvox.cli.data:trials", "draw a trial list from a data dir", "data/mine/all data/mine/trials"
+        ),
+    },
+    "across a room": {
+        "rirs": Verb(
+            "farvox.cli.data:rirs", "make room impulse responses, or measure them", "data/rirs --rooms 20"
+        ),
+        "noises": Verb(
+            "farvox.cli.data:noises",
+            "make noise from the pauses of recordings",
+            "data/mine/all data/noises --least 0.1",
+        ),
+        "simulate": Verb(
+            "farvox.cli.data:simulate",
+            "make far-field copies of a data dir",
+            "data/mine/all data/far --array circular4",
+        ),
+        "enhance": Verb(
+            "farvox.cli.data:enhance",
+            "beamform or dereverberate the channels of every take",
+            "data/far data/enhanced --by source,point --beamform mvdr",
+        ),
+        "combine": Verb(
+            "farvox.cli.data:combine", "merge data dirs into one", "data/mix data/mine/all data/far"
+        ),
+    },
+    "training": {
+        "recipes": Verb("farvox.cli.recipes:recipes", "list the recipes that come with farvox", ""),
+        "run": Verb("farvox.cli.recipes:run", "run the stages of a recipe one after the other", "demo"),
+        "train": Verb(
+            "farvox.cli.recipes:train",
+            "train or fine-tune a model from a recipe",
+            "quickstart/xvector --optim.lr 0.01",
+        ),
+        "selftrain": Verb(
+            "farvox.cli.recipes:selftrain",
+            "rounds of clustering and training on the clusters",
+            "ffsvc2022/task2-selftrain",
+        ),
+        "replay": Verb(
+            "farvox.cli.models:replay",
+            "run a training step that was not finite again",
+            "exp/mine/replay/epoch_000_step_000002",
+        ),
+        "average": Verb(
+            "farvox.cli.models:average",
+            "average the weights of several models",
+            "exp/average exp/demo/close exp/demo/mix",
+        ),
+    },
+    "models": {
+        "models": Verb(
+            "farvox.cli.models:models",
+            "list the pretrained models and the network architectures",
+            "campplus-zh-en",
+        ),
+        "pull": Verb("farvox.cli.models:pull", "fetch a pretrained model", "campplus-zh-en"),
+        "export": Verb(
+            "farvox.cli.models:export",
+            "write a model as ONNX, for devices without torch",
+            "campplus-zh-en exp/campplus.onnx",
+        ),
+        "import": Verb(
+            "farvox.cli.models:import_checkpoint",
+            "convert a foreign checkpoint",
+            "downloads/resnet34/model_37.pkl exp/baseline --arch ffsvc-resnet34",
+        ),
+    },
+    "from embeddings to decisions": {
+        "extract": Verb(
+            "farvox.cli.models:extract",
+            "turn a data dir into embeddings",
+            "campplus-zh-en data/mine/all exp/mine/embeddings",
+        ),
+        "cluster": Verb(
+            "farvox.cli.models:cluster",
+            "find the speakers of embeddings that nobody labelled",
+            "exp/mine/embeddings exp/mine/clusters --clusters 3 --min-size 1",
+        ),
+        "score": Verb(
+            "farvox.cli.score:score",
+            "score a trial list",
+            "data/mine/trials exp/mine/embeddings --out exp/mine/scores",
+        ),
+        "evaluate": Verb(
+            "farvox.cli.score:evaluate",
+            "EER, minDCF and a report from scores",
+            "data/mine/trials exp/mine/scores --report exp/mine/report.html",
+        ),
+        "fuse": Verb(
+            "farvox.cli.score:fuse",
+            "make one score a trial of those of several systems",
+            "data/mine/trials exp/mine/scores exp/mine/scores --out exp/mine/fused",
+        ),
+        "calibrate": Verb(
+            "farvox.cli.score:calibrate",
+            "choose a threshold and fit probabilities on scored trials",
+            "data/mine/trials exp/mine/scores",
+        ),
+        "submit": Verb(
+            "farvox.cli.score:submit",
+            "write the scores as a challenge takes them",
+            "data/mine/trials exp/mine/scores exp/mine/scores.txt",
+        ),
+    },
 }
+"""The verbs in groups; those of the first need nothing but farvox."""
+
+VERBS = {name: verb for group in GROUPS.values() for name, verb in group.items()}
 
 ANSWERS = {"verify": "same", "identify": "name"}
 """Verbs whose status is their answer, and its name in JSON: with them 1 is never a fault."""
@@ -99,11 +213,17 @@ LESS_MEMORY = {
 def usage() -> str:
     """The text of ``farvox --help``."""
     width = max(map(len, VERBS))
-    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in VERBS.items()]
-    return (
-        "usage: farvox VERB ...\n\nFar-field speaker verification: from corpora to a decision.\n\nverbs:\n"
-        + "\n".join(lines)
-        + "\n\n'farvox VERB --help' explains a verb; 'farvox --version' prints the version."
+    groups = []
+    for title, verbs in GROUPS.items():
+        lines = [f"  {name:<{width}}  {verb.summary}" for name, verb in verbs.items()]
+        groups.append("\n".join([f"{title}:", *lines]))
+    return "\n\n".join(
+        [
+            "usage: farvox VERB ...",
+            "Far-field speaker verification: from corpora to a decision.",
+            *groups,
+            "'farvox VERB --help' explains a verb, with an example; 'farvox --version' prints the version.",
+        ]
     )
 
 
@@ -257,20 +377,21 @@ def _dispatch(words: list[str]) -> int:
     if words[0] not in VERBS:
         from farvox.options import nearest
 
-        to_stderr(f"farvox: unknown verb '{words[0]}'{nearest(words[0], VERBS)}\n\n{usage()}")
+        fault = f"farvox: unknown verb '{words[0]}'{nearest(words[0], VERBS)}"
+        to_stderr(f"{fault}\nusage: farvox VERB ...\n'farvox --help' lists the verbs")
         return 2
     return _run_verb(words[0], words[1:])
 
 
 def _run_verb(name: str, words: list[str]) -> int:
-    module, function = VERBS[name][0].split(":")
+    module, function = VERBS[name].function.split(":")
     verb: Callable[..., Any] = getattr(importlib.import_module(module), function)
     if getattr(verb, "parses_its_own_words", False):
         status = verb(words)
     else:
         from farvox.cli.flags import parse
 
-        status = parse(verb, words, f"farvox {name}")
+        status = parse(verb, words, f"farvox {name}", VERBS[name].example)
     return int(status or 0)
 
 

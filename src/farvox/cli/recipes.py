@@ -8,8 +8,9 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from farvox.cli.flags import wrong_usage
 from farvox.errors import RecipeError, UsageError
 from farvox.options import Table, described, from_table, merge
 from farvox.parsing import parse_toml
@@ -151,10 +152,19 @@ def parse_overrides(words: Sequence[str]) -> Table:
     return table
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Refuse a command line as every verb does."""
+        raise wrong_usage(message, self.prog, " ".join(self.format_usage().split()[3:]))
+
+
 def _read(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[argparse.Namespace, Recipe, Path]:
     """The options of a verb, the recipe that it names, changed by the other words, and its run dir."""
     options, overrides = parser.parse_known_args(list(words))
-    recipe = load_recipe(options.recipe, overrides)
+    try:
+        recipe = load_recipe(options.recipe, overrides)
+    except UsageError as error:
+        parser.error(str(error))
     return options, recipe, Path(options.run_dir or recipe.run_dir or default_run_dir(options.recipe))
 
 
@@ -162,15 +172,17 @@ def _parser(verb: str, description: str) -> argparse.ArgumentParser:
     """The parser of a verb that takes a recipe; its help explains every field of one."""
     fields = []
     for name, default, doc in described(Recipe):
-        shown = f"{doc} (default: {default})" if default else doc
+        shown = f"{doc} (default: {default})" if default not in ("", "[]") else doc
         lines = textwrap.wrap(shown, 94, break_on_hyphens=False)
         fields.append(
             f"  {name if name.startswith('[[') else f'--{name}'}\n"
             + textwrap.indent("\n".join(lines), " " * 6)
         )
-    parser = argparse.ArgumentParser(
+    from farvox.cli.main import VERBS
+
+    parser = _Parser(
         prog=f"farvox {verb}",
-        description=textwrap.fill(description, 100),
+        description=f"{textwrap.fill(description, 100)}\n\nexample: farvox {verb} {VERBS[verb].example}",
         epilog="fields of a recipe; those with -- can be set on the command line, to a TOML value:\n\n"
         + "\n".join(fields),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,1 +1,1 @@
-"""The synthetic voices of the demo."""
+"""The synthetic voices of the demo and of the sample."""
