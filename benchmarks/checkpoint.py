@@ -57,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=".") as folder:
 
         def save(step: int) -> None:
-            state = TrainingState(epoch=0, step=step, within=step, classes=classes, totals=((0.0,) * 4,))
+            state = TrainingState(epoch=0, step=step, within=step, classes=classes, totals=(0.0,) * 4)
             place = checkpoint_folder(Path(folder), 0, step)
             save_checkpoint(place, state, write, head.state_dict(), pack_optimizer(optimizer), "seed = 1\n")
             prune_checkpoints(Path(folder), 0, place)

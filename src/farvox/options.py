@@ -332,6 +332,8 @@ def _checked(kind: Kind, value: Any, name: str) -> Any:
     """A value as its field's type; a `UsageError` that names the field where it does not fit."""
     if kind.optional and value is None:
         return None
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        raise UsageError(f"{name} must be a number of 64 bits")
     origin, inside = typing.get_origin(kind.type), typing.get_args(kind.type)
     if kind.choices:
         if value not in kind.choices:

@@ -250,7 +250,7 @@ STATES = {
     "step": -1,
     "classes": "abc",
     "within": 0.5,
-    "totals": [["x"]],
+    "totals": ["x"],
     "scaler": [],
     "figures": 1,
     "unknown": 1,

@@ -74,8 +74,8 @@ class TrainingState(Options):
     """Mean figures of the epoch."""
     within: Annotated[int, AtLeast(0)] = 0
     """Steps of the epoch that are done; 0: it is finished."""
-    totals: tuple[tuple[float, ...], ...] = ()
-    """With within, the sums of each process's figures over the steps that were taken, and their number."""
+    totals: tuple[float, ...] = ()
+    """With within, four numbers a process: sums of its figures over the steps taken, and their number."""
     skipped: Annotated[int, AtLeast(0)] = 0
     """Steps of the run that were left out because they were not finite."""
 

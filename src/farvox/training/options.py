@@ -26,7 +26,7 @@ class DataOptions(Options):
 
     train: tuple[Path, ...] = ()
     """Data dirs to train on; each is a domain of its own."""
-    num_frames: Annotated[int, AtLeast(1)] = 200
+    num_frames: Annotated[int, AtLeast(1), AtMost(100_000)] = 200
     """Length of a training chunk in frames of the front-end."""
     sampling: Literal["utterance", "speaker"] = "utterance"
     """Order of an epoch: every "utterance" once, or every "speaker" equally often."""
@@ -34,11 +34,11 @@ class DataOptions(Options):
     """Data dirs whose speakers get classifier rows, but are not trained on yet."""
     domain_weights: tuple[Annotated[float, Above(0)], ...] = ()
     """Share of each data dir in every batch; empty: as large as each is."""
-    epoch_size: Annotated[int, AtLeast(0)] = 0
+    epoch_size: Annotated[int, AtLeast(0), AtMost(1_000_000_000)] = 0
     """Examples in an epoch; 0: as many as there are utterances."""
     speeds: tuple[float, ...] = (1.0,)
     """Speed factors; each factor other than 1 makes a new speaker of every speaker."""
-    workers: Annotated[int, AtLeast(0)] = 2
+    workers: Annotated[int, AtLeast(0), AtMost(256)] = 2
     """Processes that read and augment; 0: the training process does it itself."""
     remote: bool = False
     """Reach audio on other machines, where data dirs name it by URL; it is refused otherwise."""
@@ -83,7 +83,7 @@ class OptimOptions(Options):
     """Nesterov's form of the momentum."""
     weight_decay: Annotated[float, AtLeast(0)] = 1e-3
     """Weight decay; for "sgd" and "adam" an L2 term of the gradient."""
-    batch_size: Annotated[int, AtLeast(1)] = 128
+    batch_size: Annotated[int, AtLeast(1), AtMost(1_000_000)] = 128
     """Examples of one optimiser step, over all ranks and accumulation steps."""
     accumulate: Annotated[int, AtLeast(1)] = 1
     """Forward-backward passes per optimiser step."""
@@ -196,7 +196,7 @@ class TrainOptions(Options):
     """Everything that is drawn follows from it."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device to compute on."""
-    threads: Annotated[int, AtLeast(0)] = 0
+    threads: Annotated[int, AtLeast(0), AtMost(1024)] = 0
     """CPU threads of a training process; 0: torch's own choice."""
     data: DataOptions = DataOptions()
     """The speech that is trained on."""

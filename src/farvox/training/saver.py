@@ -85,9 +85,9 @@ class Saver:
     def save_within(self, epoch: int, done: int, totals: Tensor, wish: float) -> None:
         """Save the run after ``done`` steps of an epoch, with this rank's sums; end it if a signal came."""
         run = self.run
-        parts = run.world.concat(totals).view(run.world.size, -1).tolist()
+        parts = run.world.concat(totals).tolist()
         before = (epoch - run.options.schedule.first_epoch) * run.plan.steps_per_epoch
-        state = replace(run.state(epoch, before + done), within=done, totals=tuple(map(tuple, parts)))
+        state = replace(run.state(epoch, before + done), within=done, totals=tuple(parts))
         self.write(state, run.pack())
         run.world.barrier()
         self._end(wish, f"epoch {epoch}, step {done}")
@@ -128,8 +128,8 @@ def own_totals(state: TrainingState, world: World) -> Tensor:
     Raises:
         CheckpointError: they are no such sums.
     """
-    if any(len(part) != 4 for part in state.totals):
+    if len(state.totals) % 4:
         raise CheckpointError(f"the sums of epoch {state.epoch}, step {state.within}, are not four a process")
-    sums = torch.tensor(state.totals or [[0.0] * 4])
+    sums = torch.tensor(state.totals or [0.0] * 4).view(-1, 4)
     own = sums[world.rank] if len(sums) == world.size else sums.mean(0)
     return own.to(world.device)
