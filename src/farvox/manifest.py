@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from farvox.atomic import sha256_of, visible, write_json, write_text
 from farvox.cache import cache_path, file_state
@@ -21,7 +22,12 @@ from farvox.parsing import parse_json
 from farvox.progress import to_stderr
 from farvox.writers import writes
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MANIFEST = "manifest.json"
+MOST_HEADER = 2 << 20
+"""Bytes of the longest header of a safetensors file that is read; that of a WavLM Large has 60,000."""
 ALWAYS_HASHED = 200_000_000
 """Bytes of the largest file that is hashed at every load; a quarter of a second on one core."""
 
@@ -101,6 +107,38 @@ def faults_in(folder: Path) -> dict[str, str]:
         elif (found := sha256_of(folder / name)) != known.get(name):
             faults[name] = _difference(folder / name, found, known.get(name))
     return faults
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, on the CPU.
+
+    Raises:
+        CheckpointError: the file is absent, damaged, or not the one of the manifest beside it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    verify_file(path)
+    try:
+        read_header(path)
+        weights: dict[str, Tensor] = load_file(path)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read as weights: {error}") from error
+    return weights
+
+
+def read_header(path: str | Path) -> tuple[int, Any]:
+    """The length of the header of a safetensors file, and what it holds, a table as a rule.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it has no such header, or one of a million tensors, which the library would believe.
+    """
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > MOST_HEADER:
+            raise ValueError(f"its header should have {length:,} bytes")
+        return 8 + length, parse_json(file.read(length))
 
 
 def damaged_files(folder: Path) -> list[str]:

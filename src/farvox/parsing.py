@@ -32,10 +32,10 @@ def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is no JSON, or nested deeper than `MOST_LEVELS`.
+        ValueError: it is no JSON, nested deeper than `MOST_LEVELS`, or has two values of one name.
     """
     try:
-        return _shallow(json.loads(text))
+        return _shallow(json.loads(text, object_pairs_hook=_table))
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
 
@@ -71,6 +71,13 @@ def read_record(path: Path) -> dict[str, Any]:
         return {}
     except (ValueError, TypeError) as error:
         raise FarvoxError(f"{path}: damaged ({error}): begin anew in another folder") from None
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("a name is there twice")
+    return table
 
 
 def _shallow(value: Any) -> Any:

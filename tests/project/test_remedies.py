@@ -422,6 +422,12 @@ ELSEWHERE = {
     "--max-gb {}: it is a number of GB above 0": (
         "tests/zoo/test_pretrained.py::test_a_checkpoint_of_any_size_is_not_fetched_from_an_address"
     ),
+    "which no graph of farvox has, and is not run": (
+        "tests/zoo/test_hostile.py::test_a_graph_that_is_not_farvoxs_is_not_run_and_an_export_is"
+    ),
+    "the graph gives embeddings of {} numbers": (
+        "tests/zoo/test_hostile.py::test_a_graph_that_is_not_farvoxs_is_not_run_and_an_export_is"
+    ),
     "--max-gb allows more": (
         "tests/zoo/test_pretrained.py::test_a_checkpoint_of_any_size_is_not_fetched_from_an_address"
     ),

@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import resource
+import shutil
 import struct
 import sys
 import time
@@ -23,6 +24,7 @@ import pytest
 import torch
 
 from farvox.cli.main import main
+from farvox.zoo.onnx_backend import FORMAT, OnnxEmbedder, with_metadata
 
 SECONDS = 10
 MEMORY = 500e6
@@ -68,11 +70,12 @@ def run_apart(words, folder):
     return Outcome(status, printed.read_text(), time.monotonic() - begin, memory)
 
 
-def refused(path, arch, tmp_path, message):
+def refused(path, arch, tmp_path, message, words=()):
     """Import a file, which must be refused with a message within the limits, without side effects."""
     before = sorted(p for p in tmp_path.rglob("*") if p.name != "printed")
-    done = run_apart(["import", str(path), str(tmp_path / "out"), "--arch", arch], tmp_path)
-    assert done.status == 1 and done.printed.startswith("farvox import: "), done
+    words = words or ["import", str(path), str(tmp_path / "out"), "--arch", arch]
+    done = run_apart(words, tmp_path)
+    assert done.status == 1 and done.printed.startswith(f"farvox {words[0]}: "), done
     assert re.search(message, done.printed) and "Traceback" not in done.printed, done.printed
     assert done.printed.count("\n") == 1 and len(done.printed) < 1000
     assert done.seconds < SECONDS, done
@@ -374,6 +377,193 @@ HEADERS = {
 @pytest.mark.parametrize("attack", HEADERS)
 def test_a_header_that_numpy_does_not_write_is_refused(tmp_path, attack):
     refused(npy(b"N", tmp_path / "e.npy", HEADERS[attack]), "ffsvc-embeddings", tmp_path, "damaged")
+
+
+# ---------------------------------------------------------------- safetensors
+
+
+def safetensors(path, header, content=bytes(64), length=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + content)
+    return path
+
+
+def entry(shape=(16,), begin=0, end=64, dtype="F32"):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+HEADERS_OF_TENSORS = {
+    "a length of 2^63": lambda path: safetensors(path, {"a": entry()}, length=(1 << 63) - 1),
+    "a length of 2^64 - 1": lambda path: safetensors(path, {"a": entry()}, length=(1 << 64) - 1),
+    "a length beyond the file": lambda path: safetensors(path, {"a": entry()}, length=1 << 20),
+    "a length of nothing": lambda path: safetensors(path, {"a": entry()}, length=0),
+    "tensors on one another": lambda path: safetensors(path, {"a": entry(), "b": entry()}),
+    "an end beyond the file": lambda path: safetensors(path, {"a": entry((1 << 30,), 0, 1 << 32)}),
+    "a hole": lambda path: safetensors(path, {"a": entry((8,), 32, 64)}),
+    "an end before the beginning": lambda path: safetensors(path, {"a": entry((16,), 64, 0)}),
+    "an offset below 0": lambda path: safetensors(path, {"a": entry((16,), -64, 0)}),
+    "another shape": lambda path: safetensors(path, {"a": entry((17,))}),
+    "a product that overflows": lambda path: safetensors(path, {"a": entry((1 << 32, 1 << 32))}),
+    "a size below 0": lambda path: safetensors(path, {"a": entry((-4, -4))}),
+    "a size of many digits": lambda path: safetensors(path, {"a": entry((10**4000,))}),
+    "an unknown type": lambda path: safetensors(path, {"a": entry(dtype="Q32")}),
+    "complex numbers": lambda path: safetensors(path, {"a": entry((8,), dtype="C64")}),
+    "four bits": lambda path: safetensors(path, {"a": entry((128,), dtype="F4")}),
+    "one name twice": lambda path: safetensors(
+        path, json.dumps({"a": entry(), "b": entry((8,), 0, 32)}).encode().replace(b'"b"', b'"a"')
+    ),
+    "deep metadata": lambda path: safetensors(path, b'{"__metadata__":' + b"[" * 200_000 + b"}"),
+    "no JSON": lambda path: safetensors(path, b"{" * 100),
+    "not UTF-8": lambda path: safetensors(path, b'{"\xff": 1}'),
+    "many tensors": lambda path: safetensors(path, {f"a{n}": entry((0,), 0, 0) for n in range(300_000)}, b""),
+    "fewer tensors": lambda path: safetensors(path, {f"a{n}": entry((0,), 0, 0) for n in range(30_000)}, b""),
+    "spaces": lambda path: safetensors(path, b" " * 90_000_000),
+    "tensors of no numbers": lambda path: safetensors(path, {"a": entry((1 << 62, 0), 0, 0)}, b""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", HEADERS_OF_TENSORS)
+def test_a_header_of_tensors_that_lies_is_refused(tmp_path, attack):
+    path = HEADERS_OF_TENSORS[attack](tmp_path / "m.safetensors")
+    refused(
+        path,
+        "wespeaker-resnet34",
+        tmp_path,
+        "cannot be read as weights|not the weights|not weights|no weights|more than any",
+    )
+
+
+def test_the_weights_of_a_model_folder_are_read_as_carefully(tmp_path, model_folder):
+    shutil.copytree(model_folder, tmp_path / "model")
+    (tmp_path / "model/manifest.json").unlink()
+    for attack in ("a length of 2^63", "an end beyond the file", "one name twice"):
+        HEADERS_OF_TENSORS[attack](tmp_path / "model/model.safetensors")
+        words = [
+            "extract",
+            str(tmp_path / "model"),
+            str(tmp_path),
+            str(tmp_path / "out"),
+            "--backend",
+            "torch",
+        ]
+        done = run_apart(words, tmp_path)
+        assert (done.status, "Traceback" in done.printed) == (
+            1,
+            False,
+        ) and "cannot be read" in done.printed, done
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("ecapa", {"channels": 1 << 40}),
+        ("ecapa", {"channels": 1 << 17}),
+        ("ecapa", {"channels": 10**400}),
+        ("ecapa", {"dilations": [1] * 100_000}),
+        ("resnet34", {"blocks": [10**6, 1, 1, 1], "channels": 1}),
+        ("xvector", {"num_mels": 24, "embedding_dim": 1 << 62}),
+    ],
+)
+def test_a_model_folder_that_asks_for_a_huge_network_is_refused(tmp_path, model_folder, name, kwargs):
+    shutil.copytree(model_folder, tmp_path / "model")
+    (tmp_path / "model/manifest.json").unlink()
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    config["model"] = {"name": name, "kwargs": kwargs}
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    words = ["extract", str(tmp_path / "model"), str(tmp_path), str(tmp_path / "out"), "--backend", "torch"]
+    done = run_apart(words, tmp_path)
+    assert (done.status, "Traceback" in done.printed) == (1, False) and "config.json" in done.printed, done
+    assert done.seconds < SECONDS and done.memory < MEMORY, done
+
+
+# ---------------------------------------------------------------- graphs
+
+
+def graph(nodes=None, constants=(), **changes):
+    """A sealed file with a graph that is right but for what is changed."""
+    from onnx import TensorProto, helper
+
+    taken = helper.make_tensor_value_info("wav_BT", TensorProto.FLOAT, ["B", "T"])
+    given = helper.make_tensor_value_info("emb_BE", TensorProto.FLOAT, ["B", 4])
+    axes = helper.make_tensor("axes", TensorProto.INT64, [1], np.array([1]).tobytes(), raw=True)
+    wide = helper.make_tensor("wide", TensorProto.FLOAT, [4], np.ones(4, np.float32).tobytes(), raw=True)
+    plain = [
+        helper.make_node("ReduceMean", ["wav_BT", "axes"], ["mean"], keepdims=1),
+        helper.make_node("Mul", ["mean", "wide"], ["emb_BE"]),
+    ]
+    made = helper.make_graph([*(nodes or []), *plain], "g", [taken], [given], [axes, wide, *constants])
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    for key, value in changes.items():
+        if key != "metadata":
+            setattr(model, key, value)
+    config = {"frontend": {}, "model": {"name": "xvector", "kwargs": {}}, "embedding_dim": 4}
+    metadata = {
+        "format": FORMAT, "farvox_version": "0", "config": json.dumps(config), "card": "{}", "digest": "0",
+        "min_samples": "400",
+    }  # fmt: skip
+    return model, metadata | changes.get("metadata", {})
+
+
+def graph_attacks():
+    from onnx import TensorProto, helper
+
+    outside = TensorProto(name="secret", data_type=1, dims=[1], data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", "../../../../etc/passwd"), ("offset", "0"), ("length", "4")):
+        outside.external_data.add(key=key, value=value)
+    huge = TensorProto(name="huge", data_type=1, dims=[1 << 31, 1 << 31], raw_data=b"abcd")
+    typed = helper.make_tensor("typed", TensorProto.FLOAT, [4], [1, 2, 3, 4])
+    texts = helper.make_tensor("texts", TensorProto.STRING, [1], [b"x"])
+    inner = helper.make_graph([], "inner", [], [])
+    big = helper.make_tensor("big", TensorProto.FLOAT, [1], b"abcd", raw=True)
+    config = {"frontend": {}, "model": {"name": "xvector", "kwargs": {}}, "embedding_dim": 5}
+    yield "a file elsewhere", graph(constants=[outside]), "a field 1[34] of a constant"
+    yield "sizes without numbers", graph(constants=[huge]), "a constant of sizes"
+    yield "numbers in another form", graph(constants=[typed]), "of a constant"
+    yield "texts", graph(constants=[texts]), "of a constant"
+    yield "a loop", graph([helper.make_node("Loop", ["", ""], [], body=inner)]), "an operator 'Loop'"
+    yield (
+        "a graph in a graph",
+        graph([helper.make_node("Relu", ["wav_BT"], ["a"], x=inner)]),
+        "of a attribute|attribute",
+    )
+    yield (
+        "a tensor as attribute",
+        graph([helper.make_node("Cast", ["wav_BT"], ["a"], value=big)]),
+        "attribute",
+    )
+    yield (
+        "a library",
+        graph([helper.make_node("Relu", ["wav_BT"], ["a"], domain="evil")]),
+        "a field 7 of a operator",
+    )
+    yield "an unknown operator", graph([helper.make_node("PyOp", ["wav_BT"], ["a"])]), "an operator 'PyOp'"
+    yield "a later version", graph(ir_version=1 << 40), "cannot run it|metadata|version"
+    yield "a number of many digits", graph(metadata={"min_samples": "9" * 5000}), "no number of samples"
+    yield "deep metadata", graph(metadata={"config": "[" * 100_000}), "is not JSON"
+    yield "a deep card", graph(metadata={"card": "[" * 100_000}), "is not JSON"
+    yield (
+        "another width",
+        graph(metadata={"config": json.dumps(config)}),
+        "embeddings of .4. numbers, and its metadata say 5",
+    )
+    model, metadata = graph()
+    model.functions.add(name="f", domain="d")
+    yield "a function", (model, metadata), "a field 25 of a model"
+    model, metadata = graph()
+    model.graph.sparse_initializer.add()
+    yield "sparse constants", (model, metadata), "a field 15 of a graph"
+
+
+def test_a_graph_that_is_not_farvoxs_is_not_run_and_an_export_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "m.onnx"
+    model, metadata = graph()
+    path.write_bytes(with_metadata(model.SerializeToString(), metadata))
+    assert OnnxEmbedder(path).embed_batch(np.ones((2, 500), np.float32)).tolist() == [[1.0] * 4] * 2
+    for attack, (model, metadata), message in graph_attacks():
+        path.write_bytes(with_metadata(model.SerializeToString(), metadata))
+        words = ["extract", str(path), str(tmp_path), str(tmp_path / "out")]
+        assert refused(path, "", tmp_path, message, words).seconds < SECONDS, attack
 
 
 # ---------------------------------------------------------------- sizes

@@ -62,7 +62,7 @@ def foreign():
     from onnx import TensorProto, helper
 
     sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", "T"]) for name in ("x", "y")]
-    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "negative", sides[:1], sides[1:])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "rectifier", sides[:1], sides[1:])
     opset = helper.make_opsetid("", 20)
     return helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString()
 
@@ -324,7 +324,7 @@ def test_metadata_that_lack_something_are_refused(foreign, tmp_path, key):
         ({"config": "[]"}, "'config' of its metadata is not a table"),
         ({"config": "{}"}, "'config' of its metadata lacks 'frontend'"),
         ({"config": '{"frontend": {}, "model": {"name": "x"}, "embedding_dim": "a"}'}, "'embedding_dim'"),
-        ({"min_samples": "many"}, "'min_samples' of its metadata is not a whole number"),
+        ({"min_samples": "many"}, "'min_samples' of its metadata is no number of samples"),
         ({"card": "[]"}, "'card' of its metadata is not a table"),
         ({"card": '{"threshold": 3.0}'}, "model card: the threshold 3.0 is no cosine"),
         ({"card": '{"treshold": 1}'}, "model card: unknown"),
@@ -336,9 +336,9 @@ def test_a_sealed_file_that_makes_no_sense_is_refused(foreign, tmp_path, changed
 
 
 def test_a_graph_that_onnxruntime_cannot_run_is_refused_and_only_once_said(foreign, tmp_path, capfd):
-    unknown = foreign.replace(b"Neg", b"Nag")
+    unknown = foreign.replace(b"Relu", b"Conv")
     message = refused(tmp_path / "m.onnx", with_metadata(unknown, METADATA))
-    assert message.startswith("onnxruntime ") and "cannot run it" in message and "Nag" in message
+    assert message.startswith("onnxruntime ") and "cannot run it" in message and "Conv" in message
     assert capfd.readouterr() == ("", "")
 
 

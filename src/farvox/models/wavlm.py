@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from farvox.errors import CheckpointError, MissingExtraError, ModelError
-from farvox.manifest import verify_file
+from farvox.manifest import read_weights, verify_file
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.options import EcapaOptions, WavlmEcapaOptions
 from farvox.models.tdnn import EcapaTdnn
@@ -291,17 +291,7 @@ def _load_pretrained(backbone: Any, path: Path) -> None:
 
     Names may begin with that of a model around WavLM, and a weight norm may have torch's old names.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    verify_file(path)
-    try:
-        theirs = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read as weights: {error}") from error
-    weights = {}
-    for name, tensor in theirs.items():
-        weights[_of_torch(name).removeprefix("wavlm.")] = tensor
+    weights = {_of_torch(name).removeprefix("wavlm."): each for name, each in read_weights(path).items()}
     wanted = backbone.state_dict()
     wrong = [name for name in wanted if name not in weights or weights[name].shape != wanted[name].shape] or [
         name for name in wanted if not torch.isfinite(weights[name]).all()

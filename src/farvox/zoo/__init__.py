@@ -1,5 +1,6 @@
 """Trained models: save, load, and read what other toolkits saved. Nothing that is read is ever executed."""
 
+from farvox.manifest import read_weights
 from farvox.zoo.card import Calibration, Card, Figure
 from farvox.zoo.embedder import Embedder
 from farvox.zoo.find import (
@@ -25,7 +26,6 @@ from farvox.zoo.model import (
     load_all,
     pick_device,
     read_config,
-    read_weights,
     require_torch,
     save_model,
     write_weights,

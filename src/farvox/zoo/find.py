@@ -23,7 +23,7 @@ from farvox.cache import cache_path
 from farvox.errors import CheckpointError, FarvoxError, MissingExtraError, ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.machine import is_installed
-from farvox.manifest import MANIFEST, begin_manifest, renew_manifest, verify_file
+from farvox.manifest import MANIFEST, begin_manifest, read_weights, renew_manifest, verify_file
 from farvox.options import nearest
 from farvox.progress import to_stderr
 from farvox.writers import one_writer, writes
@@ -38,7 +38,6 @@ from farvox.zoo.model import (
     load_folder,
     pick_device,
     read_config,
-    read_weights,
     refuse_other_model,
     require_torch,
     save_model,

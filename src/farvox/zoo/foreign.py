@@ -30,7 +30,7 @@ from farvox.atomic import (
 )
 from farvox.errors import CheckpointError, DataDirError, ModelError
 from farvox.features.frontend import FrontEndConfig
-from farvox.manifest import begin_manifest, renew_manifest
+from farvox.manifest import begin_manifest, read_weights, renew_manifest
 from farvox.parsing import parse_json
 from farvox.writers import writes
 from farvox.zoo.model import (
@@ -39,7 +39,6 @@ from farvox.zoo.model import (
     fill,
     load_folder,
     no_larger_than,
-    read_weights,
     refuse_other_model,
     require_torch,
     write_new_model,
@@ -58,6 +57,7 @@ BASELINE_FILES = {
     ".pkl": FileKind("checkpoint as the baseline saves one", rb"PK\x03\x04.{26}[^/]+/data\.pkl.{,200}?model"),
     ".npy": FileKind("embeddings as the baseline saves them", rb"\x93NUMPY.{1,10}\{'descr': '\|O'"),
 }
+_MOST_WEIGHTS = 10_000
 BARE = ""  # the entry for weights that are all a file holds
 Renames = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 Weights = Mapping[str, "Tensor"]
@@ -388,11 +388,15 @@ def _read(path: Path) -> dict[str, Any]:
     """The entries of a file; under `BARE` its weights, if they lie there without being under a name."""
     if path.suffix == ".safetensors":
         weights = read_weights(path)
-        return {layout.part: weights for layout in LAYOUTS.values()}  # the format has no entries to lie in
-    saved = read_pickled(path, "a torch checkpoint")
-    if not isinstance(saved, dict):
-        raise CheckpointError(f"{path}: holds a {type(saved).__name__}, not weights by name")
-    return {BARE: saved.get("state_dict", saved), **saved}
+        entries: dict[str, Any] = {layout.part: weights for layout in LAYOUTS.values()}  # it has none itself
+    else:
+        saved = read_pickled(path, "a torch checkpoint")
+        if not isinstance(saved, dict):
+            raise CheckpointError(f"{path}: holds a {type(saved).__name__}, not weights by name")
+        entries = {BARE: saved.get("state_dict", saved), **saved}
+    if any(isinstance(each, dict) and len(each) > _MOST_WEIGHTS for each in entries.values()):
+        raise CheckpointError(f"{path}: holds over {_MOST_WEIGHTS:,} weights, more than any network has")
+    return entries
 
 
 def _weights_of(saved: Mapping[str, Any], part: str) -> dict[str, Tensor] | None:

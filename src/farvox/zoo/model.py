@@ -7,7 +7,6 @@ Shape suffixes: B utterance, T sample, E embedding.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +17,15 @@ import farvox
 from farvox.atomic import atomic_file, atomic_update, visible, write_json
 from farvox.errors import CheckpointError, ModelError
 from farvox.features.frontend import FrontEndConfig
-from farvox.manifest import MANIFEST, begin_manifest, note_unchecked, renew_manifest, verify_file
+from farvox.manifest import (
+    MANIFEST,
+    begin_manifest,
+    note_unchecked,
+    read_header,
+    read_weights,
+    renew_manifest,
+    verify_file,
+)
 from farvox.parsing import parse_json
 from farvox.writers import writes
 from farvox.zoo.card import CARD, Card
@@ -239,34 +246,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name, on the CPU.
-
-    Raises:
-        CheckpointError: the file is absent, damaged, or not the one of the manifest beside it.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    verify_file(path)
-    try:
-        weights: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read as weights: {error}") from error
-    return weights
-
-
 def are_whole(path: Path) -> bool:
     """A safetensors file is there and as long as its header says; the numbers are not looked at."""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = parse_json(file.read(length)) if length < 1 << 27 else {}
-            size = os.fstat(file.fileno()).st_size
+        start, header = read_header(path)
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        return bool(ends) and start + max(ends) == path.stat().st_size
     except (OSError, ValueError, AttributeError, TypeError, KeyError, IndexError):
         return False
-    return bool(ends) and 8 + length + max(ends) == size
 
 
 def write_weights(path: str | Path, weights: Mapping[str, Tensor]) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import struct
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -36,6 +37,19 @@ EXPORTED = FileKind("model that farvox exported", rb"\x08.\x12\x06farvox")
 ONNX_SUFFIX = ".onnx"
 
 _GRAPH, _METADATA = 7, 14  # numbers of the fields ``graph`` and ``metadata_props`` of ONNX's ModelProto
+# All that a graph of `farvox.zoo.graph` consists of. Nothing else is given to a library that runs graphs:
+# no file to read, no library to load, no graph in a graph.
+_FIELDS = {
+    "model": {1, 2, 3, 7, 8, 14}, "graph": {1, 2, 5, 11, 12}, "operator": {1, 2, 4, 5},
+    "attribute": {1, 2, 3, 4, 8, 20}, "constant": {1, 2, 8, 9},
+}  # fmt: skip
+_OPERATORS = frozenset((
+    "Add", "BatchNormalization", "Cast", "Clip", "Concat", "Conv", "Div", "Equal", "Expand", "Gather", "Log",
+    "MatMul", "Max", "Mul", "Pad", "Range", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape",
+    "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose",
+    "Unsqueeze",
+))  # fmt: skip
+_WIDTHS = {1: 4, 7: 8}  # bytes of a float32 and of an int64, by their numbers in ONNX
 _NEEDED = ("config", "card", "digest", "min_samples", "farvox_version", SEAL)
 
 
@@ -56,8 +70,8 @@ class ExportedModel:
             raise ModelError(f"{path}: 'config' of its metadata lacks '{bad[0]}', or it is of the wrong kind")
         self.card = Card.from_dict(_json(self.path, metadata, "card"), f"{path}: model card")
         least = metadata["min_samples"]
-        if not least.isdecimal():
-            raise ModelError(f"{path}: 'min_samples' of its metadata is not a whole number: {least!r}")
+        if not (least.isdecimal() and len(least) < 10):
+            raise ModelError(f"{path}: 'min_samples' of its metadata is no number of samples: {least!r:.40}")
         self.min_samples = int(least)
         self.sample_rate = FrontEndConfig.from_dict(self.config["frontend"]).sample_rate
         self.embedding_dim: int = self.config["embedding_dim"]
@@ -146,11 +160,18 @@ class OnnxEmbedder(ExportedModel):
             try:
                 session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             except Exception as error:
-                raise ModelError(f"{self.path}: {self.backend} cannot run it: {error}") from error
+                raise ModelError(
+                    f"{self.path}: {self.backend} cannot run it: {f'{error}'.strip()}"
+                ) from error
             taken, given = [x.name for x in session.get_inputs()], [x.name for x in session.get_outputs()]
             if (taken, given) != ([INPUT], [OUTPUT]):
                 raise ModelError(
                     f"{self.path}: the graph takes {taken} and gives {given}, not '{INPUT}' and '{OUTPUT}'"
+                )
+            if (width := session.get_outputs()[0].shape[1:]) != [self.embedding_dim]:
+                raise ModelError(
+                    f"{self.path}: the graph gives embeddings of {width} numbers, and its metadata say "
+                    f"{self.embedding_dim}; export the model again"
                 )
             return self._sessions.setdefault(threads, session)
 
@@ -203,17 +224,18 @@ def _read(path: Path) -> bytes:
 def _checked(path: Path, content: bytes) -> dict[str, str]:
     """The metadata of a file that farvox wrote, unchanged since."""
     metadata: dict[str, str] = {}
-    last_start, numbers = 0, set()
+    last_start, graphs = 0, []
     try:
         for number, value, start in _fields(memoryview(content)):
-            numbers.add(number)
             if number == _METADATA:
-                pair = {which: bytes(text).decode() for which, text, _ in _fields(value)}
+                pair = {which: str(text, "utf-8") for which, text, _ in _fields(value)}
                 metadata[pair[1]] = pair.get(2, "")
+            elif number == _GRAPH:
+                graphs.append(value)
             last_start = start
-        if _GRAPH not in numbers:  # some text reads as a message too
+        if not graphs:  # some text reads as a message too
             raise ValueError("there is no graph")
-    except (IndexError, KeyError, ValueError) as error:
+    except (IndexError, KeyError, ValueError, TypeError) as error:
         raise ModelError(f"{path}: no ONNX file, or a damaged one; export the model again") from error
     written = metadata.get("format", "")
     if not written.startswith("farvox-onnx/"):
@@ -227,11 +249,49 @@ def _checked(path: Path, content: bytes) -> dict[str, str]:
         raise ModelError(f"{path}: its metadata lack '{missing[0]}'; export the model again")
     if hashlib.sha256(memoryview(content)[:last_start]).hexdigest() != metadata[SEAL]:
         raise ModelError(f"{path}: damaged, or changed since it was exported; export the model again")
+    try:
+        _refuse_other_graphs(memoryview(content), graphs)
+    except (IndexError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"{path}: holds {error}, which no graph of farvox has, and is not run; export the model again"
+        ) from error
     return metadata
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, int]]:
-    """The fields of a protobuf message: number, content (empty for a number), and where the field starts.
+def _refuse_other_graphs(model: memoryview, graphs: Sequence[memoryview]) -> None:
+    """Refuse, with a ValueError that names it, whatever the graphs of `farvox.zoo.graph` do not have."""
+
+    def parts(kind: str, message: memoryview) -> Iterator[tuple[int, Any]]:
+        for number, value, _ in _fields(message):
+            if number not in _FIELDS[kind]:
+                raise ValueError(f"a field {number} of a {kind}")
+            yield number, value
+
+    list(parts("model", model))
+    if len(graphs) != 1:
+        raise ValueError("two graphs")
+    for number, value in parts("graph", graphs[0]):
+        if number == 1:
+            for which, each in parts("operator", value):
+                if which == 4 and (name := str(each, "utf-8")) not in _OPERATORS:
+                    raise ValueError(f"an operator {name!r:.40}")
+                if which == 5:
+                    list(parts("attribute", each))
+        elif number == 5:
+            sizes, held, kind = [], -1, 0
+            for which, each in parts("constant", value):
+                if which == 1:
+                    sizes.append(int(each))
+                elif which == 2:
+                    kind = int(each)
+                elif which == 9:
+                    held = len(each)
+            if math.prod(sizes) * _WIDTHS.get(kind, 0) != held:
+                raise ValueError(f"a constant of sizes {sizes[:9]} in {held:,} bytes")
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, Any, int]]:
+    """The fields of a protobuf message: number, content (bytes, or a number), and where the field starts.
 
     Raises:
         ValueError, IndexError: this is no protobuf message, or it ends in the middle of a field.
@@ -240,11 +300,14 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, int]]:
     while position < len(message):
         start = position
         tag, position = _read_varint(message, position)
-        size = 0
+        if tag & 7 == 0:
+            value, position = _read_varint(message, position)
+            yield tag >> 3, value, start
+            continue
         if tag & 7 == 2:
             size, position = _read_varint(message, position)
-        elif tag & 7 == 0:
-            _, position = _read_varint(message, position)
+        elif tag & 7 == 5:
+            size = 4
         else:
             raise ValueError(f"a field of wire type {tag & 7}")
         if position + size > len(message):
