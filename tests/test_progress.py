@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farvox.progress import Progress, printable, to_stderr
+from farvox.progress import Progress, duration, printable, to_stderr
 
 
 def test_a_line_comes_only_after_a_while(monkeypatch):
@@ -32,6 +32,12 @@ def test_the_rate_of_a_task_that_goes_on_is_that_of_what_is_done_now(monkeypatch
     progress.show(900)
     progress.advance(50)
     assert lines == ["copies made: 950 of 1,000, 0 a second, 2 min left"]
+
+
+def test_a_time_is_told_in_the_unit_that_people_would_choose():
+    assert [duration(n) for n in (0, 42, 89, 90, 3540, 3600, 12345)] == [
+        "0 s", "42 s", "89 s", "2 min", "59 min", "1 h 00 min", "3 h 26 min"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("note", [to_stderr, print])

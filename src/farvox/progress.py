@@ -102,6 +102,19 @@ class Progress:
             self._bar.update(self._id, completed=done, description=text)
         elif now - self.last >= SECONDS_BETWEEN_LINES and done > self.before:
             self.last = now
-            rate = (done - self.before) / (now - self.start)
-            left = f"{rate:,.0f} a second, {(self.total - done) / rate / 60:.0f} min left"
-            self.note(f"{self.task}: {done:,} of {self.total:,}, {left}" + f", {text}" * bool(text))
+            rate = f"{(done - self.before) / (now - self.start):,.0f} a second"
+            line = f"{self.task}: {done:,} of {self.total:,}, {rate}, {self.left(done)}"
+            self.note(line + f", {text}" * bool(text))
+
+    def left(self, done: int) -> str:
+        """The time that the rest takes at the rate so far: ``2 min left``."""
+        seconds = time.monotonic() - self.start
+        return f"{duration((self.total - done) * seconds / max(1, done - self.before))} left"
+
+
+def duration(seconds: float) -> str:
+    """A time for people: ``42 s``, ``12 min`` or ``3 h 20 min``."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

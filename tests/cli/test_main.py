@@ -142,7 +142,7 @@ def nap(words):
     time.sleep(30)
 
 nap.parses_its_own_words = True
-main.VERBS["nap"] = ("__main__:nap", "")
+main.VERBS["nap"] = main.Verb("__main__:nap", "", "")
 raise SystemExit(main.main(["nap"]))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)

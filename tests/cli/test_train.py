@@ -45,7 +45,11 @@ def test_a_recipe_becomes_a_model_and_a_model_embeddings(recipe_file, tmp_path, 
     assert farvox("train", recipe_file, "--run-dir", run_dir, "--schedule.kind", "multistep") == 0
     out = capsys.readouterr().out
     assert "24 utterances, 6 speakers, 6 classes; 3 steps of 8 an epoch" in out
-    assert re.search(r"^Epoch 1  lr 0\.010000  EER \d+\.\d{4}  cost \d\.\d{4}$", out, re.MULTILINE)
+    assert re.search(
+        r"^Epoch 1  lr 0\.010000  EER \d+\.\d{4}  cost \d\.\d{4}  loss \d+\.?\d*  \d+ s, 0 s left$",
+        out,
+        re.MULTILINE,
+    )
     assert out.splitlines()[-1] == f"model: {run_dir}/checkpoints/epoch_001"
     assert farvox("extract", run_dir, corpus / "dev", tmp_path / "emb", "--device", "cpu") == 0
     assert farvox("extract", f"{run_dir}@0", corpus / "dev", tmp_path / "emb0", "--device", "cpu") == 0
@@ -115,7 +119,7 @@ def test_two_processes_are_one_run(recipe_file, tmp_path, capfd):
     assert farvox("train", recipe_file, "--run-dir", tmp_path / "two", "--gpus", "2", *words) == 0
     two = capfd.readouterr().out
     assert "2 process(es) on cpu, fp32" in two and two.count("model: ") == 1
-    assert re.findall("^Epoch.*", one, re.MULTILINE) == re.findall("^Epoch.*", two, re.MULTILINE)
+    assert re.findall("^Epoch.*loss", one, re.MULTILINE) == re.findall("^Epoch.*loss", two, re.MULTILINE)
     losses = []
     for name in ("one", "two"):
         steps = map(json.loads, (tmp_path / name / "log.jsonl").read_text().splitlines())

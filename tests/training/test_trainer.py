@@ -17,7 +17,9 @@ from farvox.score.trials import read_trials
 from farvox.training.checkpoint import finished_epochs
 from farvox.zoo import load_model, open_embedder
 
-EPOCH_LINE = re.compile(r"Epoch (\d+)  lr \d\.\d{6}  EER \d+\.\d{4}  cost \d\.\d{4}")
+EPOCH_LINE = re.compile(
+    r"Epoch (\d+)  lr \d\.\d{6}  EER \d+\.\d{4}  cost \d\.\d{4}  loss \d+\.?\d*  \d+ s, \d+ s left"
+)
 
 
 def validation(corpus, **more):

@@ -30,7 +30,7 @@ class Flag:
     spec: StructFieldSpec
 
 
-def flags_of(target: Callable[..., Any]) -> Iterator[Flag]:
+def _flags_of(target: Callable[..., Any]) -> Iterator[Flag]:
     """The fields of an options dataclass, or the parameters of a verb, with what is said of them there."""
     hints = typing.get_type_hints(target, include_extras=True)
     if isinstance(target, type):
@@ -67,11 +67,11 @@ def _flag(name: str, hint: Any, default: Any, doc: str) -> Flag:
     return Flag(name, kind, tyro.conf.Positional in extras, metavar, spec)
 
 
-def options_of(target: Callable[..., Any]) -> Iterator[str]:
+def _options_of(target: Callable[..., Any]) -> Iterator[str]:
     """The options of a verb or of an options dataclass, also of the dataclasses inside, as they are typed."""
-    for flag in flags_of(target):
+    for flag in _flags_of(target):
         if flag.kind.is_table:
-            yield from options_of(flag.kind.type)
+            yield from _options_of(flag.kind.type)
         elif not flag.is_positional:
             yield f"--{flag.name}".replace("_", "-")
 
@@ -80,7 +80,7 @@ def options_of(target: Callable[..., Any]) -> Iterator[str]:
 def _fields(info: StructTypeInfo) -> StructConstructorSpec | None:
     """The flags of an options dataclass or of a verb, with their metavars, choices and bounds."""
     if inspect.isfunction(info.type) or (isinstance(info.type, type) and issubclass(info.type, Options)):
-        return StructConstructorSpec(info.type, tuple(flag.spec for flag in flags_of(info.type)))
+        return StructConstructorSpec(info.type, tuple(flag.spec for flag in _flags_of(info.type)))
     return None
 
 
@@ -96,11 +96,11 @@ def parse(verb: Callable[..., Any], words: Sequence[str], name: str, example: st
     Raises:
         UsageError: an option that the verb does not have.
     """
-    known = list(options_of(verb))
+    known = list(_options_of(verb))
     for word in words:
         option = word.partition("=")[0].replace("_", "-")
         if option.startswith("--") and option not in (*known, *OWN_OPTIONS):
-            places = " ".join(flag.metavar for flag in flags_of(verb) if flag.is_positional)
+            places = " ".join(flag.metavar for flag in _flags_of(verb) if flag.is_positional)
             raise wrong_usage(f"unknown option '{option}'{nearest(option, known)}", name, places)
     about = (inspect.getdoc(verb) or "").partition("\n\nArgs:")[0]
     paragraphs = [" ".join(paragraph.split()) for paragraph in about.split("\n\n")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import Any, TextIO
 from farvox.atomic import naming, write_text
 from farvox.errors import MissingExtraError
 from farvox.parsing import parse_json
-from farvox.progress import Note, Progress
+from farvox.progress import Note, Progress, duration
 
 
 class RunLog:
@@ -49,7 +50,8 @@ class RunLog:
                     "log.tensorboard needs TensorBoard: pip install 'farvox[train]'"
                 ) from None
             self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=done + 1)
-        self._progress = Progress("train", total_steps)
+        self._progress = Progress("train", total_steps, done=done)
+        self._epoch_began = time.monotonic()
 
     def __enter__(self) -> RunLog:
         if self.active:
@@ -82,13 +84,18 @@ class RunLog:
         self._progress.show(done, text)
 
     def epoch(self, done: int, *, epoch: int, lr: float, **figures: float) -> None:
-        """The line of an epoch: ``Epoch 0  lr 0.005000  EER 5.4239  cost 0.4968`` (EER in per cent)."""
+        """The line of an epoch, with the EER in per cent, the time it took, and the time for all that follow.
+
+        ``Epoch 0  lr 0.005000  EER 5.4239  cost 0.4968  loss 2.346  95 s, 12 min left``
+        """
         if not self.active:
             return
         self._record("epoch", done, epoch, {"lr": lr, **figures})
         line = f"Epoch {epoch}  lr {lr:f}"
         if "eer" in figures:
             line += f"  EER {100 * figures['eer']:.4f}  cost {figures['min_dcf']:.4f}"
+        took, self._epoch_began = time.monotonic() - self._epoch_began, time.monotonic()
+        line += f"  loss {figures['loss']:.4g}  {duration(took)}, {self._progress.left(done)}"
         self.say(line)
 
     @staticmethod
