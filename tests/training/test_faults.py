@@ -7,6 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ import soundfile
 import tomli_w
 import torch
 
+from farvox.audio.remote import remote_audio
 from farvox.cli.main import main
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import NonFiniteLossError
@@ -151,6 +155,28 @@ def test_the_noise_is_named_as_the_reason_where_the_recordings_are_sound(tmp_pat
     assert "noise and impulse responses in the data dirs of [augment], for these are sound" in str(
         caught.value
     )
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *words):
+        pass
+
+
+def test_a_step_of_audio_on_another_machine_is_replayed(tmp_path, train_here, damaged):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory="/"))
+    listing = tmp_path / "data/wav.scp"
+    address = f"http://127.0.0.1:{server.server_port}"
+    listing.write_text(listing.read_text().replace(" /", f" {address}/"))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(server.serve_forever)
+        try:
+            with remote_audio(True), pytest.raises(NonFiniteLossError, match=f"{address}/"):
+                train_here(tmp_path / "run", merge(damaged, {"data": {"remote": True}}))
+            (folder,) = (tmp_path / "run/replay").iterdir()
+            assert [each.utt_id for each in replay(folder, CPU).findings if each.fault] == [FAULTY]
+        finally:
+            server.shutdown()
+            server.server_close()
 
 
 @pytest.mark.parametrize("features", ["device", "workers"])

@@ -12,6 +12,7 @@ import soundfile
 import torch
 
 from farvox.atomic import atomic_dir, write_json
+from farvox.audio.remote import remote_audio
 from farvox.errors import CheckpointError, FarvoxError
 from farvox.options import from_table, kinds
 from farvox.parsing import parse_json, parse_toml
@@ -67,32 +68,35 @@ def replay(folder: Path, device: torch.device, save_audio: Path | None = None) -
     options = from_table(TrainOptions, table, f"{folder}/recipe.toml")
     optim = replace(options.optim, shard_head=False, sample_classes=1.0, compile=False)
     data = replace(options.data, features="device")
-    run = Run(replace(options, optim=optim, data=data, validate=ValidateOptions()), World(0, 1, device))
-    restore(run, folder)
-    run.begin_epoch(epoch)
-    run.head.margin = run.schedule.margin_at(epoch, step)
+    with remote_audio(data.remote):
+        run = Run(replace(options, optim=optim, data=data, validate=ValidateOptions()), World(0, 1, device))
+        restore(run, folder)
+        run.begin_epoch(epoch)
+        run.head.margin = run.schedule.margin_at(epoch, step)
 
-    # The ranks one after the other; with statistics over all of them, all as one.
-    ranks = 1 if optim.sync_batchnorm else processes
+        # The ranks one after the other; with statistics over all of them, all as one.
+        ranks = 1 if optim.sync_batchnorm else processes
 
-    def batches() -> Iterator[Batch]:
-        for rank in range(ranks):
-            run.seed_step(epoch, step, rank)
-            share = run.plan.batch(epoch, step, rank, ranks)
-            size = len(share) // optim.accumulate
-            for first in range(0, len(share), size):
-                batch = collate([run.dataset[draw] for draw in share[first : first + size]])
-                assert not isinstance(batch, FarvoxError)
-                yield batch
+        def batches() -> Iterator[Batch]:
+            for rank in range(ranks):
+                run.seed_step(epoch, step, rank)
+                share = run.plan.batch(epoch, step, rank, ranks)
+                size = len(share) // optim.accumulate
+                for first in range(0, len(share), size):
+                    batch = collate([run.dataset[draw] for draw in share[first : first + size]])
+                    assert not isinstance(batch, FarvoxError)
+                    yield batch
 
-    found = list(examine(run, run.plan.batch(epoch, step)))  # first: a pass changes BatchNorm's statistics
-    findings = tuple(finding for finding, _ in found)
-    if save_audio:
-        with atomic_dir(save_audio, own_files=(EXAMPLES,)) as temporary:
-            for finding, example in found:
-                encoded, rate = io.BytesIO(), run.dataset.sample_rate
-                soundfile.write(encoded, example.wav_T, rate, format="WAV", subtype="FLOAT")
-                (temporary / f"{finding.position}.wav").write_bytes(encoded.getbuffer())
-            write_json(temporary / EXAMPLES, [asdict(finding) for finding in findings])
-    result = run.stepper.gradient(batches(), optim.accumulate * ranks)
-    return Replay(epoch, step, float(result.loss), float(result.grad_norm), findings)
+        found = list(
+            examine(run, run.plan.batch(epoch, step))
+        )  # first: a pass changes BatchNorm's statistics
+        findings = tuple(finding for finding, _ in found)
+        if save_audio:
+            with atomic_dir(save_audio, own_files=(EXAMPLES,)) as temporary:
+                for finding, example in found:
+                    encoded, rate = io.BytesIO(), run.dataset.sample_rate
+                    soundfile.write(encoded, example.wav_T, rate, format="WAV", subtype="FLOAT")
+                    (temporary / f"{finding.position}.wav").write_bytes(encoded.getbuffer())
+                write_json(temporary / EXAMPLES, [asdict(finding) for finding in findings])
+        result = run.stepper.gradient(batches(), optim.accumulate * ranks)
+        return Replay(epoch, step, float(result.loss), float(result.grad_norm), findings)
