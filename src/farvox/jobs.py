@@ -21,6 +21,7 @@ machines has the same signature.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -352,6 +353,22 @@ def rejected_of(paths: Iterable[Path]) -> Rejected:
     return {name: why for each in found for name, why in each.items()}
 
 
+def list_rejected(table: Path, rejected: Rejected, among: Iterable[str] | None = None) -> None:
+    """Write the table of what cannot be used, ``utt_id`` and ``reason``; without any, remove it.
+
+    Where ``rejected`` is the whole truth ``among`` some utterances only, the table keeps the lines of others.
+    """
+    if among is not None and table.is_file():
+        known = set(among)
+        lines = (line.partition("\t") for line in table.read_text("utf-8").splitlines()[1:])
+        rejected = {utt_id: why for utt_id, _, why in lines if utt_id not in known} | rejected
+    if not rejected:
+        table.unlink(missing_ok=True)
+        return
+    rows = (f"{utt_id}\t{' '.join(why.split())}\n" for utt_id, why in sorted(rejected.items()))
+    write_text(table, "utt_id\treason\n" + "".join(rows))
+
+
 def report_rejected(
     table: Path | None,
     rejected: Rejected,
@@ -360,6 +377,7 @@ def report_rejected(
     what: str,
     skip_bad: bool,
     note: Note,
+    max_rejects: float = 1.0,
     skip_by: str = "--skip-bad",
     unit: str = "utterance",
     later: Path | None = None,
@@ -367,36 +385,36 @@ def report_rejected(
     """List the utterances that cannot be used in a table, or remove that of an earlier run.
 
     Args:
-        table: the file, ``utt_id`` and ``reason``; None: there is none.
+        table: see `list_rejected`; None: there is none.
         rejected: utterance -> reason.
         total: number of all utterances.
         what: cannot be done with them: ``packed``.
         skip_bad: they are left out, with a note; otherwise each is noted.
         note: takes lines for people.
+        max_rejects: share of all that is left out at most.
         skip_by: what the user sets so that they are left out, for the message.
         unit: what they are, for people.
         later: the place of the table where the command ends well, if it is another.
 
     Raises:
-        AudioError: there are some, and they are not to be left out, or none is left.
+        AudioError: there are some, and they are not to be left out, or none is left, or they are too many.
     """
-    if not rejected:
-        if table:
-            table.unlink(missing_ok=True)
-        return
-    lines = {utt_id: " ".join(why.split()) for utt_id, why in sorted(rejected.items())}
-    where = "those above"
     if table:
-        rows = "".join(f"{utt_id}\t{why}\n" for utt_id, why in lines.items())
-        write_text(table, "utt_id\treason\n" + rows)
-        where = str(table)
+        list_rejected(table, rejected)
+    if not rejected:
+        return
+    where = table or "those above"
     count = f"{len(rejected):,} of {total:,} {unit}s cannot be {what}"
-    if skip_bad and len(rejected) < total:
+    if skip_bad and len(rejected) < total and len(rejected) <= max_rejects * total:
         note(f"{count} and were left out; {later or where} names each with the reason")
         return
+    lines = {utt_id: " ".join(why.split()) for utt_id, why in sorted(rejected.items())}
     for utt_id, why in lines.items():
         note(f"'{utt_id}': {why}")
     utt_id, why = next(iter(lines.items()))
+    if skip_bad:
+        count += f", which is more than {100 * max_rejects:g} %"
+        skip_by = f"--max-rejects {math.ceil(1000 * len(rejected) / total) / 1000:g}"
     raise AudioError(
         f"{count}; {where} names each, the first is {unit} '{utt_id}': {why}. Repair them, or leave them "
         f"out with {skip_by}; what is done is kept"

@@ -360,7 +360,7 @@ CASES = {
         with_fault,
         {"OUT": "good"},
         "check good",
-        of="'farvox check {} --fix OUT'",
+        of="'farvox check {}{} --fix OUT'",
         statuses=(1, 1, 0),
     ),
     "a file of another kind": Case(

@@ -263,8 +263,9 @@ class TestFixDataDir:
         assert fix_data_dir(data, data.parent / "out")[2] == ["c1", "c2"]
 
     def test_audio_that_cannot_be_decoded_is_dropped_when_audio_is_read(self, data: Path) -> None:
-        write_audio(data.parent / "y.wav", np.sin(np.arange(800.0)))
+        write_audio(data.parent / "y.wav", 0.5 * np.sin(np.arange(800.0)))
         edit(data / "wav.scp", lambda text: text.replace(b"x.wav\nb", b"y.wav\nb", 1))
+        edit(data / "utt2num_samples", lambda text: text.replace(b"a2 9", b"a2 800"))
         _, faults, dropped = fix_data_dir(data, data.parent / "out", audio=True)
         assert dropped == ["a1", "b1", "b2"]
         assert [fault.line for fault in faults] == [1, 3, 4]
@@ -310,6 +311,7 @@ def test_audio_that_extract_would_refuse_is_a_fault(data: Path) -> None:
     }.items():
         write_audio(data.parent / f"{name}.wav", 0.5 * wav_T if name == "a1" else wav_T)
     (data / "wav.scp").write_text("".join(f"{n} {data.parent / n}.wav\n" for n in ("a1", "a2", "b1", "b2")))
+    (data / "utt2num_samples").unlink()
     found = [(fault.line, fault.what) for fault in check_audio(data)]
     assert [line for line, _ in found] == [2, 3, 4]
     for (_, what), reason in zip(found, ("silence", "silence", "200 samples, too few"), strict=True):

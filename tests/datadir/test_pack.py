@@ -60,7 +60,11 @@ def packed(request, source, tmp_path_factory):
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("utt2audio", "rejected.tsv")
+    }
 
 
 def shards(folder: Path) -> dict[str, int]:
@@ -347,7 +351,7 @@ def test_a_store_that_cannot_be_used_is_found_out_at_once(own, monkeypatch, s3_s
 @given(ids=st.lists(st.text("./\\~a%\x1bé", min_size=1, max_size=9), min_size=2, max_size=4, unique=True))
 def test_members_of_a_shard_lie_in_its_folder_whatever_the_ids(ids, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
-    write_audio(folder / "a.wav", np.sin(np.arange(800.0)))
+    write_audio(folder / "a.wav", 0.5 * np.sin(np.arange(800.0)))
     write_data_dir(folder / "data", [Utterance(each, str(folder / "a.wav"), each) for each in ids])
     packed = pack(folder / "data", folder / "packed", PackOptions(jobs=1))
     assert packed.utt_ids.to_list() == sorted(ids)

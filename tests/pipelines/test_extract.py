@@ -12,7 +12,7 @@ import torch
 from farvox.audio.files import read_audio, write_audio
 from farvox.datadir.check import check_audio, check_data_dir
 from farvox.datadir.embeddings import EmbeddingSet
-from farvox.datadir.kaldi import DataDir
+from farvox.datadir.kaldi import DataDir, listing_of
 from farvox.errors import AudioError, JobError
 from farvox.features.fbank import build_frontend
 from farvox.features.frontend import FrontEndConfig
@@ -113,7 +113,7 @@ def many(lines, tmp_path):
 
 SCRIPT = """
 import sys, time
-from farvox.datadir.kaldi import DataDir
+from farvox.datadir.kaldi import DataDir, listing_of
 from farvox.pipelines.extract import extract
 from farvox.zoo import open_embedder
 
@@ -385,7 +385,7 @@ def test_check_audio_names_the_utterances_that_extract_rejects(tmp_path):
         faults = [fault for fault in found_by_check if not fault.is_note]
         assert [fault.line for fault in found_by_check if "several rates" in fault.what]
         assert {fault.what.split("'")[1] for fault in faults} == rejected
-        assert all(fault.file == str(source.listing) for fault in faults)
+        assert all(fault.file == str(listing_of(source.path)) for fault in faults)
         assert all(source.utt_ids[fault.line - 1] == fault.what.split("'")[1] for fault in faults)
         usable = {"good", "left", "8k", "48k", "flac", "ogg", "ark-good", "half-nan", "loud"}
         unusable = {"zeros", "dc", "lsb", "faint", "nan", "right", "cut", "absent", "ark-cut", "short"}

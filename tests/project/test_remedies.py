@@ -228,6 +228,8 @@ def named_remedies(messages: list[Text]) -> list[Text]:
 
 
 NO_REMEDIES = (
+    " --audio",
+    "the same as --data.max_rejects",
     "Lower left is better",
     "--jobs[ =]1",
     "--threads[ =]1",
@@ -260,9 +262,34 @@ NO_REMEDIES = (
     "as ReDimNet is published; farvox has no ReDimNet",
 )
 """Words of messages, and of help, that only read as if they told somebody to do something."""
+AUDIT = "tests/datadir/test_audit.py"
 MEMORY = "tests/cli/test_remedies.py::test_what_needs_less_memory_is_enough_under_the_same_limit"
 PULL = "tests/zoo/test_pretrained.py::test_what_pull_asks_for_is_enough"
 ELSEWHERE = {
+    **dict.fromkeys(
+        ("(by 'farvox check DIR --audio')", "'farvox check {} --audio' looks at these again"),
+        f"{AUDIT}::test_training_refuses_audio_that_changed_since_the_check",
+    ),
+    "if it was replaced on purpose, remove {}, and check again": (
+        f"{AUDIT}::test_content_that_differs_from_an_earlier_check_stays_a_fault_until_it_is_as_it_was"
+    ),
+    "remove it, and 'farvox check --audio' makes it": (
+        f"{AUDIT}::test_a_damaged_table_is_named_and_made_anew"
+    ),
+    "; correct it, or copy the audio again": (f"{AUDIT}::test_odd_samples_are_found_noted_or_change_nothing"),
+    "farvox check: --digests is of --audio": (f"{AUDIT}::test_digests_are_of_a_check_of_the_audio"),
+    "--max-rejects {}": f"{AUDIT}::test_the_share_is_an_option_of_the_verb",
+    **dict.fromkeys(
+        (
+            "`ffmpeg -i {} -c copy mended.ogg` keeps what is there",
+            "truncated: it ends within a frame; copy it again",
+            "on there is no frame; copy it again",
+        ),
+        f"{AUDIT}::test_an_ogg_or_mp3_file_that_broke_off_between_its_frames_is_found",
+    ),
+    "fails its checksum; copy it again": (
+        f"{AUDIT}::test_damage_to_a_file_is_found_by_a_check_or_by_digests_against_an_earlier_one"
+    ),
     "the disk is full: free some space on it": (
         "tests/end_to_end/test_full_disk.py::test_without_room_nothing_is_torn_and_with_room_all_is_made"
     ),

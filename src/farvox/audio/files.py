@@ -330,7 +330,7 @@ def _open(name: str, content: bytes | None, stack: ExitStack) -> OpenAudio:
             if is_ogg or may_be_joined(opened):
                 whole = stack.enter_context(_mapped(content, opened))
                 if is_ogg:
-                    links = ogg_links(whole)
+                    links = ogg_links(name, whole)
                 else:
                     links = [(each.start(), 1) for each in JOINABLE.finditer(whole)]
                 begins, counts = zip(*links or [(0, 1)], strict=True)

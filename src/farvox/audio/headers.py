@@ -21,6 +21,7 @@ import os
 import re
 import stat
 import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from shlex import quote
@@ -35,7 +36,12 @@ HEAD_BYTES = 4096  # at the beginning of a wav file, which `pcm_header` looks at
 _STREAMED = 0x7F00_0000  # sizes from here on were written by a program that did not know its length
 _STREAMED_64 = 1 << 62  # likewise, of formats with sizes of 64 bits
 _OGG_PAGE = 27 + 255 + 255 * 255  # the longest page: header, segment table, content
-_OGG_FIRST = re.compile(rb"OggS\x00[\x02\x06]")  # page that begins a stream (RFC 3533, section 6)
+_REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_MP3_FRAME = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]..", re.DOTALL)  # the head of a frame of layer III
+_MP3_RATES = (  # kbit/s, of MPEG 2 and of MPEG 1
+    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+)
 _XING_SLACK = 0.01  # encoders count the bytes of an mp3 differently, by a frame or two
 _SPARE_BYTES = 4096  # after the audio: a tag, or two frames of an mp3
 JOINABLE = (
@@ -136,6 +142,46 @@ def needs_decoding(name: str, file: BinaryIO) -> bool:
     return True
 
 
+def spare_bytes(path: str) -> int:
+    """Bytes of a file after its audio that are no part of it; 0 where that is not known.
+
+    What only the frames of an Ogg or mp3 file tell is refused here: the last page of an Ogg file is marked as
+    such, and the frames of an mp3 follow one another without a gap.
+
+    Raises:
+        AudioError: the end is missing, or bytes that are no frame lie between frames.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(1024)
+        if head[:4] == b"OggS":
+            file.seek(-min(_OGG_PAGE, size), os.SEEK_END)
+            tail = file.read()
+            if not tail[tail.rfind(b"OggS\0") + 5] & 4:
+                raise AudioError(
+                    f"{path}: its last page is not marked as such: it was cut, or its recorder stopped; copy "
+                    f"it again, or `ffmpeg -i {quote(path)} -c copy mended.ogg` keeps what is there"
+                )
+        if not begins_as_mp3(head):
+            if (promised := _promised_bytes(file, head, size)) is None:
+                return 0
+            end = sum(promised)
+            is_part = size - end <= 1 or (head[8:12] == b"WAVE" and _only_chunks(file, end, size))
+            return 0 if is_part else size - end
+        file.seek(0)
+        content = file.read()
+    at = 0
+    while length := id3_bytes(content[at : at + 10]) or _mp3_frame_bytes(content[at : at + 4]):
+        at += length
+    if at > size:
+        raise AudioError(f"{path}: truncated: it ends within a frame; copy it again")
+    for match in _MP3_FRAME.finditer(content, at):
+        length = _mp3_frame_bytes(match[0])
+        if length and _mp3_frame_bytes(content[match.start() + length :][:4]):
+            raise AudioError(f"{path}: damaged: from byte {at} on there is no frame; copy it again")
+    return 0  # tags follow an mp3
+
+
 def may_be_joined(file: BinaryIO) -> bool:
     """True where a file, which can seek, may hold more after the length that it states, or states none.
 
@@ -189,24 +235,48 @@ def id3_bytes(content: bytes) -> int:
     return 10 + sum((byte & 0x7F) << shift for byte, shift in digits)
 
 
-def ogg_links(content: bytes | mmap.mmap) -> list[tuple[int, int]]:
+def ogg_links(name: str, content: bytes | mmap.mmap) -> list[tuple[int, int]]:
     """Begin (byte) and number of streams of each link of an Ogg file; several where files were joined.
 
     The streams of a link are played together, and all their first pages come before any other.
+
+    Raises:
+        AudioError: a page fails its checksum. Libraries leave it out without a word.
     """
     links: list[tuple[int, int]] = []
-    expected = -1  # where a further stream of the same link begins
-    for match in _OGG_FIRST.finditer(content):
-        at = match.start()
-        begin, count = links.pop() if at == expected else (at, 0)
-        links.append((begin, count + 1))
-        expected = at + _page_bytes(content[at : at + _OGG_PAGE])
-    return links
+    at, may_begin = 0, True
+    while True:
+        page = content[at : at + _OGG_PAGE]
+        page = page[: _page_bytes(page)]
+        # The checksum is a CRC-32 whose bits go the other way than those of zlib.
+        plain = page[:22] + bytes(4) + page[26:]
+        found = zlib.crc32(plain.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
+        if page[:4] != b"OggS" or page[22:26] != found.to_bytes(4).translate(_REVERSED_BITS):
+            raise AudioError(f"{name}: damaged: the Ogg page at byte {at} fails its checksum; copy it again")
+        if page[5] & 2:  # it begins a stream (RFC 3533, section 6)
+            begin, count = links.pop() if links and may_begin else (at, 0)
+            links.append((begin, count + 1))
+        may_begin = bool(page[5] & 2)
+        at += len(page)
+        if content[at : at + 4] != b"OggS" and content.find(b"OggS\0", at) < 0:  # nothing, or no part of it
+            return links
 
 
 def _page_bytes(page: bytes) -> int:
     """Length of an Ogg page, by its header; 0 where that is cut off."""
     return 27 + page[26] + sum(page[27 : 27 + page[26]]) if len(page) >= 27 else 0
+
+
+def _mp3_frame_bytes(head: bytes) -> int:
+    """Length of a frame of MPEG audio, layer III, by its first 4 bytes; 0 where they begin none."""
+    if not _MP3_FRAME.match(head):
+        return 0
+    version, rate, step = head[1] >> 3 & 3, head[2] >> 2 & 3, head[2] >> 4
+    if version == 1 or rate == 3 or step in (0, 15):
+        return 0
+    bits = 1000 * _MP3_RATES[version == 3][step]
+    hertz = (44100, 48000, 32000)[rate] >> (0 if version == 3 else 1 if version == 2 else 2)
+    return (144 if version == 3 else 72) * bits // hertz + (head[2] >> 1 & 1)
 
 
 def _only_chunks(file: BinaryIO, at: int, size: int) -> bool:

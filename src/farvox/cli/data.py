@@ -11,7 +11,7 @@ import tyro
 
 from farvox.atomic import refuse_to_replace, visible
 from farvox.corpora.registry import PrepareOptions
-from farvox.datadir import PackOptions
+from farvox.datadir import AudioCheckOptions, PackOptions
 from farvox.farfield import NoisesOptions, RirsOptions, SimulateOptions
 from farvox.pipelines.enhance import EnhanceOptions
 from farvox.progress import to_stderr, to_stdout
@@ -78,6 +78,7 @@ def check(
     enrol_map: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     test_map: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     audio: bool = False,
+    auditing: AudioCheckOptions = AudioCheckOptions(),
     remote: bool = False,
     fix: Annotated[Path | None, tyro.conf.arg(metavar="OUT")] = None,
     allow_drops: bool = False,
@@ -98,13 +99,18 @@ def check(
         allow_self: of that list, as in "farvox score".
         enrol_map: of that list, as in "farvox score"; a test utterance inside its own enrolment is reported.
         test_map: of that list, as in "farvox score".
-        audio: read all audio as well: packed utterances are compared with their checksums, others decoded.
+        audio: decode all audio as well, and compare what is packed with its checksums. DIR/utt2audio keeps
+            what was found; what was checked and is as it was is not decoded again.
+        auditing: of --audio.
         remote: reach audio on other machines (URLs in wav.scp), which is a fault otherwise.
         fix: write what has no fault to this data dir, sorted, and list all faults (fix_data_dir.sh of Kaldi).
         allow_drops: of --fix: end with status 0 although something was at fault and left out.
     """
     from farvox.audio.remote import remote_audio
 
+    if auditing.digests and not audio:
+        to_stderr("farvox check: --digests is of --audio")
+        return 2
     if not (dir / "wav.scp").exists() and (runs := [each.parent for each in visible(dir, "**/checkpoints")]):
         return _check_runs(runs)
     with remote_audio(remote):
@@ -115,6 +121,7 @@ def check(
             allow_self,
             (enrol_map, test_map),
             audio=audio,
+            auditing=auditing,
             fix=fix,
             allow_drops=allow_drops,
         )
@@ -143,6 +150,7 @@ def _check(
     maps: tuple[Path | None, Path | None],
     *,
     audio: bool,
+    auditing: AudioCheckOptions,
     fix: Path | None,
     allow_drops: bool,
 ) -> int:
@@ -156,7 +164,7 @@ def _check(
         to_stderr("farvox check: --enrol-map and --test-map are of --trials TRIALS")
         return 2
     if fix is not None:
-        made, faults, dropped = fix_data_dir(dir, fix, audio=audio, note=to_stdout)
+        made, faults, dropped = fix_data_dir(dir, fix, audio=audio, options=auditing, note=to_stdout)
         to_stdout(f"{_description(made)}; {len(dropped):,} of {len(dropped) + len(made):,} dropped")
         status = int(not allow_drops and not all(fault.is_note for fault in faults))
         if status:
@@ -167,17 +175,25 @@ def _check(
         if trials is None:
             return status
         return status or _check(
-            fix, trials, channel_ids, allow_self, maps, audio=False, fix=None, allow_drops=False
+            fix,
+            trials,
+            channel_ids,
+            allow_self,
+            maps,
+            audio=False,
+            auditing=auditing,
+            fix=None,
+            allow_drops=False,
         )
     num_faults = 0
-    for fault in chain(check_data_dir(dir), check_audio(dir) if audio else ()):
+    for fault in chain(check_data_dir(dir), check_audio(dir, auditing) if audio else ()):
         num_faults += not fault.is_note
         if fault.is_note or num_faults <= MOST_FAULTS:
             to_stdout(str(fault))
     if num_faults:
         if (num_more := num_faults - MOST_FAULTS) > 0:
             to_stdout(f"... and {num_more} more fault{'s' if num_more > 1 else ''}")
-        to_stderr(f"'farvox check {dir} --fix OUT' writes what has no fault")
+        to_stderr(f"'farvox check {dir}{' --audio' * audio} --fix OUT' writes what has no fault")
         return 1
     data_dir = DataDir.open(dir)
     to_stdout(_description(data_dir))

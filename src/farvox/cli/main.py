@@ -205,7 +205,7 @@ LESS_MEMORY = {
         ("^(?!.*--num-nontarget)", "draw them with --num-nontarget"),
         ("", "draw from a 'farvox subset'"),
     ),
-    **dict.fromkeys(("prepare", "pack", "enhance", "rirs", "noises", "simulate"), (FEWER_JOBS,)),
+    **dict.fromkeys(("prepare", "check", "pack", "enhance", "rirs", "noises", "simulate"), (FEWER_JOBS,)),
 }
 """What needs less memory, by the verb that ran out of it, with the words of a command that it is left for."""
 

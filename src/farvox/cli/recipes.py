@@ -161,6 +161,8 @@ class _Parser(argparse.ArgumentParser):
 def _read(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[argparse.Namespace, Recipe, Path]:
     """The options of a verb, the recipe that it names, changed by the other words, and its run dir."""
     options, overrides = parser.parse_known_args(list(words))
+    if options.max_rejects is not None:
+        overrides += ["--data.max_rejects", options.max_rejects]
     try:
         recipe = load_recipe(options.recipe, overrides)
     except UsageError as error:
@@ -189,5 +191,6 @@ def _parser(verb: str, description: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, or a name that 'farvox recipes' lists")
+    parser.add_argument("--max-rejects", metavar="SHARE", help="the same as --data.max_rejects")
     parser.add_argument("--run-dir", metavar="DIR", help="where results go (default: exp/<recipe>)")
     return parser

@@ -26,3 +26,13 @@ class PackOptions(Options):
     """Reach audio on other machines (URLs in a wav.scp), which is refused otherwise."""
     jobs: Annotated[int | None, AtLeast(1)] = None
     """Processes; by default as many as the machine has processors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioCheckOptions(Options):
+    """Options of a check of the audio."""
+
+    digests: bool = False
+    """With --audio: read every file, keep its SHA-256, and compare it with that of an earlier check."""
+    jobs: Annotated[int | None, AtLeast(1)] = None
+    """Processes; by default as many as the machine has processors."""

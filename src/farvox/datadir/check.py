@@ -9,23 +9,21 @@ utterances without a known condition, incomplete channel sets, short audio.
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
 
 import polars as pl
 
 from farvox.atomic import PLAIN_NAME, file_name, visible
-from farvox.audio.files import open_audio, read_headers
+from farvox.audio.files import read_headers
 from farvox.audio.headers import AudioInfo, described_rates
-from farvox.audio.levels import is_narrow, refuse_silence
 from farvox.audio.remote import is_asked, is_remote
-from farvox.audio.shards import ADDRESS, PackedFile, ShardTable, size_of_file, table_of
-from farvox.audio.stretches import FRAGMENT, Stretch, file_of, recording_of
-from farvox.datadir import kaldi
+from farvox.audio.shards import ADDRESS, size_of_file
+from farvox.audio.stretches import FRAGMENT, Stretch, file_of
+from farvox.datadir import AudioCheckOptions, kaldi
+from farvox.datadir.audit import check_recordings
 from farvox.datadir.conditions import CONDITIONS, parse_conditions
 from farvox.datadir.derive import further_texts
 from farvox.datadir.kaldi import (
@@ -40,12 +38,12 @@ from farvox.datadir.kaldi import (
     write_data_dir,
 )
 from farvox.errors import AudioError, DataDirError
-from farvox.jobs import Job, cut, threads
+from farvox.jobs import REJECTED, Rejected, list_rejected
 from farvox.progress import Note, silent, to_stderr
 from farvox.writers import writes
 
-LEAST_SECONDS = 0.025  # one frame of features
-_RATE = 16000  # Hz, of most models
+_CLIPPED = 0.001  # share of the samples
+_ZEROS = 0.5  # seconds
 _MOST_HINTS = 100  # they are looked for on the disk
 
 # Faults under construction: one row each.
@@ -98,28 +96,39 @@ def check_data_dir(path: str | Path) -> Iterator[Fault]:
         yield from _in_order(folder / CONDITIONS, [faults, absent], notes)
 
 
-def check_audio(path: str | Path) -> Iterator[Fault]:
+def check_audio(
+    path: str | Path, options: AudioCheckOptions = AudioCheckOptions(), *, note: Note = to_stderr
+) -> Iterator[Fault]:
     """Read all audio of a data dir and find the damaged recordings, in the order of its utterances.
 
     All are read as `extract` does (the first channel, at 16 kHz), and packed ones compared with the checksums
     of their shards first. What `extract` refuses is a fault: missing audio, silence, less than one frame of
-    features. A model may need more. Several rates, and recordings that hold nothing above 4 kHz, are notes
-    at the first such recording.
+    features; and so is a length other than `utt2num_samples` or `utt2dur` says. A model may need more.
+    Several rates, recordings that hold nothing above 4 kHz, clipping and the like are notes at the first such
+    recording. What is found is kept in the data dir, see `farvox.datadir.audit`.
 
     Args:
         path: the data dir.
+        options: of the check.
+        note: takes lines on the progress.
 
     Raises:
         DataDirError: it cannot be opened.
     """
     data_dir = DataDir.open(path)
-    rows = data_dir.table.select(pl.int_range(1, pl.len() + 1), "utt_id", "wav_path")
-    yield from _damaged(data_dir.listing, rows)
+    rows = data_dir.table.select(pl.int_range(1, pl.len() + 1).alias("line"), "utt_id", "wav_path")
+    found = check_recordings(data_dir.path, rows, options, note)
+    yield from _faults_of_audio(listing_of(data_dir.path), found)
 
 
 @writes("out")
 def fix_data_dir(
-    path: str | Path, out: str | Path, *, audio: bool = False, note: Note = silent
+    path: str | Path,
+    out: str | Path,
+    *,
+    audio: bool = False,
+    options: AudioCheckOptions = AudioCheckOptions(),
+    note: Note = silent,
 ) -> tuple[DataDir, list[Fault], list[str]]:
     """Write the part of a data dir that has no fault, sorted: what Kaldi's ``utils/fix_data_dir.sh`` does.
 
@@ -133,6 +142,7 @@ def fix_data_dir(
         path: the data dir to read.
         out: the data dir to write; another one.
         audio: leave out what `check_audio` finds as well.
+        options: of that check.
         note: called with a line on each fault, utterance dropped, and file that is left out or copied whole.
 
     Returns:
@@ -179,7 +189,8 @@ def fix_data_dir(
         owners = owners.unique("utt_id", keep="first").select("utt_id", "speaker_id")
         rows = rows.join(owners, on="utt_id", how="inner", maintain_order="left")
     if audio:
-        damaged = list(_damaged(listing_of(folder), rows.select("line", "utt_id", "wav_path")))
+        found = check_recordings(folder, rows, options, to_stderr)
+        damaged = list(_faults_of_audio(listing_of(folder), found))
         rows = rows.filter(~pl.col("line").is_in([fault.line for fault in damaged if not fault.is_note]))
         faults += damaged
         for fault in damaged:
@@ -202,6 +213,10 @@ def fix_data_dir(
     dropped = listed.filter(~listed.is_in(table["utt_id"].implode())).to_list()
     for utt_id in dropped:
         note(f"dropped: {utt_id}")
+    lines_of = {str(file.path): dict(file.table.select("line", "key").iter_rows()) for file in files.values()}
+    reasons: Rejected = {}
+    for fault in (each for each in faults if not each.is_note):
+        reasons.setdefault(lines_of.get(fault.file, {}).get(fault.line, ""), str(fault))
     done = {*texts, *kaldi.CORE_FILES, CONDITIONS}
     others = [path for path in visible(folder) if path.is_file() and path.name not in done]
     for path in (path for path in others if path.suffix in ("", ".scp", ".txt", ".lst")):
@@ -218,63 +233,40 @@ def fix_data_dir(
         kept_lines = lines if is_list or of_kept is None else lines.filter(keys.is_in(of_kept.implode()))
         texts[path.name] = "".join(f"{line}\n" for line in kept_lines)
     made = write_data_dir(out, table, files=texts)
+    unknown = "has no recording, audio file or speaker without a fault"
+    list_rejected(made.path / REJECTED, {utt_id: reasons.get(utt_id, unknown) for utt_id in dropped})
     return made, faults, dropped
 
 
-def _damaged(listing: Path, rows: pl.DataFrame) -> Iterator[Fault]:
-    """The damaged recordings among ``rows``, and notes on those of few rates and of a narrow band.
+def _faults_of_audio(listing: Path, found: pl.DataFrame) -> Iterator[Fault]:
+    """The faults of recordings that were checked, and notes on some kinds, each at the first.
 
-    A row is the line, the utterance and the audio file.
+    ``found`` is as of `check_recordings`, with the ``line`` of each.
     """
-    lines_of: dict[int, list[int]] = {}  # rate in Hz -> the lines of the recordings
-    narrow: list[int] = []  # lines
-
-    @lru_cache(maxsize=64)
-    def checksums(shard: str) -> dict[int, int]:
-        table = ShardTable.read(shard)
-        return {} if table is None else {entry.member.start: entry.crc32 for entry in table.entries}
-
-    def faults_of(rows: Sequence[tuple[int, str, str]]) -> list[Fault]:
-        found = []
-        for line, utt_id, path in rows:
-            what = ""
-            try:
-                packed = PackedFile.parse(recording_of(path))
-                if packed is None:
-                    pass
-                elif (checksum := checksums(packed.shard).get(packed.member.start)) is None:
-                    what = f"no checksum of it in {table_of(packed.shard)}; copy that file again"
-                elif zlib.crc32(packed.content()) != checksum:
-                    what = f"{packed}: differs from its checksum; the shard is damaged: copy it again"
-                if not what:
-                    with open_audio(path) as file:
-                        rate, wav_T = file.info.sample_rate, file.read(sample_rate=_RATE)
-                    if len(wav_T) < LEAST_SECONDS * _RATE:
-                        short = f"{len(wav_T)} samples"
-                        what = f"{path}: {short}, too few for any model ({LEAST_SECONDS:g} s)"
-                    else:
-                        refuse_silence(wav_T, _RATE, path)
-                        lines_of.setdefault(rate, []).append(line)
-                        if is_narrow(wav_T, _RATE, rate):
-                            narrow.append(line)
-            except AudioError as error:
-                what = str(error)
-            if what:
-                found.append(Fault(str(listing), line, f"'{utt_id}': {what}"))
-        return found
-
-    job = Job(what="recordings checked", note=to_stderr, executor=threads)
-    for faults in job.run(faults_of, cut(rows.rows(), 16)):
-        yield from faults
-    if len(lines_of) > 1:
-        rarest = min(lines_of, key=lambda rate: (len(lines_of[rate]), rate))
-        listed = described_rates({rate: len(lines) for rate, lines in lines_of.items()})
-        what = f"recordings of several rates: {listed}; this is the first at {rarest:,} Hz"
-        yield Fault(str(listing), min(lines_of[rarest]), what, is_note=True)
-    if narrow:
-        count = f"{len(narrow):,} of {sum(map(len, lines_of.values())):,} recordings"
-        what = f"{count} hold nothing above 4 kHz, as from a telephone; this is the first"
-        yield Fault(str(listing), min(narrow), what, is_note=True)
+    faulty = found.filter(pl.col("fault") != "")
+    for line, utt_id, fault in faulty.select("line", "utt_id", "fault").iter_rows():
+        yield Fault(str(listing), line, f"'{utt_id}': {fault}")
+    sound = found.filter(pl.col("fault") == "")
+    rates = sound.group_by("sample_rate").agg(pl.len(), pl.col("line").min()).sort("len", "sample_rate")
+    if len(rates) > 1:
+        rate, _, line = rates.row(0)
+        listed = described_rates(dict(rates.select("sample_rate", "len").iter_rows()))
+        what = f"recordings of several rates: {listed}; this is the first at {rate:,} Hz"
+        yield Fault(str(listing), line, what, is_note=True)
+    for kind, what in (
+        (pl.col("narrow") > 0, "hold nothing above 4 kHz, as from a telephone"),
+        (
+            pl.col("clipped") > _CLIPPED * pl.col("num_samples") * pl.col("num_channels"),
+            "reach full scale in more than one of 1,000 samples: they are clipped",
+        ),
+        (pl.col("zeros") > 1000 * _ZEROS, "hold more than 0.5 s of zeros on end, as a copy that broke off"),
+        (pl.col("not_finite") > 0, "hold samples that are not finite in another channel than the first"),
+        (pl.col("spare") > 0, "have bytes after their audio that are no part of it"),
+        (pl.col("replaced"), "hold other samples than at an earlier check"),
+    ):
+        if len(lines := sound.filter(kind)["line"]):
+            what = f"{len(lines):,} of {len(sound):,} recordings {what}; this is the first"
+            yield Fault(str(listing), int(lines[0]), what, is_note=True)
 
 
 class _Lines:

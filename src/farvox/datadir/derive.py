@@ -28,6 +28,7 @@ from farvox.datadir.conditions import (
     select_utterances,
 )
 from farvox.datadir.kaldi import (
+    CHECKED,
     CORE_FILES,
     MADE_BY,
     DataDir,
@@ -87,6 +88,8 @@ def combine(out: str | Path, dirs: Sequence[str | Path]) -> DataDir:
                     "give both the same columns, or remove one of the files"
                 )
         rows = pl.concat([file.rows for file in (first, *others)])
+        if name == CHECKED:  # an older check of the same audio contradicts nothing
+            rows = rows.unique("key", keep="last", maintain_order=True)
         files[name] = replace(first, rows=_merged(rows, ("line",), "key")).text()
     paths = [part.path / CONDITIONS for part in opened if (part.path / CONDITIONS).is_file()]
     if paths:

@@ -38,6 +38,8 @@ AUDIO_FILES = ("wav.scp", SEGMENTS, SIDES)
 """Files that say where the audio of an utterance lies."""
 MADE_BY = ".made-by.json"  # the verb that wrote a data dir, and of what
 CORE_FILES = ("wav.scp", SEGMENTS, "utt2spk", "spk2utt", "utt2num_samples")
+CHECKED = "utt2audio"
+"""What a check of the audio found of each utterance (`farvox.datadir.audit`)."""
 _SHELL = re.compile(r"[$`*?<>;&()\[\]{}~!|\\]|(^|\s)#")  # what a shell would not pass on as it stands
 _TYPES = r"(?:wav|flac|sph|nist|ogg|vorbis|mp3|aiff|au|caf)"
 _READERS = tuple(
@@ -78,7 +80,7 @@ class DataDir:
 
     Attributes:
         path: the folder.
-        table: one row an utterance, in the order of `listing`: `utt_id`, `wav_path`, `speaker_id`
+        table: one row an utterance, in the order of `listing_of`: `utt_id`, `wav_path`, `speaker_id`
             (null where unknown), `num_samples` (null where unknown).
     """
 
@@ -151,11 +153,6 @@ class DataDir:
         return cls(folder, table.with_columns(speaker_id=speakers, num_samples=lengths))
 
     @property
-    def listing(self) -> Path:
-        """The file with a line for each utterance: `segments` where it is there, else `wav.scp`."""
-        return listing_of(self.path)
-
-    @property
     def utt_ids(self) -> pl.Series:
         """Names of the utterances."""
         return self.table["utt_id"]
@@ -216,7 +213,7 @@ def refused_urls(utt_ids: pl.Series, wav_paths: pl.Series, *, asked: bool) -> pl
 
 
 def listing_of(folder: Path) -> Path:
-    """The file of a data dir with a line for each utterance."""
+    """The file of a data dir with a line for each utterance: `segments` where it is there, else `wav.scp`."""
     return folder / (SEGMENTS if (folder / SEGMENTS).is_file() else "wav.scp")
 
 

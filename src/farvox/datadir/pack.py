@@ -45,7 +45,7 @@ from farvox.audio.shards import (
 )
 from farvox.datadir import PackOptions
 from farvox.datadir.derive import further_texts
-from farvox.datadir.kaldi import CORE_FILES, MADE_BY, DataDir, refuse_other_data_dir, write_data_dir
+from farvox.datadir.kaldi import CHECKED, CORE_FILES, MADE_BY, DataDir, refuse_other_data_dir, write_data_dir
 from farvox.errors import AudioError, UnreachableError
 from farvox.jobs import REJECTED, Job, report_rejected
 from farvox.progress import Note, silent
@@ -247,6 +247,7 @@ def _write_dir(out: Path, source: DataDir, shards: Sequence[Shard], at: str | No
                 with suppress(UnicodeDecodeError):
                     texts[path.name] = (head + file.read()).decode()
     texts |= further_texts(source, table)
+    texts.pop(CHECKED, None)  # of the files that were packed
     texts[MADE_BY] = (out / MADE_BY).read_text("utf-8")
     written = write_data_dir(out, table, files=texts)
     if at:

@@ -31,7 +31,7 @@ from farvox.datadir.derive import (
     names_of_further_files,
     refuse_among_recordings,
 )
-from farvox.datadir.kaldi import DataDir, write_data_dir
+from farvox.datadir.kaldi import CHECKED, DataDir, write_data_dir
 from farvox.errors import AudioError, MissingExtraError, UnreachableError
 from farvox.farfield import Enhancement
 from farvox.farfield.beamform import Floats, delay_and_sum, estimate_delays, istft, mvdr, stft
@@ -137,7 +137,7 @@ def enhance_takes(
         note("some utterances that are of no take have no length in utt2num_samples, so there will be none")
 
     carried = {}
-    for name in sorted(names_of_further_files(data_dir)):
+    for name in sorted(names_of_further_files(data_dir) - {CHECKED}):
         further = FurtherFile.read(data_dir, name)
         rows = further.rows.filter(pl.col("key").is_in(keys_of(table, name).implode()))
         carried[name] = replace(further, rows=rows).text()

@@ -263,8 +263,8 @@ def prune_checkpoints(run_dir: Path, keep: int, saved: Path | None = None) -> No
 
 
 FREE = (
-    "device", "threads", "data.workers", "data.features", "data.remote", "augment.pack",
-    "optim.checkpointing", "optim.channels_last", "optim.shard_head", "optim.skip_nonfinite",
+    "device", "threads", "data.workers", "data.features", "data.remote", "data.max_rejects",
+    "augment.pack", "optim.checkpointing", "optim.channels_last", "optim.shard_head", "optim.skip_nonfinite",
     "log.", "validate.", "schedule.epochs", "schedule.extend",
 )  # fmt: skip
 """Options that may change when a run is continued: its length, and those that leave the weights alone."""

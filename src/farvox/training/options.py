@@ -40,6 +40,8 @@ class DataOptions(Options):
     """Speed factors; each factor other than 1 makes a new speaker of every speaker."""
     workers: Annotated[int, AtLeast(0), AtMost(256)] = 2
     """Processes that read and augment; 0: the training process does it itself."""
+    max_rejects: Annotated[float, AtLeast(0), AtMost(1)] = 0.001
+    """Share of the utterances that may be at fault, as 'farvox check --audio' found, and be left out."""
     remote: bool = False
     """Reach audio on other machines, where data dirs name it by URL; it is refused otherwise."""
     features: Literal["device", "workers"] = "device"

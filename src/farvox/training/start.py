@@ -31,7 +31,11 @@ from farvox.training.loader import ChunkDataset, fit_length
 from farvox.training.table import Index, TrainingTable
 from farvox.zoo import Model, TorchEmbedder, fill, find_model, read_config, read_weights
 
-_IDLE = "idle "
+IDLE = "idle "
+"""Beginning of the names of ``head.idle_classes``: rows that no speaker has, which only ever push away.
+
+Two thirds of the HI-MIA homework's classifier are such rows. The space sets them apart from speakers.
+"""
 MEANS_STREAM = 2
 """Stream of `rng_for` that draws the utterances of the means."""
 LONGEST_SECONDS = 10.0
@@ -159,16 +163,8 @@ def reserved_speakers(dirs: Sequence[str | Path], speakers: Sequence[str]) -> li
     return [name for name in TrainingTable.open(dirs).speaker_names if name not in known]
 
 
-def idle_names(count: int) -> list[str]:
-    """Names of ``head.idle_classes``: rows that no speaker has, which only ever push away.
-
-    Two thirds of the HI-MIA homework's classifier are such rows. The space sets them apart from speakers.
-    """
-    return [f"{_IDLE}{number}" for number in range(count)]
-
-
 def _speaking(classes: Sequence[str]) -> list[str]:
-    return [name for name in classes if not name.startswith(_IDLE)]
+    return [name for name in classes if not name.startswith(IDLE)]
 
 
 def start_at_means(

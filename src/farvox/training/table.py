@@ -22,7 +22,8 @@ import polars as pl
 
 from farvox.audio.remote import is_asked
 from farvox.cache import cached_folder
-from farvox.datadir.kaldi import AUDIO_FILES, DataDir, wav_scp_of
+from farvox.datadir.audit import read_checked
+from farvox.datadir.kaldi import AUDIO_FILES, CHECKED, DataDir, wav_scp_of
 from farvox.errors import CacheError, DataDirError
 from farvox.parsing import read_array
 from farvox.rng import rng_for
@@ -82,7 +83,7 @@ class TrainingTable:
 
     @classmethod
     def open(cls, paths: Sequence[str | Path], *, labelled: bool = True) -> TrainingTable:
-        """Read data dirs for training.
+        """Read data dirs for training, without the utterances that a check of the audio found at fault.
 
         If ``labelled``, every utterance must have a speaker; otherwise those without one share the name
         `UNLABELLED`.
@@ -93,7 +94,7 @@ class TrainingTable:
         if not paths:
             raise DataDirError("no data dir to train on: set data.train")
         files = [wav_scp_of(Path(path)) for path in paths]
-        names = (*AUDIO_FILES[1:], "utt2spk", "spk2utt")
+        names = (*AUDIO_FILES[1:], "utt2spk", "spk2utt", CHECKED)
         files += [Path(path, name) for path in paths for name in names]
         present = [file for file in files if file.is_file()]
 
@@ -112,6 +113,8 @@ class TrainingTable:
         tables = []
         for path in paths:
             table = DataDir.open(path).table.select("utt_id", "wav_path", "speaker_id")
+            faulty = read_checked(path).filter(pl.col("fault") != "")
+            table = table.join(faulty, on="utt_id", how="anti", maintain_order="left")
             if not labelled:
                 table = table.with_columns(pl.col("speaker_id").fill_null(UNLABELLED))
             unnamed = table.filter(pl.col("speaker_id").is_null())

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from farvox.augment import build_augmenter
+from farvox.datadir.audit import admit_audio
 from farvox.datadir.conditions import recordings_of
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir, shared_speakers
@@ -34,6 +35,7 @@ from farvox.errors import (
 )
 from farvox.features.fbank import build_frontend
 from farvox.features.specaugment import draw_masks
+from farvox.jobs import REJECTED
 from farvox.machine import has_bf16, is_out_of_memory, keep_freed_memory, resolve_precision
 from farvox.metrics.detection import detection_error
 from farvox.models.base import EmbeddingNetwork
@@ -96,6 +98,8 @@ def train(
     if world.device.type == "cpu":
         keep_freed_memory(all_of_it=True)
     model_folder = checkpoint.starting_folder(options.init.model, run_dir, to_main, has_begun=bool(last))
+    if world.is_main:
+        admit_audio(options.data.train, options.data.max_rejects, run_dir / REJECTED, note)
     run = Run(replace(options, init=replace(options.init, model=str(model_folder or ""))), world)
     if not last and options.init.classifier == "means":
         first = run.shard.classes.start if run.shard else 0
@@ -443,7 +447,8 @@ def _network_and_head(
     network = build_model(origin.model_name, **origin.model_kwargs)
     origin.load_network(network)
     head_options = {"name": HEAD.default, **options.head}
-    idle = start.idle_names(HEAD.read(head_options, "[head]").idle_classes)
+    num_idle = HEAD.read(head_options, "[head]").idle_classes
+    idle = [f"{start.IDLE}{number}" for number in range(num_idle)]
     classes = origin.classes_for(options.init.classifier, names + idle)
     if options.distill.classify and len(classes) < 2:
         raise RecipeError(

@@ -107,18 +107,6 @@ def zoo_models() -> dict[str, ZooModel]:
     }  # fmt: skip
 
 
-def zoo_model(name: str) -> ZooModel:
-    """A model of the zoo.
-
-    Raises:
-        ModelError: there is none of this name; the nearest ones are given.
-    """
-    if name not in zoo_models():
-        known = zoo_models()
-        raise ModelError(f"no model '{name}' in the zoo{nearest(name, known)}; there are {', '.join(known)}")
-    return zoo_models()[name]
-
-
 class FetchError(FarvoxError):
     """A source does not give what it should; the message says why."""
 
@@ -242,7 +230,11 @@ def pull(model: str | ZooModel, *, repair: bool = False) -> Path:
         ModelError: there is no such model, or none of its sources gives the pinned file.
         MissingExtraError: torch, which converts it, is not installed.
     """
-    model = zoo_model(model) if isinstance(model, str) else model
+    if isinstance(model, str):
+        if model not in (known := zoo_models()):
+            near = nearest(model, known)
+            raise ModelError(f"no model '{model}' in the zoo{near}; there are {', '.join(known)}")
+        model = known[model]
     faults = damaged_files(model.folder) if repair else []
     if is_pulled(model) and not faults:
         return model.folder
