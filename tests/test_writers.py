@@ -3,15 +3,17 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 from farvox import atomic, writers
 from farvox.atomic import INCOMING, atomic_dir, atomic_file, atomic_update, machine_tag, visible
@@ -364,3 +366,111 @@ def test_hidden_files_are_not_seen(tmp_path):
     assert visible(tmp_path / ".e") == [tmp_path / ".e/f.wav"]  # who names it means it
     assert visible(tmp_path / "nowhere") == []
     assert atomic.visible is visible
+
+
+# Folders that are read
+
+
+@pytest.mark.parametrize("leftover", [".tmp-0123-b.wav", ".hidden/b.wav", "more/.b.flac"])
+def test_hidden_audio_is_no_noise_response_or_recording(tmp_path, leftover, make_corpus):
+    """As a truncated file of a simulation that was killed, in a folder that is read whole."""
+    from farvox.corpora.parts import audio_files
+    from farvox.farfield.rirs import audio_of
+
+    (tmp_path / "noise" / leftover).parent.mkdir(parents=True)
+    (tmp_path / "noise" / leftover).write_bytes(b"RIFF cut o")
+    (tmp_path / "noise" / "a.wav").write_bytes(b"RIFF")
+    assert [name for name, _ in audio_of(tmp_path / "noise")] == ["a"]
+    assert [Path(path).name for path in audio_files(tmp_path / "noise")] == ["a.wav"]
+
+
+def test_hidden_files_of_a_data_dir_are_not_carried_along(tmp_path, make_corpus):
+    from farvox.datadir.derive import combine, subset
+    from farvox.datadir.pack import pack
+
+    data = make_corpus(tmp_path / "data", speakers=["ann", "bob"], takes=1)
+    for name in (".tmp-0123-utt2age", ".utt2age", ".trials"):
+        (data / name).write_text("ann_0 30\n")
+    subset(data, tmp_path / "subset", speakers="1-1")
+    combine(tmp_path / "combined", [data])
+    pack(data, tmp_path / "packed")
+    for made in ("subset", "combined", "packed"):
+        assert [name for name in os.listdir(tmp_path / made) if name[0] == "."] == [".made-by.json"]
+
+
+def test_hidden_files_of_a_model_are_none_of_it(tmp_path, model_folder):
+    from farvox.manifest import damaged_files, write_manifest
+    from farvox.zoo import load_all, load_model
+
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder)
+    for name in (".tmp-0123-config.json", ".tmp-0123-model.safetensors"):
+        (folder / name).write_text("{")
+    load_model(folder)
+    write_manifest(folder, load_all)
+    assert damaged_files(folder) == [] and ".tmp" not in (folder / "manifest.json").read_text()
+
+
+def test_a_folder_with_nothing_but_litter_is_an_empty_one(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / ".lock-x").touch()
+    (tmp_path / "model" / ".tmp-0123-x").touch()
+    with atomic_dir(tmp_path / "model") as folder:
+        (folder / "config.json").touch()
+    (tmp_path / "git" / ".git").mkdir(parents=True)  # which is somebody's work
+    with pytest.raises(FarvoxError, match="holds other things"), atomic_dir(tmp_path / "git"):
+        pytest.fail("the block must not start")
+
+
+# A full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 8 MB; tests skip where none can be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a disk of 8 MB")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_on_a_full_disk_a_model_and_a_data_dir_that_were_to_be_replaced_stay(small_disk, tmp_path):
+    from farvox.datadir.derive import subset
+    from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
+    from farvox.features.frontend import FrontEndConfig
+    from farvox.models.registry import build_model
+    from farvox.zoo import average_models, import_checkpoint, load_model, save_model
+
+    sizes = {"channels": 8, "embedding_dim": 64}
+    config = FrontEndConfig(num_mels=80)
+    for name in "ab":
+        network = build_model("resnet34", num_mels=80, **sizes)
+        save_model(tmp_path / name, network, config, "resnet34", {"num_mels": 80, **sizes})
+    average_models(small_disk / "average", [tmp_path / "a", tmp_path / "b"])
+    checkpoint = tmp_path / "model_1.pkl"
+    torch.save({"model": build_model("ffsvc-resnet34", **sizes).state_dict()}, checkpoint)
+    import_checkpoint(checkpoint, small_disk / "imported", "ffsvc-resnet34")
+    long = "x" * 200
+    rows = [Utterance(f"{n:04d}-{long}", f"/{long}.wav", f"{n:04d}") for n in range(1000)]
+    write_data_dir(tmp_path / "data", rows)
+    subset(tmp_path / "data", small_disk / "subset", speakers="1-500")
+    before = {path: path.read_bytes() for path in small_disk.rglob("*") if path.is_file()}
+    with suppress(OSError), open(small_disk / "full", "wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    for write in (
+        lambda: average_models(small_disk / "average", [tmp_path / "a", tmp_path / "b"], [1, 2]),
+        lambda: import_checkpoint(checkpoint, small_disk / "imported", "ffsvc-resnet34"),
+        lambda: subset(tmp_path / "data", small_disk / "subset", speakers="1-1000"),
+    ):
+        with pytest.raises(FarvoxError, match="cannot be written: the disk is full"):
+            write()
+    (small_disk / "full").unlink()
+    assert {path: path.read_bytes() for path in small_disk.rglob("*") if path.is_file()} == before
+    for name in ("average", "imported"):
+        load_model(small_disk / name)
+    assert len(DataDir.open(small_disk / "subset")) == 500
+    average_models(small_disk / "average", [tmp_path / "a", tmp_path / "b"], [1, 2])  # after room is made

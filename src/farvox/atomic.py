@@ -40,7 +40,7 @@ PLAIN_NAME = r"^[A-Za-z0-9_~-](?:[A-Za-z0-9_.~-]{0,198}[A-Za-z0-9_~-])?$"
 INCOMING = ".incoming"
 """Folder, in one of which some files are replaced together, of the new ones."""
 _OUTDATED = ".outdated"  # a file in there: the names of the files that go
-_UNFINISHED = re.compile(r"\.(?P<kind>tmp|old)-(?P<tag>[0-9a-f]{12})-(?P<pid>\d+)-[0-9a-f]{8}-(?P<name>.*)")
+_ASIDE = re.compile(r"\.(?P<kind>tmp|old)-(?P<tag>[0-9a-f]{12})-(?P<pid>\d+)-[0-9a-f]{8}-")  # and a name
 _BOOT = "/proc/sys/kernel/random/boot_id"  # of Linux
 _CERTAIN = 60.0  # seconds after which a process that is there is no longer that of an unlocked file
 _NO_SWAP = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # of a system or file system that cannot
@@ -258,10 +258,11 @@ def remove_stale(folder: Path, *, deep: bool = False) -> None:
     """
     for path, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            if (match := _UNFINISHED.fullmatch(name)) and _is_stale(Path(path, name), match):
+            if (match := _ASIDE.match(name)) and _is_stale(Path(path, name), match):
                 with suppress(OSError):  # another process has just done so
-                    if match["kind"] == "old" and not os.path.lexists(os.path.join(path, match["name"])):
-                        os.rename(os.path.join(path, name), os.path.join(path, match["name"]))
+                    final = os.path.join(path, name[match.end() :])
+                    if match["kind"] == "old" and not os.path.lexists(final):
+                        os.rename(os.path.join(path, name), final)
                     else:
                         discard(Path(path, name))
         folders[:] = [name for name in folders if deep and not name.startswith(".")]
@@ -385,7 +386,7 @@ def naming(path: str | Path) -> Iterator[None]:
     except OSError as error:
         is_full = error.errno in _FULL or any(words in str(error) for words in _FULL_WORDS)
         why = "the disk is full: free some space on it" if is_full else error
-        final = re.sub(r"\.tmp-[0-9a-f]{12}-", "", str(path))  # of a file in an unfinished folder
+        final = _ASIDE.sub("", str(path))  # of a file in an unfinished folder
         raise FarvoxError(f"{final}: cannot be written: {why}") from error
 
 

@@ -121,6 +121,7 @@ def _lock(lock: Path, path: str | Path, *, wait: bool) -> tuple[int, bool]:
     deadline = time.monotonic() + (float("inf") if wait else PATIENCE)
     while True:
         lock.parent.mkdir(parents=True, exist_ok=True)
+        was_there = lock.exists()
         try:
             handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except FileNotFoundError:
@@ -136,12 +137,12 @@ def _lock(lock: Path, path: str | Path, *, wait: bool) -> tuple[int, bool]:
                 is_mine = not holder or is_own or not is_alive(pid)
             is_there = lock.exists() and os.path.samestat(os.stat(lock), os.fstat(handle))
             if is_mine and is_there and not is_foreign:
-                with suppress(OSError):  # of another user's
+                with suppress(OSError):  # of another user's; or the disk is full, and the lock says nothing
+                    os.ftruncate(handle, 0)
+                    os.pwrite(handle, json.dumps(_myself()).encode(), 0)
                     os.fchmod(handle, 0o666)
-                os.ftruncate(handle, 0)
-                os.pwrite(handle, json.dumps(_myself()).encode(), 0)
                 kept, handle = handle, -1
-                return kept, bool(holder)
+                return kept, was_there
             if is_there and (is_foreign or time.monotonic() >= deadline):
                 raise BusyError(_refusal(path, lock, holder, is_foreign=is_foreign))
         finally:

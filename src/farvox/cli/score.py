@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from farvox import pipelines
-from farvox.atomic import FileKind, json_text, refuse_to_replace, write_text
+from farvox.atomic import FileKind, atomic_update, json_text, refuse_to_replace, write_text
 from farvox.errors import UsageError
 from farvox.pipelines.calibrate import CalibrateOptions
 from farvox.pipelines.evaluate import EvaluateOptions, as_table, evaluate_systems
@@ -33,6 +34,7 @@ from farvox.report.text import (
     seed_line,
     span,
 )
+from farvox.writers import writes
 
 if TYPE_CHECKING:
     from farvox.report import sections
@@ -219,6 +221,7 @@ def _write_tables(
     write_text(path, "\n\n".join(texts) + "\n", TABLES[path.suffix])
 
 
+@writes("path")
 def _write_report(
     path: Path,
     title: str,
@@ -262,18 +265,22 @@ def _write_report(
             f"{100 * sure['level']:.0f} % intervals: {sure['replicates']:,} resamples of"
             f" {sure['num_speakers']:,} speakers (seed {sure['seed']})."
         )
-    write_report(
-        path,
-        title,
-        {trials.name: sets},
+    write = partial(
+        write_report,
+        title=title,
+        trial_lists={trials.name: sets},
         tables={trials.name: tables},
         notes=[*leaks, *notes],
         sections=shown,
         p_target=evaluation.p_target,
         ties=evaluation.ties,
     )
-    if path.suffix not in (".html", ".htm"):
-        write_results(path / "results.json", found, trials=[trials], scores=files)
+    if path.suffix in (".html", ".htm"):
+        write(path)
+        return
+    with atomic_update(path, lambda name: False) as folder:
+        write(folder)
+        write_results(folder / "results.json", found, trials=[trials], scores=files)
 
 
 def _named_paths(words: Sequence[str]) -> dict[str, list[Path]]:
