@@ -11,13 +11,14 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import soundfile
 
+import farvox
 from farvox.cli.main import ANSWERS, VERBS, main
 from farvox.cli.recipes import load_recipe
 from farvox.pipelines.recipe import Recipe, recipe_names
@@ -29,6 +30,7 @@ PAGES = [
     *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
 ]
 SHELL = ("find", "awk", "head", "cat", "cp", "cut", "mkdir", "export")
+WHEEL = f"dist/farvox-{farvox.__version__}-py3-none-any.whl"
 DRY = ("make", "pip", "torchrun", "python", "python3.11", "source", "tar")
 
 SMALL = """
@@ -47,11 +49,12 @@ NARROW = {
 
 @dataclass(frozen=True)
 class Command:
-    """A line after ``$ `` in a ``console`` block."""
+    """A line after ``$ `` in a ``console`` block; ``shown`` is the block beneath, if it is the last one."""
 
     page: str
     line: int
     text: str
+    shown: str = ""
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}: $ {self.text}"
@@ -62,12 +65,21 @@ class Command:
 
 
 def commands(page: str) -> list[Command]:
-    found, in_console = [], False
-    for number, line in enumerate((ROOT / page).read_text(encoding="utf-8").splitlines(), 1):
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    found: list[Command] = []
+    kind, block = "", []
+    for number, line in enumerate(lines, 1):
         if line.startswith("```"):
-            in_console = line == "```console"
-        elif in_console and line.startswith("$ "):
+            is_beneath = (
+                kind == "```" and found and lines[found[-1].line : number - len(block) - 2] == ["```", ""]
+            )
+            if is_beneath:
+                found[-1] = replace(found[-1], shown="\n".join(block))
+            kind, block = ("", []) if kind else (line, [])
+        elif kind == "```console" and line.startswith("$ "):
             found.append(Command(page, number, line[2:]))
+        elif kind == "```":
+            block.append(line)
     return found
 
 
@@ -127,10 +139,14 @@ def check_dry(command: Command) -> None:
             done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
             assert done.returncode == 0, f"{command}\n{done.stderr}"
         case ["pip", "install", wheel]:
-            extra = re.fullmatch(r"farvox\[(\w+)\]", wheel)
+            extra = re.fullmatch(rf"(?:farvox|{re.escape(WHEEL)})\[(\w+)\]", wheel)
             assert extra and extra[1] in extras_of_project(), str(command)
-        case ["pip", "install", "--no-deps", "farvox"] | ["pip", "install", "numpy", *_]:
-            pass  # run below, in an environment of their own
+        case ["pip", "wheel", "--no-deps", "-w", "dist", "."]:
+            pass
+        case ["pip", "install", "--no-deps", wheel] if wheel == WHEEL:
+            pass  # run below, in an environment of its own
+        case ["pip", "install", "numpy", *_]:
+            pass  # likewise
         case ["pip", "install", "-c", constraints, "-e", project]:
             extra = re.fullmatch(r"\.\[(\w+)\]", project)
             assert (ROOT / constraints).is_file() and extra and extra[1] in extras_of_project(), str(command)
@@ -155,7 +171,7 @@ def check_dry(command: Command) -> None:
 
 def check_runs(command: Command) -> None:
     first = command.words[0]
-    if command.text == "make demo" and command.page == "README.md":  # the tour goes on with its model
+    if command.text == "make demo" and command.page == "README.md":
         assert run_farvox(["run", "demo"]) == 0, str(command)
     elif first == "farvox":
         answers = (0, 1) if command.words[1] in ANSWERS else (0,)
@@ -183,16 +199,41 @@ def at_home(home, tmp_path, monkeypatch):
     return tmp_path
 
 
+NUMBER = r"\d+(?:\.\d+)?"
+
+
+def assert_alike(printed: str, shown: str) -> None:
+    """Assert that a text is the one shown, but for the last digits of numbers, which a machine rounds."""
+    assert re.sub(NUMBER, "N", printed.strip()) == re.sub(NUMBER, "N", shown.strip())
+    numbers = [[float(number) for number in re.findall(NUMBER, text)] for text in (printed, shown)]
+    assert numbers[0] == pytest.approx(numbers[1], rel=0.02, abs=0.002), printed
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
-def test_the_commands_of_a_page_run(at_home, page, request):
+def test_the_commands_of_a_page_run(at_home, page, request, capsys):
+    """Those of the README, on the same recordings as a reader's, also print what is shown there."""
     if uses_the_zoo(page):
         request.getfixturevalue("campplus")  # skips where it cannot be fetched
     if any("s3://bucket" in command.text for command in commands(page)):
         request.getfixturevalue("bucket")
         import_module("fsspec").filesystem("s3").mkdir("bucket")
     for command in commands(page):
+        capsys.readouterr()
         check_runs(command)
+        if page == "README.md" and command.shown:
+            assert_alike(capsys.readouterr().out, command.shown)
+
+
+def test_the_readme_shows_what_its_first_commands_print():
+    first = [command for command in commands("README.md") if command.words[0] == "farvox"]
+    assert [command.words[1] for command in first[:2]] == ["sample", "verify"]
+    assert [bool(command.shown) for command in first[:3]] == [False, True, True]
+
+
+def test_the_citation_is_of_this_version():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {farvox.__version__}\n" in citation and "\nlicense: Apache-2.0\n" in citation
 
 
 @pytest.mark.slow
@@ -203,6 +244,7 @@ def test_the_python_of_a_page_runs(at_home, page, request):
     if "exp/campplus.onnx" in "".join(python_blocks(page)):
         assert run_farvox(["export", "campplus-zh-en", "exp/campplus.onnx"]) == 0
     assert run_farvox(["prepare", "folder", "corpora/recordings", "data/mine"]) == 0
+    assert run_farvox(["sample", "recordings"]) == 0
     code = "\n\n".join(python_blocks(page))
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -228,8 +270,8 @@ def device(wheel, tmp_path):
     """The programs of an environment that has what docs/device.md installs on a device, and nothing else."""
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "device")], check=True)
     installs = [each.words[1:] for each in commands("docs/device.md") if each.words[:2] == ["pip", "install"]]
-    for words in [words for words in installs if words[1:] != ["farvox[onnx]"]]:
-        named = [str(wheel) if word == "farvox" else word for word in words]
+    for words in [words for words in installs if words[1:] != [f"{WHEEL}[onnx]"]]:
+        named = [str(wheel) if word == WHEEL else word for word in words]
         pip = [str(tmp_path / "device/bin/python"), "-m", "pip", *named, "-c", str(ROOT / "constraints.txt")]
         done = subprocess.run(pip, capture_output=True, text=True)
         if done.returncode and "onnection" in done.stdout + done.stderr:
