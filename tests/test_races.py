@@ -256,7 +256,11 @@ def write(stage):
 
 def race(stage: Path, write: Callable[..., list[tuple[int, str]]], kind: Kind, times: int) -> dict[str, int]:
     """Races with gaps between 0 and the time that one writer takes; counts of what happened."""
-    out, before = stage / kind.out, set(os.listdir(stage)) - {kind.out}
+
+    def others() -> set[str]:
+        return {name for name in os.listdir(stage) if name != kind.out and not name.startswith("out.")}
+
+    out, before = stage / kind.out, others()
     alone, seconds = [], 0.0
     for command in (kind.one, kind.other):
         start = time.monotonic()
@@ -276,8 +280,7 @@ def race(stage: Path, write: Callable[..., list[tuple[int, str]]], kind: Kind, t
             assert statuses == [0, 0] and found == [*alone[0], *alone[1]], done
         else:
             assert found in [each for each, status in zip(alone, statuses, strict=True) if status == 0], done
-        beside = {name for name in os.listdir(stage) if not name.startswith(f"{kind.out}.")}
-        assert beside - {kind.out} == before
+        assert others() == before
         assert {path.name for path in out.rglob(".*")} <= {".made-by.json"}
         counts["both wrote" if statuses == [0, 0] else "one was refused"] += 1
     shutil.rmtree(out) if out.is_dir() else out.unlink()
