@@ -65,6 +65,34 @@ def test_pickles_are_read_by_one_module_which_runs_apart(sources):
     assert found == []
 
 
+FOLDERS = {"begin", "atomic_dir", "atomic_update", "write_data_dir", "put_in_place"}
+UNDER_ANOTHER = {
+    "atomic:atomic_dir",  # `put_in_place`
+    "atomic:atomic_update",
+    "cache:cached_folder",  # asks by itself
+    "clustering.cluster:write_labels",  # of `cluster` and `selftrain`
+    "datadir.derive:_write_derived",  # of `combine` and `subset`
+    "datadir.derive:write_output",  # of `simulate`, `make_rirs` and `make_noises`
+    "datadir.embeddings:save",  # a folder that is swapped, alone
+    "datadir.pack:_write_dir",  # of `pack`
+    "synthetic.corpus:prepare_synthetic",  # of `prepare`
+    "training.checkpoint:save_checkpoint",  # of `train`
+    "zoo.pretrained:pull",  # asks by itself
+}
+
+
+def test_whatever_writes_a_folder_is_its_only_writer(sources):
+    found = set()
+    for source in sources:
+        functions = [node for node in ast.walk(source.tree) if isinstance(node, ast.FunctionDef)]
+        for call, name in calls(source.tree):
+            inside = [f for f in functions if f.lineno <= call.lineno <= (f.end_lineno or 0)]
+            declared = [ast.unparse(each) for function in inside for each in function.decorator_list]
+            if name in FOLDERS and not any(each.startswith("writes(") for each in declared):
+                found.add(f"{source.name}:{inside[-1].name}")
+    assert found == UNDER_ANOTHER
+
+
 SEARCHES = {"iterdir", "glob", "rglob", "walk", "listdir", "scandir"}
 FOR_THEMSELVES = {
     "atomic",  # has `visible`; and what is not finished, which is hidden

@@ -31,6 +31,7 @@ from farvox.farfield.mixing import FLOOR, LOUD, QUIET, Array, energy_snr, frame_
 from farvox.farfield.simulate import LEVEL_DB
 from farvox.jobs import Job, begin, digest
 from farvox.progress import Note, silent
+from farvox.writers import writes
 
 SAMPLE_RATE = 16000
 BATCH = 64  # recordings that a run which goes on looks at again at most, for each process
@@ -43,6 +44,7 @@ LEAST_FRAMES = 5
 FADE_SECONDS = 0.01
 
 
+@writes("out")
 def make_noises(
     source: str | Path, out: str | Path, options: NoisesOptions = NoisesOptions(), *, note: Note = silent
 ) -> DataDir:

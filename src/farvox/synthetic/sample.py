@@ -15,6 +15,7 @@ from farvox.farfield.rooms import draw_scene
 from farvox.rng import rng_for
 from farvox.synthetic.studio import draw_noise
 from farvox.synthetic.voice import SAMPLE_RATE, Voice, draw_occasion, draw_sentence, synthesise
+from farvox.writers import writes
 
 SETTINGS = "sample.json"  # in the folder: the seed it was made from
 TAKES = ("near_1", "near_2", "far")
@@ -80,6 +81,7 @@ They were sought once, in these parameters, so that `campplus-zh-en` tells them 
 """
 
 
+@writes("out")
 def make_sample(out: str | Path, *, seed: int = 0) -> list[Path]:
     """Record three speakers into ``out/<speaker>``: two takes near the microphone, one across a room.
 

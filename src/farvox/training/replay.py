@@ -21,6 +21,7 @@ from farvox.training.faults import RECORD, Finding, examine
 from farvox.training.loader import Batch, collate
 from farvox.training.options import TrainOptions, ValidateOptions
 from farvox.training.trainer import Run, restore
+from farvox.writers import writes
 
 EXAMPLES = "examples.json"
 """File beside the chunks: what they are."""
@@ -42,6 +43,7 @@ class Replay:
         return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
 
+@writes("save_audio")
 def replay(folder: Path, device: torch.device, save_audio: Path | None = None) -> Replay:
     """Compute loss and gradient of a step that was kept, as it was; nothing is updated.
 
