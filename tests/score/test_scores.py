@@ -40,7 +40,7 @@ def test_a_line_repeats_the_ids_as_spelled_and_keeps_every_digit(tmp_path, trial
     assert [float(row[2]) for row in rows] == scores
 
 
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0.5, 1.0, 0.0, -1e-7])))
+@given(st.lists(st.floats(-1e99, 1e99) | st.sampled_from([0.5, 1.0, 0.0, -1e-7])))
 def test_a_score_carries_at_least_nine_digits_and_is_read_back_exactly(tmp_path_factory, values):
     path, codes = tmp_path_factory.mktemp("scores") / "scores", np.zeros(len(values), np.int32)
     trials = TrialList(Path("trials"), pl.Series(["a"]), codes, codes, None, "made by hand")
@@ -89,6 +89,7 @@ FAULTS = {
     "too often": ("b c 3\na b 1\na c 2\na b 1\n", "scores:4: this pair is here more often than in"),
     "contradiction": ("b c 3\na b 1\na c 2\na b 4\n", "scores:4: another score than on line 2"),
     "not a number": ("a b 1\na c x\nb c 2\n", "scores:2: the score 'x' is not a finite number"),
+    "huge": ("a b 1\na c 2\nb c -1e308\n", "scores:3: the score '-1e308' is not a finite number below"),
     "nan": ("a b 1\na c 2\nb c nan\n", "scores:3: the score 'nan' is not a finite number"),
     "two columns": ("a b\na c\n", "scores:1: 2 columns, where 3 or 4 are expected"),
     "empty": ("", "scores: the file is empty"),

@@ -29,6 +29,8 @@ META_SUFFIX = ".meta.json"
 _NUMBER = rb"-?\d+(?=[.eE])(?:\.\d+)?(?:[eE][-+]?\d+)?"  # a whole one may be a label of a trial list
 SCORE_FILE = FileKind("score file", rb"[^ ]+ [^ ]+ " + _NUMBER, lines=True)
 SCORE_META = FileKind("description of scores", rb'\{\s*("farvox_version"|$)')  # or damaged at its beginning
+LARGEST = 1e100
+"""No score is as large; a sum or a square of such numbers is still finite."""
 LINES_PER_BLOCK = 1_000_000
 FEWEST_DIGITS = 9
 INSIDE_ZIP = "scores.txt"
@@ -152,9 +154,11 @@ def read_scores(path: str | os.PathLike[str], trials: TrialList) -> NDArray[np.f
             label_blocks.append(words.replace_strict({w: k for each in LABEL_WORDS for w, k in each.items()}))
         code_blocks.append(np.stack([table.encode(enrol), table.encode(test)]))
         numbers = column.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
-        if not np.isfinite(numbers).all():
-            n = int(np.argmin(np.isfinite(numbers)))
-            raise TrialError(f"{path}:{first_line + n}: the score '{column[n]}' is not a finite number")
+        if not (is_usable := np.abs(numbers) < LARGEST).all():
+            n = int(np.argmin(is_usable))
+            raise TrialError(
+                f"{path}:{first_line + n}: the score '{column[n]}' is not a finite number below {LARGEST:g}"
+            )
         score_blocks.append(numbers)
     codes, scores = np.concatenate(code_blocks, axis=1), np.concatenate(score_blocks)
 
@@ -263,8 +267,8 @@ def _one_for_each(trials: TrialList, scores: ArrayLike) -> NDArray[np.float64]:
         raise TrialError(
             f"{trials.path}: scores of shape {scores.shape} do not fit {len(trials):,} trials: each needs one"
         )
-    if not np.isfinite(scores).all():
-        line = int(np.argmin(np.isfinite(scores)))
+    if not (is_usable := np.abs(scores) < LARGEST).all():
+        line = int(np.argmin(is_usable))
         raise TrialError(
             f"{trials.at(line)}: the score of this trial is {scores[line]}; look at the embeddings of"
             " its two sides"
