@@ -90,6 +90,21 @@ def test_what_lies_outside_the_recording_is_refused(recording, fragment, complai
     assert str(refused.value).startswith(recording + fragment)
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        "\0", "#t=1e999", "#t=0,1e308", "#t=5e299", f"#t={'9' * 5000}", f"#channel={'9' * 30}", "#t=0" * 1500,
+        ":" + "9" * 17, ":" + "9" * 5000, ".tar:wav:0:10:10:16000:" + "9" * 5000,
+        ".tar:wav:999999999999999:10:10:16000:1", ".tar:wav:0:1:999999999999999:16000:99999",
+        ".tar:flac:0:1:999999999999999:16000:1",
+    ],
+)  # fmt: skip
+def test_parts_that_no_file_has_are_refused_however_large_their_numbers(recording, part, tmp_path):
+    shutil.copy(recording, f"{recording}.tar")
+    with pytest.raises(AudioError):
+        read_audio(f"{recording}{part}")
+
+
 def test_names_that_look_like_parts_are_files_where_they_exist(tmp_path):
     for name in ("a.wav#t=1,2", "a.wav:12"):
         shutil.copy(__file__, tmp_path / name)

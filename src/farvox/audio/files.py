@@ -262,6 +262,8 @@ def open_audio(audio: AudioSource) -> Iterator[OpenAudio]:
     """
     name = audio_name(audio)
     is_path = isinstance(audio, str | os.PathLike)
+    if is_path and "\0" in name:
+        raise AudioError(f"{name!r}: has a NUL in its name, and no file has; correct it")
     if is_path and (packed := PackedFile.parse(name)):
         member = packed.member
         info = AudioInfo(member.num_samples, member.sample_rate, member.num_channels)
@@ -518,9 +520,12 @@ def _decode_by_ffmpeg(name: str, content: bytes | None, refusal: str = "") -> Op
                 for block in planar_float.resample(frame):
                     blocks.append(block.to_ndarray().astype(np.float32, copy=False))
                     length += block.samples
-    except (AudioError, MemoryError):
+    except AudioError:
         raise
     except Exception as error:  # whatever a decoder raises
+        # FFmpeg has none for a chunk of more than 2 GB, which only a damaged header states.
+        if isinstance(error, MemoryError) and (blocks or not isinstance(error, av.FFmpegError)):
+            raise
         with _binary(name, content) as file:
             is_gzip = file.read(2) == b"\x1f\x8b"
         way = f"it is compressed: `gzip -dc {quote(name)} > audio.wav` writes what is in it; name that"

@@ -44,7 +44,10 @@ from farvox.jobs import digest
 from farvox.parsing import parse_json
 
 WAV_HEAD = 44  # bytes of a wav file before its samples
-ADDRESS = r"^(?P<shard>.+\.tar):(?P<kind>wav|flac):(?P<start>\d+):(?P<bytes>\d+):(\d+):(\d+):(\d+)$"
+ADDRESS = (
+    r"^(?P<shard>.+\.tar):(?P<kind>wav|flac):(?P<start>\d{1,15}):(?P<bytes>\d{1,15})"
+    r":(\d{1,15}):(\d{1,15}):(\d{1,15})$"
+)
 """Pattern of the audio path in a packed `wav.scp`."""
 
 _ADDRESS = re.compile(ADDRESS)
@@ -329,7 +332,7 @@ class Handle:
             with open(self.path, "rb") as file:
                 file.seek(start)
                 return file.read(count)
-        content = b""
+        content, count = b"", min(count, max(0, os.fstat(self.handle).st_size - start))
         while more := os.pread(self.handle, count - len(content), start + len(content)):
             content += more
         return content

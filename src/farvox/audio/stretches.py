@@ -22,17 +22,19 @@ from farvox.audio.headers import AudioInfo, refuse_named_pipe
 from farvox.audio.remote import is_remote, read_range
 from farvox.errors import AudioError
 
-_SECONDS = r"[\d.]+(?:e[+-]?\d+)?"
-_CHANNEL = r"(?:channel|side)=\d+"
+_SECONDS = r"[\d.]{1,30}(?:e[+-]?\d{1,3})?"
+_CHANNEL = r"(?:channel|side)=\d{1,9}"
 FRAGMENT = rf"(?:#(?:t={_SECONDS}(?:,{_SECONDS})?(?:&{_CHANNEL})?|{_CHANNEL}))+$"
 """Pattern of all that follows the recording in an audio path."""
 
 _STRETCH = re.compile(
     rf"(?P<recording>.+)#(?:t=(?P<begin>{_SECONDS})(?:,(?P<end>{_SECONDS}))?(?:&(?={_CHANNEL}$)|$))?"
-    r"(?:(?P<kind>channel|side)=(?P<channel>\d+)|(?<=[\d.])$)"
+    r"(?:(?P<kind>channel|side)=(?P<channel>\d{1,9})|(?<=[\d.])$)"
 )
-_ENTRY = re.compile(r"(?P<file>.+):(?P<offset>\d+)")
+_ENTRY = re.compile(r"(?P<file>.+):(?P<offset>\d{1,18})")
 _OVERSHOOT = 0.5  # seconds; a stretch may end that much after its recording, as in Kaldi's extract-segments
+_FOREVER = 1e12  # seconds
+_MOST_PARTS = 64  # stretches of stretches
 _STREAMED = 0x7F00_0000  # sizes from here on were written by a program that did not know its length
 _HEAD_BYTES = 16
 
@@ -49,14 +51,16 @@ class Stretch(NamedTuple):
     @classmethod
     def parse(cls, path: str) -> Self | None:
         """Parse an audio path; None where it is no stretch."""
-        if "#" not in path or (found := _STRETCH.fullmatch(path)) is None or os.path.exists(path):
+        if not 0 < path.count("#") <= _MOST_PARTS:
+            return None
+        if (found := _STRETCH.fullmatch(path)) is None or os.path.exists(path):
             return None
         begin, end, channel = found["begin"], found["end"], found["channel"]
         try:
             return cls(
                 found["recording"],
-                float(begin or 0),
-                None if end is None else float(end),
+                min(float(begin or 0), _FOREVER),
+                None if end is None else min(float(end), _FOREVER),
                 None if channel is None else int(channel),
                 found["kind"] == "side",
             )
@@ -153,7 +157,7 @@ class ArkEntry(NamedTuple):
                 return file.read(count)
         except FileNotFoundError:
             raise AudioError(f"{self}: no such file (relative paths start at {os.getcwd()})") from None
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, ValueError) as error:  # a byte or a length beyond any file
             raise AudioError(f"{self}: cannot be read: {getattr(error, 'strerror', error)}") from None
 
 

@@ -52,7 +52,8 @@ class SavedCurve:
         for start in range(0, len(unit_NE), ROWS):
             digest.update(np.ascontiguousarray(unit_NE[start : start + ROWS]).data)
         head = json.dumps({"sweep of": {**settings, "embeddings": digest.hexdigest()}})
-        lines = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []  # without a torn last line
+        text = path.read_text("utf-8", errors="replace") if path.exists() else ""
+        lines = text.split("\n")[:-1]  # without a torn last line
         lines = lines if lines[:1] == [head] else [head]
         values: dict[int, float] = {}
         try:

@@ -233,10 +233,12 @@ def audio_of(wav_scp: pl.DataFrame, folder: Path) -> tuple[pl.Series, pl.DataFra
         DataDirError: a line of `reco2file_and_channel` is malformed.
     """
     values, whats = wav_scp["value"], []
-    special = wav_scp.filter(pl.col("value").str.ends_with("|") | pl.col("value").str.ends_with("]"))
+    special = wav_scp.filter(pl.col("value").str.contains(r"[|\]]$|\x00"))
     files: dict[str, str] = {}
     for line, key, value in special.select("line", "key", "value").iter_rows():
-        if value.endswith("|"):
+        if "\0" in value:
+            whats.append((line, f"the audio of '{key}' has a NUL in its name; no file has: correct the line"))
+        elif value.endswith("|"):
             if (read := file_of_command(value)) is not None:
                 files[value] = read
                 continue
