@@ -171,6 +171,17 @@ def test_an_interrupted_run_leaves_whole_checkpoints_and_no_process(
 
 
 @pytest.mark.slow
+def test_another_number_of_processes_that_goes_on_is_told(recipe_file, tmp_path, capfd):
+    words = ("train", recipe_file, "--run-dir", tmp_path / "run")
+    assert farvox(*words, "--gpus", 2, "--schedule.epochs", 1) == 0
+    assert farvox(*words, "--schedule.epochs", 2) == 0
+    (line,) = (line for line in capfd.readouterr().out.splitlines() if line.startswith("note: "))
+    assert line.startswith("note: 2 process(es) trained until here, and 1 go on: the batches are the same")
+    assert farvox(*words, "--schedule.epochs", 3) == 0
+    assert "process(es) trained until here" not in capfd.readouterr().out
+
+
+@pytest.mark.slow
 def test_damaged_audio_met_by_one_of_two_processes_is_its_message(recipe_file, tmp_path, corpus, capfd):
     (tmp_path / "bad").mkdir()
     lines = (corpus / "train" / "wav.scp").read_text().splitlines()

@@ -78,6 +78,8 @@ class TrainingState(Options):
     """With within, four numbers a process: sums of its figures over the steps taken, and their number."""
     skipped: Annotated[int, AtLeast(0)] = 0
     """Steps of the run that were left out because they were not finite."""
+    processes: Annotated[int, AtLeast(0)] = 0
+    """Processes that took the last step; 0: an earlier farvox did not say."""
 
 
 def checkpoint_folder(run_dir: Path, epoch: int, within: int = 0) -> Path:

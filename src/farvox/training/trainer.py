@@ -119,7 +119,7 @@ def train(
     )
     saver = Saver(run, run_dir, tomli_w.dumps(to_table(options)))
     with run_log as log, saver, closing(run.batches(first_epoch, state.within)) as batches:
-        if line := run._describe_change(first_epoch, state.within) if last else run.describe():
+        if line := run._describe_change(first_epoch, state) if last else run.describe():
             log.say(line)
         for epoch in range(first_epoch, options.schedule.end):
             figures = _run_epoch(run, epoch, batches, log, saver, state)
@@ -304,7 +304,7 @@ class Run:
         scaler, data = self.stepper.scaler.state_dict(), self.table.fingerprint()
         return TrainingState(
             epoch=epoch, step=done, classes=tuple(self.classes), data=data, scaler=scaler,
-            figures=figures or {}, skipped=self.skipped,
+            figures=figures or {}, skipped=self.skipped, processes=self.world.size,
         )  # fmt: skip
 
     def write_model(self, epoch: int, folder: Path) -> None:
@@ -397,7 +397,20 @@ class Run:
             "\n  ".join([f"epoch {epoch}, step {step + 1}: {where} is full ({first}). {remedy}", *ways])
         ) from None
 
-    def _describe_change(self, epoch: int, step: int) -> str:
+    def _describe_change(self, epoch: int, state: TrainingState) -> str:
+        """Lines on what makes the next step another than it would have been: processes, learning rate."""
+        lines = [self._describe_rate(epoch, state.within)]
+        if state.processes not in (0, self.world.size):
+            line = (
+                f"note: {state.processes} process(es) trained until here, and {self.world.size} go on: the "
+                "batches are the same, but sums are of other parts, so that the last digits differ"
+            )
+            if not (self.options.optim.sync_batchnorm or self.options.optim.freeze_batchnorm):
+                line += "; BatchNorm, if there is one, takes its statistics of another number of examples"
+            lines.insert(0, line)
+        return "\n".join(filter(None, lines))
+
+    def _describe_rate(self, epoch: int, step: int) -> str:
         """A line on a learning rate of the next step that the schedule before would not have had; or ""."""
         options, kind = self.options.schedule, self.options.schedule.kind
         before, now = self.optimizer.param_groups[0]["lr"], self.schedule.lr_at(epoch, step)
