@@ -18,6 +18,7 @@ from hypothesis import settings
 from farvox.audio.files import write_audio
 from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.synthetic.voice import draw_sentence, draw_voice, synthesise
+from kills import running as processes_of
 
 settings.register_profile("farvox", deadline=None)  # a busy machine makes no test fail
 settings.load_profile("farvox")
@@ -56,16 +57,7 @@ def running():
     if not Path("/proc/self/stat").exists():
         pytest.skip("looks for processes in /proc")
 
-    def running(session):
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                state, _, _, its_session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
-                if int(its_session) == session and state != "Z":
-                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ").strip()
-        return found
-
-    return running
+    return processes_of
 
 
 @pytest.fixture(scope="session")

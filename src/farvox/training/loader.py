@@ -8,11 +8,15 @@ Shape suffixes: B utterance, T sample, K mask, V speed, S speaker.
 
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
 from collections.abc import Callable, Generator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from farvox.atomic import remove_stale, temporary_beside
 from farvox.audio.files import open_audio
 from farvox.audio.remote import is_remote
 from farvox.augment.effects import change_speed, num_samples_before_speed
@@ -33,6 +38,7 @@ from farvox.training.table import Draw, StepBatches, TrainingTable
 Wav = npt.NDArray[np.float32]
 Augment = Callable[[Wav, np.random.Generator], Wav]
 DrawMasks = Callable[[np.random.Generator], npt.NDArray[np.int64]]
+_LONGEST_PATH = 75  # bytes; a socket below it has 32 more, and 107 in all
 READS_AT_ONCE = 64
 """Chunks that a worker asks for at a time, over a network."""
 
@@ -215,26 +221,35 @@ def load_batches(
         pin_memory: deliver in page-locked memory.
         frontend: computes features where the examples are made; None leaves that to the receiver.
     """
-    loader = DataLoader(
-        _ErrorsAsValues(dataset),
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=partial(collate, frontend=frontend),
-        pin_memory=pin_memory,
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=_start_worker,
-    )
-    for batch in loader:
-        if isinstance(batch, FarvoxError):
-            raise batch
-        yield batch
+    shared = Path(tempfile.gettempdir())
+    if workers:
+        remove_stale(shared)
+    with temporary_beside(shared / "loader") if workers else nullcontext(shared) as folder:
+        loader = DataLoader(
+            _ErrorsAsValues(dataset),
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=partial(collate, frontend=frontend),
+            pin_memory=pin_memory,
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=partial(_start_worker, str(folder)),
+        )
+        for batch in loader:
+            if isinstance(batch, FarvoxError):
+                raise batch
+            yield batch
 
 
-def _start_worker(_number: int) -> None:
-    """Let a process that reads take no signal, but end with the one that trains, whose last step it feeds."""
+def _start_worker(folder: str, _number: int) -> None:
+    """Let a process that reads take no signal, but end with the one that trains, whose last step it feeds.
+
+    In ``folder`` it keeps the socket by which batches change hands, which a process that is killed leaves.
+    """
     for number in END:
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
+    if len(os.fsencode(folder)) <= _LONGEST_PATH:
+        tempfile.tempdir = folder
     keep_freed_memory()
 
 
