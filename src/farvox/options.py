@@ -51,6 +51,8 @@ class Bound:
         return f"{self.words} {self.value:g}"
 
 
+LARGEST = 1e30
+"""Size of an option that is no whole number; float32 ends at 3.4e38."""
 AtLeast, AtMost = partial(Bound, "at least", operator.ge), partial(Bound, "at most", operator.le)
 Above, Below = partial(Bound, "above", operator.gt), partial(Bound, "below", operator.lt)
 
@@ -363,6 +365,8 @@ def _checked(kind: Kind, value: Any, name: str) -> Any:
         raise UsageError(f"{name} must be of type {kind.type.__name__}, not {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{name} = {value}; it must be a finite number")
+    if isinstance(value, float) and abs(value) > LARGEST:
+        raise UsageError(f"{name} = {value}; it must be a number from -{LARGEST:g} to {LARGEST:g}")
     for bound in kind.bounds:
         if value not in bound:
             raise UsageError(f"{name} = {value}; it must be {bound}")

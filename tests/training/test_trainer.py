@@ -10,8 +10,9 @@ import torch
 
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir
-from farvox.errors import AudioError, NonFiniteLossError, RecipeError, TrialError
+from farvox.errors import AudioError, FarvoxError, NonFiniteLossError, RecipeError, TrialError
 from farvox.metrics.detection import detection_error
+from farvox.options import merge
 from farvox.score.cosine import cosine_scores
 from farvox.score.trials import read_trials
 from farvox.training.checkpoint import finished_epochs
@@ -311,3 +312,44 @@ def test_a_network_whose_batchnorm_is_over_frames_trains_on_one_example(tmp_path
     with pytest.raises(RecipeError, match="one example a pass"):
         later = {"model": ECAPA, "optim": held, "schedule": {"epochs": 2}}
         train_here(tmp_path / "released", TAKES_ONE | later)
+
+
+ODD = {
+    "seed": 1 << 64,
+    "threads": 100_000,
+    "data.num_frames": 1_000_000,
+    "data.workers": 500,
+    "data.epoch_size": 1 << 62,
+    "features.sample_rate": 10**12,
+    "head.scale": "x",
+    "head.idle_classes": 10**12,
+    "model.channels": 0,
+    "model.embedding_dim": 10**9,
+    "optim.batch_size": 10**400,
+    "optim.l2_sp": 1e300,
+    "optim.lr": 10**400,
+    "schedule.gamma": 1e31,
+    "specaugment.num_time": 10**9,
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("starts", [False, True])
+def test_a_value_that_no_training_can_have_is_an_error_by_name(
+    name, starts, tmp_path, tiny_recipe, train_here
+):
+    changes = ODD[name]
+    for key in reversed(name.split(".")):
+        changes = {key: changes}
+    if starts:
+        changes = merge({"init": {"model": str(tmp_path / "start")}, "model": {}, "features": {}}, changes)
+        train_here(tmp_path / "start", {"schedule": {"epochs": 1}})
+    else:
+        changes = merge({"model": tiny_recipe["model"]}, changes)
+    with pytest.raises(FarvoxError, match=name.split(".")[-1]):
+        train_here(tmp_path / "run", changes)
+
+
+def test_a_rate_beyond_all_reason_is_an_error_of_the_step(tmp_path, train_here):
+    with pytest.raises(NonFiniteLossError, match="epoch 0, step "):
+        train_here(tmp_path, {"optim": {"lr": 1e12}})

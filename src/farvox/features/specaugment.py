@@ -39,9 +39,9 @@ class SpecAugmentOptions(Options):
     """Range of the limit of a time mask, in frames."""
     mel_width: WidthRange = (5, 10)
     """Range of the limit of a frequency mask, in mels."""
-    num_time: Annotated[int, AtLeast(0)] = 1
+    num_time: Annotated[int, AtLeast(0), AtMost(1000)] = 1
     """Time masks when time is masked."""
-    num_mel: Annotated[int, AtLeast(0)] = 1
+    num_mel: Annotated[int, AtLeast(0), AtMost(1000)] = 1
     """Frequency masks when frequency is masked."""
     probability: Annotated[float, AtLeast(0), AtMost(1)] = 1 / 3
     """Chance that the utterance is masked at all."""

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from farvox.errors import UsageError
 from farvox.options import Above, AtLeast, AtMost, Options, Part
 
-Size = Annotated[int, AtLeast(1)]
+Size = Annotated[int, AtLeast(1), AtMost(1_000_000)]
+Depth = Annotated[int, AtLeast(1), AtMost(1000)]
 Share = Annotated[float, AtLeast(0), AtMost(1)]
 PoolingName = Literal["tstp", "stats", "asp", "asp-local"]
 
@@ -32,7 +33,7 @@ class ResNetOptions(ModelOptions):
 
     channels: Size = 32
     """Width of the first group; the groups have 1, 2, 4 and 8 times as many."""
-    blocks: tuple[Size, Size, Size, Size] = (3, 4, 6, 3)
+    blocks: tuple[Depth, Depth, Depth, Depth] = (3, 4, 6, 3)
     """Blocks in each of the four groups; [3, 4, 6, 3] makes it a ResNet34."""
     embedding_dim: Size = 256
 
@@ -148,7 +149,7 @@ class CamPlusPlusOptions(ModelOptions):
     """Width of the two-dimensional convolutions."""
     channels: Size = 128
     """Width of the first time-delay layer, which halves the frame rate."""
-    blocks: tuple[Size, Size, Size] = (12, 24, 16)
+    blocks: tuple[Depth, Depth, Depth] = (12, 24, 16)
     """Layers in each of the three dense blocks."""
     growth: Size = 32
     """Channels that each dense layer adds."""
@@ -205,7 +206,7 @@ class HeadOptions(Options):
     """Margin by which the true class is made harder; without effect for "softmax", in radians for "aam"."""
     scale: Annotated[float, Above(0)] = 32.0
     """Length to which the cosines are stretched before the softmax; without effect for "softmax"."""
-    idle_classes: Annotated[int, AtLeast(0)] = 0
+    idle_classes: Annotated[int, AtLeast(0), AtMost(1_000_000)] = 0
     """Further classes that no speaker has, which only ever push away."""
 
 
