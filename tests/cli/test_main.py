@@ -63,7 +63,7 @@ def test_the_help_of_a_verb_has_an_example_and_no_default_that_is_none(
     said = capsys.readouterr().out
     assert end.value.code == 0
     assert f"example: farvox {verb} {VERBS[verb].example}".rstrip() in said
-    assert not re.search(r"default:? *(None|False|\[\])?\)|None[}|,]", said)
+    assert not re.search(r"default:? *(None|False|''|\[\])?\)|None[}|,]", said)
 
 
 def test_the_help_breaks_no_sentence_where_its_source_has_a_line_end(

@@ -225,6 +225,20 @@ def test_the_commands_of_a_page_run(at_home, page, request, capsys):
             assert_alike(capsys.readouterr().out, command.shown)
 
 
+BEYOND_A_SAMPLE = ("selftrain", "replay", "run", "train", "average", "import", "fuse", "calibrate")
+"""Verbs whose examples need a run of training, or more speakers; those of their pages are run above."""
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_help_run_in_their_order(at_home, campplus):
+    for name, verb in VERBS.items():
+        if name not in BEYOND_A_SAMPLE:
+            words = [name, *shlex.split(verb.example)]
+            assert run_farvox(words) in ((0, 1) if name in ANSWERS else (0,)), words
+    for name in ("selftrain", "run", "train"):
+        load_recipe(*VERBS[name].example.split()[:1], VERBS[name].example.split()[1:])
+
+
 def test_the_readme_shows_what_its_first_commands_print():
     first = [command for command in commands("README.md") if command.words[0] == "farvox"]
     assert [command.words[1] for command in first[:2]] == ["sample", "verify"]

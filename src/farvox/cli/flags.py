@@ -56,7 +56,9 @@ def _flag(name: str, hint: Any, default: Any, doc: str) -> Flag:
     config = tyro.conf.arg(
         metavar=metavar or None,
         help=with_limits(" ".join(doc.split()), kind.bounds),
-        help_behavior_hint=lambda text: nothing if text in ("", "None", "False") else f"(default: {text})",
+        help_behavior_hint=lambda text: (
+            nothing if text in ("", "''", "None", "False") else f"(default: {text})"
+        ),
     )
     if repeated:
         hint = Annotated[hint, tyro.conf.UseAppendAction]

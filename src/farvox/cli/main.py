@@ -99,7 +99,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "train": Verb(
             "farvox.cli.recipes:train",
             "train or fine-tune a model from a recipe",
-            "quickstart/xvector --optim.lr 0.01",
+            "quickstart --optim.lr 0.01",
         ),
         "selftrain": Verb(
             "farvox.cli.recipes:selftrain",
@@ -159,12 +159,12 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "fuse": Verb(
             "farvox.cli.score:fuse",
             "make one score a trial of those of several systems",
-            "data/mine/trials exp/mine/scores exp/mine/scores --out exp/mine/fused",
+            "data/mine/trials mine=exp/mine/scores other=exp/other/scores --save exp/mine/fusion.json",
         ),
         "calibrate": Verb(
             "farvox.cli.score:calibrate",
             "choose a threshold and fit probabilities on scored trials",
-            "data/mine/trials exp/mine/scores",
+            "data/mine/trials exp/mine/scores --save exp/mine/calibration.json",
         ),
         "submit": Verb(
             "farvox.cli.score:submit",
