@@ -45,3 +45,25 @@ def test_a_fresh_clone_does_what_its_readme_says(tmp_path, tell):
         numbers = [[float(each) for each in re.findall(NUMBER, text)] for text in (last, block)]
         assert numbers[0] == pytest.approx(numbers[1], rel=0.02, abs=0.002), last
     tell("README from a fresh clone", blocks=len(blocks), shown=len(shown))
+
+
+def test_the_wheel_of_the_readme_is_installed_elsewhere_and_gets_an_extra_as_it_says(tmp_path, tell):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (build,) = re.findall(r"^\$ (pip wheel .*)$", text, re.MULTILINE)
+    (install,) = re.findall(r"^\$ (pip install 'dist/.*)$", text, re.MULTILINE)
+    (extra,) = re.findall(r"`(pip install 'farvox\[sim\]')`", text)
+    script = [
+        f"git clone --quiet {ROOT} farvox && cd farvox",
+        build,
+        "python3.11 -m venv elsewhere && . elsewhere/bin/activate",
+        install,
+        "if farvox sample recordings; then exit 3; fi",
+        extra,
+        "farvox sample recordings",
+    ]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "FARVOX"))}
+    shell = ["bash", "-euc", "\n".join(script)]
+    done = subprocess.run(shell, cwd=tmp_path, env=kept, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "pip install 'farvox[sim]'" in done.stderr and "recordings/chris/far.wav" in done.stdout
+    tell("a wheel, installed elsewhere")
