@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -68,11 +69,14 @@ def write(path, wav_T):
         format_, subtype = FORMATS[kind]
         soundfile.write(str(path), wav_T, RATE, format=format_, subtype=subtype)
         return
-    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("aac", rate=RATE, layout="mono")
+    codec, options = ("aac", {"movflags": "faststart"}) if kind == "m4a" else ("libopus", {})
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=48000 if kind == "webm" else RATE, layout="mono")
         frame = av.AudioFrame.from_ndarray(wav_T[None], format="fltp", layout="mono")
-        frame.sample_rate = RATE
-        to_codec = av.AudioResampler(stream.format, "mono", RATE, stream.codec_context.frame_size)
+        frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+        to_codec = av.AudioResampler(
+            stream.format, "mono", stream.rate, stream.codec_context.frame_size or 960
+        )
         for part in (*to_codec.resample(frame), *to_codec.resample(None), None):
             container.mux(stream.encode(part))
 
@@ -122,7 +126,7 @@ SILENT = ("400 random bytes", "400 zero bytes", "a tail of zeros")
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-@pytest.mark.parametrize("suffix", [*FORMATS, "m4a"])
+@pytest.mark.parametrize("suffix", [*FORMATS, "m4a", "webm"])
 def test_damage_to_a_file_is_found_by_a_check_or_by_digests_against_an_earlier_one(
     speech, tmp_path, capsys, suffix, kind
 ):

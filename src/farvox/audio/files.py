@@ -506,6 +506,8 @@ def _decode_by_ffmpeg(name: str, content: bytes | None, refusal: str = "") -> Op
             exact = _STATED.intersection(opened.format.name.split(","))
             if exact and tracks[0].duration is not None and tracks[0].time_base is not None:
                 seconds = float(tracks[0].duration * tracks[0].time_base)
+            elif "matroska" in opened.format.name and len(opened.streams) == 1:
+                seconds = (opened.duration or 0) / av.time_base
             planar_float = av.AudioResampler(format="fltp")
             decoder: Any = tracks[0].codec_context
             if (fuller := _FULLER_DECODERS.get(decoder.codec.name)) in av.codecs_available:
