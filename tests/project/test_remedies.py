@@ -270,7 +270,7 @@ ELSEWHERE = {
         ("(by 'farvox check DIR --audio')", "'farvox check {} --audio' looks at these again"),
         f"{AUDIT}::test_training_refuses_audio_that_changed_since_the_check",
     ),
-    "if it was replaced on purpose, remove {}, and check again": (
+    "copy it again; if it was replaced on purpose, remove {}": (
         f"{AUDIT}::test_content_that_differs_from_an_earlier_check_stays_a_fault_until_it_is_as_it_was"
     ),
     "remove it, and 'farvox check --audio' makes it": (

@@ -61,6 +61,7 @@ _AT_ONCE = 1024  # files that a thread looks at
 _FULL_SCALE = 1 - 2**-15
 _BLOCK = 0.01  # seconds, in which zeros are counted
 _TOLERANCE = 0.1  # seconds by which `utt2dur` may differ
+_OTHER = "holds other bytes or samples than at an earlier check"
 _OF_STATED = r"^utt2(num_samples|dur) says .*"
 
 
@@ -112,7 +113,7 @@ def check_recordings(
         found = rows.with_columns(now=_states(rows["wav_path"], note))
         known = pl.concat([before, begun]).unique("utt_id", keep="last")
         found = found.join(known, on="utt_id", how="left", maintain_order="left")
-        is_done = pl.col("state").eq_missing(pl.col("now"))
+        is_done = pl.col("state").eq_missing(pl.col("now")) & (pl.col("fault") == "")  # others may be mended
         if options.digests:
             is_done &= pl.col("utt_id").is_in(begun.filter(pl.col("sha256") != "")["utt_id"].implode())
         todo = found.filter(~is_done)
@@ -207,8 +208,14 @@ def _states(paths: pl.Series, note: Note) -> pl.Series:
     """Sixteen digits for each audio path, which differ when the path or its file has changed."""
     job = Job(what="audio files looked at", note=note, executor=threads)
     parts = [paths.slice(start, _AT_ONCE) for start in range(0, len(paths), _AT_ONCE)]
-    found = job.run(lambda part: [digest([path, fingerprint([path])])[:16] for path in part], parts)
-    return pl.Series([state for part in found for state in part], dtype=pl.String)
+    of_shard = lru_cache(lambda shard: fingerprint([shard, table_of(shard)]))
+
+    def state(path: str) -> str:
+        packed = PackedFile.parse(recording_of(path))
+        return digest([path, fingerprint([path]), of_shard(packed.shard) if packed else ""])[:16]
+
+    found = job.run(lambda part: list(map(state, part)), parts)
+    return pl.Series([each for part in found for each in part], dtype=pl.String)
 
 
 def _lines_of(digests: bool, batch: pl.DataFrame) -> str:
@@ -221,7 +228,8 @@ def _lines_of(digests: bool, batch: pl.DataFrame) -> str:
             for stretch, row in group:
                 path, known = row["wav_path"], Facts(*(row[column] for column in Facts._fields))
                 facts, fault, earlier, is_changed = known, "", row["sha256"] or "", row["state"] != row["now"]
-                if sha256_now is None and (digests or (earlier and is_changed)):
+                is_strict = digests or _OTHER in (row["fault"] or "")  # which stays until it is as it was
+                if sha256_now is None and (is_strict or (earlier and is_changed)):
                     sha256_now = _sha256(name)
                 sha256 = sha256_now or ""
                 is_other = earlier and sha256 and sha256 != earlier
@@ -247,7 +255,7 @@ def _lines_of(digests: bool, batch: pl.DataFrame) -> str:
                             channels = stretch.channels(file.info.num_channels, path)
                         frames_TC = file.frames_of(begin, end - begin)[:, channels]
                         facts, wav_T = _measure(frames_TC, file.info.sample_rate, spare)
-                        is_other = digests and not earlier and known.crc32 not in (None, "", facts.crc32)
+                        is_other = is_strict and not earlier and known.crc32 not in (None, "", facts.crc32)
                         checked_samples(path, wav_T)
                         if len(wav_T) < LEAST_SECONDS * _RATE:
                             short = f"{len(wav_T)} samples, too few for any model ({LEAST_SECONDS:g} s)"
@@ -260,8 +268,8 @@ def _lines_of(digests: bool, batch: pl.DataFrame) -> str:
                 if is_other:
                     facts, sha256 = known, earlier
                     fault = (
-                        f"{path}: holds other bytes or samples than at an earlier check: copy it again; if "
-                        f"it was replaced on purpose, remove {CHECKED}, and check again"
+                        f"{path}: {_OTHER}: copy it again; if it was replaced on purpose, remove {CHECKED}, "
+                        "and check again"
                     )
                 lines.append("\t".join(map(str, (row["utt_id"], *facts, row["now"], sha256, fault))))
     return "".join(f"{line}\n" for line in lines)
