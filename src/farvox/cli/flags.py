@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import io
 import re
 import typing
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr
+from functools import partial
 from typing import Annotated, Any
 
 import tyro
@@ -14,6 +17,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from farvox.errors import UsageError
 from farvox.options import Kind, Options, default_of, field_docs, kind_of, nearest, with_limits
+from farvox.progress import to_stderr
 
 registry = ConstructorRegistry()
 OWN_OPTIONS = ("--help", "--tyro-print-completion", "--tyro-write-completion")
@@ -82,7 +86,9 @@ def _options_of(target: Callable[..., Any]) -> Iterator[str]:
 def _fields(info: StructTypeInfo) -> StructConstructorSpec | None:
     """The flags of an options dataclass or of a verb, with their metavars, choices and bounds."""
     if inspect.isfunction(info.type) or (isinstance(info.type, type) and issubclass(info.type, Options)):
-        return StructConstructorSpec(info.type, tuple(flag.spec for flag in _flags_of(info.type)))
+        # a verb is called when all its words are read
+        make = partial(partial, info.type) if inspect.isfunction(info.type) else info.type
+        return StructConstructorSpec(make, tuple(flag.spec for flag in _flags_of(info.type)))
     return None
 
 
@@ -106,14 +112,22 @@ def parse(verb: Callable[..., Any], words: Sequence[str], name: str, example: st
             raise wrong_usage(f"unknown option '{option}'{nearest(option, known)}", name, places)
     about = (inspect.getdoc(verb) or "").partition("\n\nArgs:")[0]
     paragraphs = [" ".join(paragraph.split()) for paragraph in about.split("\n\n")]
-    return tyro.cli(
-        verb,
-        args=list(words),
-        prog=name,
-        description="\n\n".join([*paragraphs, f"example: {name} {example}".rstrip()]),
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-        registry=registry,
-    )
+    said = io.StringIO()  # the words that are wrong, as they were typed
+    try:
+        with redirect_stderr(said):
+            call: Any = tyro.cli(
+                verb,
+                args=list(words),
+                prog=name,
+                description="\n\n".join([*paragraphs, f"example: {name} {example}".rstrip()]),
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+                registry=registry,
+            )
+    except SystemExit as end:
+        if end.code:
+            to_stderr(said.getvalue().rstrip("\n"))
+        raise
+    return call()
 
 
 def wrong_usage(fault: str, name: str, usage: str) -> UsageError:

@@ -365,6 +365,8 @@ def extract(
 
     if channel != "most-speech" and not channel.isdecimal():
         raise UsageError(f"--channel {channel}: it is most-speech or a number from 0")
+    if threads < 0:
+        raise UsageError(f"threads = {threads}; it must be at least 0")
     taken: int | Literal["most-speech"] = int(channel) if channel.isdecimal() else "most-speech"
     embedder = open_embedder(model, device, precision=precision, backend=backend, band=band)
     opened = DataDir.open(data_dir, remote=remote)

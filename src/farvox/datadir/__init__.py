@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from farvox.options import Above, AtLeast, Metavar, Options
+from farvox.options import AtLeast, AtMost, Metavar, Options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,7 @@ class PackOptions(Options):
 
     codec: Literal["wav", "flac"] = "wav"
     """Format in the shards: wav (16-bit), or flac for about half the bytes."""
-    shard_size: Annotated[float, Above(0)] = 1000.0
+    shard_size: Annotated[float, AtLeast(0.001), AtMost(1e6)] = 1000.0
     """Megabytes of 16-bit samples in a shard, counted for one channel."""
     exact: bool = False
     """Refuse recordings that 16 bits do not hold; by default they are rounded."""
