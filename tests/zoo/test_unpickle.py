@@ -170,3 +170,13 @@ def test_it_needs_neither_torch_nor_numpy_nor_farvox(tmp_path):
         done = subprocess.run([sys.executable, "-I", "-S", "-c", code], stdin=file, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert -done.returncode != signal.SIGSEGV
+
+
+@pytest.mark.slow
+def test_a_large_file_of_embeddings_is_within_the_limits(tmp_path):
+    rng = np.random.default_rng(0)
+    value = {f"utterance-{n:06d}": rng.standard_normal(16).astype(np.float32) for n in range(100_000)}
+    np.save(tmp_path / "e.npy", value, allow_pickle=True)
+    found = read_pickled(tmp_path / "e.npy", "a dict")
+    assert list(found) == list(value)
+    np.testing.assert_array_equal(np.stack(list(found.values())), np.stack(list(value.values())))

@@ -305,7 +305,7 @@ class Description:
 
 def limits(size: int) -> tuple[int, int]:
     """Seconds of the CPU and bytes of memory that reading a file of ``size`` bytes may take."""
-    return 4 + size // (25 << 20), (300 << 20) + 3 * size
+    return 4 + size // (5 << 20), (300 << 20) + 3 * size
 
 
 def main() -> None:
@@ -321,7 +321,7 @@ def main() -> None:
     ):  # fmt: skip
         with suppress(ValueError, OSError):  # macOS does not limit memory
             resource.setrlimit(what, (most, most))
-    signal.alarm(7 + 5 * (seconds - 4))  # of the clock: others use the machine and its disk too
+    signal.alarm(7 + 20 * (seconds - 4))  # of the clock: others use the machine and its disk too
 
     with open(0, "rb") as file:
         value, opened = read(file, size)
