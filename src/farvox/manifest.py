@@ -86,9 +86,9 @@ def verify_file(path: str | Path, *, always: bool = False) -> str | None:
         return None
     else:
         raise CheckpointError(f"{path}: missing, though {MANIFEST} lists it: {_remedy(folder)}")
-    if found != wanted:
+    if what := _difference(path, found, wanted):
         own = "" if _zoo_name(folder) else f"; if you changed it on purpose, {_how_to_write(folder)}"
-        raise CheckpointError(f"{path}: {_difference(path, found, wanted)}: {_remedy(folder)}{own}")
+        raise CheckpointError(f"{path}: {what}: {_remedy(folder)}{own}")
     return found
 
 
@@ -104,8 +104,8 @@ def faults_in(folder: Path) -> dict[str, str]:
     for name in sorted({*known, *_checkable(folder)}):
         if not (folder / name).is_file():
             faults[name] = f"missing, though {MANIFEST} lists it"
-        elif (found := sha256_of(folder / name)) != known.get(name):
-            faults[name] = _difference(folder / name, found, known.get(name))
+        elif what := _difference(folder / name, sha256_of(folder / name), known.get(name)):
+            faults[name] = what
     return faults
 
 
@@ -191,13 +191,15 @@ def listed_files(folder: Path) -> dict[str, str] | None:
 
 
 def _difference(path: Path, found: str, wanted: str | None) -> str:
-    """The words for a file whose SHA-256 is another one than its manifest's."""
+    """The words for a file that is not the one its manifest lists; empty where it is."""
     if not wanted:
         return f"damaged or changed: its SHA-256 is {found[:12]}..., and {MANIFEST} does not list it"
     length, listed = path.stat().st_size, None
     with suppress(OSError, ValueError, KeyError, TypeError):  # an earlier farvox listed no lengths
         listed = parse_json((path.parent / MANIFEST).read_text("utf-8"))["bytes"][path.name]
-    other = f" and it has {length:,} bytes instead of {listed:,}" if listed not in (None, length) else ""
+    other = "" if listed in (None, length) else f" and it has {length:,} bytes instead of {listed}"
+    if found == wanted and not other:
+        return ""
     return f"damaged or changed: its SHA-256 is {found[:12]}..., in {MANIFEST} {wanted[:12]}...{other}"
 
 

