@@ -180,6 +180,8 @@ def kill_a_training(
             elif not while_writing or any((run_dir / "checkpoints").glob(".tmp-*")):
                 time.sleep(rng.uniform(0, 0.003) if while_writing else 0)
                 is_killed = kill(process, whom, rng)
+            else:
+                time.sleep(0.0005)
         if is_killed:
             previous = process.pid
             tally.kills += 1

@@ -266,7 +266,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_the_same(jobs, tmp_path, running,
         with start(tmp_path / "cut", jobs) as process:
             wait_until(lambda n=enough: len(tree(tmp_path / "cut")) >= n)
             process.kill()
-        wait_until(lambda session=process.pid: not running(session), 2)
+        wait_until(lambda session=process.pid: not running(session), 10)
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "cut/batches").glob("[0-9]*")}
     assert 0 < len(done) < 14
     assert run_to_the_end(tmp_path / "cut", jobs) == whole
@@ -281,7 +281,7 @@ def test_an_interrupted_run_leaves_no_process_and_no_half_written_file(to_all, t
         _, errors = process.communicate(timeout=10)
     assert errors.count("Traceback") <= 2, errors  # of the program and of the batch that it waited for
     assert errors.rstrip().endswith("KeyboardInterrupt")
-    wait_until(lambda: not running(process.pid), 2)
+    wait_until(lambda: not running(process.pid), 10)
     assert not list(tmp_path.rglob(".tmp-*"))
     assert len(run_to_the_end(tmp_path / "out", 1)) == 40 + 14
 

@@ -1,21 +1,23 @@
 """Child processes that end with their parent, however it ends; and the signals that ask a process to end.
 
-A child reads from a pipe into which nothing is ever written. The other end is open in the parent alone, and
-the system closes it when the parent is gone: a thread of the child, which waits for this, ends the child. No
-process number is compared, which may be another's by then, and it does not matter which thread of the parent
-started it.
+A child has one end of a pipe into which nothing is ever written. The other end is open in the parent alone,
+and the system closes it when the parent is gone: that sends the child a signal, and wakes a thread in it,
+which ends it, too. No process number is compared, which may be another's by then, and it does not matter
+which thread of the parent started it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import parent_process
+from multiprocessing.connection import wait as wait_for
 from types import FrameType
 from typing import Any
 
@@ -91,23 +93,28 @@ def on_signals(handler: Handler) -> Iterator[None]:
             signal.signal(number, known)
 
 
-def end_with_parent(before: Callable[[], object] = lambda: None) -> None:
+def end_with_parent(before: Callable[[], object] | None = None) -> None:
     """Let this process end as soon as the one that started it is gone; it calls ``before`` then.
 
     That is a process that used `child` or `multiprocessing`; of any other, this does nothing.
     """
     lifeline, parent = os.environ.pop(_LIFELINE, None), parent_process()
+    if parent is None and lifeline is None:
+        return
+    pipe = parent.sentinel if parent else int(lifeline or 0)
 
-    def wait() -> None:
-        if parent is not None:
-            parent.join()
-        elif lifeline is not None:
-            os.read(int(lifeline), 1)
-        before()
-        os._exit(1)  # the main thread may be busy for long; what it leaves half-written is cleared away later
+    def end(timeout: float | None = None) -> None:
+        if wait_for([pipe], timeout):
+            if before:
+                before()
+            os._exit(1)  # the main thread may be busy; what it leaves half-written is cleared away later
 
-    if lifeline is not None or parent is not None:
-        threading.Thread(target=wait, name="end-with-parent", daemon=True).start()
+    if before is None:  # SIGIO ends this process, even where a call of the main thread lets no other run
+        with suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+    end(0)
+    threading.Thread(target=end, name="end-with-parent", daemon=True).start()
 
 
 def _run_any_program() -> int:

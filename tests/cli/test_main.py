@@ -125,7 +125,7 @@ def test_a_signal_ends_a_verb_with_a_line_and_leaves_nothing(
     assert verb.returncode == 128 + number
     what = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
     assert error.splitlines()[-1] == f"farvox rirs: {what}" and "Traceback" not in error
-    wait_until(lambda: not running(verb.pid), 2)
+    wait_until(lambda: not running(verb.pid), 10)
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
