@@ -1,6 +1,7 @@
 """A small corpus for the tests of training and of the command line."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.synthetic.voice import draw_sentence, draw_voice, synthesise
 from kills import running as processes_of
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # processes that are started under nohup would ignore it
 settings.register_profile("farvox", deadline=None)  # a busy machine makes no test fail
 settings.load_profile("farvox")
 

@@ -175,7 +175,8 @@ def test_another_number_of_processes_that_goes_on_is_told(recipe_file, tmp_path,
     words = ("train", recipe_file, "--run-dir", tmp_path / "run")
     assert farvox(*words, "--gpus", 2, "--schedule.epochs", 1) == 0
     assert farvox(*words, "--schedule.epochs", 2) == 0
-    (line,) = (line for line in capfd.readouterr().out.splitlines() if line.startswith("note: "))
+    notes = [line for line in capfd.readouterr().out.splitlines() if line.startswith("note: ")]
+    (line,) = (line for line in notes if "process(es)" in line)
     assert line.startswith("note: 2 process(es) trained until here, and 1 go on: the batches are the same")
     assert farvox(*words, "--schedule.epochs", 3) == 0
     assert "process(es) trained until here" not in capfd.readouterr().out

@@ -90,7 +90,7 @@ def test_a_step_that_is_not_finite_ends_the_run_and_names_the_utterance(tmp_path
 
 def test_too_large_a_learning_rate_is_what_is_to_be_lowered_and_no_utterance_is_named(tmp_path, train_here):
     with pytest.raises(NonFiniteLossError) as caught:
-        train_here(tmp_path / "run", {"optim": {"lr": 1e30}, "schedule": {"epochs": 3}})
+        train_here(tmp_path / "run", {"optim": {"lr": 1e30, "weight_decay": 1e30}, "schedule": {"epochs": 3}})
     assert "Lower optim.lr or set optim.clip_norm, with another --run-dir" in str(caught.value)
     assert "skip_nonfinite" not in str(caught.value)
     train_here(tmp_path / "slower", {"optim": {"lr": 1e-3}, "schedule": {"epochs": 3}})
@@ -98,7 +98,7 @@ def test_too_large_a_learning_rate_is_what_is_to_be_lowered_and_no_utterance_is_
 
 def test_weights_that_an_earlier_step_broke_are_named_as_the_reason(tmp_path, train_here):
     with pytest.raises(NonFiniteLossError, match=r"not finite before this step.*Lower optim\.lr"):
-        train_here(tmp_path, {"optim": {"lr": 1e300}, "schedule": {"epochs": 3}})
+        train_here(tmp_path, {"optim": {"lr": 1e30, "weight_decay": 1e30}, "schedule": {"epochs": 3}})
 
 
 def test_a_replay_is_the_step_again_and_finite_after_the_file_was_replaced(

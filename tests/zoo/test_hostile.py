@@ -1,7 +1,8 @@
 """Files that mean harm: each is refused at once, takes little memory, runs nothing and writes nothing.
 
-Every attack is imported by a process of its own, forked from this one, which has torch already: what it takes
-beyond that is what the file makes it take, the process that reads pickles included.
+Every attack is imported by a process of its own, forked from one that has torch already and nothing else:
+what it takes beyond that is what the file makes it take, the process that reads pickles included. The tests'
+own process grows, and its size would be counted for whatever it starts.
 """
 
 import io
@@ -13,10 +14,11 @@ import re
 import resource
 import shutil
 import struct
+import subprocess
 import sys
 import time
 import zipfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +46,35 @@ def in_status(figure):
     return 1024 * int(re.search(rf"{figure}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
+@pytest.fixture(scope="module")
+def server():
+    """A process that runs commands by `run_forked`, which others ask for by `run_apart`."""
+    with subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        SERVERS.append(process)
+        yield process
+        SERVERS.remove(process)
+        process.stdin.close()
+
+
+@pytest.fixture(autouse=True)
+def with_server(server):
+    """Every test here may ask it."""
+
+
+SERVERS = []
+
+
 def run_apart(words, folder):
+    """Run a command in a process forked from a small one."""
+    (server,) = SERVERS
+    server.stdin.write(json.dumps([words, str(folder)]).encode() + b"\n")
+    server.stdin.flush()
+    return Outcome(**json.loads(server.stdout.readline()))
+
+
+def run_forked(words, folder):
     """Run a command in a forked process; its memory is counted with that of its largest child at least."""
     begin, printed = time.monotonic(), folder / "printed"
     figures, sent = os.pipe()
@@ -585,4 +615,10 @@ def test_the_harness_sees_what_is_done(tmp_path, monkeypatch, small_checkpoint):
     )
     assert done.status == 0 and (tmp_path / "out" / "model.safetensors").is_file(), done
     monkeypatch.setattr("farvox.cli.main.usage", lambda: str(np.ones(1 << 25).sum()))
-    assert run_apart(["--help"], tmp_path).memory > 200e6
+    assert run_forked(["--help"], tmp_path).memory > 200e6
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        words, folder = json.loads(line)
+        print(json.dumps(asdict(run_forked(words, Path(folder)))), flush=True)

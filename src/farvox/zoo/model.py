@@ -184,7 +184,10 @@ def load_folder(folder: Path, device: str = "cpu") -> Model:
     with one_thread():
         weights = read_weights(folder / WEIGHTS)
         with no_larger_than(weights, folder / CONFIG):
-            network = build_model(config["model"]["name"], **config["model"]["kwargs"])
+            try:
+                network = build_model(config["model"]["name"], **config["model"]["kwargs"])
+            except ModelError as error:
+                raise ModelError(f"{folder / CONFIG}: {error}") from None
         if network.num_mels != frontend_config.num_mels:
             raise ModelError(
                 f"{folder / CONFIG}: the front-end gives {frontend_config.num_mels} mels, "
