@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import special, stats
 
 from farvox.errors import TrialError
 from farvox.metrics.bootstrap import (
@@ -182,6 +183,141 @@ def test_the_figures_of_the_list_itself_are_those_of_the_other_modules():
     for each in found.values():
         low, high = each.interval()
         assert low < high and (each.scale == "score" or low >= 0) and (each.scale != "rate" or high <= 1)
+
+
+def by_formula(sample, level, centre=None):
+    """The interval and p of `farvox.metrics.bootstrap`'s head, with scipy's distributions."""
+    trials, num = max(sample.trials, 1), sample.num_speakers
+    errors, others = sample.value * trials + 0.5, (1 - sample.value) * trials + 0.5
+    to, back, least = {
+        "score": (lambda x: np.asarray(x), lambda x: x, 0.0),
+        "cost": (
+            lambda x: np.log(np.asarray(x) * trials + 0.5),
+            lambda x: max((np.exp(x) - 0.5) / trials, 0),
+            sample.step / np.sqrt(errors),
+        ),
+        "rate": (
+            lambda x: special.logit((np.asarray(x) * trials + 0.5) / (trials + 1)),
+            lambda x: min(max(((trials + 1) * special.expit(x) - 0.5) / trials, 0), 1),
+            sample.step * np.sqrt(1 / errors + 1 / others),
+        ),
+    }[sample.scale]
+    value, value_R, value_J = to(sample.value), to(sample.value_R), to(sample.value_J)
+    spread = max(np.std(value_R) * np.sqrt(num / (num - 1)), least)
+    degrees = len(value_J) - 1
+    if len(value_J) and np.ptp(value_J):
+        degrees = min(degrees, max(2 * len(value_J) / (stats.kurtosis(value_J, fisher=False) - 1), 2))
+    middle = 2 * value - np.mean(value_R) if centre is None else centre
+    low, high = stats.t.interval(level, max(degrees, 2), middle, spread)
+    return back(low), back(high), 2 * stats.t.sf(abs(middle) / spread, max(degrees, 2))
+
+
+@given(
+    st.integers(0, 2**31),
+    st.sampled_from(["rate", "cost", "score"]),
+    st.sampled_from([0.0, 0.02, 0.3]),
+    st.sampled_from([(40, 0.5), (5000, 1.0)]),
+    st.sampled_from([0.001, 0.2]),
+    st.sampled_from([3, 7, 200]),
+    st.sampled_from([0.5, 0.95]),
+)
+def test_an_interval_is_that_of_students_t_on_the_scale_of_its_figure(
+    seed, scale, value, size, spread, num, level
+):
+    rng = np.random.default_rng(seed)
+    value_R = np.clip(value + spread * rng.standard_normal(50), 0, 1)
+    value_J = np.clip(value + spread / 4 * rng.standard_t(2, num), 0, 1)
+    sample = Sample(value, value_R, value_J, num, scale, *size)
+    *expected, _ = by_formula(sample, level)
+    assert sample.interval(level) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@given(st.integers(0, 2**31), st.floats(0, 0.5), st.sampled_from([3, 7, 200]))
+def test_a_difference_is_compared_with_its_spread_over_the_draws(seed, shift, num):
+    rng = np.random.default_rng(seed)
+    one, other = (
+        Sample(value, value + rng.standard_normal(30), rng.standard_t(2, num), num, "rate", 100)
+        for value in (shift, 0.0)
+    )
+    apart = Sample(shift, one.value_R - other.value_R, one.value_J - other.value_J, num, "score")
+    low, high, p = by_formula(apart, 0.95, centre=shift)
+    found = difference(one, other)
+    assert found.interval == pytest.approx((low, high), rel=1e-9)
+    assert found.p == pytest.approx(max(p, 1 / 31), rel=1e-9)
+
+
+def test_without_any_spread_a_difference_is_certain_and_equality_is_no_difference():
+    same = Sample(0.1, np.full(30, 0.1), np.full(5, 0.1), 5, "rate", 100)
+    higher = Sample(0.2, np.full(30, 0.2), np.full(5, 0.2), 5, "rate", 100)
+    assert (difference(higher, same).p, difference(same, same).p) == (1 / 31, 1)
+    nobody = Sample(0.1, np.array([0.1, 0.3]), np.empty(0), 5, "score")
+    assert nobody.interval(0.5) == pytest.approx(by_formula(nobody, 0.5)[:2])
+
+
+def test_every_figure_has_its_scale_the_trials_it_rests_on_and_what_an_error_moves():
+    scores, target, enrol, test = all_pairs(np.random.default_rng(5), 6, 4, spread=0.4, noise=0.4)
+    figures = (
+        equal_error,
+        partial(least_cost, suffix="@x"),
+        partial(rates_at, threshold=0.4),
+        partial(actual_cost, model=CostModel(0.05), threshold=0.4),
+        partial(actual_cost, model=CostModel(0.05), threshold=0.4, suffix="@y", name="dcf"),
+        partial(rejection_at, far=0.1),
+        llr_cost,
+        whole_curve,
+    )
+    resampled = speaker_bootstrap([scores], target, enrol, test, figures=figures, replicates=3)
+    found = {name: (s.scale, s.trials, s.step) for name, s in resampled.systems[0].items()}
+    num, others = int(target.sum()), int((1 - target).sum())
+    assert found == {
+        "eer": ("rate", num, 0.5),
+        "min_dcf@x": ("rate", num, 1.0),
+        "min_dcf_threshold@x": ("score", 0, 1.0),
+        "far": ("rate", others, 1.0),
+        "frr": ("rate", num, 1.0),
+        "act_dcf": ("cost", num, 1.0),
+        "dcf@y": ("cost", num, 1.0),
+        "threshold": ("score", 0, 1.0),
+        "cllr": ("cost", num, 1.0),
+        "auc": ("rate", num, 1.0),
+        "rocch_eer": ("rate", num, 0.5),
+        "min_cllr": ("rate", num, 1.0),
+    }
+
+
+def test_the_defaults_are_a_thousand_draws_of_seed_0_with_ties_as_in_the_baseline():
+    scores, target, enrol, test = all_pairs(np.random.default_rng(5), 5, 2, spread=0.4, noise=0.4)
+    scores = scores.round(1)
+    spelled = {"ties": "baseline", "replicates": 1000, "seed": 0}
+    one, two = (speaker_bootstrap([scores], target, enrol, test, **each) for each in ({}, spelled))
+    assert (one.replicates, one.seed) == (1000, 0)
+    for name, sample in one.systems[0].items():
+        assert np.array_equal(sample.value_R, two.systems[0][name].value_R)
+    assert speaker_bootstrap([scores], target, enrol, test, replicates=1).replicates == 1
+    only_three = np.isin(enrol, [0, 1, 2]) & np.isin(test, [0, 1, 2])
+    kept = [each[only_three] for each in (scores, target, enrol, test)]
+    assert speaker_bootstrap([kept[0]], *kept[1:], replicates=2).num_speakers == 3
+
+
+def test_of_many_speakers_some_are_left_out_at_a_time():
+    scores, target, enrol, test = all_pairs(np.random.default_rng(5), 250, 2)
+    near = np.flatnonzero((test - enrol) % 250 < 2)
+    resampled = speaker_bootstrap([scores[near]], target[near], enrol[near], test[near], replicates=2)
+    assert len(resampled.systems[0]["eer"].value_J) == 200
+
+
+def test_the_mean_of_seeds_draws_the_seeds_too():
+    rng = np.random.default_rng(8)
+    seeds = [Sample(v, rng.random(40), rng.random(6), 6, "rate", 70, 0.5) for v in (0.1, 0.2, 0.6)]
+    count_RK = rng_for(3, 1, 0).multinomial(3, [1 / 3] * 3, 40)
+    found = mean_of_seeds(seeds, seed=3)
+    for r in range(40):
+        weights = [1 + (count - 1) * np.sqrt(3 / 2) for count in count_RK[r]]
+        terms = [weight * each.value_R[r] for weight, each in zip(weights, seeds, strict=True)]
+        assert found.value_R[r] == pytest.approx(sum(terms) / 3)
+    assert found.value == pytest.approx(0.3) and (found.num_speakers, found.scale) == (6, "rate")
+    assert (found.trials, found.step) == (70, 0.5)
+    assert found.value_J == pytest.approx(sum(each.value_J for each in seeds) / 3)
 
 
 def test_a_list_without_errors_has_an_interval_that_does_not_claim_certainty():
