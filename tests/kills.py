@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -20,7 +21,6 @@ import av
 import numpy as np
 import tomli_w
 
-from farvox.atomic import sha256_of
 from farvox.options import merge
 from farvox.training.checkpoint import checkpoints_of, faults_of
 
@@ -111,10 +111,18 @@ def digests(folder: Path, files: Iterable[Path]) -> dict[str, str]:
     """SHA-256 of files below a folder, by their names there, but for hidden ones and those of times."""
     names = {str(file.relative_to(folder)): file for file in files if file.is_file()}
     return {
-        name: sha256(rows_of(file).encode()).hexdigest() if name.endswith(".db") else sha256_of(file)
+        name: sha256(content_of(file)).hexdigest()
         for name, file in names.items()
         if "/." not in f"/{name}" and not name.endswith((".state", "-journal"))
     }
+
+
+def content_of(file: Path) -> bytes:
+    """The bytes of a file: of a store those that count, of a report all but its minute."""
+    if file.suffix == ".db":
+        return rows_of(file).encode()
+    content = file.read_bytes()
+    return re.sub(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC", b"", content) if file.suffix == ".html" else content
 
 
 def rows_of(database: Path) -> str:
