@@ -47,6 +47,7 @@ test-quick: $(READY)
 	$(PYTEST) -m "not slow"
 
 soak: $(READY)
+	-$(BIN)/python -m pip install --disable-pip-version-check -q -r tests/soak/requirements.txt
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -v $(or $(SOAK),tests/soak)
 
 check: $(READY)
