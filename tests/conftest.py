@@ -63,6 +63,20 @@ def running():
 
 
 @pytest.fixture(scope="session")
+def in_session():
+    """A function that starts a program in a session of its own; it takes SIGHUP, also if we run in nohup."""
+
+    def in_session(command, **options):
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        try:
+            return subprocess.Popen(command, start_new_session=True, **options)
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    return in_session
+
+
+@pytest.fixture(scope="session")
 def wait_until():
     """A function that waits until another one gives something true, and gives that."""
 

@@ -302,3 +302,39 @@ def test_work_that_is_given_up_interrupts_what_is_under_way(tmp_path, wait_until
         break
     assert time.monotonic() - start < 30
     assert {path.stem for path in tmp_path.glob("*.left")} == {path.name for path in tmp_path.glob("[0-3]")}
+
+
+AIMED = """
+import os, signal, sys, threading, time
+from farvox.jobs import Job
+
+class Ended(KeyboardInterrupt): ...
+
+def end(*_):
+    raise Ended
+
+def aim():
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        code = sys._current_frames()[threading.main_thread().ident].f_code
+        if code.co_name == "__enter__" and code.co_filename == threading.__file__:
+            break
+    os.kill(os.getpid(), signal.SIGTERM)
+
+if __name__ == "__main__":
+    sys.setswitchinterval(1e-6)
+    signal.signal(signal.SIGTERM, end)
+    threading.Thread(target=aim, daemon=True).start()
+    for _ in Job(what="", note=print, jobs=2).run(abs, range(300_000), count=lambda _: 1):
+        pass
+"""
+
+
+def test_a_signal_that_comes_while_a_lock_of_the_pool_is_taken_ends_the_work(tmp_path):
+    """Every other time it left the lock locked, and the program waited for ever."""
+    (tmp_path / "script.py").write_text(AIMED)
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "script.py"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+        assert done.returncode == 1 and done.stderr.rstrip().endswith("Ended")

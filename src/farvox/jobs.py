@@ -23,8 +23,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ from hashlib import sha256
 from itertools import accumulate
 from multiprocessing import get_context
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 from farvox.atomic import atomic_file, refuse_to_replace_foreign, remove_stale, write_json, write_text
@@ -148,25 +151,70 @@ def threads(
     function: Callable[[BatchType], Result], batches: Sequence[BatchType], jobs: int | None
 ) -> Generator[Result]:
     """An `Executor`: threads of this process, by default as many as suit work that waits for disks."""
-    pool = ThreadPoolExecutor(jobs or min(16, 4 * (os.cpu_count() or 1)))
-    try:
-        yield from pool.map(function, batches)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    yield from _results_of(ThreadPoolExecutor(jobs or min(16, 4 * (os.cpu_count() or 1))), function, batches)
 
 
 def _in_pool(
     function: Callable[[BatchType], Result], batches: Sequence[BatchType], jobs: int
 ) -> Generator[Result]:
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker)
-    try:
-        yield from pool.map(partial(_work, function), batches)
-    except BaseException:  # the batches under way would be waited for
-        for worker in list(pool._processes.values()):
+
+    def interrupt() -> None:
+        for worker in list((pool._processes or {}).values()):
             worker.terminate()
+
+    yield from _results_of(pool, partial(_work, function), batches, interrupt)
+
+
+def _results_of(
+    pool: ProcessPoolExecutor | ThreadPoolExecutor,
+    function: Callable[[BatchType], Result],
+    batches: Sequence[BatchType],
+    interrupt: Callable[[], None] | None = None,
+) -> Generator[Result]:
+    """Results of a pool, which is in the care of a thread of its own.
+
+    A signal raises its exception wherever the main thread is, and in the pool's own code that would leave a
+    lock locked for ever. If the work ends early, ``interrupt`` ends the batches under way, which are waited
+    for; without it they are left to themselves.
+    """
+    done: SimpleQueue[Future[Result]] = SimpleQueue()
+    is_over: list[bool] = []
+
+    def drive() -> None:
+        futures: deque[Future[Result]] = deque()
+        try:
+            for batch in batches:
+                if is_over:
+                    return
+                futures.append(pool.submit(function, batch))
+            while futures and not is_over:
+                futures[0].exception()  # waits for it
+                done.put(futures.popleft())
+        except BaseException as error:
+            failed: Future[Result] = Future()
+            failed.set_exception(error)
+            done.put(failed)
+        finally:
+            if is_over and interrupt:
+                interrupt()
+            pool.shutdown(cancel_futures=True)
+
+    driver = threading.Thread(target=drive, daemon=True)
+    driver.start()
+    try:
+        for _ in batches:
+            yield done.get().result()
+    except BaseException:
+        is_over.append(True)
+        if interrupt:
+            interrupt()
         raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        if interrupt:
+            driver.join()
+        else:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _start_worker() -> None:

@@ -95,27 +95,27 @@ def test_a_reader_that_has_gone_is_no_traceback() -> None:
     assert process.returncode == 1
 
 
-def started(*words: object) -> "subprocess.Popen[str]":
-    """A verb that has begun to take signals, in a session of its own."""
-    command = [*FARVOX, *map(str, words)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    taken = 0
-    while not taken >> (signal.SIGTERM - 1) & 1:
-        (line,) = (
-            line
-            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
-            if line.startswith("SigCgt")
-        )
-        taken = int(line.split()[1], 16)
-    return process
+@pytest.fixture
+def started(in_session):
+    """A function that starts a verb, which has begun to take signals when it returns."""
+
+    def started(*words: object) -> "subprocess.Popen[str]":
+        command, pipe = [*FARVOX, *map(str, words)], subprocess.PIPE
+        process = in_session(command, stdout=pipe, stderr=pipe, text=True)
+        taken = 0
+        while not taken >> (signal.SIGTERM - 1) & 1:
+            status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            (line,) = (line for line in status if line.startswith("SigCgt"))
+            taken = int(line.split()[1], 16)
+        return process
+
+    return started
 
 
 @pytest.mark.parametrize("number", END, ids=lambda number: number.name)
 @pytest.mark.parametrize("seconds", [0, 3])
 def test_a_signal_ends_a_verb_with_a_line_and_leaves_nothing(
-    number: signal.Signals, seconds: float, tmp_path: Path, running, wait_until
+    number: signal.Signals, seconds: float, tmp_path: Path, running, started, wait_until
 ) -> None:
     """At once, and when its processes are at work."""
     pytest.importorskip("pyroomacoustics", reason="rooms need pyroomacoustics")
@@ -150,7 +150,7 @@ raise SystemExit(main.main(["nap"]))
     assert (done.returncode, done.stderr) == (143, "farvox nap: ended by SIGTERM\n")
 
 
-def test_a_verb_that_answers_gives_none_when_a_signal_ends_it(tmp_path: Path, running) -> None:
+def test_a_verb_that_answers_gives_none_when_a_signal_ends_it(tmp_path: Path, running, started) -> None:
     verb = started("verify", "--json", tmp_path / "a.wav", tmp_path / "b.wav")
     verb.terminate()
     out, error = verb.communicate(timeout=30)
@@ -158,7 +158,7 @@ def test_a_verb_that_answers_gives_none_when_a_signal_ends_it(tmp_path: Path, ru
     assert json.loads(out)["error"]["message"] == "ended by SIGTERM"
 
 
-def test_a_data_verb_of_a_recipe_that_is_ended_ends_the_whole_run(tmp_path: Path, running) -> None:
+def test_a_data_verb_of_a_recipe_that_is_ended_ends_the_whole_run(tmp_path: Path, running, started) -> None:
     recipe = {"name": "x", "prepare": [f"rirs {tmp_path}/rirs --rooms 100000 --jobs 1"]}
     (tmp_path / "recipe.toml").write_text(tomli_w.dumps({**recipe, "data": {"train": ["x"]}}))
     run = started("run", tmp_path / "recipe.toml", "--run-dir", tmp_path / "run", "--to", "prepare")

@@ -61,16 +61,20 @@ def test_a_rank_that_is_killed_is_named(capfd):
     assert "rank 1 was ended by signal 9" in capfd.readouterr().err
 
 
-def started(rank_program, folder, wait_until, count=2):
-    """A launcher in a session of its own, whose ranks have written a file each."""
-    program = (
-        "import sys; from farvox.training.launch import launch_ranks; "
-        f"sys.exit(launch_ranks([sys.executable, '-c', {rank_program!r}], {count}))"
-    )
-    command = [sys.executable, "-c", program]
-    launcher = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    wait_until(lambda: len(list(folder.iterdir())) == count)
-    return launcher
+@pytest.fixture
+def started(in_session, wait_until):
+    """A function that starts a launcher, whose ranks have written a file each when it returns."""
+
+    def started(rank_program, folder, count=2):
+        program = (
+            "import sys; from farvox.training.launch import launch_ranks; "
+            f"sys.exit(launch_ranks([sys.executable, '-c', {rank_program!r}], {count}))"
+        )
+        launcher = in_session([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: len(list(folder.iterdir())) == count)
+        return launcher
+
+    return started
 
 
 RANK = """
@@ -96,8 +100,8 @@ raise SystemExit(128 + seen[0])
 
 @pytest.mark.parametrize("number", END, ids=lambda number: number.name)
 @pytest.mark.parametrize("by", [os.kill, os.killpg])
-def test_every_rank_is_asked_once_to_end(by, number, tmp_path, running, wait_until):
-    launcher = started(RANK.format(folder=str(tmp_path), seconds=0.5), tmp_path, wait_until)
+def test_every_rank_is_asked_once_to_end(by, number, tmp_path, running, started):
+    launcher = started(RANK.format(folder=str(tmp_path), seconds=0.5), tmp_path)
     by(launcher.pid, number)
     assert launcher.wait(30) == 128 + number and launcher.stderr.read() == ""
     assert [path.read_text() for path in tmp_path.iterdir()] == [f"{number.value} "] * 2
@@ -105,8 +109,8 @@ def test_every_rank_is_asked_once_to_end(by, number, tmp_path, running, wait_unt
     launcher.stderr.close()
 
 
-def test_ranks_that_were_asked_to_end_may_take_their_time(tmp_path, wait_until):
-    launcher = started(RANK.format(folder=str(tmp_path), seconds=7), tmp_path, wait_until)
+def test_ranks_that_were_asked_to_end_may_take_their_time(tmp_path, started):
+    launcher = started(RANK.format(folder=str(tmp_path), seconds=7), tmp_path)
     start = time.monotonic()
     launcher.terminate()
     assert launcher.wait(30) == 128 + signal.SIGTERM
@@ -114,8 +118,8 @@ def test_ranks_that_were_asked_to_end_may_take_their_time(tmp_path, wait_until):
     launcher.stderr.close()
 
 
-def test_a_second_signal_ends_the_ranks_at_once(tmp_path, running, wait_until):
-    launcher = started(RANK.format(folder=str(tmp_path), seconds=60), tmp_path, wait_until)
+def test_a_second_signal_ends_the_ranks_at_once(tmp_path, running, wait_until, started):
+    launcher = started(RANK.format(folder=str(tmp_path), seconds=60), tmp_path)
     launcher.send_signal(signal.SIGTERM)
     wait_until(lambda: all(path.read_text() for path in tmp_path.iterdir()))
     launcher.send_signal(signal.SIGINT)
@@ -124,17 +128,17 @@ def test_a_second_signal_ends_the_ranks_at_once(tmp_path, running, wait_until):
     launcher.stderr.close()
 
 
-def test_no_rank_outlives_a_launcher_that_is_killed(tmp_path, running, wait_until):
-    launcher = started(RANK.format(folder=str(tmp_path), seconds=60), tmp_path, wait_until)
+def test_no_rank_outlives_a_launcher_that_is_killed(tmp_path, running, wait_until, started):
+    launcher = started(RANK.format(folder=str(tmp_path), seconds=60), tmp_path)
     launcher.kill()
     launcher.wait()
     wait_until(lambda: not running(launcher.pid), 10)
     launcher.stderr.close()
 
 
-def test_a_program_that_knows_nothing_of_its_launcher_is_ended_too(tmp_path, running, wait_until):
+def test_a_program_that_knows_nothing_of_its_launcher_is_ended_too(tmp_path, running, wait_until, started):
     sleeper = f"import os, time; open({str(tmp_path)!r} + f'/{{os.getpid()}}', 'w'); time.sleep(60)"
-    launcher = started(sleeper, tmp_path, wait_until)
+    launcher = started(sleeper, tmp_path)
     launcher.terminate()
     assert launcher.wait(20) != 0
     assert not running(launcher.pid)
