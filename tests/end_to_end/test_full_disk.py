@@ -37,6 +37,7 @@ MAKES = {
     "evaluate": "evaluate {trials} {scores} --report {out}.html",
     "calibrate": "calibrate {trials} {scores} --save {out}.json --far 0.1",
     "submit": "submit {trials} {scores} {out}.zip",
+    "average": "average {out} {model} {model}",
     "export": "export {model} {out}.onnx",
     "export ffsvc": "export {embeddings} {out}.npy --to ffsvc",
     "import": "import {npy} {out} --arch ffsvc-embeddings",
