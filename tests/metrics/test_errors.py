@@ -1,5 +1,7 @@
 """The hardest trials, the errors of each speaker, and reliability, against loops over the trials."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -68,3 +70,43 @@ def test_calibrated_ratios_lie_on_the_diagonal_and_stretched_ones_do_not():
 def test_equal_and_separated_ratios_have_finite_bins(llrs):
     found = reliability(llrs, np.arange(50) < 25)
     assert np.isfinite(found.given_B).all() and np.isfinite(found.observed_B).all()
+
+
+@given(
+    st.integers(0, 2**31),
+    st.sampled_from([(3, 5), (30, 200), (45, 90), (61, 60), (500, 260)]),
+    st.sampled_from([3, 12]),
+    st.sampled_from([0, 1, 9]),
+)
+def test_reliability_is_that_of_bins_of_equal_weight(seed, sizes, num_bins, decimals):
+    rng = np.random.default_rng(seed)
+    llrs = np.concatenate([rng.normal(2 * kind - 1, 2, size) for kind, size in enumerate(sizes[::-1])])
+    llrs, target = llrs.round(decimals), np.repeat([0, 1], sizes[::-1])
+    num_target, num_nontarget = sizes
+    bins = max(2, min(num_bins, min(sizes) // 20))
+    order = np.argsort(llrs)  # as equal trials come, their weights may add up in another order
+    trials = list(zip(llrs[order].tolist(), target[order].tolist(), strict=True))
+    weights = [0.5 / num_target if kind else 0.5 / num_nontarget for _, kind in trials]
+    reached, starts = np.cumsum(weights), {0}
+    for k in range(1, bins):
+        edge = trials[min(int(np.argmax(reached >= k / bins)), len(trials) - 1)][0]
+        starts.add(next(n for n, (llr, _) in enumerate(trials) if llr == edge))
+    bounds = [*sorted(starts), len(trials)]
+    given_B, observed_B = [], []
+    for start, end in pairwise(bounds):
+        part = list(zip(trials[start:end], weights[start:end], strict=True))
+        as_target = sum(weight / (1 + np.exp(-llr)) for (llr, _), weight in part)
+        as_other = sum(weight / (1 + np.exp(llr)) for (llr, _), weight in part)
+        targets = sum(kind for (_, kind), _ in part)
+        given_B.append(np.log(as_target / as_other))
+        share = (targets + 0.5) / (num_target + 1)
+        observed_B.append(np.log(share / ((len(part) - targets + 0.5) / (num_nontarget + 1))))
+    found = reliability(llrs, target, num_bins)
+    assert found.given_B == pytest.approx(given_B) and found.observed_B == pytest.approx(observed_B)
+    assert found.cllr == llr_figures(llrs, target).cllr
+    assert found.min_cllr == roc_figures(llrs, target).min_cllr
+
+
+def test_ratios_that_no_number_holds_are_given_as_the_nearest_trial():
+    found = reliability([-900.0, -800.0, 800.0, 900.0], [0, 0, 1, 1])
+    assert found.given_B == pytest.approx([-900, np.log(2)]) and np.isfinite(found.observed_B).all()
