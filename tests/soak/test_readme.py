@@ -16,14 +16,14 @@ def test_a_fresh_clone_does_what_its_readme_says(tmp_path, tell):
     """In one shell, as a reader has it, with an empty cache: each block prints what is shown beneath."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(tmp_path / "farvox")], check=True)
     text = (tmp_path / "farvox/README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```(console|python|)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```(sh|python|)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     script, shown = ["set -u"], {}
     for number, (kind, block) in enumerate(blocks):
-        if kind == "console":
+        if kind == "sh":
             for line in block.splitlines():
                 is_answer = "farvox verify" in line  # of which 1 is no fault
-                if line != "$ make test":
-                    script.append(f"{line[2:]} || {'[ $? = 1 ] || ' if is_answer else ''}exit 3")
+                if line != "make test":
+                    script.append(f"{line} || {'[ $? = 1 ] || ' if is_answer else ''}exit 3")
         elif kind == "python":
             script += [f"python - <<'END' || exit 3\n{block}END"]
         else:
@@ -49,8 +49,8 @@ def test_a_fresh_clone_does_what_its_readme_says(tmp_path, tell):
 
 def test_the_wheel_of_the_readme_is_installed_elsewhere_and_gets_an_extra_as_it_says(tmp_path, tell):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (build,) = re.findall(r"^\$ (pip wheel .*)$", text, re.MULTILINE)
-    (install,) = re.findall(r"^\$ (pip install 'dist/.*)$", text, re.MULTILINE)
+    (build,) = re.findall(r"^(pip wheel .*)$", text, re.MULTILINE)
+    (install,) = re.findall(r"^(pip install 'dist/.*)$", text, re.MULTILINE)
     (extra,) = re.findall(r"`(pip install 'farvox\[sim\]')`", text)
     script = [
         f"git clone --quiet {ROOT} farvox && cd farvox",
