@@ -169,8 +169,8 @@ def note_unchecked(folder: Path) -> None:
 
 
 def _checkable(folder: Path) -> list[str]:
-    """The files of a folder that a manifest lists: descriptions and weights, but no graph."""
-    files = (path for path in visible(folder) if path.suffix in (".json", ".safetensors"))
+    """The files of a folder that a manifest lists: descriptions, recipes and weights, but no graph."""
+    files = (path for path in visible(folder) if path.suffix in (".json", ".safetensors", ".toml"))
     return [path.name for path in files if path.name != MANIFEST]
 
 

@@ -73,7 +73,6 @@ UNDER_ANOTHER = {
     "clustering.cluster:write_labels",  # of `cluster` and `selftrain`
     "datadir.derive:_write_derived",  # of `combine` and `subset`
     "datadir.derive:write_output",  # of `simulate`, `make_rirs` and `make_noises`
-    "datadir.embeddings:save",  # a folder that is swapped, alone
     "datadir.pack:_write_dir",  # of `pack`
     "synthetic.corpus:prepare_synthetic",  # of `prepare`
     "training.checkpoint:save_checkpoint",  # of `train`

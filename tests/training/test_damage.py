@@ -185,6 +185,59 @@ def test_a_checkpoint_of_another_recipe_is_named_and_the_one_before_is_used(run,
     assert "optim.lr: 0.5 there, 0.01 now" in notes
 
 
+@pytest.fixture(scope="module")
+def others(options, corpus, tmp_path_factory):
+    """A run of the same recipe whose data dir had other speakers."""
+    data = tmp_path_factory.mktemp("others") / "train"
+    shutil.copytree(corpus / "train", data)
+    speakers = [line.split() for line in (data / "utt2spk").read_text().splitlines()]
+    few = {speaker: f"s{number % 3}" for number, (_, speaker) in enumerate(speakers)}
+    (data / "utt2spk").write_text("".join(f"{utt} {few[speaker]}\n" for utt, speaker in speakers))
+    (data / "spk2utt").unlink(missing_ok=True)
+    changed = from_table(TrainOptions, merge(tomli(options), {"data": {"train": [str(data)]}}), "recipe")
+    train(changed, data.parent / "run", ALONE)
+    return data.parent / "run"
+
+
+@pytest.fixture
+def go_on(changed, run):
+    """A function that goes on with the run, to so many epochs, and gives what it says."""
+
+    def go_on(epochs):
+        notes = []
+        now = from_table(TrainOptions, changed({"schedule": {"epochs": epochs}}), "recipe")
+        train(now, run, ALONE, note=notes.append)
+        return "\n".join(notes)
+
+    return go_on
+
+
+@pytest.mark.parametrize("epochs", [3, 4])
+def test_a_checkpoint_of_other_classes_is_named_and_the_one_before_is_used(
+    epochs, run, others, go_on, whole, same_weights, capsys
+):
+    folder = run / "checkpoints/epoch_002"
+    for path in (others / "checkpoints/epoch_002").iterdir():
+        if path.name != "recipe.toml":
+            shutil.copy2(path, folder)
+    assert main(["models", str(folder), "--renew-manifest"]) == 0  # on purpose
+    assert main(["check", str(run)]) == 1
+    assert f"{folder}/state.json: is of other data or classes than that of epoch" in capsys.readouterr().out
+    assert re.search(r"goes on after epoch_001(?s:.*)epoch_002: trained on other data \(3 cl", go_on(epochs))
+    assert len(checkpoints_of(run)) == epochs and same_weights(whole, run, 2)
+
+
+@pytest.mark.parametrize("name", ["state.json", "classifier.safetensors", "optimizer.safetensors"])
+def test_a_file_of_other_classes_that_the_manifest_lists_is_named_and_the_epoch_before_is_used(
+    name, run, others, go_on, whole, same_weights
+):
+    folder = run / "checkpoints/epoch_002"
+    shutil.copy2(others / "checkpoints/epoch_002" / name, folder)
+    assert main(["models", str(folder), "--renew-manifest"]) == 0  # on purpose
+    assert re.search("goes on after epoch_001(?s:.*)epoch_002", go_on(4))
+    assert len(checkpoints_of(run)) == 4 and same_weights(whole, run, 2)
+
+
 def test_a_run_without_a_whole_checkpoint_is_refused_with_the_way_out(run, options, begin):
     for folder in checkpoints_of(run):
         flip(folder / "model.safetensors")

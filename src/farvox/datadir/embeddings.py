@@ -24,6 +24,7 @@ from farvox.datadir.kaldi import read_table
 from farvox.errors import DataDirError
 from farvox.parsing import parse_json, read_array
 from farvox.progress import Note, silent
+from farvox.writers import writes
 
 OWN_FILES = ("embeddings.npy",)
 """Files of a folder of embeddings; one that holds them may be replaced by other embeddings."""
@@ -98,6 +99,7 @@ class EmbeddingSet:
             )
         return found.to_numpy()
 
+    @writes("path")
     def save(self, path: str | Path, *, rejected: Path | None = None) -> None:
         """Write the folder ``path``, whole or not at all; an earlier set of embeddings is replaced.
 

@@ -209,6 +209,20 @@ def refuse_other_data(
         )
 
 
+def of_other_data(
+    run_dir: Path, table: TrainingTable, classes: Sequence[str] | None = None
+) -> dict[Path, CheckpointError]:
+    """The checkpoints of a run that are of other utterances, speakers or, if given, classes; and why."""
+    found = {}
+    for folder in checkpoints_of(run_dir):
+        try:
+            state = load_state(folder)
+            refuse_other_data(folder, state, table, state.classes if classes is None else classes)
+        except CheckpointError as error:
+            found[folder] = error
+    return found
+
+
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> Packed:
     """Split an optimiser's state into tensors (``<parameter>.<name>``) and JSON-able numbers."""
     state = optimizer.state_dict()
@@ -273,16 +287,30 @@ FREE = (
 
 
 def begin_run_dir(
-    options: TrainOptions, run_dir: Path, world: World, note: Note, *, resume: bool
+    options: TrainOptions,
+    run_dir: Path,
+    world: World,
+    note: Note,
+    *,
+    resume: bool,
+    unfit: Mapping[Path, CheckpointError] = {},
 ) -> Path | None:
     """Begin a run dir, or make sure that it can be gone on with; returns the checkpoint to go on after.
 
     A new run dir gets ``recipe.toml``: the options, with all else that a recipe has. Checkpoints that are
     damaged, or of another recipe than the options, are named by ``note``, and the last before them is taken.
 
+    Args:
+        options: of the run.
+        run_dir: of the run.
+        world: the ranks, which call it together.
+        note: called with a line for people.
+        resume: continue a run dir that holds checkpoints, instead of refusing it.
+        unfit: whole checkpoints that cannot be gone on after either, and why.
+
     Raises:
         RecipeError: it holds checkpoints, and was begun with other options or must not be continued.
-        CheckpointError: it holds checkpoints, and none is whole.
+        CheckpointError: it holds checkpoints, and none is whole, or those that are whole are all unfit.
     """
     place = torch.tensor([-1, 0], device=world.device)
     if world.is_main:
@@ -290,7 +318,7 @@ def begin_run_dir(
         if every and not resume:
             raise RecipeError(f"{run_dir} already holds {len(every)} checkpoint(s): choose another --run-dir")
         saved, text = run_dir / RECIPE, tomli_w.dumps(to_table(options))
-        if found := _last_whole(options, run_dir, every, note):
+        if found := _last_whole(options, run_dir, every, unfit, note):
             epoch, within = place_of(found)
             place = place.new_tensor([epoch, 0 if math.isinf(within) else within])
             if (found / RECIPE).exists():
@@ -307,10 +335,16 @@ def begin_run_dir(
     return checkpoint_folder(run_dir, epoch, within) if epoch >= 0 else None
 
 
-def _last_whole(options: TrainOptions, run_dir: Path, every: Sequence[Path], note: Note) -> Path | None:
-    """The last checkpoint that is whole and of these options; None where there is none at all."""
+def _last_whole(
+    options: TrainOptions,
+    run_dir: Path,
+    every: Sequence[Path],
+    unfit: Mapping[Path, CheckpointError],
+    note: Note,
+) -> Path | None:
+    """The last checkpoint that is whole, of these options and not unfit; None where there is none at all."""
     faults: list[str] = []
-    refused: RecipeError | None = None
+    refused: FarvoxError | None = next((unfit[each] for each in reversed(every) if each in unfit), None)
     for folder in reversed(every):
         saved = folder / RECIPE if (folder / RECIPE).exists() else run_dir / RECIPE
         here = []
@@ -322,7 +356,8 @@ def _last_whole(options: TrainOptions, run_dir: Path, every: Sequence[Path], not
             refused, here = refused or error, [f"{folder}: is of another recipe: {error}"]
         except CheckpointError as error:
             here = faults_of(folder) or [str(error)]
-        if not (here := here or faults_of(folder)):
+        here = here or ([str(unfit[folder])] if folder in unfit else faults_of(folder))
+        if not here:
             break
         faults += here
     else:
@@ -354,9 +389,14 @@ def check_run(run_dir: Path, note: Note) -> list[str]:
         run_dir: of the run.
         note: called with a line on what is not known, or stands in the way of going on only.
     """
-    faults, whole = [], None
+    faults, whole, first = [], None, None
     for folder in checkpoints_of(run_dir):
-        faults += (found := faults_of(folder))
+        if not (found := faults_of(folder)):
+            state = load_state(folder)
+            first = first or (folder.name, state)
+            if (state.classes, state.data) != (first[1].classes, first[1].data):
+                found = [f"{folder / STATE}: is of other data or classes than that of {first[0]}"]
+        faults += found
         if not (folder / RECIPE).exists() and not found:
             note(f"note: {folder}: of an earlier farvox, so not all damage to it can be seen")
         whole = folder if (folder / RECIPE).exists() and not found else whole

@@ -85,13 +85,14 @@ def train(
         OutOfMemoryError: a step needs more memory than there is; names the options that need less.
     """
     to_main = note if world.is_main else silent
-    last = begin_run_dir(options, run_dir, world, to_main, resume=resume)
-    epoch, within = place_of(last) if last else (options.schedule.first_epoch - 1, math.inf)
-    if last and math.isinf(within) and epoch + 1 >= options.schedule.end:
-        if world.is_main:
-            note(f"{run_dir} has all epochs already, up to {epoch}")
-            _compare_finished(options, run_dir, last, note)
-        return last
+    last_whole = partial(begin_run_dir, options, run_dir, world, to_main, resume=resume)
+    unfit: dict[Path, CheckpointError] = {}
+    last = last_whole()
+    if last and place_of(last) >= (options.schedule.end - 1, math.inf):
+        unfit = _compare_finished(options, run_dir, last, world, to_main)
+        if last not in unfit:
+            return last
+        last = last_whole(unfit=unfit)
     torch.manual_seed(options.seed)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -105,7 +106,18 @@ def train(
         first = run.shard.classes.start if run.shard else 0
         model, most = run.as_model(), options.init.mean_utterances
         start.start_at_means(run.head, model, run.dataset, most, world, first)
-    state = restore(run, last) if last else run.state(epoch, 0)
+    state = run.state(options.schedule.first_epoch - 1, 0)
+    while last:
+        error = None
+        try:
+            state = restore(run, last)
+        except CheckpointError as failure:
+            error = failure
+        if not world.max(torch.tensor(float(error is not None), device=world.device)):
+            break
+        unfit |= {last: error or CheckpointError(f"{last}: another process cannot go on after it")}
+        last = last_whole(unfit=unfit | checkpoint.of_other_data(run_dir, run.table, run.classes))
+    epoch = state.epoch
     first_epoch = epoch if state.within else epoch + 1
     if world.is_main:
         noise = AUGMENT.read(options.augment, "[augment]").inputs()
@@ -529,23 +541,32 @@ def _run_epoch(
     return {"loss": loss, "accuracy": accuracy, **teachers}
 
 
-def _compare_finished(options: TrainOptions, run_dir: Path, last: Path, note: Note) -> None:
+def _compare_finished(
+    options: TrainOptions, run_dir: Path, last: Path, world: World, note: Note
+) -> dict[Path, CheckpointError]:
     """Make sure that a finished run is of the model and the data that lie there now, as far as they do.
+
+    Returns:
+        The checkpoints that are of other data, and why; on all ranks.
 
     Raises:
         CheckpointError: as `train`.
     """
-    checkpoint.starting_folder(options.init.model, run_dir, note, has_begun=True)
+    unfit: dict[Path, CheckpointError] = {}
     try:
         table = TrainingTable.open(options.data.train, labelled=options.distill.classify > 0)
         noise = AUGMENT.read(options.augment, "[augment]").inputs()
+        if checkpoint.load_state(last).data:  # earlier runs have none
+            unfit = checkpoint.of_other_data(run_dir, table)
     except (DataDirError, AudioError) as error:
+        table = None
         note(f"note: {error}: so whether the data of {run_dir} were changed since is not known")
-        return
-    state = checkpoint.load_state(last)
-    if state.data:  # earlier runs have none
-        checkpoint.refuse_other_data(last, state, table, state.classes)
-    checkpoint.compare_audio(table, noise, run_dir, note, has_begun=True)
+    if world.is_main and last not in unfit:
+        note(f"{run_dir} has all epochs already, up to {place_of(last)[0]}")
+        checkpoint.starting_folder(options.init.model, run_dir, note, has_begun=True)
+        if table is not None:
+            checkpoint.compare_audio(table, noise, run_dir, note, has_begun=True)
+    return unfit
 
 
 def restore(run: Run, folder: Path) -> TrainingState:
