@@ -24,9 +24,11 @@ PARTS = {
         ["tests/training/test_table.py", "tests/training/test_stream.py"],
     ),
     "checkpoints": (
-        ["src/farvox/training/checkpoint.py", "src/farvox/training/saver.py", "src/farvox/manifest.py"],
-        ["tests/training/test_checkpoint.py", "tests/training/test_damage.py", "tests/test_manifest.py"],
+        ["src/farvox/training/checkpoint.py"],
+        [f"tests/training/test_{name}.py" for name in ("checkpoint", "damage", "resume")],
     ),
+    "saver": (["src/farvox/training/saver.py"], ["tests/training/test_within.py"]),
+    "manifests": (["src/farvox/manifest.py"], ["tests/test_manifest.py"]),
 }
 SETTINGS = """[mutmut]
 source_paths=

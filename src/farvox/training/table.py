@@ -124,7 +124,10 @@ class TrainingTable:
                     f"{len(table)} have none); training needs utt2spk or spk2utt: run 'farvox check' on it"
                 )
             if not len(table):
-                raise DataDirError(f"{path}: no utterance in wav.scp")
+                raise DataDirError(
+                    f"{path}: no utterance is left: the last check of its audio found a fault in each, which "
+                    f"{CHECKED} names"
+                )
             tables.append(table)
         table = pl.concat(tables)
         names = table["speaker_id"].unique().sort()
