@@ -10,10 +10,12 @@ from contextlib import contextmanager
 
 import pytest
 import tomli_w
+import torch
 
-from farvox.errors import StoppedError
-from farvox.training.checkpoint import checkpoints_of, faults_of, load_state
-from farvox.training.saver import Saver
+from farvox.errors import CheckpointError, StoppedError
+from farvox.training.checkpoint import TrainingState, checkpoints_of, faults_of, load_state
+from farvox.training.distributed import World
+from farvox.training.saver import Saver, own_totals
 
 TRAINING = {
     "model": {
@@ -134,6 +136,19 @@ def test_a_damaged_checkpoint_within_an_epoch_costs_its_steps_only(
     train_here(run, TRAINING)
     assert f"{last}/state.json: damaged" in capsys.readouterr().out
     assert same_weights(once, run, 1) and logged(once) == logged(run)
+
+
+def test_sums_over_a_part_of_an_epoch_are_the_own_ones_or_the_mean_of_other_processes():
+    def own(rank, size, *totals):
+        state = TrainingState(epoch=3, step=9, classes=("a",), within=2, totals=totals)
+        return own_totals(state, World(rank, size, torch.device("cpu"))).tolist()
+
+    two = (1.0, 2.0, 3.0, 4.0, 3.0, 6.0, 9.0, 4.0)
+    assert (own(0, 2, *two), own(1, 2, *two)) == ([1, 2, 3, 4], [3, 6, 9, 4])
+    assert own(0, 1, *two) == own(3, 4, *two) == [2, 4, 6, 4]
+    assert own(0, 1) == own(1, 2) == [0, 0, 0, 0]
+    with pytest.raises(CheckpointError, match="epoch 3, step 2"):
+        own(0, 1, *two[:6])
 
 
 @pytest.mark.slow

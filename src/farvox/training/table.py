@@ -125,8 +125,8 @@ class TrainingTable:
                 )
             if not len(table):
                 raise DataDirError(
-                    f"{path}: no utterance is left: the last check of its audio found a fault in each, which "
-                    f"{CHECKED} names"
+                    f"{path}: no utterance is left: the last check of its audio found a fault in each, as "
+                    f"{CHECKED} says; put these files right, and check it again"
                 )
             tables.append(table)
         table = pl.concat(tables)
