@@ -276,6 +276,10 @@ ELSEWHERE = {
     "remove it, and 'farvox check --audio' makes it": (
         f"{AUDIT}::test_a_damaged_table_is_named_and_made_anew"
     ),
+    "put these files right, and check it again": (
+        "tests/training/test_table.py"
+        "::test_what_a_check_of_the_audio_found_at_fault_is_left_out_and_the_rest_stays_in_order"
+    ),
     "; correct it, or copy the audio again": (f"{AUDIT}::test_odd_samples_are_found_noted_or_change_nothing"),
     "farvox check: --digests is of --audio": (f"{AUDIT}::test_digests_are_of_a_check_of_the_audio"),
     "--max-rejects {}": f"{AUDIT}::test_the_share_is_an_option_of_the_verb",

@@ -100,6 +100,8 @@ def test_what_a_check_of_the_audio_found_at_fault_is_left_out_and_the_rest_stays
     (tmp_path / "utt2audio").write_text(checked(**dict.fromkeys(ids, "damaged")))
     with pytest.raises(DataDirError, match=rf"^{tmp_path}: no utterance is left.*utt2audio"):
         TrainingTable.open([tmp_path])
+    (tmp_path / "utt2audio").write_text(checked(**dict.fromkeys(ids, "")))  # what the message says
+    assert [utt_id for utt_id, *_ in rows(TrainingTable.open([tmp_path]))] == ids
 
 
 def test_without_a_cache_the_table_is_in_memory(corpus, tmp_path, monkeypatch):
