@@ -596,3 +596,13 @@ def test_a_wrong_word_is_shown_without_its_control_characters(words, capfd):
 def test_a_number_out_of_bounds_is_wrong_usage(words, capfd):
     assert main(words) == 2
     assert words[-2].strip("-").replace("-", "_") in capfd.readouterr().err.replace("-", "_")
+
+
+@pytest.mark.parametrize("words", [["models"], ["train", "nosuch"]])
+def test_a_rank_ends_with_the_words_and_the_status_of_any_process(words, monkeypatch):
+    command = [sys.executable, "-m", "farvox", *words]
+    alone = subprocess.run(command, capture_output=True)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    rank = subprocess.run(command, capture_output=True)
+    assert (rank.returncode, rank.stdout, rank.stderr) == (alone.returncode, alone.stdout, alone.stderr)
+    assert rank.stdout or rank.stderr
