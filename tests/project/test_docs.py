@@ -212,7 +212,7 @@ def assert_alike(printed: str, shown: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
 def test_the_commands_of_a_page_run(at_home, page, request, capsys):
-    """Those of the README, on the same recordings as a reader's, also print what is shown there."""
+    """They print what is shown beneath them, too."""
     if uses_the_zoo(page):
         request.getfixturevalue("campplus")  # skips where it cannot be fetched
     if any("s3://bucket" in command.text for command in commands(page)):
@@ -221,7 +221,7 @@ def test_the_commands_of_a_page_run(at_home, page, request, capsys):
     for command in commands(page):
         capsys.readouterr()
         check_runs(command)
-        if page == "README.md" and command.shown:
+        if command.shown:
             assert_alike(capsys.readouterr().out, command.shown)
 
 
@@ -257,8 +257,8 @@ def test_the_python_of_a_page_runs(at_home, page, request):
     request.getfixturevalue("campplus")
     if "exp/campplus.onnx" in "".join(python_blocks(page)):
         assert run_farvox(["export", "campplus-zh-en", "exp/campplus.onnx"]) == 0
-    assert run_farvox(["prepare", "folder", "corpora/recordings", "data/mine"]) == 0
     assert run_farvox(["sample", "recordings"]) == 0
+    assert run_farvox(["prepare", "folder", "recordings", "data/mine"]) == 0
     code = "\n\n".join(python_blocks(page))
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -335,6 +335,19 @@ def test_commands_are_written_where_they_are_found(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     assert not re.search(r"^```(bash|console|shell|text)", text, re.MULTILINE), "commands go into sh blocks"
     assert not re.search(r"^\$ ", text, re.MULTILINE), "a copied command has no prompt"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/")])
+def test_a_page_says_first_whom_it_is_for(page):
+    title, audience, *_ = (ROOT / page).read_text(encoding="utf-8").split("\n\n")
+    assert title.startswith("# ") and re.fullmatch(r"\*For .+\.\*", audience)
+
+
+@pytest.mark.parametrize("page", [*PAGES, "SECURITY.md"])
+def test_a_table_has_a_heading_for_every_column(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    heads = re.findall(r"^\|(.*)\|\n\|[-: |]+\|$", text, re.MULTILINE)
+    assert [head for head in heads if not all(cell.strip() for cell in head.split("|"))] == []
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import io
+import itertools
 import re
 import typing
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,6 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from farvox.errors import UsageError
 from farvox.options import Kind, Options, default_of, field_docs, kind_of, nearest, with_limits
-from farvox.progress import to_stderr
 
 registry = ConstructorRegistry()
 OWN_OPTIONS = ("--help", "--tyro-print-completion", "--tyro-write-completion")
@@ -32,6 +32,30 @@ class Flag:
     is_positional: bool
     metavar: str
     spec: StructFieldSpec
+
+    @property
+    def is_required(self) -> bool:
+        """The command line must have it."""
+        return self.spec.default is tyro.MISSING_NONPROP and not self.kind.is_table
+
+    def fault_of(self, words: Sequence[str]) -> str:
+        """Say why the words cannot be the values of this option; "" where they can, or tyro has to look."""
+        kind = self.kind
+        types = typing.get_args(kind.type) if typing.get_origin(kind.type) is tuple else (kind.type,)
+        if kind.type is bool or types[-1] is Ellipsis:
+            return ""
+        values = list(itertools.takewhile(lambda word: not word.startswith("--"), words[: len(types)]))
+        if len(values) < len(types):
+            many = "a value" if len(types) == 1 else f"{len(types)} values"
+            return f"needs {many}{f': {self.metavar}' if self.metavar else ''}"
+        if kind.choices and values[0] not in map(str, kind.choices):
+            return f"must be one of {', '.join(map(str, kind.choices))}, not {values[0]!r}"
+        for each, value in zip(types, values, strict=True):
+            try:
+                _ = each(value) if each in (int, float) else value
+            except ValueError:
+                return f"must be a {'whole ' if each is int else ''}number, not {value!r}"
+        return ""
 
 
 def _flags_of(target: Callable[..., Any]) -> Iterator[Flag]:
@@ -73,13 +97,13 @@ def _flag(name: str, hint: Any, default: Any, doc: str) -> Flag:
     return Flag(name, kind, tyro.conf.Positional in extras, metavar, spec)
 
 
-def _options_of(target: Callable[..., Any]) -> Iterator[str]:
-    """The options of a verb or of an options dataclass, also of the dataclasses inside, as they are typed."""
+def _options_of(target: Callable[..., Any]) -> Iterator[Flag]:
+    """The options of a verb or of an options dataclass, also of the dataclasses inside."""
     for flag in _flags_of(target):
         if flag.kind.is_table:
             yield from _options_of(flag.kind.type)
         elif not flag.is_positional:
-            yield f"--{flag.name}".replace("_", "-")
+            yield flag
 
 
 @registry.struct_rule
@@ -102,14 +126,20 @@ def parse(verb: Callable[..., Any], words: Sequence[str], name: str, example: st
         example: words after ``name`` that its help shows.
 
     Raises:
-        UsageError: an option that the verb does not have.
+        UsageError: an option that the verb does not have, a value that is wrong or missing; in three lines.
     """
-    known = list(_options_of(verb))
-    for word in words:
-        option = word.partition("=")[0].replace("_", "-")
-        if option.startswith("--") and option not in (*known, *OWN_OPTIONS):
-            places = " ".join(flag.metavar for flag in _flags_of(verb) if flag.is_positional)
-            raise wrong_usage(f"unknown option '{option}'{nearest(option, known)}", name, places)
+    known = {f"--{flag.name}".replace("_", "-"): flag for flag in _options_of(verb)}
+    places = [flag.metavar for flag in _flags_of(verb) if flag.is_positional]
+    needed = [f"--{flag.name} {flag.metavar}" for flag in known.values() if flag.is_required]
+    usage = " ".join([*places, *needed])
+    for position, word in enumerate(words):
+        option, is_one, value = word.partition("=")
+        option = option.replace("_", "-")
+        if option in known:
+            if fault := known[option].fault_of([value] if is_one else words[position + 1 :]):
+                raise wrong_usage(f"{option} {fault}", name, usage)
+        elif option.startswith("--") and option not in OWN_OPTIONS:
+            raise wrong_usage(f"unknown option '{option}'{nearest(option, known)}", name, usage)
     about = (inspect.getdoc(verb) or "").partition("\n\nArgs:")[0]
     paragraphs = [" ".join(paragraph.split()) for paragraph in about.split("\n\n")]
     said = io.StringIO()  # the words that are wrong, as they were typed
@@ -125,11 +155,20 @@ def parse(verb: Callable[..., Any], words: Sequence[str], name: str, example: st
             )
     except SystemExit as end:
         if end.code:
-            to_stderr(said.getvalue().rstrip("\n"))
+            raise wrong_usage(_said_in(said.getvalue(), [*places, *needed]), name, usage) from None
         raise
     return call()
 
 
+def _said_in(box: str, needed: Sequence[str]) -> str:
+    """The fault that a box of tyro's tells, in one line; of words that are missing, their names."""
+    text = (re.split(r"[─-]{9,}\W*?\n", box)[1:2] or [box])[0]
+    lines = [line.strip(" │") for line in text.splitlines()]
+    if missing := [place for place in needed if place in lines]:
+        return f"missing: {', '.join(missing)}"
+    return " ".join(" ".join(lines).split()).replace("Unrecognized options:", "unknown words:")
+
+
 def wrong_usage(fault: str, name: str, usage: str) -> UsageError:
     """The error of a command line: three lines, the last of which says where more is to be read."""
-    return UsageError(f"{fault}\nusage: {name} {usage}\n'{name} --help' explains its options")
+    return UsageError(f"{fault}\n{f'usage: {name} {usage}'.rstrip()}\n'{name} --help' explains its options")

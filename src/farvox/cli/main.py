@@ -280,10 +280,6 @@ def run_verb(words: Sequence[str]) -> int:
     if words[:1] and words[0] in ANSWERS:
         try:
             return _run(words, fault=2)
-        except SystemExit as error:  # of tyro, which has said what is wrong
-            if error.code:
-                _answer_none(words, UsageError("the options are not valid; stderr says why"))
-            raise
         except Exception as error:  # a bug must not look like an answer
             traceback.print_exc()
             _answer_none(words, error)
