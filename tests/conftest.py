@@ -206,6 +206,35 @@ def sample_margins(campplus):
     return sample_margins
 
 
+@pytest.fixture
+def assert_decisions_alike(campplus, corpora):
+    """A function that takes CAM++ over all pairs of recordings by its graph and by torch: equal decisions.
+
+    They are some, as a slice says, of the 20 of each of speakers 101 to 125 of speechocean762, sorted.
+    """
+    from farvox.zoo import open_embedder
+    from farvox.zoo.embedder import embed_files
+
+    def assert_decisions_alike(some):
+        speakers = sorted((corpora / "speechocean762" / "WAVE").iterdir())[100:125]
+        files = [str(path) for speaker in speakers for path in sorted(speaker.iterdir())]
+        assert len(files) == 500
+        files = files[some]
+        ways = [open_embedder("campplus-zh-en", backend=backend) for backend in ("auto", "torch")]
+        assert ways[0].backend.startswith("onnxruntime ")
+        found = [embed_files(embedder, files, files).astype(np.float64) for embedder in ways]
+        found = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in found]
+        pairs = np.triu_indices(len(files), 1)
+        ours, theirs = ((rows @ rows.T)[pairs] for rows in found)
+        assert np.abs(ours - theirs).max() <= 1e-5
+        assert (1 - (found[0] * found[1]).sum(axis=1)).max() <= 1e-6
+        threshold = ways[0].card.threshold
+        assert ((ours >= threshold) == (theirs >= threshold)).all()
+        return len(ours)
+
+    return assert_decisions_alike
+
+
 @pytest.fixture(scope="session")
 def voices(tmp_path_factory):
     """A folder with ``a0.wav a1.wav a2.wav b0.wav b1.wav b2.wav``: sentences of two made-up speakers."""

@@ -107,8 +107,10 @@ def reduced(words: list[str]) -> list[str]:
         return words
     recipe = load_recipe(words[1])
     small = shlex.split(SMALL)
-    if words[1] == "demo" and "--paths.data" not in words:
+    if words[1] == "demo" and "--paths.spec" not in words:
         small += ["--paths.spec", "tiny"]
+    if "rooms" in recipe.paths:
+        small += ["--paths.rooms", "8"]
     if recipe.init.classifier == "means":
         small += ["--init.mean_utterances", "1"]
     if not recipe.init.model:

@@ -162,7 +162,7 @@ def listening(pids):
 @pytest.mark.slow
 def test_two_processes_of_a_training_listen_to_this_machine_alone(tiny_recipe, tmp_path, running):
     recipe, run_dir = tmp_path / "recipe.toml", tmp_path / "run"
-    recipe.write_text(tomli_w.dumps(merge(tiny_recipe, {"schedule": {"epochs": 30}})))
+    recipe.write_text(tomli_w.dumps(merge(tiny_recipe, {"schedule": {"epochs": 5}})))
     words = ["train", str(recipe), "--run-dir", str(run_dir), "--gpus", "2"]
     seen = set()
     with subprocess.Popen([sys.executable, "-m", "farvox", *words], start_new_session=True) as run:
