@@ -151,17 +151,21 @@ def test_odd_samples_are_found_noted_or_change_nothing(speech, tmp_path, capsys)
     wav_T = speech[0]
     nan_T, inf_TC = wav_T.copy(), np.stack([wav_T, wav_T], axis=1)
     nan_T[RATE], inf_TC[5, 1] = np.nan, np.inf
+    wild_T = wav_T.copy()
+    wild_T[::100] = 1e30
     holes_T = wav_T.copy()
     holes_T[RATE // 2 : RATE * 3 // 2] = 0
     kinds = {
         "f-nan": nan_T, "f-silent": 0 * wav_T, "f-constant": 0 * wav_T + 0.25, "f-faint": 1e-9 * wav_T,
         "f-short": wav_T[:200], "n-clipped": np.clip(100 * wav_T, -1, 1), "n-second-channel": inf_TC,
-        "n-holes": holes_T, "good": wav_T, "good-stereo": np.stack([wav_T, wav_T], axis=1),
+        "n-holes": holes_T, "f-wild": wild_T, "n-scaled": 2**15 * wav_T, "good": wav_T,
+        "good-stereo": np.stack([wav_T, wav_T], axis=1),
     }  # fmt: skip
     utterances = []
     for name, samples in kinds.items():
         path = tmp_path / f"{name}.wav"
-        soundfile.write(path, samples, RATE, subtype="FLOAT" if "n-s" in name or "nan" in name else "PCM_16")
+        is_float = re.match("n-s|f-nan|f-wild", name)
+        soundfile.write(path, samples, RATE, subtype="FLOAT" if is_float else "PCM_16")
         utterances.append(Utterance(name, str(path), "s", len(samples)))
     spare, renamed = tmp_path / "n-spare.wav", tmp_path / "good-renamed.wav"
     spare.write_bytes((tmp_path / "good.wav").read_bytes() + b"ID: 12345")
@@ -177,14 +181,16 @@ def test_odd_samples_are_found_noted_or_change_nothing(speech, tmp_path, capsys)
     faults = {match[1]: line for line in lines if (match := re.search(r":\d+: '(.*?)': ", line))}
     assert set(faults) == {utt_id for utt_id in data.utt_ids if utt_id.startswith("f-")}
     assert "utt2num_samples says 32000, and the audio has 8000 samples; correct it" in faults["f-length"]
+    assert "samples up to 1e+30 times full scale" in faults["f-wild"]
     notes = "\n".join(line for line in lines if line.startswith("note: "))
     for utt_id, words in {
-        "n-clipped": "more than one of 1,000 samples: they are clipped",
-        "n-second-channel": "not finite in another channel", "n-holes": "more than 0.5 s of zeros",
-        "n-spare": "have bytes after their audio that are no part of it",
-    }.items():  # fmt: skip
+        "n-clipped": "2 of 8 recordings .*more than one of 1,000 samples: they are clipped",
+        "n-second-channel": "1 of 8 recordings .*not finite in another channel",
+        "n-holes": "1 of 8 recordings .*more than 0.5 s of zeros",
+        "n-spare": "1 of 8 recordings have bytes after their audio that are no part of it",
+    }.items():
         line = data.utt_ids.index_of(utt_id) + 1
-        assert re.search(rf"wav\.scp:{line}: 1 of 7 recordings .*{words}", notes), utt_id
+        assert re.search(rf"wav\.scp:{line}: {words}", notes), utt_id
     table = {row["utt_id"]: row for row in read_checked(data.path).iter_rows(named=True)}
     good = table["good"]
     assert (good["num_samples"], good["sample_rate"], good["num_channels"]) == (2 * RATE, RATE, 1)

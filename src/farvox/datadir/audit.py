@@ -59,6 +59,7 @@ _RATE = 16000  # Hz, of most models
 _BATCH = 64  # recordings
 _AT_ONCE = 1024  # files that a thread looks at
 _FULL_SCALE = 1 - 2**-15
+_MOST = 2.0**31  # times full scale: integers of 32 bits that were taken for floats
 _BLOCK = 0.01  # seconds, in which zeros are counted
 _TOLERANCE = 0.1  # seconds by which `utt2dur` may differ
 _OTHER = "holds other bytes or samples than at an earlier check"
@@ -260,6 +261,11 @@ def _lines_of(digests: bool, batch: pl.DataFrame) -> str:
                         if len(wav_T) < LEAST_SECONDS * _RATE:
                             short = f"{len(wav_T)} samples, too few for any model ({LEAST_SECONDS:g} s)"
                             raise AudioError(f"{path}: {short}")
+                        if (peak := float(np.abs(wav_T).max())) > _MOST:
+                            raise AudioError(
+                                f"{path}: samples up to {peak:.2g} times full scale are no sound; copy it "
+                                "again, or make it anew"
+                            )
                         refuse_silence(wav_T, _RATE, path)
                 except UnreachableError:  # the recording may be as good as any
                     raise
@@ -280,7 +286,7 @@ def _measure(frames_TC: Wave, rate: int, spare: int) -> tuple[Facts, Wave]:
     is_finite = np.isfinite(frames_TC)
     not_finite = is_finite.size - int(np.count_nonzero(is_finite))
     own_T = np.where(is_finite[:, 0], frames_TC[:, 0], 0) if not_finite else frames_TC[:, 0]
-    power = float(np.mean(np.square(own_T, dtype=np.float64))) if len(own_T) else 0.0
+    power = float(np.einsum("t,t->", own_T, own_T, dtype=np.float64)) / max(1, len(own_T))
     block = max(1, round(_BLOCK * rate))
     is_zero = ~own_T[: len(own_T) // block * block].reshape(-1, block).any(axis=1)
     edges = np.flatnonzero(np.diff(is_zero, prepend=False, append=False))
@@ -295,7 +301,7 @@ def _measure(frames_TC: Wave, rate: int, spare: int) -> tuple[Facts, Wave]:
         zeros=round(1000 * _BLOCK * max(edges[1::2] - edges[::2], default=0)),
         narrow=int(len(wav_T) > 0 and not not_finite and is_narrow(wav_T, _RATE, rate)),
         spare=spare,
-        crc32=f"{zlib.crc32(frames_TC.astype('<f4').tobytes()):08x}",
+        crc32=f"{zlib.crc32(np.ascontiguousarray(frames_TC, '<f4').data):08x}",
     )
     return facts, wav_T
 
