@@ -27,11 +27,12 @@ from farvox.datadir.check import fix_data_dir
 from farvox.datadir.derive import combine, subset
 from farvox.datadir.kaldi import CHECKED, DataDir, Utterance, write_data_dir
 from farvox.datadir.pack import pack
-from farvox.errors import AudioError, DataDirError
+from farvox.errors import AudioError, CheckpointError, DataDirError
 from farvox.jobs import REJECTED
 from farvox.options import from_table, merge
 from farvox.pipelines.recipe import Recipe
 from farvox.pipelines.train import train
+from farvox.training.checkpoint import finished_epochs
 
 FORMATS = {
     "wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III"),
@@ -407,10 +408,11 @@ def test_a_damaged_table_is_named_and_made_anew(data, tiny_recipe, tmp_path, cap
         assert check(capsys, data)[0] == 0
 
 
-def trained(recipe, data_dir, run_dir, **options):
+def trained(recipe, data_dir, run_dir, epochs=1, **options):
     """Lines that a training of one epoch prints."""
     lines = []
-    table = merge(recipe, {"data": {"train": [str(data_dir.path)], **options}, "schedule": {"epochs": 1}})
+    data = {"train": [str(data_dir.path)], **options}
+    table = merge(recipe, {"data": data, "schedule": {"epochs": epochs}})
     train(from_table(Recipe, table, "test"), run_dir, note=lines.append)
     return lines
 
@@ -466,6 +468,22 @@ def test_utterances_at_fault_are_left_out_up_to_a_share(data, tiny_recipe, tmp_p
     assert any(f"were left out; {run_dir / REJECTED} names each" in line for line in lines)
     assert any(line.startswith("15 utterances, 4 speakers") for line in lines)
     assert "bytes of audio are missing" in read_rejected(run_dir / REJECTED)["u02"]
+
+
+def test_a_run_goes_on_after_a_check_from_its_weights_or_without_the_check(
+    data, tiny_recipe, tmp_path, capsys
+):
+    soundfile.write(data.wav_paths[2], np.zeros(2 * RATE), RATE)
+    more = {"max_rejects": 0.063}
+    trained(tiny_recipe, data, tmp_path / "run")
+    assert check(capsys, data)[0] == 1
+    with pytest.raises(CheckpointError, match="or a check of the audio leaves other utterances out") as no:
+        trained(tiny_recipe, data, tmp_path / "run", epochs=2, **more)
+    model = re.search(r"--init\.model (\S+)", str(no.value))[1]
+    trained(merge(tiny_recipe, {"init": {"model": model}}), data, tmp_path / "other", **more)
+    (data.path / CHECKED).unlink()
+    trained(tiny_recipe, data, tmp_path / "run", epochs=2, **more)
+    assert finished_epochs(tmp_path / "run") == [0, 1]
 
 
 def test_the_share_is_an_option_of_the_verb(data, tiny_recipe, tmp_path, capsys):

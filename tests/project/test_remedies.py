@@ -282,6 +282,9 @@ ELSEWHERE = {
     ),
     "; correct it, or copy the audio again": (f"{AUDIT}::test_odd_samples_are_found_noted_or_change_nothing"),
     "farvox check: --digests is of --audio": (f"{AUDIT}::test_digests_are_of_a_check_of_the_audio"),
+    "put them back (without {}, if there was no check), or go on from these weights": (
+        f"{AUDIT}::test_a_run_goes_on_after_a_check_from_its_weights_or_without_the_check"
+    ),
     "--max-rejects {}": f"{AUDIT}::test_the_share_is_an_option_of_the_verb",
     **dict.fromkeys(
         (

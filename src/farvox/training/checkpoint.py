@@ -29,6 +29,7 @@ from farvox.audio.remote import is_asked, is_remote, version_of
 from farvox.audio.shards import fingerprint
 from farvox.audio.stretches import file_of
 from farvox.cache import FINGERPRINT
+from farvox.datadir.kaldi import CHECKED
 from farvox.errors import AudioError, CheckpointError, FarvoxError, ModelError, RecipeError
 from farvox.jobs import Job, cut, threads
 from farvox.manifest import MANIFEST, faults_in, listed_files, renew_manifest, verify_file
@@ -204,8 +205,10 @@ def refuse_other_data(
     """
     if (state.classes, state.data) != (tuple(classes), table.fingerprint()):
         raise CheckpointError(
-            f"{folder}: trained on other data ({len(state.classes)} classes there, {len(classes)} now): "
-            "the data dirs were changed since the run began; put them back, or start another --run-dir"
+            f"{folder}: trained on other data ({len(state.classes)} classes there, {len(classes)} now): the "
+            "data dirs were changed since the run began, or a check of the audio leaves other utterances out: "
+            f"put them back (without {CHECKED}, if there was no check), or go on from these weights in "
+            f"another --run-dir, by --init.model {folder.parent.parent}"
         )
 
 
