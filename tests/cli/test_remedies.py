@@ -1627,7 +1627,7 @@ CASES |= {
     ),
     "a data dir that was changed": Case(
         "train own.toml --run-dir exp --schedule.epochs 2",
-        r"the data dirs were changed since the run began; put them back",
+        r"or a check of the audio leaves others out: put them back",
         lambda: (own(), edit("own/utt2spk", "s0_1 s0", "s0_1 s1"), Path("own/spk2utt").unlink()),
         act=lambda: edit("own/utt2spk", "s0_1 s1", "s0_1 s0"),
     ),

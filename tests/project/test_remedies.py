@@ -280,11 +280,11 @@ ELSEWHERE = {
         "tests/training/test_table.py"
         "::test_what_a_check_of_the_audio_found_at_fault_is_left_out_and_the_rest_stays_in_order"
     ),
-    "; correct it, or copy the audio again": (f"{AUDIT}::test_odd_samples_are_found_noted_or_change_nothing"),
-    "farvox check: --digests is of --audio": (f"{AUDIT}::test_digests_are_of_a_check_of_the_audio"),
-    "put them back (without {}, if there was no check), or go on from these weights": (
-        f"{AUDIT}::test_a_run_goes_on_after_a_check_from_its_weights_or_without_the_check"
+    **dict.fromkeys(
+        ("; correct it, or copy the audio again", "are no sound; copy it again, or make it anew"),
+        f"{AUDIT}::test_odd_samples_are_found_noted_or_change_nothing",
     ),
+    "farvox check: --digests is of --audio": (f"{AUDIT}::test_digests_are_of_a_check_of_the_audio"),
     "--max-rejects {}": f"{AUDIT}::test_the_share_is_an_option_of_the_verb",
     **dict.fromkeys(
         (

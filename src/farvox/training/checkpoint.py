@@ -206,7 +206,7 @@ def refuse_other_data(
     if (state.classes, state.data) != (tuple(classes), table.fingerprint()):
         raise CheckpointError(
             f"{folder}: trained on other data ({len(state.classes)} classes there, {len(classes)} now): the "
-            "data dirs were changed since the run began, or a check of the audio leaves other utterances out: "
+            "data dirs were changed since the run began, or a check of the audio leaves others out: "
             f"put them back (without {CHECKED}, if there was no check), or go on from these weights in "
             f"another --run-dir, by --init.model {folder.parent.parent}"
         )
