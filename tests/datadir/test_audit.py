@@ -477,7 +477,7 @@ def test_a_run_goes_on_after_a_check_from_its_weights_or_without_the_check(
     more = {"max_rejects": 0.063}
     trained(tiny_recipe, data, tmp_path / "run")
     assert check(capsys, data)[0] == 1
-    with pytest.raises(CheckpointError, match="or a check of the audio leaves other utterances out") as no:
+    with pytest.raises(CheckpointError, match="or a check of the audio leaves others out") as no:
         trained(tiny_recipe, data, tmp_path / "run", epochs=2, **more)
     model = re.search(r"--init\.model (\S+)", str(no.value))[1]
     trained(merge(tiny_recipe, {"init": {"model": model}}), data, tmp_path / "other", **more)
