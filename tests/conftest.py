@@ -5,9 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import urllib.error
 import urllib.request
+import venv
+import zipfile
 from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
@@ -274,6 +277,31 @@ def exported(tmp_path_factory, model_folder):
     path = tmp_path_factory.mktemp("exported") / "small.onnx"
     export_onnx(load_model(model_folder), Card.load(model_folder), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """A wheel of this checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    done = subprocess.run(build, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("farvox-*.whl")
+    return path
+
+
+@pytest.fixture(scope="session")
+def installed(wheel, tmp_path_factory):
+    """The site-packages of an environment with a wheel of this checkout, and all that is installed here."""
+    environment = tmp_path_factory.mktemp("environment")
+    venv.create(environment, symlinks=True)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if "farvox" not in path.name:
+            (packages / path.name).symlink_to(path)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+    return packages
 
 
 @pytest.fixture(scope="session")

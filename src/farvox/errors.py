@@ -88,7 +88,7 @@ class StoppedError(FarvoxError):
     def __init__(self, number: int, message: str) -> None:
         what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
         super().__init__(f"{what}: {message}")
-        self.status = 128 + number
+        self.status: int = 128 + number
 
 
 class OutOfMemoryError(FarvoxError):

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from farvox.errors import FarvoxError, RecipeError, UsageError
+from farvox.reprs import short_repr
 
 Table = dict[str, Any]
 """A table of a TOML file, or any nesting of such tables."""
@@ -80,6 +81,9 @@ class Options:
         UsageError: a value is of the wrong type, none of the choices, not finite, or out of bounds; names
             the field.
     """
+
+    def __init_subclass__(cls) -> None:
+        type.__setattr__(cls, "__repr__", short_repr)  # which the dataclass then leaves
 
     def __post_init__(self) -> None:
         for name, kind in kinds(type(self)).items():

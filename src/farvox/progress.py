@@ -65,9 +65,13 @@ class Progress:
     """
 
     def __init__(self, task: str, total: int, note: Note = to_stderr, *, done: int = 0) -> None:
-        self.task, self.total, self.note = task, total, note
-        self.done = self.before = done
-        self.start = self.last = time.monotonic()
+        self.task: str = task
+        self.total: int = total
+        self.note: Note = note
+        self.done: int = done
+        self.before: int = done
+        self.start: float = time.monotonic()
+        self.last: float = self.start
         self._bar: Any = None
         if note in (to_stdout, to_stderr) and sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console

@@ -4,20 +4,10 @@ import os
 import subprocess
 import sys
 import tomllib
-import zipfile
 
 import pytest
 
 from farvox.pipelines.recipe import recipe_names
-
-
-@pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory):
-    """The content of a wheel of this checkout, unpacked where no checkout is."""
-    folder = tmp_path_factory.mktemp("installed")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    return folder
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import farvox.audio.speech
 from farvox.audio.conditioning import Conditioning
 from farvox.audio.files import Wave, read_channels, resample
 from farvox.audio.levels import bandwidth
-from farvox.errors import AudioError, FarvoxError, NoSpeechError, TooShortError
+from farvox.errors import AudioError, FarvoxError, NoSpeechError, TooShortError, UsageError
 from farvox.synthetic.voice import draw_sentence, draw_voice, synthesise
 from farvox.verifier.signal import Signal, clipped_share, read_signal, still_true
 
@@ -379,7 +379,7 @@ def test_off_takes_any_sound_for_speech() -> None:
 
 
 def test_an_unknown_vad_is_a_mistake_of_the_caller() -> None:
-    with pytest.raises(ValueError, match='vad is "check", "trim" or "off"'):
+    with pytest.raises(UsageError, match='vad is "check", "trim" or "off"'):
         read_signal((speech(), RATE), vad="on")  # type: ignore[arg-type]
 
 

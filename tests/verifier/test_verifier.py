@@ -1,7 +1,9 @@
 import io
+import pickle
 import re
 import subprocess
 import sys
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -37,6 +39,7 @@ def test_a_verdict_unpacks_as_score_and_same(verifier, voices):
     verdict = verifier.verify(voices / "a0.wav", voices / "a1.wav")
     score, same = verdict
     assert isinstance(verdict, Verdict) and (score, same) == (verdict.score, verdict.same)
+    assert bool(verdict) is same and copy(verdict) == verdict == pickle.loads(pickle.dumps(verdict))
     assert -1 <= score <= 1 and same == (score >= 0.5) and verdict.threshold == 0.5
 
 
@@ -170,7 +173,7 @@ def test_nobody_is_found_where_nobody_is_near_enough(model_folder, voices, tmp_p
         strict.identify(voices / "a0.wav")
     strict.enrol("bob", voices / "b0.wav")
     found = strict.identify(voices / "a0.wav")
-    assert found.name is None and found.candidates[0][0] == "bob"
+    assert found.name is None and found.candidates[0][0] == "bob" and not found
 
 
 def test_a_name_is_enrolled_once_unless_it_is_to_be_replaced(verifier, voices):

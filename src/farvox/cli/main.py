@@ -182,7 +182,7 @@ ANSWERS = {"verify": "same", "identify": "name"}
 
 
 FEWER_JOBS = (r"^(?!.*--jobs[ =]1\b)", "give fewer --jobs")
-LESS_MEMORY = {
+LESS_MEMORY: dict[str, tuple[tuple[str, str], ...]] = {
     "train": (("", "lower data.workers, or cut the longest recordings of validate.data"),),
     "extract": (
         (r"^(?!.*--threads[ =]1\b)", "give fewer --threads (--threads 1: one utterance at a time)"),

@@ -49,7 +49,7 @@ from farvox.progress import Note
 from farvox.writers import one_writer
 
 LEAST_SECONDS = 0.025  # one frame of features
-COLUMNS = {
+COLUMNS: dict[str, type[pl.DataType]] = {
     "utt_id": pl.String, "num_samples": pl.Int64, "sample_rate": pl.Int64, "num_channels": pl.Int64,
     "level": pl.Float64, "clipped": pl.Int64, "not_finite": pl.Int64, "zeros": pl.Int64, "narrow": pl.Int64,
     "spare": pl.Int64, "crc32": pl.String, "state": pl.String, "sha256": pl.String, "fault": pl.String,

@@ -24,6 +24,7 @@ from farvox.datadir.kaldi import read_table
 from farvox.errors import DataDirError
 from farvox.parsing import parse_json, read_array
 from farvox.progress import Note, silent
+from farvox.reprs import short_repr
 from farvox.writers import writes
 
 OWN_FILES = ("embeddings.npy",)
@@ -61,6 +62,8 @@ class EmbeddingSet:
     speaker_ids: pl.Series | None = None
     recordings: pl.Series | None = None
     measures: npt.NDArray[np.float32] | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or self.embeddings.dtype != np.float32:

@@ -30,9 +30,15 @@ from farvox.audio.remote import ORIGIN, is_asked, why_refused
 from farvox.audio.stretches import Stretch
 from farvox.errors import DataDirError
 from farvox.parsing import parse_json
+from farvox.reprs import short_repr
 from farvox.writers import finish_update, writes
 
-SCHEMA = {"utt_id": pl.String, "wav_path": pl.String, "speaker_id": pl.String, "num_samples": pl.Int64}
+SCHEMA: dict[str, type[pl.DataType]] = {
+    "utt_id": pl.String,
+    "wav_path": pl.String,
+    "speaker_id": pl.String,
+    "num_samples": pl.Int64,
+}
 SEGMENTS, SIDES = "segments", "reco2file_and_channel"
 AUDIO_FILES = ("wav.scp", SEGMENTS, SIDES)
 """Files that say where the audio of an utterance lies."""
@@ -86,6 +92,8 @@ class DataDir:
 
     path: Path
     table: pl.DataFrame
+
+    __repr__ = short_repr
 
     @classmethod
     def open(cls, path: str | Path, *, remote: bool = False) -> DataDir:

@@ -40,11 +40,11 @@ class _LogMel(nn.Module, ABC):
     def __init__(self, config: FrontEndConfig, window_N: np.ndarray, mel_KM: np.ndarray) -> None:
         super().__init__()
         self.config = config
-        self.n_fft = 2 * (len(mel_KM) - 1)
+        self.n_fft: int = 2 * (len(mel_KM) - 1)
         mel_LM = np.repeat(mel_KM.astype(np.float32), 2, axis=0)
         self.register_buffer("window_N", torch.from_numpy(window_N.astype(np.float32)), persistent=False)
         self.register_buffer("mel_LM", torch.from_numpy(mel_LM), persistent=False)
-        self.groups = []
+        self.groups: list[tuple[slice, slice]] = []
         for mels in np.array_split(np.arange(config.num_mels), min(_GROUPS, config.num_mels)):
             covered = np.flatnonzero(mel_LM[:, mels].any(axis=1)).tolist() or [0]
             self.groups.append((slice(covered[0], covered[-1] + 1), slice(int(mels[0]), int(mels[-1]) + 1)))

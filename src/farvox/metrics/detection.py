@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farvox.errors import TrialError
+from farvox.reprs import short_repr
 
 FEWEST_TO_COUNT = 1 << 16  # from so many trials on, only those that can decide a figure are sorted
 NUM_BINS = 1 << 14  # so many counts of two kinds stay in the processor's cache
@@ -109,6 +110,8 @@ class Detection:
     num_nontarget: int
     min_dcf_threshold: float  # the score at which ``min_dcf`` is reached
     p_target: float  # the prior that ``min_dcf`` assumes
+
+    __repr__ = short_repr
 
     @property
     def num_rarer(self) -> int:

@@ -69,8 +69,8 @@ class ResampledTrials:
         self.scores_N, self.is_target_N = values[self.order_N], is_target[self.order_N]
         alone = count_DS.shape[1]  # the other side of a target trial: a speaker who always counts once
         enrol_N, test_N = enrol[self.order_N], test[self.order_N]
-        self.first_N = np.minimum(enrol_N, test_N)
-        self.second_N = np.where(self.is_target_N, alone, np.maximum(enrol_N, test_N))
+        self.first_N: Ints = np.minimum(enrol_N, test_N)
+        self.second_N: Ints = np.where(self.is_target_N, alone, np.maximum(enrol_N, test_N))
         self.num_target = int(is_target.sum())
         self.num_nontarget = len(is_target) - self.num_target
         self.num_rarer = min(self.num_target, self.num_nontarget)
@@ -78,7 +78,8 @@ class ResampledTrials:
         self.weight_SD = np.ones((alone + 1, self.num_draws), np.float32)
         self.weight_SD[:alone] = count_DS.T
         self.heaviest = int(count_DS.max()) ** 2
-        self.point_N = np.ones(len(values), bool)  # True where a point of the curve follows the trial
+        # True where a point of the curve follows the trial.
+        self.point_N: NDArray[np.bool_] = np.ones(len(values), bool)
         if ties == "grouped":
             self.point_N[:-1] = self.scores_N[1:] != self.scores_N[:-1]
         self.edge_E = self._edges()

@@ -32,12 +32,12 @@ class EmbeddingNetwork(nn.Module):
         channels_last: see `use_channels_last`.
     """
 
-    channels_last = False
+    channels_last: bool = False
 
     def __init__(self, options: ModelOptions, min_frames: int = 1) -> None:
         super().__init__()
-        self.num_mels = options.num_mels
-        self.embedding_dim = options.embedding_dim
+        self.num_mels: int = options.num_mels
+        self.embedding_dim: int = options.embedding_dim
         self.trained_mean: str | None = None  # ``mean`` of the front-end that pretrained weights want
         self.min_frames = min_frames
 

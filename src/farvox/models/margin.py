@@ -27,9 +27,11 @@ class Head(nn.Module, ABC):
         super().__init__()
         if embedding_dim < 1 or num_classes < 1:
             raise ModelError(f"a head needs classes and an embedding, not {num_classes} and {embedding_dim}")
-        self.margin, self.scale = options.margin, options.scale
-        self.num_classes, self.num_subcentres = num_classes, num_subcentres
-        self.weight = nn.Parameter(_xavier(num_classes * num_subcentres, embedding_dim))
+        self.margin: float = options.margin
+        self.scale: float = options.scale
+        self.num_classes: int = num_classes
+        self.num_subcentres: int = num_subcentres
+        self.weight: nn.Parameter = nn.Parameter(_xavier(num_classes * num_subcentres, embedding_dim))
 
     def extend_classes(self, num_new: int) -> None:
         """Append classes; the old ones keep their weights. Build the optimiser afterwards."""

@@ -57,7 +57,7 @@ class TemporalStatistics(nn.Module):
 
     def __init__(self, channels: int, variance_floor: float = VARIANCE_FLOOR) -> None:
         super().__init__()
-        self.num_statistics = 2 * channels
+        self.num_statistics: int = 2 * channels
         self.variance_floor = variance_floor
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class AttentiveStatistics(nn.Module):
 
     def __init__(self, channels: int, bottleneck: int = 128, context: bool = True) -> None:
         super().__init__()
-        self.num_statistics = 2 * channels
+        self.num_statistics: int = 2 * channels
         self.hidden = nn.Conv1d(channels, bottleneck, kernel_size=1)
         self.context = nn.Linear(2 * channels, bottleneck, bias=False) if context else None
         self.weights = nn.Conv1d(bottleneck, channels, kernel_size=1)

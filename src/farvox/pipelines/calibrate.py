@@ -22,6 +22,7 @@ from farvox.parsing import parse_json
 from farvox.pipelines.score import ScoreOptions, Scores
 from farvox.progress import Note, silent
 from farvox.report.text import rounded
+from farvox.reprs import short_repr
 
 if TYPE_CHECKING:
     from farvox.audio.quality import Measured, QualityTerm
@@ -128,6 +129,8 @@ class Calibrated:
     card: Path | None = None
     quality: QualityAware | None = None
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class QualityAware:
@@ -145,6 +148,8 @@ class QualityAware:
     terms: tuple[QualityTerm, ...]
     point: OperatingPoint
     held_out: dict[str, Any] | None
+
+    __repr__ = short_repr
 
 
 def calibrate(

@@ -17,6 +17,7 @@ from farvox.datadir.conditions import parse_where
 from farvox.errors import TrialError, UsageError
 from farvox.options import Above, AtLeast, Below, Metavar, Options, Repeated
 from farvox.pipelines.score import Scores
+from farvox.reprs import short_repr
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -232,6 +233,8 @@ class Evaluation:
     conditions: Sequence[dict[str, Any]] | None = None
     equalised: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+
+    __repr__ = short_repr
 
     @property
     def eer(self) -> float:

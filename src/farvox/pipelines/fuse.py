@@ -26,6 +26,7 @@ from farvox.pipelines.calibrate import (
 )
 from farvox.pipelines.score import Scores
 from farvox.progress import Note, silent
+from farvox.reprs import short_repr
 from farvox.score.trials import TrialList
 
 
@@ -60,6 +61,8 @@ class Fusion:
     offset: float
     num_speakers: int | None
     table: dict[str, Any]
+
+    __repr__ = short_repr
 
 
 def fuse(

@@ -15,6 +15,7 @@ import farvox
 from farvox.errors import TrialError, UsageError
 from farvox.options import Above, AtLeast, AtMost, Metavar, Options, to_table
 from farvox.progress import Note, silent
+from farvox.reprs import short_repr
 from farvox.score import ChannelIds, Channels, Norm
 from farvox.writers import writes
 
@@ -127,6 +128,8 @@ class Scores:
     trials: TrialList
     values: NDArray[np.float64]
     meta: dict[str, Any] = field(default_factory=dict)
+
+    __repr__ = short_repr
 
     @classmethod
     def read(cls, trials: str | Path, scores: str | Path) -> Scores:

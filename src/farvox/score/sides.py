@@ -111,7 +111,7 @@ class SideFinder:
         first_channel: int = 0,
         allow_missing: bool = False,
     ) -> None:
-        self.utt_ids = list(utt_ids)
+        self.utt_ids: list[str] = list(utt_ids)
         self._ids = pl.Series("id", self.utt_ids, dtype=pl.String)
         if self._ids.n_unique() < len(self.utt_ids):
             twice = next(utt_id for utt_id, count in Counter(self.utt_ids).items() if count > 1)

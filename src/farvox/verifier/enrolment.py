@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farvox.errors import StoreError
+from farvox.reprs import short_repr
 
 if TYPE_CHECKING:
     from farvox.verifier.signal import Signal
@@ -51,6 +52,8 @@ class Enrolled:
     seconds: float
     enrolled_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", speaker_name(self.name))
         # sqlite3, json and others accept plain numbers only, not numpy's
@@ -73,7 +76,7 @@ class Enrolled:
             )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Enrolment(Enrolled):
     """A speaker as enrolled with one model.
 
@@ -105,7 +108,8 @@ class Enrolment(Enrolled):
             and np.array_equal(self.template_E, other.template_E)
         )
 
-    __hash__ = Enrolled.__hash__
+    def __hash__(self) -> int:
+        return super().__hash__()
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ from farvox.audio.levels import (
     loudest,
 )
 from farvox.audio.speech import ENOUGH_SECONDS, find_by_energy, find_speech, padded
-from farvox.errors import AudioError, NoSpeechError, TooShortError
+from farvox.errors import AudioError, NoSpeechError, TooShortError, UsageError
+from farvox.reprs import short_repr
 
 AudioArgument: TypeAlias = "str | os.PathLike[str] | BinaryIO | tuple[NDArray[Any], int]"
 Vad: TypeAlias = Literal["check", "trim", "off"]
@@ -100,6 +101,8 @@ class Signal:
     warnings: tuple[CodedNote, ...]
     most_speech: int = 0
 
+    __repr__ = short_repr
+
 
 def read_signal(
     audio: AudioArgument,
@@ -127,7 +130,7 @@ def read_signal(
             or an array of another kind.
     """
     if vad not in ("check", "trim", "off"):
-        raise ValueError(f'vad is "check", "trim" or "off", not {vad!r}')
+        raise UsageError(f'vad is "check", "trim" or "off", not {vad!r}')
     if isinstance(audio, tuple):
         name = "<array>"
         wav_CT, own_rate = _from_array(name, audio)

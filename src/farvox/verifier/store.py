@@ -167,10 +167,13 @@ class SqliteStore:
     """
 
     def __init__(self, path: str | Path | None = None, *, busy_seconds: float = BUSY_SECONDS) -> None:
-        self.path = Path(os.path.realpath(default_store_path() if path is None else path))
+        self.path: Path = Path(os.path.realpath(default_store_path() if path is None else path))
         self._database = Database(self.path, busy_seconds)
         # By model digest: the state of the file, and its gallery then; only used when connected.
         self._galleries: dict[str, tuple[FileState, Gallery]] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
 
     def __enter__(self) -> Self:
         return self

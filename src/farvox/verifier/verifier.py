@@ -10,13 +10,13 @@ Shape suffixes: C channel, T sample, E embedding, N recording.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 from functools import partial
 from itertools import starmap
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from farvox.audio.conditioning import Band
 from farvox.audio.quality import MEASURES, Measured, QualityTerm, is_outside, measure, value_of
 from farvox.errors import AudioError, MixedSpeakersError, ModelError, StoreError, UsageError
 from farvox.machine import available_memory
+from farvox.reprs import short_repr
 from farvox.verifier.enrolment import Enrolment
 from farvox.verifier.signal import AudioArgument, Channel, CodedNote, Signal, Vad, read_signal, still_true
 from farvox.verifier.store import SpeakerStore, SqliteStore
@@ -43,9 +44,9 @@ _CLEARLY = 0.1  # of the range of a calibration, beyond it
 TWO_SPEAKERS, NARROW_BAND, SAME_RECORDING = "two-speakers", "narrow-band", "same-recording"  # codes of notes
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The decision on two sides; unpacks as ``score, same``.
+@dataclass(frozen=True)
+class Verdict(tuple[float, bool]):
+    """The decision on two sides; unpacks as ``score, same``, and is true where they are the same speaker.
 
     Attributes:
         score: cosine similarity of the two sides, from -1 to 1.
@@ -69,9 +70,17 @@ class Verdict:
     band: Band = "full"
     threshold_probability: float | None = None
 
-    def __iter__(self) -> Iterator[float | bool]:
-        yield self.score
-        yield self.same
+    __repr__ = short_repr
+
+    def __new__(cls, score: float, same: bool, *_: object, **__: object) -> Self:
+        """Make the pair that it unpacks as."""
+        return super().__new__(cls, (score, same))
+
+    def __getnewargs__(self) -> tuple[Any, ...]:  # for pickle and copy
+        return tuple(self)
+
+    def __bool__(self) -> bool:
+        return self.same
 
     def __str__(self) -> str:
         said = "same speaker" if self.same else "different speakers"
@@ -83,9 +92,9 @@ class Verdict:
         return tuple(note for signal in (*self.enrol, *self.test) for note in signal.warnings)
 
 
-@dataclass(frozen=True, slots=True)
-class Identification:
-    """The enrolled speaker of a recording, if any; unpacks as ``name, score``.
+@dataclass(frozen=True)
+class Identification(tuple[str | None, float]):
+    """The enrolled speaker of a recording; unpacks as ``name, score``, and is true where there is one.
 
     Attributes:
         name: the enrolled speaker; None where nobody reaches the threshold.
@@ -105,9 +114,17 @@ class Identification:
     num_others: int
     test: tuple[Signal, ...]
 
-    def __iter__(self) -> Iterator[str | float | None]:
-        yield self.name
-        yield self.score
+    __repr__ = short_repr
+
+    def __new__(cls, name: str | None, score: float, *_: object, **__: object) -> Self:
+        """Make the pair that it unpacks as."""
+        return super().__new__(cls, (name, score))
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return tuple(self)
+
+    def __bool__(self) -> bool:
+        return self.name is not None
 
     def __str__(self) -> str:
         among = f"among {self.num_speakers} speakers"
@@ -156,6 +173,9 @@ class Verifier:
         self.channel: Channel = channel
         self._threshold = embedder.card.threshold if threshold is None else checked_threshold(threshold)
         self._store = store
+
+    def __repr__(self) -> str:
+        return f"<Verifier: {self.embedder!r}, threshold {self._threshold}, band {self.band}>"
 
     @classmethod
     def from_pretrained(

@@ -17,6 +17,7 @@ from farvox.audio.quality import MEASURES, SIDES, Measured, QualityTerm, quality
 from farvox.errors import ModelError
 from farvox.manifest import renew_manifest, verify_file
 from farvox.parsing import parse_json
+from farvox.reprs import short_repr
 from farvox.writers import writes
 
 CARD = "card.json"
@@ -40,6 +41,8 @@ class Calibration:
     note: str = ""
     terms: tuple[QualityTerm, ...] = ()
     threshold: float | None = None
+
+    __repr__ = short_repr
 
     @classmethod
     def from_dict(cls, values: object, where: str) -> Calibration:
@@ -132,24 +135,26 @@ class Card:
     """
 
     name: str = ""
-    title: str = ""
+    title: str = field(default="", repr=False)
     licence: str = ""
-    publisher: str = ""
-    training_data: str = ""
-    features: str = ""
+    publisher: str = field(default="", repr=False)
+    training_data: str = field(default="", repr=False)
+    features: str = field(default="", repr=False)
     threshold: float | None = None
-    threshold_note: str = ""
+    threshold_note: str = field(default="", repr=False)
     threshold_interval: tuple[float, float] | None = None
     threshold_speakers: int | None = None
     calibration: Calibration | None = None
     narrow_threshold: float | None = None
-    narrow_threshold_note: str = ""
+    narrow_threshold_note: str = field(default="", repr=False)
     narrow_threshold_interval: tuple[float, float] | None = None
     narrow_threshold_speakers: int | None = None
     narrow_calibration: Calibration | None = None
     thresholds: tuple[EnrolThreshold, ...] = ()
     conditioning: Conditioning = field(default_factory=Conditioning)
-    figures: tuple[Figure, ...] = ()
+    figures: tuple[Figure, ...] = field(default=(), repr=False)
+
+    __repr__ = short_repr
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "model card") -> Card:

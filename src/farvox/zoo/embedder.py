@@ -100,6 +100,12 @@ class Embedder(Protocol):
         """A pool of ``workers`` threads, 0 for one a core, in each of which `embed` takes one CPU thread."""
 
 
+def repr_of(embedder: Embedder) -> str:
+    """The repr of an embedder: its class, its model and what computes."""
+    name = embedder.card.name or embedder.config["model"]["name"]
+    return f"<{type(embedder).__name__} of {name}: {embedder.embedding_dim} numbers, {embedder.backend}>"
+
+
 def origin_of(embedder: Embedder) -> dict[str, Any]:
     """The model in the metadata of embeddings, see `farvox.datadir.embeddings.ORIGIN`."""
     names = ("model", "frontend", "epoch")

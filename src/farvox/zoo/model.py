@@ -27,6 +27,7 @@ from farvox.manifest import (
     verify_file,
 )
 from farvox.parsing import parse_json
+from farvox.reprs import short_repr
 from farvox.writers import writes
 from farvox.zoo.card import CARD, Card
 from farvox.zoo.embedder import import_extra
@@ -56,6 +57,8 @@ class Model:
     network: EmbeddingNetwork
     frontend: nn.Module
     config: dict[str, Any]
+
+    __repr__ = short_repr
 
     @property
     def frontend_config(self) -> FrontEndConfig:

@@ -28,7 +28,7 @@ from farvox.errors import ModelError
 from farvox.features.frontend import FrontEndConfig
 from farvox.parsing import parse_json
 from farvox.zoo.card import Card
-from farvox.zoo.embedder import Embedding, Wave, import_extra, pool_of, refuse_long, refuse_short
+from farvox.zoo.embedder import Embedding, Wave, import_extra, pool_of, refuse_long, refuse_short, repr_of
 
 FORMAT = "farvox-onnx/1"
 INPUT, OUTPUT = "wav_BT", "emb_BE"
@@ -61,19 +61,19 @@ class ExportedModel:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._first_content: bytes | None = (content := _read(self.path))
-        self.metadata = metadata = _checked(self.path, content)
-        self.config = _json(self.path, metadata, "config")
+        self.metadata: dict[str, str] = (metadata := _checked(self.path, content))
+        self.config: dict[str, Any] = _json(self.path, metadata, "config")
         kinds = {"frontend": dict, "model": dict, "embedding_dim": int}
         if bad := [key for key, kind in kinds.items() if not isinstance(self.config.get(key), kind)]:
             raise ModelError(f"{path}: 'config' of its metadata lacks '{bad[0]}', or it is of the wrong kind")
-        self.card = Card.from_dict(_json(self.path, metadata, "card"), f"{path}: model card")
+        self.card: Card = Card.from_dict(_json(self.path, metadata, "card"), f"{path}: model card")
         least = metadata["min_samples"]
         if not (least.isdecimal() and len(least) < 10):
             raise ModelError(f"{path}: 'min_samples' of its metadata is no number of samples: {least!r:.40}")
-        self.min_samples = int(least)
-        self.sample_rate = FrontEndConfig.from_dict(self.config["frontend"]).sample_rate
+        self.min_samples: int = int(least)
+        self.sample_rate: int = FrontEndConfig.from_dict(self.config["frontend"]).sample_rate
         self.embedding_dim: int = self.config["embedding_dim"]
 
     @property
@@ -106,7 +106,8 @@ class OnnxEmbedder(ExportedModel):
         MissingExtraError: onnxruntime is not installed.
     """
 
-    precision = "fp32"
+    precision: str = "fp32"
+    __repr__ = repr_of
 
     def __init__(self, path: str | Path, threads: int = 0) -> None:
         super().__init__(path)

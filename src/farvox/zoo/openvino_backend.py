@@ -19,7 +19,16 @@ from typing import Any
 import numpy as np
 
 from farvox.errors import ModelError
-from farvox.zoo.embedder import PRECISIONS, Embedding, Wave, import_extra, pool_of, refuse_long, refuse_short
+from farvox.zoo.embedder import (
+    PRECISIONS,
+    Embedding,
+    Wave,
+    import_extra,
+    pool_of,
+    refuse_long,
+    refuse_short,
+    repr_of,
+)
 from farvox.zoo.onnx_backend import ExportedModel, num_cores
 
 
@@ -33,11 +42,13 @@ class OpenvinoEmbedder(ExportedModel):
         MissingExtraError: openvino is not installed.
     """
 
+    __repr__ = repr_of
+
     def __init__(self, path: str | Path, precision: str = "fp32") -> None:
         super().__init__(path)
         if precision not in PRECISIONS:
             raise ModelError(f"precision '{precision}' is unknown: {' or '.join(PRECISIONS)}")
-        self.precision = precision
+        self.precision: str = precision
         remedy = "--backend openvino needs it: pip install 'farvox[openvino]'"
         self._openvino = import_extra("openvino", remedy)
         self._core = self._openvino.Core()

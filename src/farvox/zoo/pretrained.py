@@ -36,6 +36,7 @@ from farvox.manifest import damaged_files
 from farvox.options import nearest
 from farvox.parsing import parse_toml
 from farvox.progress import Progress, to_stderr
+from farvox.reprs import short_repr
 from farvox.writers import one_writer, writes
 from farvox.zoo.card import Card
 from farvox.zoo.foreign import import_checkpoint
@@ -86,6 +87,8 @@ class ZooModel:
     bytes: int  # of the checkpoint
     sources: tuple[Source, ...]  # in the order in which they are tried
     card: Card
+
+    __repr__ = short_repr
 
     @property
     def folder(self) -> Path:

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from farvox.errors import ModelError
 from farvox.machine import has_bf16
 from farvox.zoo.card import Card
-from farvox.zoo.embedder import PRECISIONS, Embedding, Wave, pool_of, refuse_long, refuse_short
+from farvox.zoo.embedder import PRECISIONS, Embedding, Wave, pool_of, refuse_long, refuse_short, repr_of
 from farvox.zoo.model import Model
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class TorchEmbedder:
         ModelError: the device has no bf16, or the precision is unknown.
     """
 
+    __repr__ = repr_of
+
     def __init__(self, model: Model, card: Card | None = None, precision: str = "fp32") -> None:
         if precision not in PRECISIONS:
             raise ModelError(f"precision '{precision}' is unknown: {' or '.join(PRECISIONS)}")
@@ -43,13 +45,13 @@ class TorchEmbedder:
             which = "this CPU" if model.device.type == "cpu" else str(model.device)
             raise ModelError(f"{which} has no bf16, and imitating it is slow: leave --precision out")
         self._model = model
-        self.precision = precision
+        self.precision: str = precision
         self._network = _for_evaluation(model.network, precision)
-        self.card = card or Card()
-        self.config = model.config
-        self.sample_rate = model.frontend_config.sample_rate
-        self.min_samples = model.min_samples
-        self.embedding_dim = model.embedding_dim
+        self.card: Card = card or Card()
+        self.config: dict[str, Any] = model.config
+        self.sample_rate: int = model.frontend_config.sample_rate
+        self.min_samples: int = model.min_samples
+        self.embedding_dim: int = model.embedding_dim
 
     @property
     def backend(self) -> str:
