@@ -16,15 +16,15 @@ LAYERS = (
     ("audio",),
     ("jobs", "options"),
     (
-        "errors", "rng", "machine", "manifest", "cache", "children", "progress", "writers", "atomic",
+        "errors", "rng", "machine", "manifest", "cache", "children", "progress", "reprs", "writers", "atomic",
         "parsing", "__init__",
     ),
 )  # fmt: skip
 APART = {"corpora", "synthetic", "features", "augment", "models", "metrics"}
 WITHOUT_TORCH = {
-    "__init__", "__main__", "errors", "rng", "cache", "progress", "writers", "atomic", "jobs", "options",
-    "parsing", "children", "audio", "datadir", "corpora", "synthetic", "farfield", "augment", "score",
-    "metrics", "clustering", "report", "pipelines.extract", "pipelines.score", "pipelines.evaluate",
+    "__init__", "__main__", "errors", "rng", "cache", "progress", "reprs", "writers", "atomic", "jobs",
+    "options", "parsing", "children", "audio", "datadir", "corpora", "synthetic", "farfield", "augment",
+    "score", "metrics", "clustering", "report", "pipelines.extract", "pipelines.score", "pipelines.evaluate",
     "pipelines.recipe", "training.options", "verifier",
 }  # fmt: skip
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
