@@ -366,7 +366,7 @@ def _checked(kind: Kind, value: Any, name: str) -> Any:
     elif kind.type is not Any and (
         not isinstance(value, kind.type) or (isinstance(value, bool) and kind.type is not bool)
     ):
-        raise UsageError(f"{name} must be of type {kind.type.__name__}, not {value!r}")
+        raise UsageError(f"{name} must be of type {kind.type.__name__}, not {value!r:.200}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{name} = {value}; it must be a finite number")
     if isinstance(value, float) and abs(value) > LARGEST:

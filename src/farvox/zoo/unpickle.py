@@ -25,7 +25,10 @@ from typing import IO, Any
 
 MOST_LEVELS = 16
 """Tables and lists in each other; a checkpoint with its optimiser has five."""
+BYTES_A_VALUE, BYTES_AN_ARRAY, FREE_VALUES = 16, 64, 100_000
+"""Bytes that a file has for each of its values and arrays, at least, but for some; an embedding has 800."""
 
+_SECONDS = 7  # of the clock, for each megabyte that is read
 _ZIP, _NUMPY = b"PK\x03\x04", b"\x93NUMPY"
 _MAGIC = (0x1950A86A20F9469CFC6C, 1001)  # of torch before its files were zips, and the version of that format
 _HEADER = rb"\{'descr': '\|O', 'fortran_order': (True|False), 'shape': \(\), *\}\s*"
@@ -278,13 +281,15 @@ class Description:
 
     def __init__(self, size: int) -> None:
         self.contents: dict[str, Storage | bytes] = {}
-        self._values_left, self._bytes_left = size, 4 * size
+        self._values_left, self._bytes_left = FREE_VALUES + size // BYTES_A_VALUE, 4 * size
 
     def of(self, value: Any, level: int = 0) -> Any:
         """Describe a value, as None if no import needs it."""
-        self._values_left -= 1
-        if self._values_left < 0 or level > MOST_LEVELS:
+        self._values_left -= BYTES_AN_ARRAY // BYTES_A_VALUE if isinstance(value, ArrayPlace) else 1
+        if level > MOST_LEVELS:
             raise RefusedError("its tables and lists lie in one another")
+        if self._values_left < 0:
+            raise RefusedError("it holds more values than a file of its size does, or tables in one another")
         if isinstance(value, dict):
             pairs = ((self.of(key, level + 1), self.of(each, level + 1)) for key, each in value.items())
             return ["dict", list(pairs)]
@@ -304,8 +309,30 @@ class Description:
 
 
 def limits(size: int) -> tuple[int, int]:
-    """Seconds of the CPU and bytes of memory that reading a file of ``size`` bytes may take."""
-    return 4 + size // (5 << 20), (300 << 20) + 3 * size
+    """Seconds of the CPU and bytes of memory that reading ``size`` bytes, of a file or so far, may take."""
+    return 5 + size // (20 << 20), (300 << 20) + 3 * size
+
+
+def most_text(size: int) -> int:
+    """Bytes of the longest description of a file."""
+    return (1 << 20) + 2 * size
+
+
+class TimedFile(io.FileIO):
+    """A file whose reader has the more time of the CPU, the more it has read: what reads on slowly ends."""
+
+    num_read = 0
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read, and allow the time for it."""
+        import resource
+
+        number = super().readinto(buffer)
+        self.num_read += number or 0
+        _, most = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (min(limits(self.num_read)[0], most), most))
+        signal.alarm(_SECONDS)
+        return number
 
 
 def main() -> None:
@@ -321,16 +348,19 @@ def main() -> None:
     ):  # fmt: skip
         with suppress(ValueError, OSError):  # macOS does not limit memory
             resource.setrlimit(what, (most, most))
-    signal.alarm(7 + 20 * (seconds - 4))  # of the clock: others use the machine and its disk too
+    signal.alarm(_SECONDS)
 
-    with open(0, "rb") as file:
+    with io.BufferedReader(TimedFile(0), 1 << 20) as file:
         value, opened = read(file, size)
+        signal.alarm(_SECONDS * (1 + size // (1 << 20)))  # others use the machine and its disk too
         description = Description(size)
         head, contents = description.of(value), description.contents
         sizes = {
             key: each.num_bytes if isinstance(each, Storage) else len(each) for key, each in contents.items()
         }
         text = json.dumps([head, sizes]).encode()
+        if len(text) > most_text(size):
+            raise RefusedError("its names and texts are far larger than the file")
         out.write(len(text).to_bytes(8, "little") + text)
         for key, each in contents.items():
             source, left = opened(each) if isinstance(each, Storage) else io.BytesIO(each), sizes[key]
@@ -369,7 +399,7 @@ def read_pickled(path: Path, what: str) -> Any:
         assert child.stdout and child.stderr
         try:
             length = int.from_bytes(child.stdout.read(8), "little")
-            text = child.stdout.read(length) if length <= 16 * size else b""
+            text = child.stdout.read(length) if length <= most_text(size) else b""
             value, sizes = parse_json(text) if 0 < length == len(text) else (None, {})
             contents = {key: bytearray(each) for key, each in sizes.items()}
             is_whole = all(child.stdout.readinto(each) == len(each) for each in contents.values())  # type: ignore[attr-defined]
@@ -404,6 +434,8 @@ def _made(value: Any, contents: dict[str, bytearray]) -> Any:
         import numpy as np
 
         flat = np.frombuffer(contents[key], np.dtype(dtype).newbyteorder(">" if is_swapped else "<"))
+        if len(shape) == 1:  # an embedding: half the memory of what follows
+            return flat
         return np.lib.stride_tricks.as_strided(flat, shape, [step * flat.itemsize for step in stride])
     import torch
 
