@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_a_folder_without_speakers_is_refused_with_what_was_expected(tmp_path, r
 def test_a_file_name_that_is_not_utf8_is_left_out_and_listed(tmp_path):
     write_audio(tmp_path / "in" / "A" / "a.wav", np.sin(np.arange(800.0)))
     shutil.copy(tmp_path / "in/A/a.wav", os.fsencode(tmp_path) + b"/in/A/b\xff.wav")
-    (made,) = prepare_folder(tmp_path / "in", tmp_path / "out", note=print, jobs=1, skip_bad=True)
+    (made,) = prepare_folder(tmp_path / "in", tmp_path / "out", note=print, jobs=1)
     assert made.utt_ids.to_list() == ["A-a"]
     (_, line) = (tmp_path / "out" / "rejected.tsv").read_text().splitlines()
     assert line.startswith(str(tmp_path / "in/A/b\\xff.wav")) and "not UTF-8" in line
@@ -74,8 +75,22 @@ def test_files_that_cannot_be_used_are_status_1_until_they_are_accepted(tmp_path
     assert main([*words, "--skip-bad"]) == 0
     (_, line) = (tmp_path / "out/rejected.tsv").read_text().splitlines()
     assert line.startswith(str(tmp_path / "in/A/text.wav"))
-    assert main(["prepare", "an4", str(tmp_path / "in"), str(tmp_path / "out"), "--skip-bad"]) == 1
-    assert "--skip-bad means nothing to the corpus an4" in capsys.readouterr().err
+    assert main(["prepare", "an4", str(tmp_path / "in"), str(tmp_path / "out"), "--pattern", "x"]) == 1
+    assert "--pattern means nothing to the corpus an4" in capsys.readouterr().err
+
+
+def test_more_than_a_share_of_unusable_files_is_refused_for_every_corpus(tmp_path, capsys):
+    for name in ("noise/free-sound/a", "noise/free-sound/b", "noise/sound-bible/c"):
+        (tmp_path / f"musan/{name}.wav").parent.mkdir(parents=True, exist_ok=True)
+        write_audio(tmp_path / f"musan/{name}.wav", np.sin(np.arange(800.0)))
+    (tmp_path / "musan/noise/free-sound/b.wav").write_bytes(b"")
+    words = ["prepare", "musan", str(tmp_path / "musan"), str(tmp_path / "out")]
+    assert main(words) == 1
+    err = capsys.readouterr().err
+    assert f"{tmp_path}/out/rejected.tsv: lists 1 of 3 files" in err and "more than 0.1 %" in err
+    assert main([*words, *re.search(r"--max-rejects \S+", err)[0].split()]) == 0
+    assert main([*words, "--max-rejects", "0.3"]) == 1
+    assert main([*words, "--skip-bad"]) == 0
 
 
 def test_rates_are_counted(tmp_path):

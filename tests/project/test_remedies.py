@@ -285,6 +285,9 @@ ELSEWHERE = {
         f"{AUDIT}::test_odd_samples_are_found_noted_or_change_nothing",
     ),
     "farvox check: --digests is of --audio": (f"{AUDIT}::test_digests_are_of_a_check_of_the_audio"),
+    "Repair them, or accept that with --max-rejects {}": (
+        "tests/corpora/test_folder.py::test_more_than_a_share_of_unusable_files_is_refused_for_every_corpus"
+    ),
     "--max-rejects {}": f"{AUDIT}::test_the_share_is_an_option_of_the_verb",
     **dict.fromkeys(
         (

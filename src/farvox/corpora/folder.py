@@ -12,7 +12,6 @@ from farvox.corpora.parts import audio_files, open_source, unique, write_parts
 from farvox.datadir.conditions import CONDITIONS, conditions_text
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import CorpusError
-from farvox.jobs import REJECTED
 from farvox.progress import Note
 
 LAYOUT = "one folder per speaker, with audio files at any depth below it"
@@ -24,7 +23,6 @@ def prepare_folder(
     *,
     note: Note,
     jobs: int | None = None,
-    skip_bad: bool = False,
     pattern: str | None = None,
 ) -> list[DataDir]:
     """Make OUT/all from ``SOURCE/<speaker>/.../*.wav``, or any other format that can be read.
@@ -39,8 +37,7 @@ def prepare_folder(
 
     Raises:
         CorpusError: a pattern without ``{speaker}`` or with two names that touch, or a file of another
-            form; no speaker folder with audio, two files with the same id, or, unless ``skip_bad``, files
-            that cannot be used: OUT/all is written without them, and OUT/rejected.tsv lists them.
+            form; no speaker folder with audio, or two files with the same id.
     """
     source = open_source(source, out, LAYOUT)
     form = None if pattern is None else form_of(pattern)
@@ -68,13 +65,7 @@ def prepare_folder(
     parts = {"all": unique(utterances)}
     has_conditions = conditions and len(conditions[0]) > 1
     files = {"all": {CONDITIONS: conditions_text(pl.DataFrame(conditions))}} if has_conditions else None
-    made = write_parts(out, parts, note=note, jobs=jobs, files=files)
-    if not skip_bad and (out / REJECTED).exists():
-        raise CorpusError(
-            f"{out / REJECTED}: lists the files of {source} that cannot be used; {out / 'all'} has the "
-            "others. Repair them, or accept that with --skip-bad"
-        )
-    return made
+    return write_parts(out, parts, note=note, jobs=jobs, files=files)
 
 
 def form_of(pattern: str) -> re.Pattern[str]:

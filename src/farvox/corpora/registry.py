@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from farvox.atomic import refuse_other_encoding
 from farvox.errors import CorpusError
-from farvox.options import AtLeast, Metavar, Options, nearest
+from farvox.options import AtLeast, AtMost, Metavar, Options, nearest
 from farvox.progress import Note, silent
 from farvox.writers import writes
 
@@ -30,7 +31,9 @@ class PrepareOptions(Options):
     jobs: Annotated[int | None, AtLeast(1)] = None
     """Files to work on at a time; by default as many as suit the machine."""
     skip_bad: bool = False
-    """Leave out files that cannot be used, which OUT/rejected.tsv lists (folder)."""
+    """Leave out any number of files that cannot be used; OUT/rejected.tsv lists them."""
+    max_rejects: Annotated[float, AtLeast(0), AtMost(1)] = 0.001
+    """Share of the files that may be of no use: more may be a disk that is not there."""
     pattern: Annotated[str | None, Metavar("FORM")] = None
     """Form of every file's path, whose names in braces become columns of utt2cond, such as
     "{speaker}/{device}_{distance}m_{session}.wav" (folder)."""
@@ -103,7 +106,8 @@ def prepare(
         note: takes lines for people.
 
     Raises:
-        CorpusError: an unknown corpus, an option it does not take, or a source laid out otherwise.
+        CorpusError: an unknown corpus, an option it does not take, a source laid out otherwise, or too many
+            files that cannot be used: the data dirs have the others, and OUT/rejected.tsv lists these.
         FarvoxError: the path of ``out`` is not UTF-8.
     """
     if name not in PREPARERS:
@@ -111,8 +115,11 @@ def prepare(
             f"unknown corpus '{name}'{nearest(name, PREPARERS)}; farvox knows {', '.join(PREPARERS)}"
         )
     function = load_preparer(name)
+    of_all = ("skip_bad", "max_rejects")
     given = {
-        option: value for option, value in vars(options).items() if value is not None and value is not False
+        option: value
+        for option, value in vars(options).items()
+        if option not in of_all and value is not None and value is not False
     }
     taken = sorted(set(inspect.signature(function).parameters) - {"source", "out", "note"})
     for option in given:
@@ -122,4 +129,16 @@ def prepare(
                 f"--{option.replace('_', '-')} means nothing to the corpus {name}; it takes {known}"
             )
     refuse_other_encoding(Path(out))
-    return function(Path(source), Path(out), note=note, **given)
+    from farvox.jobs import REJECTED  # with concurrent.futures, for which no --help waits
+
+    made = function(Path(source), Path(out), note=note, **given)
+    listing = Path(out, REJECTED)
+    count = len(listing.read_bytes().splitlines()) - 1 if listing.exists() else 0
+    total = count + sum(map(len, made))
+    if count > options.max_rejects * total and not options.skip_bad:
+        raise CorpusError(
+            f"{listing}: lists {count:,} of {total:,} files, which cannot be used: more than "
+            f"{100 * options.max_rejects:g} %; what was prepared has the others. Repair them, or accept that "
+            f"with --max-rejects {math.ceil(1000 * count / total) / 1000:g} (any number: --skip-bad)"
+        )
+    return made
