@@ -3,6 +3,7 @@
 import runpy
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from farvox.metrics.bootstrap import (
     speaker_bootstrap,
     whole_curve,
 )
-from farvox.metrics.detection import CostModel, detection_error
+from farvox.metrics.detection import CostModel, Ties, detection_error
 from farvox.metrics.roc import llr_figures, roc_figures
 from farvox.rng import rng_for
 from farvox.score.calibrate import operating_point
@@ -441,12 +442,34 @@ def test_a_cell_of_two_speakers_has_no_interval(trials):
     two = (enrol < 2) & (test < 2)
     others, pair = per_condition(scores, target, two, speakers=(enrol, test), replicates=5)
     assert pair.figures is not None and pair.resampled is None and others.resampled is not None
+    assert (pair.num_speakers, others.num_speakers) == (2, 6)
+    three = (enrol < 3) & (test < 3)
+    others, trio = per_condition(
+        scores, target, three, speakers=(enrol, test), replicates=5, figures=[equal_error], ties="grouped"
+    )
+    assert trio.num_speakers == 3 and list(trio.resampled.systems[0]) == ["eer", "threshold"]
+
+
+def test_one_target_trial_is_enough_for_figures_and_ties_are_treated_as_asked():
+    scores, target = [0.5, 0.5, 0.5, 0.5], [1, 0, 0, 0]
+    cells = {ties: per_condition(scores, target, [7] * 4, ties=ties)[0] for ties in get_args(Ties)}
+    assert cells["baseline"].figures.eer != cells["grouped"].figures.eer
+    for ties, cell in cells.items():
+        assert cell.figures == detection_error(scores, target, ties=ties) and cell.num_speakers is None
+
+
+def test_the_trials_of_many_cells_stay_in_order_within_each():
+    numbers = np.arange(3000) % 7
+    cells = per_condition(np.linspace(0, 1, 3000), np.arange(3000) % 2, numbers, threshold=0.25)
+    for cell in cells:
+        targets = [n for n in range(3000) if n % 7 == cell.number and n % 2]
+        assert cell.frr == np.mean([n / 2999 < 0.25 for n in targets]) and cell.num_target == len(targets)
 
 
 def test_cells_have_the_error_rates_at_one_threshold():
-    scores, target = [0.1, 0.6, 0.7, 0.2, 0.9, 0.3, 0.8], [0, 0, 1, 1, 1, 1, 0]
-    one, two, last = per_condition(scores, target, [0, 0, 0, 0, 1, 1, 2], threshold=0.6)
-    assert (one.far, one.frr) == (0.5, 0.5)  # 0.6 is accepted, 0.2 is rejected
+    scores, target = [0.1, 0.6, 0.7, 0.2, 0.9, 0.3, 0.8, 0.7], [0, 0, 1, 1, 1, 1, 0, 1]
+    one, two, last = per_condition(scores, target, [0, 0, 0, 0, 1, 1, 2, 0], threshold=0.6)
+    assert (one.far, one.frr) == (1 / 2, 1 / 3)  # 0.6 is accepted, 0.2 is rejected
     assert (two.far, two.frr, two.figures) == (None, 0.5, None)
     assert (last.far, last.frr) == (1.0, None)
 

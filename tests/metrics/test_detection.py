@@ -175,12 +175,12 @@ def test_separable_scores_make_no_errors():
 @pytest.mark.parametrize(
     ("scores", "target", "message"),
     [
-        ([], [], "there are no scores"),
+        ([], [], "^there are no scores$"),
         ([0.1, 0.2], [1, 1], "none of the 2 trials is a non-target trial"),
         ([0.1, 0.2], [0, 0], "none of the 2 trials is a target trial"),
         ([0.1, np.nan], [0, 1], "score 2 is nan"),
         ([-np.inf, 0.1], [0, 1], "score 1 is -inf"),
-        ([0.1, 0.2], [0, 2], "every label must be 0"),
+        ([0.1, 0.2], [0, 2], r"^every label must be 0 \(non-target\) or 1 \(target\)$"),
         ([0.1, 0.2, 0.3], [0, 1], r"scores of shape \(3,\) do not fit labels of shape \(2,\)"),
     ],
 )
@@ -204,9 +204,10 @@ def test_impossible_settings_are_refused(options, message):
         detection_error([0.1, 0.2], [0, 1], **options)
 
 
-def test_costs_must_be_positive():
+@pytest.mark.parametrize("costs", [{"c_miss": 0}, {"c_fa": 0}, {"c_miss": np.inf}, {"c_fa": np.inf}])
+def test_costs_must_be_positive_and_finite(costs):
     with pytest.raises(TrialError, match="costs"):
-        min_detection_cost(det_curve([0.1, 0.2], [0, 1]), c_miss=0)
+        min_detection_cost(det_curve([0.1, 0.2], [0, 1]), **costs)
 
 
 def test_a_million_scores_take_about_a_second():
