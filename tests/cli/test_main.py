@@ -621,7 +621,7 @@ def test_a_number_out_of_bounds_is_wrong_usage(words, capfd):
     assert words[-2].strip("-").replace("-", "_") in capfd.readouterr().err.replace("-", "_")
 
 
-@pytest.mark.parametrize("words", [["models"], ["train", "nosuch"]])
+@pytest.mark.parametrize("words", [["recipes"], ["train", "nosuch"]])
 def test_a_rank_ends_with_the_words_and_the_status_of_any_process(words, monkeypatch):
     command = [sys.executable, "-m", "farvox", *words]
     alone = subprocess.run(command, capture_output=True)
