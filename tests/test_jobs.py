@@ -273,6 +273,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_the_same(jobs, tmp_path, running,
     assert {path: path.stat().st_mtime_ns for path in done} == done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to_all", [True, False], ids=["by Ctrl-C", "by a signal to the program"])
 def test_an_interrupted_run_leaves_no_process_and_no_half_written_file(to_all, tmp_path, running, wait_until):
     with start(tmp_path / "out", 2) as process:

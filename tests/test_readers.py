@@ -95,6 +95,7 @@ def damages(draw, content):
     return content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CODE["READERS"])
 @settings(
     max_examples=FUZZ or 60,

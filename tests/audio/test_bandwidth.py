@@ -60,6 +60,7 @@ def test_a_file_of_8_khz_is_narrow_by_its_rate(utterances, tmp_path) -> None:
     assert narrow_share([resample(resample(wav_T, RATE, 8000), 8000, RATE) for wav_T in utterances]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 @pytest.mark.parametrize("codec", ["pcm_mulaw", "pcm_alaw", "g722"])
 def test_what_ffmpeg_sent_over_a_telephone_is_narrow_also_on_a_line_with_noise(

@@ -725,6 +725,7 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
     return bytes(damaged)
 
 
+@pytest.mark.slow
 def test_mutated_files_of_all_formats_are_finite_audio_or_refused_in_a_line(
     spoken: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -501,6 +501,7 @@ def test_a_source_that_several_speakers_share_names_no_recording(copied):
     assert len((copied / "trials").read_text().splitlines()) == 9 * 8 // 2
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     ids=st.lists(

@@ -136,6 +136,7 @@ def started(in_session):
     return started
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", END, ids=lambda number: number.name)
 @pytest.mark.parametrize("seconds", [0, 3])
 def test_a_signal_ends_a_verb_with_a_line_and_leaves_nothing(
@@ -203,6 +204,7 @@ def test_a_full_disk_is_a_line_and_status_1() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="streams are closed by number")
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
 def test_closed_streams_change_neither_the_status_nor_a_file(closed, speakers: Path, tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_all_stages_end_in_a_table_and_a_report(recipe, tmp_path, capsys):
     assert [len(embeddings.utt_ids) for embeddings in dev] == [9, 24]
 
 
+@pytest.mark.slow
 def test_the_starting_model_is_the_first_row_and_published_figures_the_last(recipe, tmp_path, capsys):
     assert farvox("run", recipe(), "--to", "train") == 0
     published = {"eer": 0.0207, "source": "a paper"}
@@ -126,6 +127,7 @@ def test_the_starting_model_is_the_first_row_and_published_figures_the_last(reci
     assert "\nmine " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_second_run_repeats_no_training_and_no_preparation(recipe, tmp_path, capsys):
     assert farvox("run", recipe()) == 0
     first = capsys.readouterr().out
@@ -236,6 +238,7 @@ def test_stages_can_be_run_one_by_one(recipe, tmp_path, capsys):
     assert "report: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_scores_of_two_models_are_not_one_row_of_the_table(recipe, tmp_path, capsys):
     """One list was scored by hand with the other system's embeddings, in the place of its scores."""
     file = recipe()

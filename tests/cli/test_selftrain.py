@@ -106,6 +106,7 @@ def test_a_trial_list_that_is_added_later_is_evaluated_in_every_round(recipe, tm
     assert (tmp_path / "exp/round-1/done.txt").read_text().split().count("evaluate") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["farvox.pipelines.selftrain.extract", "farvox.pipelines.selftrain.train"])
 def test_an_interruption_costs_only_the_stage_it_falls_into(stage, recipe, tmp_path, monkeypatch):
     """The second call of a stage is ended as Ctrl-C would."""
@@ -226,6 +227,7 @@ def test_a_bad_utterance_ends_a_round_with_the_key_that_leaves_it_out(recipe, tm
     assert "zz" not in DataDir.open(tmp_path / "exp/round-1/labels").utt_ids
 
 
+@pytest.mark.slow
 def test_changed_inputs_are_refused_or_evaluated_again(recipe, tmp_path, corpus, first_model, capsys):
     """The unlabelled audio and the first model cost the rounds; lists and the truth only an evaluation."""
     for name in ("train", "dev"):

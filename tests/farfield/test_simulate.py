@@ -287,6 +287,7 @@ def test_one_bad_file_loses_no_copies(close: Path, bank: Path, tmp_path: Path) -
     assert not (tmp_path / "far" / "rejected.tsv").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["A-2.wav", "noise/hiss.wav", "a copy", "a response"])
 def test_copies_of_what_was_replaced_and_copies_that_are_gone_are_made_again(
     close: Path, bank: Path, tmp_path: Path, changed: str

@@ -131,6 +131,7 @@ extract(Slow(embedder), DataDir.open(sys.argv[2]), out=sys.argv[3], threads=int(
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 3])
 def test_an_extraction_that_is_killed_goes_on_and_ends_the_same(threads, many, model_folder, tmp_path):
     """Killed outright as soon as something is kept; then what is kept is not embedded again."""

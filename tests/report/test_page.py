@@ -205,6 +205,7 @@ HOSTILE = st.sampled_from(
 ) | st.text("<>&'\"/$\\_^{}\x1b\n\u202e a%", max_size=8)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(title=HOSTILE, name=HOSTILE, system=HOSTILE, note=HOSTILE, cell=HOSTILE)
 def test_no_name_becomes_markup(tmp_path_factory, title, name, system, note, cell):

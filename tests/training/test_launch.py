@@ -98,6 +98,7 @@ raise SystemExit(128 + seen[0])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", END, ids=lambda number: number.name)
 @pytest.mark.parametrize("by", [os.kill, os.killpg])
 def test_every_rank_is_asked_once_to_end(by, number, tmp_path, running, started):
@@ -109,6 +110,7 @@ def test_every_rank_is_asked_once_to_end(by, number, tmp_path, running, started)
     launcher.stderr.close()
 
 
+@pytest.mark.slow
 def test_ranks_that_were_asked_to_end_may_take_their_time(tmp_path, started):
     launcher = started(RANK.format(folder=str(tmp_path), seconds=7), tmp_path)
     start = time.monotonic()

@@ -104,6 +104,7 @@ def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path, train_here, same_weig
 CURVE = {"final_lr": 1e-3, "warmup_epochs": 0.5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["linear", "cosine", "exponential"])
 def test_a_prolonged_run_says_by_how_much_its_rate_rises_and_the_way_out_keeps_it(
     kind, tmp_path, train_here, logged, capsys, same_weights

@@ -59,6 +59,7 @@ def signal_after(run_dir, steps, number=signal.SIGTERM):
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "changes"),
     [
@@ -93,6 +94,7 @@ def test_a_run_stopped_by_a_signal_goes_on_in_the_same_bits(
     assert names(run) == ["epoch_000", "epoch_001"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", [{"save_steps": 3}, {"save_minutes": 1e-6}])
 def test_a_run_that_is_killed_goes_on_after_what_was_saved_within_the_epoch(
     when, tmp_path, changed, train_here, same_weights, logged
