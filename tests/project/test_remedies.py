@@ -281,7 +281,11 @@ ELSEWHERE = {
         "::test_what_a_check_of_the_audio_found_at_fault_is_left_out_and_the_rest_stays_in_order"
     ),
     **dict.fromkeys(
-        ("; correct it, or copy the audio again", "are no sound; copy it again, or make it anew"),
+        (
+            "; correct it, or copy the audio again",
+            "are no sound; copy it again, or make it anew",
+            "not finite (NaN or infinite); make it anew",
+        ),
         f"{AUDIT}::test_odd_samples_are_found_noted_or_change_nothing",
     ),
     "farvox check: --digests is of --audio": (f"{AUDIT}::test_digests_are_of_a_check_of_the_audio"),
@@ -297,8 +301,9 @@ ELSEWHERE = {
         ),
         f"{AUDIT}::test_an_ogg_or_mp3_file_that_broke_off_between_its_frames_is_found",
     ),
-    "fails its checksum; copy it again": (
-        f"{AUDIT}::test_damage_to_a_file_is_found_by_a_check_or_by_digests_against_an_earlier_one"
+    **dict.fromkeys(
+        ("fails its checksum; copy it again", "it is empty (0 bytes); copy it again"),
+        f"{AUDIT}::test_damage_to_a_file_is_found_by_a_check_or_by_digests_against_an_earlier_one",
     ),
     "has a NUL in its name, and no file has; correct it": (
         "tests/audio/test_stretches.py::test_parts_that_no_file_has_are_refused_however_large_their_numbers"

@@ -562,5 +562,5 @@ def _binary(name: str, content: bytes | None) -> BinaryIO:
 def checked_samples(name: str, wav: Wave) -> Wave:
     """Samples that are all finite, in one block; others are refused."""
     if not np.isfinite(wav).all():
-        raise AudioError(f"{name}: holds samples that are not finite (NaN or infinite)")
+        raise AudioError(f"{name}: holds samples that are not finite (NaN or infinite); make it anew")
     return np.ascontiguousarray(wav)

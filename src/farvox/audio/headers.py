@@ -112,7 +112,7 @@ def needs_decoding(name: str, file: BinaryIO) -> bool:
     """
     size = file.seek(0, os.SEEK_END)
     if size == 0:
-        raise AudioError(f"{name}: cannot be read as audio: it is empty (0 bytes)")
+        raise AudioError(f"{name}: cannot be read as audio: it is empty (0 bytes); copy it again")
     file.seek(0)
     head = file.read(1024)
     is_mp3 = begins_as_mp3(head)
