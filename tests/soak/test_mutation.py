@@ -1,7 +1,8 @@
 """Mutants of the code whose faults nobody would see: 85 % and more are killed by the code's own tests.
 
-mutmut changes a copy of the sources by a little at a time, and runs the tests that reach what it changed. The mutants that survive are named at the end; `survivors.md` says why those that were
-looked at may. ``FARVOX_MUTANTS=DIR`` keeps the copies, so that a run that was interrupted goes on.
+mutmut changes a copy of the sources by a little at a time, and runs the tests that reach what it changed. The
+mutants that survive are named at the end; `survivors.md` says why those that were looked at may.
+``FARVOX_MUTANTS=DIR`` keeps the copies, so that a run that was interrupted goes on.
 """
 
 import json
