@@ -298,9 +298,15 @@ CHANGES = "os.replace, os.rename = die_at(os.replace), die_at(os.rename)"
 WAYS = {
     "swapped": (DIR, "atomic._exchange, atomic.discard = die_at(atomic._exchange), die_at(atomic.discard)"),
     "without a swap": (DIR, f"atomic._exchange = lambda *_: False; {CHANGES}"),
+    "swapped with folders": (
+        UPDATE,
+        "atomic._exchange, atomic.discard, Path.symlink_to, atomic._flush = map(die_at, "
+        "(atomic._exchange, atomic.discard, Path.symlink_to, atomic._flush))",
+    ),
     "file by file": (
         UPDATE,
-        f"{CHANGES}; Path.unlink, Path.rename = die_at(Path.unlink), die_at(Path.rename)",
+        f"atomic._exchange = lambda *_: False; {CHANGES}; "
+        "Path.unlink, Path.rename = die_at(Path.unlink), die_at(Path.rename)",
     ),
 }
 
@@ -314,15 +320,19 @@ def test_old_or_new_is_there_after_a_kill_between_any_two_changes(tmp_path, way)
         number = len(seen)
         out = tmp_path / str(number) / "out"
         (out / "audio").mkdir(parents=True)
-        for name in ("config.json", "other", "gone"):
+        for name in ("config.json", "other", "gone", "audio/a.wav"):
             (out / name).write_text("old")
         done = subprocess.run([sys.executable, "-c", DIE.format(dying, how), out, str(number)])
+        if "swapped" in way:  # another program sees no mixture
+            assert (out / "config.json").read_text() == (out / "other").read_text()
+            assert how == DIR or (out / "audio/a.wav").read_text() == "old"
         with one_writer(out):  # the next start
             pass
         finish_update(out)
         found = {(out / name).read_text() for name in ("config.json", "other")}
         found.add("old" if (out / "gone").exists() else "new")
-        assert len(found) == 1 and (how == DIR or (out / "audio").is_dir())
+        assert len(found) == 1 and (how == DIR or (out / "audio/a.wav").read_text() == "old")
+        assert not (out / "audio").is_symlink()
         assert [path for path in out.parent.rglob(".*")] == []
         seen.append((done.returncode, found.pop()))
         assert done.returncode in (0, -signal.SIGKILL)

@@ -40,7 +40,7 @@ PLAIN_NAME = r"^[A-Za-z0-9_~-](?:[A-Za-z0-9_.~-]{0,198}[A-Za-z0-9_~-])?$"
 INCOMING = ".incoming"
 """Folder, in one of which some files are replaced together, of the new ones."""
 _OUTDATED = ".outdated"  # a file in there: the names of the files that go
-_ASIDE = re.compile(r"\.(?P<kind>tmp|old)-(?P<tag>[0-9a-f]{12})-(?P<pid>\d+)-[0-9a-f]{8}-")  # and a name
+_ASIDE = re.compile(r"\.(?P<kind>tmp|old|mix)-(?P<tag>[0-9a-f]{12})-(?P<pid>\d+)-[0-9a-f]{8}-")  # and a name
 _BOOT = "/proc/sys/kernel/random/boot_id"  # of Linux
 _CERTAIN = 60.0  # seconds after which a process that is there is no longer that of an unlocked file
 _NO_SWAP = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # of a system or file system that cannot
@@ -175,9 +175,10 @@ def atomic_update(path: str | Path, is_outdated: Callable[[str], bool]) -> Itera
     """Yield a temporary folder; its files become files of ``path`` together when the block ends.
 
     All else that is in ``path`` stays, but for files that ``is_outdated`` is true of. As a rule the folder is
-    swapped for one that has both. Where it holds folders, which cannot be in two places, or cannot be moved,
-    the new files come into it one by one, from the folder `INCOMING`; `complete_update` ends what a kill
-    interrupts. Callers hold `farvox.writers.one_writer`.
+    swapped for one that has both; folders in it, which cannot be in two places, are links at first, and then
+    change places with them (`_take_folders`). Where the system cannot swap, or the folder or one in it cannot
+    be moved, the new files come into it one by one, from the folder `INCOMING`; `complete_update` ends what a
+    kill interrupts. Callers hold `farvox.writers.one_writer`.
 
     Raises:
         FarvoxError: ``path`` is a file, or the system refuses.
@@ -187,22 +188,40 @@ def atomic_update(path: str | Path, is_outdated: Callable[[str], bool]) -> Itera
         if final.exists() and not final.is_dir():
             raise FarvoxError(f"{path}: is a file, and a folder is to be written there; choose another name")
         complete_update(final)
-        there = sorted(final.iterdir()) if final.exists() else []
+        inside = [each for each in final.iterdir() if _is_folder(each)] if final.exists() else []
         is_fixed = final.exists() and (os.path.ismount(final) or not os.access(final.parent, os.W_OK))
-        is_fixed = is_fixed or any(each.is_dir() and not each.is_symlink() for each in there)
-        with temporary_beside(final / INCOMING if is_fixed else final) as temporary:
+        is_fixed = is_fixed or any(os.path.ismount(each) or not os.access(each, os.W_OK) for each in inside)
+        beside, kind = (final / INCOMING, "tmp") if is_fixed else (final, "mix" if final.exists() else "tmp")
+        with temporary_beside(beside, kind=kind) as temporary:
             yield temporary
-            new = set(os.listdir(temporary))
+            new, there = set(os.listdir(temporary)), sorted(final.iterdir()) if final.exists() else []
             old = {each.name: each for each in there if each.is_file() and is_outdated(each.name)}
-            if is_fixed:
-                (temporary / _OUTDATED).write_bytes(b"\0".join(map(os.fsencode, sorted(old.keys() - new))))
-                put_in_place(temporary, final / INCOMING)
-                complete_update(final)
-                return
-            for each in there:
-                if each.name not in new and each.name not in old:
+            folders = list(filter(_is_folder, there))
+            for each in () if is_fixed else there:
+                if each in folders:
+                    (temporary / each.name).symlink_to(Path("..", temporary.name, each.name))
+                elif each.name not in new and each.name not in old:
                     _link(each, temporary / each.name)
-            put_in_place(temporary, final)
+            if not is_fixed and put_in_place(temporary, final, must_swap=bool(folders)):
+                return
+            for name in set(os.listdir(temporary)) - new:
+                (temporary / name).unlink()
+            (temporary / _OUTDATED).write_bytes(b"\0".join(map(os.fsencode, sorted(old.keys() - new))))
+            put_in_place(temporary, final / INCOMING)
+            complete_update(final)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _take_folders(old: Path, final: Path) -> None:
+    """Put the folders of ``old``, which has changed places with ``final``, in the places of links to them."""
+    for link in list(final.iterdir()) if final.is_dir() else ():
+        is_link = link.is_symlink() and link.readlink() == Path("..", old.name, link.name)
+        if is_link and not _exchange(old / link.name, link):
+            link.unlink()
+            (old / link.name).rename(link)
 
 
 def complete_update(folder: Path) -> None:
@@ -224,9 +243,9 @@ def complete_update(folder: Path) -> None:
 
 
 @contextmanager
-def temporary_beside(final: Path, *, is_folder: bool = True) -> Iterator[Path]:
+def temporary_beside(final: Path, *, is_folder: bool = True, kind: str = "tmp") -> Iterator[Path]:
     """Yield a new file or folder with a temporary name beside ``final``; what is left of it is removed."""
-    temporary = _named_aside(final, "tmp")
+    temporary = _named_aside(final, kind)
     if is_folder:
         temporary.mkdir()
     else:
@@ -236,6 +255,8 @@ def temporary_beside(final: Path, *, is_folder: bool = True) -> Iterator[Path]:
         try_lock(handle)
         yield temporary
     finally:
+        if kind == "mix":
+            _take_folders(temporary, final)
         discard(temporary)
         os.close(handle)
 
@@ -263,8 +284,10 @@ def remove_stale(folder: Path, *, deep: bool = False) -> None:
                     final = os.path.join(path, name[match.end() :])
                     if match["kind"] == "old" and not os.path.lexists(final):
                         os.rename(os.path.join(path, name), final)
-                    else:
-                        discard(Path(path, name))
+                        continue
+                    if match["kind"] == "mix":
+                        _take_folders(Path(path, name), Path(final))
+                    discard(Path(path, name))
         folders[:] = [name for name in folders if deep and not name.startswith(".")]
 
 
@@ -402,10 +425,15 @@ def _named_aside(final: Path, kind: str) -> Path:
     return final.with_name(f".{kind}-{machine_tag()}-{os.getpid()}-{uuid.uuid4().hex[:8]}-{name}")
 
 
-def put_in_place(temporary: Path, final: Path) -> None:
-    """Give a folder its final name at one moment; an earlier one there goes."""
+def put_in_place(temporary: Path, final: Path, *, must_swap: bool = False) -> bool:
+    """Give a folder its final name at one moment; an earlier one there goes.
+
+    Returns:
+        False where the two must change places for that, and the system cannot do it: nothing was done.
+    """
     for file in temporary.rglob("*"):
-        _flush(file)
+        if not file.is_symlink():
+            _flush(file)
     if not final.exists():
         _flush(temporary)
         os.rename(temporary, final)
@@ -416,6 +444,8 @@ def put_in_place(temporary: Path, final: Path) -> None:
         try:
             try_lock(before)
             if not _exchange(temporary, final):
+                if must_swap:
+                    return False
                 retired = _named_aside(final, "old")  # `remove_stale` puts it back after a kill
                 os.rename(final, retired)
                 try:
@@ -424,9 +454,12 @@ def put_in_place(temporary: Path, final: Path) -> None:
                     os.rename(retired, final)
                     raise
                 os.rename(retired, temporary)
+            elif must_swap:
+                _take_folders(temporary, final)
         finally:
             os.close(before)
     _flush(final.parent)
+    return True
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -78,9 +78,9 @@ class RirsOptions(RoomOptions):
     """Take the responses of these data dirs or folders, and simulate none."""
     skip_bad: bool = False
     """Leave out measured responses that cannot be used, and list them in OUT/rejected.tsv."""
-    rooms: Annotated[int, AtLeast(1)] = 200
+    rooms: Annotated[int, AtLeast(1), AtMost(1_000_000)] = 200
     """How many rooms to simulate."""
-    per_room: Annotated[int, AtLeast(1)] = 5
+    per_room: Annotated[int, AtLeast(1), AtMost(10_000)] = 5
     """Places of a talker a room."""
     seed: Annotated[int, AtLeast(0)] = 0
     """Everything drawn at random follows from it."""
@@ -109,7 +109,7 @@ class SimulateOptions(RoomOptions):
     """Data dirs or folders of noise; without, none is added."""
     snr: tuple[float, float] = (5.0, 20.0)
     """Lowest and highest speech-to-noise power ratio over all channels, dB."""
-    copies: Annotated[int, AtLeast(1)] = 1
+    copies: Annotated[int, AtLeast(1), AtMost(10_000)] = 1
     """Copies of each utterance."""
     format: Literal["flac", "wav"] = "flac"
     """Format of the audio."""

@@ -81,7 +81,7 @@ class Res2Options(ModelOptions):
 class EcapaBackOptions(Res2Options):
     """The options of ECAPA-TDNN that it also has behind WavLM."""
 
-    aggregate_channels: Annotated[int | None, AtLeast(1)] = None
+    aggregate_channels: Size | None = None
     """Width after the aggregation; by default 1536 (the paper's), or three times channels if that is less."""
     pooling: PoolingName = "asp"
     """Pooling: "asp" (attentive, the paper's), "asp-local" (WeSpeaker's without global context), "tstp"
@@ -109,7 +109,7 @@ class SpeechBrainEcapaOptions(Res2Options):
     """
 
     channels: Size = 1024
-    aggregate_channels: Annotated[int | None, AtLeast(1)] = None
+    aggregate_channels: Size | None = None
     """Width after the aggregation; by default three times channels."""
     attention_channels: Size = 128
     """Width of the attention's hidden layer."""
