@@ -21,6 +21,7 @@ _ISA_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512
 _OUT_OF_MEMORY = (
     "out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "is killed by signal: killed",
     "can't start new thread", "failed to map segment", "could not create a primitive",
+    "size calculation overflowed",
 )  # fmt: skip
 _GROUP = Path("/sys/fs/cgroup")  # as a container sees it
 _GROUP_FILES = (

@@ -153,7 +153,7 @@ class CamPlusPlusOptions(ModelOptions):
     """Layers in each of the three dense blocks."""
     growth: Size = 32
     """Channels that each dense layer adds."""
-    bottleneck: Annotated[int, AtLeast(2)] = 128
+    bottleneck: Annotated[int, AtLeast(2), AtMost(1_000_000)] = 128
     """Channels inside a dense layer."""
     pooling: PoolingName = "stats"
     """Pooling: "stats" (3D-Speaker's), "tstp" (WeSpeaker's, the same but for a floor of the variance), "asp"
