@@ -219,7 +219,7 @@ class Part(Generic[SomeOptions]):
         chosen = table.get(self.key, self.default)
         if chosen and chosen not in self.choices:
             where = f"{name}.{self.key}" if name else self.key
-            raise UsageError(_not_a_choice(where, chosen, self.choices))
+            raise not_a_choice(where, chosen, self.choices)
         rest = {key: value for key, value in table.items() if key != self.key}
         return ([self.choices[chosen]] if chosen else list(self.choices.values())), rest
 
@@ -343,7 +343,7 @@ def _checked(kind: Kind, value: Any, name: str) -> Any:
     origin, inside = typing.get_origin(kind.type), typing.get_args(kind.type)
     if kind.choices:
         if value not in kind.choices:
-            raise UsageError(_not_a_choice(name, value, kind.choices))
+            raise not_a_choice(name, value, kind.choices)
     elif origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise UsageError(f"{name} must be a list, not {value!r}")
@@ -417,9 +417,10 @@ def _refuse_unknown(known: Collection[str], table: Iterable[str], name: str) -> 
             raise UsageError(f"unknown key '{name}.{key}'{hint}" if name else f"unknown key '{key}'{hint}")
 
 
-def _not_a_choice(name: str, value: object, choices: Iterable[object]) -> str:
+def not_a_choice(name: str, value: object, choices: Iterable[object]) -> UsageError:
+    """The error of an option whose value is none of the choices."""
     words = [str(choice) for choice in choices]
-    return f"{name} = {value!r}; it must be one of {', '.join(words)}{nearest(str(value), words)}"
+    return UsageError(f"{name} = {value!r}; it must be one of {', '.join(words)}{nearest(str(value), words)}")
 
 
 def _plain(value: Any) -> Any:

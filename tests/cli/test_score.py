@@ -11,6 +11,7 @@ import pytest
 
 from farvox.cli.main import main
 from farvox.datadir.embeddings import EmbeddingSet
+from farvox.pipelines.score import score
 from farvox.score.plda import Plda
 from farvox.score.trials import read_trials
 
@@ -51,6 +52,9 @@ def test_embeddings_may_be_spread_over_several_folders(folder):
     assert run("score", folder / "trials", folder / "emb", "--out", folder / "a") == 0
     assert run("score", folder / "trials", folder / "two", folder / "one", "--out", folder / "b") == 0
     assert (folder / "a").read_bytes() == (folder / "b").read_bytes()
+    emb = folder / "emb"
+    one, *others = [score(folder / "trials", given).values for given in ([emb], emb, str(emb))]
+    assert all(np.array_equal(one, other) for other in others)
 
 
 def test_embeddings_of_several_precisions_are_told(folder, capsys):

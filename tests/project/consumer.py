@@ -54,7 +54,8 @@ def decide(one: Path, wav_T: Floats) -> bool:
 
 
 def speakers(store: Path, one: Path) -> str:
-    verifier = Verifier(open_embedder("campplus-zh-en"), store=SqliteStore(store))
+    assert_type(SqliteStore(store).path, Path)
+    verifier = Verifier(open_embedder("campplus-zh-en"), store=store)
     with open(one, "rb") as file:
         assert_type(verifier.enrol("ann", file, replace=True), Enrolment)
     found = verifier.identify(one, top=3)
@@ -89,7 +90,7 @@ def embeddings(folder: Path) -> EmbeddingSet:
 
 
 def figures(folder: Path) -> float:
-    scores = score("trials", [folder], ScoreOptions(channels="mean", norm="as-norm", cohort=folder))
+    scores = score("trials", folder, ScoreOptions(channels="mean", norm="as-norm", cohort=folder))
     assert_type(scores, Scores)
     assert_type(scores.values, NDArray[np.float64])
     found = evaluate(scores, EvaluateOptions(p_target=0.05, roc=True))

@@ -115,8 +115,8 @@ STAGES = {
     "out, replace, note) -> EmbeddingSet",
     "fuse": "(systems: Mapping[str, Scores], options: FuseOptions, *, note) -> Fusion",
     "run": "(recipe: Recipe, root: str | Path, *, first, last, note, progress, run_verb) -> None",
-    "score": "(trials: str | Path, embeddings: Sequence[str | Path], options: ScoreOptions, *, out, "
-    "out_trials, trained, note) -> Scores",
+    "score": "(trials: str | Path, embeddings: str | Path | Sequence[str | Path], options: ScoreOptions, *, "
+    "out, out_trials, trained, note) -> Scores",
     "selftrain": "(recipe: Recipe, root: str | Path, *, note, progress, run_verb) -> str",
     "train": "(options: TrainOptions, run_dir: str | Path, *, resume, note) -> Path",
 }

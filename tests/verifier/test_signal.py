@@ -379,7 +379,7 @@ def test_off_takes_any_sound_for_speech() -> None:
 
 
 def test_an_unknown_vad_is_a_mistake_of_the_caller() -> None:
-    with pytest.raises(UsageError, match='vad is "check", "trim" or "off"'):
+    with pytest.raises(UsageError, match="vad = 'on'; it must be one of check, trim, off"):
         read_signal((speech(), RATE), vad="on")  # type: ignore[arg-type]
 
 

@@ -348,3 +348,29 @@ def test_three_persons_on_eight_channels_are_named_and_one_is_kept(verifier, voi
 def test_a_verdict_prints_as_one_line(verifier, voices):
     verdict = verifier.verify(voices / "a0.wav", voices / "a1.wav")
     assert re.fullmatch(r"(same|different) speakers?: score -?[\d.]+, threshold -?[\d.]+", str(verdict))
+
+
+def test_words_that_a_verifier_does_not_have_are_refused_before_it_reads(verifier, model_folder):
+    for words, told in (
+        ({"vad": "on"}, "vad = 'on'; it must be one of check, trim, off"),
+        ({"channel": "left"}, "channel = 'left'; it must be one of all, most-speech, a number from 0"),
+        ({"band": "wide"}, "band = 'wide'; it must be one of full, narrow, auto"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            Verifier.from_pretrained(model_folder, **words)
+    with pytest.raises(UsageError, match="band = 'wide'; it must be one of full, narrow"):
+        open_embedder(model_folder, band="wide")
+    with pytest.raises(UsageError, match=r"Verifier\.from_pretrained\('small'\)"):
+        Verifier("small")
+
+
+def test_a_store_may_be_named_by_its_file(verifier, voices, tmp_path):
+    named = Verifier(verifier.embedder, vad="off", store=tmp_path / "named.sqlite")
+    named.enrol("ann", voices / "a0.wav")
+    assert [each.name for each in SqliteStore(tmp_path / "named.sqlite").listing()] == ["ann"]
+
+
+@pytest.mark.parametrize("wav", [np.zeros((2, 16000), np.float32), np.zeros(16000, np.int16)])
+def test_a_model_embeds_one_channel_of_floats_and_nothing_else(verifier, wav):
+    with pytest.raises(AudioError, match=r"a model embeds one channel, \[T\], of floats"):
+        verifier.embedder.embed(wav)

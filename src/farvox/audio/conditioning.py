@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from farvox.audio.files import Wave, resample
 from farvox.audio.levels import SILENCE_DB, Levels, frame_levels, frame_sizes, loudest
 from farvox.audio.speech import joined, runs
-from farvox.errors import ModelError
+from farvox.errors import AudioError, ModelError
 
 Band = Literal["full", "narrow"]
 DETECTOR = "energy/1"
@@ -84,7 +84,14 @@ class Conditioning:
         return hashlib.sha256(f"{model_digest} {described}".encode()).hexdigest()
 
     def apply(self, wav_T: Wave, sample_rate: int) -> Wave:
-        """Condition float32 samples; a recording in which no speech is found keeps its pauses."""
+        """Condition float32 samples; a recording in which no speech is found keeps its pauses.
+
+        Raises:
+            AudioError: they are of several channels, or of whole numbers.
+        """
+        if wav_T.ndim != 1 or wav_T.dtype.kind != "f":
+            given = f"{wav_T.dtype} {list(wav_T.shape)}"
+            raise AudioError(f"samples are {given}; a model embeds one channel, [T], of floats in [-1, 1]")
         if self.band == "narrow" and sample_rate > NARROW_RATE:
             narrow_T = resample(resample(wav_T, sample_rate, NARROW_RATE), NARROW_RATE, sample_rate)
             wav_T = np.pad(narrow_T, (0, max(0, len(wav_T) - len(narrow_T))))[: len(wav_T)]

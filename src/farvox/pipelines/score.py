@@ -159,7 +159,7 @@ class Scores:
 @writes("out")
 def score(
     trials: str | Path,
-    embeddings: Sequence[str | Path],
+    embeddings: str | Path | Sequence[str | Path],
     options: ScoreOptions = ScoreOptions(),
     *,
     out: str | Path | None = None,
@@ -171,7 +171,7 @@ def score(
 
     Args:
         trials: the list, of any form; labels, if any, must not contradict the speakers of the embeddings.
-        embeddings: folders that together hold its utterances.
+        embeddings: the folder, or folders, that hold its utterances.
         out_trials: list to write of the trials that the scores belong to, which ``expand`` changes.
         trained: the speakers that the model was trained on, by data dir or model; those in the trials are
             reported.
@@ -210,6 +210,7 @@ def score(
         kind = UNLABELLED_LIST if trial_list.target is None else TRIAL_LIST
         refuse_to_replace(out_trials, kind, inputs)
     note(trial_list.form)
+    embeddings = [embeddings] if isinstance(embeddings, str | os.PathLike) else embeddings
     if not embeddings:
         raise UsageError("EMBEDDINGS is missing: name at least one folder of embeddings")
     others = (options.centre, options.plda, options.cohort)

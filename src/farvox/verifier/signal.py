@@ -13,7 +13,7 @@ import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,8 @@ from farvox.audio.levels import (
     loudest,
 )
 from farvox.audio.speech import ENOUGH_SECONDS, find_by_energy, find_speech, padded
-from farvox.errors import AudioError, NoSpeechError, TooShortError, UsageError
+from farvox.errors import AudioError, NoSpeechError, TooShortError
+from farvox.options import not_a_choice
 from farvox.reprs import short_repr
 
 AudioArgument: TypeAlias = "str | os.PathLike[str] | BinaryIO | tuple[NDArray[Any], int]"
@@ -52,6 +53,7 @@ _CLIP_LEVEL = 0.01  # of full scale: below it, quantisation to 16 bits makes suc
 
 
 Channel: TypeAlias = "int | Literal['all', 'most-speech']"
+WORDS_OF_CHANNELS = ("all", "most-speech")
 
 
 class CodedNote(str):
@@ -104,6 +106,18 @@ class Signal:
     __repr__ = short_repr
 
 
+def refuse_other_reading(vad: object, channel: object) -> None:
+    """Refuse ways of reading that `read_signal` does not have.
+
+    Raises:
+        UsageError: one of them is none of its words.
+    """
+    if vad not in get_args(Vad):
+        raise not_a_choice("vad", vad, get_args(Vad))
+    if not isinstance(channel, int) and channel not in WORDS_OF_CHANNELS:
+        raise not_a_choice("channel", channel, (*WORDS_OF_CHANNELS, "a number from 0"))
+
+
 def read_signal(
     audio: AudioArgument,
     *,
@@ -129,8 +143,7 @@ def read_signal(
         AudioError: missing, unreadable, no audio, damaged, truncated, empty, samples that are not finite,
             or an array of another kind.
     """
-    if vad not in ("check", "trim", "off"):
-        raise UsageError(f'vad is "check", "trim" or "off", not {vad!r}')
+    refuse_other_reading(vad, channel)
     if isinstance(audio, tuple):
         name = "<array>"
         wav_CT, own_rate = _from_array(name, audio)
@@ -139,7 +152,8 @@ def read_signal(
         wav_CT, own_rate = read_recording(audio)
     else:
         raise AudioError(
-            f"{type(audio).__name__}: audio is a path, a binary file object or (array, rate), the rate in Hz"
+            f"{type(audio).__name__}: audio is a path, a binary file object or (array, rate), the rate in "
+            "Hz; several recordings are a list of such"
         )
     check_rate(name, own_rate)
     seconds = wav_CT.shape[1] / own_rate

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from dataclasses import replace as replaced
 from functools import partial
 from itertools import starmap
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,19 @@ from farvox.audio.conditioning import Band
 from farvox.audio.quality import MEASURES, Measured, QualityTerm, is_outside, measure, value_of
 from farvox.errors import AudioError, MixedSpeakersError, ModelError, StoreError, UsageError
 from farvox.machine import available_memory
+from farvox.options import not_a_choice
 from farvox.reprs import short_repr
 from farvox.verifier.enrolment import Enrolment
-from farvox.verifier.signal import AudioArgument, Channel, CodedNote, Signal, Vad, read_signal, still_true
+from farvox.verifier.signal import (
+    AudioArgument,
+    Channel,
+    CodedNote,
+    Signal,
+    Vad,
+    read_signal,
+    refuse_other_reading,
+    still_true,
+)
 from farvox.verifier.store import SpeakerStore, SqliteStore
 from farvox.zoo import DEFAULT_MODEL, Calibration, Card, Embedder, open_embedder
 from farvox.zoo.embedder import Backend, embed_named, memory_for
@@ -151,7 +161,8 @@ class Verifier:
         band: that of the embedder's card; or "auto": `verify` compares both sides below 4 kHz where one of
             them has nothing above it, and decides by the card's threshold for such, if there is one and none
             was given.
-        store: of the enrolled speakers; None: a file in the user's data folder, opened when first needed.
+        store: of the enrolled speakers, or its file; None: a file in the user's data folder, opened when
+            first needed.
 
     Raises:
         UsageError: the threshold is not a cosine.
@@ -165,14 +176,18 @@ class Verifier:
         vad: Vad = "check",
         channel: Channel = "all",
         band: Literal["auto"] | None = None,
-        store: SpeakerStore | None = None,
+        store: SpeakerStore | str | Path | None = None,
     ) -> None:
+        if isinstance(embedder, str | os.PathLike):
+            way = f"Verifier.from_pretrained({os.fspath(embedder)!r})"
+            raise UsageError(f"a Verifier is made of a model that is open; {way} opens one")
+        refuse_other_reading(vad, channel)
         self.embedder = embedder
         self.band: BandChoice = band or embedder.card.conditioning.band
         self.vad: Vad = vad
         self.channel: Channel = channel
         self._threshold = embedder.card.threshold if threshold is None else checked_threshold(threshold)
-        self._store = store
+        self._store = SqliteStore(store) if isinstance(store, str | os.PathLike) else store
 
     def __repr__(self) -> str:
         return f"<Verifier: {self.embedder!r}, threshold {self._threshold}, band {self.band}>"
@@ -188,7 +203,7 @@ class Verifier:
         vad: Vad = "check",
         channel: Channel = "all",
         band: BandChoice = "auto",
-        store: SpeakerStore | None = None,
+        store: SpeakerStore | str | Path | None = None,
     ) -> Verifier:
         """Make a verifier with a model of any kind.
 
@@ -206,6 +221,8 @@ class Verifier:
             ModelError: there is no such model, or it cannot be fetched.
             MissingExtraError: torch or onnxruntime is not installed.
         """
+        if band not in (choices := (*get_args(Band), "auto")):
+            raise not_a_choice("band", band, choices)
         embedder = open_embedder(model, device, backend=backend, band="full" if band == "auto" else band)
         auto: Literal["auto"] | None = "auto" if band == "auto" else None
         return cls(embedder, threshold=threshold, vad=vad, channel=channel, band=auto, store=store)

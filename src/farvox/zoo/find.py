@@ -24,7 +24,7 @@ from farvox.errors import CheckpointError, FarvoxError, MissingExtraError, Model
 from farvox.features.frontend import FrontEndConfig
 from farvox.machine import is_installed
 from farvox.manifest import MANIFEST, begin_manifest, read_weights, renew_manifest, verify_file
-from farvox.options import nearest
+from farvox.options import nearest, not_a_choice
 from farvox.progress import to_stderr
 from farvox.writers import one_writer, writes
 from farvox.zoo.card import Card
@@ -89,6 +89,7 @@ def open_embedder(
         band: "narrow" leaves nothing above 4 kHz of any recording; see `Card.for_band`.
 
     Raises:
+        UsageError: there is no such band.
         ModelError: there is no such model, its description is not usable, or the backend cannot run it so.
         CheckpointError: the weights are damaged or do not fit the network.
         MissingExtraError: what computes is not installed.
@@ -99,6 +100,8 @@ def open_embedder(
     if backend not in get_args(Backend):
         where = "FARVOX_BACKEND: " if backend == os.environ.get("FARVOX_BACKEND") else ""
         raise ModelError(f"{where}backend '{backend}' is unknown; there are {', '.join(get_args(Backend))}")
+    if band not in get_args(Band):
+        raise not_a_choice("band", band, get_args(Band))
     if backend == "torch" and is_exported:
         raise ModelError(
             f"{spec}: an exported model, which torch does not run: name what it was exported from"
