@@ -13,15 +13,9 @@ from farvox import manifest
 from farvox.atomic import sha256_of
 from farvox.cli.main import main
 from farvox.errors import CheckpointError
-from farvox.zoo import (
-    Card,
-    average_models,
-    load_model,
-    open_embedder,
-    read_weights,
-    save_model,
-    write_weights,
-)
+from farvox.manifest import read_weights
+from farvox.zoo import Card, average_models, load_model, open_embedder, save_model
+from farvox.zoo.model import write_weights
 
 
 @pytest.fixture

@@ -410,7 +410,8 @@ def test_hidden_files_of_a_data_dir_are_not_carried_along(tmp_path, make_corpus)
 
 def test_hidden_files_of_a_model_are_none_of_it(tmp_path, model_folder):
     from farvox.manifest import damaged_files, write_manifest
-    from farvox.zoo import load_all, load_model
+    from farvox.zoo import load_model
+    from farvox.zoo.model import load_all
 
     folder = tmp_path / "model"
     shutil.copytree(model_folder, folder)

@@ -56,7 +56,8 @@ def systems(corpus, model_folder, tmp_path):
 
     from farvox.features.frontend import FrontEndConfig
     from farvox.models.registry import build_model
-    from farvox.zoo import read_config, save_model
+    from farvox.zoo import save_model
+    from farvox.zoo.model import read_config
 
     shutil.copytree(model_folder, tmp_path / "one")
     torch.manual_seed(7)

@@ -15,7 +15,8 @@ from farvox.features.frontend import FrontEndConfig
 from farvox.models import wavlm
 from farvox.models.registry import build_head, build_model
 from farvox.models.wavlm import FIELDS, hidden_layers, samples_for
-from farvox.zoo import import_wavlm, load_model, save_model
+from farvox.zoo import load_model, save_model
+from farvox.zoo.foreign import import_wavlm
 
 transformers = pytest.importorskip("transformers")
 

@@ -4,6 +4,7 @@ A page is run from top to bottom in a folder of its own that holds small corpora
 command that is not known here fails its page, so that nothing stays untested.
 """
 
+import ast
 import json
 import os
 import re
@@ -264,6 +265,13 @@ def test_the_python_of_a_page_runs(at_home, page, request):
     code = "\n\n".join(python_blocks(page))
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_is_in_an_example_that_is_run():
+    code = "\n\n".join(python_blocks("docs/python.md"))
+    used = {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+    for package in ("farvox", "farvox.augment", "farvox.verifier", "farvox.zoo"):
+        assert set(import_module(package).__all__) - {"__version__"} <= used, package
 
 
 @pytest.fixture

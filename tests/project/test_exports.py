@@ -15,16 +15,13 @@ PUBLIC = {
     "farvox.augment": ["AugmentOptions", "Augmenter", "build_augmenter"],
     "farvox.verifier": [
         "AudioArgument", "Channel", "Enrolled", "Enrolment", "Identification", "CodedNote", "Signal",
-        "SpeakerStore", "SqliteStore", "Verdict", "Verifier", "checked_threshold", "default_store_path",
-        "read_signal",
+        "SpeakerStore", "SqliteStore", "Verdict", "Verifier", "default_store_path", "read_signal",
     ],
     "farvox.zoo": [
         "DEFAULT_MODEL", "LAYOUTS", "Calibration", "Card", "Embedder", "Figure", "Model", "TorchEmbedder",
-        "average_models", "copy_with_card", "export_checkpoint", "export_embeddings", "fill", "find_model",
-        "import_checkpoint", "import_embeddings", "import_wavlm", "is_address",
-        "is_pulled", "is_zoo_name", "load_all", "load_model", "open_embedder", "pick_device", "pull",
-        "pull_address", "read_card", "read_config", "read_weights", "require_torch", "save_model",
-        "write_weights", "zoo_models",
+        "average_models", "copy_with_card", "export_checkpoint", "export_embeddings", "find_model",
+        "import_checkpoint", "import_embeddings", "load_model", "open_embedder", "pull", "read_card",
+        "save_model", "zoo_models",
     ],
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ import torch
 
 from farvox.models.registry import build_model
 from farvox.models.wavlm import hidden_layers
-from farvox.zoo import import_wavlm
+from farvox.zoo.foreign import import_wavlm
 
 pytest.importorskip("transformers")
 

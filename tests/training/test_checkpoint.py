@@ -38,7 +38,7 @@ from farvox.training.checkpoint import (
 from farvox.training.options import OptimOptions
 from farvox.training.step import build_optimizer
 from farvox.training.table import TrainingTable
-from farvox.zoo import write_weights
+from farvox.zoo.model import write_weights
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 

@@ -21,23 +21,15 @@ from farvox.cache import cache_path
 from farvox.cli.main import main
 from farvox.errors import CheckpointError, ModelError
 from farvox.manifest import note_unchecked
-from farvox.zoo import (
-    Card,
-    find_model,
-    is_zoo_name,
-    load_model,
-    open_embedder,
-    pretrained,
-    pull,
-    pull_address,
-    zoo_models,
-)
+from farvox.zoo import Card, find_model, load_model, open_embedder, pretrained, pull, zoo_models
+from farvox.zoo.find import is_zoo_name
 from farvox.zoo.pretrained import (
     FetchError,
     Source,
     ZooModel,
     fetch,
     parse_address,
+    pull_address,
     url_of,
 )
 

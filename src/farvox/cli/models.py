@@ -193,7 +193,8 @@ def export(
             zoo.export_checkpoint(zoo.find_model(model), out)
         to_stdout(str(out))
         return
-    from farvox.zoo import Card, find_model, load_model, require_torch
+    from farvox.zoo import Card, find_model, load_model
+    from farvox.zoo.model import require_torch
 
     require_torch()
     from farvox.zoo.export import export_onnx, refuse_name, require_export

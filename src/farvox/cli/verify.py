@@ -210,7 +210,8 @@ def _open(
     store: SqliteStore | None = None,
 ) -> tuple[Verifier, list[Signal]]:
     """The recordings, each found fit before a model is fetched or loaded, and the verifier."""
-    from farvox.verifier import Verifier, checked_threshold, read_signal
+    from farvox.verifier import Verifier, read_signal
+    from farvox.verifier.verifier import checked_threshold
 
     if threshold is not None:
         checked_threshold(threshold)

@@ -169,9 +169,10 @@ def calibrate(
     from farvox.datadir.embeddings import shared_origin
     from farvox.report.results import provenance
     from farvox.score.calibrate import fit_llr, threshold_at_far
-    from farvox.zoo import Calibration, copy_with_card, find_model, is_zoo_name, open_embedder, read_card
+    from farvox.zoo import Calibration, copy_with_card, find_model, open_embedder, read_card
     from farvox.zoo.card import EnrolThreshold
     from farvox.zoo.embedder import origin_of
+    from farvox.zoo.find import is_zoo_name
 
     model, out = options.model, options.out
     if options.save:

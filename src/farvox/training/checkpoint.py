@@ -39,8 +39,8 @@ from farvox.progress import Note
 from farvox.training.distributed import World
 from farvox.training.options import TrainOptions, refuse_changes, saved_options
 from farvox.training.table import StringTable, TrainingTable
-from farvox.zoo import find_model, write_weights
-from farvox.zoo.model import CONFIG, WEIGHTS, are_whole
+from farvox.zoo import find_model
+from farvox.zoo.model import CONFIG, WEIGHTS, are_whole, write_weights
 
 Tensors = dict[str, Tensor]
 Packed = tuple[Tensors, dict[str, Any]]

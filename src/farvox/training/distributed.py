@@ -16,7 +16,7 @@ from farvox.errors import NonFiniteLossError, RecipeError
 from farvox.models.pooling import widen
 from farvox.progress import to_stderr
 from farvox.training.launch import LISTENER, LOST_STATUS
-from farvox.zoo import pick_device
+from farvox.zoo.model import pick_device
 
 
 @dataclass(frozen=True)

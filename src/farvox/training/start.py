@@ -21,6 +21,7 @@ from farvox.audio.files import read_audio
 from farvox.augment.effects import change_speed
 from farvox.errors import AudioError, ModelError, RecipeError
 from farvox.features.frontend import FrontEndConfig
+from farvox.manifest import read_weights
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.margin import CosineHead, Head
 from farvox.parsing import read_record
@@ -29,7 +30,8 @@ from farvox.training.checkpoint import START, load_state
 from farvox.training.distributed import World
 from farvox.training.loader import ChunkDataset, fit_length
 from farvox.training.table import Index, TrainingTable
-from farvox.zoo import Model, TorchEmbedder, fill, find_model, read_config, read_weights
+from farvox.zoo import Model, TorchEmbedder, find_model
+from farvox.zoo.model import fill, read_config
 
 IDLE = "idle "
 """Beginning of the names of ``head.idle_classes``: rows that no speaker has, which only ever push away.

@@ -37,6 +37,7 @@ from farvox.features.fbank import build_frontend
 from farvox.features.specaugment import draw_masks
 from farvox.jobs import REJECTED
 from farvox.machine import has_bf16, is_out_of_memory, keep_freed_memory, resolve_precision
+from farvox.manifest import read_weights
 from farvox.metrics.detection import detection_error
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.margin import Head
@@ -59,9 +60,9 @@ from farvox.training.saver import Saver, own_totals
 from farvox.training.sharded import ShardedHead
 from farvox.training.step import Schedule, Stepper, build_optimizer
 from farvox.training.table import EpochPlan, StepBatches, TrainingTable
-from farvox.zoo import Model, TorchEmbedder, fill, read_weights
+from farvox.zoo import Model, TorchEmbedder
 from farvox.zoo.embedder import embed_files, origin_of
-from farvox.zoo.model import write_new_model
+from farvox.zoo.model import fill, write_new_model
 
 
 def train(

@@ -3,7 +3,7 @@
 from farvox.verifier.enrolment import Enrolled, Enrolment
 from farvox.verifier.signal import AudioArgument, Channel, CodedNote, Signal, read_signal
 from farvox.verifier.store import SpeakerStore, SqliteStore, default_store_path
-from farvox.verifier.verifier import Identification, Verdict, Verifier, checked_threshold
+from farvox.verifier.verifier import Identification, Verdict, Verifier
 
 __all__ = [
     "AudioArgument",
@@ -17,7 +17,6 @@ __all__ = [
     "SqliteStore",
     "Verdict",
     "Verifier",
-    "checked_threshold",
     "default_store_path",
     "read_signal",
 ]
