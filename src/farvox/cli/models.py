@@ -41,21 +41,24 @@ def models(
         renew_manifest: first enter the files of the MODEL, a folder, in its manifest.json as they are now,
             after a change by hand, or where it has none; refused where they cannot be loaded.
     """
-    from farvox import zoo
+    from farvox.zoo import read_card, zoo_models
+    from farvox.zoo.find import find_model, is_zoo_name
+    from farvox.zoo.model import load_all, require_torch
+    from farvox.zoo.pretrained import is_pulled
 
     if renew_manifest:
-        if model is None or zoo.is_zoo_name(model):
+        if model is None or is_zoo_name(model):
             raise UsageError("--renew-manifest takes a folder; 'farvox pull NAME' renews a model of the zoo")
-        write_manifest(zoo.find_model(model), zoo.load_all)
+        write_manifest(find_model(model), load_all)
     if model is not None:
-        to_stdout(_card(zoo.read_card(model)))
+        to_stdout(_card(read_card(model)))
         return
     to_stdout("pretrained models (farvox pull NAME; any command takes such a name as MODEL):")
-    for name, entry in zoo.zoo_models().items():
-        here = "here" if zoo.is_pulled(entry) else f"{entry.bytes / 1e6:.0f} MB"
+    for name, entry in zoo_models().items():
+        here = "here" if is_pulled(entry) else f"{entry.bytes / 1e6:.0f} MB"
         to_stdout(f"  {name:<17} {here:>12}  {entry.card.title}")
     try:
-        zoo.require_torch()
+        require_torch()
     except MissingExtraError as error:
         to_stdout(f"\nnetworks: {error}")
         return
@@ -101,14 +104,14 @@ def pull(
         frontend: for an address: see "farvox import".
         max_gb: for an address: the largest file that is fetched, in GB.
     """
-    from farvox import zoo
+    from farvox.zoo.pretrained import is_address, pull, pull_address
 
     if not 0 < max_gb < 1e6:
         raise UsageError(f"--max-gb {max_gb}: it is a number of GB above 0")
-    if zoo.is_address(model):
+    if is_address(model):
         if out is None or arch is None:
             raise UsageError("an address needs --out FOLDER and --arch NAME")
-        found = zoo.pull_address(model, out, arch, sha256, frontend, max_gb=max_gb)
+        found = pull_address(model, out, arch, sha256, frontend, max_gb=max_gb)
         if not sha256:
             to_stderr(f"not pinned; next time say --sha256 {found}")
         to_stdout(str(out))
@@ -117,7 +120,7 @@ def pull(
         raise UsageError(
             "--out, --arch, --sha256 and --frontend go with an address, not with a name of the zoo"
         )
-    to_stdout(str(zoo.pull(model, repair=True)))
+    to_stdout(str(pull(model, repair=True)))
 
 
 def import_checkpoint(
@@ -143,24 +146,25 @@ def import_checkpoint(
             classifier, which init.classifier = "keep" and "extend" need.
         epoch: the last one that it was trained for (default: the number in model_37.pkl).
     """
-    from farvox import zoo
+    from farvox.zoo import import_checkpoint, import_embeddings
+    from farvox.zoo.foreign import import_wavlm
 
     if arch in (EMBEDDINGS, WAVLM) and (spk2utt is not None or epoch is not None or frontend is not None):
         raise UsageError(
             f"--frontend, --spk2utt and --epoch are of a model; leave them out with --arch {arch}"
         )
     if arch == WAVLM:
-        is_normed = zoo.import_wavlm(checkpoint, out).get("normalize", False)
+        is_normed = import_wavlm(checkpoint, out).get("normalize", False)
         mean = "utterance" if is_normed else "none"
         to_stdout(f'{out}: a WavLM for a recipe (--paths.wavlm), trained with features.mean = "{mean}"')
         return
     if arch == EMBEDDINGS:
-        embeddings = zoo.import_embeddings(checkpoint, out)
+        embeddings = import_embeddings(checkpoint, out)
         to_stdout(
             f"{out}: {len(embeddings.utt_ids):,} embeddings of {embeddings.embeddings.shape[1]} numbers"
         )
         return
-    model = zoo.import_checkpoint(checkpoint, out, arch, frontend=frontend, spk2utt=spk2utt, epoch=epoch)
+    model = import_checkpoint(checkpoint, out, arch, frontend=frontend, spk2utt=spk2utt, epoch=epoch)
     arch = str(model.config["imported"]["arch"])
     num_parameters = sum(parameter.numel() for parameter in model.network.parameters())
     to_stdout(f"{out}: {arch}, {num_parameters:,} parameters, embeddings of {model.embedding_dim} numbers")
@@ -183,14 +187,14 @@ def export(
         to: the form.
     """
     if to == "ffsvc":
-        from farvox import zoo
+        from farvox.zoo import export_checkpoint, export_embeddings, find_model
 
         if out.suffix == ".npy":
             from farvox.datadir.embeddings import EmbeddingSet
 
-            zoo.export_embeddings(EmbeddingSet.load(model), out)
+            export_embeddings(EmbeddingSet.load(model), out)
         else:
-            zoo.export_checkpoint(zoo.find_model(model), out)
+            export_checkpoint(find_model(model), out)
         to_stdout(str(out))
         return
     from farvox.zoo import Card, find_model, load_model
