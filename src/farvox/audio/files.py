@@ -58,6 +58,13 @@ from farvox.jobs import Job, cut, threads
 from farvox.progress import Note
 
 Wave = npt.NDArray[np.float32]
+# fmt: off
+AUDIO_SUFFIXES = frozenset((
+    ".aac", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".mp3", ".mp4",
+    ".oga", ".ogg", ".opus", ".sph", ".w64", ".wav", ".webm", ".wma",
+))
+"""Endings, in lower case, of the files in a folder that are taken for audio."""
+# fmt: on
 AudioSource: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 
 _RATES = (1000, 1_000_000)  # Hz, of the audio that is read

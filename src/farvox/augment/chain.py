@@ -45,13 +45,13 @@ class AugmentOptions(Options):
     on the direct path and at an exact ratio); "ffsvc" (the FFSVC2022 baseline's mixture, by its own rules);
     "homework" (the HI-MIA homework's: the baseline's with volume and tempo)."""
     noise: tuple[Path, ...] = ()
-    """Data dirs of noise."""
+    """Data dirs or folders of noise."""
     music: tuple[Path, ...] = ()
-    """Data dirs of music."""
+    """Data dirs or folders of music."""
     speech: tuple[Path, ...] = ()
-    """Data dirs of speech, for babble."""
+    """Data dirs or folders of speech, for babble."""
     rirs: tuple[Path, ...] = ()
-    """Data dirs of room impulse responses."""
+    """Data dirs or folders of room impulse responses."""
     clean_probability: Annotated[float, AtLeast(0), AtMost(1)] = 0.0
     """Of "farvox" alone, as are all that follow up to num_talkers (the other kinds have rules of their own):
     share of the chunks that are left entirely as they are; the other chances are those of the rest."""

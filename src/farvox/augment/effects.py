@@ -24,6 +24,7 @@ from farvox.datadir.conditions import CONDITIONS, read_conditions
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import AudioError, DataDirError
 from farvox.farfield.mixing import Array, Spectrum, convolve_rir, is_silent, power, spectrum_of_rir
+from farvox.farfield.rirs import audio_of
 from farvox.farfield.rooms import refuse_other_sounds
 from farvox.progress import to_stderr
 
@@ -49,7 +50,7 @@ class NoiseSet:
 
     @classmethod
     def open(cls, dirs: Iterable[str | Path], *, sample_rate: int = 16000, pack: bool = True) -> NoiseSet:
-        """The recordings of some data dirs (``wav.scp`` is enough).
+        """The recordings of some data dirs (``wav.scp`` is enough), or folders of audio files.
 
         With ``pack`` they are kept in one file in the cache, so that a crop opens no file.
 
@@ -101,7 +102,7 @@ def draw_babble(
 
 
 def read_paths(dirs: Iterable[str | Path]) -> tuple[str, ...]:
-    """The audio files of some data dirs, in order.
+    """The audio files of some data dirs or plain folders, in order.
 
     The first file of each data dir is opened, so that training does not begin with a corpus that was moved.
 
@@ -111,9 +112,7 @@ def read_paths(dirs: Iterable[str | Path]) -> tuple[str, ...]:
     """
     paths: list[str] = []
     for folder in dirs:
-        of_folder = [str(path) for path in DataDir.open(folder).wav_paths]
-        if not of_folder:
-            raise DataDirError(f"{folder}: has no audio files; augmentation needs some")
+        of_folder = [path for _, path in audio_of(Path(folder))]
         audio_info(of_folder[0])
         paths += of_folder
     if not paths:
@@ -145,7 +144,7 @@ class RirSet:
         within: Mapping[str, tuple[float, float]] | None = None,
         pack: bool = True,
     ) -> RirSet:
-        """The RIRs of some data dirs (``wav.scp`` is enough), read at ``sample_rate`` Hz.
+        """The RIRs of some data dirs or folders (``wav.scp`` is enough), read at ``sample_rate`` Hz.
 
         Args:
             within: condition of ``utt2cond`` -> least and greatest value; an RIR is kept if all are known of

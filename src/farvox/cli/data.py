@@ -55,7 +55,8 @@ def prepare(
 
     Args:
         corpus: name of the corpus.
-        source: folder that holds it as its publisher ships it; for synthetic, a size: demo or tiny.
+        source: folder that holds it as its publisher ships it; for synthetic, a size: demo
+            or tiny; for noise, a number of clips.
         out: folder of the data dirs.
         preparation: those that the corpus takes.
     """
@@ -406,7 +407,9 @@ def trials(
     if source.speaker_ids.null_count():
         raise TrialError(f"{dir}: has neither utt2spk nor spk2utt, so nobody knows which trials are targets")
     enrol_ids, test_ids = (
-        select_utterances(read_conditions(dir), parse_where(where, flag), dir / CONDITIONS) if where else None
+        select_utterances(read_conditions(dir), parse_where(where, flag), dir / CONDITIONS, source.utt_ids)
+        if where
+        else None
         for where, flag in ((enrol_where, "--enrol-where"), (test_where, "--test-where"))
     )
     pairs = Pairs.of(

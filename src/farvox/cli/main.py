@@ -94,6 +94,11 @@ GROUPS: dict[str, dict[str, Verb]] = {
         ),
     },
     "training": {
+        "adapt": Verb(
+            "farvox.cli.recipes:adapt",
+            "fine-tune a model for your own rooms, from folders of recordings",
+            "--speech recordings --out exp/adapted",
+        ),
         "recipes": Verb("farvox.cli.recipes:recipes", "list the recipes that come with farvox", ""),
         "run": Verb("farvox.cli.recipes:run", "run the stages of a recipe one after the other", "demo"),
         "train": Verb(

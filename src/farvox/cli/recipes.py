@@ -1,4 +1,4 @@
-"""The verbs about recipes: train, run, selftrain, recipes."""
+"""The verbs about recipes: adapt, train, run, selftrain, recipes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
+
+from tyro.conf import Positional, arg
 
 from farvox.cli.flags import wrong_usage
 from farvox.errors import RecipeError, UsageError
 from farvox.options import Table, described, from_table, merge
 from farvox.parsing import parse_toml
+from farvox.pipelines.adapt import AdaptOptions
 from farvox.pipelines.recipe import Recipe, default_run_dir, find_recipe, read_recipe, read_toml, recipe_names
 from farvox.progress import to_stderr, to_stdout
 
@@ -94,12 +97,36 @@ def selftrain(words: Sequence[str]) -> int:
     return 0
 
 
+def adapt(out: Annotated[Path, arg(metavar="DIR")], adaptation: AdaptOptions) -> None:
+    """Fine-tune a model for your own rooms, from folders of recordings; judge it, and choose its threshold.
+
+    OUT/model is the model; the table shows it before and after, on speakers, responses and noise that it was
+    not trained on. An interrupted run goes on where it stopped.
+
+    Args:
+        out: folder of the results.
+        adaptation: the folders, and the recipe behind it.
+    """
+    from farvox.cli.main import run_verb
+    from farvox.pipelines.adapt import adapt as adapt_model
+
+    model = adapt_model(out, adaptation, note=to_stdout, progress=to_stderr, run_verb=run_verb)
+    to_stdout(f"model: {model}")
+
+
 for verb in (train, run, selftrain):
     verb.parses_its_own_words = True  # type: ignore[attr-defined]
 
 
-def recipes() -> int:
-    """List the recipes that come with farvox."""
+def recipes(name: Annotated[Positional[str | None], arg(metavar="[NAME]")] = None) -> int:
+    """List the recipes that come with farvox; or print one, to be changed: farvox recipes NAME > mine.toml.
+
+    Args:
+        name: print this one.
+    """
+    if name is not None:
+        to_stdout(find_recipe(name).read_text(encoding="utf-8").rstrip("\n"))
+        return 0
     names = recipe_names()
     width = max(map(len, names), default=0)
     for name in names:

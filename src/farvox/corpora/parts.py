@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from farvox.atomic import visible, write_text
-from farvox.audio.files import read_headers
+from farvox.audio.files import AUDIO_SUFFIXES, read_headers
 from farvox.audio.headers import AudioInfo, described_rates
 from farvox.audio.stretches import file_of
 from farvox.datadir.kaldi import (
@@ -26,13 +26,6 @@ from farvox.errors import AudioError, CorpusError
 from farvox.jobs import Rejected
 from farvox.progress import Note
 from farvox.writers import writes
-
-# fmt: off
-AUDIO_SUFFIXES = frozenset((
-    ".aac", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".mp3", ".mp4",
-    ".oga", ".ogg", ".opus", ".sph", ".w64", ".wav", ".webm", ".wma",
-))
-# fmt: on
 
 
 def open_source(source: Path, out: Path, expected: str, *, read: Collection[str] = ()) -> Path:

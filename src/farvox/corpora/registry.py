@@ -38,7 +38,7 @@ class PrepareOptions(Options):
     """Form of every file's path, whose names in braces become columns of utt2cond, such as
     "{speaker}/{device}_{distance}m_{session}.wav" (folder)."""
     seed: Annotated[int | None, AtLeast(0)] = None
-    """Everything drawn at random follows from it (synthetic)."""
+    """Everything drawn at random follows from it (synthetic, noise)."""
 
 
 class Preparer(NamedTuple):
@@ -77,6 +77,7 @@ PREPARERS = {
     "synthetic": Preparer(
         "synthetic.corpus", "voices made by a source-filter model in simulated rooms, laid out like HI-MIA"
     ),
+    "noise": Preparer("synthetic.noise", "noise made by a model: coloured, hum, machines and babble"),
 }
 
 

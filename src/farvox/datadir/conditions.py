@@ -198,17 +198,25 @@ def parse_where(words: Iterable[str], flag: str = "--where") -> dict[str, tuple[
     return where
 
 
-def select_utterances(table: pl.DataFrame, where: Mapping[str, Sequence[str]], path: str | Path) -> pl.Series:
+def select_utterances(
+    table: pl.DataFrame,
+    where: Mapping[str, Sequence[str]],
+    path: str | Path,
+    utt_ids: pl.Series | None = None,
+) -> pl.Series:
     """Select the utterances of which every condition named has one of its values.
 
     Args:
         table: as `read_conditions` returns it.
         where: condition -> values; the empty string selects utterances without a known value.
         path: of the table, for errors.
+        utt_ids: those to choose from, where the table may lack some, of which no value is known.
 
     Raises:
         DataDirError: no such condition, or a value that no utterance has.
     """
+    if utt_ids is not None:
+        table = utt_ids.alias("utt_id").to_frame().join(table, on="utt_id", how="left").fill_null("")
     wanted = pl.lit(True)
     for column, values in where.items():
         if column not in table.columns:

@@ -154,7 +154,7 @@ def subset(
                 f"{source.path}: has no {CONDITIONS}, so --where cannot be answered; "
                 "'farvox prepare' writes one for the corpora whose file names hold the conditions"
             )
-        chosen = select_utterances(conditions, where, source.path / CONDITIONS)
+        chosen = select_utterances(conditions, where, source.path / CONDITIONS, source.utt_ids)
         table = table.filter(pl.col("utt_id").is_in(chosen.implode()))
     if per_speaker is not None:
         if per_speaker < 1:

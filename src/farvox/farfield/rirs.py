@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 
 from farvox.atomic import atomic_file, visible
-from farvox.audio.files import audio_info, read_channels
+from farvox.audio.files import AUDIO_SUFFIXES, audio_info, read_channels
 from farvox.audio.remote import is_remote, remote_audio, without_scheme
 from farvox.datadir.conditions import CONDITIONS, read_conditions
 from farvox.datadir.derive import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
@@ -29,7 +29,6 @@ from farvox.progress import Note, silent
 from farvox.rng import rng_for
 from farvox.writers import writes
 
-SUFFIXES = (".wav", ".flac")
 ROOMS = 1  # random stream of the rooms; stream 0 is that of the copies
 
 
@@ -105,16 +104,16 @@ def audio_of(folder: Path) -> list[tuple[str, str]]:
     Raises:
         DataDirError: there are none.
     """
-    if (folder / "wav.scp").exists():
+    if (folder / "wav.scp").exists() or not folder.is_dir():
         data_dir = DataDir.open(folder)
         found = list(zip(data_dir.utt_ids, data_dir.wav_paths, strict=True))
     else:
-        files = [path for path in visible(folder, "**/*") if path.suffix.lower() in SUFFIXES]
+        files = [path for path in visible(folder, "**/*") if path.suffix.lower() in AUDIO_SUFFIXES]
         found = [("_".join(path.stem.split()), str(path.absolute())) for path in files]
     if bad := next((path for _, path in found if not is_utf8(os.fsencode(path))), None):
         raise DataDirError(f"{bad!r}: not UTF-8, which a data dir must be; rename the file")
     if not found:
-        raise DataDirError(f"{folder}: has neither a wav.scp nor files in {' or '.join(SUFFIXES)}")
+        raise DataDirError(f"{folder}: has neither a wav.scp nor audio files")
     return found
 
 

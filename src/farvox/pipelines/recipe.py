@@ -333,9 +333,11 @@ def expand_paths(table: Mapping[str, Any]) -> Table:
     for name, value in dict(table.get("paths", {})).items():
         known[name] = substitute(str(value), {**os.environ, **known}, f"paths.{name}")
 
+    quoted = {name: shlex.quote(value) for name, value in known.items()}  # one word, whatever is in it
+
     def expanded(value: Any, where: str) -> Any:
         if isinstance(value, str):
-            return substitute(value, known, where)
+            return substitute(value, quoted if where == "prepare" else known, where)
         if isinstance(value, Mapping):
             return {key: expanded(item, f"{where}.{key}" if where else key) for key, item in value.items()}
         if isinstance(value, (list, tuple)):

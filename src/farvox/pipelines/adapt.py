@@ -1,0 +1,319 @@
+"""A model adapted to one's own rooms: folders of recordings become a model with a threshold, and a report.
+
+The recipe says what is trained and judged. Here its data dirs are made of folders, its length is bounded, and
+the threshold is chosen when it has run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tomli_w
+
+from farvox.atomic import write_text
+from farvox.errors import CorpusError, TrialError
+from farvox.jobs import begin
+from farvox.options import Above, AtLeast, Below, Metavar, Options, Table, from_table, merge, to_table
+from farvox.parsing import parse_json
+from farvox.pipelines.calibrate import CalibrateOptions, calibrate, speakers_behind
+from farvox.pipelines.recipe import Recipe, expand_paths, find_recipe, read_recipe, read_toml
+from farvox.pipelines.run import Plan, RunVerb, System, prepare, run
+from farvox.pipelines.score import Scores, score
+from farvox.pipelines.train import train
+from farvox.progress import Note, duration, silent
+from farvox.report.text import plain_span, rounded, span
+from farvox.rng import rng_for
+from farvox.writers import writes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from farvox.datadir.kaldi import DataDir
+
+SETTINGS, RECIPE, MODEL = "adapt.json", "recipe.toml", "model"
+TIMED_STEPS = 4
+FEWEST_JUDGED, MOST_JUDGED = 10, 50
+"""Speakers that are kept for judging: a quarter, but at least the first (or half) and at most the second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptOptions(Options):
+    """Options of an adaptation: folders of recordings, and the recipe behind it."""
+
+    speech: Annotated[Path, Metavar("DIR")]
+    """Folder of close-talk speech, with a folder for each speaker."""
+    rooms: Annotated[Path | None, Metavar("DIR")] = None
+    """Folder or data dir of measured room responses; by default rooms are simulated."""
+    noise: Annotated[Path | None, Metavar("DIR")] = None
+    """Folder or data dir of background noise; by default noise is made."""
+    test: Annotated[Path | None, Metavar("DIR")] = None
+    """Folder of other speakers to judge by, laid out as the speech; by default a quarter of its speakers are
+    kept for that."""
+    pattern: Annotated[str | None, Metavar("FORM")] = None
+    """Form of every file's path in both, where a speaker has no folder, such as "{speaker}_{take}.wav"."""
+    model: Annotated[str | None, Metavar("MODEL")] = None
+    """Model to start from; by default that of the recipe."""
+    recipe: str = "adapt"
+    """Recipe behind it: a TOML file, or a name that "farvox recipes" lists."""
+    minutes: Annotated[float, Above(0)] | None = None
+    """Longest training; a few steps are timed first. By default it is as long as the recipe says."""
+    far: Annotated[float, Above(0), Below(1)] = 0.01
+    """Share of the trials of different speakers that the threshold accepts."""
+    seed: Annotated[int, AtLeast(0)] = 1
+    """Everything drawn at random follows from it."""
+    skip_bad: bool = False
+    """Leave out recordings that cannot be used, and list them in OUT/data/speech/rejected.tsv."""
+
+
+@writes("out")
+def adapt(
+    out: str | Path,
+    options: AdaptOptions,
+    *,
+    note: Note = silent,
+    progress: Note = silent,
+    run_verb: RunVerb | None = None,
+) -> Path:
+    """Fine-tune a model on folders of speech, judge it on other speakers, and choose its threshold.
+
+    An interrupted run goes on in ``out``, where ``recipe.toml`` is all that it does.
+
+    Args:
+        out: folder of the results.
+        options: the folders, and the recipe behind it.
+        note: called with each line of the results.
+        progress: called with lines on what is read and written meanwhile.
+        run_verb: runs a data verb; a process of its own by default.
+
+    Returns:
+        The model folder, with its threshold and figures in its card.
+
+    Raises:
+        JobError: ``out`` was begun with other options.
+        CorpusError: no speakers, too few, or some of them are in ``speech`` and in ``test``.
+        FarvoxError: see `farvox.pipelines.run.run`.
+    """
+    out = Path(out).absolute()
+    begin(out / SETTINGS, to_table(options))
+    drafted, saved = out / "data" / RECIPE, out / RECIPE
+    if not drafted.exists():
+        write_text(drafted, tomli_w.dumps(_with_folders(out, options, note)))
+    if not saved.exists():
+        table = read_toml(drafted)
+        if options.minutes:
+            table = _bounded(out, table, options.minutes, note, run_verb)
+        write_text(saved, tomli_w.dumps(table))
+    recipe = read_recipe(str(saved))
+    plan = Plan(recipe, out)
+    run(recipe, out, last="score", note=note, progress=progress, run_verb=run_verb)
+    lines = _choose_threshold(plan, plan.systems[-1], options.far, progress)
+    run(replace(recipe, notes=(*recipe.notes, *lines)), out, first="evaluate", note=note)
+    _complete_card(plan, plan.systems[-1], options)
+    return out / MODEL
+
+
+def _with_folders(out: Path, options: AdaptOptions, note: Note) -> Table:
+    """The recipe, as nested tables, with the folders of the user in their places."""
+    from farvox.corpora.registry import PrepareOptions
+    from farvox.corpora.registry import prepare as prepare_corpus
+
+    def speech_of(folder: Path, name: str) -> tuple[DataDir, list[str]]:
+        chosen = PrepareOptions(pattern=options.pattern, skip_bad=options.skip_bad)
+        (made,) = prepare_corpus("folder", folder, data / name, chosen, note=note)
+        return made, made.speaker_ids.unique().sort().to_list()
+
+    data, rng = out / "data", rng_for(options.seed, 0, 0)
+    speech, speakers = speech_of(options.speech, "speech")
+    if options.test:
+        _, judged = speech_of(options.test, "test")
+        if shared := sorted({*speakers} & {*judged}):
+            raise CorpusError(
+                f"{len(shared)} speakers, '{shared[0]}' first, are in {options.speech} and {options.test}: a "
+                "model is not judged by those it was trained on; take them out of one, or leave out --test"
+            )
+    else:
+        num = min(max(len(speakers) // 4, min(FEWEST_JUDGED, len(speakers) // 2)), MOST_JUDGED)
+        judged = sorted(rng.choice(speakers, size=num, replace=False).tolist())
+        note(f"{num} of {len(speakers)} speakers are kept for judging: {data / 'judged.speakers'}")
+    trained = [each for each in speakers if each not in judged]
+    if min(len(trained), len(judged)) < 2:
+        raise CorpusError(
+            f"{speech.path}: has {len(speakers)} speakers, and 2 to train on and 2 to judge by are the "
+            "fewest: add some, or name a folder of others with --test"
+        )
+    for name, of_part in (("train", trained), ("judged", judged)):
+        write_text(data / f"{name}.speakers", "".join(f"{each}\n" for each in of_part))
+    table = read_toml(find_recipe(options.recipe))
+    lines = list(table.get("prepare", ()))
+    for folder, name, verb in ((options.rooms, "rooms", "rirs "), (options.noise, "noise", "prepare noise ")):
+        if folder:
+            _split(folder, data / name, rng, note)
+            lines = [line for line in lines if not line.startswith(verb)]
+    if options.skip_bad:
+        lines = [f"{line} --skip-bad" if line.startswith("simulate ") else line for line in lines]
+    changes: Table = {"prepare": lines, "seed": options.seed, "paths": {"data": _literal(data)}}
+    if options.test:
+        changes["paths"]["judged"] = _literal(data / "test")
+    if options.model:
+        changes["init"] = {"model": _literal(options.model)}
+    return merge(table, changes)
+
+
+def _literal(path: str | Path) -> str:
+    """A path as a recipe has it, in which ``$`` begins a name."""
+    return str(path).replace("$", "$$")
+
+
+def _split(folder: Path, out: Path, rng: np.random.Generator, note: Note) -> None:
+    """Make data dirs OUT/train and OUT/test of the files of a folder: a quarter, drawn, is for judging."""
+    from farvox.datadir.kaldi import Utterance, write_data_dir
+    from farvox.farfield.rirs import audio_of
+
+    files = [Utterance(f"{number:05d}-{name}", path) for number, (name, path) in enumerate(audio_of(folder))]
+    order = [files[n] for n in rng.permutation(len(files))]
+    num = len(files) // 4
+    test, train_ = (order[:num], order[num:]) if num else (order, order)
+    note(
+        f"{folder}: {len(train_)} files to train with, "
+        + (f"{num} others to judge with" if num else "the same to judge with: there are fewer than four")
+    )
+    for name, part in (("train", train_), ("test", test)):
+        write_data_dir(out / name, sorted(part, key=lambda each: each.utt_id))
+
+
+def _bounded(out: Path, table: Table, minutes: float, note: Note, run_verb: RunVerb | None) -> Table:
+    """A recipe with as many examples an epoch as its epochs can take in that time, by the clock."""
+    from farvox.datadir.kaldi import DataDir
+
+    recipe = from_table(Recipe, expand_paths(table), str(out / RECIPE))
+    prepare(Plan(recipe, out), note, run_verb)
+    batch, folder, ends = recipe.optim.batch_size, out / "timing", [time.monotonic()]
+    timed = replace(
+        recipe,
+        data=replace(recipe.data, epoch_size=TIMED_STEPS * batch),
+        schedule=replace(recipe.schedule, epochs=recipe.schedule.first_epoch + 2),
+    )
+
+    def look(line: str) -> None:
+        if line.startswith("Epoch "):
+            ends.append(time.monotonic())
+
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    train(timed, folder, note=look)
+    shutil.rmtree(folder)
+    step = (ends[2] - ends[1]) / TIMED_STEPS
+    beginning = max(0.0, ends[1] - ends[0] - TIMED_STEPS * step)
+    epochs = recipe.schedule.end - recipe.schedule.first_epoch
+    steps = max(1, int((60 * minutes - beginning) / step / epochs))
+    whole = recipe.data.epoch_size or sum(len(DataDir.open(each)) for each in recipe.data.train)
+    size = min(whole, steps * batch)
+    planned = beginning + epochs * size / batch * step
+    note(f"a step takes {step:.1f} s: {epochs} epochs of {size // batch} steps, about {duration(planned)}")
+    return merge(table, {"data": {"epoch_size": size}})
+
+
+def _choose_threshold(plan: Plan, system: System, far: float, progress: Note) -> list[str]:
+    """Write the model with a threshold in its card; lines on it, and on its rates for other speakers."""
+    from farvox.zoo import Card, copy_with_card
+
+    lists = {each.name: plan.trials(system, each) for each in plan.recipe.evaluate}
+    texts = {name: path.read_text(encoding="utf-8") for name, path in lists.items()}
+    trials = plan.root / "data" / "all.trials"
+    write_text(trials, "".join(texts.values()))
+    dirs = dict.fromkeys(plan.embeddings(system, each.data) for each in plan.recipe.evaluate)
+    scored = score(trials, list(dirs), out=plan.root / "data" / "all.scores", note=progress)
+    names = " and ".join(lists)
+    try:
+        rates = _rates_of_others(scored, far, {name: text.count("\n") for name, text in texts.items()})
+    except TrialError as error:
+        rates = f"its rates on other speakers are not known: {error}"
+    options = CalibrateOptions(
+        far=far, model=str(system.run_dir), out=plan.root / MODEL, note=f"{names}; {rates}"
+    )
+    try:
+        found = calibrate(scored, options, note=progress)
+    except TrialError as error:
+        copy_with_card(system.run_dir, Card(), plan.root / MODEL)
+        return [f"the model has no threshold: {error}"]
+    sure = found.intervals
+    within = f" (95 % {plain_span(sure['threshold'])}, {sure['num_speakers']} speakers)" if sure else ""
+    return [f"threshold {found.point.threshold:.4f}{within}: FAR {100 * far:g} % of {names}; {rates}"]
+
+
+def _rates_of_others(scored: Scores, far: float, sizes: dict[str, int]) -> str:
+    """FAR and FRR of each list at thresholds that were chosen without the speakers of a trial.
+
+    Args:
+        scored: the trials of all lists, one list after the other.
+        far: of the thresholds.
+        sizes: the number of trials of each list.
+    """
+    import numpy as np
+
+    from farvox.metrics.bootstrap import rates_at, speaker_bootstrap
+    from farvox.score.calibrate import held_out, threshold_at_far
+
+    target = np.asarray(scored.trials.target, bool)
+    speakers = speakers_behind(scored, CalibrateOptions())
+
+    def above(rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+        return scored.values - threshold_at_far(scored.values[rows], target[rows], far).threshold
+
+    judged_N, (above_N,) = held_out([above], speakers.enrol, speakers.test)
+    list_N = np.repeat(np.arange(len(sizes)), list(sizes.values()))[judged_N]
+    texts = []
+    for number, name in enumerate(sizes):
+        of_list = list_N == number
+        drawn = speaker_bootstrap(
+            [above_N[of_list]],
+            target[judged_N][of_list],
+            speakers.enrol[judged_N][of_list],
+            speakers.test[judged_N][of_list],
+            figures=[partial(rates_at, threshold=0.0)],
+        ).systems[0]
+        shown = (
+            f"{key.upper()} {rounded(drawn[key].value, num, '%')} ({span(drawn[key].interval(), num, '%')})"
+            for key, num in (("far", int((~target[judged_N])[of_list].sum())),
+                             ("frr", int(target[judged_N][of_list].sum())))
+        )  # fmt: skip
+        texts.append(f"{name} {', '.join(shown)}")
+    return f"with thresholds chosen on other speakers: {'; '.join(texts)}"
+
+
+def _complete_card(plan: Plan, system: System, options: AdaptOptions) -> None:
+    """Enter into the model's card what it is, what it was trained on, and what was measured."""
+    from farvox.datadir.kaldi import DataDir
+    from farvox.zoo import Card, read_card
+    from farvox.zoo.card import Figure
+
+    start = read_card(plan.recipe.init.model)
+    results = parse_json((plan.root / "results.json").read_text(encoding="utf-8"))["results"]
+    train_dirs: Sequence[DataDir] = [DataDir.open(each) for each in plan.recipe.data.train]
+    num_speakers = sum(each.speaker_ids.n_unique() for each in train_dirs)
+    card = Card.load(plan.root / MODEL)
+    replace(
+        card,
+        name=plan.root.name,
+        title=f"{start.name or plan.recipe.init.model}, adapted",
+        licence=start.licence,
+        features=start.features,
+        training_data=f"{num_speakers} speakers of {options.speech}; before that: {start.training_data}",
+        figures=tuple(
+            Figure(
+                f"{each['trial_list']}, {plan.root.name}",
+                each["num_target"] + each["num_nontarget"],
+                each["eer"],
+                each["min_dcf"],
+                f"farvox adapt --out {plan.root}",
+            )
+            for each in results
+            if each["system"] == system.name
+        ),
+    ).save(plan.root / MODEL)
