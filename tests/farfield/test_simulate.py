@@ -226,7 +226,7 @@ def test_what_cannot_be_copied_is_named(close: Path, bank: Path, tmp_path: Path)
     with pytest.raises(AudioError, match="response 'dead': channel 1 is silent"):
         simulated(close / "data", tmp_path / "d", rirs=[tmp_path / "half"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataDirError, match=r"neither a wav\.scp nor files"):
+    with pytest.raises(DataDirError, match=r"neither a wav\.scp nor audio files"):
         open_rirs([tmp_path / "empty"])
     for folder in ("one", "two"):
         write_audio(tmp_path / "twice" / folder / "r.wav", np.eye(1, 100)[0])

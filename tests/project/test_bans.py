@@ -74,7 +74,9 @@ UNDER_ANOTHER = {
     "datadir.derive:_write_derived",  # of `combine` and `subset`
     "datadir.derive:write_output",  # of `simulate`, `make_rirs` and `make_noises`
     "datadir.pack:_write_dir",  # of `pack`
+    "pipelines.adapt:split_files",  # `adapt`
     "synthetic.corpus:prepare_synthetic",  # of `prepare`
+    "synthetic.noise:prepare_noise",  # likewise
     "training.checkpoint:save_checkpoint",  # of `train`
     "zoo.pretrained:pull",  # asks by itself
 }

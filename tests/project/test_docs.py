@@ -18,11 +18,13 @@ from pathlib import Path
 
 import pytest
 import soundfile
+import tomli_w
 
 import farvox
 from farvox.cli.main import ANSWERS, VERBS, main
-from farvox.cli.recipes import load_recipe
-from farvox.pipelines.recipe import Recipe, recipe_names
+from farvox.cli.recipes import load_recipe, parse_overrides
+from farvox.options import merge
+from farvox.pipelines.recipe import Recipe, find_recipe, read_toml, recipe_names
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -104,6 +106,8 @@ def reduced(words: list[str]) -> list[str]:
     """
     if words[0] in ("score", "cluster"):
         return [FEW.get(word, word) for word in words]
+    if words[0] == "adapt":
+        return [*words, "--recipe", short_recipe("adapt")]
     if words[0] not in ("train", "run", "selftrain"):
         return words
     recipe = load_recipe(words[1])
@@ -122,6 +126,17 @@ def reduced(words: list[str]) -> list[str]:
     if words[0] == "selftrain":
         small += ["--selftrain.clusters", "2:6", "--selftrain.rounds", "1", "--selftrain.min_size", "1"]
     return [*words, *small, "--schedule.first_epoch", str(first), "--schedule.epochs", str(last)]
+
+
+def short_recipe(name: str) -> str:
+    """The path of a recipe that trains two steps in two rooms."""
+    words = [*shlex.split(SMALL), "--init.mean_utterances", "1", "--schedule.epochs", "1"]
+    table = merge(read_toml(find_recipe(name)), parse_overrides(words))
+    lines = [
+        re.sub(r"--rooms \d+", "--rooms 2", line).replace("noise 96", "noise 16") for line in table["prepare"]
+    ]
+    Path("short.toml").write_text(tomli_w.dumps(table | {"prepare": lines}))
+    return "short.toml"
 
 
 def run_farvox(words: list[str]) -> int:

@@ -520,6 +520,15 @@ ELSEWHERE = {
     ),
     "lower data.workers, or cut the longest recordings of validate.data": MEMORY,
     "cut the longest recordings, and name another OUT": MEMORY,
+    "take them out of one, or leave out --test": (
+        "tests/pipelines/test_adapt.py::test_an_adaptation_ends_in_a_model_with_its_threshold_and_figures"
+    ),
+    "add some, or name a folder of others with --test": (
+        "tests/pipelines/test_adapt.py::test_speakers_of_another_folder_judge_in_rooms_and_noise_made_for_it"
+    ),
+    "give the number of clips to make as SOURCE": (
+        "tests/synthetic/test_noise.py::test_a_number_that_makes_no_two_parts_is_refused"
+    ),
     ", lower optim.accumulate": (
         "tests/training/test_trainer.py"
         "::test_a_pass_of_one_example_with_batchnorm_is_refused_and_the_ways_out_work"

@@ -6,6 +6,7 @@ the threshold is chosen when it has run.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from collections.abc import Sequence
@@ -104,22 +105,22 @@ def adapt(
     begin(out / SETTINGS, to_table(options))
     drafted, saved = out / "data" / RECIPE, out / RECIPE
     if not drafted.exists():
-        write_text(drafted, tomli_w.dumps(_with_folders(out, options, note)))
+        write_text(drafted, tomli_w.dumps(with_folders(out, options, note)))
     if not saved.exists():
         table = read_toml(drafted)
         if options.minutes:
-            table = _bounded(out, table, options.minutes, note, run_verb)
+            table = bounded(out, table, options.minutes, note, run_verb)
         write_text(saved, tomli_w.dumps(table))
     recipe = read_recipe(str(saved))
     plan = Plan(recipe, out)
     run(recipe, out, last="score", note=note, progress=progress, run_verb=run_verb)
-    lines = _choose_threshold(plan, plan.systems[-1], options.far, progress)
+    lines = choose_threshold(plan, plan.systems[-1], options.far, progress)
     run(replace(recipe, notes=(*recipe.notes, *lines)), out, first="evaluate", note=note)
-    _complete_card(plan, plan.systems[-1], options)
+    complete_card(plan, plan.systems[-1], options)
     return out / MODEL
 
 
-def _with_folders(out: Path, options: AdaptOptions, note: Note) -> Table:
+def with_folders(out: Path, options: AdaptOptions, note: Note) -> Table:
     """The recipe, as nested tables, with the folders of the user in their places."""
     from farvox.corpora.registry import PrepareOptions
     from farvox.corpora.registry import prepare as prepare_corpus
@@ -152,12 +153,15 @@ def _with_folders(out: Path, options: AdaptOptions, note: Note) -> Table:
         write_text(data / f"{name}.speakers", "".join(f"{each}\n" for each in of_part))
     table = read_toml(find_recipe(options.recipe))
     lines = list(table.get("prepare", ()))
-    for folder, name, verb in ((options.rooms, "rooms", "rirs "), (options.noise, "noise", "prepare noise ")):
+    for folder, name, verb in (
+        (options.rooms, "rooms", ["rirs"]),
+        (options.noise, "noise", ["prepare", "noise"]),
+    ):
         if folder:
-            _split(folder, data / name, rng, note)
-            lines = [line for line in lines if not line.startswith(verb)]
+            split_files(folder, data / name, rng, note)
+            lines = [line for line in lines if line.split()[: len(verb)] != verb]
     if options.skip_bad:
-        lines = [f"{line} --skip-bad" if line.startswith("simulate ") else line for line in lines]
+        lines = [" ".join((line, "--skip-bad")) if line.startswith("simulate ") else line for line in lines]
     changes: Table = {"prepare": lines, "seed": options.seed, "paths": {"data": _literal(data)}}
     if options.test:
         changes["paths"]["judged"] = _literal(data / "test")
@@ -171,7 +175,7 @@ def _literal(path: str | Path) -> str:
     return str(path).replace("$", "$$")
 
 
-def _split(folder: Path, out: Path, rng: np.random.Generator, note: Note) -> None:
+def split_files(folder: Path, out: Path, rng: np.random.Generator, note: Note) -> None:
     """Make data dirs OUT/train and OUT/test of the files of a folder: a quarter, drawn, is for judging."""
     from farvox.datadir.kaldi import Utterance, write_data_dir
     from farvox.farfield.rirs import audio_of
@@ -188,7 +192,7 @@ def _split(folder: Path, out: Path, rng: np.random.Generator, note: Note) -> Non
         write_data_dir(out / name, sorted(part, key=lambda each: each.utt_id))
 
 
-def _bounded(out: Path, table: Table, minutes: float, note: Note, run_verb: RunVerb | None) -> Table:
+def bounded(out: Path, table: Table, minutes: float, note: Note, run_verb: RunVerb | None) -> Table:
     """A recipe with as many examples an epoch as its epochs can take in that time, by the clock."""
     from farvox.datadir.kaldi import DataDir
 
@@ -219,7 +223,7 @@ def _bounded(out: Path, table: Table, minutes: float, note: Note, run_verb: RunV
     return merge(table, {"data": {"epoch_size": size}})
 
 
-def _choose_threshold(plan: Plan, system: System, far: float, progress: Note) -> list[str]:
+def choose_threshold(plan: Plan, system: System, far: float, progress: Note) -> list[str]:
     """Write the model with a threshold in its card; lines on it, and on its rates for other speakers."""
     from farvox.zoo import Card, copy_with_card
 
@@ -231,7 +235,7 @@ def _choose_threshold(plan: Plan, system: System, far: float, progress: Note) ->
     scored = score(trials, list(dirs), out=plan.root / "data" / "all.scores", note=progress)
     names = " and ".join(lists)
     try:
-        rates = _rates_of_others(scored, far, {name: text.count("\n") for name, text in texts.items()})
+        rates = rates_of_others(scored, far, {name: text.count("\n") for name, text in texts.items()})
     except TrialError as error:
         rates = f"its rates on other speakers are not known: {error}"
     options = CalibrateOptions(
@@ -247,7 +251,7 @@ def _choose_threshold(plan: Plan, system: System, far: float, progress: Note) ->
     return [f"threshold {found.point.threshold:.4f}{within}: FAR {100 * far:g} % of {names}; {rates}"]
 
 
-def _rates_of_others(scored: Scores, far: float, sizes: dict[str, int]) -> str:
+def rates_of_others(scored: Scores, far: float, sizes: dict[str, int]) -> str:
     """FAR and FRR of each list at thresholds that were chosen without the speakers of a trial.
 
     Args:
@@ -287,7 +291,7 @@ def _rates_of_others(scored: Scores, far: float, sizes: dict[str, int]) -> str:
     return f"with thresholds chosen on other speakers: {'; '.join(texts)}"
 
 
-def _complete_card(plan: Plan, system: System, options: AdaptOptions) -> None:
+def complete_card(plan: Plan, system: System, options: AdaptOptions) -> None:
     """Enter into the model's card what it is, what it was trained on, and what was measured."""
     from farvox.datadir.kaldi import DataDir
     from farvox.zoo import Card, read_card
@@ -311,7 +315,7 @@ def _complete_card(plan: Plan, system: System, options: AdaptOptions) -> None:
                 each["num_target"] + each["num_nontarget"],
                 each["eer"],
                 each["min_dcf"],
-                f"farvox adapt --out {plan.root}",
+                shlex.join(["farvox", "adapt", "--speech", str(options.speech), "--out", str(plan.root)]),
             )
             for each in results
             if each["system"] == system.name

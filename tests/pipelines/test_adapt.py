@@ -1,0 +1,137 @@
+"""``farvox adapt``: folders of recordings become a model with a threshold, its figures and its report."""
+
+import itertools
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import tomli_w
+
+from farvox.audio.files import write_audio
+from farvox.cli.main import main
+from farvox.datadir.kaldi import DataDir
+from farvox.options import merge
+from farvox.pipelines.recipe import find_recipe, read_recipe, read_toml
+from farvox.training.checkpoint import finished_epochs
+from farvox.zoo import Card
+
+SMALL = {
+    "device": "cpu",
+    "threads": 1,
+    "init": {"mean_utterances": 1},
+    "data": {"num_frames": 30, "speeds": [1.0], "epoch_size": 16, "workers": 0},
+    "optim": {"batch_size": 8, "precision": "fp32"},
+    "schedule": {"epochs": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, make_corpus, model_folder):
+    """Folders of a user: 12 speakers whose names begin their files, responses, noise; and a short recipe."""
+    folder, rng = tmp_path_factory.mktemp("user's own $home"), np.random.default_rng(0)
+    make_corpus(folder / "dir", speakers=[f"s{n:02}" for n in range(12)], takes=4)
+    shutil.copytree(folder / "dir/wav", folder / "speech")
+    shutil.copytree(model_folder, folder / "model")
+    for number, take in itertools.product(range(12), range(4)):
+        part = folder / ("few" if number < 3 else "others")
+        part.mkdir(exist_ok=True)
+        shutil.copy(folder / f"speech/s{number:02}_{take}.wav", part)
+    for number in range(5):
+        rir_R = rng.standard_normal(4000) * np.exp(-np.arange(4000) / 600) * 0.1
+        rir_R[0] = 0.9
+        write_audio(folder / f"rooms/hall {number}.wav", rir_R.astype(np.float32))
+        (folder / "noise/fan").mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / f"noise/fan/{number}.ogg", 0.1 * rng.standard_normal(16000), 16000)
+    text = tomli_w.dumps(merge(read_toml(find_recipe("adapt")), SMALL))
+    (folder / "mine.toml").write_text(re.sub(r"(--rooms|noise) \d+", r"\1 16", text))
+    return folder
+
+
+def adapt(home, *words):
+    given = (
+        "--speech",
+        "speech",
+        "--pattern",
+        "{speaker}_{take}.wav",
+        "--model",
+        "model",
+        "--recipe",
+        "mine.toml",
+    )
+    paths = [str(home / word) if (home / word).exists() else word for word in (*given, *words)]
+    return main(["adapt", *map(str, paths)])
+
+
+@pytest.fixture(scope="module")
+def adapted(home):
+    """The results of an adaptation to measured rooms and recorded noise."""
+    words = ("--rooms", "rooms", "--noise", "noise", "--far", "0.1", "--minutes", "0.02")
+    assert adapt(home, *words, "--out", home / "out") == 0
+    return home / "out"
+
+
+@pytest.mark.slow
+def test_an_adaptation_ends_in_a_model_with_its_threshold_and_figures(adapted, voices, capsys):
+    card = Card.load(adapted / "model")
+    assert card.threshold_speakers == 6 and "rejects" in card.threshold_note
+    for name in ("near FAR", "far FAR"):
+        assert name in card.threshold_note
+    results = json.loads((adapted / "results.json").read_text())
+    tuned = [each for each in results["results"] if each["system"] == "fine-tuned"]
+    assert [each.eer for each in card.figures] == [each["eer"] for each in tuned]
+    assert {each["trial_list"] for each in results["differences"]} == {"near", "far"}
+    assert any(line.startswith(f"threshold {card.threshold:.4f}") for line in results["notes"])
+    assert (adapted / "report.html").is_file()
+    pair = [str(voices / name) for name in ("a0.wav", "a1.wav")]
+    assert main(["verify", *pair, "--model", str(adapted / "model")]) in (0, 1)
+
+
+@pytest.mark.slow
+def test_speakers_of_another_folder_judge_in_rooms_and_noise_made_for_it(home, tmp_path):
+    assert adapt(home, "--speech", "few", "--test", "others", "--out", tmp_path / "out") == 0
+    assert len((tmp_path / "out/data/judged.speakers").read_text().split()) == 9
+    assert len(DataDir.open(tmp_path / "out/data/rooms/train")) == 32
+    assert {figure.data for figure in Card.load(tmp_path / "out/model").figures} == {"near, out", "far, out"}
+
+
+@pytest.mark.slow
+def test_nobody_and_nothing_that_judges_was_trained_on(adapted):
+    data = adapted / "data"
+    for kind, names in (
+        ("speakers", "{}.speakers"),
+        ("rooms", "rooms/{}/wav.scp"),
+        ("noise", "noise/{}/wav.scp"),
+    ):
+        test = "judged" if kind == "speakers" else "test"
+        train_, judged = ({*(data / names.format(part)).read_text().splitlines()} for part in ("train", test))
+        assert train_ and judged and not train_ & judged
+
+
+@pytest.mark.slow
+def test_the_recipe_that_is_left_behind_makes_the_same_model_again(adapted, tmp_path):
+    assert main(["train", str(adapted / "recipe.toml"), "--run-dir", str(tmp_path / "again")]) == 0
+    last = f"checkpoints/epoch_{finished_epochs(adapted / 'train')[-1]:03}/model.safetensors"
+    assert (tmp_path / "again" / last).read_bytes() == (adapted / "model/model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_bounded_training_keeps_all_its_epochs(adapted):
+    recipe = read_recipe(str(adapted / "recipe.toml"))
+    assert recipe.data.epoch_size in (8, 16) and recipe.schedule.epochs == 2
+    assert not (adapted / "timing").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--out", "new", "--test", "speech"), "leave out --test"),
+        (("--out", "new", "--speech", "few"), "name a folder of others with --test"),
+    ],
+)
+def test_what_cannot_be_adapted_is_refused(home, words, message, tmp_path, capsys):
+    words = [tmp_path / "new" if word == "new" else word for word in words]
+    assert adapt(home, *words) == 1
+    assert message in capsys.readouterr().err
