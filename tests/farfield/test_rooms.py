@@ -221,6 +221,7 @@ def test_microphones_about_the_room_are_at_different_distances() -> None:
         ({"array": "linear4", "channels": (1, 1)}, "one is named twice"),
         ({"t60": (0.5, 0.3)}, "t60 goes from the least to the greatest, not 0.5 to 0.3"),
         ({"t60": (0.1, 0.3)}, "t60 = 0.1; it must be at least 0.15"),
+        ({"t60": (0.3, 1e30)}, "t60 = 1e.30; it must be at most 20"),
         ({"t60": (0.3, np.inf)}, "t60 = inf; it must be a finite number"),
         ({"distance": (1.0, 9.0)}, "distance = 9.0; it must be at most 5"),
     ],

@@ -20,6 +20,7 @@ import numpy as np
 from farvox.augment.effects import NoiseSet, RirSet, change_tempo, change_volume, draw_babble, read_paths
 from farvox.datadir.conditions import CONDITIONS
 from farvox.errors import RecipeError, UsageError
+from farvox.farfield import Decibels
 from farvox.farfield.mixing import Array, add_noise, is_silent, power
 from farvox.options import AtLeast, AtMost, Options
 
@@ -63,11 +64,11 @@ class AugmentOptions(Options):
     """Chance of music; by default 0.2 with data dirs of music and 0 without."""
     babble_probability: Chance = None
     """Chance of babble; by default 0.2 with data dirs of speech and 0 without."""
-    noise_snr_db: Range = (0.0, 15.0)
+    noise_snr_db: tuple[Decibels, Decibels] = (0.0, 15.0)
     """Range of the speech-to-noise power ratio."""
-    music_snr_db: Range = (5.0, 15.0)
+    music_snr_db: tuple[Decibels, Decibels] = (5.0, 15.0)
     """Range of the speech-to-music power ratio."""
-    babble_snr_db: Range = (13.0, 20.0)
+    babble_snr_db: tuple[Decibels, Decibels] = (13.0, 20.0)
     """Range of the speech-to-babble power ratio."""
     num_talkers: tuple[Annotated[int, AtLeast(1)], int] = (3, 7)
     """Fewest and most talkers in babble."""

@@ -32,11 +32,11 @@ class ClusterOptions(Options):
     """Intra-class cosine as the mean over clusters (the FFSVC notebook), or over samples (its paper)."""
     elbow: Literal["log", "linear"] = "log"
     """Spacing of the axis of the number of clusters when the elbow is looked for."""
-    iterations: Annotated[int, AtLeast(1)] = 25
+    iterations: Annotated[int, AtLeast(1), AtMost(1_000_000)] = 25
     """Lloyd iterations of k-means."""
     per_cluster: Annotated[int, AtLeast(0)] = 256
     """Utterances a cluster that k-means iterates on, drawn at random; 0: all."""
-    restarts: Annotated[int, AtLeast(1)] = 3
+    restarts: Annotated[int, AtLeast(1), AtMost(10_000)] = 3
     """Runs of k-means from different first centres for the clusters that are kept; the best one is taken."""
 
     def __post_init__(self) -> None:

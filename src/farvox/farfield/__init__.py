@@ -18,10 +18,12 @@ ARRAYS: dict[ArrayName, int] = {"single": 1, "circular16": 16, "circular4": 4, "
 """Array -> microphones. The circles have a radius of 5 cm, the line a spacing of 5 cm; those of ``adhoc4``
 stand about the room, and its middle is its first one."""
 
-T60 = Annotated[float, AtLeast(0.15)]
+T60 = Annotated[float, AtLeast(0.15), AtMost(20.0)]
 """Seconds; by Sabine's formula the largest room that is drawn has 0.146 s without any echo."""
 Distance = Annotated[float, AtLeast(0.5), AtMost(5.0)]
 """Metres; the greatest fits into every room that is drawn."""
+Decibels = Annotated[float, AtLeast(-100.0), AtMost(100.0)]
+"""A ratio of powers; 16 bits have 96."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class RoomOptions(Options):
     """
 
     t60: tuple[T60, T60] = (0.3, 0.8)
-    """Shortest and longest reverberation time of the rooms drawn, seconds (at least 0.15)."""
+    """Shortest and longest reverberation time of the rooms drawn, seconds (0.15 to 20)."""
     distance: tuple[Distance, Distance] = (1.0, 5.0)
     """Least and greatest distance in the rooms drawn, metres (0.5 to 5)."""
     array: ArrayName = "single"
@@ -107,8 +109,8 @@ class SimulateOptions(RoomOptions):
     """Data dirs of "farvox rirs", or folders of measured responses; without, each copy has its own room."""
     noise: tuple[Path, ...] = ()
     """Data dirs or folders of noise; without, none is added."""
-    snr: tuple[float, float] = (5.0, 20.0)
-    """Lowest and highest speech-to-noise power ratio over all channels, dB."""
+    snr: tuple[Decibels, Decibels] = (5.0, 20.0)
+    """Lowest and highest speech-to-noise power ratio over all channels, dB (-100 to 100)."""
     copies: Annotated[int, AtLeast(1), AtMost(10_000)] = 1
     """Copies of each utterance."""
     format: Literal["flac", "wav"] = "flac"

@@ -15,7 +15,7 @@ import numpy as np
 
 from farvox.datadir.conditions import parse_where
 from farvox.errors import TrialError, UsageError
-from farvox.options import Above, AtLeast, Below, Metavar, Options, Repeated
+from farvox.options import Above, AtLeast, AtMost, Below, Metavar, Options, Repeated
 from farvox.pipelines.score import Scores
 from farvox.reprs import short_repr
 
@@ -108,7 +108,7 @@ class EvaluateOptions(ConditionOptions):
     """Data dirs or utt2spk files with the speakers, where --data has others or none."""
     speaker_before: Annotated[str | None, Metavar("MARK")] = None
     """The speaker of an id is the part before the first MARK in it."""
-    bootstrap: Annotated[int, AtLeast(1)] = 1000
+    bootstrap: Annotated[int, AtLeast(1), AtMost(1_000_000)] = 1000
     """Number of resamples of the speakers."""
     seed: int = 0
     """Seed of the resampling."""
