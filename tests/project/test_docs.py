@@ -201,6 +201,7 @@ def check_runs(command: Command) -> None:
     elif first in SHELL:
         done = subprocess.run(["bash", "-euc", command.text], capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
+        print(done.stdout, end="")
     else:
         assert first in DRY, f"{command}: not known here; say in tests/project/test_docs.py how it is tested"
         check_dry(command)

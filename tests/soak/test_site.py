@@ -57,11 +57,16 @@ def site(tmp_path_factory):
         server.shutdown()
 
 
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory):
+    """The source of axe-core."""
+    return source_of_axe(tmp_path_factory.mktemp("axe"))
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-def test_axe_finds_nothing_and_nothing_is_loaded_from_elsewhere(site, tmp_path, tell, size, scheme):
+def test_axe_finds_nothing_and_nothing_is_loaded_from_elsewhere(site, axe, tmp_path, tell, size, scheme):
     root, pages = site
-    axe = source_of_axe(tmp_path)
 
     async def visit():
         async with open_browser(tmp_path) as tab:
