@@ -219,6 +219,12 @@ def test_steps_within_the_budget_are_left_out_and_logged_and_resumed_runs_count_
         assert state["skipped"] == 3
 
 
+def test_as_many_steps_are_kept_for_a_replay_as_checkpoints(tmp_path, train_here, damaged):
+    train_here(tmp_path, merge(damaged, {"optim": {"skip_nonfinite": 3}, "log": {"keep": 2}}))
+    kept = [folder.name for folder in sorted((tmp_path / "replay").iterdir())]
+    assert [name[:9] for name in kept] == ["epoch_001", "epoch_002"]
+
+
 def test_a_step_beyond_the_budget_ends_the_run_and_a_larger_budget_goes_on(tmp_path, train_here, damaged):
     with pytest.raises(NonFiniteLossError, match=r"epoch 2.*\n(.*\n)*.*--optim.skip_nonfinite 3"):
         train_here(tmp_path, merge(damaged, {"optim": {"skip_nonfinite": 2}}))

@@ -8,14 +8,20 @@ import threading
 import time
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import tomli_w
 import torch
 
+from farvox.audio.files import write_audio
+from farvox.datadir.kaldi import Utterance, write_data_dir
 from farvox.errors import CheckpointError, StoppedError
+from farvox.options import from_table
 from farvox.training.checkpoint import TrainingState, checkpoints_of, faults_of, load_state
 from farvox.training.distributed import World
+from farvox.training.options import TrainOptions
 from farvox.training.saver import Saver, own_totals
+from farvox.training.trainer import Run
 
 TRAINING = {
     "model": {
@@ -44,7 +50,7 @@ def wait_for(run_dir, steps):
 
 
 @contextmanager
-def signal_after(run_dir, steps, number=signal.SIGTERM):
+def signal_after(run_dir, steps, number=signal.SIGTERM, wait_for=wait_for):
     """Send this process a signal when the log of a run has the figures of so many steps."""
 
     def send():
@@ -124,6 +130,40 @@ def test_a_second_interrupt_ends_a_run_at_once_and_a_late_signal_is_not_lost(tmp
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(10)
+
+
+def test_a_signal_does_not_wait_for_the_end_of_a_validation(tmp_path, train_here, logged, wait_until):
+    """Of an hour of audio; and the same command validates."""
+    long_T = np.zeros(60 * 16000, np.float32)
+    long_T[::100] = 0.1
+    write_audio(tmp_path / "one.wav", long_T)
+    table = [Utterance(f"{n}", str(tmp_path / "one.wav"), "ab"[n % 2]) for n in range(60)]
+    trials = "".join(f"{(n + 1) % 2} 0 {n}\n" for n in range(1, 60))
+    write_data_dir(tmp_path / "dev", table, files={"trials": trials})
+    validate = {"data": str(tmp_path / "dev"), "trials": str(tmp_path / "dev/trials")}
+    changes = {"validate": validate, "schedule": {"epochs": 1}, "data": {"epoch_size": 16}}
+    saved = tmp_path / "run/checkpoints/epoch_000_step_000002"
+
+    def wait_for(run_dir, steps):
+        wait_until(saved.exists)
+
+    message = "ended by SIGTERM: saved at the end of epoch 0, before its validation; the same command goes on"
+    with signal_after(tmp_path / "run", 2, wait_for=wait_for), pytest.raises(StoppedError, match=message):
+        train_here(tmp_path / "run", changes)
+    assert names(tmp_path / "run") == [saved.name] and not logged(tmp_path / "run", "epoch")
+    write_audio(tmp_path / "one.wav", long_T[:16000])
+    train_here(tmp_path / "run", changes)
+    (epoch,) = logged(tmp_path / "run", "epoch")
+    assert names(tmp_path / "run") == ["epoch_000"] and epoch["eer"] is not None
+
+
+def test_a_signal_between_the_last_step_and_the_validation_ends_the_run_before_it(tmp_path, changed):
+    run = Run(from_table(TrainOptions, changed({}), "recipe"), World(0, 1, torch.device("cpu")))
+    with pytest.raises(StoppedError, match="before its validation"), Saver(run, tmp_path, "") as saver:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        with saver.before_validation(0):
+            pytest.fail("the validation began")
 
 
 def test_a_damaged_checkpoint_within_an_epoch_costs_its_steps_only(

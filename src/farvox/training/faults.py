@@ -17,7 +17,7 @@ import tomli_w
 import torch
 from torch.nn import functional as F
 
-from farvox.atomic import write_json
+from farvox.atomic import discard, visible, write_json
 from farvox.errors import FarvoxError, NonFiniteLossError
 from farvox.features.specaugment import apply_masks
 from farvox.models.pooling import widen
@@ -171,6 +171,9 @@ def explain(run: Run, error: NonFiniteLossError, epoch: int, step: int, run_dir:
 
             recipe = tomli_w.dumps(to_table(run.options))
             checkpoint.save_checkpoint(folder, run.state(epoch, done), write, *packed, recipe)
+            others = sorted({*visible(folder.parent, "epoch_*")} - {folder}, key=checkpoint.place_of)
+            for outdated in {*others}.difference([*others, folder][-run.options.log.keep :]):
+                discard(outdated)
             lines.append(f"'farvox replay {folder}' runs this batch again, with the weights of before it")
         except (FarvoxError, OSError) as why:  # the fault itself is what matters
             lines.append(f"no more is known: {why}")

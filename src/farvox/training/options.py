@@ -183,7 +183,7 @@ class LogOptions(Options):
     tensorboard: bool = False
     """Write the figures for TensorBoard too."""
     keep: Annotated[int, AtLeast(0)] = 0
-    """Epochs whose checkpoints are kept; 0: all."""
+    """Epochs whose checkpoints are kept, and faulty steps that are kept for a replay; 0: all."""
     save_steps: Annotated[int, AtLeast(0)] = 0
     """Steps between two checkpoints within an epoch; 0: none by steps."""
     save_minutes: Annotated[float, AtLeast(0)] = 30.0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +44,7 @@ class Saver:
         self.run, self.run_dir, self.recipe = run, run_dir, recipe
         self._saved_at = time.monotonic()
         self._wish = 0.0
+        self._place = ""  # up to which all is saved, while nothing else is to be
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Saver:
@@ -60,6 +63,7 @@ class Saver:
         if number == self._wish == signal.SIGINT:
             raise KeyboardInterrupt
         self._wish = self._wish or number
+        self._end_at_once()
 
     def ask(self, epoch: int, done: int, *, is_last: bool, look: bool) -> float:
         """The wish, of any rank, that the run is saved within ``epoch`` when ``done`` steps of it are taken.
@@ -97,6 +101,23 @@ class Saver:
         self.run.world.barrier()
         self._end(self._wish_of_all(), f"the end of epoch {epoch}")
 
+    @contextmanager
+    def before_validation(self, epoch: int) -> Iterator[None]:
+        """Within the block, the steps of ``epoch`` are all saved: a signal ends the run there at once.
+
+        So does one that came since they are. The first process leaves; the others lose it.
+        """
+        self._place = f"the end of epoch {epoch}, before its validation"
+        try:
+            self._end_at_once()
+            yield
+        finally:
+            self._place = ""
+
+    def _end_at_once(self) -> None:
+        if self._place and self.run.world.is_main:
+            self._end(self._wish, self._place)
+
     def _wish_of_all(self) -> float:
         world, minutes = self.run.world, self.run.options.log.save_minutes
         is_due = world.is_main and minutes and time.monotonic() - self._saved_at >= 60 * minutes
@@ -105,7 +126,6 @@ class Saver:
 
     def _end(self, wish: float, place: str) -> None:
         if wish > SAVE:
-            self._wish = 0.0
             if not self.run.world.is_main:
                 raise SystemExit(LOST_STATUS)  # the message is the first rank's
             raise StoppedError(int(wish), f"saved at {place}; the same command goes on from there")

@@ -74,8 +74,8 @@ def train(
     (`farvox.pipelines.recipe`). With ``resume`` a run dir that already holds checkpoints of the same
     options is continued after its last whole one. ``note`` takes the lines for people.
 
-    In the main thread SIGINT, SIGTERM and SIGUSR1 end the run at its next step, which is saved; a second
-    SIGINT ends it at once.
+    In the main thread SIGINT, SIGTERM and SIGUSR1 end the run at its next step, which is saved, or in the
+    middle of a validation, before which all is; a second SIGINT ends it at once.
 
     Raises:
         StoppedError: such a signal came.
@@ -144,11 +144,14 @@ def train(
                 if run.validation and run.is_validated(epoch):
                     out = run_dir / f"validation/epoch_{epoch:03d}"
                     kept = out if options.validate.keep_embeddings else None
-                    figures |= run.validation.run(run.as_model(epoch), world, kept)
+                    with saver.before_validation(epoch):
+                        figures |= run.validation.run(run.as_model(epoch), world, kept)
                 lr = run.schedule.lr_at(epoch, run.plan.steps_per_epoch - 1)
                 log.epoch(done, epoch=epoch, lr=lr, **figures)
-            finally:  # a damaged file of the validation's does not cost the epoch
-                saver.write(replace(state, figures=figures), packed)
+            except AudioError:  # of the validation, which does not cost the epoch
+                saver.write(state, packed)
+                raise
+            saver.write(replace(state, figures=figures), packed)
             saver.after_epoch(epoch)
     return checkpoint.checkpoint_folder(run_dir, options.schedule.end - 1)
 
