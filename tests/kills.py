@@ -289,7 +289,7 @@ def kill_a_verb(
             note(f"{case.name}: other than undisturbed: {sorted(others)[:9]}")
             tally.torn += 1
         tally.left += shell.left()
-        note(f"{case.name}, {tally.kills} of {count}: {whom}; {tally.counts()}")
+        note(f"{case.name}, {tally.kills} of {count}: {whom}; {tally.counts()} {' '.join(tally.left)}")
     return tally
 
 

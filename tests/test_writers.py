@@ -154,6 +154,17 @@ def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_else(tmp_pat
     )
 
 
+def test_what_a_child_of_a_killed_writer_leaves_later_goes_at_the_end_of_the_next(tmp_path):
+    out = tmp_path / "out"
+    leave = LEAVE.strip().replace("sys.argv[1]", repr(str(out)))
+    with other_process(tmp_path / "child", leave) as child, other_process(out) as first:
+        kill(first)
+        with one_writer(out):
+            assert len(list(tmp_path.rglob(".tmp-*"))) == 3
+            kill(child)
+        assert list(tmp_path.rglob(".tmp-*")) == []
+
+
 def test_a_temporary_file_without_its_lock_is_stale_after_a_while_though_a_process_has_its_number(tmp_path):
     left = tmp_path / f".tmp-{machine_tag()}-{os.getpid()}-01234567-a.txt"
     left.write_text("x")

@@ -50,9 +50,10 @@ _held: dict[Path, tuple[int, int, Path]] = {}  # output -> the thread that write
 def one_writer(path: str | Path, *, wait: bool = False) -> Iterator[None]:
     """Be the only one who writes the file or folder ``path``, among all processes that ask here.
 
-    What a dead process has left unfinished there is removed first. A block may ask again for what it has. The
-    lock is beside ``path``, whatever links lead there; in it, where a folder is a mount point or its parent
-    cannot be written. Folders that are made for it go again if nothing came into them.
+    What a dead process has left unfinished there is removed first, and once more in the end: its children may
+    have lived longer. A block may ask again for what it has. The lock is beside ``path``, whatever links lead
+    there; in it, where a folder is a mount point or its parent cannot be written. Folders that are made for
+    it go again if nothing came into them.
 
     Where the file system has no locks, the file of the lock tells who writes; two processes that begin at the
     same moment are not kept apart there.
@@ -76,12 +77,18 @@ def one_writer(path: str | Path, *, wait: bool = False) -> Iterator[None]:
         made = [folder for folder in lock.parents if not folder.exists()]
         handle, is_stale = _lock(lock, path, wait=wait)
     _held[final] = threading.get_ident(), handle, lock
+
+    def tidy() -> None:
+        remove_stale(final.parent)
+        if is_stale:
+            remove_stale(final, deep=True)
+
     try:
         with naming(path):
-            remove_stale(final.parent)
-            if is_stale:
-                remove_stale(final, deep=True)
+            tidy()
         yield
+        if is_stale:
+            tidy()
     finally:
         if _held.get(final, (0, None))[1] == handle:  # not in a process that was forked meanwhile
             with suppress(OSError):  # its folder was removed
