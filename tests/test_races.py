@@ -23,6 +23,7 @@ import tomli_w
 from farvox.audio.files import write_audio
 from farvox.cli.main import main
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
+from zoo.conftest import serving
 
 
 def tree(path: Path) -> object:
@@ -102,6 +103,7 @@ KINDS = {
     "average": Kind("average OUT a b", "average OUT a b --weights 1 2"),
     "average again": Kind("average OUT a b", "average OUT a b --weights 1 2", before="average"),
     "import": Kind(*(f"import {x}/a.pkl OUT --arch ffsvc-resnet34" for x in "ab")),
+    "pull": Kind(*(f"pull huggingface:us/{x}@v1:a.pkl --out OUT --arch ffsvc-resnet34" for x in "ab")),
     "export": Kind("export a OUT", "export b OUT", out="out.onnx"),
     "extract": Kind(*(f"extract {x} data OUT --backend torch" for x in "ab")),
     "cluster": Kind(*(f"cluster embeddings-a OUT --clusters {count}" for count in (2, 3))),
@@ -175,6 +177,8 @@ def stage(tmp_path_factory, make_corpus, tiny_recipe):
         save_model(folder / name, build_model("resnet34", **sizes), config, "resnet34", sizes)
         network = build_model("ffsvc-resnet34", channels=4, embedding_dim=12)
         torch.save({"model": network.state_dict()}, folder / name / "a.pkl")
+        (folder / f"hub/us/{name}/resolve").mkdir(parents=True)
+        (folder / f"hub/us/{name}/resolve/v1").symlink_to(folder / name)
     (folder / "recipe.toml").write_text(tomli_w.dumps(tiny_recipe))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -228,7 +232,13 @@ for line in sys.stdin:
 def write(stage):
     """A function that lets writers begin one shortly after the other; gives their statuses and messages."""
     pipe, command = subprocess.PIPE, [sys.executable, "-c", SERVER]
-    with subprocess.Popen(command, cwd=stage, stdin=pipe, stdout=pipe, text=True) as server:
+    options = {"cwd": stage, "stdin": pipe, "stdout": pipe, "text": True}
+    with (
+        serving(stage / "hub") as address,
+        subprocess.Popen(
+            command, env={**os.environ, "HF_ENDPOINT": address, "no_proxy": "127.0.0.1"}, **options
+        ) as server,
+    ):
         assert server.stdin and server.stdout
         server.stdout.readline()
 

@@ -3,6 +3,7 @@
 import functools
 import http.server
 import threading
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -69,19 +70,27 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+@contextmanager
+def serving(root):
+    """A server on this machine that hands out a folder; its address."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(root)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A folder that a server on this machine hands out, as both hubs: OWNER/NAME/resolve/REVISION/FILE."""
     root = tmp_path / "hub"
     root.mkdir()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(root)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setenv("HF_ENDPOINT", address)
-    monkeypatch.setenv("MODELSCOPE_ENDPOINT", address)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    yield root
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(root) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", address)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        yield root
