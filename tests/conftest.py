@@ -25,6 +25,7 @@ from farvox.synthetic.voice import draw_sentence, draw_voice, synthesise
 from kills import running as processes_of
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # processes that are started under nohup would ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # and those that a script starts in the background
 settings.register_profile("farvox", deadline=None)  # a busy machine makes no test fail
 settings.load_profile("farvox")
 

@@ -43,7 +43,7 @@ def names(run_dir):
 
 
 def wait_for(run_dir, steps):
-    log, deadline = run_dir / "log.jsonl", time.monotonic() + 60
+    log, deadline = run_dir / "log.jsonl", time.monotonic() + 600  # of a busy machine
     while not (log.exists() and log.read_bytes().count(b'"step", ') >= steps):
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -205,7 +205,7 @@ def test_two_processes_stopped_by_a_signal_go_on_in_the_same_bits(tmp_path, chan
         child = subprocess.Popen([*command, str(run)], stderr=subprocess.PIPE, text=True)
         wait_for(run, steps)
         child.send_signal(signal.SIGTERM)
-        _, err = child.communicate(timeout=60)
+        _, err = child.communicate(timeout=600)
         last = checkpoints_of(run)[-1]
         assert child.returncode == 143 and "Traceback" not in err and not faults_of(last)
         assert f"saved at epoch {load_state(last).epoch}" in err
