@@ -145,7 +145,7 @@ def test_a_signal_does_not_wait_for_the_end_of_a_validation(tmp_path, train_here
     saved = tmp_path / "run/checkpoints/epoch_000_step_000002"
 
     def wait_for(run_dir, steps):
-        wait_until(saved.exists)
+        wait_until(saved.exists, seconds=600.0)
 
     message = "ended by SIGTERM: saved at the end of epoch 0, before its validation; the same command goes on"
     with signal_after(tmp_path / "run", 2, wait_for=wait_for), pytest.raises(StoppedError, match=message):
