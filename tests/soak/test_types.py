@@ -10,7 +10,8 @@ import pytest
 
 CONSUMER = Path(__file__).parents[1] / "project/consumer.py"
 INNER = re.compile(
-    r"farvox\.(models|features|training|metrics\.(bootstrap|resample)|cli|options|zoo\.unpickle|audio\.shards)\b"
+    r"farvox\.(models|features|training|metrics\.(bootstrap|resample)|cli|options|zoo\.unpickle|"
+    r"audio\.shards|__main__)\b"
 )
 """Modules that the documentation does not name; the layers of their networks have no annotation."""
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from farvox.audio.quality import QualityTerm
-from farvox.errors import ModelError
+from farvox.errors import ModelError, UsageError
 from farvox.zoo import Calibration, Card, Figure
 
 FULL = Card(
@@ -108,3 +108,9 @@ def test_a_card_that_could_not_be_read_again_is_not_written(tmp_path):
     with pytest.raises(ModelError, match="no cosine"):
         Card(threshold=4.4).save(tmp_path)
     assert not (tmp_path / "card.json").exists()
+
+
+@pytest.mark.parametrize("prior", [0, 1, 50, float("nan")])
+def test_a_prior_is_a_probability_that_leaves_both_answers_open(prior):
+    with pytest.raises(UsageError, match=r"prior = .*; it must be above 0 and below 1"):
+        Calibration(10.0, -5.0).probability(0.5, prior)

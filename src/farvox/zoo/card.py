@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from farvox.atomic import write_json
 from farvox.audio.conditioning import Band, Conditioning
 from farvox.audio.quality import MEASURES, SIDES, Measured, QualityTerm, quality_llr
-from farvox.errors import ModelError
+from farvox.errors import ModelError, UsageError
 from farvox.manifest import renew_manifest, verify_file
 from farvox.parsing import parse_json
 from farvox.reprs import short_repr
@@ -69,7 +69,13 @@ class Calibration:
         return self.scale * score + self.offset
 
     def probability(self, score: float, prior: float = 0.5) -> float:
-        """Probability of the same speaker, given how probable that was before the recordings were heard."""
+        """Probability of the same speaker, given how probable that was before the recordings were heard.
+
+        Raises:
+            UsageError: it was certain, or no probability.
+        """
+        if not 0 < prior < 1:
+            raise UsageError(f"prior = {prior}; it must be above 0 and below 1")
         logit = self.llr(score) + math.log(prior / (1 - prior))
         return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
 
