@@ -27,7 +27,7 @@ from farvox.training.checkpoint import checkpoints_of, faults_of
 LEFT = (".tmp-*", ".lock-*", ".incoming*", ".old-*", ".mix-*", "*.unfinished")
 """Names of what a run that is whole leaves nowhere."""
 OF_LIBRARIES = ("torchinductor_", ".ses")  # what torch and onnxruntime keep among temporary files for ever
-SECONDS_TO_END = 20.0  # a second where nothing else runs; the slowest is told
+SECONDS_TO_END = 120.0  # a second where nothing else runs; the slowest is told, and a hang has no end
 
 
 def running(session: int) -> dict[int, str]:
