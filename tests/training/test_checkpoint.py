@@ -217,7 +217,7 @@ def test_other_classes_or_other_data_than_a_checkpoints_are_refused(tmp_path, co
     state = TrainingState(epoch=0, step=0, classes=("a", "b"), data=table.fingerprint())
     refuse_other_data(tmp_path, state, table, ["a", "b"])
     for classes in (["b", "a"], ["a", "b", "c"]):
-        pattern = rf"^{tmp_path}: .*\(2 classes there, {len(classes)} now\).*start another --run-dir"
+        pattern = rf"^{tmp_path}: .*\(2 classes there, {len(classes)} now\).*another --run-dir"
         with pytest.raises(CheckpointError, match=pattern):
             refuse_other_data(tmp_path, state, table, classes)
     with pytest.raises(CheckpointError, match="trained on other data"):
