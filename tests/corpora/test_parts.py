@@ -213,7 +213,7 @@ def test_an_output_inside_the_corpus_is_refused_where_it_could_be_taken_for_a_pa
             open_source(tmp_path, tmp_path / out, "wav/", read=read)
 
 
-@pytest.mark.parametrize("corpus", sorted({*PREPARERS} - {"synthetic"}))
+@pytest.mark.parametrize("corpus", sorted({*PREPARERS} - {"synthetic", "noise"}))
 def test_no_corpus_is_prepared_into_a_folder_that_is_read(tmp_path, corpus):
     inside = {"himia": "train", "musan": "noise", "3dspeaker": "test", "an4": "wav/an4_clstk/fash"}
     inside["rirs_noises"] = "RIRS_NOISES/simulated_rirs"

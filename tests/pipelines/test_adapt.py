@@ -2,8 +2,14 @@
 
 import itertools
 import json
+import os
 import re
+import shlex
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -22,9 +28,9 @@ SMALL = {
     "device": "cpu",
     "threads": 1,
     "init": {"mean_utterances": 1},
-    "data": {"num_frames": 30, "speeds": [1.0], "epoch_size": 16, "workers": 0},
+    "data": {"num_frames": 30, "speeds": [1.0], "epoch_size": 24, "workers": 0},
     "optim": {"batch_size": 8, "precision": "fp32"},
-    "schedule": {"epochs": 2},
+    "schedule": {"epochs": 3},
 }
 
 
@@ -50,7 +56,7 @@ def home(tmp_path_factory, make_corpus, model_folder):
     return folder
 
 
-def adapt(home, *words):
+def words_of(home, *words):
     given = (
         "--speech",
         "speech",
@@ -62,14 +68,24 @@ def adapt(home, *words):
         "mine.toml",
     )
     paths = [str(home / word) if (home / word).exists() else word for word in (*given, *words)]
-    return main(["adapt", *map(str, paths)])
+    return ["adapt", *map(str, paths)]
+
+
+def adapt(home, *words):
+    return main(words_of(home, *words))
 
 
 @pytest.fixture(scope="module")
 def adapted(home):
-    """The results of an adaptation to measured rooms and recorded noise."""
-    words = ("--rooms", "rooms", "--noise", "noise", "--far", "0.1", "--minutes", "0.02")
-    assert adapt(home, *words, "--out", home / "out") == 0
+    """The results of an adaptation to measured rooms and recorded noise, killed after its first epoch."""
+    words = [*shlex.split("--rooms rooms --noise noise --far 0.1 --minutes 0.02 --out"), home / "out"]
+    command = [sys.executable, "-m", "farvox", *words_of(home, *words)]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        while not (home / "out/train/checkpoints/epoch_000").exists() and process.poll() is None:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL and finished_epochs(home / "out/train")[-1] < 2
+    assert adapt(home, *words) == 0
     return home / "out"
 
 
@@ -83,6 +99,9 @@ def test_an_adaptation_ends_in_a_model_with_its_threshold_and_figures(adapted, v
     tuned = [each for each in results["results"] if each["system"] == "fine-tuned"]
     assert [each.eer for each in card.figures] == [each["eer"] for each in tuned]
     assert {each["trial_list"] for each in results["differences"]} == {"near", "far"}
+    for name in ("near", "far"):
+        assert sum(f"{name}: fine-tuned is " in line for line in results["notes"]) == 1
+        assert f"{name}: fine-tuned is " in (adapted / "report.html").read_text()
     assert any(line.startswith(f"threshold {card.threshold:.4f}") for line in results["notes"])
     assert (adapted / "report.html").is_file()
     pair = [str(voices / name) for name in ("a0.wav", "a1.wav")]
@@ -111,7 +130,7 @@ def test_nobody_and_nothing_that_judges_was_trained_on(adapted):
 
 
 @pytest.mark.slow
-def test_the_recipe_that_is_left_behind_makes_the_same_model_again(adapted, tmp_path):
+def test_the_recipe_makes_the_same_model_again_without_a_kill(adapted, tmp_path):
     assert main(["train", str(adapted / "recipe.toml"), "--run-dir", str(tmp_path / "again")]) == 0
     last = f"checkpoints/epoch_{finished_epochs(adapted / 'train')[-1]:03}/model.safetensors"
     assert (tmp_path / "again" / last).read_bytes() == (adapted / "model/model.safetensors").read_bytes()
@@ -120,7 +139,10 @@ def test_the_recipe_that_is_left_behind_makes_the_same_model_again(adapted, tmp_
 @pytest.mark.slow
 def test_a_bounded_training_keeps_all_its_epochs(adapted):
     recipe = read_recipe(str(adapted / "recipe.toml"))
-    assert recipe.data.epoch_size in (8, 16) and recipe.schedule.epochs == 2
+    assert recipe.data.epoch_size in (8, 16, 24) and recipe.schedule.epochs == 3
+    few = [each for each in recipe.notes if "and the recipe has 9: so few may make a model worse" in each]
+    assert len(few) == (recipe.data.epoch_size == 8)
+    assert {*few} <= {*json.loads((adapted / "results.json").read_text())["notes"]}
     assert not (adapted / "timing").exists()
 
 
@@ -135,3 +157,14 @@ def test_what_cannot_be_adapted_is_refused(home, words, message, tmp_path, capsy
     words = [tmp_path / "new" if word == "new" else word for word in words]
     assert adapt(home, *words) == 1
     assert message in capsys.readouterr().err
+
+
+def test_unusable_recordings_are_accepted_by_the_options_that_the_message_names(home, tmp_path, capsys):
+    shutil.copytree(home / "few", tmp_path / "few")
+    (tmp_path / "few/s00_9.wav").write_bytes(b"")
+    words = ("--out", tmp_path / "new", "--speech", tmp_path / "few")
+    assert adapt(home, *words) == 1
+    told = capsys.readouterr().err
+    for more in (re.search(r"--max-rejects [\d.]+", told)[0].split(), [re.search(r"--skip-bad", told)[0]]):
+        assert adapt(home, *words, *more) == 1
+        assert "name a folder of others with --test" in capsys.readouterr().err

@@ -31,7 +31,7 @@ SHAPES = {"str", "samples", "dimension"}  # in brackets, and no tables
 LANGUAGES = re.compile(r"(SELECT|INSERT|DELETE|CREATE|UPDATE) |\s*:root|<div ")  # SQL, CSS, HTML: no messages
 RECIPES = ("train", "run", "selftrain")
 VERBS_OF = {
-    "corpora": ("prepare",),
+    "corpora": ("prepare", "adapt"),
     "synthetic": ("prepare", *RECIPES),
     "verifier": ("verify", "enrol", "identify", "forget", "speakers"),
     "farfield.takes": ("enhance",),
@@ -289,6 +289,9 @@ ELSEWHERE = {
         f"{AUDIT}::test_odd_samples_are_found_noted_or_change_nothing",
     ),
     "farvox check: --digests is of --audio": (f"{AUDIT}::test_digests_are_of_a_check_of_the_audio"),
+    "a larger --minutes gives more": (
+        "tests/pipelines/test_adapt.py::test_a_bounded_training_keeps_all_its_epochs"
+    ),
     "Repair them, or accept that with --max-rejects {}": (
         "tests/corpora/test_folder.py::test_more_than_a_share_of_unusable_files_is_refused_for_every_corpus"
     ),

@@ -1,9 +1,10 @@
 """Figures in text."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farvox.report.text import as_latex, as_markdown, rounded, span
+from farvox.report.text import as_latex, as_markdown, gain_line, rounded, span
 
 
 def test_digits_follow_from_the_number_of_trials():
@@ -33,3 +34,21 @@ def test_names_are_shown_as_they_are_in_markdown_and_latex():
 def test_rounding_moves_no_rate_by_more_than_half_a_trial(rate, trials):
     shown = float(rounded(rate, trials, "%").removesuffix(" %")) / 100
     assert abs(shown - rate) <= 0.5 / trials + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("change", "interval", "begins", "ends"),
+    [
+        (-0.02, (-0.03, -0.01), "far: new is better than old (EER 5.0 % -> 3.0 %", "-3.0 to -1.0 points)"),
+        (-0.02, (-0.05, 0.01), "note: far: new is not proven better than old", "points; zero is inside)"),
+        (0.0, (0.0, 0.0), "note: far: new is not proven better than old", "points; zero is inside)"),
+        (0.02, (-0.01, 0.05), "note: far: new is worse than old", "points; zero is inside)"),
+        (0.02, (0.01, 0.03), "note: far: new is worse than old (EER 5.0 % -> 7.0 %", "+1.0 to +3.0 points)"),
+    ],
+)
+def test_only_what_is_better_beyond_doubt_is_called_better(change, interval, begins, ends):
+    sure = interval[0] > 0 or interval[1] < 0
+    eer = {"other": 0.05, "difference": change, "interval": interval, "excludes_zero": sure, "p": 0.5}
+    pair = {"system": "new", "other": "old", "eer": eer}
+    line = gain_line("far", pair, {"num_target": 900, "num_nontarget": 9000})
+    assert line.startswith(begins) and line.endswith(ends)

@@ -235,7 +235,8 @@ def test_a_calibration_does_not_depend_on_the_order_of_the_sides():
     assert one == other
 
 
-def test_nobody_who_is_judged_is_in_the_fit():
+@pytest.mark.parametrize("across", [False, True])
+def test_nobody_who_is_judged_is_in_the_fit(across):
     rng = np.random.default_rng(0)
     enrol, test = rng.integers(0, 23, (2, 3000))
 
@@ -243,10 +244,11 @@ def test_nobody_who_is_judged_is_in_the_fit():
         inside = np.unique(np.concatenate([enrol[rows], test[rows]]))
         return (np.isin(enrol, inside) | np.isin(test, inside)).astype(float)
 
-    judged, (seen,) = held_out([fit], enrol, test)
+    judged, (seen,) = held_out([fit], enrol, test, across=across)
     assert judged.sum() == len(seen) and not seen.any()
     assert set(enrol[judged]) | set(test[judged]) == set(range(23))  # everybody is judged once
     assert (enrol == test)[~judged].sum() == 0  # and so is every target trial
+    assert judged.all() == across  # those of different speakers are mostly between the parts
 
 
 def test_four_speakers_are_too_few_to_hold_some_out():

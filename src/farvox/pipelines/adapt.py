@@ -17,10 +17,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import tomli_w
 
-from farvox.atomic import write_text
+from farvox.atomic import write_json, write_text
 from farvox.errors import CorpusError, TrialError
 from farvox.jobs import begin
-from farvox.options import Above, AtLeast, Below, Metavar, Options, Table, from_table, merge, to_table
+from farvox.options import (
+    Above,
+    AtLeast,
+    AtMost,
+    Below,
+    Metavar,
+    Options,
+    Table,
+    from_table,
+    merge,
+    taken_from,
+    to_table,
+)
 from farvox.parsing import parse_json
 from farvox.pipelines.calibrate import CalibrateOptions, calibrate, speakers_behind
 from farvox.pipelines.recipe import Recipe, expand_paths, find_recipe, read_recipe, read_toml
@@ -40,6 +52,8 @@ if TYPE_CHECKING:
 
 SETTINGS, RECIPE, MODEL = "adapt.json", "recipe.toml", "model"
 TIMED_STEPS = 4
+FEW = 0.5
+"""Share of the steps of a recipe below which there is a note."""
 FEWEST_JUDGED, MOST_JUDGED = 10, 50
 """Speakers that are kept for judging: a quarter, but at least the first (or half) and at most the second."""
 
@@ -71,6 +85,8 @@ class AdaptOptions(Options):
     """Everything drawn at random follows from it."""
     skip_bad: bool = False
     """Leave out recordings that cannot be used, and list them in OUT/data/speech/rejected.tsv."""
+    max_rejects: Annotated[float, AtLeast(0), AtMost(1)] = 0.001
+    """Share of the recordings that may be of no use without --skip-bad."""
 
 
 @writes("out")
@@ -102,8 +118,10 @@ def adapt(
         FarvoxError: see `farvox.pipelines.run.run`.
     """
     out = Path(out).absolute()
-    begin(out / SETTINGS, to_table(options))
     drafted, saved = out / "data" / RECIPE, out / RECIPE
+    if (out / SETTINGS).exists() and not drafted.exists():  # a folder was refused: the options may be others
+        write_json(out / SETTINGS, to_table(options))
+    begin(out / SETTINGS, to_table(options))
     if not drafted.exists():
         write_text(drafted, tomli_w.dumps(with_folders(out, options, note)))
     if not saved.exists():
@@ -126,7 +144,7 @@ def with_folders(out: Path, options: AdaptOptions, note: Note) -> Table:
     from farvox.corpora.registry import prepare as prepare_corpus
 
     def speech_of(folder: Path, name: str) -> tuple[DataDir, list[str]]:
-        chosen = PrepareOptions(pattern=options.pattern, skip_bad=options.skip_bad)
+        chosen = taken_from(PrepareOptions, options, seed=None)
         (made,) = prepare_corpus("folder", folder, data / name, chosen, note=note)
         return made, made.speaker_ids.unique().sort().to_list()
 
@@ -220,7 +238,15 @@ def bounded(out: Path, table: Table, minutes: float, note: Note, run_verb: RunVe
     size = min(whole, steps * batch)
     planned = beginning + epochs * size / batch * step
     note(f"a step takes {step:.1f} s: {epochs} epochs of {size // batch} steps, about {duration(planned)}")
-    return merge(table, {"data": {"epoch_size": size}})
+    change: Table = {"data": {"epoch_size": size}}
+    if size < FEW * whole:
+        few = (
+            f"note: {epochs * size // batch} steps, and the recipe has {epochs * whole // batch}: so few may "
+            "make a model worse; a larger --minutes gives more"
+        )
+        note(few)
+        change["notes"] = [*recipe.notes, few]
+    return merge(table, change)
 
 
 def choose_threshold(plan: Plan, system: System, far: float, progress: Note) -> list[str]:
@@ -270,7 +296,7 @@ def rates_of_others(scored: Scores, far: float, sizes: dict[str, int]) -> str:
     def above(rows: NDArray[np.bool_]) -> NDArray[np.float64]:
         return scored.values - threshold_at_far(scored.values[rows], target[rows], far).threshold
 
-    judged_N, (above_N,) = held_out([above], speakers.enrol, speakers.test)
+    judged_N, (above_N,) = held_out([above], speakers.enrol, speakers.test, across=True)
     list_N = np.repeat(np.arange(len(sizes)), list(sizes.values()))[judged_N]
     texts = []
     for number, name in enumerate(sizes):

@@ -30,7 +30,16 @@ from farvox.pipelines.recipe import EvaluateTable, Recipe, adapted, refuse_contr
 from farvox.pipelines.score import ScoreOptions, Scores, score
 from farvox.pipelines.train import train
 from farvox.progress import Note, silent
-from farvox.report.text import aligned, condition_rows_of, pair_lines, plain_span, rarer, rounded, span
+from farvox.report.text import (
+    aligned,
+    condition_rows_of,
+    gain_line,
+    pair_lines,
+    plain_span,
+    rarer,
+    rounded,
+    span,
+)
 from farvox.score import QUALITY_RULES
 from farvox.writers import writes
 
@@ -324,13 +333,13 @@ def _evaluate(plan: Plan, note: Note) -> None:
     from farvox.score.scores import read_score_meta, replaced_inputs
 
     recipe, systems = plan.recipe, plan.systems
-    leaks: dict[str, None] = {}
+    remarks: dict[str, None] = {}
     for system in systems:
         paths = [plan.scores(system, each) for each in recipe.evaluate]
         metas = {str(path): read_score_meta(path) for path in paths}
         shared_origin(metas, "run the stages again --from extract", note)
-        leaks |= dict.fromkeys(line for meta in metas.values() for line in meta.get("leaks", []))
-        leaks |= dict.fromkeys(line for each in metas.items() for line in replaced_inputs(*each))
+        remarks |= dict.fromkeys(line for meta in metas.values() for line in meta.get("leaks", []))
+        remarks |= dict.fromkeys(line for each in metas.items() for line in replaced_inputs(*each))
     trial_lists = {e.name: [score_set(plan, system, e) for system in systems] for e in recipe.evaluate}
     published = {each.name: each.published for each in recipe.evaluate if each.published}
     names = [system.name for system in systems] + ["published"] * bool(published)
@@ -348,14 +357,13 @@ def _evaluate(plan: Plan, note: Note) -> None:
         for (name, sets), each in zip(trial_lists.items(), figures, strict=True):
             results[system.name, name] = {"system": system.name, "trial_list": name, **asdict(each)}
             doubts = notes_on(sets[row].scores, sets[row].target, each, "baseline")
-            leaks |= dict.fromkeys(f"{name}, {system.name}: {line}" for line in doubts)
+            remarks |= dict.fromkeys(f"{name}, {system.name}: {line}" for line in doubts)
     if published:
         cells = (
             "" if each is None else f"{100 * each.eer:>11.2f} %   {each.min_dcf or '-'}"
             for each in map(published.get, trial_lists)
         )
         note(f"{'published':<{width}}{''.join(f'  {cell:<22}' for cell in cells)}".rstrip())
-    notes = (*recipe.notes, *(f"{name}: {each}" for name, each in published.items()), *leaks)
     tables: dict[str, list[list[str]]] = {}
     compared: list[dict[str, Any]] = []
     for evaluate in recipe.evaluate:
@@ -414,8 +422,15 @@ def _evaluate(plan: Plan, note: Note) -> None:
                 ["difference"],
                 *([line] for line in pair_lines(found)),
             ]
+            remarks |= dict.fromkeys(
+                gain_line(evaluate.name, pair, found["systems"][0])
+                for pair in found["differences"]
+                if recipe.init.model
+                and (pair["system"], pair["other"]) == (systems[-1].name, systems[0].name)
+            )
         if evaluate.by:
             tables[f"{evaluate.name} by {', '.join(evaluate.by)}"] = condition_rows_of(of_system)
+    notes = (*recipe.notes, *(f"{name}: {each}" for name, each in published.items()), *remarks)
     for heading, rows in tables.items():
         note("\n".join(["", heading, *aligned(rows)]))
     pairs = [(system, evaluate) for system in systems for evaluate in recipe.evaluate]

@@ -229,6 +229,29 @@ def pair_lines(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def gain_line(name: str, pair: Mapping[str, Any], system: Mapping[str, Any]) -> str:
+    """A line on the EER of a system beside that of the model it began as: better, not proven, or worse.
+
+    Args:
+        name: of the trial list.
+        pair: one of the differences that `farvox.pipelines.evaluate.evaluate_systems` has.
+        system: the table of one of both, for the numbers of trials.
+    """
+    found, trials = pair["eer"], rarer(system)
+    reach = span(found["interval"], trials, "points", sign="+").removesuffix(" points")
+    change = (
+        f"EER {rounded(found['other'], trials, '%')} ->"
+        f" {rounded(found['other'] + found['difference'], trials, '%')},"
+        f" 95 % of the difference {reach} points"
+    )
+    this, other = pair["system"], pair["other"]
+    if found["excludes_zero"] and found["difference"] < 0:
+        return f"{name}: {this} is better than {other} ({change})"
+    doubt = "" if found["excludes_zero"] else "; zero is inside"
+    kind = "worse" if found["difference"] > 0 else "not proven better"
+    return f"note: {name}: {this} is {kind} than {other} ({change}{doubt})"
+
+
 def headline_rows(tables: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """The figures of each system with their intervals, where they are known, as rows below a head.
 

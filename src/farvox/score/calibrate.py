@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -210,17 +211,21 @@ def held_out(
     enrol_speaker: ArrayLike,
     test_speaker: ArrayLike,
     seed: int = 0,
+    *,
+    across: bool = False,
 ) -> tuple[NDArray[np.bool_], list[NDArray[np.float64]]]:
     """Log-likelihood ratios of trials by fits that have not seen their speakers.
 
     The speakers are cut into `FOLDS` parts. A trial whose speakers are of one part is judged by the fit on
-    the trials without any speaker of it; all other trials are left out.
+    the trials without any speaker of it; all other trials are left out, or, with ``across``, judged by the
+    fit on the trials without any speaker of both parts, for which each fits three times as often.
 
     Args:
         fits: each fits on the trials that are True, and returns the log-likelihood ratios of all.
         enrol_speaker: name or number of the speaker, [N].
         test_speaker: the same of the test side.
         seed: of the parts.
+        across: judge the trials between two parts, too, which are most trials of different speakers.
 
     Returns:
         The trials that were judged, [N], and by each fit their log-likelihood ratios.
@@ -234,10 +239,13 @@ def held_out(
         raise TrialError(f"{len(names)} speakers cannot be cut into {FOLDS} parts")
     part_S = rng_for(seed, 0, 0).permutation(len(names)) % FOLDS
     enrol_N, test_N = np.split(part_S[number_N], 2)
-    judged_N = enrol_N == test_N
+    low_N, high_N = np.minimum(enrol_N, test_N), np.maximum(enrol_N, test_N)
+    judged_N = (low_N == high_N) | across
     llr_FN = np.zeros((len(fits), len(judged_N)))
-    for part in range(FOLDS):
-        is_outside, is_inside = (enrol_N != part) & (test_N != part), judged_N & (enrol_N == part)
+    for low, high in combinations_with_replacement(range(FOLDS), 2):
+        is_inside = judged_N & (low_N == low) & (high_N == high)
+        is_outside = ~(np.isin(enrol_N, (low, high)) | np.isin(test_N, (low, high)))
         for llr_N, fit in zip(llr_FN, fits, strict=True):
-            llr_N[is_inside] = fit(is_outside)[is_inside]
+            if is_inside.any():
+                llr_N[is_inside] = fit(is_outside)[is_inside]
     return judged_N, [llr_N[judged_N] for llr_N in llr_FN]
