@@ -3,8 +3,8 @@
     python benchmarks/farfield/fusion.py CORPORA OUT [--model NAME] [--jobs N] [--tests N]
 
 Of each speaker of speechocean762 the first 10 sorted utterances are close-talk enrolments and the last 10
-are tests, all pairs, as in lists.py. Every test is heard in a shoebox room of its own (T60 0.3 to 0.8 s, 1 to
-5 m) with noise from one place there (5 to 20 dB), by
+are tests, all pairs, as of 'farvox prepare farfield'. Every test is heard in a shoebox room of its own
+(T60 0.3 to 0.8 s, 1 to 5 m) with noise from one place there (5 to 20 dB), by
 
     4 channels      a circle of 5 cm radius: every fourth microphone of
     16 channels     HI-MIA's circle, of the same takes
@@ -25,8 +25,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lists import TEST_SPEAKERS, noise_dir, split_speakers
-
+from farvox.corpora.farfield import TEST_SPEAKERS, noise_dir, split_speakers
 from farvox.corpora.speechocean762 import prepare_speechocean762
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 

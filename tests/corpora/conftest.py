@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def record() -> Callable[..., Path]:
     """Write a file of quiet noise at a path, in the format of its suffix."""
 

@@ -71,11 +71,12 @@ UNDER_ANOTHER = {
     "atomic:atomic_update",
     "cache:cached_folder",  # asks by itself
     "clustering.cluster:write_labels",  # of `cluster` and `selftrain`
+    "corpora.farfield:prepare_farfield",  # of `prepare`
     "datadir.derive:_write_derived",  # of `combine` and `subset`
     "datadir.derive:write_output",  # of `simulate`, `make_rirs` and `make_noises`
     "datadir.pack:_write_dir",  # of `pack`
     "pipelines.adapt:split_files",  # `adapt`
-    "synthetic.corpus:prepare_synthetic",  # of `prepare`
+    "synthetic.corpus:prepare_synthetic",  # likewise
     "synthetic.noise:prepare_noise",  # likewise
     "training.checkpoint:save_checkpoint",  # of `train`
     "zoo.pretrained:pull",  # asks by itself

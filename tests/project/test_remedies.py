@@ -289,6 +289,10 @@ ELSEWHERE = {
         f"{AUDIT}::test_odd_samples_are_found_noted_or_change_nothing",
     ),
     "farvox check: --digests is of --audio": (f"{AUDIT}::test_digests_are_of_a_check_of_the_audio"),
+    **dict.fromkeys(
+        ("give two or more of them as FIRST-LAST", "for each side; choose others with --speakers"),
+        "tests/corpora/test_farfield.py::test_what_a_list_cannot_be_made_of_is_named",
+    ),
     "a larger --minutes gives more": (
         "tests/pipelines/test_adapt.py::test_a_bounded_training_keeps_all_its_epochs"
     ),

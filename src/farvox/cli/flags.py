@@ -44,6 +44,7 @@ class Flag:
         types = typing.get_args(kind.type) if typing.get_origin(kind.type) is tuple else (kind.type,)
         if kind.type is bool or types[-1] is Ellipsis:
             return ""
+        types = tuple(kind_of(each).type for each in types)
         values = list(itertools.takewhile(lambda word: not word.startswith("--"), words[: len(types)]))
         if len(values) < len(types):
             many = "a value" if len(types) == 1 else f"{len(types)} values"

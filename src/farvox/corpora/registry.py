@@ -38,7 +38,9 @@ class PrepareOptions(Options):
     """Form of every file's path, whose names in braces become columns of utt2cond, such as
     "{speaker}/{device}_{distance}m_{session}.wav" (folder)."""
     seed: Annotated[int | None, AtLeast(0)] = None
-    """Everything drawn at random follows from it (synthetic, noise)."""
+    """Everything drawn at random follows from it (synthetic, noise, farfield)."""
+    speakers: Annotated[str | None, Metavar("FIRST-LAST")] = None
+    """Speakers of the test, counted in C order; by default 101-125 (farfield)."""
 
 
 class Preparer(NamedTuple):
@@ -73,6 +75,9 @@ PREPARERS = {
     "rirs_noises": Preparer("corpora.rirs_noises", "simulated and real room impulse responses"),
     "speechocean762": Preparer("corpora.speechocean762", "250 readers of English, children and adults"),
     "an4": Preparer("corpora.an4", "84 speakers spelling and counting"),
+    "farfield": Preparer(
+        "corpora.farfield", "a far-field test, of speechocean762, ESC-10 and GTU-RIR in one folder"
+    ),
     "folder": Preparer("corpora.folder", "your own recordings"),
     "synthetic": Preparer(
         "synthetic.corpus", "voices made by a source-filter model in simulated rooms, laid out like HI-MIA"
