@@ -184,7 +184,7 @@ def test_a_verb_that_answers_gives_none_when_a_signal_ends_it(tmp_path: Path, ru
 
 
 def test_a_data_verb_of_a_recipe_that_is_ended_ends_the_whole_run(tmp_path: Path, running, started) -> None:
-    recipe = {"name": "x", "prepare": [f"rirs {tmp_path}/rirs --rooms 100000 --jobs 1"]}
+    recipe = {"model": {"name": "xvector"}, "prepare": [f"rirs {tmp_path}/rirs --rooms 100000 --jobs 1"]}
     (tmp_path / "recipe.toml").write_text(tomli_w.dumps({**recipe, "data": {"train": ["x"]}}))
     run = started("run", tmp_path / "recipe.toml", "--run-dir", tmp_path / "run", "--to", "prepare")
     time.sleep(2)
