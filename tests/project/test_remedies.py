@@ -266,6 +266,13 @@ AUDIT = "tests/datadir/test_audit.py"
 MEMORY = "tests/cli/test_remedies.py::test_what_needs_less_memory_is_enough_under_the_same_limit"
 PULL = "tests/zoo/test_pretrained.py::test_what_pull_asks_for_is_enough"
 ELSEWHERE = {
+    "is the model there, if it was kept": (
+        "tests/training/test_damage.py::test_a_run_with_more_epochs_than_are_asked_for_says_both_numbers"
+    ),
+    "put the checkpoint of that epoch back, or name another, as RUN_DIR@N": (
+        "tests/training/test_damage.py"
+        "::test_a_checkpoint_of_another_epoch_is_refused_by_every_reader_of_models"
+    ),
     **dict.fromkeys(
         ("(by 'farvox check DIR --audio')", "'farvox check {} --audio' looks at these again"),
         f"{AUDIT}::test_training_refuses_audio_that_changed_since_the_check",

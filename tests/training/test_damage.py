@@ -29,7 +29,7 @@ from farvox.training.checkpoint import (
 from farvox.training.distributed import World
 from farvox.training.options import TrainOptions
 from farvox.training.trainer import train
-from farvox.zoo import find_model, load_model
+from farvox.zoo import Card, copy_with_card, find_model, load_model
 
 FILES = (
     "model.safetensors",
@@ -295,6 +295,89 @@ def test_a_damaged_epoch_is_refused_as_a_model_by_name(name, damage, run):
         with pytest.raises(CheckpointError, match=f"epoch_002/{name}: "):
             load_model(spec)
     assert load_model(f"{run}@1") and find_model(run).name == "epoch_002"
+
+
+@pytest.mark.parametrize("names", [["."], ["model.safetensors", "config.json", "manifest.json"]])
+def test_a_checkpoint_of_another_epoch_is_refused_by_every_reader_of_models(
+    names, run, corpus, voices, tmp_path, train_here, capsys
+):
+    """All of it, or all but its state, is of the first epoch."""
+    last, dev = run / "checkpoints/epoch_002", corpus / "dev"
+    for name in names:
+        source = run / "checkpoints/epoch_000" / name
+        if source.is_dir():
+            shutil.rmtree(last)
+            shutil.copytree(source, last)
+        else:
+            shutil.copy(source, last)
+    what = "is of epoch_000, and the folder is called epoch_002" if names == ["."] else "damaged or changed"
+    out = tmp_path / "out"
+    for argv in (
+        ["extract", run, dev, out],
+        ["extract", f"{run}@2", dev, out],
+        ["extract", last, dev, out],
+        ["average", out, f"{run}@1..2"],
+        ["export", run, f"{out}.onnx"],
+        ["verify", voices / "a0.wav", voices / "a1.wav", "--model", run],
+    ):
+        assert main([str(word) for word in argv]) > 0, argv
+        assert f"{last}/state.json: {what}" in capsys.readouterr().err, argv
+        assert not out.exists()
+    with pytest.raises(CheckpointError, match=what):
+        train_here(out, {"init": {"model": str(run)}})
+    with pytest.raises(CheckpointError, match=what):
+        copy_with_card(run, Card(), out)
+    assert find_model(f"{run}@1").name == "epoch_001"
+    copied = shutil.copytree(run / "checkpoints/epoch_001", tmp_path / "epoch_7")
+    assert find_model(copied) == copied  # of no run, so that its name says nothing
+
+
+def test_a_damaged_log_is_mended_with_a_note_when_a_run_goes_on_or_is_done(run, train_here, capsys):
+    log, three = run / "log.jsonl", {"schedule": {"epochs": 3}}
+    before = log.read_bytes()
+    lines = before.splitlines()
+    log.write_bytes(before[:-40])
+    assert main(["check", str(run)]) == 1
+    capsys.readouterr()
+    train_here(run, three)
+    out = capsys.readouterr().out
+    assert f"note: {log}:{len(lines)}: damaged, and left out: " in out
+    assert f"{log}: had no record of epoch 2, which is put back from its checkpoint" in out
+    assert log.read_bytes() == before and main(["check", str(run)]) == 0
+    log.write_bytes(before.replace(lines[1], b"\xff"))  # figures of a step, which nothing else knows
+    capsys.readouterr()
+    train_here(run, {"schedule": {"epochs": 4}})
+    out = capsys.readouterr().out
+    assert f"note: {log}:2: damaged" in out and "put back" not in out
+    assert log.read_bytes().startswith(before.replace(lines[1] + b"\n", b""))
+    shutil.rmtree(run / "checkpoints/epoch_003")
+    log.write_bytes(log.read_bytes()[:-40])  # as a kill in the middle of an epoch that is trained again
+    train_here(run, {"schedule": {"epochs": 4}})
+    assert "damaged" not in capsys.readouterr().out
+    assert sum(b'"epoch", ' in line for line in log.read_bytes().splitlines()) == 4
+
+
+def test_a_run_with_more_epochs_than_are_asked_for_says_both_numbers(run, train_here, capsys):
+    train_here(run)
+    out = capsys.readouterr().out
+    assert (
+        f"{run} has all epochs already, up to 2\nnote: that is 1 more than asked for: schedule.epochs = 2"
+        in out
+    )
+    assert f"{run}@1 is the model there" in out and find_model(f"{run}@1").name == "epoch_001"
+
+
+def test_check_of_a_run_without_a_checkpoint_reads_its_recipe_and_logs(run, capsys):
+    shutil.rmtree(run / "checkpoints")
+    whole = f"{run}: no checkpoint yet; its recipe and logs are whole\n"
+    for folder in (run, run.parent):
+        assert main(["check", str(folder)]) == 0
+        assert capsys.readouterr().out == whole
+    (run / "train.log").unlink()
+    (run / "log.jsonl").write_text("{\n")
+    assert main(["check", str(run)]) == 1
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{run}/log.jsonl:1: damaged") and last == f"{run}: no checkpoint yet"
 
 
 STATES = {

@@ -113,7 +113,7 @@ def check(
     if auditing.digests and not audio:
         to_stderr("farvox check: --digests is of --audio")
         return 2
-    if not (dir / "wav.scp").exists() and (runs := [each.parent for each in visible(dir, "**/checkpoints")]):
+    if not (dir / "wav.scp").exists() and (runs := _runs_in(dir)):
         return _check_runs(runs)
     with remote_audio(remote):
         return _check(
@@ -129,6 +129,12 @@ def check(
         )
 
 
+def _runs_in(folder: Path) -> list[Path]:
+    """The run dirs in a folder or below it, also those that have no checkpoint yet."""
+    runs = {each.parent for name in ("checkpoints", "train.log") for each in visible(folder, f"**/{name}")}
+    return sorted(runs) or [folder] * (folder / "recipe.toml").is_file()
+
+
 def _check_runs(runs: Sequence[Path]) -> int:
     from farvox.training.checkpoint import check_run, checkpoints_of
 
@@ -137,8 +143,11 @@ def _check_runs(runs: Sequence[Path]) -> int:
         faults = check_run(run_dir, to_stdout)
         for fault in faults:
             to_stdout(fault)
-        if not faults:
-            names = [folder.name for folder in checkpoints_of(run_dir)]
+        names = [folder.name for folder in checkpoints_of(run_dir)]
+        if not names:
+            rest = "" if faults else "; its recipe and logs are whole"
+            to_stdout(f"{run_dir}: no checkpoint yet{rest}")
+        elif not faults:
             to_stdout(f"{run_dir}: {len(names)} checkpoint(s), all whole: {', '.join(names)}")
         num_faults += len(faults)
     return int(num_faults > 0)

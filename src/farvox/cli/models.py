@@ -42,14 +42,14 @@ def models(
             after a change by hand, or where it has none; refused where they cannot be loaded.
     """
     from farvox.zoo import read_card, zoo_models
-    from farvox.zoo.find import find_model, is_zoo_name
+    from farvox.zoo.find import is_zoo_name, locate_model
     from farvox.zoo.model import load_all, require_torch
     from farvox.zoo.pretrained import is_pulled
 
     if renew_manifest:
         if model is None or is_zoo_name(model):
             raise UsageError("--renew-manifest takes a folder; 'farvox pull NAME' renews a model of the zoo")
-        write_manifest(find_model(model), load_all)
+        write_manifest(locate_model(model), load_all)
     if model is not None:
         to_stdout(_card(read_card(model)))
         return

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -40,6 +39,7 @@ from farvox.training.distributed import World
 from farvox.training.options import TrainOptions, refuse_changes, saved_options
 from farvox.training.table import StringTable, TrainingTable
 from farvox.zoo import find_model
+from farvox.zoo.find import CHECKPOINT, STATE, checkpoint_name, why_misplaced
 from farvox.zoo.model import CONFIG, WEIGHTS, are_whole, write_weights
 
 Tensors = dict[str, Tensor]
@@ -48,10 +48,7 @@ Packed = tuple[Tensors, dict[str, Any]]
 START = "start.json"
 """File of a run dir: the folder of the model that the run began with, and the SHA-256 of its weights."""
 _AT_ONCE = 1024  # files that a thread looks at
-_FOLDER = re.compile(r"epoch_(\d+)(?:_step_(\d+))?")
-CLASSIFIER, OPTIMIZER, STATE, RECIPE = (
-    "classifier.safetensors", "optimizer.safetensors", "state.json", "recipe.toml",
-)  # fmt: skip
+CLASSIFIER, OPTIMIZER, RECIPE = "classifier.safetensors", "optimizer.safetensors", "recipe.toml"
 _REQUIRED = (CONFIG, WEIGHTS, CLASSIFIER, OPTIMIZER, STATE)
 
 
@@ -85,12 +82,12 @@ class TrainingState(Options):
 
 def checkpoint_folder(run_dir: Path, epoch: int, within: int = 0) -> Path:
     """The folder of the checkpoint of ``epoch``, or of its first ``within`` steps."""
-    return run_dir / "checkpoints" / (f"epoch_{epoch:03d}" + (f"_step_{within:06d}" if within else ""))
+    return run_dir / "checkpoints" / checkpoint_name(epoch, within)
 
 
 def place_of(folder: Path) -> tuple[int, float]:
     """Epoch of a checkpoint and the steps of it, which are infinitely many where it is finished."""
-    match = _FOLDER.fullmatch(folder.name)
+    match = CHECKPOINT.fullmatch(folder.name)
     assert match
     return int(match[1]), int(match[2] or 0) or math.inf
 
@@ -98,7 +95,8 @@ def place_of(folder: Path) -> tuple[int, float]:
 def checkpoints_of(run_dir: Path) -> list[Path]:
     """All checkpoints of a run, whole or not, in the order of the training."""
     folders = (run_dir / "checkpoints").glob("epoch_*")
-    return sorted((each for each in folders if _FOLDER.fullmatch(each.name) and each.is_dir()), key=place_of)
+    named = (each for each in folders if CHECKPOINT.fullmatch(each.name) and each.is_dir())
+    return sorted(named, key=place_of)
 
 
 def finished_epochs(run_dir: Path) -> list[int]:
@@ -186,12 +184,11 @@ def faults_of(folder: Path) -> list[str]:
                     faults[name] += f"; it is that of {other.name}"
     if not faults:
         try:
-            state = load_state(folder)
+            load_state(folder)
+            if what := why_misplaced(folder):
+                faults[STATE] = what
         except CheckpointError as error:
             return [str(error)]
-        if (state.epoch, state.within or math.inf) != place_of(folder):
-            of = checkpoint_folder(Path(), state.epoch, state.within).name
-            faults[STATE] = f"is of {of}, and the folder is called {folder.name}"
     return [f"{folder / name}: {what}" for name, what in faults.items()]
 
 
@@ -463,7 +460,7 @@ def starting_folder(model: str, run_dir: Path, note: Note, *, has_begun: bool) -
         if has_begun:
             note(f"{run_dir}: has no {START}, so whether init.model has changed since it began is not known")
         return find_model(model)
-    with suppress(ModelError):
+    with suppress(ModelError, CheckpointError):
         now = Path(os.path.abspath(find_model(model)))
     for folder in (Path(begun["folder"]), now or run_dir):  # it may have been moved
         if (folder / WEIGHTS).is_file() and sha256_of(folder / WEIGHTS) == begun["sha256"]:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
 from farvox.atomic import naming, write_text
-from farvox.errors import MissingExtraError
+from farvox.errors import CheckpointError, MissingExtraError
 from farvox.parsing import parse_json
 from farvox.progress import Note, Progress, duration
+from farvox.training.checkpoint import TrainingState, checkpoint_folder, finished_epochs, load_state
 
 
 class RunLog:
     """Writes ``train.log`` and ``log.jsonl`` of a run dir and shows progress; silent on other ranks.
 
-    On a terminal progress is a bar; elsewhere it is a line every ten seconds. Figures of steps after the
-    first ``done``, which are taken again, are removed from ``log.jsonl``, and so is half a line.
+    On a terminal progress is a bar; elsewhere it is a line every ten seconds. See `mend_log` for a run that
+    goes on.
     """
 
     def __init__(
@@ -39,7 +42,6 @@ class RunLog:
         if not active:
             return
         run_dir.mkdir(parents=True, exist_ok=True)
-        _remove_after(run_dir / "log.jsonl", done)
         self._text = (run_dir / "train.log").open("a", encoding="utf-8")
         self._jsonl = (run_dir / "log.jsonl").open("a", encoding="utf-8")
         if tensorboard:
@@ -104,19 +106,42 @@ class RunLog:
             print(line, file=file, flush=True)
 
     def _record(self, kind: str, done: int, epoch: int, figures: dict[str, float]) -> None:
-        known = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-        record = {"kind": kind, "step": done, "epoch": epoch, **known}
-        self._append(json.dumps(record), self._jsonl)
+        self._append(_line(kind, done, epoch, figures), self._jsonl)
         for name, value in figures.items() if self._writer else ():
             self._writer.add_scalar(f"{kind}/{name}", value, done)
 
 
-def _remove_after(path: Path, done: int) -> None:
-    """Keep the whole lines of a log that are of the first ``done`` steps."""
+def mend_log(run_dir: Path, state: TrainingState, note: Note) -> None:
+    """Make ``log.jsonl`` of a run that goes on after ``state`` one of what was trained until then.
+
+    What is trained again goes. A line that cannot be read, but for one of a step that is taken again, goes
+    with a note. The record of an epoch that is not there is put back, if its checkpoint is.
+    """
+    path, again = run_dir / "log.jsonl", state.epoch + (not state.within)
     before = path.read_bytes() if path.exists() else b""
-    kept = []
-    for line in before.splitlines(keepends=True):
-        with suppress(ValueError, TypeError, KeyError):
-            kept += [line] * (line.endswith(b"\n") and parse_json(line)["step"] <= done)
-    if (after := b"".join(kept)) != before:
+    kept: dict[tuple[int, bool, int], bytes] = {}
+    for number, line in enumerate(before.splitlines(), 1):
+        try:
+            record = parse_json(line)
+            step, of_epoch = int(record["step"]), record.get("kind") == "epoch"
+            if step <= state.step and not (of_epoch and record["epoch"] >= again):
+                kept[step, of_epoch, number] = line
+        except (ValueError, TypeError, LookupError, AttributeError):
+            known = re.search(rb'"step": (\d{1,15}),', line)
+            if state.step and not (known and int(known[1]) > state.step):
+                note(f"note: {path}:{number}: damaged, and left out: {line.decode(errors='replace')[:60]}")
+    recorded = {parse_json(line)["epoch"] for (_, of_epoch, _), line in kept.items() if of_epoch}
+    for epoch in finished_epochs(run_dir):
+        with suppress(CheckpointError, LookupError, TypeError):
+            if epoch < again and epoch not in recorded:
+                saved = load_state(checkpoint_folder(run_dir, epoch))
+                figures = {"lr": saved.optimizer["groups"][0]["lr"], **saved.figures}
+                kept[saved.step, True, 0] = _line("epoch", saved.step, epoch, figures).encode()
+                note(f"note: {path}: had no record of epoch {epoch}, which is put back from its checkpoint")
+    if (after := b"".join(kept[key] + b"\n" for key in sorted(kept))) != before:
         write_text(path, after.decode())
+
+
+def _line(kind: str, step: int, epoch: int, figures: Mapping[str, float | None]) -> str:
+    known = {name: value if math.isfinite(value or 0) else None for name, value in figures.items()}
+    return json.dumps({"kind": kind, "step": step, "epoch": epoch, **known})

@@ -53,7 +53,7 @@ from farvox.training.checkpoint import Packed, TrainingState, begin_run_dir, pla
 from farvox.training.distributed import World, synchronise_batchnorm
 from farvox.training.faults import explain
 from farvox.training.loader import Batch, ChunkDataset, load_batches
-from farvox.training.log import RunLog
+from farvox.training.log import RunLog, mend_log
 from farvox.training.objective import Anchor, TrainingModel, find_frozen, recompute_stages, teacher_of
 from farvox.training.options import AUGMENT, SPECAUGMENT, TrainOptions
 from farvox.training.saver import Saver, own_totals
@@ -125,6 +125,7 @@ def train(
         checkpoint.compare_audio(run.table, noise, run_dir, note, has_begun=bool(last))
         if model_folder:
             checkpoint.record_start(model_folder, run_dir)
+        mend_log(run_dir, state, note)
     world.barrier()
     total = (options.schedule.end - options.schedule.first_epoch) * run.plan.steps_per_epoch
     run_log = RunLog(
@@ -566,7 +567,14 @@ def _compare_finished(
         table = None
         note(f"note: {error}: so whether the data of {run_dir} were changed since is not known")
     if world.is_main and last not in unfit:
-        note(f"{run_dir} has all epochs already, up to {place_of(last)[0]}")
+        number = place_of(last)[0]
+        note(f"{run_dir} has all epochs already, up to {number}")
+        if number >= (end := options.schedule.end):
+            note(
+                f"note: that is {number + 1 - end} more than asked for: schedule.epochs = {end} ends before "
+                f"epoch {end}; {run_dir}@{end - 1} is the model there, if it was kept"
+            )
+        mend_log(run_dir, checkpoint.load_state(last), note)
         checkpoint.starting_folder(options.init.model, run_dir, note, has_begun=True)
         if table is not None:
             checkpoint.compare_audio(table, noise, run_dir, note, has_begun=True)

@@ -25,6 +25,7 @@ from farvox.features.frontend import FrontEndConfig
 from farvox.machine import is_installed
 from farvox.manifest import MANIFEST, begin_manifest, read_weights, renew_manifest, verify_file
 from farvox.options import nearest, not_a_choice
+from farvox.parsing import parse_json
 from farvox.progress import to_stderr
 from farvox.writers import one_writer, writes
 from farvox.zoo.card import Card
@@ -55,6 +56,10 @@ if TYPE_CHECKING:
 VERSION = b"1"  # of the graphs; with a new one all that are kept are made again
 SOURCE = "source"  # the entry of a kept graph's metadata that holds `_source_of` its model folder
 Exported = TypeVar("Exported", bound=ExportedModel)
+STATE = "state.json"
+"""File of a checkpoint: the state of the training, with the epoch that it is of."""
+CHECKPOINT = re.compile(r"epoch_(\d+)(?:_step_(\d+))?")
+"""Name of the folder of a checkpoint, see `checkpoint_name`."""
 _RANGE = re.compile(r"(.+)@(\d+)\.\.(\d+)")
 
 
@@ -149,7 +154,7 @@ def read_card(spec: str | Path) -> Card:
         return open_embedder(spec).card
     if is_zoo_name(spec):
         return zoo_models()[str(spec)].card
-    return Card.load(find_model(spec))
+    return Card.load(locate_model(spec))
 
 
 def find_model(spec: str | Path) -> Path:
@@ -157,6 +162,47 @@ def find_model(spec: str | Path) -> Path:
 
     That is a model folder, a run dir (its last complete epoch), ``RUN_DIR@37``, or the name of a model of the
     zoo, which is pulled if need be. What is on disk comes first.
+
+    Raises:
+        ModelError: there is none.
+        CheckpointError: it is a checkpoint of another epoch than its folder is called, or that is not known.
+    """
+    folder = locate_model(spec)
+    verify_file(folder / STATE)
+    if what := why_misplaced(folder):
+        raise CheckpointError(
+            f"{folder / STATE}: {what}: put the checkpoint of that epoch back, or name another, as RUN_DIR@N"
+        )
+    return folder
+
+
+def checkpoint_name(epoch: int, within: int = 0) -> str:
+    """Name of the folder of the checkpoint of ``epoch``, or of its first ``within`` steps."""
+    return f"epoch_{epoch:03d}" + (f"_step_{within:06d}" if within else "")
+
+
+def why_misplaced(folder: Path) -> str:
+    """The words for a checkpoint in a run that is of another epoch than its folder is called; else empty.
+
+    Raises:
+        CheckpointError: its state cannot be read.
+    """
+    path = Path(os.path.abspath(folder)) / STATE
+    match = CHECKPOINT.fullmatch(path.parent.name)
+    if not match or path.parent.parent.name != "checkpoints" or not path.is_file():
+        return ""
+    try:
+        table = parse_json(path.read_text("utf-8"))
+        place = int(table["epoch"]), int(table.get("within", 0))
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise CheckpointError(f"{folder / STATE}: not the state of a training: {error!r}") from None
+    if place == (int(match[1]), int(match[2] or 0)):
+        return ""
+    return f"is of {checkpoint_name(*place)}, and the folder is called {path.parent.name}"
+
+
+def locate_model(spec: str | Path) -> Path:
+    """As `find_model`, but a checkpoint is taken for the epoch that its folder is called.
 
     Raises:
         ModelError: there is none.
