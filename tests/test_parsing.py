@@ -36,6 +36,12 @@ def test_what_is_no_json_is_a_value_error(text):
         parse_json(text)
 
 
+def test_a_number_without_end_is_told_in_plain_words():
+    for parse, text in ((parse_json, "{}"), (parse_toml, "a = {}")):
+        with pytest.raises(ValueError, match=r"^it has a whole number of more than 4,300 digits$"):
+            parse(text.format("9" * 5000))
+
+
 @pytest.mark.parametrize("text", ["a", "a = " + "9" * 5000, "a = 1\na = 2", "a = \x00", "[a"])
 def test_what_is_no_toml_is_a_value_error(text):
     with pytest.raises(ValueError):

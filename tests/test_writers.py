@@ -27,6 +27,7 @@ with one_writer(sys.argv[1]):
     {}
     print("mine", flush=True)
     sys.stdin.read()
+    {}
 """
 
 
@@ -36,9 +37,9 @@ def little_patience(monkeypatch):
 
 
 @contextmanager
-def other_process(path: Path, also: str = "pass") -> Iterator[subprocess.Popen[str]]:
+def other_process(path: Path, also: str = "pass", at_end: str = "pass") -> Iterator[subprocess.Popen[str]]:
     """A process that is the only writer of ``path`` until its input ends; its words name it in messages."""
-    command = [sys.executable, "-c", HOLD.format(also), str(path), "--name", "the first"]
+    command = [sys.executable, "-c", HOLD.format(also, at_end), str(path), "--name", "the first"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout and process.stdin
@@ -78,6 +79,20 @@ def test_one_that_may_wait_waits(tmp_path):
         threading.Timer(0.6, first.stdin.close).start()
         with one_writer(tmp_path / "out", wait=True):
             assert first.wait() == 0
+
+
+def test_one_that_waited_and_replaces_what_the_other_made_says_so(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(writers, "PATIENCE", 30)
+    out, said = tmp_path / "out", []
+    for wait, change in ((False, "made"), (False, "made again"), (True, "made again"), (False, "")):
+        with other_process(out, at_end=f"open(sys.argv[1], 'w').write({change!r})" * bool(change)) as first:
+            assert first.stdin
+            threading.Timer(0.3, first.stdin.close).start()
+            with one_writer(out, wait=wait):
+                said.append(capfd.readouterr().err)
+    told = f"note: {out}: was written by process "
+    assert [each.startswith(told) for each in said] == [True, True, False, False] and said[2:] == ["", ""]
+    assert "the first' while this command waited for it" in said[0] and said[0].count("\n") == 1
 
 
 def test_an_output_is_the_same_by_every_name(tmp_path, monkeypatch):

@@ -9,7 +9,10 @@ import json
 import math
 import os
 import re
+import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +37,8 @@ def parse_json(text: str | bytes) -> Any:
     Raises:
         ValueError: it is no JSON, nested deeper than `MOST_LEVELS`, or has two values of one name.
     """
-    try:
+    with _plain_words():
         return _shallow(json.loads(text, object_pairs_hook=_table))
-    except RecursionError:
-        raise ValueError(_TOO_DEEP) from None
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -49,11 +50,22 @@ def parse_toml(text: str) -> dict[str, Any]:
     """
     if any(line.count(".") > _MOST_DOTS for line in text.split("\n")):
         raise ValueError(f"a line has more than {_MOST_DOTS:,} dots")
-    try:
+    with _plain_words():
         table: dict[str, Any] = _shallow(tomllib.loads(text))
+        return table
+
+
+@contextmanager
+def _plain_words() -> Iterator[None]:
+    try:
+        yield
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
-    return table
+    except ValueError as error:
+        if "set_int_max_str_digits" in str(error):  # which is for programmers
+            most = sys.get_int_max_str_digits()
+            raise ValueError(f"it has a whole number of more than {most:,} digits") from None
+        raise
 
 
 _TOO_DEEP = f"nested deeper than {MOST_LEVELS} levels"

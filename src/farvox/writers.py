@@ -35,6 +35,7 @@ from farvox.atomic import (
     try_lock,
 )
 from farvox.errors import BusyError
+from farvox.progress import to_stderr
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,7 +54,8 @@ def one_writer(path: str | Path, *, wait: bool = False) -> Iterator[None]:
     What a dead process has left unfinished there is removed first, and once more in the end: its children may
     have lived longer. A block may ask again for what it has. The lock is beside ``path``, whatever links lead
     there; in it, where a folder is a mount point or its parent cannot be written. Folders that are made for
-    it go again if nothing came into them.
+    it go again if nothing came into them. A line on stderr tells if another process has written the output
+    while this one waited `PATIENCE` for it.
 
     Where the file system has no locks, the file of the lock tells who writes; two processes that begin at the
     same moment are not kept apart there.
@@ -75,7 +77,13 @@ def one_writer(path: str | Path, *, wait: bool = False) -> Iterator[None]:
         inside = final.is_dir() and (os.path.ismount(final) or not os.access(final.parent, os.W_OK))
         lock = (final if inside else final.parent) / f".lock-{file_name(final.name)}"
         made = [folder for folder in lock.parents if not folder.exists()]
-        handle, is_stale = _lock(lock, path, wait=wait)
+        before = _state(final)
+        handle, is_stale, other = _lock(lock, path, wait=wait)
+        if other and not wait and _state(final) not in (None, before):
+            to_stderr(
+                f"note: {path}: was written by {other} while this command waited for it; what this one writes"
+                " there takes the place of that. To keep both, choose another name for one of them"
+            )
     _held[final] = threading.get_ident(), handle, lock
 
     def tidy() -> None:
@@ -123,8 +131,17 @@ def finish_update(folder: Path) -> None:
             complete_update(folder)
 
 
-def _lock(lock: Path, path: str | Path, *, wait: bool) -> tuple[int, bool]:
-    """Open and lock a file; also True where a process that died had it."""
+def _state(path: Path) -> tuple[int, int] | None:
+    """The number and the time of change of a file or folder, which differ when it has been written."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_ino, found.st_mtime_ns
+    return None
+
+
+def _lock(lock: Path, path: str | Path, *, wait: bool) -> tuple[int, bool, str]:
+    """Open and lock a file; also True where a process that died had it, and the one that was waited for."""
+    other = ""
     deadline = time.monotonic() + (float("inf") if wait else PATIENCE)
     while True:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -149,13 +166,14 @@ def _lock(lock: Path, path: str | Path, *, wait: bool) -> tuple[int, bool]:
                     os.pwrite(handle, json.dumps(_myself()).encode(), 0)
                     os.fchmod(handle, 0o666)
                 kept, handle = handle, -1
-                return kept, was_there
+                return kept, was_there, other
             if is_there and (is_foreign or time.monotonic() >= deadline):
                 raise BusyError(_refusal(path, lock, holder, is_foreign=is_foreign))
         finally:
             if handle >= 0:
                 os.close(handle)
         if is_there:  # else who had it has removed it
+            other = _name_of(holder)
             time.sleep(_SECONDS)
 
 
@@ -176,11 +194,15 @@ def _myself() -> dict[str, Any]:
     return {"host": host, "machine": machine_tag(), "pid": os.getpid(), "since": since, "command": command}
 
 
+def _name_of(holder: dict[str, Any]) -> str:
+    if not holder:
+        return "another process"
+    pid, host, since, command = (holder.get(key) for key in ("pid", "host", "since", "command"))
+    return f"process {pid} on {host}, since {since}: {command}"
+
+
 def _refusal(path: str | Path, lock: Path, holder: dict[str, Any], *, is_foreign: bool) -> str:
-    who = "another process"
-    if holder:
-        pid, host, since, command = (holder.get(key) for key in ("pid", "host", "since", "command"))
-        who = f"process {pid} on {host}, since {since}: {command}"
+    who = _name_of(holder)
     if is_foreign:
         return (
             f"{path}: is being written by a process of another machine, as far as is known here ({who}); if "

@@ -92,6 +92,7 @@ def test_an_unknown_verb_or_option_is_three_lines(verb: str, capsys: pytest.Capt
     [
         ("trials data", "missing: OUT"),
         ("score trials", "missing: --out SCORES"),
+        ("import checkpoint", "missing: OUT, --arch ARCH"),
         ("sample out --seed", "--seed needs a value"),
         ("score t e --out --norm s-norm", "--out needs a value: SCORES"),
         ("rirs out --rooms=x", "--rooms must be a whole number, not 'x'"),

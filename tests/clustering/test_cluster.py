@@ -88,7 +88,9 @@ def test_numbers_of_clusters_are_read_as_ranges(text, numbers):
     assert ClusterOptions(clusters=text).numbers == numbers
 
 
-@pytest.mark.parametrize("text", ["", "ten", "5:5", "0:4", "10:2", "1:2:3:4", "-3", "3:5", "2:20:0"])
+@pytest.mark.parametrize(
+    "text", ["", "ten", "5:5", "0:4", "10:2", "1:2:3:4", "-3", "3:5", "2:20:0", "9" * 5000]
+)
 def test_what_is_no_range_is_refused(text):
     with pytest.raises(UsageError, match=f"clusters = '{text}'"):
         ClusterOptions(clusters=text)

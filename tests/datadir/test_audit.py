@@ -417,6 +417,37 @@ def trained(recipe, data_dir, run_dir, epochs=1, **options):
     return lines
 
 
+def test_who_reads_audio_that_changed_since_the_check_says_so(data, speech, model_folder, tmp_path, capsys):
+    check(capsys, data)
+    lines: list[str] = []
+    pack(data.path, tmp_path / "before", note=lines.append)
+    assert not any("has changed" in line for line in lines)
+    for number in (4, 7):
+        write(Path(data.wav_paths[number]), speech[30])
+        os.utime(data.wav_paths[number], (1, 1))
+    readers = {
+        "pack": [data.path, tmp_path / "packed"],
+        "simulate": [data.path, tmp_path / "far", "--noise", data.path, "--copies", "1"],
+        "enhance": [data.path, tmp_path / "clean", "--wpe"],
+        "noises": [data.path, tmp_path / "noise"],
+        "extract": [model_folder, data.path, tmp_path / "embeddings"],
+    }
+    for verb, words in readers.items():
+        main([verb, *map(str, words)])
+        out, err = capsys.readouterr()
+        told = [line for line in (out + err).splitlines() if "has changed" in line]
+        assert len(told) == 1, (verb, out, err)
+        line = told[0]
+        assert line.startswith(f"note: {data.path}: the audio of 2 of 16 utterances has changed since"), verb
+        assert f"first is 'u04' ({data.wav_paths[4]})" in line
+    command = re.search(r"'farvox (check .*? --audio)'", line)[1]
+    assert main(command.split()) == 0
+    (data.path / CHECKED).write_text("x")
+    lines.clear()
+    pack(data.path, tmp_path / "after", note=lines.append)
+    assert any(line.startswith("note: ") and "damaged" in line for line in lines)
+
+
 def test_training_refuses_audio_that_changed_since_the_check(data, speech, tiny_recipe, tmp_path, capsys):
     (note,) = (line for line in trained(tiny_recipe, data, tmp_path / "unchecked") if "not checked" in line)
     assert f"{data.path} (by 'farvox check DIR --audio')" in note

@@ -106,6 +106,8 @@ def test_files_about_speakers_are_carried_over(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "spk2gender").read_text() == "A m\nB f\nC f\n"
     subset(tmp_path / "out", tmp_path / "part", speakers="2-3")
     assert (tmp_path / "part" / "spk2gender").read_text() == "B f\nC f\n"
+    subset(tmp_path / "out", tmp_path / "one", speakers="2")
+    assert (tmp_path / "one" / "spk2gender").read_text() == "B f\n"
     write_data_dir(y, [Utterance("C-9", "/audio/C-9.wav", "C", 100)], files={"spk2gender": "C m\n"})
     with pytest.raises(DataDirError, match=r"'C' has the line 'C f' in .*x.spk2gender and 'C m' in .*y"):
         combine(tmp_path / "out", [x, y])

@@ -277,6 +277,9 @@ ELSEWHERE = {
         ("(by 'farvox check DIR --audio')", "'farvox check {} --audio' looks at these again"),
         f"{AUDIT}::test_training_refuses_audio_that_changed_since_the_check",
     ),
+    "check it again with 'farvox check {} --audio'": (
+        f"{AUDIT}::test_who_reads_audio_that_changed_since_the_check_says_so"
+    ),
     "copy it again; if it was replaced on purpose, remove {}": (
         f"{AUDIT}::test_content_that_differs_from_an_earlier_check_stays_a_fault_until_it_is_as_it_was"
     ),
@@ -474,6 +477,9 @@ ELSEWHERE = {
     ),
     "is being written ({}); wait until that ends": (
         "tests/test_writers.py::test_the_second_writer_is_told_who_the_first_is_and_goes_on_when_that_has_ended"
+    ),
+    "To keep both, choose another name for one of them": (
+        "tests/test_writers.py::test_one_that_waited_and_replaces_what_the_other_made_says_so"
     ),
     "it runs no more, remove {}, else": (
         "tests/test_writers.py::test_the_lock_of_another_machine_is_never_removed"

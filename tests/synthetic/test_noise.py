@@ -18,7 +18,7 @@ def test_every_kind_is_in_both_parts_and_a_seed_makes_the_same_bytes(tmp_path):
         assert path.read_bytes() == (tmp_path / "two/audio" / path.name).read_bytes()
 
 
-@pytest.mark.parametrize("number", ["3", "many", "-16"])
+@pytest.mark.parametrize("number", ["3", "many", "-16", "9" * 5000])
 def test_a_number_that_makes_no_two_parts_is_refused(tmp_path, number):
     with pytest.raises(CorpusError, match="give the number of clips to make as SOURCE, from 16"):
         prepare_noise(number, tmp_path, note=silent)

@@ -645,6 +645,14 @@ def test_what_is_no_dict_of_embeddings_is_refused(tmp_path, saved, message):
         import_embeddings(save_embeddings(tmp_path / "e.npy", saved), tmp_path / "out")
 
 
+def test_what_is_no_checkpoint_at_all_is_told_what_one_is(tmp_path):
+    (tmp_path / "random.bin").write_bytes(np.random.default_rng(0).bytes(5000))
+    with pytest.raises(CheckpointError, match=r"of torch\.save \(\.pt, \.ckpt, \.pkl\), nor a \.safetensors"):
+        import_checkpoint(tmp_path / "random.bin", tmp_path / "out", "ffsvc-resnet34")
+    with pytest.raises(CheckpointError, match=r"not a dict saved by numpy \(\.npy\)"):
+        import_embeddings(tmp_path / "random.bin", tmp_path / "out")
+
+
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00", b"\x93NUMPY\x09\x00" + bytes(80)])
 def test_a_damaged_embedding_file_is_refused(tmp_path, content):
     (tmp_path / "e.npy").write_bytes(content)

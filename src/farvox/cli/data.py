@@ -261,7 +261,7 @@ def subset(
     Args:
         dir: the data dir to read.
         out: the data dir to write.
-        speakers: FIRST-LAST counts the sorted speakers from 1 and includes both; else a file with a speaker
+        speakers: FIRST-LAST or N counts the sorted speakers from 1, both included; else a file with a speaker
             per line.
         utterances: a file with an utterance per line.
         where: CONDITION=VALUE,VALUE keeps what has one of these values in utt2cond (distance=3M); given again

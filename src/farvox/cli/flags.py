@@ -131,7 +131,9 @@ def parse(verb: Callable[..., Any], words: Sequence[str], name: str, example: st
     """
     known = {f"--{flag.name}".replace("_", "-"): flag for flag in _options_of(verb)}
     places = [flag.metavar for flag in _flags_of(verb) if flag.is_positional]
-    needed = [f"--{flag.name} {flag.metavar}" for flag in known.values() if flag.is_required]
+    needed = [
+        f"--{flag.name} {flag.metavar or flag.name.upper()}" for flag in known.values() if flag.is_required
+    ]
     usage = " ".join([*places, *needed])
     for position, word in enumerate(words):
         option, is_one, value = word.partition("=")
@@ -165,7 +167,8 @@ def _said_in(box: str, needed: Sequence[str]) -> str:
     """The fault that a box of tyro's tells, in one line; of words that are missing, their names."""
     text = (re.split(r"[─-]{9,}\W*?\n", box)[1:2] or [box])[0]
     lines = [line.strip(" │") for line in text.splitlines()]
-    if missing := [place for place in needed if place in lines]:
+    starts = {line.split(" {")[0] for line in lines}  # before the values of a choice
+    if missing := [each for each in needed if each in lines or each.split()[0] in starts]:
         return f"missing: {', '.join(missing)}"
     return " ".join(" ".join(lines).split()).replace("Unrecognized options:", "unknown words:")
 

@@ -46,7 +46,7 @@ class ClusterOptions(Options):
     @property
     def numbers(self) -> tuple[int, ...]:
         """Numbers of clusters to try, ascending."""
-        found = re.fullmatch(r"(\d+)(?::(\d+)(?::(\d+))?)?", self.clusters.strip())
+        found = re.fullmatch(r"(\d{1,9})(?::(\d{1,9})(?::(\d{1,9}))?)?", self.clusters.strip())
         if found is None:
             raise UsageError(
                 f"clusters = '{self.clusters}' is neither a number of clusters nor a range such as 10:2000:10"

@@ -94,7 +94,7 @@ def split_speakers(train: DataDir, speakers: str) -> tuple[list[Utterance], list
     for each in sorted(train.utterances(), key=lambda each: each.utt_id):
         utt_id, speaker_id = f"so{each.speaker_id}-{each.utt_id}", f"so{each.speaker_id}"
         spoken.setdefault(speaker_id, []).append(Utterance(utt_id, each.wav_path, speaker_id))
-    bounds = re.fullmatch(r"(\d+)-(\d+)", speakers)
+    bounds = re.fullmatch(r"(\d{1,18})-(\d{1,18})", speakers)
     first, last = map(int, bounds.groups()) if bounds else (0, 0)
     if not 1 <= first < last <= len(spoken):
         raise CorpusError(

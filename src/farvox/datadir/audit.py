@@ -45,7 +45,7 @@ from farvox.jobs import (
     report_rejected,
     threads,
 )
-from farvox.progress import Note
+from farvox.progress import Note, silent
 from farvox.writers import one_writer
 
 LEAST_SECONDS = 0.025  # one frame of features
@@ -203,6 +203,29 @@ def admit_audio(dirs: Sequence[Path], max_rejects: float, listing: Path, note: N
     report_rejected(
         listing, rejected, total, what="trained on", skip_bad=True, max_rejects=max_rejects, note=note
     )
+
+
+def note_changes(data_dir: DataDir, note: Note) -> None:
+    """Note how many recordings of a data dir have changed since its audio was checked, by size and time.
+
+    Those on other machines are not looked at, nor those that were not checked.
+    """
+    if not Path(data_dir.path, CHECKED).is_file():
+        return
+    try:
+        checked = read_checked(data_dir.path).select("utt_id", "state")
+    except DataDirError as error:
+        note(f"note: {error}")
+        return
+    rows = data_dir.table.filter(~pl.col("wav_path").str.contains("://", literal=True))
+    rows = rows.join(checked, on="utt_id", how="inner", maintain_order="left")
+    changed = rows.filter(pl.col("state") != _states(rows["wav_path"], silent))
+    if len(changed):
+        note(
+            f"note: {data_dir.path}: the audio of {len(changed):,} of {len(rows):,} utterances has changed"
+            f" since it was checked; the first is '{changed['utt_id'][0]}' ({changed['wav_path'][0]}). It is"
+            f" taken as it is now; check it again with 'farvox check {data_dir.path} --audio'"
+        )
 
 
 def _states(paths: pl.Series, note: Note) -> pl.Series:

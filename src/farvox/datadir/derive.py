@@ -115,8 +115,8 @@ def subset(
     Args:
         path: the data dir to read.
         out: the data dir to write; another one than ``path``.
-        speakers: ``FIRST-LAST``, which counts the speakers in C order from 1 and includes both, or a file
-            whose lines begin with a speaker.
+        speakers: ``FIRST-LAST`` or one number, which count the speakers in C order from 1, both included, or
+            a file whose lines begin with a speaker.
         utterances: a file whose lines begin with an utterance.
         where: a condition of ``utt2cond`` -> the values of it that are kept.
         per_speaker: keep that many utterances of each speaker, drawn at random (all, where there are fewer).
@@ -132,11 +132,11 @@ def subset(
         raise DataDirError(f"{path}: has neither utt2spk nor spk2utt, so speakers cannot be chosen")
     if speakers is not None:
         known = source.speaker_ids.unique().sort()
-        bounds = re.fullmatch(r"(\d+)-(\d+)", speakers)
+        bounds = re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", speakers)
         if bounds is None or Path(speakers).is_file():
             chosen = _named(speakers, known, source.path)
         else:
-            first, last = int(bounds[1]), int(bounds[2])
+            first, last = int(bounds[1]), int(bounds[2] or bounds[1])
             if not 1 <= first <= last <= len(known):
                 raise DataDirError(
                     f"--speakers {speakers}: {source.path} has speakers 1-{len(known)}; "

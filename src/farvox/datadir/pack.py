@@ -44,6 +44,7 @@ from farvox.audio.shards import (
     table_of,
 )
 from farvox.datadir import PackOptions
+from farvox.datadir.audit import note_changes
 from farvox.datadir.derive import further_texts
 from farvox.datadir.kaldi import CHECKED, CORE_FILES, MADE_BY, DataDir, refuse_other_data_dir, write_data_dir
 from farvox.errors import AudioError, UnreachableError
@@ -189,6 +190,7 @@ def pack(
     if at:
         know_bucket(at)
         size_of(f"{at}/wav.scp")  # raises now, not after hours, where the store cannot be used
+    note_changes(source, note)
     folder.mkdir(exist_ok=True)
     if source.num_samples.null_count():
         headers = read_headers(source.wav_paths.to_list(), note)

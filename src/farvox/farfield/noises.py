@@ -15,6 +15,7 @@ from scipy.ndimage import binary_erosion
 
 from farvox.atomic import file_name
 from farvox.audio.files import read_audio, write_audio
+from farvox.datadir.audit import note_changes
 from farvox.datadir.derive import (
     AUDIO,
     SETTINGS,
@@ -62,6 +63,7 @@ def make_noises(
     out = Path(out).absolute()
     data_dir = DataDir.open(source, remote=options.remote)
     refuse_among_recordings(out, data_dir)
+    note_changes(data_dir, note)
     utterances = list(data_dir.utterances())
     lines = digest(f"{utterance.utt_id} {utterance.wav_path}" for utterance in utterances)
     settings = {"kind": "backgrounds", "source": lines, "least": options.least, "suffix": options.format}

@@ -15,6 +15,7 @@ import polars as pl
 from farvox.atomic import file_name
 from farvox.audio.files import read_audio, read_channels, write_audio
 from farvox.audio.remote import remote_audio
+from farvox.datadir.audit import note_changes
 from farvox.datadir.derive import (
     AUDIO,
     SETTINGS,
@@ -83,6 +84,7 @@ def simulate(
     out = Path(out).absolute()
     data_dir = DataDir.open(source, remote=options.remote)
     refuse_among_recordings(out, data_dir, (*options.rirs, *options.noise))
+    note_changes(data_dir, note)
     utterances = list(data_dir.utterances())
     with remote_audio(options.remote):
         rirs = tuple(open_rirs(options.rirs, note))

@@ -61,6 +61,7 @@ def enhance(source: str | Path, out: str | Path, options: EnhanceOptions, *, not
         JobError: ``out`` was begun with other settings, or a process was killed.
         TrialError: the trial list does not fit the data dir.
     """
+    from farvox.datadir.audit import note_changes
     from farvox.datadir.kaldi import DataDir
     from farvox.farfield.enhance import enhance_takes
     from farvox.farfield.takes import refuse_incomplete, takes_by_condition, takes_by_file, takes_by_name
@@ -69,6 +70,7 @@ def enhance(source: str | Path, out: str | Path, options: EnhanceOptions, *, not
     from farvox.score.trials import read_trials
 
     data_dir = DataDir.open(source, remote=options.remote)
+    note_changes(data_dir, note)
     if options.group is not None:
         takes = takes_by_name(data_dir, options.group)
     elif options.by is not None:

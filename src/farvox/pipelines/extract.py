@@ -18,6 +18,7 @@ import farvox
 from farvox.atomic import discard, refuse_to_replace_foreign
 from farvox.audio.headers import described_rates
 from farvox.audio.shards import fingerprint
+from farvox.datadir.audit import note_changes
 from farvox.datadir.conditions import recordings_of
 from farvox.datadir.embeddings import OWN_FILES, EmbeddingSet
 from farvox.datadir.kaldi import DataDir
@@ -158,6 +159,7 @@ def extract(
             "quality": quality, "facts": NUM_FACTS, "channel": channel,
             "utterances": digest(f"{utt_id} {path}" for utt_id, path in files),
         })  # fmt: skip
+    note_changes(data_dir, note)
     with FileEmbedder(embedder, threads, measured=quality, channel=channel) as embed:
         embeddings_NE, facts_NF, rejected = _embed(embed, files, embedder.embedding_dim, unfinished, note)
     table = unfinished / REJECTED if unfinished else None

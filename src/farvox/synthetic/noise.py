@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def prepare_noise(
         JobError: a process was killed.
     """
     text, out = str(source), Path(out).absolute()
-    if not text.isdecimal() or not 16 <= int(text) <= 100_000:
+    if not re.fullmatch(r"\d{1,6}", text) or not 16 <= int(text) <= 100_000:
         raise CorpusError(f"'{text}': give the number of clips to make as SOURCE, from 16 to 100000")
     parts: dict[str, list[Utterance]] = {"train": [], "test": []}
     with atomic_dir(out / "audio", own_files=(SETTINGS,)) as folder:

@@ -60,7 +60,7 @@ STATE = "state.json"
 """File of a checkpoint: the state of the training, with the epoch that it is of."""
 CHECKPOINT = re.compile(r"epoch_(\d+)(?:_step_(\d+))?")
 """Name of the folder of a checkpoint, see `checkpoint_name`."""
-_RANGE = re.compile(r"(.+)@(\d+)\.\.(\d+)")
+_RANGE = re.compile(r"(.+)@(\d{1,9})\.\.(\d{1,9})")
 
 
 def load_model(spec: str | Path, device: str = "cpu") -> Model:
@@ -215,7 +215,7 @@ def locate_model(spec: str | Path) -> Path:
             f"{path}: an exported model, which cannot be trained or exported again: name the model that "
             "it was exported from"
         )
-    if not path.exists() and (match := re.fullmatch(r"(.+)@(\d+)", str(spec))):
+    if not path.exists() and (match := re.fullmatch(r"(.+)@(\d{1,9})", str(spec))):
         path, epoch = Path(match[1]), int(match[2])
     if epoch is None and (path / CONFIG).is_file():
         return path

@@ -390,7 +390,7 @@ def _read(path: Path) -> dict[str, Any]:
         weights = read_weights(path)
         entries: dict[str, Any] = {layout.part: weights for layout in LAYOUTS.values()}  # it has none itself
     else:
-        saved = read_pickled(path, "a torch checkpoint")
+        saved = read_pickled(path, "a file of torch.save (.pt, .ckpt, .pkl), nor a .safetensors")
         if not isinstance(saved, dict):
             raise CheckpointError(f"{path}: holds a {type(saved).__name__}, not weights by name")
         entries = {BARE: saved.get("state_dict", saved), **saved}
@@ -433,7 +433,7 @@ def import_embeddings(path: str | Path, out: str | Path) -> EmbeddingSet:
                 f"{out}: holds embeddings that were not imported from {path.name}; they are not replaced: "
                 "choose another OUT, or remove it first"
             )
-    saved = read_pickled(path, "a dict saved by numpy")
+    saved = read_pickled(path, "a dict saved by numpy (.npy)")
     if not isinstance(saved, dict) or not saved:
         raise CheckpointError(f"{path}: does not hold a dict of embeddings")
     rows = [np.asarray(row) for row in saved.values()]
