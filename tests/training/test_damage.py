@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import tomli_w
@@ -27,6 +28,7 @@ from farvox.training.checkpoint import (
     starting_folder,
 )
 from farvox.training.distributed import World
+from farvox.training.log import mend_log
 from farvox.training.options import TrainOptions
 from farvox.training.trainer import train
 from farvox.zoo import Card, copy_with_card, find_model, load_model
@@ -355,6 +357,15 @@ def test_a_damaged_log_is_mended_with_a_note_when_a_run_goes_on_or_is_done(run, 
     train_here(run, {"schedule": {"epochs": 4}})
     assert "damaged" not in capsys.readouterr().out
     assert sum(b'"epoch", ' in line for line in log.read_bytes().splitlines()) == 4
+
+
+def test_the_record_of_an_epoch_that_was_killed_before_its_checkpoint_is_not_kept(run, logged):
+    state, notes = load_state(run / "checkpoints/epoch_002"), []
+    mend_log(run, replace(state, within=3), notes.append)  # all its steps, but it is to be finished again
+    assert [record["epoch"] for record in logged(run, "epoch")] == [0, 1]
+    assert logged(run)[-1]["step"] == state.step and not notes
+    mend_log(run, state, notes.append)
+    assert [record["epoch"] for record in logged(run, "epoch")] == [0, 1, 2] and len(notes) == 1
 
 
 def test_a_run_with_more_epochs_than_are_asked_for_says_both_numbers(run, train_here, capsys):
