@@ -234,7 +234,7 @@ def test_the_commands_of_a_page_run(at_home, page, request, capsys):
             assert_alike(capsys.readouterr().out, command.shown)
 
 
-BEYOND_A_SAMPLE = ("selftrain", "replay", "run", "train", "average", "import", "fuse", "calibrate")
+BEYOND_A_SAMPLE = ("adapt", "selftrain", "replay", "run", "train", "average", "import", "fuse", "calibrate")
 """Verbs whose examples need a run of training, or more speakers; those of their pages are run above."""
 
 

@@ -90,18 +90,25 @@ class OpenvinoEmbedder(ExportedModel):
         return self._compiled(num_cores(), streams=1)
 
     def _compiled(self, threads: int, streams: int) -> tuple[Any, ...]:
-        """The graph, or a front-end and the graph behind it, ready to run."""
+        """The graph, or a front-end and the graph behind it, ready to run.
+
+        It is run once: where two threads are the first to do so, they may wait for each other for ever.
+        """
         settings = {"NUM_STREAMS": str(streams), "INFERENCE_NUM_THREADS": str(threads)}
-        in_fp32, in_bf16 = ({**settings, "INFERENCE_PRECISION_HINT": name} for name in ("f32", "bf16"))
         content = self.content()
         try:
             if self.precision == "fp32":
-                return (self._core.compile_model(self._core.read_model(content), "CPU", in_fp32),)
-            frontend, network = self._cut(content)
-            compiled = self._core.compile_model(frontend, "CPU", in_fp32)
-            return compiled, self._core.compile_model(network, "CPU", in_bf16)
+                parts = {"f32": self._core.read_model(content)}
+            else:
+                parts = dict(zip(("f32", "bf16"), self._cut(content), strict=True))
+            compiled = tuple(
+                self._core.compile_model(part, "CPU", {**settings, "INFERENCE_PRECISION_HINT": name})
+                for name, part in parts.items()
+            )
+            _request(*compiled)(np.zeros((1, self.min_samples), np.float32))
         except (RuntimeError, StopIteration) as error:
             raise ModelError(f"{self.path}: {self.backend} cannot run it: {error}") from error
+        return compiled
 
     def _cut(self, content: bytes) -> tuple[Any, Any]:
         """Waveform to features, and waveform (whose length it wants to know) and features to embedding."""
