@@ -280,6 +280,8 @@ def test_microsofts_file_becomes_a_folder_with_the_output_of_its_own_code(tmp_pa
         ({"gru_rel_pos": False}, "without gru_rel_pos"),
         ({"extractor_mode": "conv2d"}, "extractor_mode = 'conv2d'"),
         ({"conv_feature_layers": "__import__('os')"}, "is not a sum of lists"),
+        ({"conv_feature_layers": "[(24,10,5)] * 9999999999"}, "is not a sum of lists"),
+        ({"conv_feature_layers": f"[({'9' * 5000},10,5)]"}, "is not a sum of lists"),
         ({"encoder_layers": 3}, "weights are missing, unknown or of another shape"),
     ],
 )

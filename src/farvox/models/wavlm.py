@@ -71,7 +71,7 @@ _MICROSOFT_NAMES = (
     (r"\.fc1\.", ".feed_forward.intermediate_dense."),
     (r"\.fc2\.", ".feed_forward.output_dense."),
 )
-_CONVOLUTIONS = re.compile(r"\[((?:\(\d+,\d+,\d+\),?)+)\](?:\*(\d+))?\+?")
+_CONVOLUTIONS = re.compile(r"\[((?:\(\d{1,6},\d{1,6},\d{1,6}\),?)+)\](?:\*(\d{1,2}))?\+?")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 
@@ -199,7 +199,9 @@ def from_microsoft(
     text = config.get("conv_feature_layers", "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2")
     text = re.sub(r"\s", "", str(text))
     if _CONVOLUTIONS.sub("", text):
-        raise ModelError(f"conv_feature_layers = '{text}' is not a sum of lists (channels, kernel, stride)")
+        raise ModelError(
+            f"conv_feature_layers = '{text[:80]}' is not a sum of lists (channels, kernel, stride)"
+        )
     layers = [
         tuple(map(int, layer))
         for group, times in _CONVOLUTIONS.findall(text)
