@@ -5,6 +5,7 @@ what it takes beyond that is what the file makes it take, the process that reads
 own process grows, and its size would be counted for whatever it starts.
 """
 
+import ctypes
 import io
 import itertools
 import json
@@ -83,6 +84,7 @@ def run_forked(words, folder):
         try:
             os.dup2(os.open(printed, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
             sys.stdout = sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+            ctypes.CDLL(None).malloc_trim(0)  # what the forked process had and did not use is no room for it
             Path("/proc/self/clear_refs").write_text("5")  # the peak of the forked process begins anew
             before = in_status("VmRSS")
             status = main(words)

@@ -73,9 +73,7 @@ def test_embeddings_are_the_same_side_by_side(opened, precision):
 @pytest.mark.slow
 def test_what_computed_is_written_down(opened, exported, voices, tmp_path):
     opened("bf16")
-    write_data_dir(
-        tmp_path / "data", [Utterance(path.stem, str(path)) for path in sorted(voices.glob("*.wav"))]
-    )
+    write_data_dir(tmp_path / "data", [Utterance(name, str(voices / f"{name}.wav")) for name in ("a0", "b1")])
     words = ["extract", str(exported), str(tmp_path / "data")]
     assert main([*words, str(tmp_path / "a")]) == 0
     assert main([*words, str(tmp_path / "b"), "--backend", "openvino", "--precision", "bf16"]) == 0
