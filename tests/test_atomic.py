@@ -1,5 +1,7 @@
 import os
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +18,7 @@ from farvox.atomic import (
     atomic_dir,
     atomic_file,
     file_name,
+    is_alive,
     naming,
     write_json,
     write_text,
@@ -198,3 +201,13 @@ def test_usual_ids_keep_their_names() -> None:
     for name in ("id00012-21Uxsk56VDQ-00001", "A.b_c~d-e", "000010011", "x" * 200):
         assert file_name(name) == name
     assert file_name("../张") == "%2E.%2F%E5%BC%A0"
+
+
+def test_a_process_that_ended_is_not_alive_although_its_number_is_kept() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert is_alive(process.pid) and is_alive(os.getpid())
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        os.kill(process.pid, 0)  # its number is kept until it is waited for
+        assert not is_alive(process.pid)
+    assert not is_alive(process.pid)

@@ -323,13 +323,18 @@ def try_lock(handle: int, *, wait: bool = False) -> bool | None:
 
 
 def is_alive(pid: int) -> bool:
-    """A process of this machine has this number."""
+    """A process of this machine has this number, and has not ended.
+
+    One that was killed keeps its number until its parent, or the one that took it over, asks for its status.
+    """
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass
+    with suppress(OSError, IndexError):  # of Linux
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
     return True
 
 
@@ -350,7 +355,7 @@ def is_of_this_machine(tag: str) -> bool:
 
 
 def visible(folder: str | Path, pattern: str = "*") -> list[Path]:
-    """What is in a folder by a pattern, as `Path.glob`, in order; without hidden files and folders.
+    """Files and folders of a folder by a pattern, as `Path.glob`, in order; without hidden ones.
 
     Every search for data goes through it, or through `farvox.corpora.parts.walk`.
     """

@@ -178,7 +178,7 @@ def _lock(lock: Path, path: str | Path, *, wait: bool) -> tuple[int, bool, str]:
 
 
 def _read(handle: int) -> dict[str, Any]:
-    """What the file of a lock says of who has it, or had it; empty where it says nothing."""
+    """The words of a lock's file on who has it, or had it; empty where it says nothing."""
     from farvox.parsing import parse_json  # with numpy
 
     with suppress(ValueError, TypeError):

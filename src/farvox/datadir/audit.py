@@ -67,7 +67,7 @@ _OF_STATED = r"^utt2(num_samples|dur) says .*"
 
 
 class Facts(NamedTuple):
-    """What a recording holds, as decoding it tells; nothing where it cannot be decoded."""
+    """The content of a recording, as decoding it tells; nothing where it cannot be decoded."""
 
     num_samples: int = 0  # of a channel, at its own rate
     sample_rate: int = 0  # Hz
