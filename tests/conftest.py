@@ -66,6 +66,12 @@ def running():
     return processes_of
 
 
+@pytest.fixture
+def other_processes(monkeypatch):
+    """Where a verb takes several processes, they are started at once, also for short work."""
+    monkeypatch.setattr("farvox.jobs.ALONE", 0)
+
+
 @pytest.fixture(scope="session")
 def in_session():
     """A function that starts a program in a session of its own; it takes SIGHUP, also if we run in nohup."""

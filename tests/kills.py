@@ -60,6 +60,10 @@ class Tally:
         return {**named, "slowest end": f"{self.slowest_end:.2f} s", "left": len(self.left)}
 
 
+AT_ONCE = ("-c", "import farvox.jobs; farvox.jobs.ALONE = 0; import farvox.__main__")
+"""As ``-m farvox``, and where a verb takes several processes, they are started at once."""
+
+
 @dataclass
 class Shell:
     """Runs ``farvox`` in a folder with a cache and a folder for temporary files of its own.
@@ -76,7 +80,7 @@ class Shell:
         own = {"TMPDIR": str(self.temporary), "FARVOX_CACHE": str(self.folder / "cache")}
         with (self.folder / "said.txt").open("wb") as said:
             return subprocess.Popen(
-                [sys.executable, "-m", "farvox", *map(str, words)],
+                [sys.executable, *AT_ONCE, *map(str, words)],
                 cwd=self.folder, env={**os.environ, **own, **self.env}, stdout=said, stderr=said,
                 start_new_session=True,
             )  # fmt: skip

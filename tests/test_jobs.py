@@ -17,6 +17,7 @@ from farvox.errors import FarvoxError, JobError
 from farvox.jobs import Job, begin, cut, digest, processes, processes_of_one_thread, threads
 
 EXECUTORS = (processes, processes_of_one_thread, threads)
+pytestmark = pytest.mark.usefixtures("other_processes")
 
 
 def squares(batch: range) -> bytes:
@@ -33,6 +34,21 @@ def test_results_come_in_order(executor, jobs):
     job = Job(what="factorials", note=print, jobs=jobs, executor=executor)
     assert list(job.run(math.factorial, range(20), count=lambda _: 1)) == [*map(math.factorial, range(20))]
     assert list(job.run(math.factorial, [])) == []
+
+
+def number_and_process(number: int) -> tuple[int, int]:
+    time.sleep(0.02)
+    return number, os.getpid()
+
+
+def test_short_work_is_done_in_this_process_and_the_rest_of_longer_work_in_others(monkeypatch):
+    for alone, least in ((60, 8), (0.05, 1)):
+        monkeypatch.setattr("farvox.jobs.ALONE", alone)
+        found = list(Job(what="", note=print, jobs=2).run(number_and_process, range(8), count=lambda _: 1))
+        assert [number for number, _ in found] == [*range(8)]
+        is_here = [process == os.getpid() for _, process in found]
+        assert is_here == sorted(is_here, reverse=True) and least <= sum(is_here)
+    assert sum(is_here) < 8
 
 
 def test_a_batch_is_a_run_of_items_and_every_item_is_in_one():
@@ -220,8 +236,10 @@ def test_a_batch_that_fails_when_made_again_is_not_taken_for_done(tmp_path):
 SCRIPT = """
 import sys, time
 from pathlib import Path
+import farvox.jobs
 from farvox.jobs import Job, cut
 from farvox.atomic import write_text
+farvox.jobs.ALONE = 0
 
 def work(batch):
     out = Path(sys.argv[1])
@@ -307,7 +325,9 @@ def test_work_that_is_given_up_interrupts_what_is_under_way(tmp_path, wait_until
 
 AIMED = """
 import os, signal, sys, threading, time
+import farvox.jobs
 from farvox.jobs import Job
+farvox.jobs.ALONE = 0
 
 class Ended(KeyboardInterrupt): ...
 

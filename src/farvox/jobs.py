@@ -24,6 +24,7 @@ import json
 import math
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -53,6 +54,8 @@ Result = TypeVar("Result")
 Rejected = dict[str, str]
 """Items (utterances, paths of audio files) that cannot be used -> the reason."""
 REJECTED = "rejected.tsv"
+ALONE = 1.0
+"""Seconds for which work is done in this process before others are started, which take as long to start."""
 
 _REJECTED = ".rejected"  # suffixes of files of a batch
 _STATE = ".state"
@@ -118,10 +121,16 @@ def processes(
 ) -> Generator[Result]:
     """An `Executor`: processes, one a processor by default; this one alone where one is enough.
 
-    They end with this process, however it ends. What ends the work early interrupts the batches under way.
+    It computes by itself for as long as others take to start: short work is over by then. They end with this
+    process, however it ends. What ends the work early interrupts the batches under way.
     """
-    jobs = min(jobs or os.cpu_count() or 1, len(batches))
-    yield from map(function, batches) if jobs <= 1 else _in_pool(function, batches, jobs)
+    jobs = jobs or os.cpu_count() or 1
+    begun, done = time.monotonic(), 0
+    while done < len(batches) and (jobs == 1 or time.monotonic() - begun < ALONE):
+        yield function(batches[done])
+        done += 1
+    if done < len(batches):
+        yield from _in_pool(function, batches[done:], min(jobs, len(batches) - done))
 
 
 def processes_of_one_thread(

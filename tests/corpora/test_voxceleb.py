@@ -183,7 +183,7 @@ def test_conversion_writes_what_the_m4a_decodes_to(vox2, tmp_path, notes, suffix
     assert abs(read_audio(dev.wav_paths[0]) - original_T).max() <= 1 / 32768
 
 
-def test_conversion_in_processes_gives_the_same(vox2, tmp_path, notes, monkeypatch):
+def test_conversion_in_processes_gives_the_same(vox2, tmp_path, notes, monkeypatch, other_processes):
     monkeypatch.setattr("farvox.corpora.voxceleb.FILES_AT_ONCE", 1)
     alone = prepare_voxceleb2(vox2, tmp_path / "alone", note=notes.append, convert="flac", jobs=1)
     together = prepare_voxceleb2(vox2, tmp_path / "together", note=notes.append, convert="flac", jobs=2)

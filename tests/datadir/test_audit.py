@@ -296,7 +296,7 @@ def lines_of(path):
     return path.read_bytes().split(b"\n")[1:-1] if path.exists() else []
 
 
-def test_the_table_does_not_depend_on_the_number_of_processes(speech, tmp_path, capsys):
+def test_the_table_does_not_depend_on_the_number_of_processes(speech, tmp_path, capsys, other_processes):
     data = data_of((speech * 4)[:130], tmp_path)
     tables = []
     for jobs in ("1", "2"):

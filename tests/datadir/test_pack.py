@@ -123,7 +123,7 @@ def test_derived_data_dirs_read_the_same_shards(source, packed, tmp_path):
         np.testing.assert_array_equal(read_channels(path), read_channels(before))
 
 
-def test_what_is_packed_is_not_packed_again_whatever_the_number_of_processes(source, packed):
+def test_what_is_packed_is_not_packed_again_whatever_the_number_of_processes(source, packed, other_processes):
     codec = packed.path.name
     before, files = shards(packed.path), tree(packed.path)
     pack(source.path, packed.path, PackOptions(codec=codec, shard_size=0.06, jobs=2))

@@ -5,10 +5,11 @@ of the room that it takes; with enough; and with none again. A file is there as 
 as it was before, or not at all.
 """
 
+import io
 import os
 import shutil
 import subprocess
-import sys
+from contextlib import redirect_stderr, redirect_stdout
 
 import av
 import numpy as np
@@ -117,15 +118,15 @@ def leave(disk, room):
             os.posix_fallocate(file.fileno(), 0, (os.statvfs(disk).f_bavail - room) * PAGE)
 
 
-def run(words, **environment):
-    command, env = [sys.executable, "-m", "farvox", *words], os.environ | environment
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+def run(words):
+    said = io.StringIO()
+    with redirect_stdout(out := io.StringIO()), redirect_stderr(said):
+        status = main(words)
+    return subprocess.CompletedProcess(words, status, out.getvalue(), said.getvalue())
 
 
 @pytest.mark.parametrize("verb", MAKES)
-def test_without_room_nothing_is_torn_and_with_room_all_is_made(verb, inputs, disk):
+def test_without_room_nothing_is_torn_and_with_room_all_is_made(verb, inputs, disk, other_processes):
     words = MAKES[verb].format(disk=disk, out=disk / "out", **inputs).split()
     assert run(words).returncode == 0
     whole = contents(disk)
@@ -170,13 +171,14 @@ def test_a_store_without_room_keeps_its_speakers_and_takes_another_with_room(inp
     assert run(speakers).stdout.startswith(known) and "b" in run(speakers).stdout
 
 
-def test_a_model_and_a_cache_on_a_full_disk_stop_no_extraction(inputs, disk, tmp_path):
+def test_a_model_and_a_cache_on_a_full_disk_stop_no_extraction(inputs, disk, tmp_path, monkeypatch):
     """The graph of the model finds no room, and torch computes."""
     shutil.copytree(inputs["model"], disk / "model", ignore=shutil.ignore_patterns("graph*"))
     leave(disk, 0)
     before = contents(disk)
     words = f"extract {disk}/model {inputs['data']} {tmp_path}/out".split()
-    assert run(words, FARVOX_CACHE=str(disk / "cache")).returncode == 0
+    monkeypatch.setenv("FARVOX_CACHE", str(disk / "cache"))
+    assert run(words).returncode == 0
     assert contents(disk) == before
     found, expected = EmbeddingSet.load(tmp_path / "out"), EmbeddingSet.load(inputs["embeddings"])
     assert found.meta["backend"] != expected.meta["backend"]

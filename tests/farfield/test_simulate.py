@@ -143,7 +143,9 @@ def test_the_level_is_one_for_all_channels_of_an_array(close: Path, bank: Path, 
 
 
 @pytest.mark.slow
-def test_copies_do_not_depend_on_the_number_of_processes(close: Path, bank: Path, tmp_path: Path) -> None:
+def test_copies_do_not_depend_on_the_number_of_processes(
+    close: Path, bank: Path, tmp_path: Path, other_processes: None
+) -> None:
     for jobs in (1, 2):
         simulated(
             close / "data", tmp_path / str(jobs), rirs=[bank], noise=[close / "noise"],

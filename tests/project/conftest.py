@@ -83,6 +83,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         build(folder / "corpora")
     baseline_checkpoints(folder / "downloads")
+    small_campplus(folder / "downloads/small-campplus")
     return folder
 
 
@@ -273,6 +274,23 @@ def own_speakers(root: Path) -> None:
     """As many speakers as a threshold that accepts 1 % of the strangers needs."""
     for speaker, take in itertools.product(range(12), range(4)):
         voice(root / f"mine/speaker{speaker:02}/{take}.wav", 0.5)
+
+
+SMALL_CAMPPLUS = {"front_channels": 4, "channels": 16, "blocks": (1, 1, 1), "growth": 8, "bottleneck": 8}
+
+
+def small_campplus(folder: Path) -> None:
+    """A CAM++ of random weights, to be fine-tuned in the place of the pretrained one."""
+    import torch
+
+    from farvox.features.frontend import FrontEndConfig
+    from farvox.models.registry import build_model
+    from farvox.zoo import Card, save_model
+
+    torch.manual_seed(0)
+    model = build_model("campplus", **SMALL_CAMPPLUS, embedding_dim=32)
+    save_model(folder, model, FrontEndConfig(), "campplus", {**SMALL_CAMPPLUS, "embedding_dim": 32})
+    Card(name="small-campplus").save(folder)
 
 
 def baseline_checkpoints(folder: Path) -> None:

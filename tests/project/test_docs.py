@@ -50,6 +50,9 @@ NARROW = {
 }
 
 
+SMALL_START = ["--init.model", "downloads/small-campplus", "--model", "{}"]
+
+
 @dataclass(frozen=True)
 class Command:
     """A line of an ``sh`` block; ``shown`` is the block beneath, if it is the last line."""
@@ -106,6 +109,8 @@ def reduced(words: list[str]) -> list[str]:
     """
     if words[0] in ("score", "cluster"):
         return [FEW.get(word, word) for word in words]
+    if words[:2] == ["extract", "campplus-zh-en"] and words[3].startswith("exp/farfield/start"):
+        return [words[0], SMALL_START[1], *words[2:]]
     if words[0] == "adapt":
         return [*words, "--recipe", short_recipe("adapt")]
     if words[0] not in ("train", "run", "selftrain"):
@@ -118,6 +123,8 @@ def reduced(words: list[str]) -> list[str]:
         small += ["--paths.rooms", "8"]
     if recipe.init.classifier == "means":
         small += ["--init.mean_utterances", "1"]
+    if recipe.init.model == "campplus-zh-en":
+        small += SMALL_START
     if not recipe.init.model:
         small += shlex.split(NARROW[recipe.model["name"]])
     first = 0 if recipe.adapt else recipe.schedule.epochs - 1
@@ -130,7 +137,7 @@ def reduced(words: list[str]) -> list[str]:
 
 def short_recipe(name: str) -> str:
     """The path of a recipe that trains two steps in two rooms."""
-    words = [*shlex.split(SMALL), "--init.mean_utterances", "1", "--schedule.epochs", "1"]
+    words = [*shlex.split(SMALL), *SMALL_START, "--init.mean_utterances", "1", "--schedule.epochs", "1"]
     table = merge(read_toml(find_recipe(name)), parse_overrides(words))
     lines = [
         re.sub(r"--rooms \d+", "--rooms 2", line).replace("noise 96", "noise 16") for line in table["prepare"]

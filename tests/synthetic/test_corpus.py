@@ -124,7 +124,7 @@ def test_the_pauses_of_far_recordings_are_filled_with_noise_and_reverberation(co
 
 
 @pytest.mark.slow
-def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path):
+def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path, other_processes):
     one, two, other = (tmp_path / name for name in ("one", "two", "other"))
     prepare_synthetic(SMALLEST, one, note=silent, jobs=1)
     prepare_synthetic(SMALLEST, two, note=silent, jobs=2)

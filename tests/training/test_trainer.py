@@ -157,6 +157,16 @@ def test_auto_is_bf16_where_the_device_has_it_and_a_run_says_what_it_computes_in
     assert not same_weights(tmp_path / "auto", tmp_path / ("fp32" if there else "bf16"), 0)
 
 
+def test_an_order_of_memory_that_torch_crashes_on_is_left_out_and_the_log_says_so(
+    tmp_path, train_here, capsys
+):
+    sizes = {"name": "resnet34", "blocks": [1, 1, 1, 1], "num_mels": 24, "embedding_dim": 16}
+    for channels in (8, 16):
+        changes = {"model": {**sizes, "channels": channels}, "optim": {"channels_last": "on"}}
+        train_here(tmp_path / str(channels), {**changes, "schedule": {"epochs": 1}})
+        assert ("channels_last is left out" in capsys.readouterr().out) == (channels == 8)
+
+
 def test_a_network_takes_as_many_mels_as_the_front_end_gives(tmp_path, train_here):
     train_here(tmp_path, {"features": {"num_mels": 20}, "model": {"name": "ecapa", "channels": 32}})
     assert load_model(tmp_path).network.num_mels == 20

@@ -200,7 +200,7 @@ class Run:
         is_on = optim.channels_last == "on" or (
             optim.channels_last == "auto" and network.is_faster_in_channels_last(world.device, precision)
         )
-        if is_on and not _is_on_many_cpus(world):
+        if is_on and not _crash_in_channels_last(network, world):
             network.use_channels_last()
         teacher = teacher_of(network) if distill.weight else None
         if optim.sync_batchnorm:
@@ -349,8 +349,9 @@ class Run:
             ]
         if self.shard:
             lines += [self.shard.describe()]
-        if self.options.optim.channels_last == "on" and _is_on_many_cpus(self.world):
-            lines += ["optim.channels_last is left out: torch crashes on it in several CPU processes"]
+        crash = _crash_in_channels_last(self.network, self.world)
+        if self.options.optim.channels_last == "on" and crash:
+            lines += [f"optim.channels_last is left out: torch crashes on it {crash}"]
         lines += self.table.shared_by_dirs(self.options.data.train)
         if self.validation:
             lines += self.validation.leaks
@@ -456,9 +457,13 @@ def _reduced(model: TrainingModel, shard: ShardedHead | None, *, unused: bool) -
     return DistributedDataParallel(model, find_unused_parameters=unused)
 
 
-def _is_on_many_cpus(world: World) -> bool:
-    """Several CPU processes: torch 2.13 crashes there on channels_last under DDP."""
-    return world.size > 1 and world.device.type == "cpu"
+def _crash_in_channels_last(network: EmbeddingNetwork, world: World) -> str:
+    """Where torch 2.13 crashes on a network in channels_last; empty if it does not."""
+    if world.size > 1 and world.device.type == "cpu":
+        return "in several CPU processes"
+    if network.crashes_in_channels_last(world.device):
+        return "where a convolution has other than multiples of 16 channels"
+    return ""
 
 
 def _parameter_groups(model: TrainingModel, anchor: Anchor | None) -> list[dict[str, Any]]:
