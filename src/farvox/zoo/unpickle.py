@@ -25,8 +25,8 @@ from typing import IO, Any
 
 MOST_LEVELS = 16
 """Tables and lists in each other; a checkpoint with its optimiser has five."""
-BYTES_A_VALUE, BYTES_AN_ARRAY, FREE_VALUES = 16, 64, 100_000
-"""Bytes that a file has for each of its values and arrays, at least, but for some; an embedding has 800."""
+BYTES_A_VALUE, FREE_VALUES = 64, 100_000
+"""Bytes that a file has for each of its values, at least, but for some; an embedding and its name have 800."""
 
 _SECONDS = 7  # of the clock, for each megabyte that is read
 _ZIP, _NUMPY = b"PK\x03\x04", b"\x93NUMPY"
@@ -285,7 +285,7 @@ class Description:
 
     def of(self, value: Any, level: int = 0) -> Any:
         """Describe a value, as None if no import needs it."""
-        self._values_left -= BYTES_AN_ARRAY // BYTES_A_VALUE if isinstance(value, ArrayPlace) else 1
+        self._values_left -= 1
         if level > MOST_LEVELS:
             raise RefusedError("its tables and lists lie in one another")
         if self._values_left < 0:
