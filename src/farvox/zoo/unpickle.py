@@ -26,7 +26,7 @@ from typing import IO, Any
 MOST_LEVELS = 16
 """Tables and lists in each other; a checkpoint with its optimiser has five."""
 BYTES_A_VALUE, FREE_VALUES = 64, 100_000
-"""Bytes that a file has for each of its values, at least, but for some; an embedding and its name have 800."""
+"""Bytes that a file has for each of its values, at least, but for some; an embedding has 400."""
 
 _SECONDS = 7  # of the clock, for each megabyte that is read
 _ZIP, _NUMPY = b"PK\x03\x04", b"\x93NUMPY"
