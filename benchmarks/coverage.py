@@ -216,7 +216,7 @@ def lines(results: list[dict]) -> list[str]:
     for each in results:
         found = each["found"]
         cells = [f"{100 * found[name]['coverage']:.1f} %" for name in names]
-        cells[0] += f" ({100 * found['eer']['mean_width']:.2g} points)"
+        cells[0] += f" ({100 * found['eer']['mean_width']:.2g})"
         differ = f"{100 * found['eer, difference']['found']:.1f} %" if "eer, difference" in found else "-"
         rows.append(f"| {each['kind']} | {each['speakers']} | {' | '.join(cells)} | {differ} |")
     return rows

@@ -81,8 +81,9 @@ class Tab:
             await self._take()
 
     async def value_of(self, script: str) -> object:
-        """The value of a script, or of its promise, in the page."""
-        found = await self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        """The value of a script, or of its promise, in the page, as if the user had asked for it."""
+        how = {"awaitPromise": True, "returnByValue": True, "userGesture": True}
+        found = await self.call("Runtime.evaluate", expression=script, **how)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 

@@ -17,22 +17,15 @@ from browser import FAULTS, OVERFLOW, SIZES, needs_chromium, open_browser, sourc
 pytestmark = needs_chromium
 ROOT = Path(__file__).parents[2]
 
-COPIES = """(async () => {
-    const copied = []
-    navigator.clipboard.writeText = async text => { copied.push(text) }
-    navigator.clipboard.write = async items => { for (const each of items)
-        copied.push(await (await each.getType("text/plain")).text()) }
-    const blocks = [...document.querySelectorAll(".language-sh")]
-    for (const block of blocks) {
-        block.scrollIntoView()
-        for (let n = 0; n < 100 && !block.querySelector(".md-code__button"); n++)
-            await new Promise(done => setTimeout(done, 50))
-        block.querySelector(".md-code__button").click()
-    }
-    await new Promise(done => setTimeout(done, 200))
-    return copied
-})()"""
-"""What the copy button of each block of commands gives."""
+COPY = """(async block => {
+    await navigator.clipboard.writeText("nothing was copied")
+    block.scrollIntoView()
+    for (let n = 0; n < 600 && !block.querySelector(".md-code__button"); n++)
+        await new Promise(done => setTimeout(done, 50))
+    block.querySelector(".md-code__button").click()
+    return await navigator.clipboard.readText()
+})(document.querySelectorAll(".language-sh")[%d])"""
+"""The text that the copy button of a block of commands puts on the clipboard."""
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +85,12 @@ def test_a_copied_block_is_what_its_page_has(site, tmp_path, tell):
 
     async def copied():
         async with open_browser(tmp_path) as tab:
+            kinds = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+            await tab.call("Browser.grantPermissions", permissions=kinds)
             for page in pages:
                 await tab.open(root + page, SIZES["desktop"], "light")
-                yield page, await tab.value_of(COPIES)
+                blocks = await tab.value_of("document.querySelectorAll('.language-sh').length")
+                yield page, [await tab.value_of(COPY % number) for number in range(blocks)]
 
     async def copy():
         return [each async for each in copied()]
