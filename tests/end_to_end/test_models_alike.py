@@ -26,6 +26,7 @@ SMALL = {
     "ecapa": {"channels": 64, "bottleneck": 16},
     "xvector": {"channels": 16, "pooled_channels": 32},
     "campplus": {"front_channels": 16, "channels": 16, "blocks": [1, 1, 1], "growth": 16, "bottleneck": 32},
+    "eres2netv2": {"channels": 16, "base_width": 64, "blocks": [1, 1, 1, 1]},
     "speechbrain-ecapa": {"channels": 64, "bottleneck": 16, "attention_channels": 16},
     "ffsvc-resnet34": {"channels": 16, "blocks": [1, 1, 1, 1]},
     "ffsvc-ecapa": {"channels": 128, "bottleneck": 16},
@@ -33,6 +34,7 @@ SMALL = {
 }
 FRONTENDS = {
     "campplus": {"sample_scale": 1.0},
+    "eres2netv2": {"sample_scale": 1.0},
     "speechbrain-ecapa": {"kind": "speechbrain-fbank"},
     "ffsvc-resnet34": {"kind": "ffsvc-mel"},
     "ffsvc-ecapa": {"kind": "ffsvc-mel"},

@@ -3,10 +3,11 @@
     python make_foreign.py WESPEAKER_CHECKOUT 3D_SPEAKER_CHECKOUT SPEECHBRAIN_CHECKOUT
 
 Origins: WeSpeaker (wespeaker/models/resnet.py, ecapa_tdnn.py, campplus.py), 3D-Speaker
-(speakerlab/models/campplus/DTDNN.py) and SpeechBrain 1.1.0 (lobes/models/ECAPA_TDNN.py, lobes/features.py,
-processing/features.py), run in float64 on the CPU (the features in float32). Every weight is filled by
-`make_models.weight` of the name that the toolkit itself gives it, so that a checkpoint can be made again from
-names and shapes alone, without the toolkits. Needs torch only; run once, with 2.13.
+(speakerlab/models/campplus/DTDNN.py, eres2net/ERes2NetV2.py) and SpeechBrain 1.1.0
+(lobes/models/ECAPA_TDNN.py, lobes/features.py, processing/features.py), run in float64 on the CPU (the
+features in float32). Every weight is filled by `make_models.weight` of the name that the toolkit itself gives
+it, so that a checkpoint can be made again from names and shapes alone, without the toolkits. Needs torch
+only; run once, with 2.13.
 
 foreign_keys.json: of each network at its published size, and of each small one, the names and shapes of its
 state dict. foreign.json: the embeddings of the small ones, and of the published ones every 16th number.
@@ -46,12 +47,16 @@ def originals(wespeaker: Path, speakerlab: Path, speechbrain: Path) -> dict[str,
     resnet, ecapa, we_campplus = (
         importlib.import_module(f"wespeaker.models.{name}") for name in ("resnet", "ecapa_tdnn", "campplus")
     )
-    stub(speakerlab, "speakerlab", "speakerlab.models", "speakerlab.models.campplus")
+    folders = ("campplus", "eres2net")
+    stub(speakerlab, "speakerlab", "speakerlab.models", *(f"speakerlab.models.{each}" for each in folders))
     campplus = importlib.import_module("speakerlab.models.campplus.DTDNN")
+    eres2netv2 = importlib.import_module("speakerlab.models.eres2net.ERes2NetV2").ERes2NetV2
     load_speechbrain(speechbrain)
     sb = importlib.import_module("speechbrain.lobes.models.ECAPA_TDNN").ECAPA_TDNN
 
     small_campplus = {"growth_rate": 16, "bn_size": 2, "init_channels": 16}
+    small_eres2net = {"m_channels": 16, "num_blocks": [2, 1, 2, 1], "embedding_size": 16}
+    w24s4ep4 = {"baseWidth": 24, "scale": 4, "expansion": 4}  # of another model that 3D-Speaker published
     sb_small = {"channels": [32, 32, 32, 32, 48], "res2net_scale": 2, "se_channels": 16}
     full = {"channels": [1024] * 4 + [3072], "attention_channels": 128, "lin_neurons": 192}
 
@@ -64,6 +69,11 @@ def originals(wespeaker: Path, speakerlab: Path, speechbrain: Path) -> dict[str,
     return {
         "3dspeaker-campplus": ("3dspeaker-campplus", campplus.CAMPPlus(80, 192)),
         "3dspeaker-campplus-small": ("3dspeaker-campplus", campplus.CAMPPlus(80, 16, **small_campplus)),
+        "3dspeaker-eres2netv2": ("3dspeaker-eres2netv2", eres2netv2()),
+        "3dspeaker-eres2netv2-small": ("3dspeaker-eres2netv2", eres2netv2(**small_eres2net)),
+        "3dspeaker-eres2netv2-small-w24s4ep4": (
+            "3dspeaker-eres2netv2", eres2netv2(**small_eres2net, **w24s4ep4)
+        ),
         "wespeaker-campplus": ("wespeaker-campplus", we_campplus.CAMPPlus(80, 512)),
         "wespeaker-resnet34": ("wespeaker-resnet34", resnet.ResNet34(80, 256)),
         "wespeaker-resnet34-small": ("wespeaker-resnet34", we_resnet([3, 4, 6, 3])),

@@ -25,6 +25,7 @@ SMALL = {
         **{"num_mels": 20, "front_channels": 16, "channels": 16, "blocks": [1, 2, 1], "growth": 16},
         **{"bottleneck": 32, "embedding_dim": 12},
     },
+    "eres2netv2": {"channels": 4, "base_width": 32, "blocks": [1] * 4, "embedding_dim": 12, "num_mels": 20},
     "speechbrain-ecapa": {
         **{"channels": 32, "embedding_dim": 12, "num_mels": 20, "scale": 2, "bottleneck": 16},
         **{"attention_channels": 16},
@@ -40,6 +41,7 @@ NUM_PARAMETERS = {
     "ecapa": 6_191_104,  # the paper: 6.2 M
     "xvector": 4_347_868,
     "campplus": 6_848_544,  # 3D-Speaker: "7.2 M" with embeddings of 512, 327,680 weights more
+    "eres2netv2": 17_859_632,  # 3D-Speaker: "17.86 M"
     "speechbrain-ecapa": 20_767_552,  # SpeechBrain's own count
     "ffsvc-resnet34": 5_454_688,
     "ffsvc-ecapa": 20_117_888,
@@ -186,6 +188,7 @@ def test_an_unknown_keyword_is_named_with_the_nearest():
         ("speechbrain-ecapa", {"channels": 20}, "scale"),
         ("campplus", {"blocks": [1, 2]}, "blocks must have 3 entries"),
         ("campplus", {"growth": 0}, "growth"),
+        ("eres2netv2", {"channels": 2}, "their product must be at least 64"),
         ("ffsvc-ecapa", {"pooling": "asp"}, "ffsvc, mended"),
         ("wavlm-ecapa", {"tune_extractor": True}, "needs tune = true"),
     ],

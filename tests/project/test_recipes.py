@@ -31,6 +31,7 @@ NARROW = {
     ],
     "resnet34": ["--model.channels", "16", "--model.embedding_dim", "32"],
     "ecapa": ["--model.channels", "128", "--model.embedding_dim", "32"],
+    "eres2netv2": ["--model.channels", "16", "--model.embedding_dim", "32"],
     "wavlm-ecapa": [
         "--model.channels", "64", "--model.wavlm",
         "{hidden_size = 16, num_hidden_layers = 2, num_attention_heads = 2, intermediate_size = 32, "
@@ -61,6 +62,7 @@ def test_the_published_systems_are_there():
         "ffsvc2022/reserved-pretrain", "ffsvc2022/reserved-finetune",
         "ffsvc2022/wavlm-ecapa", "ffsvc2022/task2-selftrain", "ffsvc2022/resnet34-large-margin",
         "himia/ecapa-pretrain", "himia/ecapa-ftmix", "voxceleb/resnet34", "voxceleb/ecapa",
+        "voxceleb/eres2netv2",
     }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ SMALL = {
     "ffsvc-ecapa": {"num_mels": 24, "channels": 32, "embedding_dim": 16, "bottleneck": 16},
     "ecapa": {"num_mels": 24, "channels": 32, "embedding_dim": 16, "bottleneck": 16},
     "campplus": {"num_mels": 24, "front_channels": 8, "channels": 32, "blocks": [2, 2, 2]},
+    "eres2netv2": {"num_mels": 24, "channels": 16, "embedding_dim": 16, "blocks": [1, 1, 1, 1]},
     "xvector": {"num_mels": 24, "channels": 16, "pooled_channels": 32, "embedding_dim": 16},
 }
 

@@ -27,6 +27,7 @@ SMALL = {
     "campplus": {
         **{"front_channels": 16, "channels": 16, "blocks": [1, 1, 1], "growth": 16, "bottleneck": 32},
     },
+    "eres2netv2": {"channels": 16, "base_width": 64, "blocks": [1, 1, 1, 1]},
     "speechbrain-ecapa": {"channels": 32, "scale": 2, "bottleneck": 16, "attention_channels": 16},
     "ffsvc-resnet34": {"channels": 16, "blocks": [1, 1, 1, 1]},
     "ffsvc-ecapa": {"channels": 32, "scale": 2, "bottleneck": 16},
@@ -36,6 +37,7 @@ FRONTENDS = {
     "ecapa": {"mean": "none", "preemphasis": 0.0},
     "xvector": {"sample_rate": 8000, "high_freq": -200.0},
     "campplus": {"sample_scale": 1.0},
+    "eres2netv2": {"sample_scale": 1.0},
     "speechbrain-ecapa": {"kind": "speechbrain-fbank"},
     "ffsvc-resnet34": {"kind": "ffsvc-mel"},
     "ffsvc-ecapa": {"kind": "ffsvc-mel"},

@@ -17,10 +17,13 @@ SIZES = {
     "resnet34": {"channels": 16, "blocks": [1, 2, 1, 1], "embedding_dim": 24},
     "ffsvc-resnet34": {"channels": 16, "blocks": [2, 1, 1, 1], "embedding_dim": 24},
     "campplus": {"blocks": (1, 1, 1), "embedding_dim": 24},
+    "eres2netv2": {"channels": 16, "blocks": (1, 1, 1, 1), "embedding_dim": 24},
     "ecapa": {"channels": 64, "embedding_dim": 24},
     "xvector": {"channels": 64, "pooled_channels": 64, "embedding_dim": 24},
 }
-BATCH_NORMS_2D = {"resnet34": 14, "ffsvc-resnet34": 14, "campplus": 12, "ecapa": 0, "xvector": 0}
+BATCH_NORMS_2D = {
+    **{"resnet34": 14, "ffsvc-resnet34": 14, "campplus": 12, "eres2netv2": 27, "ecapa": 0, "xvector": 0}
+}
 
 
 def made(name):

@@ -161,6 +161,34 @@ class CamPlusPlusOptions(ModelOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ERes2NetV2Options(ModelOptions):
+    """ERes2NetV2 (Chen 2024), as in 3D-Speaker.
+
+    Raises:
+        UsageError: the chunks of the first stage would have no channel.
+    """
+
+    channels: Size = 64
+    """Width of the first stage; the stages have 1, 2, 4 and 8 times as many."""
+    blocks: tuple[Depth, Depth, Depth, Depth] = (3, 4, 6, 3)
+    """Blocks in each of the four stages."""
+    base_width: Size = 26
+    """Channels of each chunk of a block for 64 of the width of its stage."""
+    scale: Annotated[int, AtLeast(2), AtMost(1000)] = 2
+    """Chunks of a block."""
+    expansion: Size = 2
+    """Channels that a block gives, in widths of its stage."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.channels * self.base_width < 64:
+            raise UsageError(
+                f"channels = {self.channels} and base_width = {self.base_width} leave a chunk no channel; "
+                "their product must be at least 64"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class WavlmEcapaOptions(EcapaBackOptions):
     """WavLM, frozen or tuned, and ECAPA-TDNN (front-end: waveform).
 
@@ -189,6 +217,7 @@ MODELS: dict[str, type[ModelOptions]] = {
     "ecapa": EcapaOptions,
     "xvector": XVectorOptions,
     "campplus": CamPlusPlusOptions,
+    "eres2netv2": ERes2NetV2Options,
     "speechbrain-ecapa": SpeechBrainEcapaOptions,
     "ffsvc-resnet34": FfsvcResNet34Options,
     "ffsvc-ecapa": FfsvcEcapaOptions,

@@ -7,6 +7,7 @@ from typing import Any
 from farvox.errors import ModelError
 from farvox.models.base import EmbeddingNetwork
 from farvox.models.campplus import CamPlusPlus
+from farvox.models.eres2net import ERes2NetV2
 from farvox.models.ffsvc import FfsvcEcapaTdnn, FfsvcResNet34
 from farvox.models.margin import AamHead, AmHead, Head, SoftmaxHead
 from farvox.models.options import HEAD, MODEL
@@ -19,6 +20,7 @@ NETWORKS: dict[str, Any] = {
     "ecapa": EcapaTdnn,
     "xvector": XVector,
     "campplus": CamPlusPlus,
+    "eres2netv2": ERes2NetV2,
     "speechbrain-ecapa": SpeechBrainEcapa,
     "ffsvc-resnet34": FfsvcResNet34,
     "ffsvc-ecapa": FfsvcEcapaTdnn,

@@ -84,6 +84,18 @@ _CAMPPLUS: Renames = (
     (r"\.cam_layer\.linear1\.", ".mask.squeeze."),
     (r"\.cam_layer\.linear2\.", ".mask.excite."),
 )
+_LOCAL_ATTENTION = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2"}
+_ERES2NETV2: Renames = (
+    (r"\.convs\.(\d+)\.", r".chunks.\1.0."),
+    (r"\.bns\.(\d+)\.", r".chunks.\1.1."),
+    (r"\.(conv|bn)3\.", r".\g<1>2."),
+    (r"\.shortcut\.", ".downsample."),
+    (r"\.fuse_models\.", ".fusions."),
+    (r"^fuse34\.", "fusion."),
+    (r"\.local_att\.(\d)\.", lambda match: f".{_LOCAL_ATTENTION[match[1]]}."),
+    (r"^layer3_ds\.", "shrink."),
+    (r"^seg_1\.", "embedding."),
+)
 _POOL: Renames = ((r"^pool\.linear1\.", "pool.hidden."), (r"^pool\.linear2\.", "pool.weights."))
 _WESPEAKER_RESNET: Renames = (
     (r"^(conv1|bn1|layer\d)\.", r"front.\1."),
@@ -520,10 +532,11 @@ class Layout:
 
 
 def _size_reader(model: str) -> Callable[[Weights], dict[str, Any]]:
-    from farvox.models import campplus, ffsvc, resnet, tdnn
+    from farvox.models import campplus, eres2net, ffsvc, resnet, tdnn
 
     return {
         "campplus": campplus.campplus_sizes,
+        "eres2netv2": eres2net.eres2netv2_sizes,
         "resnet34": resnet.resnet34_sizes,
         "ecapa": tdnn.ecapa_sizes,
         "speechbrain-ecapa": tdnn.speechbrain_ecapa_sizes,
@@ -576,6 +589,15 @@ def _campplus_variant(theirs: Weights) -> str:
     return _relative(theirs, 8 * front, channels, num_statistics)
 
 
+def _eres2netv2_variant(theirs: Weights) -> str:
+    if "layer1.0.convs.0.weight" in theirs and "layer3_ds.weight" not in theirs:
+        return "a Res2Net or ERes2Net (not ERes2NetV2)"
+    channels = theirs["layer3_ds.weight"].shape[0]
+    if "seg_2.weight" in theirs:
+        return "a network with two embedding layers (two_emb_layer)"
+    return _relative(theirs, 80, 10 * channels, theirs["seg_1.weight"].shape[1])
+
+
 def _relative(theirs: Weights, num_mels: int, channels: int, num_statistics: int) -> str:
     """A variant that these networks can have: another front-end, or another pooling of the channels."""
     if any(name.startswith("frontend.") for name in theirs):
@@ -608,6 +630,11 @@ LAYOUTS: dict[str, Layout] = {
     "3dspeaker-campplus": Layout(
         "campplus", {"sample_scale": 1.0}, _CAMPPLUS,
         takes="CAM++ over 80 mels", foreign_variant=_campplus_variant,
+    ),
+    "3dspeaker-eres2netv2": Layout(
+        "eres2netv2", {"sample_scale": 1.0}, _ERES2NETV2,
+        takes="ERes2NetV2 over 80 mels with TSTP pooling and one embedding layer",
+        foreign_variant=_eres2netv2_variant,
     ),
     "wespeaker-campplus": Layout(
         "campplus", _WESPEAKER, _CAMPPLUS, dropped=_CLASSIFIER, fixed={"pooling": "tstp"},

@@ -192,6 +192,10 @@ class _Graph:
                 return add("Mul", add("Log", x), np.float32(1 / math.log(10)))
             case "clamp" | "clamp_min":
                 return add("Clip", x, np.float32(given("min")))
+            case "hardtanh":
+                return add("Clip", x, np.float32(given("min_val")), np.float32(given("max_val")))
+            case "silu":
+                return add("Mul", x, add("Sigmoid", x))
             case "std":  # with Bessel's correction, as torch has it
                 squares = (x - x.mean(dim=given("dim"), keepdim=True)).square().sum(**kwargs)
                 return (squares / (x.shape[given("dim")] - 1)).sqrt().name
