@@ -182,6 +182,7 @@ def rirs_gtu(root: Path) -> None:
 def rirs_noises(root: Path) -> None:
     for room in ("smallroom", "mediumroom", "largeroom"):
         write_rir(root / f"RIRS_NOISES/simulated_rirs/{room}/Room001/Room001-00001.wav")
+    write_rir(root / "RIRS_NOISES/real_rirs_isotropic_noises/hall.wav")
 
 
 def write_rir(path: Path) -> None:
