@@ -11,6 +11,7 @@ from farvox.machine import has_bf16
 from farvox.models.registry import build_model
 from farvox.models.resnet import fold_batch_norms
 from farvox.zoo import Model, TorchEmbedder
+from farvox.zoo.embedder import memory_for
 
 needs_bf16 = pytest.mark.skipif(not has_bf16(torch.device("cpu")), reason="this CPU has no bf16")
 SIZES = {
@@ -68,6 +69,11 @@ def test_every_two_dimensional_batch_norm_is_folded(name):
     there = count_2d(network)
     assert fold_batch_norms(network) == there == BATCH_NORMS_2D[name]
     assert count_2d(network) == 0
+
+
+def test_the_memory_of_an_eres2netv2_is_counted_by_its_width():
+    needed = {name: memory_for(TorchEmbedder(made(name)), 60 * 16000) for name in ("campplus", "eres2netv2")}
+    assert needed == pytest.approx({"campplus": 0.2e9, "eres2netv2": 1.1e9 / 4})  # of 32 channels, not 128
 
 
 @needs_bf16

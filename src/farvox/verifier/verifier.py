@@ -414,7 +414,7 @@ class Verifier:
         """
         channels = [(wav_T, signal.name) for signal in signals for wav_T in signal.channels_CT]
         embed, num_samples = partial(embed_named, self.embedder), sum(len(wav_T) for wav_T, _ in channels)
-        if len(channels) == 1 or memory_for(num_samples, self.embedder.sample_rate) > available_memory():
+        if len(channels) == 1 or memory_for(self.embedder, num_samples) > available_memory():
             rows = list(starmap(embed, channels))
         else:
             with self.embedder.side_by_side() as pool:

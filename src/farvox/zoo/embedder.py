@@ -28,6 +28,7 @@ from farvox.audio.speech import ENOUGH_SECONDS, find_by_energy
 from farvox.errors import AudioError, MissingExtraError, UnreachableError
 from farvox.jobs import Rejected
 from farvox.machine import available_memory
+from farvox.models.options import ERes2NetV2Options
 from farvox.zoo.card import Card
 
 Wave = npt.NDArray[np.float32]
@@ -43,6 +44,7 @@ NUM_FACTS = 6
 in dB, or NaN; the rate of the file in Hz; and a sum of `NARROW` and `ELSEWHERE`."""
 NARROW, ELSEWHERE = 1, 2  # nothing above 4 kHz; no speech in the channel that was taken, but in another
 _BYTES_PER_SECOND = 0.2e9 / 60  # 0.39, 0.57, 0.92 GB in all for 1, 2, 4 minutes of CAM++ by onnxruntime
+_BYTES_A_CHANNEL = 1.1e9 / 60 / 128  # of ERes2NetV2's first stage: 1.1 and 2.1 GB a minute for 128 and 256
 _LONG = 2e9  # bytes that one embedding takes
 _PIECE = 60  # seconds
 READERS = 2  # files read at a time per thread that embeds, so that no model waits for a disk that is far away
@@ -122,24 +124,29 @@ def refuse_short(num_samples: int, min_samples: int) -> None:
         raise AudioError(f"{num_samples} samples are too few: the model needs at least {min_samples}")
 
 
-def memory_for(num_samples: int, sample_rate: int) -> float:
-    """Bytes that embedding a waveform takes on a CPU, about: those of CAM++.
+def memory_for(embedder: Embedder, num_samples: int) -> float:
+    """Bytes that embedding a waveform takes on a CPU, about: those of CAM++, or of ERes2NetV2 by its width.
 
-    ECAPA takes as many, ResNet-34 half as many more, an x-vector half of them.
+    ECAPA takes as many as CAM++, ResNet-34 half as many more, an x-vector half of them.
     """
-    return _BYTES_PER_SECOND * num_samples / sample_rate
+    bytes_per_second, model = _BYTES_PER_SECOND, embedder.config["model"]
+    if model.get("name") == "eres2netv2":
+        options = ERes2NetV2Options(**model.get("kwargs", {}))
+        bytes_per_second = _BYTES_A_CHANNEL * options.channels * options.expansion
+    return bytes_per_second * num_samples / embedder.sample_rate
 
 
-def refuse_long(num_samples: int, sample_rate: int) -> None:
+def refuse_long(embedder: Embedder, num_samples: int) -> None:
     """Raise an `AudioError` for a waveform that the memory of this machine is too small for.
 
     The system ends a process that takes more than there is, without a word.
     """
-    needed, available = memory_for(num_samples, sample_rate), available_memory()
+    needed, available = memory_for(embedder, num_samples), available_memory()
     if needed > available:
+        minutes = num_samples / embedder.sample_rate / 60
         raise AudioError(
-            f"{num_samples / sample_rate / 60:.1f} minutes need about {needed / 1e9:.2g} GB of memory to be "
-            f"embedded, and {available / 1e9:.2g} GB are available; cut it into pieces: `ffmpeg -i IN -f "
+            f"{minutes:.1f} minutes need about {needed / 1e9:.2g} GB of memory to be embedded, and "
+            f"{available / 1e9:.2g} GB are available; cut it into pieces: `ffmpeg -i IN -f "
             f"segment -segment_time {_PIECE} OUT%03d.wav`, or `sox IN OUT.wav trim 0 {_PIECE} : newfile : "
             "restart`"
         )
@@ -284,7 +291,7 @@ class FileEmbedder:
             if len(wav_T) < embedder.min_samples:
                 return f"{path}: has {len(wav_T)} samples; the model needs at least {embedder.min_samples}"
             refuse_silence(wav_T, embedder.sample_rate, path)
-            with self._long if memory_for(len(wav_T), embedder.sample_rate) > _LONG else nullcontext():
+            with self._long if memory_for(embedder, len(wav_T)) > _LONG else nullcontext():
                 emb_E = embed_named(embedder, wav_T, path)
         except UnreachableError:  # the recording may be as good as any
             raise

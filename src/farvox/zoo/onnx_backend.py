@@ -124,7 +124,7 @@ class OnnxEmbedder(ExportedModel):
     def embed(self, wav_T: Wave) -> Embedding:
         """See `Embedder`."""
         wav_T = self.card.conditioning.apply(wav_T, self.sample_rate)
-        refuse_long(len(wav_T), self.sample_rate)
+        refuse_long(self, len(wav_T))
         emb_E: Embedding = self.embed_batch(wav_T[None])[0]
         return emb_E
 

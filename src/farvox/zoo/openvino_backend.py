@@ -66,7 +66,7 @@ class OpenvinoEmbedder(ExportedModel):
         """See `Embedder`."""
         wav_T = self.card.conditioning.apply(wav_T, self.sample_rate)
         refuse_short(len(wav_T), self.min_samples)
-        refuse_long(len(wav_T), self.sample_rate)
+        refuse_long(self, len(wav_T))
         run = getattr(self._side, "run", None) or _request(*self._on_all_cores)
         emb_E: Embedding = np.array(run(np.ascontiguousarray(wav_T[None], dtype=np.float32))[0], np.float32)
         return emb_E

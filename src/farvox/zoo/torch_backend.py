@@ -73,7 +73,7 @@ class TorchEmbedder:
         refuse_short(len(wav_T), self.min_samples)
         device = self._model.device
         if device.type == "cpu":
-            refuse_long(len(wav_T), self.sample_rate)
+            refuse_long(self, len(wav_T))
         with torch.no_grad():
             feats_BFM = self._model.frontend(torch.from_numpy(wav_T)[None].to(device))
             with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
