@@ -31,7 +31,7 @@ def test_the_rate_of_a_task_that_goes_on_is_that_of_what_is_done_now(monkeypatch
     progress.start -= 100
     progress.show(900)
     progress.advance(50)
-    assert lines == ["copies made: 950 of 1,000, 0 a second, 2 min left"]
+    assert lines == ["copies made: 950 of 1,000, 2 s each, 2 min left"]
 
 
 def test_a_time_is_told_in_the_unit_that_people_would_choose():

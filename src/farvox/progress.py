@@ -106,8 +106,9 @@ class Progress:
             self._bar.update(self._id, completed=done, description=text)
         elif now - self.last >= SECONDS_BETWEEN_LINES and done > self.before:
             self.last = now
-            rate = f"{(done - self.before) / (now - self.start):,.0f} a second"
-            line = f"{self.task}: {done:,} of {self.total:,}, {rate}, {self.left(done)}"
+            rate = (done - self.before) / (now - self.start)
+            speed = f"{rate:,.0f} a second" if rate >= 1 else f"{duration(1 / rate)} each"
+            line = f"{self.task}: {done:,} of {self.total:,}, {speed}, {self.left(done)}"
             self.note(line + f", {text}" * bool(text))
 
     def left(self, done: int) -> str:

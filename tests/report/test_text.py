@@ -42,7 +42,7 @@ def test_rounding_moves_no_rate_by_more_than_half_a_trial(rate, trials):
         (-0.02, (-0.03, -0.01), "far: new is better than old (EER 5.0 % -> 3.0 %", "-3.0 to -1.0 points)"),
         (-0.02, (-0.05, 0.01), "note: far: new is not proven better than old", "points; zero is inside)"),
         (0.0, (0.0, 0.0), "note: far: new is not proven better than old", "points; zero is inside)"),
-        (0.02, (-0.01, 0.05), "note: far: new is worse than old", "points; zero is inside)"),
+        (0.02, (-0.01, 0.05), "note: far: new is not proven better than old", "points; zero is inside)"),
         (0.02, (0.01, 0.03), "note: far: new is worse than old (EER 5.0 % -> 7.0 %", "+1.0 to +3.0 points)"),
     ],
 )

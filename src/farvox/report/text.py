@@ -245,11 +245,11 @@ def gain_line(name: str, pair: Mapping[str, Any], system: Mapping[str, Any]) -> 
         f" 95 % of the difference {reach} points"
     )
     this, other = pair["system"], pair["other"]
-    if found["excludes_zero"] and found["difference"] < 0:
-        return f"{name}: {this} is better than {other} ({change})"
-    doubt = "" if found["excludes_zero"] else "; zero is inside"
-    kind = "worse" if found["difference"] > 0 else "not proven better"
-    return f"note: {name}: {this} is {kind} than {other} ({change}{doubt})"
+    if not found["excludes_zero"]:
+        return f"note: {name}: {this} is not proven better than {other} ({change}; zero is inside)"
+    if found["difference"] > 0:
+        return f"note: {name}: {this} is worse than {other} ({change})"
+    return f"{name}: {this} is better than {other} ({change})"
 
 
 def headline_rows(tables: Sequence[Mapping[str, Any]]) -> list[list[str]]:
