@@ -77,10 +77,12 @@ class EmbeddingNetwork(nn.Module):
         """True where a training step after `use_channels_last` would end the process, now and then.
 
         On CPUs, torch 2.13 writes beyond its memory in the gradient of a strided convolution of 1 x 1 with
-        fewer than 16 channels, in fp32 and in bf16; we take no convolution but of multiples of 16.
+        fewer than 16 channels, in fp32 and in bf16.
         """
-        widths = {width for each in _convolutions(self) for width in (each.in_channels, each.out_channels)}
-        return device.type == "cpu" and any(width % 16 for width in widths - {1})
+        return device.type == "cpu" and any(
+            each.kernel_size == (1, 1) and each.stride != (1, 1) and each.in_channels < 16
+            for each in _convolutions(self)
+        )
 
     def stages(self) -> list[nn.Module]:
         """The repeated parts, in order: what the outermost lists and sequences of modules hold."""

@@ -462,7 +462,7 @@ def _crash_in_channels_last(network: EmbeddingNetwork, world: World) -> str:
     if world.size > 1 and world.device.type == "cpu":
         return "in several CPU processes"
     if network.crashes_in_channels_last(world.device):
-        return "where a convolution has other than multiples of 16 channels"
+        return "where a strided convolution of 1 x 1 has fewer than 16 channels"
     return ""
 
 
