@@ -45,6 +45,12 @@ def home(tmp_path_factory, make_corpus, model_folder):
         part = folder / ("few" if number < 3 else "others")
         part.mkdir(exist_ok=True)
         shutil.copy(folder / f"speech/s{number:02}_{take}.wav", part)
+    (folder / "two").mkdir()
+    for number, take in itertools.product((3, 4), range(4)):
+        shutil.copy(folder / f"speech/s{number:02}_{take}.wav", folder / f"two/t{number}_{take}.wav")
+    shutil.copytree(folder / "two", folder / "copies")
+    shutil.copy(folder / "speech/s00_0.wav", folder / "copies/other_0.wav")
+    (folder / "empty").mkdir()
     for number in range(5):
         rir_R = rng.standard_normal(4000) * np.exp(-np.arange(4000) / 600) * 0.1
         rir_R[0] = 0.9
@@ -151,6 +157,9 @@ def test_a_bounded_training_keeps_all_its_epochs(adapted):
     [
         (("--out", "new", "--test", "speech"), "leave out --test"),
         (("--out", "new", "--speech", "few"), "name a folder of others with --test"),
+        (("--out", "new", "--test", "two"), "2: 2 to train on and 3 to judge by are the fewest"),
+        (("--out", "new", "--test", "copies"), "speech/s00_0.wav and "),
+        (("--out", "new", "--speech", "nobody", "--noise", "empty"), "empty: has neither"),
     ],
 )
 def test_what_cannot_be_adapted_is_refused(home, words, message, tmp_path, capsys):

@@ -58,7 +58,8 @@ def prepare_folder(
         elif os.path.dirname(path) != str(source):
             utterances.append(Utterance("-".join(names), path, names[0]))
     if not utterances:
-        raise CorpusError(f"{source}: no speaker found; expected {LAYOUT}")
+        way = " (names of files may tell the speakers: --pattern '{speaker}_{take}')" if found else ""
+        raise CorpusError(f"{source}: no speaker found; expected {LAYOUT}{way}")
     if len(utterances) < len(found):
         num_outside = len(found) - len(utterances)
         note(f"{source}: {num_outside:,} audio files outside the speaker folders were left out")

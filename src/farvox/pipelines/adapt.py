@@ -6,6 +6,7 @@ the threshold is chosen when it has run.
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tomli_w
 
-from farvox.atomic import write_json, write_text
+from farvox.atomic import sha256_of, write_json, write_text
 from farvox.errors import CorpusError, TrialError
 from farvox.jobs import begin
 from farvox.options import (
@@ -54,7 +55,9 @@ SETTINGS, RECIPE, MODEL = "adapt.json", "recipe.toml", "model"
 TIMED_STEPS = 4
 FEW = 0.5
 """Share of the steps of a recipe below which there is a note."""
-FEWEST_JUDGED, MOST_JUDGED = 10, 50
+FEWEST_TRAINED, FEWEST_JUDGED = 2, 3
+"""Speakers: training tells them apart, and intervals draw among those who judge."""
+ENOUGH_JUDGED, MOST_JUDGED = 10, 50
 """Speakers that are kept for judging: a quarter, but at least the first (or half) and at most the second."""
 
 
@@ -142,6 +145,7 @@ def with_folders(out: Path, options: AdaptOptions, note: Note) -> Table:
     """The recipe, as nested tables, with the folders of the user in their places."""
     from farvox.corpora.registry import PrepareOptions
     from farvox.corpora.registry import prepare as prepare_corpus
+    from farvox.farfield.rirs import audio_of
 
     def speech_of(folder: Path, name: str) -> tuple[DataDir, list[str]]:
         chosen = taken_from(PrepareOptions, options, seed=None)
@@ -149,24 +153,31 @@ def with_folders(out: Path, options: AdaptOptions, note: Note) -> Table:
         return made, made.speaker_ids.unique().sort().to_list()
 
     data, rng = out / "data", rng_for(options.seed, 0, 0)
+    for folder in filter(None, (options.rooms, options.noise)):
+        audio_of(folder)  # what they lack is said at once
     speech, speakers = speech_of(options.speech, "speech")
+    judging = speech
     if options.test:
-        _, judged = speech_of(options.test, "test")
+        judging, judged = speech_of(options.test, "test")
         if shared := sorted({*speakers} & {*judged}):
             raise CorpusError(
                 f"{len(shared)} speakers, '{shared[0]}' first, are in {options.speech} and {options.test}: a "
                 "model is not judged by those it was trained on; take them out of one, or leave out --test"
             )
     else:
-        num = min(max(len(speakers) // 4, min(FEWEST_JUDGED, len(speakers) // 2)), MOST_JUDGED)
-        judged = sorted(rng.choice(speakers, size=num, replace=False).tolist())
-        note(f"{num} of {len(speakers)} speakers are kept for judging: {data / 'judged.speakers'}")
-    trained = [each for each in speakers if each not in judged]
-    if min(len(trained), len(judged)) < 2:
+        num = max(len(speakers) // 4, min(ENOUGH_JUDGED, len(speakers) // 2), FEWEST_JUDGED)
+        judged = sorted(rng.permutation(speakers)[: min(num, MOST_JUDGED)].tolist())
+    trained = sorted({*speakers} - {*judged})
+    if len(trained) < FEWEST_TRAINED or len(judged) < FEWEST_JUDGED:
         raise CorpusError(
-            f"{speech.path}: has {len(speakers)} speakers, and 2 to train on and 2 to judge by are the "
-            "fewest: add some, or name a folder of others with --test"
+            f"{options.speech}: has {len(speakers)} speakers"
+            + f", and {options.test} {len(judged)}" * bool(options.test)
+            + f": {FEWEST_TRAINED} to train on and {FEWEST_JUDGED} to judge by are the fewest; add some"
+            + (" to both" if options.test else ", or name a folder of others with --test")
         )
+    if not options.test:
+        note(f"{num} of {len(speakers)} speakers are kept for judging: {data / 'judged.speakers'}")
+    _refuse_copies(speech, trained, judging, judged)
     for name, of_part in (("train", trained), ("judged", judged)):
         write_text(data / f"{name}.speakers", "".join(f"{each}\n" for each in of_part))
     table = read_toml(find_recipe(options.recipe))
@@ -186,6 +197,26 @@ def with_folders(out: Path, options: AdaptOptions, note: Note) -> Table:
     if options.model:
         changes["init"] = {"model": _literal(options.model)}
     return merge(table, changes)
+
+
+def _refuse_copies(train_dir: DataDir, trained: list[str], test_dir: DataDir, judged: list[str]) -> None:
+    """Refuse files that are trained on, and judge under another speaker's name.
+
+    Raises:
+        CorpusError: there are some.
+    """
+    paths = [
+        each.table.filter(each.table["speaker_id"].is_in(some))["wav_path"].to_list()
+        for each, some in ((train_dir, trained), (test_dir, judged))
+    ]
+    sizes = [{*map(os.path.getsize, part)} for part in paths]
+    alike = [[each for each in part if os.path.getsize(each) in sizes[0] & sizes[1]] for part in paths]
+    of_content, others = ({sha256_of(each): each for each in part} for part in alike)
+    if copies := sorted(of_content.keys() & others.keys(), key=of_content.__getitem__):
+        raise CorpusError(
+            f"{len(copies)} recordings are there under two names, {of_content[copies[0]]} and "
+            f"{others[copies[0]]} first: a model is not judged by what it was trained on; remove one of each"
+        )
 
 
 def _literal(path: str | Path) -> str:
@@ -238,6 +269,8 @@ def bounded(out: Path, table: Table, minutes: float, note: Note, run_verb: RunVe
     size = min(whole, steps * batch)
     planned = beginning + epochs * size / batch * step
     note(f"a step takes {step:.1f} s: {epochs} epochs of {size // batch} steps, about {duration(planned)}")
+    if planned > 60 * minutes:
+        note(f"note: that is more than --minutes {minutes:g}: an epoch has a step at least")
     change: Table = {"data": {"epoch_size": size}}
     if size < FEW * whole:
         few = (
