@@ -48,9 +48,12 @@ def test_audio_outside_the_speaker_folders_is_left_out_and_counted(tmp_path, rec
 
 
 def test_a_folder_without_speakers_is_refused_with_what_was_expected(tmp_path, record, notes):
-    record(tmp_path / "mine/a.wav")
-    with pytest.raises(CorpusError, match="no speaker found; expected one folder per speaker"):
+    record(tmp_path / "mine/a_1.wav")
+    with pytest.raises(CorpusError, match="no speaker found; expected one folder per speaker") as refused:
         prepare_folder(tmp_path / "mine", tmp_path / "out", note=notes.append)
+    pattern = re.search(r"--pattern '(.*)'", str(refused.value))[1]
+    (made,) = prepare_folder(tmp_path / "mine", tmp_path / "out", note=notes.append, pattern=pattern)
+    assert made.speaker_ids.to_list() == ["a"]
 
 
 def test_a_file_name_that_is_not_utf8_is_left_out_and_listed(tmp_path):

@@ -543,6 +543,12 @@ ELSEWHERE = {
     "take them out of one, or leave out --test": (
         "tests/pipelines/test_adapt.py::test_an_adaptation_ends_in_a_model_with_its_threshold_and_figures"
     ),
+    "remove one of each": (
+        "tests/pipelines/test_adapt.py::test_recordings_under_two_names_are_refused_until_one_of_each_is_removed"
+    ),
+    " (names of files may tell the speakers: --pattern '{speaker}_{take}')": (
+        "tests/corpora/test_folder.py::test_a_folder_without_speakers_is_refused_with_what_was_expected"
+    ),
     "add some, or name a folder of others with --test": (
         "tests/pipelines/test_adapt.py::test_speakers_of_another_folder_judge_in_rooms_and_noise_made_for_it"
     ),

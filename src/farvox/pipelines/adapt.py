@@ -153,8 +153,8 @@ def with_folders(out: Path, options: AdaptOptions, note: Note) -> Table:
         return made, made.speaker_ids.unique().sort().to_list()
 
     data, rng = out / "data", rng_for(options.seed, 0, 0)
-    for folder in filter(None, (options.rooms, options.noise)):
-        audio_of(folder)  # what they lack is said at once
+    for each in filter(None, (options.rooms, options.noise)):
+        audio_of(each)  # what they lack is said at once
     speech, speakers = speech_of(options.speech, "speech")
     judging = speech
     if options.test:
@@ -172,8 +172,8 @@ def with_folders(out: Path, options: AdaptOptions, note: Note) -> Table:
         raise CorpusError(
             f"{options.speech}: has {len(speakers)} speakers"
             + f", and {options.test} {len(judged)}" * bool(options.test)
-            + f": {FEWEST_TRAINED} to train on and {FEWEST_JUDGED} to judge by are the fewest; add some"
-            + (" to both" if options.test else ", or name a folder of others with --test")
+            + f": {FEWEST_TRAINED} to train on and {FEWEST_JUDGED} to judge by are the fewest"
+            + ("" if options.test else ": add some, or name a folder of others with --test")
         )
     if not options.test:
         note(f"{num} of {len(speakers)} speakers are kept for judging: {data / 'judged.speakers'}")
@@ -270,7 +270,7 @@ def bounded(out: Path, table: Table, minutes: float, note: Note, run_verb: RunVe
     planned = beginning + epochs * size / batch * step
     note(f"a step takes {step:.1f} s: {epochs} epochs of {size // batch} steps, about {duration(planned)}")
     if planned > 60 * minutes:
-        note(f"note: that is more than --minutes {minutes:g}: an epoch has a step at least")
+        note(f"note: that is more than {minutes:g} min: an epoch has a step at least")
     change: Table = {"data": {"epoch_size": size}}
     if size < FEW * whole:
         few = (
