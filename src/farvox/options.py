@@ -243,6 +243,28 @@ def merge(table: Mapping[str, Any], change: Mapping[str, Any]) -> Table:
     return merged
 
 
+def differences(before: Table, now: Table, free: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
+    """The entries that two nested tables have differently, by dotted name, as pairs; None where one has none.
+
+    Those of ``free`` are left out; a table's name with a dot stands for all its fields.
+    """
+
+    def flat(table: Table, prefix: str = "") -> Table:
+        found: Table = {}
+        for key, value in table.items():
+            name = f"{prefix}{key}"
+            found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        return found
+
+    one, other = flat(before), flat(now)
+    return {
+        key: (one.get(key), other.get(key))
+        for key in sorted(one.keys() | other.keys())
+        if one.get(key) != other.get(key)
+        and not any(key == each or (each.endswith(".") and key.startswith(each)) for each in free)
+    }
+
+
 def taken_from(cls: type[SomeOptions], other: Options, **changes: Any) -> SomeOptions:
     """The options ``cls`` with the values that ``other`` has under the same names, but for the changes.
 

@@ -273,6 +273,10 @@ ELSEWHERE = {
         "tests/training/test_damage.py"
         "::test_a_checkpoint_of_another_epoch_is_refused_by_every_reader_of_models"
     ),
+    "put back what was there, or copy the checkpoint out of the run dir to use it": (
+        "tests/training/test_damage.py"
+        "::test_a_checkpoint_of_another_run_is_refused_by_every_reader_of_models_and_named_by_check"
+    ),
     **dict.fromkeys(
         ("(by 'farvox check DIR --audio')", "'farvox check {} --audio' looks at these again"),
         f"{AUDIT}::test_training_refuses_audio_that_changed_since_the_check",

@@ -15,7 +15,7 @@ import torch
 
 from farvox.cli.main import main
 from farvox.errors import CheckpointError, RecipeError
-from farvox.options import from_table, merge
+from farvox.options import from_table, kinds, merge
 from farvox.progress import silent
 from farvox.training.checkpoint import (
     begin_run_dir,
@@ -32,6 +32,7 @@ from farvox.training.log import mend_log
 from farvox.training.options import TrainOptions
 from farvox.training.trainer import train
 from farvox.zoo import Card, copy_with_card, find_model, load_model
+from farvox.zoo.find import FREE, TRAINING
 
 FILES = (
     "model.safetensors",
@@ -161,6 +162,46 @@ def test_a_checkpoint_that_is_another_epoch_than_it_is_called_is_named(edit, run
         folder, notes = begin(run)
         assert "epoch_002/state.json: is of epoch_009" in notes
     assert folder == "epoch_001"
+
+
+def test_a_checkpoint_of_another_run_is_refused_by_every_reader_of_models_and_named_by_check(
+    run, options, corpus, tmp_path, capsys
+):
+    other = from_table(TrainOptions, merge(tomli(options), {"specaugment": {"num_time": 2}}), "recipe")
+    train(other, tmp_path / "other", ALONE)
+    last, out = run / "checkpoints/epoch_002", tmp_path / "out"
+    shutil.rmtree(last)
+    shutil.copytree(tmp_path / "other/checkpoints/epoch_002", last)
+    what = f"{last}: is of another run, or {run}/recipe.toml was edited: specaugment."
+    for argv in (["extract", run, corpus / "dev", out], ["average", out, f"{run}@1..2"]):
+        assert main([str(word) for word in argv]) == 1
+        assert what in capsys.readouterr().err and not out.exists()
+    assert main(["check", str(run)]) == 1
+    assert capsys.readouterr().out.startswith(what)
+    assert (
+        find_model(shutil.copytree(last, tmp_path / "epoch_002")).name == "epoch_002"
+    )  # as the message says
+    (last / "recipe.toml").write_bytes((run / "recipe.toml").read_bytes())
+    with pytest.raises(CheckpointError, match=r"epoch_002/recipe.toml: damaged or changed"):
+        find_model(run)
+    assert find_model(f"{run}@1") and find_model(
+        shutil.copytree(last.parent / "epoch_001", tmp_path / "epoch_2")
+    )
+    assert find_model(tmp_path / "other") == tmp_path / "other/checkpoints/epoch_002"
+
+
+def test_a_run_that_went_on_with_what_may_change_is_read_as_before(run, options, tmp_path):
+    now = merge(tomli(options), {"schedule": {"epochs": 4}, "data": {"workers": 1}, "log": {"keep": 9}})
+    train(from_table(TrainOptions, now, "recipe"), run, ALONE)
+    assert find_model(run).name == "epoch_003"
+    older = [line for line in (run / "recipe.toml").read_text().splitlines() if "speeds = " not in line]
+    (run / "recipe.toml").write_text("\n".join(older))  # of a farvox that had no such option
+    assert find_model(run).name == "epoch_003"
+
+
+def test_the_tables_that_weights_depend_on_are_those_of_training():
+    fixed = {name for name in kinds(TrainOptions) if not {name, f"{name}."} & set(FREE)}
+    assert set(TRAINING) == fixed
 
 
 @pytest.mark.parametrize("edit", ["missing", "edited", "garbage"])
@@ -515,7 +556,10 @@ def test_check_tells_an_edited_recipe_and_a_starting_model_that_changed(run, cap
     (run / "start.json").write_text(json.dumps({"folder": str(start), "sha256": "0"}))
     assert main(["check", str(run)]) == 1
     out = capsys.readouterr().out
-    assert f"{saved}: " in out and "optim.lr: 0.01 there, 0.5 now" in out
+    what = (
+        f"is of another run, or {saved} was edited: optim.lr is 0.01 in the recipe of the checkpoint and 0.5"
+    )
+    assert all(f"{folder}: {what} in that of the run\n" in out for folder in checkpoints_of(run))
     assert f"{run}/start.json: {start} has other weights" in out
     shutil.rmtree(start)
     assert main(["check", str(run)]) == 1

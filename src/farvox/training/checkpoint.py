@@ -39,7 +39,15 @@ from farvox.training.distributed import World
 from farvox.training.options import TrainOptions, refuse_changes, saved_options
 from farvox.training.table import StringTable, TrainingTable
 from farvox.zoo import find_model
-from farvox.zoo.find import CHECKPOINT, STATE, checkpoint_name, why_misplaced
+from farvox.zoo.find import (
+    CHECKPOINT,
+    FREE,
+    RECIPE,
+    STATE,
+    checkpoint_name,
+    why_misplaced,
+    why_of_other_recipe,
+)
 from farvox.zoo.model import CONFIG, WEIGHTS, are_whole, write_weights
 
 Tensors = dict[str, Tensor]
@@ -48,7 +56,7 @@ Packed = tuple[Tensors, dict[str, Any]]
 START = "start.json"
 """File of a run dir: the folder of the model that the run began with, and the SHA-256 of its weights."""
 _AT_ONCE = 1024  # files that a thread looks at
-CLASSIFIER, OPTIMIZER, RECIPE = "classifier.safetensors", "optimizer.safetensors", "recipe.toml"
+CLASSIFIER, OPTIMIZER = "classifier.safetensors", "optimizer.safetensors"
 _REQUIRED = (CONFIG, WEIGHTS, CLASSIFIER, OPTIMIZER, STATE)
 
 
@@ -278,14 +286,6 @@ def prune_checkpoints(run_dir: Path, keep: int, saved: Path | None = None) -> No
             discard(each)
 
 
-FREE = (
-    "device", "threads", "data.workers", "data.features", "data.remote", "data.max_rejects",
-    "augment.pack", "optim.checkpointing", "optim.channels_last", "optim.shard_head", "optim.skip_nonfinite",
-    "log.", "validate.", "schedule.epochs", "schedule.extend",
-)  # fmt: skip
-"""Options that may change when a run is continued: its length, and those that leave the weights alone."""
-
-
 def begin_run_dir(
     options: TrainOptions,
     run_dir: Path,
@@ -389,21 +389,22 @@ def check_run(run_dir: Path, note: Note) -> list[str]:
         run_dir: of the run.
         note: called with a line on what is not known, or stands in the way of going on only.
     """
-    faults, whole, first = [], None, None
+    faults, first = [], None
     for folder in checkpoints_of(run_dir):
-        if not (found := faults_of(folder)):
-            state = load_state(folder)
-            first = first or (folder.name, state)
-            if (state.classes, state.data) != (first[1].classes, first[1].data):
-                found = [f"{folder / STATE}: is of other data or classes than that of {first[0]}"]
-        faults += found
-        if not (folder / RECIPE).exists() and not found:
+        if found := faults_of(folder):
+            faults += found
+            continue
+        if what := why_of_other_recipe(folder):
+            faults.append(f"{folder}: {what}")
+            continue
+        state = load_state(folder)
+        first = first or (folder.name, state)
+        if (state.classes, state.data) != (first[1].classes, first[1].data):
+            faults.append(f"{folder / STATE}: is of other data or classes than that of {first[0]}")
+        elif not (folder / RECIPE).exists():
             note(f"note: {folder}: of an earlier farvox, so not all damage to it can be seen")
-        whole = folder if (folder / RECIPE).exists() and not found else whole
     try:
-        options = saved_options(run_dir / RECIPE, TrainOptions)
-        if whole:
-            refuse_changes(whole / RECIPE, options, TrainOptions, FREE, run_dir)
+        saved_options(run_dir / RECIPE, TrainOptions)
     except RecipeError as error:
         of = f"{run_dir / RECIPE}: "
         faults.append(f"{of}{str(error).removeprefix(of)}")

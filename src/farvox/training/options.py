@@ -12,7 +12,18 @@ from farvox.errors import RecipeError
 from farvox.features.frontend import FrontEndConfig
 from farvox.features.specaugment import SpecAugmentOptions
 from farvox.models.options import HEAD, MODEL
-from farvox.options import Above, AtLeast, AtMost, Options, Part, Table, from_table, kinds, to_table
+from farvox.options import (
+    Above,
+    AtLeast,
+    AtMost,
+    Options,
+    Part,
+    Table,
+    differences,
+    from_table,
+    kinds,
+    to_table,
+)
 from farvox.parsing import parse_toml
 
 EVERYTHING = "network"
@@ -249,21 +260,13 @@ def refuse_changes(
     Raises:
         RecipeError: names the fields that differ, with their values before and now; or it is no recipe.
     """
-
-    def flat(table: Table, prefix: str = "") -> Table:
-        found: Table = {}
-        for key, value in table.items():
-            if prefix or key in kinds(fixed):
-                name = f"{prefix}{key}"
-                found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-        return found
-
-    before, now = flat(to_table(saved_options(saved, fixed))), flat(to_table(options))
+    before, now = (
+        {key: value for key, value in to_table(each).items() if key in kinds(fixed)}
+        for each in (saved_options(saved, fixed), options)
+    )
     changed = [
-        f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-        and not any(key == each or (each.endswith(".") and key.startswith(each)) for each in free)
+        f"  {key}: {one!r} there, {other!r} now"
+        for key, (one, other) in differences(before, now, free).items()
     ]
     if changed:
         raise RecipeError(

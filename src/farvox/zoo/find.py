@@ -24,8 +24,8 @@ from farvox.errors import CheckpointError, FarvoxError, MissingExtraError, Model
 from farvox.features.frontend import FrontEndConfig
 from farvox.machine import is_installed
 from farvox.manifest import MANIFEST, begin_manifest, read_weights, renew_manifest, verify_file
-from farvox.options import nearest, not_a_choice
-from farvox.parsing import parse_json
+from farvox.options import differences, nearest, not_a_choice
+from farvox.parsing import parse_json, parse_toml
 from farvox.progress import to_stderr
 from farvox.writers import one_writer, writes
 from farvox.zoo.card import Card
@@ -60,6 +60,18 @@ STATE = "state.json"
 """File of a checkpoint: the state of the training, with the epoch that it is of."""
 CHECKPOINT = re.compile(r"epoch_(\d+)(?:_step_(\d+))?")
 """Name of the folder of a checkpoint, see `checkpoint_name`."""
+RECIPE = "recipe.toml"
+"""File of a run dir and of each checkpoint: all settings of the run."""
+OWN_TABLES = ("features", "augment", "specaugment", "model", "head")
+"""Tables of a recipe that are written as they were given; others may have had fewer entries."""
+TRAINING = (*OWN_TABLES, "seed", "data", "init", "distill", "optim", "schedule")
+"""Entries of a recipe that the weights depend on."""
+FREE = (
+    "device", "threads", "data.workers", "data.features", "data.remote", "data.max_rejects",
+    "augment.pack", "optim.checkpointing", "optim.channels_last", "optim.shard_head", "optim.skip_nonfinite",
+    "log.", "validate.", "schedule.epochs", "schedule.extend",
+)  # fmt: skip
+"""Options that may change when a run is continued: its length, and those that leave the weights alone."""
 _RANGE = re.compile(r"(.+)@(\d{1,9})\.\.(\d{1,9})")
 
 
@@ -165,13 +177,19 @@ def find_model(spec: str | Path) -> Path:
 
     Raises:
         ModelError: there is none.
-        CheckpointError: it is a checkpoint of another epoch than its folder is called, or that is not known.
+        CheckpointError: it is a checkpoint of another epoch than its folder is called, or of another run than
+            the one that it lies in, or that is not known.
     """
     folder = locate_model(spec)
     verify_file(folder / STATE)
+    verify_file(folder / RECIPE)
     if what := why_misplaced(folder):
         raise CheckpointError(
             f"{folder / STATE}: {what}: put the checkpoint of that epoch back, or name another, as RUN_DIR@N"
+        )
+    if what := why_of_other_recipe(folder):
+        raise CheckpointError(
+            f"{folder}: {what}: put back what was there, or copy the checkpoint out of the run dir to use it"
         )
     return folder
 
@@ -199,6 +217,26 @@ def why_misplaced(folder: Path) -> str:
     if place == (int(match[1]), int(match[2] or 0)):
         return ""
     return f"is of {checkpoint_name(*place)}, and the folder is called {path.parent.name}"
+
+
+def why_of_other_recipe(folder: Path) -> str:
+    """The words for a checkpoint in a run dir of another recipe; else, or where none is known, empty."""
+    path = Path(os.path.abspath(folder))
+    if not CHECKPOINT.fullmatch(path.name) or path.parent.name != "checkpoints":
+        return ""
+    run_recipe = Path(os.path.normpath(folder / "../..")) / RECIPE
+    try:
+        tables = [parse_toml(each.read_text("utf-8")) for each in (path / RECIPE, run_recipe)]
+    except (OSError, ValueError):
+        return ""
+    here, there = ({key: table[key] for key in TRAINING if key in table} for table in tables)
+    for name, (own, other) in differences(here, there, FREE).items():
+        if None not in (own, other) or name.startswith(tuple(f"{each}." for each in OWN_TABLES)):
+            return (
+                f"is of another run, or {run_recipe} was edited: {name} is {own!r} in the recipe of the "
+                f"checkpoint and {other!r} in that of the run"
+            )
+    return ""
 
 
 def locate_model(spec: str | Path) -> Path:
