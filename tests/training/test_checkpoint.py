@@ -231,12 +231,16 @@ def test_files_of_a_checkpoint_may_be_read_by_whoever_may_read_new_files(tmp_pat
 
 
 def test_only_the_last_checkpoints_are_kept(tmp_path):
-    for epoch in (0, 1, 2, 3):
+    for epoch in range(6):
         save(tmp_path, epoch)
+    for place in ((5, 3), (6, 3), (6, 9)):  # within epochs
+        shutil.copytree(checkpoint_folder(tmp_path, 5), checkpoint_folder(tmp_path, *place))
     prune_checkpoints(tmp_path, 0)
-    assert finished_epochs(tmp_path) == [0, 1, 2, 3]
+    assert finished_epochs(tmp_path) == [*range(6)]
+    assert [place_of(each) for each in checkpoints_of(tmp_path)[6:]] == [(6, 9)]
     prune_checkpoints(tmp_path, 2)
-    assert finished_epochs(tmp_path) == [2, 3]
+    assert finished_epochs(tmp_path) == [4, 5]
+    assert checkpoint_folder(tmp_path, 6, 9) in checkpoints_of(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"epoch": 1}', "[1]"])
