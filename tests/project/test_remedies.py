@@ -349,7 +349,7 @@ ELSEWHERE = {
     "'farvox replay {}' runs this batch again": (
         "tests/training/test_faults.py::test_a_replay_is_the_step_again_and_finite_after_the_file_was_replaced"
     ),
-    "not the folder of a step: give one of RUN_DIR/replay": (
+    "not the folder of a step ({}): give one of RUN_DIR/replay": (
         "tests/training/test_faults.py::test_a_replay_is_the_step_again_and_finite_after_the_file_was_replaced"
     ),
     "Put these files back from a copy; or remove {}, to begin anew": (

@@ -121,7 +121,7 @@ def test_a_replay_is_the_step_again_and_finite_after_the_file_was_replaced(
     assert main(["replay", str(folder), "--device", "cpu"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith(": finite now")
     assert main(["replay", str(tmp_path / "data")]) == 1
-    assert "give one of RUN_DIR/replay" in capsys.readouterr().err
+    assert "not the folder of a step (no replay.json): give one of RUN_DIR/rep" in capsys.readouterr().err
 
 
 def test_sound_files_in_the_place_of_damaged_ones_are_enough_or_a_budget(tmp_path, train_here, damaged):

@@ -63,8 +63,9 @@ def replay(folder: Path, device: torch.device, save_audio: Path | None = None) -
         epoch, step, processes = (int(record[key]) for key in ("epoch", "step", "processes"))
         table = parse_toml((folder / "recipe.toml").read_text("utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"no {Path(error.filename).name}" if isinstance(error, FileNotFoundError) else error
         raise CheckpointError(
-            f"{folder}: not the folder of a step: give one of RUN_DIR/replay ({error})"
+            f"{folder}: not the folder of a step ({what}): give one of RUN_DIR/replay"
         ) from None
     table = {key: value for key, value in table.items() if key in kinds(TrainOptions)}  # not other stages'
     options = from_table(TrainOptions, table, f"{folder}/recipe.toml")
