@@ -41,6 +41,16 @@ def parse_json(text: str | bytes) -> Any:
         return _shallow(json.loads(text, object_pairs_hook=_table))
 
 
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+"""First bytes of a text that Windows calls Unicode."""
+
+
+def as_utf8(path: str | Path, start: bytes = b"") -> str:
+    """The words for how a text file, which starts so, becomes UTF-8."""
+    encoding = "UTF-16" if start.startswith(UTF16_MARKS) else "ENCODING"
+    return f"convert it: iconv -f {encoding} -t UTF-8 {path} > OUT"
+
+
 def parse_toml(text: str) -> dict[str, Any]:
     """The tables of a TOML text.
 

@@ -349,7 +349,7 @@ def notes() -> None:
 
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-PROGRAM = re.compile(r"(?:ffmpeg|sox|head|tail)\b")
+PROGRAM = re.compile(r"(?:ffmpeg|sox|head|tail|iconv|tr)\b")
 FAST = "--device cpu --threads 1"
 MODEL = "--model model --store store.sqlite"
 GROUP = "--group '.*_(?P<channel>[0-9])' --beamform mvdr --jobs 1"
@@ -1146,6 +1146,37 @@ CASES |= {
         again=lambda: EmbeddingSet.load("emb2").rows(["s0_0"]),
         act=lambda: run(f"extract model train emb2 {FAST}"),
         of="has no embedding ({} such utterances); extract the data dir that holds it",
+    ),
+    "a line that is not 'utterance speaker'": Case(
+        f"extract model bad emb {FAST}",
+        r"every line is 'utt_id speaker_id'; '(farvox check bad --fix OUT)' leaves such lines out",
+        lambda: (copy("dev", "bad"), edit("bad/utt2spk", "d0_1 d0\n", "d0_1 d0 x\n")),
+        {"OUT": "good"},
+        f"extract model good emb {FAST}",
+        of="'farvox check {} --fix OUT' leaves such lines out",
+        statuses=(1, 1, 0),  # "good" lacks an utterance
+    ),
+    "a text of Windows": Case(
+        "check bad",
+        r"UTF-16 text, where UTF-8 is expected; convert it: (iconv -f UTF-16 -t UTF-8 bad/wav\.scp > OUT)",
+        lambda: (
+            copy("dev", "bad"),
+            Path("bad/wav.scp").write_bytes(Path("dev/wav.scp").read_text().encode("utf-16")),
+        ),
+        {"OUT": "utf8"},
+        act=lambda: shutil.move("utf8", "bad/wav.scp"),
+        of="convert it: iconv -f {} -t UTF-8 {} > OUT",
+    ),
+    "trials with commas": Case(
+        "score bad emb --out scores",
+        r"where 2 or 3 are expected; put blanks between columns, not commas: (tr , ' ' < bad > OUT)",
+        lambda: (
+            embedded(),
+            Path("bad").write_text("enroll,test,label\n" + "d0_0,d0_1,True\nd0_0,d1_0,False\n"),
+        ),
+        {"OUT": "good"},
+        "score good emb --out scores",
+        of="; put blanks between columns, not commas: tr , ' ' < {} > OUT",
     ),
     "speakers of some utterances": Case(
         lambda: write_data_dir("out", [Utterance("a", "a.wav", "s"), Utterance("b", "b.wav")]),

@@ -92,9 +92,9 @@ def test_regular_tables_are_read_at_once(tmp_path: Path) -> None:
 
 def test_values_come_in_the_order_asked_for_and_a_missing_one_is_named(tmp_path: Path) -> None:
     (tmp_path / "utt2cluster").write_text("a c1 0.9\nb c2 0.8\n")
-    assert values_of(tmp_path / "utt2cluster", ["b", "a"]).to_list() == ["c2 0.8", "c1 0.9"]
+    assert values_of(tmp_path / "utt2cluster", ["b", "a"], "label").to_list() == ["c2 0.8", "c1 0.9"]
     with pytest.raises(DataDirError, match="utt2cluster: has no line for the utterance 'z'"):
-        values_of(tmp_path / "utt2cluster", ["a", "z"])
+        values_of(tmp_path / "utt2cluster", ["a", "z"], "label")
 
 
 @settings(deadline=None, max_examples=50)
@@ -140,7 +140,7 @@ def test_windows_lines_tabs_and_stray_blanks_are_understood(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (b"a 1.wav\n\nb 2.wav\n", r"wav.scp:2: empty line"),
+        (b"a 1.wav\n\nb 2.wav\n", r"wav.scp:2: empty line.*farvox check .* --fix OUT"),
         (b"a 1.wav\nb\n", r"wav.scp:2: 'b' has no second field"),
         (b"a 1.wav\nb 2.wav\na 1.wav\n", r"wav.scp:3: 'a' is there twice"),
         (b"a 1.wav\nb \xff.wav\n", r"wav.scp:2: not UTF-8 text: b \\xff.wav"),
@@ -156,6 +156,10 @@ def test_a_bad_wav_scp_is_refused_by_line(tmp_path: Path, text: bytes, complaint
 @pytest.mark.parametrize(
     ("files", "complaint"),
     [
+        (
+            {"utt2spk": "a s1\nb s2 x\n"},
+            r"utt2spk:2: more than two fields: 'b s2 x'; every line is",
+        ),
         ({"utt2spk": "a s1\n"}, r"wav.scp:2: 'b' has no speaker in utt2spk"),
         ({"spk2utt": "s1 a\n"}, r"wav.scp:2: 'b' has no speaker in spk2utt"),
         ({"utt2spk": "a s1\nb s1\nb s2\n"}, r"utt2spk:3: 'b' is there twice"),

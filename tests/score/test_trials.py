@@ -154,6 +154,17 @@ def test_an_inconsistent_list_is_refused_by_line(listed, monkeypatch, text, mess
         listed(text)
 
 
+@pytest.mark.parametrize("words", ["Target Nontarget", "TGT IMP", "True False", "target NONTARGET"])
+def test_labels_may_be_in_capitals(listed, words):
+    same, other = words.split()
+    assert listed(f"a b {same}\na c {other}\n").target.tolist() == [1, 0]
+
+
+def test_a_list_in_utf_16_is_named_as_such(listed):
+    with pytest.raises(TrialError, match=r"trials: UTF-16 text.*iconv -f UTF-16"):
+        listed("1 a b\n0 a c\n".encode("utf-16"))
+
+
 def test_a_missing_list_is_named(tmp_path):
     with pytest.raises(TrialError, match="nowhere: No such file"):
         read_trials(tmp_path / "nowhere")

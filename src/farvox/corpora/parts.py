@@ -24,6 +24,7 @@ from farvox.datadir.kaldi import (
 )
 from farvox.errors import AudioError, CorpusError
 from farvox.jobs import Rejected
+from farvox.parsing import as_utf8
 from farvox.progress import Note
 from farvox.writers import writes
 
@@ -94,7 +95,8 @@ def read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
+        how = as_utf8(path, error.object)
+        raise CorpusError(f"{path}: not UTF-8 text (byte {error.start}); {how}") from None
 
 
 def listed_files(list_path: Path) -> list[str]:

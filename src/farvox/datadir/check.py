@@ -497,6 +497,7 @@ def _decoded(path: Path, strip: str = " \t\r") -> tuple[pl.DataFrame, pl.Series]
         raw.decode()
         return pl.DataFrame(schema=_FAULTS), read_lines(path, strip=strip)
     except UnicodeDecodeError:
+        kaldi.refuse_utf16(path, raw)
         lines = raw.removesuffix(b"\n").split(b"\n")
         bad = [number for number, line in enumerate(lines, start=1) if not is_utf8(line)]
         faults = pl.DataFrame({"line": bad, "what": ["not UTF-8 text"] * len(bad)}, schema=_FAULTS)

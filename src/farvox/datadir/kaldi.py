@@ -29,7 +29,7 @@ from farvox.atomic import atomic_update, file_name, refuse_other_encoding, visib
 from farvox.audio.remote import ORIGIN, is_asked, why_refused
 from farvox.audio.stretches import Stretch
 from farvox.errors import DataDirError
-from farvox.parsing import parse_json
+from farvox.parsing import UTF16_MARKS, as_utf8, parse_json
 from farvox.reprs import short_repr
 from farvox.writers import finish_update, writes
 
@@ -362,8 +362,8 @@ def read_table(path: str | Path, columns: tuple[str, str] = ("utt_id", "value"))
         columns: names of the two columns.
 
     Raises:
-        DataDirError: no such file, not UTF-8, or (with its line number) a line that is empty or has
-            no second field.
+        DataDirError: no such file, not UTF-8, or (with its line number) a line that is empty, has no second
+            field, or a speaker of several words.
     """
     if (regular := regular_pairs(path, columns)) is not None:
         return regular
@@ -373,8 +373,15 @@ def read_table(path: str | Path, columns: tuple[str, str] = ("utt_id", "value"))
     if len(bad):
         line = int(bad[0])
         what = f"'{table[key][line]}' has no second field" if table[key][line] else "empty line"
-        raise DataDirError(f"{path}:{line + 1}: {what}; every line is '{key} {value}'")
-    return table
+    elif value == "speaker_id" and len(bad := table[value].str.contains("[ \t]").arg_true()):
+        line = int(bad[0])
+        what = f"more than two fields: '{table[key][line]} {table[value][line]}'"
+    else:
+        return table
+    what, folder = f"{path}:{line + 1}: {what}; every line is '{key} {value}'", Path(path).parent
+    if Path(path).name in CORE_FILES and (folder / "wav.scp").is_file():
+        what += f"; 'farvox check {folder} --fix OUT' leaves such lines out"
+    raise DataDirError(what)
 
 
 def values_of(path: str | Path, utt_ids: Sequence[str] | pl.Series, column: str = "speaker_id") -> pl.Series:
@@ -449,15 +456,22 @@ def read_lines(path: str | Path, *, strip: str = " \t\r") -> pl.Series:
     except FileNotFoundError:
         raise DataDirError(f"{path}: no such file") from None
     except pl.exceptions.ComputeError:
-        for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
+        text = Path(path).read_bytes()
+        refuse_utf16(path, text)
+        for number, line in enumerate(text.split(b"\n"), start=1):
             if not is_utf8(line):
                 shown = line[:60].decode("ascii", "backslashreplace")
-                what = f"not UTF-8 text: {shown}; save the file as UTF-8"
-                raise DataDirError(f"{path}:{number}: {what}") from None
+                raise DataDirError(f"{path}:{number}: not UTF-8 text: {shown}; {as_utf8(path)}") from None
         raise DataDirError(f"{path}: cannot be read as UTF-8 text") from None
     except OSError as error:
         raise DataDirError(f"{path}: cannot be read: {error.strerror or error}") from None
     return lines.fill_null("").str.strip_chars(strip)
+
+
+def refuse_utf16(path: str | Path, text: bytes) -> None:
+    """Refuse a text of another encoding than UTF-8 as a whole, where not each line is to be named."""
+    if text.startswith(UTF16_MARKS):
+        raise DataDirError(f"{path}: UTF-16 text, where UTF-8 is expected; {as_utf8(path, text)}") from None
 
 
 def split_lines(lines: pl.Series, columns: tuple[str, str]) -> pl.DataFrame:

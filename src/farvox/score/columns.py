@@ -19,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from farvox.errors import TrialError
+from farvox.parsing import UTF16_MARKS, as_utf8
 
 BLOCK_BYTES = 1 << 24
 ROWS_IN_CACHE = 1 << 16
@@ -175,6 +176,8 @@ def _parsed_blocks(path: Path, widths: tuple[int, ...]) -> Iterator[tuple[int, p
     try:
         with open(path, "rb") as file:
             start = file.read(len(_UTF8_BOM)).removeprefix(_UTF8_BOM)
+            if start.startswith(UTF16_MARKS):
+                raise TrialError(f"{path}: UTF-16 text, where UTF-8 is expected; {as_utf8(path, start)}")
             while block := start + file.read(BLOCK_BYTES):
                 start = b""
                 if not block.endswith(b"\n"):
@@ -190,6 +193,8 @@ def _parsed_blocks(path: Path, widths: tuple[int, ...]) -> Iterator[tuple[int, p
                     if width not in widths:
                         allowed = " or ".join(map(str, widths))
                         fault = f"{_columns(width)}, where {allowed} are expected" if width else "blank line"
+                        if width == 1 and b"," in text.partition(b"\n")[0]:
+                            fault += f"; put blanks between columns, not commas: tr , ' ' < {path} > OUT"
                         raise TrialError(f"{path}:1: {fault}")
                     schema = {f"column_{n + 1}": pl.String for n in range(width)}
                 frame = _parse_regular(text, schema)
@@ -229,7 +234,7 @@ def _parse_by_line(
         try:
             row = [word.decode() for word in line.split()]
         except UnicodeDecodeError:
-            raise TrialError(f"{path}:{number}: not UTF-8 text") from None
+            raise TrialError(f"{path}:{number}: not UTF-8 text; {as_utf8(path)}") from None
         if not row:
             raise TrialError(f"{path}:{number}: blank line")
         if len(row) != len(schema) == line.count(b"\t") + 1:  # a column is empty

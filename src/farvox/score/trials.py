@@ -12,7 +12,7 @@ Shape suffixes: S side, R row of a side.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -36,7 +36,16 @@ TRIAL_LIST = FileKind(
     lines=True,
 )
 UNLABELLED_LIST = FileKind("trial list without labels", rb"[^ \t]+[ \t]+[^ \t]+", lines=True)
-LABEL_WORDS = ({"1": 1, "0": 0}, {"target": 1, "nontarget": 0}, {"tgt": 1, "imp": 0})
+LABEL_WORDS = tuple(
+    {spelling: label for word, label in words.items() for spelling in (word, word.capitalize(), word.upper())}
+    for words in (
+        {"1": 1, "0": 0},
+        {"target": 1, "nontarget": 0},
+        {"tgt": 1, "imp": 0},
+        {"true": 1, "false": 0},
+    )
+)
+"""Label of each word, also in capitals."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,9 +297,9 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
             num_labels = int(lines_of_id[ids.is_in(list(words)).to_numpy()].sum())
             candidates.append((num_labels, column, words))
     num_labels, column, words = max(candidates, key=lambda each: each[0])
-    spelled = "/".join(words)
+    spelled = _shown(words)
     if num_labels == 0:
-        known = ", ".join("/".join(words) for words in LABEL_WORDS)
+        known = ", ".join(map(_shown, LABEL_WORDS))
         raise TrialError(
             f"{path}:{first}: three columns, but neither the first nor the last is a label ({known})"
         )
@@ -318,6 +327,10 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
     form = f"{num_lines:,} trials: {', '.join(order)}{below}"
     form += _repeats(path, ids, (enrol, test), target, first)
     return TrialList(path, ids, enrol, test, target, form, first)
+
+
+def _shown(words: Iterable[str]) -> str:
+    return "/".join(word for word in words if word == word.lower())
 
 
 def _repeats(
