@@ -351,6 +351,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_signal_that_comes_while_a_lock_of_the_pool_is_taken_ends_the_work(tmp_path):
     """Every other time it left the lock locked, and the program waited for ever."""
     (tmp_path / "script.py").write_text(AIMED)

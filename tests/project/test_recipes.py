@@ -31,7 +31,7 @@ NARROW = {
     ],
     "resnet34": ["--model.channels", "16", "--model.embedding_dim", "32"],
     "ecapa": ["--model.channels", "128", "--model.embedding_dim", "32"],
-    "eres2netv2": ["--model.channels", "16", "--model.embedding_dim", "32"],
+    "eres2netv2": ["--model.channels", "16", "--model.embedding_dim", "32", "--model.blocks", "[1,1,1,1]"],
     "wavlm-ecapa": [
         "--model.channels", "64", "--model.wavlm",
         "{hidden_size = 16, num_hidden_layers = 2, num_attention_heads = 2, intermediate_size = 32, "

@@ -512,6 +512,7 @@ sys.exit(main(["train", *sys.argv[1:]]))
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_grow_leaves_the_checkpoints_before(run, options, tmp_path):
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(tomli_w.dumps(tomli(options)))

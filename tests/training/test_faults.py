@@ -162,6 +162,7 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_a_step_of_audio_on_another_machine_is_replayed(tmp_path, train_here, damaged):
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory="/"))
     listing = tmp_path / "data/wav.scp"

@@ -259,9 +259,16 @@ def npy(pickled, path, header="{'descr': '|O', 'fortran_order': False, 'shape': 
 FORMS = {"zip": (zipped, "ffsvc-resnet34"), "old": (old, "wespeaker-ecapa"), "npy": (npy, "ffsvc-embeddings")}
 
 
+LONG = ("keys of one hash", "keys of one hash in a large file", "many tensors")
+"""Attacks that take seconds."""
+
+
 def in_turn(attacks, forms):
     """Every attack in one form of file, each form in its turn: one reader reads them all."""
-    return list(zip(attacks, itertools.cycle(forms), strict=False))
+    return [
+        pytest.param(attack, form, marks=pytest.mark.slow if attack in LONG else ())
+        for attack, form in zip(attacks, itertools.cycle(forms), strict=False)
+    ]
 
 
 @pytest.mark.parametrize(("attack", "form"), in_turn(CODE, FORMS))
@@ -459,7 +466,10 @@ HEADERS_OF_TENSORS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("attack", HEADERS_OF_TENSORS)
+@pytest.mark.parametrize(
+    "attack",
+    [pytest.param(each, marks=pytest.mark.slow if each in LONG else ()) for each in HEADERS_OF_TENSORS],
+)
 def test_a_header_of_tensors_that_lies_is_refused(tmp_path, attack):
     path = HEADERS_OF_TENSORS[attack](tmp_path / "m.safetensors")
     refused(
@@ -591,6 +601,7 @@ def graph_attacks():
     yield "sparse constants", (model, metadata), "a field 15 of a graph"
 
 
+@pytest.mark.slow
 def test_a_graph_that_is_not_farvoxs_is_not_run_and_an_export_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "m.onnx"

@@ -291,6 +291,7 @@ def test_weights_that_are_cut_short_are_not_called_absent(cache, hub, small_chec
         pull(model)
 
 
+@pytest.mark.slow
 def test_two_processes_may_pull_at_once(cache, hub, small_checkpoint):
     served(hub, HUGGINGFACE, small_checkpoint)
     code = (
