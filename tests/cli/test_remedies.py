@@ -3099,7 +3099,7 @@ def long_recordings(seconds: int = 120, number: int = 4) -> None:
 
 
 def long_validation() -> None:
-    long_recordings(600, 1)
+    long_recordings(300)
     Path("pairs").write_text("1 u0 u1\n0 u2 u3\n")
     recipe_with("recipe.toml", validate={"data": "long", "trials": "pairs"}, schedule={"epochs": 1})()
 
