@@ -3099,7 +3099,7 @@ def long_recordings(seconds: int = 120, number: int = 4) -> None:
 
 
 def long_validation() -> None:
-    long_recordings(300)
+    long_recordings(300, 1)
     Path("pairs").write_text("1 u0 u1\n0 u2 u3\n")
     recipe_with("recipe.toml", validate={"data": "long", "trials": "pairs"}, schedule={"epochs": 1})()
 
@@ -3158,13 +3158,16 @@ def test_what_needs_less_memory_is_enough_under_the_same_limit(here, make, comma
     (much, little) = (limited(each)[1] for each in (command, again))
     for out in ("emb", "emb2", "exp", "out", "scores"):
         shutil.rmtree(out) if Path(out).is_dir() else Path(out).unlink(missing_ok=True)
-    limit = little + 2 * (much - little) // 3
-    status, _, printed = limited(command, limit)
-    if status == 0:
-        pytest.skip("this machine has memory enough at the limit")
-    assert status == 1 and "out of memory" in printed and remedy in printed, printed
-    status, _, printed = limited(again, limit)
-    assert status == 0, printed
+    for sixths in (4, 5):  # threads that start late may need some more
+        limit = little + sixths * (much - little) // 6
+        status, _, printed = limited(command, limit)
+        if status == 0:
+            pytest.skip("this machine has memory enough at the limit")
+        assert status == 1 and "out of memory" in printed and remedy in printed, printed
+        status, _, printed = limited(again, limit)
+        if status == 0:
+            return
+    pytest.fail(printed)
 
 
 @pytest.mark.parametrize("program", ["ffmpeg", "sox"])
