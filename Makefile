@@ -6,8 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.farvox-installed
 PIP := python -m pip install --disable-pip-version-check
 LOCK ?=
-# Three for two cores: a test waits for a seventh of its time.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 # torch is whatever build of the version in constraints.txt the package index offers, with what that brings.
 NO_TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti \
