@@ -174,7 +174,7 @@ def test_recordings_under_two_names_are_refused_until_one_of_each_is_removed(hom
     words = (f"--{name}={folder}" for name, folder in folders.items())
     assert adapt(home, *words, "--out", tmp_path / "new") == 1
     told = capsys.readouterr().err
-    assert f"1 recordings are there under two names, {home / 'few/s00_1.wav'} and {copy} first" in told
+    assert f"1 recording(s) under two names, {home / 'few/s00_1.wav'} and {copy} first" in told
     copy.unlink()
     options = AdaptOptions(**folders, pattern="{speaker}_{take}.wav", recipe=str(home / "mine.toml"))
     assert with_folders(tmp_path / "again", options, print)["seed"] == 1

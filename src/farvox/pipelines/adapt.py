@@ -176,7 +176,7 @@ def with_folders(out: Path, options: AdaptOptions, note: Note) -> Table:
             + ("" if options.test else ": add some, or name a folder of others with --test")
         )
     if not options.test:
-        note(f"{num} of {len(speakers)} speakers are kept for judging: {data / 'judged.speakers'}")
+        note(f"{len(judged)} of {len(speakers)} speakers are kept for judging: {data / 'judged.speakers'}")
     _refuse_copies(speech, trained, judging, judged)
     for name, of_part in (("train", trained), ("judged", judged)):
         write_text(data / f"{name}.speakers", "".join(f"{each}\n" for each in of_part))
@@ -214,7 +214,7 @@ def _refuse_copies(train_dir: DataDir, trained: list[str], test_dir: DataDir, ju
     of_content, others = ({sha256_of(each): each for each in part} for part in alike)
     if copies := sorted(of_content.keys() & others.keys(), key=of_content.__getitem__):
         raise CorpusError(
-            f"{len(copies)} recordings are there under two names, {of_content[copies[0]]} and "
+            f"{len(copies)} recording(s) under two names, {of_content[copies[0]]} and "
             f"{others[copies[0]]} first: a model is not judged by what it was trained on; remove one of each"
         )
 

@@ -458,7 +458,7 @@ def _reduced(model: TrainingModel, shard: ShardedHead | None, *, unused: bool) -
 
 
 def _crash_in_channels_last(network: EmbeddingNetwork, world: World) -> str:
-    """Where torch 2.13 crashes on a network in channels_last; empty if it does not."""
+    """The words for a network on which torch 2.13 crashes in channels_last; empty for others."""
     if world.size > 1 and world.device.type == "cpu":
         return "in several CPU processes"
     if network.crashes_in_channels_last(world.device):
