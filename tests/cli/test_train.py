@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -168,6 +169,24 @@ def test_an_interrupted_run_leaves_whole_checkpoints_and_no_process(
     last = len(names) + 1
     assert farvox("train", recipe_file, "--run-dir", run_dir, "--schedule.epochs", last) == 0
     assert re.findall(r"^Epoch (\d+)", capfd.readouterr().out, re.MULTILINE)[-1] == str(last - 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_that_reaches_one_of_two_processes_first_ends_both(rank, recipe_file, tmp_path, running):
+    run_dir = tmp_path / "run"
+    words = ("--gpus", 2, "--validate.every", 100000, "--schedule.epochs", 100000)
+    run = in_a_shell("train", recipe_file, "--run-dir", run_dir, *words)
+    while not (run_dir / "checkpoints" / "epoch_001").exists():
+        assert run.poll() is None, run.stderr.read()
+        time.sleep(0.1)
+    place = f"RANK={rank}".encode()
+    ranks = [
+        pid for pid in running(run.pid) if place in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    ]
+    os.kill(ranks[0], signal.SIGINT)  # the other has heard nothing of it
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 130 and "farvox train: interrupted: saved at" in err and "rank" not in err, err
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ class Saver:
     def _take(self, number: int, frame: FrameType | None) -> None:
         if number == self._wish == signal.SIGINT:
             raise KeyboardInterrupt
-        self._wish = self._wish or number
+        self._wish = self._wish or float(number)
         self._end_at_once()
 
     def ask(self, epoch: int, done: int, *, is_last: bool, look: bool) -> float:
@@ -122,7 +122,7 @@ class Saver:
         world, minutes = self.run.world, self.run.options.log.save_minutes
         is_due = world.is_main and minutes and time.monotonic() - self._saved_at >= 60 * minutes
         wish = self._wish or SAVE * bool(is_due)
-        return float(world.max(torch.tensor(wish, device=world.device))) if world.size > 1 else wish
+        return float(world.max(torch.tensor(wish, dtype=torch.float32, device=world.device)))
 
     def _end(self, wish: float, place: str) -> None:
         if wish > SAVE:
