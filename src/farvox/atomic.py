@@ -376,13 +376,13 @@ def write_json(path: str | Path, obj: object, kind: FileKind | None = None) -> N
     write_text(path, json_text(obj).encode(errors="backslashreplace").decode() + "\n", kind)
 
 
-def json_text(obj: object) -> str:
-    """Indented JSON as its standard has it: a number that is not finite becomes ``null``."""
+def json_text(obj: object, indent: int | None = 2) -> str:
+    """JSON as its standard has it, in one line without ``indent``: numbers not finite become ``null``."""
     try:
-        return json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
+        return json.dumps(obj, indent=indent, ensure_ascii=False, allow_nan=False)
     except ValueError:
         finite = json.loads(json.dumps(obj), parse_constant=lambda name: None)
-        return json.dumps(finite, indent=2, ensure_ascii=False)
+        return json.dumps(finite, indent=indent, ensure_ascii=False)
 
 
 def file_name(name: str) -> str:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import soundfile
 
 from farvox.audio.files import read_audio, write_audio
 from farvox.cli.main import main
+from farvox.zoo.card import Card, SequentialTest
 
 
 @pytest.fixture(autouse=True)
@@ -293,3 +295,78 @@ def test_a_recording_against_itself_is_noted(voices, model_folder, tmp_path, cap
     assert json.loads(capsys.readouterr().out)["same"] is None
     main(["verify", str(voices / "a1.wav"), str(copy), *words])
     assert "same-recording" not in capsys.readouterr().out
+
+
+@pytest.fixture
+def listen(model_folder, voices, capsys):
+    """A function that listens without a detector to a file; gives the status, the lines and the notes."""
+
+    def listen(*words, source=voices / "a1.wav", model=model_folder):
+        start = ["listen", "--model", str(model), "--vad", "off", "--source", str(source)]
+        status = main([*start, *map(str, words)])
+        captured = capsys.readouterr()
+        return status, captured.out.splitlines(), captured.err.splitlines()
+
+    return listen
+
+
+def test_listen_says_the_score_every_second_and_decides_at_the_end(listen, voices):
+    status, lines, _ = listen(voices / "a0.wav")
+    looks, end = lines[:-4], lines[-4:]
+    assert [float(line.split()[0]) for line in looks] == [1.0 + n for n in range(len(looks))] and len(
+        looks
+    ) > 1
+    assert all(line.endswith("not yet") and "score" in line for line in looks)
+    assert [line.split()[0] for line in end] == ["decision", "score", "probability", "cost"]
+    assert end[0].split()[1] == ("different", "same")[status == 0] and "at the end, threshold 0.5" in end[0]
+
+
+def test_listen_ends_where_the_test_of_the_card_decides_unless_it_goes_on(
+    listen, model_folder, voices, tmp_path, capsys
+):
+    shutil.copytree(model_folder, tmp_path / "model")
+    for same, different, status, word in (
+        (-1, -2, 0, "same"),
+        (2, 1.5, 1, "different"),
+        (2, -2, 2, "not yet"),
+    ):
+        test = SequentialTest(0.01, 0.05, (same, same), (different, different))
+        replace(Card.load(model_folder), sequential=test).save(tmp_path / "model")
+        for more, least in ((), 1), (("--to-end",), 2):
+            found, lines, _ = listen(voices / "a0.wav", "--json", *more, model=tmp_path / "model")
+            looks = [json.loads(line) for line in lines]
+            assert found == status and looks[-1]["decision"] == word
+            if word != "not yet":
+                assert {look["decision"] for look in looks} == {word}
+                assert (len(looks) - 1 > 1) == bool(more)
+            assert len(looks) - 1 >= least
+        assert looks[-1]["real_time_factor"] > 0 and looks[-1]["test"][0]["seconds"] > 2
+    main(
+        [
+            "verify",
+            str(voices / "a0.wav"),
+            str(voices / "a1.wav"),
+            "--model",
+            str(model_folder),
+            "--json",
+            "--vad",
+            "off",
+        ]
+    )
+    assert json.loads(capsys.readouterr().out)["score"] == pytest.approx(looks[-1]["score"], abs=1e-5)
+
+
+def test_listen_names_a_channel_that_drops_out_once(listen, voices, tmp_path):
+    wav_T = read_audio(voices / "a1.wav")
+    wav_CT = np.stack([wav_T, wav_T[::-1]])
+    wav_CT[1, 8000:] = 0
+    write_audio(tmp_path / "two.wav", wav_CT)
+    _, _, notes = listen(voices / "a0.wav", source=tmp_path / "two.wav")
+    (note,) = [line for line in notes if "channel 1 (counted from 0) keeps one value" in line]
+    assert note.startswith(f"farvox listen: note: {tmp_path / 'two.wav'}: ")
+
+
+def test_listen_without_an_answer_is_one_line_of_json(listen, voices):
+    status, lines, _ = listen(voices / "a0.wav", "--json", source="absent.wav")
+    assert status == 2 and json.loads(lines[-1])["error"]["code"] == "audio" and len(lines) == 1
+    assert listen("--json")[0] == 2

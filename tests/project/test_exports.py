@@ -14,7 +14,8 @@ PUBLIC = {
     "farvox": ["Verdict", "Verifier", "__version__"],
     "farvox.augment": ["AugmentOptions", "Augmenter", "build_augmenter"],
     "farvox.verifier": [
-        "AudioArgument", "Channel", "Enrolled", "Enrolment", "Identification", "CodedNote", "Signal",
+        "AudioArgument", "Channel", "Enrolled", "Enrolment", "Identification", "CodedNote", "Listener",
+        "Look", "Signal",
         "SpeakerStore", "SqliteStore", "Verdict", "Verifier", "default_store_path", "read_signal",
     ],
     "farvox.zoo": [

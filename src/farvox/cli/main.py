@@ -44,6 +44,11 @@ GROUPS: dict[str, dict[str, Verb]] = {
             "are two recordings of the same speaker?",
             "recordings/anna/near_1.wav recordings/anna/far.wav",
         ),
+        "listen": Verb(
+            "farvox.cli.verify:listen",
+            "is it the same speaker? Decide while the speech comes",
+            "recordings/anna/near_1.wav --source recordings/anna/far.wav",
+        ),
         "enrol": Verb("farvox.cli.verify:enrol", "remember a speaker", "anna recordings/anna/near_1.wav"),
         "identify": Verb(
             "farvox.cli.verify:identify", "which enrolled speaker is it?", "recordings/anna/far.wav"
@@ -182,7 +187,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
 
 VERBS = {name: verb for group in GROUPS.values() for name, verb in group.items()}
 
-ANSWERS = {"verify": "same", "identify": "name"}
+ANSWERS = {"verify": "same", "listen": "decision", "identify": "name"}
 """Verbs whose status is their answer, and its name in JSON: with them 1 is never a fault."""
 
 
@@ -341,7 +346,8 @@ def _answer_none(words: list[str], error: BaseException, message: str = "") -> N
     if words[:1] and words[0] in ANSWERS and "--json" in words:
         code = re.sub(r"(?<!^)(?=[A-Z])", "-", type(error).__name__.removesuffix("Error")).lower()
         fault = {"code": code, "message": message or str(error)}
-        to_stdout(json_text({ANSWERS[words[0]]: None, "error": fault}))
+        indent = None if words[0] == "listen" else 2  # it prints a line for each look
+        to_stdout(json_text({ANSWERS[words[0]]: None, "error": fault}, indent))
 
 
 def missing_package(module: str) -> str | None:

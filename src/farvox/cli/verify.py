@@ -1,18 +1,20 @@
-"""The verbs for people with recordings: verify, and enrol, identify, forget, speakers."""
+"""The verbs for people with recordings: verify, listen, and enrol, identify, forget, speakers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import monotonic, process_time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from farvox.atomic import json_text
 from farvox.errors import UsageError
-from farvox.options import Metavar, Options
+from farvox.options import Above, Metavar, Options
 from farvox.progress import to_stderr, to_stdout
+from farvox.verifier.sources import SourceOptions, open_source
 from farvox.zoo.embedder import Backend
 from farvox.zoo.pretrained import DEFAULT_MODEL
 
@@ -100,6 +102,80 @@ def verify(
             to_stdout(f"probability  {probability} the same, if both were equally likely before")
             to_stdout(f"             (the threshold asks for {asked})")
     return int(not verdict.same) if is_decided else 2
+
+
+def listen(
+    enrol: Annotated[Positional[tuple[str, ...]], arg(metavar="ENROL...")],
+    model: EmbedderOptions = EmbedderOptions(),
+    source: SourceOptions = SourceOptions(),
+    longest: Annotated[float, Above(0.0)] = 300.0,
+    to_end: bool = False,
+    json: bool = False,
+) -> int:
+    """Decide while the speech comes, after every second of it. Exit status 0: same, 1: different, 2: not yet.
+
+    It ends as soon as the sequential test of the model's card decides, or has seen the last second that it
+    knows. Where the card has none, and below 4 kHz, the end decides, as "farvox verify" does.
+
+    Args:
+        enrol: recordings of one speaker; paths or URLs, any format.
+        model: the model, and what is asked of recordings.
+        source: the speech in question.
+        longest: seconds after which no more is taken.
+        to_end: go on to the end of the source; a decision stays.
+        json: print every look, and the end, as JSON in one line.
+    """
+    from farvox.verifier import Listener
+
+    if not enrol:
+        raise UsageError("a recording is needed: farvox listen ENROL")
+    verifier, signals = _open(enrol, model)
+    test, told, delays = verifier.card.sequential, set[str](), [0.0]
+    with open_source(source) as opened:
+        rate, num_channels = opened.sample_rate, opened.num_channels
+        listener = Listener(verifier, signals, rate, num_channels, name=opened.name, longest=longest)
+        _warn("listen", listener.side.signals, told)
+        begin = process_time()
+        for samples, came in opened.blocks:
+            for look in listener.feed(samples):
+                delays.append(monotonic() - came)
+                _tell("listen", opened.name, look.notes, told)
+                if json:
+                    facts = {"seconds": look.seconds, "speech_seconds": look.speech_seconds}
+                    answer = {"score": look.score, "probability": look.probability}
+                    _print_json({**facts, **answer, "decision": look.decision}, None)
+                else:
+                    chance = "" if look.probability is None else f"{_percent(look.probability):>12}"
+                    spoken = f"{look.seconds:6.1f} s {look.speech_seconds:6.1f} s of speech"
+                    to_stdout(f"{spoken}   score {look.score:7.4f}{chance}   {look.decision}")
+            if listener.stream.is_full or (listener.is_over and not to_end):
+                break
+        verdict = listener.finish()
+        factor = (process_time() - begin) / listener.stream.seconds
+    _warn("listen", verdict.test, told)
+    [signal], decision = verdict.test, listener.decision
+    is_tested = test is not None and (verdict.band == "full" or decision != "not yet")
+    if not is_tested:
+        decision = "same" if verdict.same else "different"
+    if json:
+        fields = {"decision": decision, "score": verdict.score, "probability": verdict.probability}
+        costs = {"real_time_factor": factor, "latest_look": max(delays)}
+        _print_json({**fields, **costs, **_model(verifier), "test": _described(verdict.test)}, None)
+    else:
+        said = {
+            "same": "same speaker",
+            "different": "different speakers",
+            "not yet": "none: more speech is needed",
+        }
+        by = "" if is_tested else f"   (at the end, threshold {verdict.threshold:.4g})"
+        to_stdout(f"decision     {said[decision]}{by}")
+        to_stdout(f"score        {verdict.score:.4f}, of all {signal.seconds:.1f} s")
+        if verdict.probability is not None:
+            to_stdout(
+                f"probability  {_percent(verdict.probability)} the same, if both were equally likely before"
+            )
+        to_stdout(f"cost         real-time factor {factor:.2f}; looks up to {max(delays):.2f} s late")
+    return ("same", "different", "not yet").index(decision)
 
 
 def enrol(
@@ -237,15 +313,22 @@ def _store(path: Path | None) -> SqliteStore:
     return SqliteStore(path)
 
 
-def _warn(verb: str, signals: Iterable[Signal]) -> None:
+def _warn(verb: str, signals: Iterable[Signal], told: set[str] | None = None) -> None:
     from farvox.verifier import CodedNote
 
     for signal in signals:
         notes = list(signal.warnings)
         if len(signal.channels_CT) > 1:
             notes.append(CodedNote(f"{len(signal.channels_CT)} channels: their embeddings are fused"))
-        for note in notes:
-            to_stderr(f"farvox {verb}: note: {signal.name}: {note}")
+        _tell(verb, signal.name, notes, set() if told is None else told)
+
+
+def _tell(verb: str, name: str, notes: Iterable[str], told: set[str]) -> None:
+    """Print the notes on a recording that were not ``told`` before."""
+    for note in notes:
+        if note not in told:
+            to_stderr(f"farvox {verb}: note: {name}: {note}")
+    told.update(notes)
 
 
 def _model(verifier: Verifier) -> dict[str, Any]:
@@ -280,5 +363,5 @@ def _percent(probability: float) -> str:
     return "under 0.1 %" if probability < 0.5 else "over 99.9 %"
 
 
-def _print_json(value: object) -> None:
-    to_stdout(json_text(value))
+def _print_json(value: object, indent: int | None = 2) -> None:
+    to_stdout(json_text(value, indent))

@@ -125,6 +125,7 @@ def read_signal(
     min_samples: int = 0,
     vad: Vad = "check",
     channel: Channel = "all",
+    array_name: str = "<array>",
 ) -> Signal:
     """Read a recording and refuse it unless it can be judged.
 
@@ -136,6 +137,7 @@ def read_signal(
         vad: "check" makes sure that there is enough speech and cuts nothing; "trim" keeps only the speech;
             "off" accepts any sound that is not silence.
         channel: "all" that hold speech, the one with "most-speech", or a number from 0.
+        array_name: that of an array in messages.
 
     Raises:
         NoSpeechError: silence, or less than 0.3 s of speech.
@@ -145,7 +147,7 @@ def read_signal(
     """
     refuse_other_reading(vad, channel)
     if isinstance(audio, tuple):
-        name = "<array>"
+        name = array_name
         wav_CT, own_rate = _from_array(name, audio)
     elif isinstance(audio, str | os.PathLike) or hasattr(audio, "read"):
         name = audio_name(audio)
@@ -302,12 +304,7 @@ def _from_array(name: str, audio: tuple[Any, ...]) -> tuple[Wave, int]:
             f"{name}: shape {wav.shape} reads as {len(wav)} channels of {wav.shape[1]} samples; "
             "an array is [channels, samples]: give array.T"
         )
-    if wav.dtype in _FULL_SCALE:
-        wav = wav / _FULL_SCALE[wav.dtype]
-    elif wav.dtype.kind != "f":
-        raise AudioError(f"{name}: samples of type {wav.dtype}; they are floats in [-1, 1], int16 or int32")
-    with np.errstate(over="ignore"):  # values beyond float32 become infinite, and are refused
-        wav_CT: Wave = np.atleast_2d(wav).astype(np.float32)
+    wav_CT = np.atleast_2d(scaled(name, wav))
     if not np.isfinite(wav_CT).all():
         raise AudioError(f"{name}: holds samples that are not finite (NaN or infinite)")
     rate = audio[1]
@@ -317,6 +314,20 @@ def _from_array(name: str, audio: tuple[Any, ...]) -> tuple[Wave, int]:
         return wav_CT, int(rate) if isinstance(rate, float) and rate.is_integer() else operator.index(rate)
     except TypeError:
         raise AudioError(f"{name}: the rate is {rate!r}; it is a whole number of Hz") from None
+
+
+def scaled(name: str, wav: NDArray[Any]) -> Wave:
+    """Samples as float32, integers by their full range; values beyond float32 become infinite.
+
+    Raises:
+        AudioError: they are neither floats nor int16 or int32. The message begins with ``name``.
+    """
+    if wav.dtype in _FULL_SCALE:
+        wav = wav / _FULL_SCALE[wav.dtype]
+    elif wav.dtype.kind != "f":
+        raise AudioError(f"{name}: samples of type {wav.dtype}; they are floats in [-1, 1], int16 or int32")
+    with np.errstate(over="ignore"):
+        return wav.astype(np.float32)
 
 
 def _used_channels(name: str, wav_CT: Wave, rate: int, channel: Channel) -> tuple[list[int], list[CodedNote]]:

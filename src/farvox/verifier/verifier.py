@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from dataclasses import replace as replaced
 from functools import partial
 from itertools import starmap
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -146,6 +146,14 @@ class Identification(tuple[str | None, float]):
         return tuple(note for signal in self.test for note in signal.warnings)
 
 
+class Side(NamedTuple):
+    """A side that is embedded, see `Verifier.side`: its recordings with their notes, an embedding each."""
+
+    signals: tuple[Signal, ...]
+    emb_NE: Embedding
+    norm_N: list[float]
+
+
 class Verifier:
     """Decides whether recordings are of the same speaker.
 
@@ -260,12 +268,19 @@ class Verifier:
             self._store = SqliteStore()
         return self._store
 
-    def signal(self, audio: Recording) -> Signal:
-        """Read a recording, if it is no `Signal` yet; notes on what the model's conditioning mends go."""
+    def signal(self, audio: Recording, name: str = "<array>") -> Signal:
+        """Read a recording, if it is no `Signal` yet; notes on what the model's conditioning mends go.
+
+        ``name`` is that of an array in messages.
+        """
         if not isinstance(audio, Signal):
-            rate, least = self.embedder.sample_rate, self.embedder.min_samples
             audio = read_signal(
-                audio, sample_rate=rate, min_samples=least, vad=self.vad, channel=self.channel
+                audio,
+                sample_rate=self.embedder.sample_rate,
+                min_samples=self.embedder.min_samples,
+                vad=self.vad,
+                channel=self.channel,
+                array_name=name,
             )
         notes = still_true(audio.warnings, self.card.conditioning)
         return audio if notes == audio.warnings else replaced(audio, warnings=notes)
@@ -275,18 +290,24 @@ class Verifier:
         _, emb_NE, _ = self._embedded(self._signals(audio))
         return emb_NE if _is_several(audio) else emb_NE[0]
 
-    def verify(self, enrol: Recordings, test: Recordings) -> Verdict:
-        """Decide whether two sides are of the same speaker.
+    def side(self, audio: Recordings) -> Side:
+        """Read and embed a side once, to verify several others against it."""
+        return self._embedded(self._signals(audio))
+
+    def verify(self, enrol: Recordings | Side, test: Recordings) -> Verdict:
+        """Decide whether two sides are of the same speaker; ``enrol`` may be a `side` of this verifier.
 
         Raises:
             ModelError: there is no threshold to decide by.
         """
         threshold: float | None = self.threshold
-        enrol_signals, test_signals = self._signals(enrol), self._signals(test)
+        enrol_signals = enrol.signals if isinstance(enrol, Side) else self._signals(enrol)
+        test_signals = self._signals(test)
         if self._is_for_narrow((*enrol_signals, *test_signals)):
             return self._narrow().verify(list(enrol_signals), list(test_signals))
         test_signals = tuple(_noted_if_among(enrol_signals, each) for each in test_signals)
-        enrol_signals, enrol_NE, enrol_norm_N = self._embedded(enrol_signals)
+        embedded = enrol if isinstance(enrol, Side) else self._embedded(enrol_signals)
+        enrol_signals, enrol_NE, enrol_norm_N = embedded
         test_signals, test_NE, test_norm_N = self._embedded(test_signals)
         cosine = _combined(enrol_NE) @ _combined(test_NE)
         score = min(1.0, max(-1.0, float(cosine)))
@@ -407,7 +428,7 @@ class Verifier:
             raise AudioError("a side has no recordings; it needs at least one")
         return tuple(map(self.signal, recordings))
 
-    def _embedded(self, signals: Sequence[Signal]) -> tuple[tuple[Signal, ...], Embedding, list[float]]:
+    def _embedded(self, signals: Sequence[Signal]) -> Side:
         """A side: the signals, noted where they disagree, embeddings of length 1 of each: emb_NE, and norms.
 
         A norm is the length of the embedding that the network gives, the mean over the channels.
@@ -436,7 +457,7 @@ class Verifier:
             float(norm_C[np.isin(before.channel_numbers, after.channel_numbers)].mean())
             for before, after, norm_C in zip(signals, noted, norms, strict=True)
         ]
-        return tuple(noted), emb_NE, norm_N
+        return Side(tuple(noted), emb_NE, norm_N)
 
     def _measures(self, signals: Sequence[Signal], norm_N: Sequence[float]) -> Measured:
         """The `farvox.audio.quality.MEASURES` of a side: means over its recordings and their channels."""

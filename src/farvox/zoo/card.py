@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from farvox.atomic import write_json
 from farvox.audio.conditioning import Band, Conditioning
@@ -21,6 +21,7 @@ from farvox.reprs import short_repr
 from farvox.writers import writes
 
 CARD = "card.json"
+Decision = Literal["same", "different", "not yet"]
 _T = TypeVar("_T")
 
 
@@ -81,6 +82,50 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True)
+class SequentialTest:
+    """Scores that decide after 1, 2, ... seconds of speech, see `farvox.score.sequential`.
+
+    Attributes:
+        false_acceptance: share of the decided trials of strangers that are called the same, at most.
+        false_rejection: share of the decided trials of one speaker that are called different, at most.
+        same: of each look, the score from which on it is the same speaker.
+        different: of each look, the score below which it is another.
+        note: what it was fitted on.
+    """
+
+    false_acceptance: float
+    false_rejection: float
+    same: tuple[float, ...]
+    different: tuple[float, ...]
+    note: str = ""
+
+    __repr__ = short_repr
+
+    @classmethod
+    def from_dict(cls, values: object, where: str) -> SequentialTest:
+        """A test of a table of fields, as JSON has it.
+
+        Raises:
+            ModelError: a field is unknown or of the wrong kind, or the scores are no test.
+        """
+        made = _made(cls, values, where)
+        for scores in (made.same, made.different):
+            if not isinstance(scores, list | tuple) or not {type(x) for x in scores} <= {int, float}:
+                raise ModelError(f"{where}: {scores!r} are no scores of looks")
+        made = replace(made, same=tuple(made.same), different=tuple(made.different))
+        is_test = len(made.same) == len(made.different) > 0
+        if not is_test or any(low > high for low, high in zip(made.different, made.same, strict=True)):
+            raise ModelError(f"{where}: each look has a score 'different' and one 'same', not below it")
+        return made
+
+    def decide(self, look: int, score: float) -> Decision:
+        """Decide at a look, counted from 1, if nothing was decided before."""
+        if score >= self.same[look - 1]:
+            return "same"
+        return "different" if score < self.different[look - 1] else "not yet"
+
+
+@dataclass(frozen=True, slots=True)
 class EnrolThreshold:
     """Threshold and calibration for enrolments of several recordings, whose mean scores higher than one.
 
@@ -136,6 +181,7 @@ class Card:
         narrow_threshold: the threshold, all about it and the calibration of sides without anything above
             4 kHz (``--band narrow``).
         thresholds: those for enrolments of several recordings.
+        sequential: the test of `farvox listen`, for enrolments of one recording.
         conditioning: what is done to a recording before the network hears it.
         figures: what was measured.
     """
@@ -157,6 +203,7 @@ class Card:
     narrow_threshold_speakers: int | None = None
     narrow_calibration: Calibration | None = None
     thresholds: tuple[EnrolThreshold, ...] = ()
+    sequential: SequentialTest | None = None
     conditioning: Conditioning = field(default_factory=Conditioning)
     figures: tuple[Figure, ...] = field(default=(), repr=False)
 
@@ -179,6 +226,8 @@ class Card:
         values["thresholds"] = tuple(
             _made(EnrolThreshold, _with_parts(x, inside), inside) for x in thresholds
         )
+        if values.get("sequential") is not None:
+            values["sequential"] = SequentialTest.from_dict(values["sequential"], f"{where}: sequential")
         if "conditioning" in values:
             values["conditioning"] = Conditioning.from_dict(values["conditioning"], where)
         figures = values.get("figures", ())
@@ -203,6 +252,7 @@ class Card:
             threshold_interval=self.narrow_threshold_interval,
             threshold_speakers=self.narrow_threshold_speakers,
             calibration=self.narrow_calibration,
+            sequential=None,
             conditioning=replace(self.conditioning, band=band),
         )
 
