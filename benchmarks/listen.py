@@ -15,6 +15,8 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,19 +25,24 @@ from numpy.typing import NDArray
 
 from farvox import Verifier
 from farvox.audio.files import read_audio
+from farvox.farfield import RirsOptions
+from farvox.farfield.mixing import add_noise, convolve_rir, is_silent
+from farvox.farfield.rirs import Rir, make_rirs, open_rirs
 from farvox.rng import rng_for
 from farvox.score.sequential import UNDECIDED, Boundaries, SequentialTrials, fit_safely, outcomes
 from farvox.verifier.listen import Stream, spoken_seconds
 
-RATE, LOOKS, ENROLMENTS = 16000, 10, (3, 5, 10)
+RATE, LOOKS, ENROLMENTS, NUM_TRIALS = 16000, 10, (3, 5, 10), 20_000
+FITTED, MEASURED = range(75), range(75, 125)  # speakers of speechocean762
 Wave = NDArray[np.float32]
 
 
 class Recordings(NamedTuple):
-    """Recordings by their embeddings at every look, and the numbers of their speakers."""
+    """Recordings by their embeddings at every look, numbers of their speakers, and numbers of a speaker's."""
 
     emb_NKE: Wave
     speaker_N: NDArray[np.int64]
+    number_N: NDArray[np.int64]
 
 
 def utterances(corpora: Path, name: str) -> dict[str, list[Path]]:
@@ -45,18 +52,24 @@ def utterances(corpora: Path, name: str) -> dict[str, list[Path]]:
     return {path.name: sorted(each for each in path.iterdir() if each.suffix == ".flac") for path in speakers}
 
 
-def embedded(verifier: Verifier, paths: list[Path], file: Path) -> tuple[Wave, int]:
+def distant(rir: Rir, noises: list[Path], wav_T: Wave) -> Wave:
+    """An utterance in a room, 1 to 5 m away, in noise 5 to 20 dB below."""
+    rng = rng_for(22, len(noises), len(wav_T))
+    noise_T = np.resize(read_audio(noises[rng.integers(len(noises))]), len(wav_T))
+    wet_T = convolve_rir(wav_T, read_audio(rir.path))
+    return wet_T if is_silent(noise_T) else add_noise(wet_T, noise_T, rng.uniform(5, 20))
+
+
+def embedded(verifier: Verifier, wavs: Iterator[Wave], file: Path) -> tuple[Wave, int]:
     """The embeddings of a recording joined of utterances at its looks, [look, embedding], kept in a file.
 
     NaN where there is no such look. The second result is the number of utterances that were taken.
     """
     if not file.exists():
-        stream = Stream(verifier, RATE)
+        stream, count = Stream(verifier, RATE), 0
         rows = np.full((LOOKS, verifier.embedder.embedding_dim), np.nan, np.float32)
-        count = 0
-        for path in paths:
-            count += 1
-            for signal in stream.feed(read_audio(path)):
+        for count, wav_T in enumerate(wavs, 1):  # noqa: B007
+            for signal in stream.feed(wav_T):
                 rows[min(int(spoken_seconds(signal)), LOOKS) - 1] = verifier.embed(signal)
             if np.isfinite(rows[-1, 0]):
                 break
@@ -65,28 +78,44 @@ def embedded(verifier: Verifier, paths: list[Path], file: Path) -> tuple[Wave, i
     return content["emb"], int(content["count"])
 
 
-def recordings(verifier: Verifier, corpora: Path, name: str, work: Path, most: int) -> Recordings:
+def recordings(
+    verifier: Verifier, corpora: Path, name: str, work: Path, most: int, is_far: bool = False
+) -> Recordings:
     """Up to ``most`` recordings of each speaker; the last may have less than 10 s of speech."""
-    of_speaker, found = utterances(corpora, name), []
+    of_speaker, rows = utterances(corpora, name), []
+    noises = sorted((corpora / "noise_esc10").glob("*/*.flac"))
+    if is_far:
+        make_rirs(work / "rirs", RirsOptions(rooms=len(of_speaker), per_room=1, jobs=1))
+        rirs = open_rirs([work / "rirs"])
     for number in range(most):
         for speaker, (key, paths) in enumerate(of_speaker.items()):
             if paths:
-                emb, count = embedded(verifier, paths, work / f"{name}_{key}_{number}.npz")
+                read = map(read_audio, paths)
+                wavs = map(partial(distant, rirs[speaker], noises), read) if is_far else read
+                file = work / f"{name}_{key}_{number}{'_far' * is_far}.npz"
+                emb_KE, count = embedded(verifier, wavs, file)
                 of_speaker[key] = paths[count:]
-                found.append((speaker, emb))
-        print(f"{name}: {len(found)} recordings, {time.process_time():.0f} s of processor time", flush=True)
-    return Recordings(np.stack([emb for _, emb in found]), np.array([speaker for speaker, _ in found]))
+                rows.append((emb_KE, speaker, number))
+        print(f"{name}: {len(rows)} recordings, {time.process_time():.0f} s of processor time", flush=True)
+    return Recordings(*map(np.array, zip(*rows, strict=True)))
 
 
-def trials(found: Recordings, speakers: range, enrol_look: int) -> SequentialTrials:
-    """All pairs of recordings of some speakers, the first as it was after so many seconds of speech."""
-    rows = np.flatnonzero(np.isin(found.speaker_N, speakers))
-    test = rows[np.isfinite(found.emb_NKE[rows, -1, 0])]  # of 10 s of speech
-    enrol = rows[np.isfinite(found.emb_NKE[rows, enrol_look - 1, 0])]
-    pairs = np.array([(e, t) for e in enrol for t in test if e != t])
-    enrol_N, test_N = pairs.T
-    score_NK = np.einsum("ne,nke->nk", found.emb_NKE[enrol_N, enrol_look - 1], found.emb_NKE[test_N])
-    return SequentialTrials(score_NK.astype(float), found.speaker_N[enrol_N], found.speaker_N[test_N])
+def trials(near: Recordings, found: Recordings, speakers: range, enrol_look: int) -> SequentialTrials:
+    """All pairs of near recordings, as they were after so many seconds of speech, and others of 10 s.
+
+    A recording and a distant one of the same utterances are no pair.
+    """
+    enrol = np.flatnonzero(
+        np.isin(near.speaker_N, speakers) & np.isfinite(near.emb_NKE[:, enrol_look - 1, 0])
+    )
+    test = np.flatnonzero(np.isin(found.speaker_N, speakers) & np.isfinite(found.emb_NKE[:, -1, 0]))
+    enrol_N, test_N = (each.ravel() for each in np.meshgrid(enrol, test))
+    kept = (near.speaker_N[enrol_N] != found.speaker_N[test_N]) | (
+        near.number_N[enrol_N] != found.number_N[test_N]
+    )
+    enrol_N, test_N = enrol_N[kept], test_N[kept]
+    score_NK = np.einsum("ne,nke->nk", near.emb_NKE[enrol_N, enrol_look - 1], found.emb_NKE[test_N])
+    return SequentialTrials(score_NK.astype(float), near.speaker_N[enrol_N], found.speaker_N[test_N])
 
 
 def some(all_of_them: SequentialTrials, count: int) -> SequentialTrials:
@@ -128,28 +157,31 @@ def main() -> None:
     verifier, corpora = Verifier.from_pretrained(given.model), Path(os.environ["FARVOX_CORPORA"])
     promised = given.false_acceptance, given.false_rejection
     near = recordings(verifier, corpora, "speechocean762", given.work, given.recordings)
+    far = recordings(verifier, corpora, "speechocean762", given.work, 1, is_far=True)
     other = recordings(verifier, corpora, "an4", given.work, given.recordings)
     if given.card:
-        assert verifier.card.sequential is not None
-        boundaries = Boundaries(
-            *map(np.array, (verifier.card.sequential.same, verifier.card.sequential.different))
-        )
+        test = verifier.card.sequential
+        assert test is not None, "the card has no sequential test"
+        boundaries = Boundaries(np.array(test.same), np.array(test.different))
     else:
-        fitted = some(joined([trials(near, range(75), look) for look in ENROLMENTS]), 20_000)
-        fit, shares = fit_safely(fitted, *promised, note=print)
-        boundaries = Boundaries(*np.round(fit, 4))
+        halves = [joined([trials(near, each, FITTED, look) for look in ENROLMENTS]) for each in (near, far)]
+        fitted = joined([some(half, NUM_TRIALS // 2) for half in halves])
+        boundaries, shares = fit_safely(fitted, *promised, note=print)
+        boundaries = Boundaries(*np.round(boundaries, 4))
         print(f"fitted to {shares[0]:g} and {shares[1]:g} of the errors that are promised")
         same, different = (", ".join(f"{x:.4f}" for x in each) for each in boundaries)
         print(f"same = [{same}]\ndifferent = [{different}]")
     heads = ("trials", "wrong of the decided", "undecided", "mean speech")
     print(f"| | {' | '.join([*heads, *heads])} |\n|---|{'---|' * 8}")
-    for name, found, speakers in (
-        ("1 to 75", near, range(75)),
-        ("76 to 125", near, range(75, 125)),
-        ("AN4", other, range(1000)),
+    for name, enrolled, found, speakers in (
+        ("fitted on: near", near, near, FITTED),
+        ("fitted on: far", near, far, FITTED),
+        ("near", near, near, MEASURED),
+        ("far", near, far, MEASURED),
+        ("AN4", other, other, range(1000)),
     ):
-        of_looks = [trials(found, speakers, look) for look in ENROLMENTS]
-        print(row(name, some(joined(of_looks), 20_000), boundaries))
+        of_looks = [trials(enrolled, found, speakers, look) for look in ENROLMENTS]
+        print(row(name, some(joined(of_looks), NUM_TRIALS), boundaries))
         for look, each in zip(ENROLMENTS, of_looks, strict=True):
             print(row(f"{name}, enrolments of {look} s", each, boundaries))
 

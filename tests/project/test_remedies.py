@@ -33,7 +33,7 @@ RECIPES = ("train", "run", "selftrain")
 VERBS_OF = {
     "corpora": ("prepare", "adapt"),
     "synthetic": ("prepare", *RECIPES),
-    "verifier": ("verify", "enrol", "identify", "forget", "speakers"),
+    "verifier": ("verify", "listen", "enrol", "identify", "forget", "speakers"),
     "farfield.takes": ("enhance",),
     "farfield.enhance": ("enhance",),
     "farfield.noises": ("noises",),
@@ -247,6 +247,7 @@ NO_REMEDIES = (
     "ENROL... TEST",
     "score file",
     "score        {}   threshold {}",
+    "score        {}, of all {} s",
     "{}: score {}, threshold {}",
     "{}: score {}, threshold {}, {}",
     " for --band narrow",
@@ -374,6 +375,20 @@ ELSEWHERE = {
     ),
     "was changed since {} was made of it; score again": (
         "tests/cli/test_calibrate.py::test_recordings_unlike_those_of_the_fit_are_noted"
+    ),
+    "no more is (--longest, longest=)": (
+        "tests/verifier/test_listen.py::test_no_more_is_taken_than_the_longest"
+    ),
+    "nothing came; look at the source": ("tests/verifier/test_listen.py::test_what_cannot_be_fed_is_refused"),
+    **dict.fromkeys(
+        ("a socket is tcp:HOST:PORT", "start what gives the samples first"),
+        "tests/verifier/test_sources.py::test_raw_samples_come_through_a_socket_however_they_are_cut",
+    ),
+    "add speakers, or promise less": (
+        "tests/score/test_sequential.py::test_trials_that_cannot_be_fitted_on_are_refused"
+    ),
+    "a recording is needed: farvox listen ENROL": (
+        "tests/cli/test_verify.py::test_listen_without_an_answer_is_one_line_of_json"
     ),
     "no answer: a note is serious": (
         "tests/cli/test_verify.py::test_strict_gives_no_decision_where_a_note_is_serious"
@@ -597,6 +612,15 @@ NOT_RUN = {
     ", set optim.sync_batchnorm = true": "needs several GPUs",
     "the flac encoder left out frame": "no encoder at hand leaves one out",
     "convert it to wav": "no codec at hand is one that FFmpeg cannot name",
+    **dict.fromkeys(
+        (
+            "`python -m sounddevice` lists the numbers",
+            "a microphone needs sounddevice",
+            "a microphone needs PortAudio",
+            "`python -m sounddevice` lists what there is",
+        ),
+        "no machine of the tests has a microphone",
+    ),
     "'python -m ensurepip' or 'uv pip install pip' brings it": "a test installs nothing",
 }
 """Words of a remedy that no test can run, and why."""

@@ -30,7 +30,7 @@ from farvox.audio.levels import SILENCE_DB, frame_levels, loudest
 from farvox.errors import AudioError, NoSpeechError, TooShortError
 from farvox.reprs import short_repr
 from farvox.verifier.signal import MAX_CHANNELS, CodedNote, Signal, scaled
-from farvox.verifier.verifier import Recordings, Side, Verdict, Verifier
+from farvox.verifier.verifier import EmbeddedSide, Recordings, Verdict, Verifier
 from farvox.zoo.card import Decision
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ class Listener:
     def __init__(
         self,
         verifier: Verifier,
-        enrol: Recordings | Side,
+        enrol: Recordings | EmbeddedSide,
         sample_rate: int,
         num_channels: int = 1,
         *,
@@ -251,7 +251,7 @@ class Listener:
     ) -> None:
         _ = verifier.threshold
         self.stream = Stream(verifier, sample_rate, num_channels, name=name, longest=longest)
-        self.side = enrol if isinstance(enrol, Side) else verifier.side(enrol)
+        self.side = enrol if isinstance(enrol, EmbeddedSide) else verifier.side(enrol)
         self.decision: Decision = "not yet"
         self._last = 0  # look of the sequential test
 

@@ -48,7 +48,7 @@ class SourceOptions(Options):
     """Take a file as fast as it was recorded, not as fast as possible."""
 
 
-class Source(NamedTuple):
+class SampleSource(NamedTuple):
     """An open source: samples in blocks of 0.1 s or less."""
 
     name: str
@@ -58,7 +58,7 @@ class Source(NamedTuple):
 
 
 @contextmanager
-def open_source(options: SourceOptions) -> Iterator[Source]:
+def open_source(options: SourceOptions) -> Iterator[SampleSource]:
     """Open a source.
 
     Raises:
@@ -70,7 +70,7 @@ def open_source(options: SourceOptions) -> Iterator[Source]:
     size = round(BLOCK_SECONDS * options.rate)
     if options.source == "-":
         blocks = _raw("<stdin>", partial(os.read, sys.stdin.fileno()), options)
-        yield Source("<stdin>", options.rate, options.channels, blocks)
+        yield SampleSource("<stdin>", options.rate, options.channels, blocks)
     elif kind == "tcp":
         host, _, port = place.rpartition(":")
         if not host or not port.isdecimal():
@@ -82,15 +82,15 @@ def open_source(options: SourceOptions) -> Iterator[Source]:
         with connection:
             connection.settimeout(None)
             blocks = _raw(options.source, connection.recv, options)
-            yield Source(options.source, options.rate, options.channels, blocks)
+            yield SampleSource(options.source, options.rate, options.channels, blocks)
     elif kind == "microphone":
         with _microphone(place, size, options) as blocks:
-            yield Source(options.source, options.rate, options.channels, blocks)
+            yield SampleSource(options.source, options.rate, options.channels, blocks)
     else:
         with open_audio(options.source) as file:
             rate = file.info.sample_rate
             blocks = _of_file(file.frames_of, file.info.num_samples, rate, options.real_time)
-            yield Source(file.name, rate, file.info.num_channels, blocks)
+            yield SampleSource(file.name, rate, file.info.num_channels, blocks)
 
 
 def _of_file(

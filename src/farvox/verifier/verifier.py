@@ -146,7 +146,7 @@ class Identification(tuple[str | None, float]):
         return tuple(note for signal in self.test for note in signal.warnings)
 
 
-class Side(NamedTuple):
+class EmbeddedSide(NamedTuple):
     """A side that is embedded, see `Verifier.side`: its recordings with their notes, an embedding each."""
 
     signals: tuple[Signal, ...]
@@ -290,23 +290,23 @@ class Verifier:
         _, emb_NE, _ = self._embedded(self._signals(audio))
         return emb_NE if _is_several(audio) else emb_NE[0]
 
-    def side(self, audio: Recordings) -> Side:
+    def side(self, audio: Recordings) -> EmbeddedSide:
         """Read and embed a side once, to verify several others against it."""
         return self._embedded(self._signals(audio))
 
-    def verify(self, enrol: Recordings | Side, test: Recordings) -> Verdict:
+    def verify(self, enrol: Recordings | EmbeddedSide, test: Recordings) -> Verdict:
         """Decide whether two sides are of the same speaker; ``enrol`` may be a `side` of this verifier.
 
         Raises:
             ModelError: there is no threshold to decide by.
         """
         threshold: float | None = self.threshold
-        enrol_signals = enrol.signals if isinstance(enrol, Side) else self._signals(enrol)
+        enrol_signals = enrol.signals if isinstance(enrol, EmbeddedSide) else self._signals(enrol)
         test_signals = self._signals(test)
         if self._is_for_narrow((*enrol_signals, *test_signals)):
             return self._narrow().verify(list(enrol_signals), list(test_signals))
         test_signals = tuple(_noted_if_among(enrol_signals, each) for each in test_signals)
-        embedded = enrol if isinstance(enrol, Side) else self._embedded(enrol_signals)
+        embedded = enrol if isinstance(enrol, EmbeddedSide) else self._embedded(enrol_signals)
         enrol_signals, enrol_NE, enrol_norm_N = embedded
         test_signals, test_NE, test_norm_N = self._embedded(test_signals)
         cosine = _combined(enrol_NE) @ _combined(test_NE)
@@ -428,7 +428,7 @@ class Verifier:
             raise AudioError("a side has no recordings; it needs at least one")
         return tuple(map(self.signal, recordings))
 
-    def _embedded(self, signals: Sequence[Signal]) -> Side:
+    def _embedded(self, signals: Sequence[Signal]) -> EmbeddedSide:
         """A side: the signals, noted where they disagree, embeddings of length 1 of each: emb_NE, and norms.
 
         A norm is the length of the embedding that the network gives, the mean over the channels.
@@ -457,7 +457,7 @@ class Verifier:
             float(norm_C[np.isin(before.channel_numbers, after.channel_numbers)].mean())
             for before, after, norm_C in zip(signals, noted, norms, strict=True)
         ]
-        return Side(tuple(noted), emb_NE, norm_N)
+        return EmbeddedSide(tuple(noted), emb_NE, norm_N)
 
     def _measures(self, signals: Sequence[Signal], norm_N: Sequence[float]) -> Measured:
         """The `farvox.audio.quality.MEASURES` of a side: means over its recordings and their channels."""
