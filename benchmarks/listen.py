@@ -34,6 +34,7 @@ from farvox.verifier.listen import Stream, spoken_seconds
 
 RATE, LOOKS, ENROLMENTS, NUM_TRIALS = 16000, 10, (3, 5, 10), 20_000
 FITTED, MEASURED = range(75), range(75, 125)  # speakers of speechocean762
+FAR = (*range(40), *range(75, 95))  # those of them that are also across a room
 Wave = NDArray[np.float32]
 
 
@@ -89,7 +90,7 @@ def recordings(
         rirs = open_rirs([work / "rirs"])
     for number in range(most):
         for speaker, (key, paths) in enumerate(of_speaker.items()):
-            if paths:
+            if paths and (speaker in FAR or not is_far):
                 read = map(read_audio, paths)
                 wavs = map(partial(distant, rirs[speaker], noises), read) if is_far else read
                 file = work / f"{name}_{key}_{number}{'_far' * is_far}.npz"

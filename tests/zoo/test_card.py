@@ -52,6 +52,18 @@ def test_a_card_survives_its_file(tmp_path):
     assert json.loads((tmp_path / "card.json").read_text())["figures"][0]["eer"] == 0.01
 
 
+TEST = {"false_acceptance": 0.01, "false_rejection": 0.05, "same": [0.6, 0.5], "different": [0.3, 0.5]}
+
+
+def test_a_sequential_test_survives_its_file_and_is_not_for_the_narrow_band(tmp_path):
+    card = Card.from_dict({**asdict(FULL), "sequential": TEST})
+    card.save(tmp_path)
+    assert Card.load(tmp_path) == card and card.sequential.same == (0.6, 0.5)
+    assert card.for_band("narrow").sequential is None
+    decisions = [[card.sequential.decide(look, score) for score in (0.2, 0.3, 0.5, 0.6)] for look in (1, 2)]
+    assert decisions == [["different", "not yet", "not yet", "same"], ["different"] * 2 + ["same"] * 2]
+
+
 def test_a_folder_without_a_card_has_an_empty_one(tmp_path):
     assert Card.load(tmp_path) == Card()
     assert Card().threshold is None and Card().calibration is None
@@ -80,6 +92,11 @@ def test_a_folder_without_a_card_has_an_empty_one(tmp_path):
             "'num_trials' is 'many'",
         ),
         ({"figures": ["x"]}, "figures: not a table"),
+        ({"sequential": TEST | {"same": 0.6}}, "sequential: 0.6 is no list"),
+        ({"sequential": TEST | {"same": [0.6, math.nan]}}, "is no list of scores"),
+        ({"sequential": TEST | {"same": [0.6]}}, "each look has a score"),
+        ({"sequential": TEST | {"same": [0.6, 0.4]}}, "not below it"),
+        ({"sequential": {"same": [0.6], "different": [0.3]}}, "false_acceptance"),
     ],
 )
 def test_a_card_with_a_fault_is_refused_by_field(tmp_path, change, message):

@@ -110,8 +110,9 @@ class SequentialTest:
         """
         made = _made(cls, values, where)
         for scores in (made.same, made.different):
-            if not isinstance(scores, list | tuple) or not {type(x) for x in scores} <= {int, float}:
-                raise ModelError(f"{where}: {scores!r} are no scores of looks")
+            is_list = isinstance(scores, list | tuple)
+            if not is_list or not all(type(x) in (int, float) and math.isfinite(x) for x in scores):
+                raise ModelError(f"{where}: {scores!r} is no list of scores")
         made = replace(made, same=tuple(made.same), different=tuple(made.different))
         is_test = len(made.same) == len(made.different) > 0
         if not is_test or any(low > high for low, high in zip(made.different, made.same, strict=True)):
