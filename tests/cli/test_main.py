@@ -377,6 +377,9 @@ WITHOUT = {
         goes_on=[VERIFY, SCORE],
     ),
     "silero_vad": Without({"audio/speech.py": ""}, goes_on=[VERIFY, SMALL]),
+    "sounddevice": Without(
+        {"verifier/sources.py": "listen a0.wav --model small.onnx --vad off"}, goes_on=[VERIFY]
+    ),
     "soundfile": Without({"": VERIFY}),
     "soxr": Without({"": VERIFY}, goes_on=[SCORE]),
     "tensorboard": Without(
