@@ -152,7 +152,7 @@ def listen(
                 break
         verdict = listener.finish()
         factor = (process_time() - begin) / listener.stream.seconds
-    _warn("listen", verdict.test, told)
+    _warn("listen", (*verdict.enrol, *verdict.test), told)
     [signal], decision = verdict.test, listener.decision
     is_tested = test is not None and (verdict.band == "full" or decision != "not yet")
     if not is_tested:
