@@ -1,5 +1,6 @@
 """Samples come from every source as they were given."""
 
+import ctypes.util
 import os
 import socket
 import subprocess
@@ -93,3 +94,28 @@ def test_a_machine_without_a_microphone_says_what_is_missing():
         pytest.skip("this machine has one")
     with pytest.raises(FarvoxError, match=r"sounddevice|PortAudio"), open_source(SourceOptions()):
         pass
+
+
+ALSA = 'pcm.spoken { type file; slave.pcm "null"; file "/dev/null"; infile "%s"; format "raw" }\n'
+
+
+@pytest.mark.skipif(not ctypes.util.find_library("portaudio"), reason="needs PortAudio: libportaudio2")
+def test_samples_of_a_microphone_come_as_they_were_spoken(tmp_path):
+    """The microphone is a file that ALSA plays, which the user's settings make a device of."""
+    spoken = np.random.default_rng(1).uniform(-0.5, 0.5, 16000).astype(np.float32)
+    spoken.tofile(tmp_path / "spoken.raw")
+    (tmp_path / ".asoundrc").write_text(ALSA % (tmp_path / "spoken.raw"))
+    script = (
+        "import numpy as np, sounddevice, sys\nfrom farvox.verifier.sources import *\n"
+        "[number] = [d['index'] for d in sounddevice.query_devices() if d['name'] == 'spoken']\n"
+        "heard, count = [], 0\n"
+        "with open_source(SourceOptions(source=f'microphone:{number}')) as source:\n"
+        "    for block, _ in source.blocks:\n"
+        "        heard.append(block)\n"
+        "        if (count := count + block.shape[1]) >= 8000:\n"
+        "            break\n"
+        "np.save('heard.npy', np.concatenate(heard, axis=1))\n"
+    )
+    command, home = [sys.executable, "-c", script], {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run(command, cwd=tmp_path, env=home, check=True, capture_output=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "heard.npy")[0, :8000], spoken[:8000])
