@@ -113,6 +113,7 @@ def test_models_lists_the_zoo_and_prints_cards(tmp_path, monkeypatch, model_fold
     assert main(["models", "campplus-zh-en"]) == 0
     out = capsys.readouterr().out
     assert "licence        Apache-2.0\n" in out and "training data" in out
+    assert "listen         decides within 10 s of speech, errors up to 1 and 5 %; speakers 1 to 75" in out
     assert not (tmp_path / "cache").exists(), "looking at a card fetches nothing"
     assert main(["models", str(model_folder)]) == 0
     assert "threshold      0.5;" in capsys.readouterr().out

@@ -197,7 +197,7 @@ def export(
             export_checkpoint(find_model(model), out)
         to_stdout(str(out))
         return
-    from farvox.zoo import Card, find_model, load_model
+    from farvox.zoo import find_model, load_model, read_card
     from farvox.zoo.model import require_torch
 
     require_torch()
@@ -207,7 +207,7 @@ def export(
     require_export()
     refuse_name(out, EXPORTED)
     folder = find_model(model)
-    report = export_onnx(load_model(folder), Card.load(folder), out)
+    report = export_onnx(load_model(folder), read_card(model), out)
     worst = report.worst
     to_stdout(
         f"{out}: {report.num_bytes / 1e6:.1f} MB, opset {report.opset}; waveforms from {report.min_samples} "
@@ -281,6 +281,10 @@ def _card(card: Card) -> str:
         rows["  quality"] = f"\n{'':<15}".join(str(x) for x in fitted.terms if x.weight)
         if fitted.threshold is not None:
             rows["  threshold"] = f"llr {fitted.threshold:.4f}, which decides"
+    if card.sequential:
+        test = card.sequential
+        errors = f"{100 * test.false_acceptance:g} and {100 * test.false_rejection:g} %"
+        rows["listen"] = f"decides within {len(test.same)} s of speech, errors up to {errors}; {test.note}"
     lines = [f"{key:<14} {value}" for key, value in rows.items() if value]
     for figure in card.figures:
         trials = figure.num_trials
