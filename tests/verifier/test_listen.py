@@ -149,6 +149,14 @@ def test_a_channel_that_drops_out_is_left_out_and_named(verifier, voices, spoken
     assert listener.finish().score == pytest.approx(expected.score, abs=1e-5)
 
 
+def test_faint_speech_is_looked_at_beside_a_loud_channel_that_drops_out(model_folder, spoken):
+    noise_T = np.random.default_rng(1).standard_normal(len(spoken)).astype(np.float32)
+    noise_T[8000:] = 0
+    stream = Stream(Verifier.from_pretrained(model_folder, vad="check"), RATE, 2)
+    looks = list(stream.feed(np.stack([0.003 * spoken, 0.3 * noise_T])))
+    assert len(looks) >= 4 and looks[-1].channel_numbers == (0,)
+
+
 def test_a_pause_in_all_channels_and_a_short_one_in_one_are_no_dropout(verifier, spoken):
     wav_CT = np.stack([spoken, np.roll(spoken, 7)])
     wav_CT[:, RATE : 3 * RATE] = 0

@@ -40,7 +40,7 @@ Mask = NDArray[np.bool_]
 LONGEST_SECONDS = 300.0
 _STEP_SECONDS = 0.1
 _DROPPED_SECONDS = 1.0
-_RANGE_DB = 40.0  # below the loudest step so far: no detector takes it for speech
+_RANGE_DB = 40.0  # below the loudest step of a channel so far: no detector takes it for speech
 _PATIENCE = 0.02  # of the samples there are: so much more before speech is looked for again
 
 
@@ -73,12 +73,13 @@ class Stream:
         self.verifier, self.sample_rate, self.name = verifier, sample_rate, name
         self.notes: list[CodedNote] = []
         self._step = round(_STEP_SECONDS * sample_rate)
-        self._most = round(longest * sample_rate)
+        self._most = round(min(longest, 1e9) * sample_rate)
         self._buffer_CT: Wave = np.zeros((num_channels, 30 * sample_rate), np.float32)
         self._num_fed = self._num_read = 0  # samples; those that were fed, and those in whole steps
         self._is_out_C: Mask = np.zeros(num_channels, bool)
         self._steps_still_C = np.zeros(num_channels, int)
-        self._loudest, self._unheard = SILENCE_DB, 0.0  # seconds of possible speech since the last reading
+        self._loudest_C = np.full(num_channels, SILENCE_DB)
+        self._unheard = 0.0  # seconds of possible speech since the last reading
         self._target, self._needed = 1.0, 1.0  # seconds of speech at the next look; at least to be added
 
     @property
@@ -139,9 +140,9 @@ class Stream:
             self._silence(begin, self._num_read)
             step_CT = self._buffer_CT[:, begin : self._num_read]
             level_CF = [frame_levels(wav_T, self.sample_rate) for wav_T in step_CT]
-            self._loudest = max(self._loudest, *map(loudest, level_CF))
-            is_loud = np.max(level_CF) >= max(SILENCE_DB, self._loudest - _RANGE_DB)
-            if is_loud or self.verifier.vad == "off":
+            self._loudest_C = np.maximum(self._loudest_C, [loudest(level_F) for level_F in level_CF])
+            is_loud_C = np.max(level_CF, axis=1) >= np.maximum(SILENCE_DB, self._loudest_C - _RANGE_DB)
+            if is_loud_C.any() or self.verifier.vad == "off":
                 self._unheard += _STEP_SECONDS
             if self._unheard < self._needed - 1e-9:
                 continue
