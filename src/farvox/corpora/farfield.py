@@ -28,6 +28,8 @@ from farvox.rng import rng_for
 SPEECH, NOISE, ROOMS = "speechocean762", "noise_esc10", "rirs_gtu"
 LAYOUT = f"{SPEECH}/, {NOISE}/ (a folder for each class, of .flac) and {ROOMS}/ (responses as .wav)"
 TEST_SPEAKERS = "101-125"
+UNHEARD, TUNED, TESTED = slice(None, -6), slice(-6, -4), slice(-4, None)
+"""Clips of a class of noise: to train with, to choose settings by, and to test with."""
 PER_SIDE = 10
 """Utterances of a speaker that are enrolments, and as many that are tests."""
 Response = Callable[[int, np.random.Generator], Array]
@@ -66,20 +68,22 @@ def prepare_farfield(
             raise CorpusError(f"{source / name}: no such folder; expected {LAYOUT}")
     corpus = prepare_speechocean762(source, out / SPEECH, note=note, jobs=jobs)
     enrol, near = split_speakers(corpus[0], speakers)
-    noises = _noise_clips(source / NOISE, slice(-4, None) if is_test else slice(-6, -4))
+    noises = noise_clips(source / NOISE, TESTED if is_test else TUNED)
     rooms: dict[str, Response] = {"far-b": _simulated_room}
     if is_test:
-        rooms = {"far-a": _measured_rooms(source / ROOMS), **rooms}
-    parts = {"enrol": enrol, "near": near, "noise-train": noise_dir(source / NOISE, slice(None, -6))}
+        rirs = [*measured_rooms(source / ROOMS).values()]
+        rooms = {"far-a": lambda position, rng: rirs[position % len(rirs)], **rooms}
+    parts = {"enrol": enrol, "near": near, "noise-train": noise_dir(source / NOISE, UNHEARD)}
     made = [*corpus, *(write_data_dir(out / name, part) for name, part in parts.items())]
-    write_text(out / "near.trials", _all_pairs(enrol, near))
+    write_text(out / "near.trials", all_pairs(enrol, near))
     for number, (name, rir_of) in enumerate(rooms.items()):
-        far = [
-            _far_copy(each, out / name, rir_of, noises, position, rng_for(seed, number, position))
-            for position, each in enumerate(near)
-        ]
+        far = []
+        for position, each in enumerate(near):
+            rng = rng_for(seed, number, position)
+            wet_T = far_copy(read_audio(each.wav_path), rir_of(position, rng), noises, rng)
+            far.append(write_copy(out / name / "wav", f"{each.utt_id}-{name}", wet_T, each.speaker_id))
         made.append(write_data_dir(out / name, far))
-        write_text(out / f"{name}.trials", _all_pairs(enrol, far))
+        write_text(out / f"{name}.trials", all_pairs(enrol, far))
         note(f"{out / name}: {len(far)} tests, {len(far) * len(enrol):,} trials")
     return made
 
@@ -91,9 +95,8 @@ def split_speakers(train: DataDir, speakers: str) -> tuple[list[Utterance], list
         CorpusError: there are no such speakers, or one has too few utterances.
     """
     spoken: dict[str, list[Utterance]] = {}
-    for each in sorted(train.utterances(), key=lambda each: each.utt_id):
-        utt_id, speaker_id = f"so{each.speaker_id}-{each.utt_id}", f"so{each.speaker_id}"
-        spoken.setdefault(speaker_id, []).append(Utterance(utt_id, each.wav_path, speaker_id))
+    for each in all_utterances(train):
+        spoken.setdefault(str(each.speaker_id), []).append(each)
     bounds = re.fullmatch(r"(\d{1,18})-(\d{1,18})", speakers)
     first, last = map(int, bounds.groups()) if bounds else (0, 0)
     if not 1 <= first < last <= len(spoken):
@@ -110,13 +113,21 @@ def split_speakers(train: DataDir, speakers: str) -> tuple[list[Utterance], list
     return [u for each in chosen for u in each[:PER_SIDE]], [u for each in chosen for u in each[-PER_SIDE:]]
 
 
+def all_utterances(corpus: DataDir) -> list[Utterance]:
+    """The utterances of speechocean762 in C order, with names that no other corpus has."""
+    return [
+        Utterance(f"so{each.speaker_id}-{each.utt_id}", each.wav_path, f"so{each.speaker_id}")
+        for each in sorted(corpus.utterances(), key=lambda each: each.utt_id)
+    ]
+
+
 def _noise_files(folder: Path, part: slice) -> list[Path]:
     """The same part of the sorted clips of every class."""
     classes = groupby(audio_files(folder, [".flac"]), os.path.dirname)
     return [Path(path) for _, paths in classes for path in [*paths][part]]
 
 
-def _noise_clips(folder: Path, part: slice) -> list[Array]:
+def noise_clips(folder: Path, part: slice) -> list[Array]:
     """The clips of `_noise_files` that are not silence.
 
     Raises:
@@ -136,17 +147,17 @@ def noise_dir(folder: Path, part: slice) -> list[Utterance]:
     return [Utterance(f"{path.parent.name}-{path.stem}", str(path)) for path in _noise_files(folder, part)]
 
 
-def _measured_rooms(folder: Path) -> Response:
-    """Room ``position`` of the measured ones, counted round.
+def measured_rooms(folder: Path) -> dict[str, Array]:
+    """The measured responses, by name and in the order of their names.
 
     Raises:
         CorpusError: there are none.
     """
     paths = sorted(map(Path, audio_files(folder, [".wav"])))
-    rirs = [read_audio(str(path), sample_rate=16000) for path in paths]
+    rirs = {path.stem: read_audio(str(path), sample_rate=16000) for path in paths}
     if not rirs:
         raise CorpusError(f"{folder}: no response found; expected {LAYOUT}")
-    return lambda position, rng: rirs[position % len(rirs)]
+    return rirs
 
 
 def _simulated_room(position: int, rng: np.random.Generator) -> Array:
@@ -159,30 +170,31 @@ def _simulated_room(position: int, rng: np.random.Generator) -> Array:
     return rir_T
 
 
-def _far_copy(
-    near: Utterance,
-    folder: Path,
-    rir_of: Response,
+def far_copy(
+    wav_T: Array,
+    rir_R: Array,
     noises: list[Array],
-    position: int,
     rng: np.random.Generator,
-) -> Utterance:
-    """One test as heard across a room, with noise, at -26 dB of full scale; written below ``folder``."""
-    wav_T = read_audio(near.wav_path)
+    snr_db: tuple[float, float] = (5.0, 20.0),
+) -> Array:
+    """Speech as heard across a room, with noise of a ratio that is drawn, at -26 dB of full scale."""
     noise_T = np.zeros(len(wav_T), np.float32)
-    wet_T = convolve_rir(wav_T, rir_of(position, rng))
+    wet_T = convolve_rir(wav_T, rir_R)
     while is_silent(noise_T):  # a clip may begin or end in silence
         clip_T = noises[rng.integers(len(noises))]
         noise_T = np.resize(np.roll(clip_T, -rng.integers(len(clip_T))), len(wav_T))
-    wet_T = set_level(add_noise(wet_T, noise_T, rng.uniform(5, 20)), -26.0)
-    name = f"{near.utt_id}-{folder.name}"
-    path = folder / "wav" / f"{name}.flac"
+    return set_level(add_noise(wet_T, noise_T, rng.uniform(*snr_db)), -26.0)
+
+
+def write_copy(folder: Path, utt_id: str, wav_T: Array, speaker_id: str | None) -> Utterance:
+    """Write a recording below ``folder``; the utterance that it is."""
+    path = folder / f"{utt_id}.flac"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_audio(path, wet_T)
-    return Utterance(name, str(path), near.speaker_id, len(wet_T))
+    write_audio(path, wav_T)
+    return Utterance(utt_id, str(path), speaker_id, len(wav_T))
 
 
-def _all_pairs(enrol: list[Utterance], test: list[Utterance]) -> str:
+def all_pairs(enrol: list[Utterance], test: list[Utterance]) -> str:
     """Every enrolment against every test, with labels."""
     return "".join(
         f"{a.utt_id} {b.utt_id} {'target' if a.speaker_id == b.speaker_id else 'nontarget'}\n"

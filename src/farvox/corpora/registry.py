@@ -38,9 +38,9 @@ class PrepareOptions(Options):
     """Form of every file's path, whose names in braces become columns of utt2cond, such as
     "{speaker}/{device}_{distance}m_{session}.wav" (folder)."""
     seed: Annotated[int | None, AtLeast(0)] = None
-    """Everything drawn at random follows from it (synthetic, noise, farfield)."""
+    """Everything drawn at random follows from it (synthetic, noise, farfield, across)."""
     speakers: Annotated[str | None, Metavar("FIRST-LAST")] = None
-    """Speakers of the test, counted in C order; by default 101-125 (farfield)."""
+    """Speakers of the test, counted in C order; by default 101-125 (farfield) or all, in folds (across)."""
 
 
 class Preparer(NamedTuple):
@@ -77,6 +77,9 @@ PREPARERS = {
     "an4": Preparer("corpora.an4", "84 speakers spelling and counting"),
     "farfield": Preparer(
         "corpora.farfield", "a far-field test, of speechocean762, ESC-10 and GTU-RIR in one folder"
+    ),
+    "across": Preparer(
+        "corpora.across", "the larger far-field test: five folds of speechocean762, measured rooms, and AN4"
     ),
     "folder": Preparer("corpora.folder", "your own recordings"),
     "synthetic": Preparer(
