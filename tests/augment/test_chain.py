@@ -274,3 +274,17 @@ def kind_of(augmented_T, speech, reverberated, tempos):
     if any(augmented_T[:2000].tobytes() in tempo_T.tobytes() for tempo_T in tempos):
         return "tempo"
     return "noise"
+
+
+def test_reverberated_chunks_are_coloured_and_others_are_not(made_dirs, speech):
+    plain, coloured = (
+        augmenter_of("farvox", rirs=made_dirs["rirs"], reverb_probability=0.5, colour_db=colour_db)
+        for colour_db in (0.0, 3.0)
+    )
+    same = [(plain(speech, rng_for(0, 0, n)) == coloured(speech, rng_for(0, 0, n))).all() for n in range(100)]
+    left = [plain(speech, rng_for(0, 0, n)) is speech for n in range(100)]
+    assert same == left and 25 < sum(left) < 75
+    with pytest.raises(UsageError, match="colour_db is of reverberated speech, and there is none; give rirs"):
+        augmenter_of("farvox", noise=made_dirs["noise"], colour_db=3.0)
+    with pytest.raises(UsageError, match="does not use colour_db"):
+        augmenter_of("ffsvc", **made_dirs, colour_db=3.0)

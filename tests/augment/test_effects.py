@@ -13,6 +13,7 @@ from farvox.augment.effects import (
     LARGEST,
     NoiseSet,
     RirSet,
+    change_colour,
     change_speed,
     change_tempo,
     change_volume,
@@ -485,3 +486,27 @@ def test_every_ratio_gives_as_many_samples_as_there_are_times(num_samples, numer
     assert resampled_T.dtype == np.float32
     assert len(resampled_T) == len(np.arange(0, num_samples * denominator, numerator))
     assert np.isfinite(resampled_T).all() and np.abs(resampled_T).max() < 1.6
+
+
+@pytest.mark.parametrize("rate", [8000, 16000])
+def test_a_colour_changes_the_gain_of_octaves_and_neither_power_nor_phase(rate):
+    noise_T = np.random.default_rng(0).standard_normal(4 * rate).astype(np.float32)
+    coloured_T = change_colour(noise_T, rng_for(1, 0, 0), 3.0, rate)
+    assert power(coloured_T) == pytest.approx(power(noise_T), rel=1e-4) and coloured_T.dtype == np.float32
+    gain_K = np.fft.rfft(coloured_T) / np.fft.rfft(noise_T)
+    assert np.abs(gain_K.imag).max() < 1e-3 * np.abs(gain_K).max()
+    decibels = 20 * np.log10(gain_K.real[np.array([1000, 500, 250, 125, 70]) * 4])
+    steps = np.diff(decibels)
+    assert np.abs(steps[:3]).max() > 0.3 and steps[3] < 0  # the lowest octave always falls
+    assert (change_colour(noise_T, rng_for(1, 0, 0), 3.0, rate) == coloured_T).all()
+    np.testing.assert_allclose(change_colour(noise_T, rng_for(1, 0, 0), 0.0, rate), noise_T, atol=1e-5)
+
+
+def test_colours_have_the_deviation_that_was_asked_for():
+    noise_T = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    spectrum_K = np.fft.rfft(noise_T)
+    steps = []
+    for position in range(200):
+        gain_K = np.fft.rfft(change_colour(noise_T, rng_for(2, 0, position), 3.0)) / spectrum_K
+        steps.append(np.diff(20 * np.log10(np.abs(gain_K[[250, 500, 1000, 2000, 4000]]))))
+    assert np.std(steps) == pytest.approx(3.0, rel=0.1) and abs(np.mean(steps)) < 0.4

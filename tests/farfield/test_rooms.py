@@ -305,3 +305,22 @@ def test_a_few_other_sounds_among_responses_are_noted_and_most_are_refused():
     sounds = sounds[1:]
     with pytest.raises(AudioError, match=r"^2 of 3 files .*\(1.wav, 2.wav\).* as --noise$"):
         look(3)
+
+
+def test_a_talker_who_turns_away_is_heard_by_the_echoes() -> None:
+    room, source, microphone = Room((7.0, 5.0, 3.0), 0.6), (5.0, 2.5, 1.5), [(2.0, 2.5, 1.5)]
+    alike, towards, away = (
+        simulate_rirs(room, source, microphone, facing=facing)[0] for facing in (None, np.pi, 0.0)
+    )
+    arrival = round(3.0 / 343 * 16000)
+    direct = [float(np.abs(rir_T[arrival - 4 : arrival + 5]).max()) for rir_T in (alike, towards, away)]
+    assert direct[1] == pytest.approx(direct[0], rel=0.05) and direct[2] < 0.05 * direct[0]
+    assert measure_drr(towards) > measure_drr(alike) + 1
+    options = {"t60": (0.5, 0.6), "distance": (3.0, 3.0)}
+    scenes = [
+        draw_scene(np.random.default_rng(4), RoomOptions(**options, talker=talker), sources=1)
+        for talker in ("alike", "turned", "turned")
+    ]
+    one, turned, again = (scene.rirs_CT[0] for scene in scenes)
+    assert (turned == again).all() and scenes[0].room == scenes[1].room and one.shape == turned.shape
+    assert (one != turned).any()

@@ -225,3 +225,13 @@ def test_an_utterance_that_is_not_in_the_store_is_named(corpus, tmp_path, bucket
     missing = pytest.raises(AudioError, match=r"utterance 'a': .*x\.tar.*: no such file")
     with remote_audio(True), missing:
         next(batches)
+
+
+def test_each_batch_has_a_length_of_its_own_and_all_of_it_that_one(table):
+    dataset = ChunkDataset(table, seed=1, num_samples=[1000, 2000, 3000], batch_size=4, speeds=(1.0, 0.9))
+    lengths = [len(dataset[0, position, position % len(table)].wav_T) for position in range(200)]
+    of_batch = [{*lengths[first : first + 4]} for first in range(0, 200, 4)]
+    assert all(len(each) == 1 for each in of_batch)
+    count = [lengths.count(each) // 4 for each in (1000, 2000, 3000)]
+    assert sum(count) == 50 and min(count) >= 8
+    assert [dataset.length_at(1, position) for position in range(200)] != lengths

@@ -17,7 +17,15 @@ from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from farvox.augment.effects import NoiseSet, RirSet, change_tempo, change_volume, draw_babble, read_paths
+from farvox.augment.effects import (
+    NoiseSet,
+    RirSet,
+    change_colour,
+    change_tempo,
+    change_volume,
+    draw_babble,
+    read_paths,
+)
 from farvox.datadir.conditions import CONDITIONS
 from farvox.errors import RecipeError, UsageError
 from farvox.farfield import Decibels
@@ -56,6 +64,9 @@ class AugmentOptions(Options):
     clean_probability: Annotated[float, AtLeast(0), AtMost(1)] = 0.0
     """Of "farvox" alone, as are all that follow up to num_talkers (the other kinds have rules of their own):
     share of the chunks that are left entirely as they are; the other chances are those of the rest."""
+    colour_db: Annotated[float, AtLeast(0), AtMost(30)] = 0.0
+    """Colour of the reverberated speech, as of a loudspeaker and a microphone: standard deviation of the
+    gain from one octave to the next, dB; 0: none."""
     reverb_probability: Chance = None
     """Chance of reverberation; by default 0.5 with rirs and 0 without."""
     noise_probability: Chance = None
@@ -97,6 +108,8 @@ class AugmentOptions(Options):
                     "kind 'farvox' has nothing to do: give data dirs of rirs, noise, music or speech, "
                     "or take 'none'"
                 )
+            if self.colour_db and not self.chance("reverb"):
+                raise UsageError("colour_db is of reverberated speech, and there is none; give rirs")
             if self._rir_ranges and not self.chance("reverb"):
                 raise UsageError(
                     f"rir_{next(iter(self._rir_ranges))} chooses among RIRs, and none are used; give rirs"
@@ -187,7 +200,9 @@ def build_augmenter(options: AugmentOptions, sample_rate: int = 16000) -> Augmen
     ]
     reverb_chance = options.chance("reverb")
     rirs_used = rirs() if reverb_chance > 0 else None
-    return FarvoxChain(rirs_used, reverb_chance, tuple(additions), options.clean_probability)
+    return FarvoxChain(
+        rirs_used, reverb_chance, tuple(additions), options.clean_probability, options.colour_db, sample_rate
+    )
 
 
 def _unchanged(wav_T: Array, rng: np.random.Generator) -> Array:
@@ -231,6 +246,8 @@ class FarvoxChain:
     reverb_probability: float
     additions: tuple[Addition, ...]
     clean_probability: float = 0.0
+    colour_db: float = 0.0
+    sample_rate: int = 16000
 
     def __call__(self, wav_T: Array, rng: np.random.Generator) -> Array:
         """The augmented chunk."""
@@ -238,6 +255,8 @@ class FarvoxChain:
             return wav_T
         if self.rirs is not None and rng.random() < self.reverb_probability:
             wav_T = self.rirs.reverberate(wav_T, self.rirs.draw(rng))
+            if self.colour_db:
+                wav_T = change_colour(wav_T, rng, self.colour_db, self.sample_rate)
         for addition in self.additions:
             if rng.random() < addition.probability:
                 wav_T = addition(wav_T, rng)

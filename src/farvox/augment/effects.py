@@ -5,6 +5,7 @@ Shape suffixes: T sample, R row, W sample of a row, P output of a row.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ import numpy as np
 import polars as pl
 import soxr
 from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+from scipy.fft import irfft, next_fast_len, rfft
 
 from farvox.audio.files import audio_info, open_audio, read_audio
 from farvox.audio.mapped import MappedAudio, map_audio
@@ -29,6 +32,7 @@ from farvox.farfield.rooms import refuse_other_sounds
 from farvox.progress import to_stderr
 
 _TRIES = 5
+_OCTAVES = np.arange(-4, 4)  # of `change_colour`, from 1 kHz
 _SPECTRA_BYTES = 32_000_000
 LARGEST = 64
 """Largest numerator and denominator of a ratio that `resample` takes."""
@@ -118,6 +122,30 @@ def read_paths(dirs: Iterable[str | Path]) -> tuple[str, ...]:
     if not paths:
         raise DataDirError("augmentation needs at least one data dir")
     return tuple(paths)
+
+
+def change_colour(wav_T: Array, rng: np.random.Generator, step_db: float, sample_rate: int = 16000) -> Array:
+    """Colour a chunk as a loudspeaker and a microphone do; the power stays.
+
+    From 1 kHz, where it is 0 dB, the gain goes up and down the octaves in random steps of the standard
+    deviation ``step_db``, straight between them; to the lowest and the highest octave (62 Hz and 8 kHz) it
+    falls, with twice that deviation.
+    """
+    below, above = rng.normal(0.0, step_db, (2, len(_OCTAVES) // 2))
+    below[-1], above[-2] = -2 * abs(below[-1]), -2 * abs(above[-2])
+    gain_db = np.concatenate([np.cumsum(below)[::-1], [0.0], np.cumsum(above[:-1])])
+    size = int(next_fast_len(len(wav_T), real=True))
+    spectrum = rfft(wav_T, size)
+    spectrum *= (10 ** (np.interp(_octaves_of(size, sample_rate), _OCTAVES, gain_db) / 20)).astype(np.float32)
+    coloured_T: Array = irfft(spectrum, size)[: len(wav_T)]
+    return coloured_T * np.float32(math.sqrt(power(wav_T) / max(power(coloured_T), 1e-20)))
+
+
+@lru_cache(maxsize=8)
+def _octaves_of(size: int, sample_rate: int) -> NDArray[np.float64]:
+    """Octaves above 1 kHz of the bins of an FFT."""
+    frequencies = np.fft.rfftfreq(size, 1 / sample_rate)
+    return np.asarray(np.log2(np.maximum(frequencies, 62.5) / 1000), np.float64)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ class RoomOptions(Options):
     """Microphones in the rooms drawn."""
     channels: tuple[Annotated[int, AtLeast(0)], ...] = ()
     """Microphones to keep, from 0; by default all."""
+    talker: Literal["alike", "turned"] = "alike"
+    """Talkers in the rooms drawn radiate "alike" in all directions, or as a cardioid "turned" to any one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -75,7 +75,8 @@ def make_rirs(out: str | Path, options: RirsOptions = RirsOptions(), *, note: No
         )
     begin(out / SETTINGS, {"kind": "rirs", "rooms": options.rooms, "per_room": options.per_room,
                            "seed": options.seed, "t60": options.t60, "distance": options.distance,
-                           "array": options.array, "channels": options.microphones})  # fmt: skip
+                           "array": options.array, "channels": options.microphones,
+                           **({"talker": options.talker} if options.talker != "alike" else {})})  # fmt: skip
     work = partial(_simulate_room, out / AUDIO, options)
     job = Job(what="rooms simulated", note=note, jobs=options.jobs, kept=out)
     return write_output(out, run_batches(job, work, range(options.rooms), out, size=5))

@@ -117,6 +117,7 @@ def simulate_rirs(
     sample_rate: int = 16000,
     max_order: int = 20,
     tail_seed: int = 0,
+    facing: float | None = None,
 ) -> Samples:
     """Impulse responses from one source to each microphone of a shoebox room.
 
@@ -131,6 +132,8 @@ def simulate_rirs(
         microphones: [C, 3], metres.
         max_order: reflections to follow.
         tail_seed: fixes the noise of the tail. Microphones of one array belong in one call.
+        facing: direction that the source faces, radians from the x axis: it radiates as a cardioid, nothing
+            to the back; None: alike in all directions.
 
     Returns:
         rirs_CT, scaled so that the direct path has amplitude 1 at a distance of 1 m.
@@ -154,7 +157,11 @@ def simulate_rirs(
         raise AudioError(f"a room of {room.size} m cannot have a T60 of {room.t60} s: {error}") from None
     walls, order = pra.Material(absorption), min(needed_order, max_order)
     shoebox = pra.ShoeBox(list(room.size), fs=sample_rate, materials=walls, max_order=order)
-    shoebox.add_source(source_3)
+    cardioid = None
+    if facing is not None:
+        towards = pra.directivities.DirectionVector(azimuth=facing, colatitude=np.pi / 2, degrees=False)
+        cardioid = pra.directivities.CardioidFamily(orientation=towards, p=0.5)
+    shoebox.add_source(source_3, directivity=cardioid)
     shoebox.add_microphone_array(microphones_C3.T)
     shoebox.compute_rir()
     longest = max(len(row[0]) for row in shoebox.rir)
@@ -373,5 +380,14 @@ def draw_scene(rng: np.random.Generator, options: RoomOptions, *, sources: int) 
             if np.all(place_3 > 0.15) and np.all(place_3 < np.array(room.size) - 0.15):
                 break
         places.append(place_3)
-    rirs = [simulate_rirs(room, place_3, array_C3, tail_seed=int(rng.integers(2**32))) for place_3 in places]
+    rirs = [
+        simulate_rirs(
+            room,
+            place_3,
+            array_C3,
+            tail_seed=int(rng.integers(2**32)),
+            facing=rng.uniform(0, 2 * np.pi) if options.talker == "turned" else None,
+        )
+        for place_3 in places
+    ]
     return Scene(room, tuple(float(np.linalg.norm(place_3 - centre_3)) for place_3 in places), tuple(rirs))

@@ -89,12 +89,13 @@ def simulate(
     with remote_audio(options.remote):
         rirs = tuple(open_rirs(options.rirs, note))
         noises = [path for folder in options.noise for _, path in audio_of(folder)]
+    turned = () if options.talker == "alike" else (options.talker,)
     begin(out / SETTINGS, {
         "kind": "copies", "source": digest(f"{u.utt_id} {u.wav_path}" for u in utterances),
         "rirs": digest(f"{rir.name} {rir.path}" for rir in rirs), "noise": digest(noises), "snr": options.snr,
         "copies": options.copies, "suffix": options.format, "seed": options.seed,
         "channels": options.channels or None,
-        "rooms": None if rirs else [options.t60, options.distance, options.array],
+        "rooms": None if rirs else [options.t60, options.distance, options.array, *turned],
     })  # fmt: skip
     by_room: dict[str, list[Rir]] = {}
     for rir in rirs:

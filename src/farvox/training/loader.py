@@ -39,6 +39,7 @@ Wav = npt.NDArray[np.float32]
 Augment = Callable[[Wav, np.random.Generator], Wav]
 DrawMasks = Callable[[np.random.Generator], npt.NDArray[np.int64]]
 _LONGEST_PATH = 75  # bytes; a socket below it has 32 more, and 107 in all
+LENGTHS = 3  # random stream of the lengths of batches
 READS_AT_ONCE = 64
 """Chunks that a worker asks for at a time, over a network."""
 
@@ -62,6 +63,7 @@ class Chunk(NamedTuple):
     variant: int
     position: int
     row: int
+    num_samples: int
     rng: np.random.Generator
 
 
@@ -70,7 +72,8 @@ class ChunkDataset(Dataset[Example]):
     """Training chunks, addressed by `Draw`.
 
     Attributes:
-        num_samples: length of a chunk, T.
+        num_samples: length of a chunk, T; or with several, the lengths of which each batch has one.
+        batch_size: examples of a batch, of all ranks, where lengths differ.
         sample_rate: rate the chunk is delivered at, in Hz.
         speeds: speed factors, V of them; drawn uniformly.
         labels_VS: class of each speaker at each speed; None: speaker s at speed number v is s + v * S.
@@ -79,8 +82,9 @@ class ChunkDataset(Dataset[Example]):
 
     table: TrainingTable
     seed: int
-    num_samples: int
+    num_samples: int | Sequence[int]
     sample_rate: int = 16000
+    batch_size: int = 1
     speeds: Sequence[float] = (1.0,)
     labels_VS: npt.NDArray[np.int64] | None = None
     augment: Augment | None = None
@@ -98,17 +102,25 @@ class ChunkDataset(Dataset[Example]):
         epoch, position, row = draw
         rng = rng_for(self.seed, epoch, position)
         variant = int(rng.integers(len(self.speeds))) if len(self.speeds) > 1 else 0
-        length = num_samples_before_speed(self.num_samples, self.speeds[variant])
+        num_samples = self.length_at(epoch, position)
+        length = num_samples_before_speed(num_samples, self.speeds[variant])
         try:
             wav_T, start = draw_chunk(self.table.wav_paths[row], length, self.sample_rate, rng)
         except AudioError as error:
             raise AudioError(f"utterance '{self.table.utt_ids[row]}': {error}") from None
-        return Chunk(wav_T, start, variant, position, row, rng)
+        return Chunk(wav_T, start, variant, position, row, num_samples, rng)
+
+    def length_at(self, epoch: int, position: int) -> int:
+        """Samples of the chunk at a position: the same for all of a batch."""
+        if isinstance(self.num_samples, int):
+            return self.num_samples
+        rng = rng_for(self.seed, epoch, position // self.batch_size, LENGTHS)
+        return self.num_samples[int(rng.integers(len(self.num_samples)))]
 
     def example(self, chunk: Chunk) -> Example:
         """Make an example of a chunk: speed, augmentation, masks."""
         speed = self.speeds[chunk.variant]
-        wav_T = clean_T = fit_length(change_speed(chunk.wav_T, speed), self.num_samples)
+        wav_T = clean_T = fit_length(change_speed(chunk.wav_T, speed), chunk.num_samples)
         if self.augment is not None:
             wav_T = self.augment(wav_T, chunk.rng)
         masks = self.draw_masks(chunk.rng) if self.draw_masks else np.zeros((0, 4), dtype=np.int64)

@@ -39,6 +39,9 @@ class DataOptions(Options):
     """Data dirs to train on; each is a domain of its own."""
     num_frames: Annotated[int, AtLeast(1), AtMost(100_000)] = 200
     """Length of a training chunk in frames of the front-end."""
+    least_frames: Annotated[int, AtLeast(0)] = 0
+    """Least length of a chunk: each batch has one of its own, drawn from here to num_frames in steps of 25
+    frames; 0: always num_frames."""
     sampling: Literal["utterance", "speaker"] = "utterance"
     """Order of an epoch: every "utterance" once, or every "speaker" equally often."""
     reserve: tuple[Path, ...] = ()
@@ -57,6 +60,13 @@ class DataOptions(Options):
     """Reach audio on other machines, where data dirs name it by URL; it is refused otherwise."""
     features: Literal["device", "workers"] = "device"
     """Features are computed on the "device" of the network, or by the "workers" that read the chunks."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.least_frames > self.num_frames:
+            raise RecipeError(
+                f"data.least_frames = {self.least_frames} is more than data.num_frames = {self.num_frames}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,7 @@ from farvox.errors import (
     TrialError,
 )
 from farvox.features.fbank import build_frontend
+from farvox.features.frontend import FrontEndConfig
 from farvox.features.specaugment import draw_masks
 from farvox.jobs import REJECTED
 from farvox.machine import has_bf16, is_out_of_memory, keep_freed_memory, resolve_precision
@@ -55,7 +56,7 @@ from farvox.training.faults import explain
 from farvox.training.loader import Batch, ChunkDataset, load_batches
 from farvox.training.log import RunLog, mend_log
 from farvox.training.objective import Anchor, TrainingModel, find_frozen, recompute_stages, teacher_of
-from farvox.training.options import AUGMENT, SPECAUGMENT, TrainOptions
+from farvox.training.options import AUGMENT, SPECAUGMENT, DataOptions, TrainOptions
 from farvox.training.saver import Saver, own_totals
 from farvox.training.sharded import ShardedHead
 from farvox.training.step import Schedule, Stepper, build_optimizer
@@ -186,8 +187,9 @@ class Run:
         self.dataset = ChunkDataset(
             table,
             seed=options.seed,
-            num_samples=config.num_samples_for(data.num_frames),
+            num_samples=_lengths(data, config),
             sample_rate=config.sample_rate,
+            batch_size=optim.batch_size,
             speeds=data.speeds,
             labels_VS=np.array([number_of[name] for name in names]).reshape(len(data.speeds), -1),
             augment=build_augmenter(AUGMENT.read(options.augment, "[augment]"), config.sample_rate),
@@ -473,6 +475,14 @@ def _parameter_groups(model: TrainingModel, anchor: Anchor | None) -> list[dict[
     if anchor is None:
         return [{"params": network + head}]
     return [{"params": network, "weight_decay": 0.0}, *([{"params": head}] if head else [])]
+
+
+def _lengths(data: DataOptions, config: FrontEndConfig) -> int | list[int]:
+    """Samples of a chunk; several, but few, where each batch has its own length."""
+    if not data.least_frames:
+        return config.num_samples_for(data.num_frames)
+    frames = [*range(data.least_frames, data.num_frames, 25), data.num_frames]
+    return [config.num_samples_for(each) for each in frames]
 
 
 def _network_and_head(
