@@ -5,16 +5,21 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import tomli_w
+import torch
 
 from farvox.audio.files import read_audio, write_audio
 from farvox.cli.main import main
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir, write_data_dir
+from farvox.manifest import read_weights
 from farvox.options import merge
+from farvox.pipelines.extract import extract
 from farvox.training.checkpoint import finished_epochs
+from farvox.zoo import find_model, open_embedder
 
 EVALUATE = [
     {"name": "all pairs", "data": "$corpus/dev", "trials": "$corpus/dev/trials"},
@@ -393,3 +398,34 @@ def test_an_utterance_that_cannot_be_embedded_is_named_with_the_key_that_leaves_
     assert farvox("run", recipe(prepare=[], adapt=[], evaluate=[table | {"skip_bad": True}])) == 0
     (listed,) = (tmp_path / "exp").rglob("embeddings/cohort/rejected.tsv")
     assert listed.read_text().splitlines()[1].startswith("zz\t")
+
+
+@pytest.mark.slow
+def test_finished_weights_are_mixed_with_the_start_and_centred(recipe, tmp_path, corpus, capsys):
+    assert farvox("run", recipe(), "--to", "train") == 0
+    start = {"model": str(tmp_path / "exp" / "train"), "classifier": "keep"}
+    finish = {"start": 0.25, "centre": str(corpus / "more_renamed")}
+    root = tmp_path / "exp" / "further"
+    file = recipe(init=start, adapt=[], evaluate=EVALUATE[:1], run_dir=str(root), finish=finish)
+    assert farvox("run", file) == 0
+    finished = root / "train" / "finished"
+    found = extract(open_embedder(finished, "cpu"), DataDir.open(corpus / "more_renamed"))
+    mean_E = found.embeddings.mean(0)
+    np.testing.assert_allclose(mean_E, 0, atol=1e-4)
+    models = (finished, root / "train", start["model"])
+    mixed, tuned, first = (read_weights(find_model(each) / "model.safetensors") for each in models)
+    for name, tensor in mixed.items():
+        if tensor.is_floating_point() and "embedding" not in name:
+            torch.testing.assert_close(tensor, 0.75 * tuned[name] + 0.25 * first[name], atol=1e-6, rtol=1e-5)
+    found = extract(open_embedder(finished, "cpu"), DataDir.open(corpus / "dev"))
+    scored = EmbeddingSet.load(root / "train/embeddings/dev")
+    np.testing.assert_allclose(scored.embeddings, found.embeddings, atol=1e-6)
+    before = (finished / "model.safetensors").stat().st_mtime_ns
+    capsys.readouterr()
+    assert farvox("run", file) == 0
+    assert (finished / "model.safetensors").stat().st_mtime_ns == before
+    assert farvox("run", file, "--finish.start", "0.5") == 0
+    assert (finished / "model.safetensors").stat().st_mtime_ns != before
+    assert not [path.name for path in finished.parent.iterdir() if "mixed" in path.name]
+    assert farvox("run", recipe(finish={"start": 0.5})) == 1
+    assert "finish.start is a share of the starting model, and there is none" in capsys.readouterr().err

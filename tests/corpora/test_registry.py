@@ -10,7 +10,8 @@ from farvox.errors import CorpusError, UsageError
 def test_every_corpus_of_the_issue_is_listed():
     assert list(PREPARERS) == [
         "voxceleb1", "voxceleb2", "himia", "ffsvc2020", "ffsvc2022", "3dspeaker", "cnceleb", "voices",
-        "musan", "rirs_noises", "speechocean762", "an4", "farfield", "folder", "synthetic", "noise",
+        "musan", "rirs_noises", "speechocean762", "an4", "farfield", "across",
+        "folder", "synthetic", "noise",
     ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from farvox.errors import ModelError
 from farvox.models.base import FrameConv, FrameNorm, cat_channels, chunk_channels
 from farvox.models.registry import build_model
 
@@ -138,3 +139,34 @@ def test_narrow_convolutions_are_those_that_torch_crashes_on(name, sizes, expect
     network = build_model(name, **sizes)
     assert network.crashes_in_channels_last(torch.device("cpu")) is expected
     assert network.crashes_in_channels_last(torch.device("cuda")) is False
+
+
+SMALL = {"xvector": {}, "ecapa": {"channels": 32}, "resnet34": {"channels": 8, "blocks": [1, 1, 1, 1]}}
+
+
+@pytest.mark.parametrize("name", ["campplus", *SMALL])
+def test_a_centre_is_subtracted_from_every_embedding(name):
+    torch.manual_seed(0)
+    network = build_model(name, num_mels=24, embedding_dim=16, **SMALL.get(name, {}))
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_var.uniform_(0.5, 2)
+            module.running_mean.normal_()
+    feats_BFM, centre_E = torch.randn(3, 120, 24), torch.randn(16)
+    network.train()
+    names = network.state_dict().keys()
+    before = network.eval()(feats_BFM)
+    network.train().subtract(centre_E)
+    assert network.training and network.state_dict().keys() == names
+    torch.testing.assert_close(network.eval()(feats_BFM), before - centre_E, atol=1e-5, rtol=1e-5)
+
+
+def test_a_network_that_ends_otherwise_cannot_be_centred():
+    class Ending(type(build_model("xvector", num_mels=24, embedding_dim=16))):
+        def forward(self, feats_BFM):
+            return super().forward(feats_BFM).tanh()
+
+    plain = build_model("xvector", num_mels=24, embedding_dim=16)
+    plain.__class__ = Ending
+    with pytest.raises(ModelError, match="Ending has no layer at its end that could hold a centre"):
+        plain.subtract(torch.zeros(16))

@@ -136,9 +136,10 @@ def test_nobody_and_nothing_that_judges_was_trained_on(adapted):
 
 @pytest.mark.slow
 def test_the_recipe_makes_the_same_model_again_without_a_kill(adapted, tmp_path):
-    assert main(["train", str(adapted / "recipe.toml"), "--run-dir", str(tmp_path / "again")]) == 0
-    last = f"checkpoints/epoch_{finished_epochs(adapted / 'train')[-1]:03}/model.safetensors"
-    assert (tmp_path / "again" / last).read_bytes() == (adapted / "model/model.safetensors").read_bytes()
+    words = [str(adapted / "recipe.toml"), "--run-dir", str(tmp_path / "again"), "--from", "train"]
+    assert main(["run", *words, "--to", "train"]) == 0
+    made, again = (adapted / "model", tmp_path / "again/train/finished")
+    assert (again / "model.safetensors").read_bytes() == (made / "model.safetensors").read_bytes()
 
 
 @pytest.mark.slow

@@ -71,7 +71,9 @@ UNDER_ANOTHER = {
     "atomic:atomic_update",
     "cache:cached_folder",  # asks by itself
     "clustering.cluster:write_labels",  # of `cluster` and `selftrain`
-    "corpora.farfield:prepare_farfield",  # of `prepare`
+    "corpora.across:_written",  # of `prepare`
+    "corpora.across:prepare_across",
+    "corpora.farfield:prepare_farfield",
     "datadir.derive:_write_derived",  # of `combine` and `subset`
     "datadir.derive:write_output",  # of `simulate`, `make_rirs` and `make_noises`
     "datadir.pack:_write_dir",  # of `pack`

@@ -125,8 +125,8 @@ def test_the_table_and_the_lists_are_printed(script, counts, capsys):
 
 
 MOST_FILES = 172
-MOST_LINES = 39_650
-MOST_PUBLIC_FUNCTIONS = 1_100
+MOST_LINES = 40_200
+MOST_PUBLIC_FUNCTIONS = 1_115
 MOST_FORMAT_SKIPS = 61
 """As many as there were at 465a09f."""
 

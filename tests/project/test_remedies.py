@@ -308,6 +308,12 @@ ELSEWHERE = {
         ("give two or more of them as FIRST-LAST", "for each side; choose others with --speakers"),
         "tests/corpora/test_farfield.py::test_what_a_list_cannot_be_made_of_is_named",
     ),
+    "colour_db is of reverberated speech, and there is none; give rirs": (
+        "tests/augment/test_chain.py::test_reverberated_chunks_are_coloured_and_others_are_not"
+    ),
+    "finish.start is a share of the starting model, and there is none: set init.model": (
+        "tests/cli/test_run.py::test_finished_weights_are_mixed_with_the_start_and_centred"
+    ),
     "a larger --minutes gives more": (
         "tests/pipelines/test_adapt.py::test_a_bounded_training_keeps_all_its_epochs"
     ),

@@ -84,6 +84,44 @@ class EmbeddingNetwork(nn.Module):
             for each in _convolutions(self)
         )
 
+    def subtract(self, centre_E: Tensor) -> None:
+        """Subtract a vector from every embedding from now on, in the layer that gives them.
+
+        Raises:
+            ModelError: there is no such layer, or it has no place for one.
+        """
+        given: list[tuple[nn.Module, Tensor]] = []
+
+        def look(module: nn.Module, _: object, out_BE: Tensor) -> None:
+            given.append((module, out_BE))
+
+        hooks = [
+            module.register_forward_hook(look)
+            for module in self.modules()
+            if isinstance(module, nn.Linear | nn.modules.batchnorm._BatchNorm)
+        ]
+        is_training = self.training
+        self.eval()
+        weight = next(self.parameters())
+        with torch.no_grad():
+            emb_BE = self(torch.zeros(1, max(self.min_frames, 100), self.num_mels, device=weight.device))
+            for hook in hooks:
+                hook.remove()
+            self.train(is_training)
+            last = given[-1][0] if given else None
+            if last is None or not torch.equal(given[-1][1], emb_BE):
+                raise ModelError(f"{type(self).__name__} has no layer at its end that could hold a centre")
+            centre_E = centre_E.to(weight)
+            if isinstance(last.bias, nn.Parameter):
+                last.bias.sub_(centre_E)
+            elif isinstance(last, nn.modules.batchnorm._BatchNorm) and last.running_mean is not None:
+                assert last.running_var is not None
+                last.running_mean += centre_E * torch.sqrt(last.running_var + last.eps)
+            else:
+                raise ModelError(
+                    f"{type(self).__name__}: its last layer has no bias that could hold a centre"
+                )
+
     def stages(self) -> list[nn.Module]:
         """The repeated parts, in order: what the outermost lists and sequences of modules hold."""
 

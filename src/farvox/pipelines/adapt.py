@@ -298,12 +298,12 @@ def choose_threshold(plan: Plan, system: System, far: float, progress: Note) -> 
     except TrialError as error:
         rates = f"its rates on other speakers are not known: {error}"
     options = CalibrateOptions(
-        far=far, model=str(system.run_dir), out=plan.root / MODEL, note=f"{names}; {rates}"
+        far=far, model=str(system.model), out=plan.root / MODEL, note=f"{names}; {rates}"
     )
     try:
         found = calibrate(scored, options, note=progress)
     except TrialError as error:
-        copy_with_card(system.run_dir, Card(), plan.root / MODEL)
+        copy_with_card(system.model, Card(), plan.root / MODEL)
         return [f"the model has no threshold: {error}"]
     sure = found.intervals
     within = f" (95 % {plain_span(sure['threshold'])}, {sure['num_speakers']} speakers)" if sure else ""

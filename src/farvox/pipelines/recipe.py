@@ -40,6 +40,7 @@ from farvox.options import (
 )
 from farvox.parsing import parse_toml
 from farvox.pipelines.evaluate import ConditionOptions
+from farvox.pipelines.finish import FinishOptions
 from farvox.pipelines.score import ScoreOptions
 from farvox.progress import Note, silent
 from farvox.training.options import (
@@ -171,6 +172,8 @@ class Recipe(TrainOptions):
     """Lines of farvox's data verbs that make the data dirs."""
     selftrain: SelftrainTable = SelftrainTable()
     """Rounds of clustering unlabelled speech and training on the clusters."""
+    finish: FinishOptions = field(default_factory=FinishOptions)
+    """What is done to the weights when they are trained."""
     adapt: tuple[AdaptTable, ...] = ()
     """Further trainings that start from the first."""
     evaluate: tuple[EvaluateTable, ...] = ()
@@ -373,6 +376,8 @@ def refuse_contradictions(recipe: TrainOptions, *, num_processes: int = 1, selft
                     f"[[{table}]] name = '{name}': give each a name of its own that a file can have, of at"
                     " most 200 bytes and without '/' and '\\'"
                 )
+    if recipe.finish.start and not recipe.init.model:
+        raise RecipeError("finish.start is a share of the starting model, and there is none: set init.model")
     for each in recipe.evaluate:
         if each.conditions and not (each.by or each.cohort_by):
             raise RecipeError(f"[[evaluate]] {each.name}: conditions are for by, which names none")

@@ -26,6 +26,7 @@ from farvox.options import taken_from
 from farvox.parsing import parse_json
 from farvox.pipelines.evaluate import EvaluateOptions, evaluate_systems, notes_on
 from farvox.pipelines.extract import extract
+from farvox.pipelines.finish import finish
 from farvox.pipelines.recipe import EvaluateTable, Recipe, adapted, refuse_contradictions
 from farvox.pipelines.score import ScoreOptions, Scores, score
 from farvox.pipelines.train import train
@@ -69,7 +70,12 @@ class System:
     @property
     def model(self) -> str | Path:
         """The MODEL that is extracted with."""
-        return self.start or self.run_dir
+        return self.start or (self.finished if self.recipe.finish.is_any else self.run_dir)
+
+    @property
+    def finished(self) -> Path:
+        """The folder of the model with `FinishOptions`."""
+        return self.run_dir / "finished"
 
 
 @dataclass(frozen=True)
@@ -152,11 +158,11 @@ def run(
                 for path in (*files, evaluate.trials, evaluate.enrol_map, evaluate.test_map):
                     if path and not path.is_file():
                         raise RecipeError(f"[[evaluate]] {evaluate.name}: {path} is not there")
-            _train("train", recipe, plan.root / "train", note)
+            _train("train", plan.systems[len(recipe.names_of_rows) - 1], note)
         elif stage == "adapt":
             for system in plan.systems[len(recipe.names_of_rows) :]:
                 note(f"-- {system.name}")
-                _train("adapt", system.recipe, system.run_dir, note)
+                _train("adapt", system, note)
         elif stage == "extract":
             from farvox.zoo import open_embedder
 
@@ -171,10 +177,14 @@ def run(
             note("the recipe has no [[evaluate]]: nothing to show")
 
 
-def _train(stage: str, recipe: Recipe, run_dir: Path, note: Note) -> None:
-    """Train one system; a message on what was changed since names the way to go on without training."""
+def _train(stage: str, system: System, note: Note) -> None:
+    """Train and finish one system; a message on what was changed since names the way without training."""
+    recipe = system.recipe
     try:
-        train(recipe, run_dir, note=note)
+        train(recipe, system.run_dir, note=note)
+        if recipe.finish.is_any:
+            start = recipe.init.model
+            finish(system.run_dir, start, recipe.finish, system.finished, device=recipe.device, note=note)
     except CheckpointError as error:
         after = STAGES[STAGES.index(stage) + 1]
         raise CheckpointError(f"{error}. What was trained before is evaluated by --from {after}") from None

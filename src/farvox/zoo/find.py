@@ -395,8 +395,6 @@ def average_models(out: str | Path, models: Sequence[str | Path], weights: Seque
         CheckpointError: the weights of one are damaged.
     """
     require_torch()
-    import torch
-
     names = [name for spec in models for name in expand_range(str(spec))]
     if len(names) < 2:
         raise ModelError(f"an average needs two models or more, not {len(names)}")
@@ -405,7 +403,24 @@ def average_models(out: str | Path, models: Sequence[str | Path], weights: Seque
         raise ModelError(f"give a positive weight for each of the {len(names)} models, not {weights}")
     refuse_other_model(out, "average", models=names)
     shares = [weight / sum(weights) for weight in weights]
-    folders = [find_model(name) for name in names]
+    model = mean_of_models(names, shares)
+    save_model(
+        out, model.network, model.frontend_config, model.config["model"]["name"],
+        model.config["model"]["kwargs"], extra={"average": {"models": names, "weights": shares}},
+    )  # fmt: skip
+    return len(names)
+
+
+def mean_of_models(models: Sequence[str | Path], shares: Sequence[float]) -> Model:
+    """The first of some models, with the mean of their weights, each with its share of 1.
+
+    Raises:
+        ModelError: a model is not there, or they differ in architecture or front-end.
+        CheckpointError: the weights of one are damaged.
+    """
+    import torch
+
+    folders = [find_model(each) for each in models]
     config, *others = (read_config(folder) for folder in folders)
     for folder, other in zip(folders[1:], others, strict=True):
         for part in ("frontend", "model"):
@@ -414,7 +429,6 @@ def average_models(out: str | Path, models: Sequence[str | Path], weights: Seque
                     f"{folders[0]} and {folder} cannot be averaged: they differ in '{part}' of config.json: "
                     f"{config[part]} and {other[part]}"
                 )
-
     total: dict[str, Tensor] = {}
     for folder, share in zip(folders, shares, strict=True):
         tensors = read_weights(folder / WEIGHTS)
@@ -430,11 +444,7 @@ def average_models(out: str | Path, models: Sequence[str | Path], weights: Seque
                 total[name] = share * tensor.double()
     model = load_folder(folders[0])
     model.network.load_state_dict(total)
-    save_model(
-        out, model.network, FrontEndConfig.from_dict(config["frontend"]), config["model"]["name"],
-        config["model"]["kwargs"], extra={"average": {"models": names, "weights": shares}},
-    )  # fmt: skip
-    return len(names)
+    return model
 
 
 def expand_range(spec: str) -> list[str]:
