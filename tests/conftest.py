@@ -44,6 +44,14 @@ def own_cache(tmp_path_factory):
         yield folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_keys(tmp_path_factory):
+    """Keys of enrolled speakers of the session's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FARVOX_KEYS", str(tmp_path_factory.mktemp("keys")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def sides_of_trials():
     """A function that gives, for every trial, the utterances of its enrolment and of its test."""

@@ -2211,6 +2211,14 @@ def broken_store() -> None:
         file.truncate(5000)
 
 
+def older_store() -> None:
+    enrolled()
+    shutil.copy("store.sqlite", "store.kept")
+    assert run(f"enrol ben voices/b0.wav {MODEL}") == 0
+    shutil.copy("store.sqlite", "store.newest")
+    shutil.copy("store.kept", "store.sqlite")
+
+
 def zero_template() -> None:
     enrolled()
     db = sqlite3.connect("store.sqlite")
@@ -2282,9 +2290,31 @@ CASES |= {
     ),
     "a template of zeros": Case(
         IDENTIFY,
-        r"is damaged \(zero or not finite\); forget and enrol it again",
+        r"or of a copy from before 'farvox rekey'; forget and enrol it again",
         zero_template,
         act=lambda: (run("forget ann --store store.sqlite"), enrolled()),
+        statuses=(2, 0, 0),
+    ),
+    "an older copy of a store: the newest": Case(
+        IDENTIFY,
+        r"it is damaged, or an older copy; bring back the newest one",
+        older_store,
+        act=lambda: shutil.copy("store.newest", "store.sqlite"),
+        statuses=(2, 0, 0),
+    ),
+    "an older copy of a store: without the others": Case(
+        "speakers --store store.sqlite",
+        r"go on without them \('(farvox rekey)'\)",
+        older_store,
+        {"rekey": "rekey --store store.sqlite"},
+        of="bring back the newest one, or go on without them ('farvox rekey')",
+    ),
+    "days of the past": Case(
+        "sweep -1 --store store.sqlite",
+        r"give 0 or more, such as (farvox sweep 365)",
+        enrolled,
+        {"365": "365 --store store.sqlite"},
+        "sweep 1 --store store.sqlite",
         statuses=(2, 0, 0),
     ),
     "a damaged store: its copy": Case(

@@ -28,12 +28,14 @@ EXAMPLES = {
     "paths.wavlm",
 }  # stand for any of their kind, or are of no verb
 SHAPES = {"str", "samples", "dimension"}  # in brackets, and no tables
-LANGUAGES = re.compile(r"(SELECT|INSERT|DELETE|CREATE|UPDATE) |\s*:root|<div ")  # SQL, CSS, HTML: no messages
+LANGUAGES = re.compile(
+    r"(SELECT|INSERT|DELETE|CREATE|UPDATE|WHERE) |\s*:root|<div "
+)  # SQL, CSS, HTML: no messages
 RECIPES = ("train", "run", "selftrain")
 VERBS_OF = {
     "corpora": ("prepare", "adapt"),
     "synthetic": ("prepare", *RECIPES),
-    "verifier": ("verify", "listen", "enrol", "identify", "forget", "speakers"),
+    "verifier": ("verify", "listen", "enrol", "identify", "forget", "speakers", "sweep", "rekey"),
     "farfield.takes": ("enhance",),
     "farfield.enhance": ("enhance",),
     "farfield.noises": ("noises",),
@@ -264,9 +266,26 @@ NO_REMEDIES = (
 )
 """Words of messages, and of help, that only read as if they told somebody to do something."""
 AUDIT = "tests/datadir/test_audit.py"
+VAULT = "tests/verifier/test_vault.py"
 MEMORY = "tests/cli/test_remedies.py::test_what_needs_less_memory_is_enough_under_the_same_limit"
 PULL = "tests/zoo/test_pretrained.py::test_what_pull_asks_for_is_enough"
 ELSEWHERE = {
+    "set FARVOX_KEYS to where its keys are, bring back a copy of them, or move the store away": (
+        f"{VAULT}::test_without_its_keys_a_store_does_not_open"
+    ),
+    "it is not a file of keys: move it away": f"{VAULT}::test_another_file_as_that_of_the_keys_is_left_alone",
+    "is there already, and a copy of the store was to be kept there: move it away": (
+        f"{VAULT}::test_a_copy_of_a_store_of_before_is_kept_where_it_is_asked_for"
+    ),
+    "has plain templates, and 'farvox forget' does not reach it: remove it": (
+        f"{VAULT}::test_a_copy_of_a_store_of_before_is_kept_where_it_is_asked_for"
+    ),
+    "in the keyring of the system, and there is none here, or no package that reads it": (
+        f"{VAULT}::test_the_master_key_lies_in_the_keyring_of_the_system_where_there_is_one"
+    ),
+    "is damaged (zero or not finite); forget and enrol it again": (
+        f"{VAULT}::test_a_zero_template_of_a_store_of_before_is_named_and_can_be_forgotten"
+    ),
     "is the model there, if it was kept": (
         "tests/training/test_damage.py::test_a_run_with_more_epochs_than_are_asked_for_says_both_numbers"
     ),
@@ -595,6 +614,7 @@ NOT_RUN = {
     "the package '{}' is not installed: pip install": "a test installs nothing",
     "install farvox[vad] to keep only": "a test installs nothing",
     "through the package PyAV: pip install av": "a test installs nothing",
+    "are sealed by the package cryptography: pip install": "a test installs nothing",
     "silero-vad is not installed: pip install": "a test installs nothing",
     "WPE needs nara_wpe: pip install": "a test installs nothing",
     "rooms need pyroomacoustics: pip install": "a test installs nothing",

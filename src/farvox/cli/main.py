@@ -55,6 +55,8 @@ GROUPS: dict[str, dict[str, Verb]] = {
         ),
         "speakers": Verb("farvox.cli.verify:speakers", "list the enrolled speakers", ""),
         "forget": Verb("farvox.cli.verify:forget", "remove an enrolled speaker", "anna"),
+        "sweep": Verb("farvox.cli.verify:sweep", "forget who was enrolled long ago", "365"),
+        "rekey": Verb("farvox.cli.verify:rekey", "renew the keys of the enrolled speakers", ""),
     },
     "data": {
         "prepare": Verb(

@@ -1,4 +1,4 @@
-"""The verbs for people with recordings: verify, listen, and enrol, identify, forget, speakers."""
+"""The verbs for people with recordings: verify and listen, and those of the enrolled speakers."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def identify(
 
 
 def forget(name: Name, store: Store = None) -> None:
-    """Remove an enrolled speaker, with every trace in the file.
+    """Remove an enrolled speaker, with every trace in the file; older copies of it open the template no more.
 
     Args:
         name: what the speaker is called.
@@ -262,13 +262,53 @@ def forget(name: Name, store: Store = None) -> None:
     to_stdout(f"{name}: forgotten ({count} enrolment{'s' * (count > 1)})")
 
 
-def speakers(store: Store = None, json: bool = False) -> None:
+def sweep(days: Annotated[Positional[float], arg(metavar="DAYS")], store: Store = None) -> None:
+    """Forget, as the verb of that name does, whoever was enrolled more than DAYS days ago.
+
+    Args:
+        days: how long an enrolment is kept.
+        store: the file of enrolled speakers, if not the user's own.
+    """
+    if not days >= 0:
+        raise UsageError(f"{days:g} days: give 0 or more, such as farvox sweep 365")
+    names = _store(store).sweep(days)
+    for name in names:
+        to_stdout(f"{name}: forgotten")
+    to_stderr(f"{len(names)} enrolled more than {days:g} days ago")
+
+
+def rekey(store: Store = None, keep_copy: bool = False) -> None:
+    """Renew the keys that enrolled speakers are sealed with; older copies of the file open no more.
+
+    Args:
+        store: the file of enrolled speakers, if not the user's own.
+        keep_copy: of a file whose templates were not sealed yet, keep a copy as it was.
+    """
+    opened = _store(store)
+    to_stdout(f"{opened.rekey(keep_copy=keep_copy)} enrolments have new keys")
+    if keep_copy and opened.copy_path.exists():
+        to_stderr(
+            f"farvox rekey: note: {opened.copy_path} has plain templates, and 'farvox forget' does not reach"
+            " it: remove it as soon as you can"
+        )
+
+
+def speakers(store: Store = None, log: bool = False, json: bool = False) -> None:
     """List the enrolled speakers.
 
     Args:
         store: the file of enrolled speakers, if not the user's own.
+        log: list every enrolment, removal and change of keys instead, oldest first.
         json: print as JSON.
     """
+    if log:
+        changes = _store(store).log()
+        if json:
+            _print_json([change._asdict() for change in changes])
+        else:
+            for change in changes:
+                to_stdout(f"{change.at}  {change.action:8}{change.subject}  {change.name or ''}".rstrip())
+        return
     entries = _store(store).listing()
     if json:
         _print_json([asdict(entry) for entry in entries])
@@ -310,7 +350,7 @@ def _open(
 def _store(path: Path | None) -> SqliteStore:
     from farvox.verifier import SqliteStore
 
-    return SqliteStore(path)
+    return SqliteStore(path, note=lambda line: to_stderr(f"farvox: note: {line}"))
 
 
 def _warn(verb: str, signals: Iterable[Signal], told: set[str] | None = None) -> None:
