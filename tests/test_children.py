@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from farvox.children import END, OF_ANY_PROGRAM, child, on_signals
+from farvox.children import END, OF_ANY_PROGRAM, child, on_signals, signals_held_back
 
 SLEEPS = "from farvox.children import end_with_parent as end; import time; end(); time.sleep(60)"
 BUSY = "from farvox.children import end_with_parent as end; end()\nwhile True: sum(range(10000))"
@@ -84,7 +84,7 @@ def test_children_end_with_a_parent_that_is_ended(
     parent.send_signal(number)
     parent.wait()
     parent.stdout.close()
-    wait_until(lambda: not running(parent.pid), 10)  # at once, where nothing else runs
+    wait_until(lambda: not running(parent.pid), 30)  # long before they would end by themselves
 
 
 def test_a_child_ends_with_its_block_whatever_it_does():
@@ -121,6 +121,19 @@ def test_signals_that_are_ignored_stay_so_and_all_are_given_back():
         assert [signal.getsignal(number) for number in END] == handlers
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_is_kept_from_code_that_swallows_what_it_raises():
+    def end(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), on_signals(end), signals_held_back():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException:
+            pytest.fail("it was not held back")
+    with on_signals(end), signals_held_back():
+        pass
 
 
 def test_another_thread_than_the_main_one_takes_no_signals():

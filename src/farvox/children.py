@@ -93,6 +93,18 @@ def on_signals(handler: Handler) -> Iterator[None]:
             signal.signal(number, known)
 
 
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Let signals be taken at the end of the block: what is called in it would swallow their exception."""
+    held: list[int] = []
+    try:
+        with on_signals(lambda number, frame: held.append(number)):
+            yield
+    finally:
+        for number in held[:1]:
+            os.kill(os.getpid(), number)
+
+
 def end_with_parent(before: Callable[[], object] | None = None) -> None:
     """Let this process end as soon as the one that started it is gone; it calls ``before`` then.
 

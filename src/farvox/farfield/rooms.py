@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from farvox.children import signals_held_back
 from farvox.errors import AudioError, MissingExtraError, UnreachableError
 from farvox.farfield import ARRAYS, RoomOptions
 from farvox.progress import Note
@@ -143,7 +144,8 @@ def simulate_rirs(
         MissingExtraError: pyroomacoustics is not installed.
     """
     try:
-        import pyroomacoustics as pra
+        with signals_held_back():  # it tries other packages, and takes any exception for their absence
+            import pyroomacoustics as pra
     except ImportError:
         raise MissingExtraError("rooms need pyroomacoustics: pip install 'farvox[sim]'") from None
     source_3 = np.asarray(source, np.float64)
