@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +20,10 @@ import tomli_w
 from farvox.audio.files import write_audio
 from farvox.cli.main import main
 from farvox.datadir.kaldi import DataDir
+from farvox.errors import CheckpointError
 from farvox.options import merge
-from farvox.pipelines.adapt import AdaptOptions, with_folders
+from farvox.pipelines.adapt import AdaptOptions, messages_of, with_folders
 from farvox.pipelines.recipe import find_recipe, read_recipe, read_toml
-from farvox.training.checkpoint import finished_epochs
 from farvox.zoo import Card
 
 SMALL = {
@@ -87,9 +88,9 @@ def adapted(home):
     command = [sys.executable, "-m", "farvox", *words_of(home, *words)]
     with subprocess.Popen(command, start_new_session=True) as process:
         while not (home / "out/train/checkpoints/epoch_000").exists() and process.poll() is None:
-            time.sleep(0.01)
+            time.sleep(0.001)
         os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL and finished_epochs(home / "out/train")[-1] < 2
+    assert process.returncode == -signal.SIGKILL and not (home / "out/report.html").exists()
     assert adapt(home, *words) == 0
     return home / "out"
 
@@ -165,6 +166,40 @@ def test_what_cannot_be_adapted_is_refused(home, words, message, tmp_path, capsy
     words = [tmp_path / "new" if word == "new" else word for word in words]
     assert adapt(home, *words) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_quarter_of_the_speakers_judges_and_fifty_at_most(tmp_path, capsys):
+    for number in range(208):
+        noise_T = np.random.default_rng(number).standard_normal(400).astype(np.float32)
+        write_audio(tmp_path / f"speech/{number:03d}_0.wav", 0.1 * noise_T)
+    options = AdaptOptions(speech=tmp_path / "speech", pattern="{speaker}_{take}.wav")
+    for left, judging in ((208, 50), (44, 11), (24, 10), (7, 3)):
+        for path in sorted((tmp_path / "speech").iterdir())[left:]:
+            path.unlink()
+        with_folders(tmp_path / f"{left}", options, print)
+        parts = [
+            (tmp_path / f"{left}/data/{part}.speakers").read_text().split() for part in ("judged", "train")
+        ]
+        assert (len(parts[0]), len({*parts[0], *parts[1]})) == (judging, left)
+        assert f"{judging} of {left} speakers are kept for judging" in capsys.readouterr().out
+
+
+def test_a_key_in_a_message_can_be_set_where_it_says(home, tmp_path, capsys):
+    table = merge(read_toml(home / "mine.toml"), {"validate": {"data": "$nowhere", "trials": "x"}})
+    (tmp_path / "other.toml").write_text(tomli_w.dumps(table))
+    assert adapt(home, "--recipe", tmp_path / "other.toml", "--out", tmp_path / "new") == 1
+    told = capsys.readouterr().err
+    saved = Path(re.search(r"paths\.nowhere: to be set in (\S+), which the same", told)[1])
+    saved.write_text(saved.read_text().replace("[paths]", '[paths]\nnowhere = "away"'))
+    assert read_recipe(str(saved)).validate.data == Path("away")
+
+
+def test_an_error_of_training_names_what_there_is_here(tmp_path):
+    error = CheckpointError("put it back, or start another --run-dir. It is evaluated by --from extract")
+    run = rf"farvox run {tmp_path}/recipe\.toml --run-dir {tmp_path} --from extract"
+    told = f"start another --out. It is evaluated by '{run}'$"
+    with pytest.raises(CheckpointError, match=told), messages_of(tmp_path, "adapt"):
+        raise error
 
 
 def test_recordings_under_two_names_are_refused_until_one_of_each_is_removed(home, tmp_path, capsys):

@@ -333,6 +333,15 @@ ELSEWHERE = {
     "finish.start is a share of the starting model, and there is none: set init.model": (
         "tests/cli/test_run.py::test_finished_weights_are_mixed_with_the_start_and_centred"
     ),
+    " another --out, in your own: 'farvox recipes {} > mine.toml', --recipe mine.toml": (
+        "tests/pipelines/test_adapt.py::test_a_key_in_a_message_can_be_set_where_it_says"
+    ),
+    "by 'farvox run {} --run-dir {} --from": (
+        "tests/pipelines/test_adapt.py::test_an_error_of_training_names_what_there_is_here"
+    ),
+    "a header that names no column of scores: call it LLR, or remove the line": (
+        "tests/score/test_scores.py::test_scores_below_a_header_of_nist_are_read_and_another_header_is_explained"
+    ),
     "a larger --minutes gives more": (
         "tests/pipelines/test_adapt.py::test_a_bounded_training_keeps_all_its_epochs"
     ),
@@ -461,6 +470,9 @@ ELSEWHERE = {
     ),
     "`gzip -dc {} > audio.wav` writes what is in it": (
         "tests/audio/test_files.py::test_a_gzipped_file_is_named_with_the_command_that_unpacks_it"
+    ),
+    "samples without a header get one by `ffmpeg -f s16le -ar 16000 -ac 1 -i {} audio.wav`": (
+        "tests/audio/test_files.py::test_samples_without_a_header_get_one_by_the_command_that_is_named"
     ),
     "farvox reads it with --remote, or with [data] remote = true in a recipe": (
         "tests/audio/test_remote.py::test_asked_for_audio_of_a_data_dir_is_read"

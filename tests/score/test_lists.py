@@ -116,9 +116,9 @@ def test_every_nontarget_pair_is_equally_likely(num_nontarget: int) -> None:
 def test_a_million_trials_are_drawn_in_seconds(tmp_path: Path) -> None:
     rows = pl.int_range(100_000, eager=True)
     pairs = Pairs.of(pl.select(pl.format("utt{}", rows)).to_series(), (rows // 10).cast(pl.String))
-    start = time.perf_counter()
+    start = time.process_time()
     assert write_drawn_pairs(tmp_path / "trials", pairs, 1_000_000, 0) == (450_000, 1_000_000)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_more_nontargets_than_there_are_cannot_be_drawn(tmp_path: Path) -> None:

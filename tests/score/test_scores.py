@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farvox.errors import TrialError, UsageError
+from farvox.score import columns
 from farvox.score.scores import read_scores, write_scores, write_submission
 from farvox.score.trials import TrialList, read_trials
 
@@ -230,3 +231,20 @@ def test_labels_of_a_score_file_that_contradict_the_list_or_the_scores_are_refus
     (tmp_path / "scores").write_text("a b 0.5 0.1\na c 0.2 0.3\n")
     with pytest.raises(TrialError, match=r"scores:1: four columns"):
         read_scores(tmp_path / "scores", trials)
+
+
+@pytest.mark.parametrize("block_bytes", [columns.BLOCK_BYTES, 1], ids=["one block", "a block a line"])
+def test_scores_below_a_header_of_nist_are_read_and_another_header_is_explained(
+    read, monkeypatch, block_bytes
+):
+    monkeypatch.setattr(columns, "BLOCK_BYTES", block_bytes)
+    lines = "b\tc\ta\t-2\na\tc\ta\t0.5\na\tb\ta\t1\n"
+    with pytest.raises(TrialError, match=r"scores:1: four columns.* if this line is a header, it names the"):
+        read(f"who\twhat\tside\tLLR\n{lines}")
+    with pytest.raises(TrialError, match=r"scores:1: the score 'y' is not a .* if this line is a header"):
+        read("x w y\na b 1\n")
+    with pytest.raises(TrialError, match=r"scores:1: a header that names no column of scores: call it LLR"):
+        read(f"modelid\tsegmentid\tside\tratio\n{lines}")
+    assert read(f"modelid\tsegmentid\tside\tLLR\n{lines}") == [1.0, 0.5, -2.0]
+    with pytest.raises(TrialError, match=r"scores:3: the score 'x' is not"):
+        read("model_id segment_id score\na b 1\na c x\n")

@@ -154,8 +154,10 @@ def test_an_inconsistent_list_is_refused_by_line(listed, monkeypatch, text, mess
         listed(text)
 
 
-@pytest.mark.parametrize("words", ["Target Nontarget", "TGT IMP", "True False", "target NONTARGET"])
-def test_labels_may_be_in_capitals(listed, words):
+@pytest.mark.parametrize(
+    "words", ["Target Nontarget", "TGT IMP", "True False", "target NONTARGET", "1.0 0.0", "1 -1"]
+)
+def test_labels_may_be_in_capitals_or_other_numbers(listed, words):
     same, other = words.split()
     assert listed(f"a b {same}\na c {other}\n").target.tolist() == [1, 0]
 

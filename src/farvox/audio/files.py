@@ -537,8 +537,13 @@ def _decode_by_ffmpeg(name: str, content: bytes | None, refusal: str = "") -> Op
             raise
         with _binary(name, content) as file:
             is_gzip = file.read(2) == b"\x1f\x8b"
-        way = f"it is compressed: `gzip -dc {quote(name)} > audio.wav` writes what is in it; name that"
-        what = way if is_gzip else "it is damaged, or no audio at all"
+        named = quote(name)
+        way = f"it is compressed: `gzip -dc {named} > audio.wav` writes what is in it; name that"
+        bare = (
+            f"samples without a header get one by `ffmpeg -f s16le -ar 16000 -ac 1 -i {named} audio.wav`"
+            ", with the format, rate and channels of their recorder"
+        )
+        what = way if is_gzip else f"it is damaged, or no audio at all; {bare}"
         why = f"{refusal}{getattr(error, 'strerror', error)} (FFmpeg); {what}"
         raise AudioError(f"{name}: cannot be read as audio: {why}") from None
     if length < (seconds - _SHORTFALL_SECONDS) * (first.sample_rate or 1):

@@ -7,10 +7,12 @@ the threshold is chosen when it has run.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 import tomli_w
 
 from farvox.atomic import sha256_of, write_json, write_text
-from farvox.errors import CorpusError, TrialError
+from farvox.errors import CorpusError, FarvoxError, TrialError
 from farvox.jobs import begin
 from farvox.options import (
     Above,
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from farvox.datadir.kaldi import DataDir
 
 SETTINGS, RECIPE, MODEL = "adapt.json", "recipe.toml", "model"
+KEY = re.compile(r"(?<![\w./-])(?:--)?((?:augment|data|init|optim|paths|schedule|validate)\.[a-z_]+)\b(?!\.)")
+"""A key of the recipe in a message."""
 TIMED_STEPS = 4
 FEW = 0.5
 """Share of the steps of a recipe below which there is a note."""
@@ -121,24 +125,43 @@ def adapt(
         FarvoxError: see `farvox.pipelines.run.run`.
     """
     out = Path(out).absolute()
-    drafted, saved = out / "data" / RECIPE, out / RECIPE
-    if (out / SETTINGS).exists() and not drafted.exists():  # a folder was refused: the options may be others
-        write_json(out / SETTINGS, to_table(options))
-    begin(out / SETTINGS, to_table(options))
-    if not drafted.exists():
-        write_text(drafted, tomli_w.dumps(with_folders(out, options, note)))
-    if not saved.exists():
-        table = read_toml(drafted)
-        if options.minutes:
-            table = bounded(out, table, options.minutes, note, run_verb)
-        write_text(saved, tomli_w.dumps(table))
-    recipe = read_recipe(str(saved))
-    plan = Plan(recipe, out)
-    run(recipe, out, last="score", note=note, progress=progress, run_verb=run_verb)
-    lines = choose_threshold(plan, plan.systems[-1], options.far, progress)
-    run(replace(recipe, notes=(*recipe.notes, *lines)), out, first="evaluate", note=note)
-    complete_card(plan, plan.systems[-1], options)
-    return out / MODEL
+    with messages_of(out, options.recipe):
+        drafted, saved = out / "data" / RECIPE, out / RECIPE
+        # where a folder was refused the options may be others
+        if (out / SETTINGS).exists() and not drafted.exists():
+            write_json(out / SETTINGS, to_table(options))
+        begin(out / SETTINGS, to_table(options))
+        if not drafted.exists():
+            write_text(drafted, tomli_w.dumps(with_folders(out, options, note)))
+        if not saved.exists():
+            table = read_toml(drafted)
+            if options.minutes:
+                table = bounded(out, table, options.minutes, note, run_verb)
+            write_text(saved, tomli_w.dumps(table))
+        recipe = read_recipe(str(saved))
+        plan = Plan(recipe, out)
+        run(recipe, out, last="score", note=note, progress=progress, run_verb=run_verb)
+        lines = choose_threshold(plan, plan.systems[-1], options.far, progress)
+        run(replace(recipe, notes=(*recipe.notes, *lines)), out, first="evaluate", note=note)
+        complete_card(plan, plan.systems[-1], options)
+        return out / MODEL
+
+
+@contextmanager
+def messages_of(out: Path, recipe: str) -> Iterator[None]:
+    """Let errors of training, whose options an adaptation does not have, name what it has."""
+    saved = out / RECIPE
+    try:
+        yield
+    except FarvoxError as error:
+        text = str(error).replace("--run-dir", "--out")
+        run_it = f"by 'farvox run {saved} --run-dir {out} --from "
+        text = re.sub(r"by\s--from\s(\w+)", lambda stage: f"{run_it}{stage[1]}'", text)
+        if (keys := dict.fromkeys(KEY.findall(text))) and saved.exists():
+            text += f" ({', '.join(keys)}: to be set in {saved}, which the same command reads again, or, for"
+            text += f" another --out, in your own: 'farvox recipes {recipe} > mine.toml', --recipe mine.toml)"
+        error.args = (text,)
+        raise
 
 
 def with_folders(out: Path, options: AdaptOptions, note: Note) -> Table:

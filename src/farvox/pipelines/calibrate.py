@@ -226,7 +226,7 @@ def calibrate(
         }
     written = None
     if model is not None:
-        scored, scoring = f"scores of {trials.path}", scores.meta.get("scoring", {})
+        scored, scoring = scores.name, scores.meta.get("scoring", {})
         is_cosine = scoring.get("back_end", "cosine") == "cosine" and -1 <= point.threshold <= 1
         if not is_cosine or any(scoring.get(each) for each in ("norm", "centre", "calibration")):
             raise TrialError(
@@ -346,10 +346,10 @@ def measures_of_sides(scores: Scores, note: Note = silent) -> tuple[Measured, Me
     sets = {folder: EmbeddingSet.load(folder) for folder in scores.meta.get("embeddings", [])}
     if not sets:
         raise TrialError(
-            f"{trials.path}: the embeddings of these scores are not known, and so no {', '.join(OF_SAMPLES)} "
+            f"{scores.name}: the embeddings of these scores are not known, and so no {', '.join(OF_SAMPLES)} "
             "of the recordings: score with 'farvox score'"
         )
-    for line in replaced_inputs(trials.path, scores.meta):
+    for line in replaced_inputs(scores.name, scores.meta):
         note(line)
     rows = []
     for folder, each in sets.items():
@@ -476,7 +476,7 @@ def refuse_other_scores(
     """
     from farvox.datadir.embeddings import shared_origin
 
-    scored = f"scores of {system or scores.trials.path}"
+    scored = f"scores of {system}" if system else scores.name
     shared_origin({str(path): fitted["origin"], scored: scores.meta}, "score with that model", note)
     one, other = fitted["scoring"], scores.meta.get("scoring", {})
     for key in sorted(one.keys() | other.keys()) if one and other else ():
@@ -542,7 +542,7 @@ def apply_calibration(
             "calibration": {"kind": fitted["kind"], **applied, "file": str(path), "sha256": sha256_of(path)},
         },
     }
-    found = Scores(scores.trials, llrs, meta)
+    found = Scores(scores.trials, llrs, meta, str(out or ""))
     if out:
         write_scores(out, found.trials, found.values, meta)
         note(f"{len(found.values):,} log-likelihood ratios: {out}")

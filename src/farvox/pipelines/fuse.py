@@ -195,7 +195,7 @@ def apply_fusion(
         },
         "leaks": list(dict.fromkeys([*(x for m in metas.values() for x in m.get("leaks", [])), *leaks])),
     }
-    found = Scores(trials, np.asarray(values), meta)
+    found = Scores(trials, np.asarray(values), meta, str(out or ""))
     if out:
         write_scores(out, trials, found.values, meta)
         note(f"{len(found.values):,} log-likelihood ratios: {out}")

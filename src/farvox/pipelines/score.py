@@ -122,12 +122,17 @@ class ScoreOptions(Options):
 class Scores:
     """Trials and their scores, one a trial; with the channel rule ``expand``, of single channels.
 
-    ``meta`` is their origin, as ``SCORES.meta.json`` has it; empty where it is not known.
+    ``meta`` is their origin, as ``SCORES.meta.json`` has it; empty where it is not known. ``name`` is what
+    messages call them: their file, if they have one.
     """
 
     trials: TrialList
     values: NDArray[np.float64]
     meta: dict[str, Any] = field(default_factory=dict)
+    name: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or f"scores of {self.trials.path}")
 
     __repr__ = short_repr
 
@@ -142,7 +147,7 @@ class Scores:
         from farvox.score.trials import read_trials
 
         trial_list = read_trials(trials)
-        return cls(trial_list, read_scores(scores, trial_list), read_score_meta(scores))
+        return cls(trial_list, read_scores(scores, trial_list), read_score_meta(scores), str(scores))
 
     def side_maps(self) -> dict[str, SideMap | None]:
         """``enrol_map`` and ``test_map``: the utterances that ids stood for when the scores were made.
@@ -301,7 +306,7 @@ def score(
         note(f"{len(values):,} scores: {out}")
     if out_trials:
         write_trials(out_trials, resolved.trials)
-    return Scores(resolved.trials, values, meta)
+    return Scores(resolved.trials, values, meta, str(out or ""))
 
 
 def _resolve(

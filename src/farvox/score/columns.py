@@ -31,6 +31,7 @@ _HEADER_WORDS = {
     "test": {"segment", "segmentid", "test", "testid", "evaluationfileid", "enrollfileid"},
     "side": {"side"},
     "label": {"label", "key", "target", "targettype", "trialtype"},
+    "score": {"score", "llr"},
 }
 """Names of columns, in lower case and without ``-`` and ``_``; ``enroll-file-id1`` without its number."""
 
@@ -76,8 +77,8 @@ def header_of(path: Path) -> list[str | None]:
     """The columns that the first line of a list of NIST or SdSV names; empty where that line is no header.
 
     Returns:
-        `enrol` (a model), `test` (a segment), `side` or `label` for each column, None for any other. A header
-        names models and segments.
+        `enrol` (a model), `test` (a segment), `side`, `label` or `score` for each column, None for any other.
+        A header names models and segments.
     """
     try:
         with open(path, "rb") as file:

@@ -22,8 +22,8 @@ from farvox.atomic import FileKind, atomic_file, sha256_of, write_json, write_te
 from farvox.datadir.embeddings import MEASURES_FILE
 from farvox.errors import TrialError, UsageError
 from farvox.parsing import parse_json
-from farvox.score.columns import IdTable, column_blocks, stem_of
-from farvox.score.trials import LABEL_WORDS, TrialList
+from farvox.score.columns import IdTable, column_blocks, header_of, stem_of
+from farvox.score.trials import LABEL_NUMBERS, LABEL_WORDS, LABELS, TrialList
 
 META_SUFFIX = ".meta.json"
 _NUMBER = rb"-?\d+(?=[.eE])(?:\.\d+)?(?:[eE][-+]?\d+)?"  # a whole one may be a label of a trial list
@@ -38,6 +38,7 @@ SUBMISSIONS = {
     ".zip": FileKind("submission", rb"PK\x03\x04.{26}" + INSIDE_ZIP.encode()),
     ".txt": FileKind("submission", _NUMBER, lines=True),
 }
+NO_HEADER = "; if this line is a header, it names the columns as 'modelid segmentid LLR' does, or is removed"
 EARLIEST = (1980, 1, 1, 0, 0, 0)
 """The date of the file in the archive: the same scores give the same bytes, whenever they are packed."""
 
@@ -117,13 +118,15 @@ def replaced_inputs(where: str | os.PathLike[str], meta: Mapping[str, Any]) -> l
 
 def _score_and_label(where: str, third: pl.Series, fourth: pl.Series) -> tuple[pl.Series, pl.Series]:
     """The column of scores and that of labels, whichever comes first."""
-    for words in reversed(LABEL_WORDS):  # scores may be 0 and 1, beside labels that are words
+    for words in LABEL_WORDS + LABEL_NUMBERS:  # scores may be 0 and 1, beside labels that are words
         third_is_label, fourth_is_label = third.is_in(words).all(), fourth.is_in(words).all()
         if third_is_label and fourth_is_label:
             raise TrialError(f"{where}: the last two columns both look like labels; leave the labels out")
         if third_is_label or fourth_is_label:
             return (fourth, third) if third_is_label else (third, fourth)
-    raise TrialError(f"{where}: four columns, of which neither the third nor the fourth is a label")
+    raise TrialError(
+        f"{where}: four columns, of which neither the third nor the fourth is a label{NO_HEADER}"
+    )
 
 
 def read_scores(path: str | os.PathLike[str], trials: TrialList) -> NDArray[np.float64]:
@@ -134,7 +137,8 @@ def read_scores(path: str | os.PathLike[str], trials: TrialList) -> NDArray[np.f
 
     Args:
         path: lines ``enrol test score``; or with a label as well, ``enrol test score label`` (WeSpeaker) or
-            ``enrol test label score`` (3D-Speaker, SpeechBrain).
+            ``enrol test label score`` (3D-Speaker, SpeechBrain). Or below a header of NIST's, ``modelid
+            segmentid side LLR``, of which the other columns are not used.
         trials: the list, whose order the scores get.
 
     Returns:
@@ -146,18 +150,29 @@ def read_scores(path: str | os.PathLike[str], trials: TrialList) -> NDArray[np.f
             told from the scores; or a trial without a score.
     """
     path = Path(path)
+    header = header_of(path)
+    names, widths = ("enrol", "test", "score"), (len(header),) if header else (3, 4)
+    if header and [header.count(name) for name in names] != [1, 1, 1]:
+        raise TrialError(
+            f"{path}:1: a header that names no column of scores: call it LLR, or remove the line"
+        )
     table, code_blocks, score_blocks, label_blocks = IdTable(), [], [], []
-    for first_line, columns in column_blocks(path, widths=(3, 4)):
+    for first_line, columns in column_blocks(path, widths):
+        if header:
+            columns = pl.DataFrame([columns.to_series(header.index(name)).alias(name) for name in names])
+        if header and first_line == 1:
+            first_line, columns = 2, columns[1:]
         enrol, test, column, *label = columns
         if label:
             column, words = _score_and_label(f"{path}:{first_line}", column, *label)
-            label_blocks.append(words.replace_strict({w: k for each in LABEL_WORDS for w, k in each.items()}))
+            label_blocks.append(words.replace_strict({w: k for each in LABELS for w, k in each.items()}))
         code_blocks.append(np.stack([table.encode(enrol), table.encode(test)]))
         numbers = column.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
         if not (is_usable := np.abs(numbers) < LARGEST).all():
             n = int(np.argmin(is_usable))
             raise TrialError(
                 f"{path}:{first_line + n}: the score '{column[n]}' is not a finite number below {LARGEST:g}"
+                + (NO_HEADER if first_line + n == 1 else "")
             )
         score_blocks.append(numbers)
     codes, scores = np.concatenate(code_blocks, axis=1), np.concatenate(score_blocks)

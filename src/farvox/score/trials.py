@@ -1,10 +1,10 @@
 """Trial lists: one reader for every form in use, and the utterances that every side stands for.
 
 A list has two or three columns; with three, the label is first (VoxCeleb, FFSVC2022) or last
-(FFSVC2020, HI-MIA) and is spelled ``1``/``0``, ``target``/``nontarget`` or ``tgt``/``imp``. The form
-is found by looking at every line, never guessed from the first. Lists of NIST and SdSV have a header, which
-names the columns. A side is one utterance, or several channels: HI-MIA's ``{}`` for the microphone number, or
-a bare ``ID`` for ``ID_0 ... ID_n``.
+(FFSVC2020, HI-MIA) and is spelled ``1``/``0`` (``-1``, ``1.0``/``0.0``), ``target``/``nontarget`` or
+``tgt``/``imp``. The form is found by looking at every line, never guessed from the first. Lists of NIST and
+SdSV have a header, which names the columns. A side is one utterance, or several channels: HI-MIA's ``{}`` for
+the microphone number, or a bare ``ID`` for ``ID_0 ... ID_n``.
 
 Shape suffixes: S side, R row of a side.
 """
@@ -36,16 +36,17 @@ TRIAL_LIST = FileKind(
     lines=True,
 )
 UNLABELLED_LIST = FileKind("trial list without labels", rb"[^ \t]+[ \t]+[^ \t]+", lines=True)
+LABEL_NUMBERS = ({"1": 1, "0": 0}, {"1": 1, "-1": 0}, {"1.0": 1, "0.0": 0})
 LABEL_WORDS = tuple(
     {spelling: label for word, label in words.items() for spelling in (word, word.capitalize(), word.upper())}
     for words in (
-        {"1": 1, "0": 0},
         {"target": 1, "nontarget": 0},
         {"tgt": 1, "imp": 0},
         {"true": 1, "false": 0},
     )
 )
 """Label of each word, also in capitals."""
+LABELS = LABEL_NUMBERS + LABEL_WORDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,13 +294,13 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
     candidates = []
     for column in (2,) if header else (0, 2):
         lines_of_id = np.bincount(columns[column], minlength=len(ids))
-        for words in LABEL_WORDS:
+        for words in LABELS:
             num_labels = int(lines_of_id[ids.is_in(list(words)).to_numpy()].sum())
             candidates.append((num_labels, column, words))
     num_labels, column, words = max(candidates, key=lambda each: each[0])
     spelled = _shown(words)
     if num_labels == 0:
-        known = ", ".join(map(_shown, LABEL_WORDS))
+        known = ", ".join(map(_shown, LABELS))
         raise TrialError(
             f"{path}:{first}: three columns, but neither the first nor the last is a label ({known})"
         )
@@ -310,7 +311,7 @@ def read_trials(path: str | os.PathLike[str]) -> TrialList:
             f"{path}:{line + first}: '{word}' is not a label: "
             f"{num_labels:,} of the {num_lines:,} lines have {spelled} in the {place} column"
         )
-    if sum(each[0] == num_lines for each in candidates) > 1:
+    if len({each[1] for each in candidates if each[0] == num_lines}) > 1:
         raise TrialError(
             f"{path}: both the first and the last column hold labels; name the columns in a first line, as "
             "'label enrol test'"
