@@ -1,5 +1,6 @@
 """A small corpus for the tests of training and of the command line."""
 
+import gc
 import os
 import signal
 import socket
@@ -28,6 +29,17 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # processes that are started under
 signal.signal(signal.SIGINT, signal.default_int_handler)  # and those that a script starts in the background
 settings.register_profile("farvox", deadline=None)  # a busy machine makes no test fail
 settings.load_profile("farvox")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Without garbage collections, each of which would look at all that was made, and that stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -98,7 +110,7 @@ def in_session():
 def wait_until():
     """A function that waits until another one gives something true, and gives that."""
 
-    def wait_until(condition, seconds=30.0):
+    def wait_until(condition, seconds=120.0):
         end = time.monotonic() + seconds
         while not (found := condition()):
             assert time.monotonic() < end, "nothing happened"
@@ -339,7 +351,7 @@ def s3_server():
     try:
         while process.poll() is None:
             with suppress(urllib.error.URLError, ConnectionError):
-                urllib.request.urlopen(url, timeout=5).close()
+                urllib.request.urlopen(url, timeout=60).close()
                 break
             time.sleep(0.05)
         assert process.poll() is None, "the server did not start"

@@ -248,9 +248,9 @@ def test_the_whole_supplement_is_parsed_in_seconds():
     names = pl.Series(
         [f"T{n % 120:04}_{n % 120:03}PCM-1.5M_recorded14_{n // 2000:04}_normal" for n in range(count)]
     )
-    start = time.perf_counter()
+    start = time.process_time()
     table = parse_names(names)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert table.null_count().sum_horizontal().item() == 0
     assert table["speaker"].n_unique() == 120
     assert dict(table["text_dependence"].value_counts().iter_rows())["TI"] > count // 2

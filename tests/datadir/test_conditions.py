@@ -124,6 +124,6 @@ def test_a_million_rows_are_read_in_seconds(tmp_path: Path) -> None:
     table = pl.DataFrame({"utt_id": "u" + number.cast(pl.String).str.zfill(7)})
     table = table.with_columns(pl.lit(f"value{n}").alias(f"c{n}") for n in range(7))
     (tmp_path / "utt2cond").write_text(conditions_text(table))
-    start = time.perf_counter()
+    start = time.process_time()
     assert read_conditions(tmp_path / "utt2cond").equals(table)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10

@@ -111,6 +111,8 @@ def reduced(words: list[str]) -> list[str]:
         return [FEW.get(word, word) for word in words]
     if words[:2] == ["extract", "campplus-zh-en"] and words[3].startswith("exp/farfield/start"):
         return [words[0], SMALL_START[1], *words[2:]]
+    if words[:2] == ["subset", "data/card/so762/train"]:
+        return [*words, "--per-speaker", "2"]
     if words[0] == "adapt":
         return [*words, "--recipe", short_recipe("adapt")]
     if words[0] not in ("train", "run", "selftrain"):

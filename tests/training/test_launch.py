@@ -134,7 +134,7 @@ def test_no_rank_outlives_a_launcher_that_is_killed(tmp_path, running, wait_unti
     launcher = started(RANK.format(folder=str(tmp_path), seconds=60), tmp_path)
     launcher.kill()
     launcher.wait()
-    wait_until(lambda: not running(launcher.pid), 10)
+    wait_until(lambda: not running(launcher.pid), 30)
     launcher.stderr.close()
 
 

@@ -71,9 +71,9 @@ def signal_after(run_dir, steps, number=signal.SIGTERM, wait_for=wait_for):
     [
         (3, {}),
         (20, {"data": {"workers": 0}, "validate": {"data": "dev", "trials": "dev/trials"}}),
-        (30, {"optim": {"accumulate": 2, "precision": "bf16"}}),
-        (40, {"optim": {"shard_head": True, "sample_classes": 0.6}}),
-        (35, {"optim": {"name": "sgd", "checkpointing": True}, "data": {"features": "workers"}}),
+        (26, {"optim": {"accumulate": 2, "precision": "bf16"}}),
+        (30, {"optim": {"shard_head": True, "sample_classes": 0.6}}),
+        (28, {"optim": {"name": "sgd", "checkpointing": True}, "data": {"features": "workers"}}),
         (10, {"data": {"sampling": "speaker"}, "head": {"name": "subcentre-aam"}}),
     ],
 )

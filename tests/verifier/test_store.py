@@ -685,11 +685,11 @@ def test_one_of_100_000_speakers_is_found_in_50_ms(store, path):
     )
     took = []
     for n in range(0, 100_000, 10_000):
-        begin = time.perf_counter()
+        begin = time.process_time()
         [(name, score)] = store.best(rows[n], DIGEST)
-        took.append(time.perf_counter() - begin)
+        took.append(time.process_time() - begin)
         assert (name, score) == (f"s{n:06}", pytest.approx(1))
-    assert min(took) < 0.050  # the others are those of a busy machine
+    assert min(took) < 0.050  # its neighbours slow the others down
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     probe = np.random.default_rng(1).standard_normal(192)
     nearest = np.argsort(-(unit @ probe))[:10]

@@ -198,7 +198,7 @@ def test_a_server_that_never_ends_is_given_up(tmp_path, monkeypatch, kind, messa
     begin = time.monotonic()
     with pytest.raises(FetchError, match=message):
         fetch(HUGGINGFACE, tmp_path / "out", 1_500_000)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 60
     server.shutdown()
     server.server_close()
 
