@@ -107,9 +107,17 @@ class TooShortError(AudioError):
     """A recording is too short to be judged."""
 
 
+class OversizeError(AudioError):
+    """A recording is longer or larger, or takes more time or memory to read, than a service accepts."""
+
+
 class MixedSpeakersError(AudioError):
     """The recordings or channels of a side are of two speakers, as far as the model can tell."""
 
 
 class StoreError(FarvoxError):
     """The store of enrolled speakers cannot be used, or refuses a request."""
+
+
+class SpeakerError(StoreError):
+    """A name is none for a speaker, is taken or not enrolled, or nobody is; the store itself is in order."""

@@ -6,6 +6,7 @@ import ast
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("service",),
     ("pipelines",),
     ("verifier", "training", "report"),
     ("zoo", "clustering", "score"),

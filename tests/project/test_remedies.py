@@ -36,6 +36,7 @@ VERBS_OF = {
     "corpora": ("prepare", "adapt"),
     "synthetic": ("prepare", *RECIPES),
     "verifier": ("verify", "listen", "enrol", "identify", "forget", "speakers", "sweep", "rekey"),
+    "service": ("serve",),
     "farfield.takes": ("enhance",),
     "farfield.enhance": ("enhance",),
     "farfield.noises": ("noises",),
@@ -230,6 +231,9 @@ def named_remedies(messages: list[Text]) -> list[Text]:
 
 
 NO_REMEDIES = (
+    "--token-file {}: cannot be read: {}",
+    "see the log of the service",
+    "--host {} --port {}: {}",
     " --audio",
     "the same as --data.max_rejects",
     "Lower left is better",
@@ -266,10 +270,23 @@ NO_REMEDIES = (
 )
 """Words of messages, and of help, that only read as if they told somebody to do something."""
 AUDIT = "tests/datadir/test_audit.py"
+SERVICE = "tests/service/test_service.py"
 VAULT = "tests/verifier/test_vault.py"
 MEMORY = "tests/cli/test_remedies.py::test_what_needs_less_memory_is_enough_under_the_same_limit"
 PULL = "tests/zoo/test_pretrained.py::test_what_pull_asks_for_is_enough"
 ELSEWHERE = {
+    **dict.fromkeys(
+        (
+            "--tls-cert and --tls-key go together: give both",
+            "others reach this address, so give --token-file",
+            "give --tls-cert and --tls-key, or say --behind-proxy where a proxy encrypts them",
+        ),
+        f"{SERVICE}::test_no_public_address_without_a_token_and_encryption",
+    ),
+    "a token is 20 characters or more, in ASCII": f"{SERVICE}::test_a_token_that_is_none_is_refused",
+    "{} requests are being answered; try again": (
+        f"{SERVICE}::test_more_than_are_allowed_are_told_to_come_again_and_a_slow_decoder_is_ended"
+    ),
     "set FARVOX_KEYS to where its keys are, bring back a copy of them, or move the store away": (
         f"{VAULT}::test_without_its_keys_a_store_does_not_open"
     ),
@@ -626,6 +643,7 @@ NOT_RUN = {
     "the package '{}' is not installed: pip install": "a test installs nothing",
     "install farvox[vad] to keep only": "a test installs nothing",
     "through the package PyAV: pip install av": "a test installs nothing",
+    "the service needs packages that are not installed: pip install": "a test installs nothing",
     "are sealed by the package cryptography: pip install": "a test installs nothing",
     "silero-vad is not installed: pip install": "a test installs nothing",
     "WPE needs nara_wpe: pip install": "a test installs nothing",

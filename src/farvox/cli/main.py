@@ -55,6 +55,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
         ),
         "speakers": Verb("farvox.cli.verify:speakers", "list the enrolled speakers", ""),
         "forget": Verb("farvox.cli.verify:forget", "remove an enrolled speaker", "anna"),
+        "serve": Verb("farvox.cli.serve:serve", "answer the same over HTTP", "--port 8000"),
         "sweep": Verb("farvox.cli.verify:sweep", "forget who was enrolled long ago", "365"),
         "rekey": Verb("farvox.cli.verify:rekey", "renew the keys of the enrolled speakers", ""),
     },

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic, process_time
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -83,15 +83,13 @@ def verify(
     if len(files) < 2:
         raise UsageError("two recordings are needed: farvox verify ENROL TEST")
     verifier, signals = _open(files, model, threshold)
+    from farvox.verifier.answers import verdict_fields
+
     verdict = verifier.verify(signals[:-1], signals[-1])
     _warn("verify", (*verdict.enrol, *verdict.test))
     is_decided = not (strict and any(note.serious for note in verdict.notes))
     if json:
-        same = verdict.same if is_decided else None
-        fields = {"score": verdict.score, "threshold": verdict.threshold, "same": same}
-        sides = {"enrol": _described(verdict.enrol), "test": _described(verdict.test)}
-        told = {"probability": verdict.probability, "band": verdict.band}
-        _print_json({**fields, **told, **_model(verifier), **sides})
+        _print_json(verdict_fields(verifier, verdict, strict=strict))
     else:
         below = "   (below 4 kHz)" if verdict.band == "narrow" else ""
         to_stdout(f"score        {verdict.score:.4f}   threshold {verdict.threshold:.4g}{below}")
@@ -160,7 +158,10 @@ def listen(
     if json:
         fields = {"decision": decision, "score": verdict.score, "probability": verdict.probability}
         costs = {"real_time_factor": factor, "latest_look": max(delays)}
-        _print_json({**fields, **costs, **_model(verifier), "test": _described(verdict.test)}, None)
+        from farvox.verifier.answers import model_fields, signal_fields
+
+        told_of = {**model_fields(verifier), "test": signal_fields(verdict.test)}
+        _print_json({**fields, **costs, **told_of}, None)
     else:
         said = {
             "same": "same speaker",
@@ -201,7 +202,7 @@ def enrol(
     """
     if not files:
         raise UsageError("no recordings: farvox enrol NAME FILE...")
-    verifier, signals = _open(files, model, store=_store(store))
+    verifier, signals = _open(files, model, store=open_store(store))
     enrolment = verifier.enrol(name, signals, replace=replace, allow_mixed=allow_mixed)
     _warn("enrol", enrolment.signals)
     recordings = f"{enrolment.num_recordings} recording{'s' * (enrolment.num_recordings > 1)}"
@@ -230,16 +231,15 @@ def identify(
     """
     if not files or top < 1:
         raise UsageError("no recording: farvox identify FILE" if not files else "--top: at least 1")
-    verifier, signals = _open(files, model, threshold, _store(store))
+    verifier, signals = _open(files, model, threshold, open_store(store))
+    from farvox.verifier.answers import identification_fields
+
     found = verifier.identify(signals, top=top)
     _warn("identify", found.test)
     is_decided = not (strict and any(note.serious for note in found.notes))
     name = found.name if is_decided else None
     if json:
-        candidates = [{"name": name, "score": score} for name, score in found.candidates]
-        fields = {"name": name, "threshold": found.threshold, "candidates": candidates}
-        counts = {"num_speakers": found.num_speakers, "num_others": found.num_others}
-        _print_json({**fields, **counts, **_model(verifier), "test": _described(found.test)})
+        _print_json(identification_fields(verifier, found, strict=strict))
     else:
         to_stdout((name or "unknown") if is_decided else "no answer: a note is serious (--strict)")
         to_stdout(f"  among {found.num_speakers} speakers, threshold {found.threshold:.4g}")
@@ -258,7 +258,7 @@ def forget(name: Name, store: Store = None) -> None:
         name: what the speaker is called.
         store: the file of enrolled speakers, if not the user's own.
     """
-    count = _store(store).remove(name)
+    count = open_store(store).remove(name)
     to_stdout(f"{name}: forgotten ({count} enrolment{'s' * (count > 1)})")
 
 
@@ -271,7 +271,7 @@ def sweep(days: Annotated[Positional[float], arg(metavar="DAYS")], store: Store 
     """
     if not days >= 0:
         raise UsageError(f"{days:g} days: give 0 or more, such as farvox sweep 365")
-    names = _store(store).sweep(days)
+    names = open_store(store).sweep(days)
     for name in names:
         to_stdout(f"{name}: forgotten")
     to_stderr(f"{len(names)} enrolled more than {days:g} days ago")
@@ -284,7 +284,7 @@ def rekey(store: Store = None, keep_copy: bool = False) -> None:
         store: the file of enrolled speakers, if not the user's own.
         keep_copy: of a file whose templates were not sealed yet, keep a copy as it was.
     """
-    opened = _store(store)
+    opened = open_store(store)
     to_stdout(f"{opened.rekey(keep_copy=keep_copy)} enrolments have new keys")
     if keep_copy and opened.copy_path.exists():
         to_stderr(
@@ -302,14 +302,14 @@ def speakers(store: Store = None, log: bool = False, json: bool = False) -> None
         json: print as JSON.
     """
     if log:
-        changes = _store(store).log()
+        changes = open_store(store).log()
         if json:
             _print_json([change._asdict() for change in changes])
         else:
             for change in changes:
                 to_stdout(f"{change.at}  {change.action:8}{change.subject}  {change.name or ''}".rstrip())
         return
-    entries = _store(store).listing()
+    entries = open_store(store).listing()
     if json:
         _print_json([asdict(entry) for entry in entries])
         return
@@ -347,7 +347,8 @@ def _open(
     return verifier, [verifier.signal(audio) for audio in (signals if is_usual else files)]
 
 
-def _store(path: Path | None) -> SqliteStore:
+def open_store(path: Path | None) -> SqliteStore:
+    """The store of enrolled speakers; it tells on stderr what it does to one of before."""
     from farvox.verifier import SqliteStore
 
     return SqliteStore(path, note=lambda line: to_stderr(f"farvox: note: {line}"))
@@ -369,31 +370,6 @@ def _tell(verb: str, name: str, notes: Iterable[str], told: set[str]) -> None:
         if note not in told:
             to_stderr(f"farvox {verb}: note: {name}: {note}")
     told.update(notes)
-
-
-def _model(verifier: Verifier) -> dict[str, Any]:
-    return {
-        "model": verifier.card.name or verifier.embedder.config["model"]["name"],
-        "backend": verifier.embedder.backend,
-    }
-
-
-def _described(signals: Iterable[Signal]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": signal.name,
-            "seconds": round(signal.seconds, 3),
-            "speech_seconds": signal.speech_seconds,
-            "detector": signal.detector,
-            "sample_rate": signal.sample_rate,
-            "num_channels": signal.num_channels,
-            "fused_channels": len(signal.channels_CT),
-            "channel_numbers": signal.channel_numbers,
-            "warnings": list(signal.warnings),
-            "notes": [{"code": note.code, "serious": note.serious, "text": note} for note in signal.warnings],
-        }
-        for signal in signals
-    ]
 
 
 def _percent(probability: float) -> str:

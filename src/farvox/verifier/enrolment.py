@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from farvox.errors import StoreError
+from farvox.errors import SpeakerError, StoreError
 from farvox.reprs import short_repr
 
 if TYPE_CHECKING:
@@ -125,16 +125,16 @@ def speaker_name(name: str) -> str:
     """Normalise a name: stripped, in Unicode normal form C, so that names that look equal are equal.
 
     Raises:
-        StoreError: it is empty, longer than 200 characters, or has characters that cannot be printed.
+        SpeakerError: it is empty, longer than 200 characters, or has characters that cannot be printed.
     """
     kept = unicodedata.normalize("NFC", name).strip()
     categories = [unicodedata.category(char) for char in kept if char not in _JOINERS]
     if not any(category[0] in "LNPS" for category in categories):
-        raise StoreError(f"{name!r} is no name for a speaker: there is nothing in it to read")
+        raise SpeakerError(f"{name!r} is no name for a speaker: there is nothing in it to read")
     if not _UNPRINTABLE.isdisjoint(categories):
-        raise StoreError(f"{name!r} is no name for a speaker: it has characters that do not print")
+        raise SpeakerError(f"{name!r} is no name for a speaker: it has characters that do not print")
     if len(kept) > LONGEST_NAME:
-        raise StoreError(
+        raise SpeakerError(
             f"'{kept[:20]}...' is {len(kept)} characters long; a speaker's name has at most {LONGEST_NAME}"
         )
     return kept

@@ -23,7 +23,7 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from farvox.errors import StoreError
+from farvox.errors import SpeakerError, StoreError
 from farvox.options import nearest
 from farvox.progress import Note, silent
 from farvox.verifier.database import DAMAGED, FORMAT_VERSION, Database, FileState, create_records, explained
@@ -223,7 +223,7 @@ class SqliteStore:
                 if replace:
                     _drop(db, vault, "replace", "WHERE name = ? AND model = ?", key)
                 elif db.execute("SELECT 1 FROM enrolment WHERE name = ? AND model = ?", key).fetchone():
-                    raise StoreError(
+                    raise SpeakerError(
                         f"'{each.name}' is enrolled with {each.model_name} already: forget that first"
                         " (farvox forget), or replace it (--replace, replace=True)"
                     )
@@ -248,9 +248,9 @@ class SqliteStore:
             self._wipe(f"'{name}' is removed")
             return count
         if not rows:
-            raise StoreError(f"{self.path}: there is no '{name}' to forget: nobody is enrolled")
+            raise SpeakerError(f"{self.path}: there is no '{name}' to forget: nobody is enrolled")
         hint = nearest(name, [str(other) for (other,) in rows])
-        raise StoreError(f"{self.path}: '{name}' is not enrolled{hint}")
+        raise SpeakerError(f"{self.path}: '{name}' is not enrolled{hint}")
 
     def sweep(self, days: float) -> list[str]:
         """Remove, as `remove` does, what was enrolled more than ``days`` days ago; returns the names.

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from farvox.audio.conditioning import Band
 from farvox.audio.quality import MEASURES, Measured, QualityTerm, is_outside, measure, value_of
-from farvox.errors import AudioError, MixedSpeakersError, ModelError, StoreError, UsageError
+from farvox.errors import AudioError, MixedSpeakersError, ModelError, SpeakerError, UsageError
 from farvox.machine import available_memory
 from farvox.options import not_a_choice
 from farvox.reprs import short_repr
@@ -391,7 +391,7 @@ class Verifier:
         if not candidates:
             others = sum(count.num_speakers for count in self.store.models())
             told = f"; {others} are with another one, or for another --band or conditioning" if others else ""
-            raise StoreError(f"nobody is enrolled with this model{told}: enrol speakers ('farvox enrol')")
+            raise SpeakerError(f"nobody is enrolled with this model{told}: enrol speakers ('farvox enrol')")
         name, score = candidates[0]
         if self.card.thresholds and self._threshold == self.card.threshold:
             enrolled = [x for x in self.store.listing() if x.name == name]
