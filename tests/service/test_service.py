@@ -186,7 +186,7 @@ def test_connections_that_are_slow_are_closed_and_keep_nobody_out(service, wav):
     for connection in (*idle, dripping):
         closed_after(connection)
         connection.close()
-    assert time.monotonic() - begin < 30  # 8 s for headers, 10 s for a body, and a busy machine
+    assert time.monotonic() - begin < 12  # 8 s for headers, 10 s for a body
     thread.join()
     begin = time.monotonic()
     assert service.send("verify", ("enrol", wav["a0"]), ("test", wav["a1"]))[0] == 200
@@ -222,13 +222,12 @@ def test_more_than_are_allowed_are_told_to_come_again_and_a_slow_decoder_is_ende
         refused = [headers for status, _, headers in answers if status == 503]
         assert all(headers["retry-after"] == "1" for headers in refused)
         assert len({answer["score"] for status, answer, _ in answers if status == 200}) == 1
-        rng = np.random.default_rng(0)
-        long = sound(0.1 * rng.standard_normal((59 * 16000, 1)), 16000, "MP3")
-        with serving(model_folder, tmp_path / "t", *words[:4], "--decode-seconds", "0.02") as hasty:
-            status, answer, _ = hasty.ask("POST", "embed", long)
-            assert (status, answer["code"]) == (413, "too-large") and "to decode" in answer["detail"]
-            assert hasty.ask("GET", "health")[0] == 200
-        assert service.ask("POST", "embed", long)[0] in (200, 413)
+    hour = sound(np.tile(np.arange(-8000, 8000, dtype=np.int16), 3600))
+    words = ("--max-seconds", "4000", "--decode-seconds", "0.5", "--max-body-mb", "200")
+    with serving(model_folder, tmp_path / "t", *words) as hasty:
+        status, answer, _ = hasty.ask("POST", "embed", hour)
+        assert (status, answer["code"]) == (413, "too-large") and "to decode" in answer["detail"]
+        assert hasty.send("verify", ("enrol", wav["a0"]), ("test", wav["b0"]))[0] == 200
 
 
 @pytest.mark.slow
