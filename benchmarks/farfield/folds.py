@@ -54,21 +54,23 @@ def compare(root: Path, test: Path, name: str, conditions: tuple[str, ...]) -> N
     """Print the figures of a list before and after, and by conditions; AN4 is judged by all five models."""
     trials, folder = test / f"{name}.trials", root / "scores"
     folder.mkdir(exist_ok=True)
-    folds = [root / f"fold-{fold}" for fold in FOLDS]
     after, before = folder / f"{name}.after", folder / f"{name}.before"
     if name.startswith("an4"):
-        systems = [f"after={','.join(f'{after}-{fold.name}' for fold in folds)}"]
-        for fold in folds:
-            farvox("score", trials, fold / "an4", "--out", f"{after}-{fold.name}")
+        scores = [f"{after}-{fold}" for fold in FOLDS]
+        for fold, out in zip(FOLDS, scores, strict=True):
+            farvox("score", trials, root / f"fold-{fold}/an4", "--out", out)
         farvox("score", trials, root / "an4", "--out", before)
-        data = [test / "fold-an4"]
-    else:
-        systems = [f"after={after}"]
-        farvox("score", trials, *(fold / "after" for fold in folds), "--out", after)
-        farvox("score", trials, *(fold / "before" for fold in folds), "--out", before)
-        data = [test / fold.name for fold in folds]
+        systems, data = [f"after={','.join(scores)}", f"before={before}"], [test / "fold-an4"]
+    else:  # each fold by its own model: no two models are in one trial
+        for out in (after, before):
+            parts = [folder / f"fold-{fold}-{out.name}" for fold in FOLDS]
+            for fold, part in zip(FOLDS, parts, strict=True):
+                embeddings = root / f"fold-{fold}" / out.suffix[1:]
+                farvox("score", test / f"fold-{fold}/{name}.trials", embeddings, "--out", part)
+            out.write_text("".join(part.read_text() for part in parts))
+        systems, data = [f"after={after}", f"before={before}"], [test / f"fold-{fold}" for fold in FOLDS]
     by = [word for condition in conditions for word in ("--by", condition)]
-    words = ("evaluate", trials, *systems, f"before={before}", "--data", *data, "--intervals", *by)
+    words = ("evaluate", trials, *systems, "--data", *data, "--intervals", *by)
     print(f"\n== {name}\n{farvox(*words)}")
     (folder / f"{name}.json").write_text(farvox(*words, "--json"))
 
