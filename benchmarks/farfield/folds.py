@@ -69,10 +69,10 @@ def compare(root: Path, test: Path, name: str, conditions: tuple[str, ...]) -> N
                 farvox("score", test / f"fold-{fold}/{name}.trials", embeddings, "--out", part)
             out.write_text("".join(part.read_text() for part in parts))
         systems, data = [f"after={after}", f"before={before}"], [test / f"fold-{fold}" for fold in FOLDS]
-    by = [word for condition in conditions for word in ("--by", condition)]
-    words = ("evaluate", trials, *systems, "--data", *data, "--intervals", *by)
-    print(f"\n== {name}\n{farvox(*words)}")
-    (folder / f"{name}.json").write_text(farvox(*words, "--json"))
+    words = ("evaluate", trials, *systems, "--data", *data)
+    print(f"\n== {name}\n{farvox(*words, '--intervals')}")
+    for condition in conditions:
+        print(f"\n== {name} by {condition}\n{farvox(*words, '--by', condition)}")
 
 
 def extract(model: str | Path, data: Path, out: Path) -> None:
