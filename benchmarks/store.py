@@ -1,4 +1,4 @@
-"""Identifying one of 100,000 enrolled speakers, against a plain loop over the rows of the same file.
+"""Identifying one of 100,000 enrolled speakers, against a plain loop over the rows of a file without secrets.
 
 The loop reads every template from the file and compares it in numpy, as a store without anything in memory
 would; its best speaker must be the same.
@@ -6,6 +6,7 @@ would; its best speaker must be the same.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import tempfile
 import time
@@ -55,12 +56,18 @@ def main() -> None:
     figures: list[tuple[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "speakers.sqlite")
+        os.environ["FARVOX_KEYS"] = str(Path(folder, "keys"))
         enrolments = [enrolment(f"speaker{n:07}", row_E) for n, row_E in enumerate(rows_NE)]
         start = time.perf_counter()
         with SqliteStore(path) as store:
             store.add(*enrolments)
         figures.append(("enrolling all at once", time.perf_counter() - start))
-        expected = plain_loop(path, probes_PE[0])
+        plain = Path(folder, "plain.sqlite")
+        with sqlite3.connect(plain) as db:
+            db.execute("CREATE TABLE enrolment (name TEXT, template BLOB)")
+            rows = ((each.name, each.template_E.tobytes()) for each in enrolments)
+            db.executemany("INSERT INTO enrolment VALUES (?, ?)", rows)
+        expected = plain_loop(plain, probes_PE[0])
         size = path.stat().st_size / 1e6
 
         with SqliteStore(path) as store, SqliteStore(path) as other:
@@ -71,7 +78,7 @@ def main() -> None:
             bench.compare(
                 "a search among 100,000 enrolled speakers",
                 ours=lambda: [store.best(probe_E, DIGEST, top=5) for probe_E in probes_PE],
-                reference=lambda: plain_loop(path, probes_PE[0]),
+                reference=lambda: plain_loop(plain, probes_PE[0]),
                 reference_share=1 / len(probes_PE),
                 count=len(probes_PE),
                 unit="searches/s",
