@@ -275,7 +275,7 @@ def test_json_is_printed_also_where_there_is_no_answer(voices, model_folder, tmp
         (["verify", good, str(tmp_path / "text.wav")], "same", "audio"),
         (["verify", good], "same", "usage"),
         (["verify", good, good, "--no-such-option"], "same", "usage"),
-        (["identify", good, "--store", str(tmp_path / "store")], "name", "store"),
+        (["identify", good, "--store", str(tmp_path / "store")], "name", "speaker"),
     ):
         assert main([*words, *model]) == 2
         said = capsys.readouterr()
