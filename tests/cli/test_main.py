@@ -343,10 +343,16 @@ VERIFY, SMALL = "verify a0.wav a1.wav --model model", "verify a0.wav a1.wav --mo
 SCORE, EXPORT = "score dev/trials emb --out again", "export model again.onnx"
 TRAIN, WAVLM = "train recipe.toml --run-dir exp", "train wavlm.toml --run-dir wavlm-exp --model.wavlm"
 BY_TORCH = "extract model dev again --backend torch --device cpu"
+SERVE = "serve --model small.onnx --store s.sqlite"
+ENROL = "enrol ann a0.wav --model small.onnx --store s.sqlite"
 WITHOUT = {
     "av": Without({"audio/files.py": "verify a.m4a a1.wav --model model"}, goes_on=[VERIFY]),
+    "cryptography": Without({"verifier/vault.py": ENROL}, goes_on=[VERIFY, SMALL]),
+    "fastapi": Without({"": SERVE}, goes_on=[VERIFY, ENROL]),
     "fsspec": Without({"audio/remote.py": "verify s3://bucket/a.wav a1.wav --model model"}, goes_on=[VERIFY]),
+    "h11": Without({"": SERVE}, goes_on=[VERIFY]),
     "huggingface_hub": Without({"models/wavlm.py": f"{WAVLM} org/name"}, goes_on=[VERIFY]),
+    "keyring": Without({"verifier/vault.py": ""}, goes_on=[VERIFY, ENROL]),
     "matplotlib": Without(
         {"": "evaluate dev/trials scores --plot det.png"}, goes_on=["evaluate dev/trials scores"]
     ),
@@ -364,9 +370,11 @@ WITHOUT = {
     "openvino": Without(
         {"zoo/openvino_backend.py": "extract small.onnx dev again --backend openvino"}, goes_on=[SMALL]
     ),
+    "pebble": Without({"": SERVE}, goes_on=[VERIFY]),
     "pip": Without({"zoo/pretrained.py": ""}, goes_on=["models"]),
-    "platformdirs": Without({"": "enrol ann a0.wav --model small.onnx --store s.sqlite"}),
+    "platformdirs": Without({"": ENROL}),
     "polars": Without({"": "check dev", "pipelines/score.py": SCORE}, goes_on=[VERIFY, SMALL]),
+    "prometheus_client": Without({"": SERVE}, goes_on=[VERIFY]),
     "pyroomacoustics": Without({"farfield/rooms.py": "rirs rooms --jobs 1"}, goes_on=["check dev"]),
     "rich": Without({"progress.py": ""}, goes_on=["check dev", SMALL]),
     "safetensors": Without({"zoo/model.py": EXPORT, "manifest.py": f"{WAVLM} wavlm"}, goes_on=[SMALL, SCORE]),
@@ -383,6 +391,7 @@ WITHOUT = {
     ),
     "soundfile": Without({"": VERIFY}),
     "soxr": Without({"": VERIFY}, goes_on=[SCORE]),
+    "starlette": Without({"": SERVE}, goes_on=[VERIFY]),
     "tensorboard": Without(
         {"training/log.py": f"{TRAIN} --log.tensorboard true"}, names="TensorBoard", goes_on=[SCORE]
     ),
@@ -393,6 +402,7 @@ WITHOUT = {
             "cli/models.py": EXPORT,
             "features/specaugment.py": TRAIN,
             "machine.py": TRAIN,
+            "pipelines/finish.py": "",
             "training/log.py": TRAIN,
             "zoo/find.py": "average out model model",
             "zoo/model.py": BY_TORCH,
@@ -404,6 +414,7 @@ WITHOUT = {
     ),
     "transformers": Without({"models/wavlm.py": f"{WAVLM} wavlm"}, goes_on=["models", VERIFY]),
     "tyro": Without({"": "check dev"}),
+    "uvicorn": Without({"": SERVE}, goes_on=[VERIFY]),
 }
 
 

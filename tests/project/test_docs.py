@@ -243,8 +243,12 @@ def test_the_commands_of_a_page_run(at_home, page, request, capsys):
             assert_alike(capsys.readouterr().out, command.shown)
 
 
-BEYOND_A_SAMPLE = ("adapt", "selftrain", "replay", "run", "train", "average", "import", "fuse", "calibrate")
-"""Verbs whose examples need a run of training, or more speakers; those of their pages are run above."""
+BEYOND_A_SAMPLE = (
+    *("adapt", "selftrain", "replay", "run", "train", "average", "import", "fuse", "calibrate"),
+    "serve",  # tests/service run it
+)
+"""Verbs whose examples need a run of training or more speakers, those of their pages are run above; or do not
+end."""
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from typing import Any, Self
 
 import numpy as np
+from pebble import ProcessExpired, ProcessPool
 
 from farvox.audio.files import Content, audio_info
 from farvox.children import end_with_parent
@@ -34,8 +35,6 @@ class Decoder:
     """
 
     def __init__(self, *, workers: int, seconds: float, max_seconds: float, reading: dict[str, Any]) -> None:
-        from pebble import ProcessPool
-
         self.seconds = seconds
         self.max_seconds = max_seconds
         self.reading = reading
@@ -69,8 +68,6 @@ class Decoder:
         except MemoryError:
             raise OversizeError(f"{name}: takes more memory to decode than is given") from None
         except Exception as error:
-            from pebble import ProcessExpired
-
             if isinstance(error, ProcessExpired):  # a fault of a library, or no memory
                 raise AudioError(f"{name}: cannot be decoded: it ended the process that tried") from None
             raise
