@@ -78,6 +78,7 @@ class Shell:
     def start(self, *words: object) -> "subprocess.Popen[bytes]":
         """A command in a session of its own; what it prints is in ``said.txt``."""
         own = {"TMPDIR": str(self.temporary), "FARVOX_CACHE": str(self.folder / "cache")}
+        own["FARVOX_KEYS"] = str(self.folder / "store" / "keys")  # which go with the store
         with (self.folder / "said.txt").open("wb") as said:
             return subprocess.Popen(
                 [sys.executable, *AT_ONCE, *map(str, words)],
@@ -117,7 +118,7 @@ def digests(folder: Path, files: Iterable[Path]) -> dict[str, str]:
     return {
         name: sha256(content_of(file)).hexdigest()
         for name, file in names.items()
-        if "/." not in f"/{name}" and not name.endswith((".state", "-journal"))
+        if "/." not in f"/{name}" and not name.endswith((".state", "-journal", ".keys", ".key"))
     }
 
 
@@ -130,12 +131,15 @@ def content_of(file: Path) -> bytes:
 
 
 def rows_of(database: Path) -> str:
-    """Who is enrolled in a store: what a change that a kill cut short is when the store is next opened."""
+    """Who is enrolled in a store: what a change that a kill cut short is when the store is next opened.
+
+    Templates are sealed anew by each run; that they open is seen by the runs that follow.
+    """
     with tempfile.TemporaryDirectory() as folder:
         for file in database.parent.glob(f"{database.name}*"):
             shutil.copy(file, folder)
         with closing(sqlite3.connect(Path(folder, database.name))) as opened:
-            rows = opened.execute("SELECT name, model, num_recordings, seconds, template FROM enrolment")
+            rows = opened.execute("SELECT name, model, num_recordings, seconds FROM enrolment")
             return str(sorted(rows))
 
 

@@ -472,7 +472,10 @@ def test_the_master_key_lies_in_the_keyring_of_the_system_where_there_is_one(pat
     """
     env = {name: value for name, value in os.environ.items() if name != "FARVOX_KEYS"}
     env |= {"XDG_CONFIG_HOME": str(tmp_path / "config"), "KEYRING_FILE": str(tmp_path / "ring.json")}
-    ring = {"PYTHON_KEYRING_BACKEND": "ownring.Backend", "PYTHONPATH": f"{tmp_path}:{env['PYTHONPATH']}"}
+    ring = {
+        "PYTHON_KEYRING_BACKEND": "ownring.Backend",
+        "PYTHONPATH": f"{tmp_path}:{env.get('PYTHONPATH', '')}",
+    }
     words = [sys.executable, "-c", textwrap.dedent(code), str(path)]
     for _ in range(2):
         subprocess.run(words, check=True, env=env | ring)

@@ -51,7 +51,7 @@ def prepare(
     """Turn a corpus on disk into data dirs, OUT/<part> for each part that is there.
 
     Corpora: voxceleb1, voxceleb2, himia, ffsvc2020, ffsvc2022, 3dspeaker, cnceleb, voices, musan,
-    rirs_noises, speechocean762, an4, farfield, folder (SPEAKER/*.wav, your own recordings),
+    rirs_noises, speechocean762, an4, farfield, across, folder (SPEAKER/*.wav, your own recordings),
     synthetic and noise.
 
     Args:
