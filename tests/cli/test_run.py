@@ -1,6 +1,7 @@
 """``farvox run``: all stages of a recipe."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -424,6 +425,12 @@ def test_finished_weights_are_mixed_with_the_start_and_centred(recipe, tmp_path,
     capsys.readouterr()
     assert farvox("run", file) == 0
     assert (finished / "model.safetensors").stat().st_mtime_ns == before
+    recording = Path(DataDir.open(corpus / "more_renamed").wav_paths[0])
+    os.utime(recording, ns=(1, recording.stat().st_mtime_ns + 10**9))  # it may be another one now
+    assert farvox("run", file, "--to", "train") == 0
+    again = (finished / "model.safetensors").stat().st_mtime_ns
+    assert again != before
+    before = again
     assert farvox("run", file, "--finish.start", "0.5") == 0
     assert (finished / "model.safetensors").stat().st_mtime_ns != before
     assert not [path.name for path in finished.parent.iterdir() if "mixed" in path.name]

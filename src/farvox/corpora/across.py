@@ -51,8 +51,6 @@ from farvox.rng import rng_for
 OTHER = "an4"
 FOLD = 25
 """Speakers of a fold."""
-CHOSEN_BY = "76-100"
-"""Speakers on whom settings are chosen; those before them are trained on."""
 FIRST_ROOMS = 4
 """Measured rooms, by name, that settings are chosen by; the others judge."""
 DISTANCES, SNRS = (1.0, 2.5, 4.5), (5.0, 12.0, 20.0)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 from farvox.atomic import sha256_of
+from farvox.audio.shards import fingerprint
 from farvox.jobs import digest
 from farvox.options import AtLeast, Below, Metavar, Options
 from farvox.parsing import parse_json
@@ -73,8 +74,9 @@ def finish(
     data_dir = DataDir.open(options.centre) if options.centre else None
     origin = {
         "of": sha256_of(folder / WEIGHTS),
-        "start": [start, options.start],
-        "centre": digest(data_dir.utt_ids + " " + data_dir.wav_paths) if data_dir else "",
+        "start": sha256_of(find_model(start) / WEIGHTS) if options.start else "",
+        "share": options.start,
+        "centre": digest([*data_dir.utt_ids, fingerprint(data_dir.wav_paths)]) if data_dir else "",
     }
     if (out / CONFIG).is_file() and parse_json((out / CONFIG).read_text("utf-8")).get(ENTRY) == origin:
         return

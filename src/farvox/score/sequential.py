@@ -41,7 +41,7 @@ class Boundaries(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How trials of one kind end: the look that decides each, and True where that calls them the same."""
+    """The ends of trials of one kind: the look that decides each, and True where that calls them the same."""
 
     look_N: NDArray[np.int64]
     same_N: NDArray[np.bool_]

@@ -122,6 +122,8 @@ class Saver:
         world, minutes = self.run.world, self.run.options.log.save_minutes
         is_due = world.is_main and minutes and time.monotonic() - self._saved_at >= 60 * minutes
         wish = self._wish or SAVE * bool(is_due)
+        if world.size == 1:
+            return wish  # asked at every step, for which no device is waited
         return float(world.max(torch.tensor(wish, dtype=torch.float32, device=world.device)))
 
     def _end(self, wish: float, place: str) -> None:
