@@ -41,12 +41,14 @@ class Service:
         own = connection or self.connect()
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        own.request(method, f"/v1/{path}", body, headers)
-        answer = own.getresponse()
-        content = answer.read()
-        told = dict(answer.getheaders())
-        if connection is None:
-            own.close()
+        try:
+            own.request(method, f"/v1/{path}", body, headers)
+            answer = own.getresponse()
+            content = answer.read()
+            told = dict(answer.getheaders())
+        finally:
+            if connection is None:
+                own.close()
         is_json = "json" in told.get("content-type", "")
         return answer.status, json.loads(content) if is_json else content.decode(), told
 

@@ -1,5 +1,6 @@
 """The service in a process of its own, asked over a socket."""
 
+import http.client
 import io
 import json
 import signal
@@ -149,7 +150,7 @@ def test_what_is_too_large_is_refused(service):
 def closed_after(connection):
     """Seconds until the other side closes."""
     begin = time.monotonic()
-    connection.settimeout(30)
+    connection.settimeout(60)
     try:
         while connection.recv(1000):
             pass
@@ -172,7 +173,7 @@ def test_connections_that_are_slow_are_closed_and_keep_nobody_out(service, wav):
 
     def drip():
         try:
-            for _ in range(100):
+            while True:
                 dripping.sendall(b"x")
                 time.sleep(0.2)
         except OSError:
@@ -186,7 +187,7 @@ def test_connections_that_are_slow_are_closed_and_keep_nobody_out(service, wav):
     for connection in (*idle, dripping):
         closed_after(connection)
         connection.close()
-    assert time.monotonic() - begin < 12  # 8 s for headers, 10 s for a body
+    assert time.monotonic() - begin < 25  # 8 s for headers, 10 s for a body; the rest for a slow machine
     thread.join()
     begin = time.monotonic()
     assert service.send("verify", ("enrol", wav["a0"]), ("test", wav["a1"]))[0] == 200
@@ -234,22 +235,15 @@ def test_more_than_are_allowed_are_told_to_come_again_and_a_slow_decoder_is_ende
 def test_an_end_waits_for_what_has_begun_and_a_kill_leaves_the_store_whole(model_folder, tmp_path, wav):
     folder = tmp_path / "s"
     with serving(model_folder, folder) as service:
-        answers = []
-        body, kind = multipart([("enrol", wav["a0"]), ("test", wav["b0"])])
-
-        def ask():
-            answers.append(service.ask("POST", "verify", body, **{"Content-Type": kind})[0])
-
-        threads = [threading.Thread(target=ask) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        while "farvox_in_flight 0.0" in service.ask("GET", "metrics")[1]:
-            assert not answers
-        service.process.send_signal(signal.SIGTERM)
-        for thread in threads:
-            thread.join()
+        minute = sound(np.resize(soundfile.read(io.BytesIO(wav["a0"]))[0], 59 * 16000))
+        body, kind = multipart([("enrol", minute), ("enrol", minute), ("test", minute)])
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(service.ask, "POST", "verify", body, **{"Content-Type": kind})
+            while "farvox_in_flight 0.0" in service.ask("GET", "metrics")[1]:
+                assert not asked.done()
+            service.process.send_signal(signal.SIGTERM)
+            assert asked.result()[0] == 200
         assert service.process.wait(60) == 0
-        assert 200 in answers
     for delay in (0.0, 0.3):
         with serving(model_folder, folder) as service:
             done = []
@@ -263,8 +257,8 @@ def test_an_end_waits_for_what_has_begun_and_a_kill_leaves_the_store_whole(model
                             == 200
                         ):
                             done.append(name)
-                    except (OSError, Exception):
-                        return
+                    except (OSError, http.client.HTTPException):
+                        return  # it was killed
 
             thread = threading.Thread(target=enrol)
             thread.start()
