@@ -8,10 +8,17 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 TOKEN = "a-token-of-the-tests-only"
 
@@ -23,6 +30,15 @@ class Service:
     port: int
     process: subprocess.Popen
     store: Path
+
+    @property
+    def num_sockets(self) -> int:
+        """Number of connections that it has open, and the one that it listens at."""
+        found = 0
+        for path in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                found += path.readlink().name.startswith("socket:")
+        return found
 
     def connect(self, timeout: float = 120) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
@@ -67,6 +83,18 @@ def multipart(files) -> tuple[bytes, str]:
         for name, content in files
     )
     return lines + b"--%s--\r\n" % boundary.encode(), f"multipart/form-data; boundary={boundary}"
+
+
+def certificate(folder: Path) -> tuple[str, ...]:
+    """The options of a server that shows a certificate of its own making."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    (folder / "cert.pem").write_bytes(made.sign(key, SHA256()).public_bytes(Encoding.PEM))
+    plain = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "key.pem").write_bytes(key.private_bytes(*plain))
+    return "--tls-cert", str(folder / "cert.pem"), "--tls-key", str(folder / "key.pem")
 
 
 @contextmanager

@@ -35,8 +35,8 @@ class ServeOptions(Options):
     """Longest recording."""
     decode_seconds: Annotated[float, Above(0)] = 5.0
     """Longest time to read one recording; then the process that does is ended."""
-    body_seconds: Annotated[float, Above(0)] = 10.0
-    """Longest time in which a body comes in; then the connection is closed."""
+    body_seconds: Annotated[float, Above(0)] = 8.0
+    """Longest time in which a body comes in, or an answer is read; then the connection is closed."""
     in_flight: Annotated[int, AtLeast(1)] = 32
     """Requests that are answered at a time; others get status 503."""
     workers: Annotated[int, AtLeast(1)] = 2

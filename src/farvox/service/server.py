@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import h11
 import uvicorn
@@ -18,25 +20,26 @@ from farvox.progress import to_stderr
 from farvox.service.options import ServeOptions
 
 HEADER_SECONDS = 8.0
-"""For the first request of a connection, and for the rest of one whose first byte has come."""
+"""For a handshake of TLS, for the first request of a connection, and for the rest of one that has begun."""
 DRAIN_SECONDS = 30.0
 _SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class CutProtocol(H11Protocol):
-    """HTTP/1.1 that ends a connection whose request does not come within its time.
+    """HTTP/1.1 that ends a connection whose request does not come, or answer is not read, within its time.
 
     Nothing above it can: an application is called when the headers are complete, and waits for a body as long
     as it takes.
     """
 
-    body_seconds = 10.0
+    body_seconds = 8.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the first request its time."""
         super().connection_made(transport)
         self._waits_for: object = None
         self._timer: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._give_time()
 
     def data_received(self, data: bytes) -> None:
@@ -49,9 +52,26 @@ class CutProtocol(H11Protocol):
         super().on_response_complete()
         self._give_time()
 
+    def pause_writing(self) -> None:
+        """Give a client time to read what it has asked for."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.body_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: it has read."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End a connection that asks nothing more."""
+        super().timeout_keep_alive_handler()
+        self._give_time()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop counting."""
         self._stop()
+        self.resume_writing()
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
@@ -60,7 +80,9 @@ class CutProtocol(H11Protocol):
         super().handle_websocket_upgrade(event)
 
     def _give_time(self) -> None:
-        """Start the clock where the connection begins to wait for a body, or for headers."""
+        """Start the clock where the connection begins to wait for a body, for headers, or to end."""
+        if self.transport.is_closing():  # when what is written has been read
+            self.loop.call_later(self.body_seconds, self.transport.abort)
         state = self.conn.their_state
         is_first = self.cycle is None
         waits_for: object = None
@@ -88,6 +110,16 @@ class CutProtocol(H11Protocol):
                 self.transport.write(_SLOW)
             self.transport.close()
             self.loop.call_later(1, self.transport.abort)
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop that gives a handshake of TLS its time: uvicorn has no option for it."""
+
+    async def create_server(self, *words: Any, **named: Any) -> Any:
+        """Create a server as any loop does."""
+        if named.get("ssl"):
+            named["ssl_handshake_timeout"] = HEADER_SECONDS
+        return await super().create_server(*words, **named)
 
 
 class Server(uvicorn.Server):
@@ -132,5 +164,10 @@ def run(app: ASGIApp, options: ServeOptions) -> None:
     scheme = "http" if options.tls_cert is None else "https"
     host, port = listener.getsockname()[:2]
     to_stderr(f"farvox serve: {scheme}://{f'[{host}]' if ':' in host else host}:{port}/v1/")
-    with listener:
-        Server(config).run([listener])
+    with suppress(
+        ValueError, OSError
+    ):  # as many connections as the system allows: often 1,024 unless one asks
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with listener, asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(Server(config).serve([listener]))
