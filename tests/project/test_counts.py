@@ -126,7 +126,7 @@ def test_the_table_and_the_lists_are_printed(script, counts, capsys):
 
 MOST_FILES = 182
 MOST_LINES = 42_500
-MOST_PUBLIC_FUNCTIONS = 1_190
+MOST_PUBLIC_FUNCTIONS = 1_200
 MOST_FORMAT_SKIPS = 61
 """As many as there were at 465a09f."""
 
