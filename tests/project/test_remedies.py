@@ -283,6 +283,9 @@ ELSEWHERE = {
         ),
         f"{SERVICE}::test_no_public_address_without_a_token_and_encryption",
     ),
+    "this is {}; for a proxy on this machine, say --behind-proxy": (
+        "tests/service/test_listening.py::test_streams_leave_room_for_requests_and_end_with_the_service"
+    ),
     "a token is 20 characters or more, in ASCII": f"{SERVICE}::test_a_token_that_is_none_is_refused",
     "{} requests are being answered; try again": (
         f"{SERVICE}::test_more_than_are_allowed_are_told_to_come_again_and_a_slow_decoder_is_ended"

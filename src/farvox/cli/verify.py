@@ -128,7 +128,9 @@ def listen(
     if not enrol:
         raise UsageError("a recording is needed: farvox listen ENROL")
     verifier, signals = _open(enrol, model)
-    test, told, delays = verifier.card.sequential, set[str](), [0.0]
+    from farvox.verifier.answers import look_fields, stream_fields
+
+    told, delays = set[str](), [0.0]
     with open_source(source) as opened:
         rate, num_channels = opened.sample_rate, opened.num_channels
         listener = Listener(verifier, signals, rate, num_channels, name=opened.name, longest=longest)
@@ -139,9 +141,7 @@ def listen(
                 delays.append(monotonic() - came)
                 _tell("listen", opened.name, look.notes, told)
                 if json:
-                    facts = {"seconds": look.seconds, "speech_seconds": look.speech_seconds}
-                    answer = {"score": look.score, "probability": look.probability}
-                    _print_json({**facts, **answer, "decision": look.decision}, None)
+                    _print_json(look_fields(look), None)
                 else:
                     chance = "" if look.probability is None else f"{_percent(look.probability):>12}"
                     spoken = f"{look.seconds:6.1f} s {look.speech_seconds:6.1f} s of speech"
@@ -151,24 +151,17 @@ def listen(
         verdict = listener.finish()
         factor = (process_time() - begin) / listener.stream.seconds
     _warn("listen", (*verdict.enrol, *verdict.test), told)
-    [signal], decision = verdict.test, listener.decision
-    is_tested = test is not None and (verdict.band == "full" or decision != "not yet")
-    if not is_tested:
-        decision = "same" if verdict.same else "different"
+    [signal], decision = verdict.test, listener.final_decision(verdict)
     if json:
-        fields = {"decision": decision, "score": verdict.score, "probability": verdict.probability}
         costs = {"real_time_factor": factor, "latest_look": max(delays)}
-        from farvox.verifier.answers import model_fields, signal_fields
-
-        told_of = {**model_fields(verifier), "test": signal_fields(verdict.test)}
-        _print_json({**fields, **costs, **told_of}, None)
+        _print_json(stream_fields(listener, verdict, **costs), None)
     else:
         said = {
             "same": "same speaker",
             "different": "different speakers",
             "not yet": "none: more speech is needed",
         }
-        by = "" if is_tested else f"   (at the end, threshold {verdict.threshold:.4g})"
+        by = "" if listener.is_tested(verdict) else f"   (at the end, threshold {verdict.threshold:.4g})"
         to_stdout(f"decision     {said[decision]}{by}")
         to_stdout(f"score        {verdict.score:.4f}, of all {signal.seconds:.1f} s")
         if verdict.probability is not None:

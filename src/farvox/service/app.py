@@ -4,68 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import farvox
-from farvox.errors import (
-    AudioError,
-    FarvoxError,
-    MixedSpeakersError,
-    NoSpeechError,
-    OversizeError,
-    SpeakerError,
-    StoreError,
-    TooShortError,
-)
+from farvox.errors import AudioError, FarvoxError
 from farvox.progress import to_stderr
 from farvox.service.decode import Decoder
-from farvox.service.options import ServeOptions
+from farvox.service.limits import Limited, SameOrigin, Slots, Uploads
+from farvox.service.listening import Means, converse
+from farvox.service.options import LOOPBACK, MOST_FILES, ServeOptions
+from farvox.service.problems import PROBLEM, described, problem
 from farvox.verifier.answers import identification_fields, model_fields, signal_fields, verdict_fields
 from farvox.verifier.enrolment import speaker_name
 from farvox.verifier.signal import Signal
-from farvox.verifier.verifier import Verifier
+from farvox.verifier.verifier import EmbeddedSide, Verifier
 
 T = TypeVar("T")
-
-CODES: tuple[tuple[type[FarvoxError], int, str], ...] = (
-    (OversizeError, 413, "too-large"),
-    (NoSpeechError, 422, "no-speech"),
-    (TooShortError, 422, "too-short"),
-    (MixedSpeakersError, 422, "mixed-speakers"),
-    (AudioError, 422, "unusable-audio"),
-    (SpeakerError, 409, "speaker"),
-    (StoreError, 500, "store"),
-    (FarvoxError, 500, "fault"),
-)
-"""The status and the code of each error, the first class that fits."""
-OPEN = ("/v1/health", "/v1/ready", "/v1/metrics", "/v1/openapi.json")
-"""Addresses that answer also where as many requests as are allowed are in flight."""
-MOST_FILES = 16
-PROBLEM = {
-    "type": "object",
-    "required": ["title", "status", "code", "detail"],
-    "properties": {
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "code": {"type": "string"},
-        "detail": {"type": "string"},
-    },
-}
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"description": what, "content": {"application/problem+json": {"schema": PROBLEM}}}
     for status, what in (("4XX", "The request cannot be answered."), ("5XX", "Busy, or a fault."))
@@ -90,110 +56,10 @@ def files_body(**fields: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
-def problem(status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """An error as RFC 9457 has it."""
-    title = {503: "Busy", 401: "No token", 413: "Too large"}.get(status, "Not answered")
-    body = {"title": title, "status": status, "code": code, "detail": detail}
-    return JSONResponse(body, status, headers, media_type="application/problem+json")
-
-
-class Limited:
-    """Middleware that lets so many requests in at a time, and counts them; the others are told to wait."""
-
-    def __init__(self, app: ASGIApp, *, most: int, registry: CollectorRegistry) -> None:
-        self.app = app
-        self.most = most
-        self.in_flight = 0
-        self.requests = Counter("farvox_requests", "Answers", ["path", "status"], registry=registry)
-        self.seconds = Histogram("farvox_seconds", "From request to answer", ["path"], registry=registry)
-        gauge = Gauge("farvox_in_flight", "Requests that are being answered", registry=registry)
-        gauge.set_function(lambda: self.in_flight)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it."""
-        if scope["type"] != "http" or scope["path"] in OPEN:
-            await self.app(scope, receive, send)
-            return
-        begin, status, is_counted = time.monotonic(), 0, False
-
-        def end() -> None:
-            nonlocal is_counted
-            self.in_flight -= is_counted
-            is_counted = False
-
-        async def body() -> Message:
-            """Count a request from the moment its body is here: a slow one keeps nobody out."""
-            nonlocal is_counted
-            message = await receive()
-            if message["type"] == "http.request" and not message.get("more_body") and not is_counted:
-                if self.in_flight >= self.most:
-                    raise Busy
-                self.in_flight += 1
-                is_counted = True
-            return message
-
-        async def answer(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            elif not message.get("more_body"):
-                end()  # before the client can send the next one
-            await send(message)
-
-        try:
-            await self.app(scope, body, answer)
-        except Busy:
-            refusal = problem(
-                503, "busy", f"{self.most} requests are being answered; try again", {"Retry-After": "1"}
-            )
-            await refusal(scope, receive, answer)
-        finally:
-            end()
-            route = scope.get("route")
-            path = getattr(route, "path", "other")  # not what a stranger wrote
-            self.requests.labels(path, str(status)).inc()
-            self.seconds.labels(path).observe(time.monotonic() - begin)
-
-
-class Busy(Exception):
-    """As many requests as are allowed are in flight."""
-
-
-class Uploads:
-    """Bodies as they come in, with a limit for one and for all of them."""
-
-    def __init__(self, largest: int, most: int) -> None:
-        self.largest = largest
-        self.most = most
-        self.held = 0
-
-    @asynccontextmanager
-    async def body(self, request: Request) -> AsyncIterator[bytes]:
-        """The body of a request, counted until the block ends.
-
-        Raises:
-            OversizeError: it is larger than allowed.
-            Busy: all bodies together are.
-        """
-        content = bytearray()
-        try:
-            if int(request.headers.get("content-length") or 0) > self.largest:
-                raise OversizeError(f"the body has more than {self.largest} bytes")
-            async for chunk in request.stream():
-                if len(content) + len(chunk) > self.largest:
-                    raise OversizeError(f"the body has more than {self.largest} bytes")
-                if self.held + len(chunk) > self.most:
-                    raise Busy
-                self.held += len(chunk)
-                content += chunk
-            yield bytes(content)
-        finally:
-            self.held -= len(content)
-
-
 def make_app(verifier: Verifier, options: ServeOptions, token: str) -> FastAPI:
     """The application, for one verifier with its store."""
     registry = CollectorRegistry()
+    slots, streams = Slots(options.in_flight), Slots(max(1, options.in_flight // 2))
     uploads = Uploads(options.max_body_bytes, options.in_flight * options.max_body_bytes)
     state: dict[str, Any] = {}
 
@@ -248,10 +114,13 @@ def make_app(verifier: Verifier, options: ServeOptions, token: str) -> FastAPI:
                     raise AudioError(
                         f"the body has no file '{name}'; it is multipart/form-data with one or more"
                     )
-                called = [name] if len(own) == 1 else [f"{name} {n}" for n in range(len(own))]
-                read = map(state["decoder"].read, called, own)
-                found.append(list(await asyncio.gather(*read)))
+                found.append(await signals_in(name, own))
             return found
+
+    async def signals_in(name: str, contents: Sequence[bytes]) -> list[Signal]:
+        """The recordings of a side."""
+        called = [name] if len(contents) == 1 else [f"{name} {n}" for n in range(len(contents))]
+        return list(await asyncio.gather(*map(state["decoder"].read, called, contents)))
 
     def may(given: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
         if given is None or not hmac.compare_digest(given.credentials.encode(), token.encode()):
@@ -268,15 +137,16 @@ def make_app(verifier: Verifier, options: ServeOptions, token: str) -> FastAPI:
         lifespan=lifespan,
         responses=RESPONSES,
     )
-    app.add_middleware(Limited, most=options.in_flight, registry=registry)
+    app.add_middleware(Limited, slots=slots, registry=registry)
+    is_alone = options.host in LOOPBACK and not options.behind_proxy
+    app.add_middleware(SameOrigin, names=LOOPBACK if is_alone else ())
 
     @app.exception_handler(FarvoxError)
     async def refused(_: Request, error: FarvoxError) -> Response:
         """Tell an error by its code."""
-        status, code = next((status, code) for kind, status, code in CODES if isinstance(error, kind))
-        if status >= 500:
-            to_stderr(f"farvox serve: {error}")
-        return problem(status, code, str(error) if status < 500 else "see the log of the service")
+        told = described(error)
+        headers = {"Retry-After": "1"} if told["status"] == 503 else None
+        return problem(told["status"], told["code"], told["detail"], headers)
 
     @app.exception_handler(HTTPException)
     async def unanswered(_: Request, error: HTTPException) -> Response:
@@ -363,6 +233,23 @@ def make_app(verifier: Verifier, options: ServeOptions, token: str) -> FastAPI:
     async def forget(name: SpeakerName) -> dict[str, Any]:
         """Forget a speaker, with every trace."""
         return {"forgotten": await computed(verifier.forget, name)}
+
+    @app.websocket("/v1/listen")
+    async def listen(websocket: WebSocket) -> None:
+        """Decide while the speech comes, see `farvox.service.listening`."""
+
+        async def read_side(contents: Sequence[bytes]) -> EmbeddedSide:
+            return await computed(verifier.side, await signals_in("enrol", contents))
+
+        @contextmanager
+        def place() -> Iterator[None]:
+            with streams.one(), slots.one():  # streams take long: they leave room for requests
+                yield
+
+        await websocket.accept()
+        with suppress(WebSocketDisconnect), uploads.counting() as count:
+            means = Means(read_side, computed, count, place())
+            await converse(websocket, options, verifier, means)
 
     @app.get("/v1/health")
     async def health() -> dict[str, str]:

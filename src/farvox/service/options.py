@@ -10,6 +10,7 @@ from farvox.errors import UsageError
 from farvox.options import Above, AtLeast, Options
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+MOST_FILES = 16
 
 
 @dataclass(frozen=True, kw_only=True)

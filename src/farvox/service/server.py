@@ -153,6 +153,9 @@ def run(app: ASGIApp, options: ServeOptions) -> None:
     config = uvicorn.Config(
         app,
         http=timed,
+        ws_max_size=options.max_body_bytes,
+        ws_per_message_deflate=False,  # a bomb
+        ws_ping_interval=None,  # a stream has limits of its own
         log_level="warning",
         access_log=False,
         server_header=False,

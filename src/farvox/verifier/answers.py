@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from farvox.verifier.listen import Listener, Look
 from farvox.verifier.signal import Signal
 from farvox.verifier.verifier import Identification, Verdict, Verifier
 
@@ -25,6 +26,19 @@ def verdict_fields(verifier: Verifier, verdict: Verdict, *, strict: bool) -> dic
     sides = {"enrol": signal_fields(verdict.enrol), "test": signal_fields(verdict.test)}
     told = {"probability": verdict.probability, "band": verdict.band}
     return {**fields, **told, **model_fields(verifier), **sides}
+
+
+def look_fields(look: Look) -> dict[str, Any]:
+    """A look at a stream; its notes are told with the whole."""
+    times = {"seconds": look.seconds, "speech_seconds": look.speech_seconds}
+    return {**times, "score": look.score, "probability": look.probability, "decision": look.decision}
+
+
+def stream_fields(listener: Listener, verdict: Verdict, **costs: float) -> dict[str, Any]:
+    """Everything that is known of a stream at its end."""
+    told = {"score": verdict.score, "probability": verdict.probability, **costs}
+    known = {**model_fields(listener.stream.verifier), "test": signal_fields(verdict.test)}
+    return {"decision": listener.final_decision(verdict), **told, **known}
 
 
 def identification_fields(verifier: Verifier, found: Identification, *, strict: bool) -> dict[str, Any]:

@@ -279,6 +279,15 @@ class Listener:
         self._look(verdict)
         return verdict
 
+    def is_tested(self, verdict: Verdict) -> bool:
+        """True where the sequential test decides, and not, at the end, the threshold."""
+        has_test = self.stream.verifier.card.sequential is not None
+        return has_test and (verdict.band == "full" or self.decision != "not yet")
+
+    def final_decision(self, verdict: Verdict) -> Decision:
+        """The decision, with the verdict at the end."""
+        return self.decision if self.is_tested(verdict) else "same" if verdict.same else "different"
+
     def _verdict(self, signal: Signal) -> Verdict:
         return self.stream.verifier.verify(self.side, signal)
 

@@ -28,6 +28,7 @@ from farvox.verifier.signal import MAX_CHANNELS
 Block = tuple[NDArray[Any], float]
 """Samples [C, T], and the time when the last of them came, by `time.monotonic`."""
 BLOCK_SECONDS = 0.1
+Encoding = Literal["s16le", "s32le", "f32le"]
 _TYPES = {"s16le": "<i2", "s32le": "<i4", "f32le": "<f4"}
 
 
@@ -42,7 +43,7 @@ class SourceOptions(Options):
     """Samples a second of a microphone or of raw samples; a file has its own."""
     channels: Annotated[int, AtLeast(1), AtMost(MAX_CHANNELS)] = 1
     """Channels of a microphone or of raw samples, a sample of each in turn; a file has its own."""
-    encoding: Literal["s16le", "s32le", "f32le"] = "s16le"
+    encoding: Encoding = "s16le"
     """Of raw samples: whole numbers of 16 or 32 bits, or floats, the low byte first."""
     real_time: bool = False
     """Take a file as fast as it was recorded, not as fast as possible."""
@@ -105,10 +106,17 @@ def _of_file(
         yield block_CT, due if in_real_time else time.monotonic()
 
 
+def whole_samples(content: bytes, encoding: Encoding, num_channels: int) -> tuple[NDArray[Any], bytes]:
+    """The samples [C, T] that raw bytes hold of all channels, and the bytes that are left."""
+    kind = np.dtype(_TYPES[encoding])
+    frame = kind.itemsize * num_channels
+    end = len(content) // frame * frame
+    return np.frombuffer(content[:end], kind).reshape(-1, num_channels).T, content[end:]
+
+
 def _raw(name: str, read: Callable[[int], bytes], options: SourceOptions) -> Iterator[Block]:
     """Samples of what ``read`` gives, until it gives nothing."""
-    kind = np.dtype(_TYPES[options.encoding])
-    frame = kind.itemsize * options.channels
+    frame = np.dtype(_TYPES[options.encoding]).itemsize * options.channels
     most, rest = max(1, round(BLOCK_SECONDS * options.rate)) * frame, b""
     while True:
         try:
@@ -117,11 +125,9 @@ def _raw(name: str, read: Callable[[int], bytes], options: SourceOptions) -> Ite
             raise AudioError(f"{name}: broke off: {error.strerror or error}") from None
         if not content:
             return
-        rest += content
-        whole = len(rest) // frame * frame
-        if whole:
-            yield np.frombuffer(rest[:whole], kind).reshape(-1, options.channels).T, time.monotonic()
-            rest = rest[whole:]
+        samples_CT, rest = whole_samples(rest + content, options.encoding, options.channels)
+        if samples_CT.size:
+            yield samples_CT, time.monotonic()
 
 
 @contextmanager
