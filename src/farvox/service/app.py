@@ -25,6 +25,7 @@ from farvox.service.decode import Decoder
 from farvox.service.limits import Limited, SameOrigin, Slots, Uploads
 from farvox.service.listening import Means, converse
 from farvox.service.options import LOOPBACK, MOST_FILES, ServeOptions
+from farvox.service.page import add_page
 from farvox.service.problems import PROBLEM, described, problem
 from farvox.verifier.answers import identification_fields, model_fields, signal_fields, verdict_fields
 from farvox.verifier.enrolment import speaker_name
@@ -266,6 +267,7 @@ def make_app(verifier: Verifier, options: ServeOptions, token: str) -> FastAPI:
         """Counts and times, as Prometheus reads them."""
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    add_page(app)
     return app
 
 
