@@ -11,7 +11,7 @@ from farvox.pipelines.recipe import recipe_names
 
 
 @pytest.mark.slow
-def test_a_wheel_carries_the_recipes(installed):
+def test_a_wheel_carries_the_recipes_and_the_page(installed):
     done = subprocess.run(
         [sys.executable, "-m", "farvox", "recipes"],
         cwd=installed, env={**os.environ, "PYTHONPATH": str(installed)},
@@ -19,6 +19,7 @@ def test_a_wheel_carries_the_recipes(installed):
     )  # fmt: skip
     assert [line.split()[0] for line in done.stdout.splitlines()] == recipe_names()
     assert (installed / "farvox/recipes/voxceleb/ecapa.toml").is_file()
+    assert (installed / "farvox/service/static/index.html").is_file()
 
 
 @pytest.mark.slow

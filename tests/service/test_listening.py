@@ -32,7 +32,7 @@ def model(model_folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def service(model, tmp_path_factory):
-    with serving(model, tmp_path_factory.mktemp("service"), "--body-seconds", "5") as running:
+    with serving(model, tmp_path_factory.mktemp("service")) as running:
         yield running
 
 
@@ -153,7 +153,7 @@ def test_a_message_that_is_too_large_and_one_that_does_not_come_end_the_stream(s
     with stream(service, "{}") as socket:
         socket.send(iter([bytes(1_000_000)] * 11))  # in fragments
         assert rest_of(socket)[1] == 1009
-    with stream(service, "{}") as socket:  # no recording follows, for 5 s
+    with stream(service, "{}") as socket:  # no recording follows
         (told,), code = rest_of(socket)
     assert (told["code"], code) == ("slow", 1008)
 

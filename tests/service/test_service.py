@@ -3,13 +3,14 @@
 import http.client
 import io
 import json
+import re
 import signal
 import socket
 import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import numpy as np
 import pytest
@@ -235,6 +236,20 @@ def test_it_says_how_it_is(service):
     assert {"/v1/embed", "/v1/verify", "/v1/enrol", "/v1/identify", "/v1/speakers"} <= described[
         "paths"
     ].keys()
+
+
+def test_the_page_runs_its_own_files_only(service):
+    texts = {}
+    with closing(service.connect()) as connection:
+        for name in ("", "page.css", "page.js", "tape.js"):
+            connection.request("GET", f"/{name}")
+            answer = connection.getresponse()
+            texts[name] = answer.read().decode()
+            policy = answer.headers["content-security-policy"]
+            assert answer.status == 200 and "default-src 'none'" in policy and "unsafe" not in policy
+    assert "a replayed or synthetic voice is not detected" in texts[""]
+    assert not re.search(r"<script>|<style|style=|\son\w+=|https?:", texts[""])
+    assert not re.search(r"https?:|innerHTML|eval\(|Storage|\.cookie", texts["page.js"] + texts["page.css"])
 
 
 @pytest.mark.slow
