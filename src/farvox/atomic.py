@@ -122,7 +122,7 @@ def refuse_to_replace(
 
 
 @contextmanager
-def atomic_file(path: str | Path, kind: FileKind | None = None) -> Iterator[Path]:
+def atomic_file(path: str | Path, kind: FileKind | None = None, *, first: bool = False) -> Iterator[Path]:
     """Yield a temporary path; it becomes ``path`` when the block ends, and is removed if it raises.
 
     The temporary name keeps the suffix of ``path`` (writers choose a format by it). Parent folders
@@ -132,6 +132,7 @@ def atomic_file(path: str | Path, kind: FileKind | None = None) -> Iterator[Path
     Args:
         path: the file to write.
         kind: see `refuse_to_replace`.
+        first: a file that another process puts there meanwhile stays, where the file system has links.
 
     Raises:
         FarvoxError: the system refuses to write there, or `refuse_to_replace` does.
@@ -144,8 +145,20 @@ def atomic_file(path: str | Path, kind: FileKind | None = None) -> Iterator[Path
             _flush(temporary)
             if final.exists():
                 shutil.copymode(final, temporary)
-            os.replace(temporary, final)
+            if not (first and _link_first(temporary, final)):
+                os.replace(temporary, final)
             _flush(final.parent)
+
+
+def _link_first(temporary: Path, final: Path) -> bool:
+    """Give a file its name unless another has it; False where the file system has no links."""
+    try:
+        os.link(temporary, final)
+    except FileExistsError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -371,9 +384,10 @@ def write_text(path: str | Path, text: str, kind: FileKind | None = None) -> Non
         temporary.write_bytes(text.encode())
 
 
-def write_json(path: str | Path, obj: object, kind: FileKind | None = None) -> None:
+def write_json(path: str | Path, obj: object, kind: FileKind | None = None, *, first: bool = False) -> None:
     """Write ``obj`` as `json_text`, as `atomic_file`; what is not UTF-8 in a path is escaped."""
-    write_text(path, json_text(obj).encode(errors="backslashreplace").decode() + "\n", kind)
+    with atomic_file(path, kind, first=first) as temporary:
+        temporary.write_bytes(f"{json_text(obj)}\n".encode(errors="backslashreplace"))
 
 
 def json_text(obj: object, indent: int | None = 2) -> str:

@@ -45,6 +45,7 @@ from farvox.children import end_with_parent, take_signals
 from farvox.errors import AudioError, JobError
 from farvox.parsing import parse_json, read_record
 from farvox.progress import Note, Progress
+from farvox.sharding import PLAN, ShardDoneError, current_shard, folder_of
 
 Item = TypeVar("Item")
 BatchType = TypeVar("BatchType")
@@ -77,8 +78,7 @@ def begin(path: Path, settings: Mapping[str, object]) -> None:
     refuse_to_replace_foreign(path.parent, (path.name,))
     now = json.loads(json.dumps(settings))
     if not path.exists():
-        write_json(path, now)
-        return
+        write_json(path, now, first=True)  # shards begin at one moment
     again = f"choose another name, or remove {path.parent} to begin again"
     try:
         before = dict(parse_json(path.read_text("utf-8")))
@@ -268,6 +268,43 @@ class Job:
     """The folder that keeps what is done, for the message of a run that breaks off."""
     text: Callable[[], str] = str
     """Gives what stands beside the count."""
+    out: Path | None = None
+    """The output of the verb, which may be made in shards (`farvox.sharding`); None: in one run only."""
+
+    def own(self, batches: Sequence[BatchType], settings: Mapping[str, object]) -> Sequence[BatchType]:
+        """The batches that are to be done here: of a shard only some.
+
+        Args:
+            batches: all there are.
+            settings: all that the results depend on, unless `begin` was called with it.
+
+        Raises:
+            JobError: a shard, or what joins them, has other settings than those before.
+        """
+        shard = current_shard(self.out)
+        if shard is None:
+            return batches
+        begin(folder_of(shard.out) / PLAN, {"shards": shard.count, **settings})
+        if shard.number:
+            shard.write_record(is_done=False)
+        return shard.own(batches)
+
+    def end(self, rejected: Rejected | None = None) -> None:
+        """End the work of a shard, for what follows is not its own; nothing, where there are no shards.
+
+        Args:
+            rejected: what cannot be used, which is only noted here: it is for all shards together to judge.
+
+        Raises:
+            ShardDoneError: this is a shard.
+        """
+        shard = current_shard(self.out)
+        if shard is None or not shard.number:
+            return
+        for name, why in sorted((rejected or {}).items()):
+            self.note(f"'{name}' cannot be used: {' '.join(why.split())}")
+        shard.write_record(is_done=True)
+        raise ShardDoneError
 
     def run(
         self,
@@ -323,9 +360,9 @@ class Job:
           ``000000064.state``; a batch without one (of an earlier farvox) is kept, with a note, if all files
           that it wrote are there;
         - items of it were rejected, which may be repaired since; they are in ``000000064.rejected``, see
-          `rejected_of`.
+          `rejected_of`. What joins shards takes them as they are.
 
-        Errors as `run`.
+        A shard, which does some of the batches, ends here. Errors as `run`.
 
         Args:
             function: as of `run`; gives the content of the file of a batch.
@@ -337,10 +374,13 @@ class Job:
         """
         firsts = accumulate(map(len, batches), initial=0)
         paths = [folder / f"{first:09d}{suffix}" for first, _ in zip(firsts, batches, strict=False)]
+        own = self.own(list(zip(paths, batches, strict=True)), {})
+        shard = current_shard(self.out)
+        is_join = shard is not None and not shard.number
         todo, num_changed, num_unknown = [], 0, 0
-        for path, batch in zip(paths, batches, strict=True):
+        for path, batch in own:
             state = path.with_suffix(_STATE)
-            if not path.exists() or path.with_suffix(_REJECTED).exists():
+            if not path.exists() or (path.with_suffix(_REJECTED).exists() and not is_join):
                 todo.append((path, batch))
             elif inputs or outputs:
                 made = list(outputs(batch, path.read_bytes())) if outputs else []
@@ -351,7 +391,7 @@ class Job:
                 elif not state.exists() or state.read_text("utf-8") != now:
                     todo.append((path, batch))
                     num_changed += len(batch)
-        total = sum(map(len, batches))
+        total = sum(len(batch) for _, batch in own)
         if num_changed:
             self.note(
                 f"{self.what}: {num_changed:,} of {total:,} are done again, because files that they are made"
@@ -366,6 +406,7 @@ class Job:
         work = partial(_write_result, function, inputs, outputs)
         for _ in self.run(work, todo, count=lambda file: len(file[1]), done=done):
             pass
+        self.end(rejected_of(path for path, _ in own))
         return paths
 
 

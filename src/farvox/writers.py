@@ -45,10 +45,11 @@ PATIENCE = 5.0
 """Seconds that a second writer waits, as children of a process that was killed may need them to end."""
 _SECONDS = 0.05  # between two looks at a lock
 _held: dict[Path, tuple[int, int, Path]] = {}  # output -> the thread that writes it; its lock: file, path
+_shared: dict[Path, int] = {}  # output -> the thread that writes a part of it
 
 
 @contextmanager
-def one_writer(path: str | Path, *, wait: bool = False) -> Iterator[None]:
+def one_writer(path: str | Path, *, wait: bool = False, anywhere: bool = False) -> Iterator[None]:
     """Be the only one who writes the file or folder ``path``, among all processes that ask here.
 
     What a dead process has left unfinished there is removed first, and once more in the end: its children may
@@ -62,13 +63,15 @@ def one_writer(path: str | Path, *, wait: bool = False) -> Iterator[None]:
 
     Args:
         wait: as long as another process is writing there, and not only `PATIENCE` seconds.
+        anywhere: a lock that a process of another machine has left is taken over; harmless only where two
+            that write at a time write the same.
 
     Raises:
         BusyError: another process is writing there; or one of another machine was, and may be still.
         FarvoxError: the lock cannot be written.
     """
     final = Path(os.path.realpath(path))
-    is_mine = final in _held and _held[final][0] == threading.get_ident()
+    is_mine = threading.get_ident() in (_held.get(final, (0,))[0], _shared.get(final))
     is_device = final.exists() and not final.is_file() and not final.is_dir()
     if is_mine or is_device:  # which verbs refuse
         yield
@@ -78,7 +81,7 @@ def one_writer(path: str | Path, *, wait: bool = False) -> Iterator[None]:
         lock = (final if inside else final.parent) / f".lock-{file_name(final.name)}"
         made = [folder for folder in lock.parents if not folder.exists()]
         before = _state(final)
-        handle, is_stale, other = _lock(lock, path, wait=wait)
+        handle, is_stale, other = _lock(lock, path, wait=wait, anywhere=anywhere)
         if other and not wait and _state(final) not in (None, before):
             to_stderr(
                 f"note: {path}: was written by {other} while this command waited for it; what this one writes"
@@ -107,6 +110,21 @@ def one_writer(path: str | Path, *, wait: bool = False) -> Iterator[None]:
             with suppress(OSError):  # something came into it
                 for folder in made:
                     folder.rmdir()
+
+
+@contextmanager
+def one_part(path: str | Path, part: Path) -> Iterator[None]:
+    """Be the only one who writes a part of ``path``, whose lock is that of the file ``part``.
+
+    Others may write other parts meanwhile. A part that died on another machine does not stand in the way.
+    """
+    final = Path(os.path.realpath(path))
+    with one_writer(part, anywhere=True):
+        _shared[final] = threading.get_ident()
+        try:
+            yield
+        finally:
+            del _shared[final]
 
 
 def writes(argument: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -139,7 +157,7 @@ def _state(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def _lock(lock: Path, path: str | Path, *, wait: bool) -> tuple[int, bool, str]:
+def _lock(lock: Path, path: str | Path, *, wait: bool, anywhere: bool) -> tuple[int, bool, str]:
     """Open and lock a file; also True where a process that died had it, and the one that was waited for."""
     other = ""
     deadline = time.monotonic() + (float("inf") if wait else PATIENCE)
@@ -155,6 +173,7 @@ def _lock(lock: Path, path: str | Path, *, wait: bool) -> tuple[int, bool, str]:
         try:
             is_mine, holder = try_lock(handle), _read(handle)
             is_foreign = bool(holder) and not is_of_this_machine(str(holder.get("machine")))
+            is_foreign = is_foreign and not (anywhere and is_mine)
             if is_mine is None:  # no locks here: the file alone tells
                 pid = holder.get("pid", 0)
                 is_own = pid == os.getpid() and lock not in (each[2] for each in _held.values())

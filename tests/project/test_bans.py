@@ -77,6 +77,7 @@ UNDER_ANOTHER = {
     "datadir.derive:_write_derived",  # of `combine` and `subset`
     "datadir.derive:write_output",  # of `simulate`, `make_rirs` and `make_noises`
     "datadir.pack:_write_dir",  # of `pack`
+    "jobs:own",  # in the folder of the shards of an output; whatever writes that asks
     "pipelines.adapt:split_files",  # `adapt`
     "synthetic.corpus:prepare_synthetic",  # likewise
     "synthetic.noise:prepare_noise",  # likewise
@@ -101,6 +102,7 @@ SEARCHES = {"iterdir", "glob", "rglob", "walk", "listdir", "scandir"}
 FOR_THEMSELVES = {
     "atomic",  # has `visible`; and what is not finished, which is hidden
     "corpora.parts",  # `walk`
+    "datadir.audit",  # hidden files of a check that is not done
     "pipelines.run",  # the state of folders that verbs read
     "training.checkpoint",  # by a pattern that begins no hidden name
 }

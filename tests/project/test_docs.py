@@ -246,6 +246,7 @@ def test_the_commands_of_a_page_run(at_home, page, request, capsys):
 BEYOND_A_SAMPLE = (
     *("adapt", "selftrain", "replay", "run", "train", "average", "import", "fuse", "calibrate"),
     "serve",  # tests/service run it
+    "join",  # of shards, which no example makes
 )
 """Verbs whose examples need a run of training or more speakers, those of their pages are run above; or do not
 end."""

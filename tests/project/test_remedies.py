@@ -277,6 +277,24 @@ PULL = "tests/zoo/test_pretrained.py::test_what_pull_asks_for_is_enough"
 ELSEWHERE = {
     **dict.fromkeys(
         (
+            "--shard is of --convert; without it",
+            "--shard is of --audio, and not of --fix",
+            "nothing of this is done in shards; leave out --shard",
+        ),
+        "tests/test_sharding.py::test_work_that_has_no_shards_says_so",
+    ),
+    **dict.fromkeys(
+        (
+            "is being made in shards; 'farvox join",
+            "start each, unless it is running",
+            "; commands with --shard I/N make them",
+        ),
+        "tests/test_sharding.py::test_missing_and_foreign_shards_are_named",
+    ),
+    "is done; 'farvox join {}' joins them": "tests/test_sharding.py::test_shards_that_are_joined_are_one_run",
+    "it is I/N, shard I of N": "tests/test_sharding.py::test_a_shard_that_is_none_is_refused",
+    **dict.fromkeys(
+        (
             "--tls-cert and --tls-key go together: give both",
             "others reach this address, so give --token-file",
             "give --tls-cert and --tls-key, or say --behind-proxy where a proxy encrypts them",

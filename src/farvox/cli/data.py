@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from farvox.atomic import refuse_to_replace, visible
+from farvox.cli.flags import ShardFlag, shard_of
 from farvox.corpora.registry import PrepareOptions
 from farvox.datadir import AudioCheckOptions, PackOptions
 from farvox.farfield import NoisesOptions, RirsOptions, SimulateOptions
@@ -47,6 +48,7 @@ def prepare(
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")],
     out: Out,
     preparation: PrepareOptions = PrepareOptions(),
+    shard: ShardFlag = None,
 ) -> int | None:
     """Turn a corpus on disk into data dirs, OUT/<part> for each part that is there.
 
@@ -60,6 +62,8 @@ def prepare(
             or tiny; for noise, a number of clips.
         out: folder of the data dirs.
         preparation: those that the corpus takes.
+        shard: of --convert: do only shard I of N, I from 1 to N; "farvox join OUT" joins them when all are
+            done.
     """
     from farvox.corpora import registry
 
@@ -68,7 +72,11 @@ def prepare(
         for name, preparer in registry.PREPARERS.items():
             to_stderr(f"  {name:<15} {preparer.summary}")
         return 2
-    registry.prepare(corpus, source, out, preparation, note=to_stdout)
+    if shard and not preparation.convert:
+        to_stderr("farvox prepare: --shard is of --convert; without it there is little to do")
+        return 2
+    with shard_of(out, shard):
+        registry.prepare(corpus, source, out, preparation, note=to_stdout)
     return None
 
 
@@ -84,6 +92,7 @@ def check(
     remote: bool = False,
     fix: Annotated[Path | None, tyro.conf.arg(metavar="OUT")] = None,
     allow_drops: bool = False,
+    shard: ShardFlag = None,
 ) -> int:
     """Validate a data dir: prints its faults as FILE:LINE: what (at most 100, then how many more).
 
@@ -107,16 +116,22 @@ def check(
         remote: reach audio on other machines (URLs in wav.scp), which is a fault otherwise.
         fix: write what has no fault to this data dir, sorted, and list all faults (fix_data_dir.sh of Kaldi).
         allow_drops: of --fix: end with status 0 although something was at fault and left out.
+        shard: of --audio: do only shard I of N, I from 1 to N; "farvox join DIR" joins them when all are
+            done.
     """
     from farvox.audio.remote import remote_audio
 
     if auditing.digests and not audio:
         to_stderr("farvox check: --digests is of --audio")
         return 2
+    if shard and (not audio or fix is not None):
+        to_stderr("farvox check: --shard is of --audio, and not of --fix")
+        return 2
     if not (dir / "wav.scp").exists() and (runs := _runs_in(dir)):
         return _check_runs(runs)
-    with remote_audio(remote):
-        return _check(
+    status = 0
+    with remote_audio(remote), shard_of(dir, shard):
+        status = _check(
             dir,
             trials,
             channel_ids,
@@ -127,6 +142,7 @@ def check(
             fix=fix,
             allow_drops=allow_drops,
         )
+    return status
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -288,7 +304,7 @@ def subset(
     return None
 
 
-def pack(dir: Dir, out: Out, packing: PackOptions = PackOptions()) -> None:
+def pack(dir: Dir, out: Out, packing: PackOptions = PackOptions(), shard: ShardFlag = None) -> None:
     """Write a data dir whose audio lies in a few large files, for network disks and object stores.
 
     An interrupted run goes on where it stopped, and what is packed already is not packed again. Any command
@@ -297,14 +313,16 @@ def pack(dir: Dir, out: Out, packing: PackOptions = PackOptions()) -> None:
     Args:
         dir: the data dir to read.
         out: the data dir to write.
-        packing: codec, size and place of the shards.
+        packing: codec, size and place of the large files.
+        shard: do only shard I of N, I from 1 to N; "farvox join OUT" joins them when all are done.
     """
     from farvox.datadir.pack import pack as pack_data_dir
 
-    to_stdout(_description(pack_data_dir(dir, out, packing, note=to_stderr)))
+    with shard_of(out, shard):
+        to_stdout(_description(pack_data_dir(dir, out, packing, note=to_stderr)))
 
 
-def enhance(dir: Dir, out: Out, enhancement: EnhanceOptions) -> None:
+def enhance(dir: Dir, out: Out, enhancement: EnhanceOptions, shard: ShardFlag = None) -> None:
     """Turn the channels of every take into one enhanced utterance (with --wpe alone: into as many).
 
     Channels are utterances that --group or --by puts together, or else the channels of a file. A take has the
@@ -314,13 +332,17 @@ def enhance(dir: Dir, out: Out, enhancement: EnhanceOptions) -> None:
         dir: the data dir of the channels.
         out: the data dir to write; a run that was interrupted goes on there.
         enhancement: the takes, and their enhancement.
+        shard: do only shard I of N, I from 1 to N; "farvox join OUT" joins them when all are done.
     """
     from farvox.pipelines.enhance import enhance as enhance_data_dir
 
-    to_stdout(_description(enhance_data_dir(dir, out, enhancement, note=to_stderr)))
+    with shard_of(out, shard):
+        to_stdout(_description(enhance_data_dir(dir, out, enhancement, note=to_stderr)))
 
 
-def simulate(dir: Dir, out: Out, simulation: SimulateOptions = SimulateOptions()) -> None:
+def simulate(
+    dir: Dir, out: Out, simulation: SimulateOptions = SimulateOptions(), shard: ShardFlag = None
+) -> None:
     """Make far-field copies of a data dir: utterances UTT_COPY_MICROPHONE, conditions in OUT/utt2cond.
 
     OUT/enrol_map names each utterance with its copies: an enrolment map for "farvox score". An interrupted
@@ -330,11 +352,35 @@ def simulate(dir: Dir, out: Out, simulation: SimulateOptions = SimulateOptions()
         dir: the data dir of close-talk speech.
         out: the data dir to write.
         simulation: rooms, noise and copies.
+        shard: do only shard I of N, I from 1 to N; "farvox join OUT" joins them when all are done.
     """
     from farvox.farfield.simulate import simulate as make_copies
 
-    made = make_copies(dir, out, simulation, note=to_stdout)
-    to_stdout(f"{made.path}: {len(made):,} utterances")
+    with shard_of(out, shard):
+        made = make_copies(dir, out, simulation, note=to_stdout)
+        to_stdout(f"{made.path}: {len(made):,} utterances")
+
+
+def join(out: Out, skip_bad: bool = False, max_rejects: float | None = None) -> int:
+    """Join the shards 1/N to N/N that the same command made of OUT, which is as of one run then.
+
+    A shard that is missing or not done is named, and nothing is joined then. One that was killed is started
+    again by its command, and goes on where it stopped.
+
+    Args:
+        out: the OUT of these commands (of "farvox check" its DIR).
+        skip_bad: as of the command, if it was not given there.
+        max_rejects: as of the command ("farvox prepare").
+    """
+    from contextlib import chdir
+
+    from farvox.cli.main import run_words
+    from farvox.sharding import joined
+
+    more = ["--skip-bad"] * skip_bad
+    more += [] if max_rejects is None else ["--max-rejects", str(max_rejects)]
+    with joined(out) as (words, folder), chdir(folder):
+        return run_words([*words, *more])
 
 
 def rirs(out: Out, responses: RirsOptions = RirsOptions()) -> None:

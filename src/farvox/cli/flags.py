@@ -9,8 +9,10 @@ import itertools
 import re
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stderr
+from contextlib import AbstractContextManager, redirect_stderr
+from contextvars import ContextVar
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -18,8 +20,12 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from farvox.errors import UsageError
 from farvox.options import Kind, Options, default_of, field_docs, kind_of, nearest, with_limits
+from farvox.progress import to_stderr
 
 registry = ConstructorRegistry()
+typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
+"""The words of the verb that runs, and their verb first."""
+ShardFlag = Annotated[str | None, tyro.conf.arg(metavar="I/N")]
 OWN_OPTIONS = ("--help", "--tyro-print-completion", "--tyro-write-completion")
 
 
@@ -135,6 +141,7 @@ def parse(verb: Callable[..., Any], words: Sequence[str], name: str, example: st
         f"--{flag.name} {flag.metavar or flag.name.upper()}" for flag in known.values() if flag.is_required
     ]
     usage = " ".join([*places, *needed])
+    typed.set((name.removeprefix("farvox "), *words))
     for position, word in enumerate(words):
         option, is_one, value = word.partition("=")
         option = option.replace("_", "-")
@@ -161,6 +168,18 @@ def parse(verb: Callable[..., Any], words: Sequence[str], name: str, example: st
             raise wrong_usage(_said_in(said.getvalue(), [*places, *needed]), name, usage) from None
         raise
     return call()
+
+
+def shard_of(out: Path, shard: str | None) -> AbstractContextManager[None]:
+    """The block of a verb of which ``--shard I/N`` does a part; `farvox.sharding.one_shard`."""
+    from farvox.sharding import one_shard
+
+    words = list(typed.get())
+    for position, word in enumerate(words):
+        if word.partition("=")[0] == "--shard":
+            del words[position : position + (1 if "=" in word else 2)]
+            break
+    return one_shard(out, shard, command=words, note=to_stderr)
 
 
 def _said_in(box: str, needed: Sequence[str]) -> str:

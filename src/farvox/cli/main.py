@@ -74,6 +74,9 @@ GROUPS: dict[str, dict[str, Verb]] = {
             "put the audio of a data dir into a few large files",
             "data/mine/all data/packed",
         ),
+        "join": Verb(
+            "farvox.cli.data:join", "join what shards of pack, extract and others have made", "data/packed"
+        ),
         "trials": Verb(
             "farvox.cli.data:trials", "draw a trial list from a data dir", "data/mine/all data/mine/trials"
         ),
@@ -390,10 +393,12 @@ def _dispatch(words: list[str]) -> int:
         fault = f"farvox: unknown verb '{words[0]}'{nearest(words[0], VERBS)}"
         to_stderr(f"{fault}\nusage: farvox VERB ...\n'farvox --help' lists the verbs")
         return 2
-    return _run_verb(words[0], words[1:])
+    return run_words(words)
 
 
-def _run_verb(name: str, words: list[str]) -> int:
+def run_words(words: Sequence[str]) -> int:
+    """Run a verb by its words, and raise its errors; returns its status."""
+    name, *words = words
     module, function = VERBS[name].function.split(":")
     verb: Callable[..., Any] = getattr(importlib.import_module(module), function)
     if getattr(verb, "parses_its_own_words", False):

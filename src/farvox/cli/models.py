@@ -10,6 +10,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from tyro.extras import literal_type_from_choices
 
 from farvox.audio.conditioning import Band
+from farvox.cli.flags import ShardFlag, shard_of
 from farvox.clustering import ClusterOptions
 from farvox.errors import MissingExtraError, UsageError
 from farvox.manifest import write_manifest
@@ -345,6 +346,7 @@ def extract(
     band: Band = "full",
     precision: Precision = "fp32",
     backend: Backend = "auto",
+    shard: ShardFlag = None,
 ) -> int:
     """Turn a data dir into embeddings: OUT/{embeddings.npy,utt_ids.txt,meta.json}.
 
@@ -367,6 +369,7 @@ def extract(
         precision: what the network multiplies in: fp32, or bf16, which torch and openvino have.
         backend: torch, or onnxruntime (onnx) or OpenVINO, which compute from a graph of the model that is
             made once; auto: onnxruntime in fp32 on a CPU, where it is installed, else torch.
+        shard: do only shard I of N, I from 1 to N; "farvox join OUT" joins them when all are done.
     """
     from farvox.datadir.kaldi import DataDir
     from farvox.pipelines.extract import extract as run_extraction
@@ -380,5 +383,6 @@ def extract(
     embedder = open_embedder(model, device, precision=precision, backend=backend, band=band)
     opened = DataDir.open(data_dir, remote=remote)
     run = partial(run_extraction, threads=threads, quality=quality, skip_bad=skip_bad, note=to_stderr)
-    run(embedder, opened, channel=taken, out=out)
+    with shard_of(out, shard):
+        run(embedder, opened, channel=taken, out=out)
     return 0

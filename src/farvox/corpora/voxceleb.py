@@ -15,7 +15,7 @@ from farvox.audio.files import audio_info, read_audio, write_audio
 from farvox.corpora.parts import audio_files, open_source, read_text, unique, walk, write_parts
 from farvox.datadir.kaldi import DataDir, Utterance
 from farvox.errors import AudioError, CorpusError
-from farvox.jobs import Job, Rejected, cut
+from farvox.jobs import Job, Rejected, cut, digest
 from farvox.progress import Note
 
 LAYOUT_1 = "wav/id10001/<video>/00001.wav at any depth (dev/wav, vox1_test_wav/wav, ...)"
@@ -209,9 +209,12 @@ def convert_audio(
         video, _, file = each.utt_id.removeprefix(f"{each.speaker_id}-").rpartition("-")
         names = [file_name(name) for name in (each.speaker_id, video, file) if name]
         targets.append(f"{folder.joinpath(*names)}.{suffix}")
-    job = Job(what="audio files converted", note=note, jobs=jobs, kept=folder)
+    job = Job(what="audio files converted", note=note, jobs=jobs, kept=folder, out=folder.parent)
     pairs = [(each.wav_path, to) for each, to in zip(foreign, targets, strict=True)]
-    outcomes = [outcome for done in job.run(_convert, cut(pairs, FILES_AT_ONCE)) for outcome in done]
+    own = job.own(cut(pairs, FILES_AT_ONCE), {"files": digest(map(" ".join, pairs))})
+    outcomes = [outcome for done in job.run(_convert, own) for outcome in done]
+    ends = (pair for batch in own for pair in batch)
+    job.end({path: why for (path, _), (_, why, _) in zip(ends, outcomes, strict=True) if why})
     if num_stale := sum(is_stale for _, _, is_stale in outcomes):
         note(f"{folder}: {num_stale:,} files were made again: what they were converted from has changed")
     for utterance, target, (num_samples, reason, _) in zip(foreign, targets, outcomes, strict=True):

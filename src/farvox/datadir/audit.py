@@ -46,6 +46,7 @@ from farvox.jobs import (
     threads,
 )
 from farvox.progress import Note, silent
+from farvox.sharding import current_shard
 from farvox.writers import one_writer
 
 LEAST_SECONDS = 0.025  # one frame of features
@@ -101,26 +102,37 @@ def check_recordings(
         DataDirError: the table is damaged.
         UnreachableError: a store does not answer; what is done is kept.
     """
+    is_remote = rows["wav_path"].str.contains("://", literal=True).any()
+    workers = threads if is_remote else processes
+    job = Job(what="recordings checked", note=note, jobs=options.jobs, executor=workers, out=folder)
+    shard = current_shard(folder)
     with ExitStack() as stack:
-        unfinished = folder / f".{CHECKED}"
+        unfinished = folder / f".{CHECKED}{f'.{shard.name}' if shard and shard.number else ''}"
         if is_kept := os.access(folder, os.W_OK):
             stack.enter_context(one_writer(folder))
-            if unfinished.exists():  # a last line that was torn goes
-                os.truncate(unfinished, unfinished.read_bytes().rfind(b"\n") + 1)
         else:
+            if shard:
+                raise DataDirError(f"{folder}: cannot be written, so shards of its check cannot be kept")
             note(f"note: {folder} cannot be written, so the results of this check are not kept")
             unfinished = Path(stack.enter_context(TemporaryDirectory()), CHECKED)
-        before, begun = read_checked(folder), read_checked(unfinished.parent, unfinished.name)
+        kept = sorted(unfinished.parent.glob(f"{unfinished.name}*"))  # also those of shards
+        for each in kept:  # a last line that was torn goes
+            os.truncate(each, each.read_bytes().rfind(b"\n") + 1)
+        before = read_checked(folder)
+        begun = pl.concat([before.clear(), *(read_checked(each.parent, each.name) for each in kept)])
+        lines = digest(map(" ".join, rows.select("utt_id", "wav_path").iter_rows()))
+        blocks = [rows.slice(start, _BATCH) for start in range(0, len(rows), _BATCH)]
+        own = job.own(blocks, {"digests": options.digests, "utterances": lines})
+        rows = pl.concat([rows.clear(), *own])
         found = rows.with_columns(now=_states(rows["wav_path"], note))
         known = pl.concat([before, begun]).unique("utt_id", keep="last")
         found = found.join(known, on="utt_id", how="left", maintain_order="left")
-        is_done = pl.col("state").eq_missing(pl.col("now")) & (pl.col("fault") == "")  # others may be mended
+        is_joined = pl.col("utt_id").is_in(begun["utt_id"].implode()) if shard else pl.lit(value=False)
+        is_done = (pl.col("fault") == "") | is_joined  # others may be mended
+        is_done &= pl.col("state").eq_missing(pl.col("now"))
         if options.digests:
             is_done &= pl.col("utt_id").is_in(begun.filter(pl.col("sha256") != "")["utt_id"].implode())
         todo = found.filter(~is_done)
-        is_remote = todo["wav_path"].str.contains("://", literal=True).any()
-        workers = threads if is_remote else processes
-        job = Job(what="recordings checked", note=note, jobs=options.jobs, executor=workers)
         _checksums.cache_clear()
         parts = [todo.slice(start, _BATCH) for start in range(0, len(todo), _BATCH)]
         with unfinished.open("ab") as file:
@@ -129,9 +141,9 @@ def check_recordings(
             for lines in job.run(partial(_lines_of, options.digests), parts, done=len(found) - len(todo)):
                 file.write(lines.encode(errors="backslashreplace"))
                 file.flush()
-        known = pl.concat([before, read_checked(unfinished.parent, unfinished.name)]).unique(
-            "utt_id", keep="last"
-        )
+        job.end()
+        known = pl.concat([before, begun, read_checked(unfinished.parent, unfinished.name)])
+        known = known.unique("utt_id", keep="last")
         table = rows.select("utt_id").join(known, on="utt_id", maintain_order="left")
         fault, length = table["fault"].str.replace(_OF_STATED, ""), table["num_samples"]
         for name, has, tolerance, unit in (
@@ -150,7 +162,8 @@ def check_recordings(
         if is_kept:
             if not table.equals(before):
                 write_text(folder / CHECKED, table.write_csv(separator="\t", quote_style="never"))
-            unfinished.unlink()
+            for each in {unfinished, *kept}:
+                each.unlink()
             faults = dict(table.filter(pl.col("fault") != "").select("utt_id", "fault").iter_rows())
             list_rejected(folder / REJECTED, faults, among=table["utt_id"])
     earlier = before.filter(pl.col("crc32") != "").select("utt_id", earlier="crc32")

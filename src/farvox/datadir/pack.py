@@ -48,7 +48,7 @@ from farvox.datadir.audit import note_changes
 from farvox.datadir.derive import further_texts
 from farvox.datadir.kaldi import CHECKED, CORE_FILES, MADE_BY, DataDir, refuse_other_data_dir, write_data_dir
 from farvox.errors import AudioError, UnreachableError
-from farvox.jobs import REJECTED, Job, report_rejected
+from farvox.jobs import REJECTED, Job, digest, report_rejected
 from farvox.progress import Note, silent
 from farvox.writers import writes
 
@@ -204,9 +204,13 @@ def pack(
     pairs = list(zip(source.utt_ids, source.wav_paths, strict=True))
     ends = [*starts[1:].tolist(), len(pairs)]
     parts = [(number, pairs[a:b]) for number, (a, b) in enumerate(zip(starts, ends, strict=True))]
-    job = Job(what="utterances packed", note=note, jobs=options.jobs, kept=folder)
-    shards = list(job.run(Packer(folder, options, at), parts, count=lambda part: len(part[1])))
+    job = Job(what="utterances packed", note=note, jobs=options.jobs, kept=folder, out=out)
+    lines = (f"{number} {utt_id} {path}" for number, part in parts for utt_id, path in part)
+    settings = {"codec": options.codec, "exact": options.exact, "at": at, "utterances": digest(lines)}
+    own = job.own(parts, settings)
+    shards = list(job.run(Packer(folder, options, at), own, count=lambda part: len(part[1])))
     rejected = {utt_id: why for shard in shards for utt_id, why in shard.table.rejected.items()}
+    job.end(rejected)
     report_rejected(
         out / REJECTED, rejected, len(source), what="packed", skip_bad=options.skip_bad, note=note
     )

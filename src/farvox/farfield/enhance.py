@@ -116,7 +116,9 @@ def enhance_takes(
     to_write = results.group_by("take", maintain_order=True).agg("target")
     files = files.join(to_write, on="take", maintain_order="left")
     work = [_Take(name, tuple(paths), tuple(to)) for name, paths, to in files.iter_rows()]
-    job = Job(what="takes enhanced", note=note, jobs=jobs, executor=processes_of_one_thread, kept=out)
+    job = Job(
+        what="takes enhanced", note=note, jobs=jobs, executor=processes_of_one_thread, kept=out, out=out
+    )
     tables = job.run_kept(
         partial(_enhance_batch, how),
         cut(work, 1),

@@ -67,6 +67,7 @@ def _embed(
     files: Sequence[tuple[str, str]],
     embedding_dim: int,
     unfinished: Path | None,
+    out: str | Path | None,
     note: Note,
 ) -> tuple[_Rows, _Rows, dict[str, str]]:
     """Embeddings [N, E] and facts [N, F] of (utterance id, path) pairs, and why others were rejected.
@@ -74,7 +75,13 @@ def _embed(
     What is done is kept in ``unfinished``, where one is given, and taken from there.
     """
     job = Job(
-        what="utterances embedded", note=note, jobs=2, executor=in_threads, kept=unfinished, text=embed.speed
+        what="utterances embedded",
+        note=note,
+        jobs=2,
+        executor=in_threads,
+        kept=unfinished,
+        text=embed.speed,
+        out=None if out is None else Path(out),
     )
     batches = cut(files, BATCH)
     if unfinished is None:
@@ -161,7 +168,9 @@ def extract(
         })  # fmt: skip
     note_changes(data_dir, note)
     with FileEmbedder(embedder, threads, measured=quality, channel=channel) as embed:
-        embeddings_NE, facts_NF, rejected = _embed(embed, files, embedder.embedding_dim, unfinished, note)
+        embeddings_NE, facts_NF, rejected = _embed(
+            embed, files, embedder.embedding_dim, unfinished, out, note
+        )
     table = unfinished / REJECTED if unfinished else None
     report_rejected(
         table,
