@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 from contextlib import contextmanager
 from itertools import pairwise
 from shutil import copytree
@@ -156,6 +157,17 @@ def test_a_message_that_is_too_large_and_one_that_does_not_come_end_the_stream(s
     with stream(service, "{}") as socket:  # no recording follows
         (told,), code = rest_of(socket)
     assert (told["code"], code) == ("slow", 1008)
+
+
+def test_a_client_that_does_not_answer_the_close_is_left(service):
+    lines = ["GET /v1/listen HTTP/1.1", "Host: 127.0.0.1", "Connection: Upgrade", "Upgrade: websocket"]
+    lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "", ""]
+    with socket.create_connection(("127.0.0.1", service.port), timeout=120) as connection:
+        connection.sendall("\r\n".join(lines).encode())
+        assert connection.recv(1000).startswith(b"HTTP/1.1 101")
+        connection.sendall(b"\x81\x82\0\0\0\0[]")  # a text, masked by zeros
+        found = b"".join(iter(lambda: connection.recv(1000), b""))
+    assert b"a JSON object" in found and b"\x88\x0b\x03\xf0parameter" in found  # 1008
 
 
 def test_what_is_longer_than_allowed_is_noted(service, voices, spoken):

@@ -14,6 +14,7 @@ import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from farvox.errors import UsageError
 from farvox.progress import to_stderr
@@ -21,6 +22,8 @@ from farvox.service.options import ServeOptions
 
 HEADER_SECONDS = 8.0
 """For a handshake of TLS, for the first request of a connection, and for the rest of one that has begun."""
+CLOSE_SECONDS = 1.0
+"""For the answer to the close of a WebSocket."""
 DRAIN_SECONDS = 30.0
 _SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
@@ -112,6 +115,14 @@ class CutProtocol(H11Protocol):
             self.loop.call_later(1, self.transport.abort)
 
 
+class ClosingProtocol(WebSocketsSansIOProtocol):
+    """A WebSocket that soon ends where the client does not answer its close."""
+
+    def __init__(self, *words: Any, **named: Any) -> None:
+        super().__init__(*words, **named)
+        self.close_timeout = CLOSE_SECONDS
+
+
 class Loop(asyncio.SelectorEventLoop):
     """An event loop that gives a handshake of TLS its time: uvicorn has no option for it."""
 
@@ -153,6 +164,7 @@ def run(app: ASGIApp, options: ServeOptions) -> None:
     config = uvicorn.Config(
         app,
         http=timed,
+        ws=ClosingProtocol,
         ws_max_size=options.max_body_bytes,
         ws_per_message_deflate=False,  # a bomb
         ws_ping_interval=None,  # a stream has limits of its own
