@@ -5,16 +5,18 @@ Whatever is wrong with one is a ValueError, and reading it takes no more than it
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
+import mmap
 import os
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,9 @@ _ARRAY_HEADER = re.compile(
     rb"\{'descr': '([<>|][fiu][1248])', 'fortran_order': (False|True), 'shape': \(([\d, ]{0,200})\), *\}\s*"
 )
 _MOST_ROWS = 1 << 48
+_MAP_FIXED = 0x10  # of Linux and macOS
+PAGE = 4096
+"""Bytes at a multiple of which the numbers of parts begin and end; numpy reads no header above 10,000."""
 _MOST_DOTS = 1000
 
 
@@ -123,18 +128,69 @@ def read_array(path: str | Path, *, mapped: bool = False) -> npt.NDArray[Any]:
         ValueError: it is no such file, or not as long as its header says.
     """
     with open(path, "rb") as file:
-        magic, version = file.read(6), file.read(2)
-        length = int.from_bytes(file.read(2 if version == b"\1\0" else 4), "little")
-        header = _ARRAY_HEADER.fullmatch(file.read(length) if length < 1 << 16 else b"")
-        start, size = file.tell(), os.fstat(file.fileno()).st_size
-        if magic != b"\x93NUMPY" or not header:
-            raise ValueError(f"{Path(path).name} is no .npy file of numbers")
-        dtype, order = np.dtype(header[1].decode()), "F" if header[2] == b"True" else "C"
-        shape = tuple(map(int, header[3].replace(b" ", b"").strip(b",").split(b",") if header[3] else ()))
-        if math.prod(shape) * dtype.itemsize != size - start or max(shape, default=0) > _MOST_ROWS:
-            raise ValueError(f"{Path(path).name} has {size - start:,} bytes for {dtype} of shape {shape}")
+        dtype, order, shape = _read_header(file)
+        start = file.tell()
         if not math.prod(shape):
             return np.empty(shape, dtype)
         if mapped:
             return np.memmap(path, dtype, "r", start, shape, order)  # type: ignore
         return np.fromfile(file, dtype).reshape(shape, order=order)  # type: ignore
+
+
+def _read_header(file: BinaryIO) -> tuple[np.dtype[Any], str, tuple[int, ...]]:
+    """The type, the order and the shape of the array of a ``.npy`` file, of which the header is read."""
+    name, magic, version = Path(file.name).name, file.read(6), file.read(2)
+    length = int.from_bytes(file.read(2 if version == b"\1\0" else 4), "little")
+    header = _ARRAY_HEADER.fullmatch(file.read(length) if length < 1 << 16 else b"")
+    start, size = file.tell(), os.fstat(file.fileno()).st_size
+    if magic != b"\x93NUMPY" or not header:
+        raise ValueError(f"{name} is no .npy file of numbers")
+    dtype, order = np.dtype(header[1].decode()), "F" if header[2] == b"True" else "C"
+    shape = tuple(map(int, header[3].replace(b" ", b"").strip(b",").split(b",") if header[3] else ()))
+    if math.prod(shape) * dtype.itemsize != size - start or max(shape, default=0) > _MOST_ROWS:
+        raise ValueError(f"{name} has {size - start:,} bytes for {dtype} of shape {shape}")
+    return dtype, order, shape
+
+
+def write_part(path: Path, rows_NE: npt.NDArray[np.float32]) -> None:
+    """Write a ``.npy`` file whose numbers begin at a page, so that `map_parts` can map several as one."""
+    head = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {rows_NE.shape}, }}"
+    with path.open("wb") as file:
+        file.write(
+            b"\x93NUMPY\1\0" + (PAGE - 10).to_bytes(2, "little") + head.encode().ljust(PAGE - 11) + b"\n"
+        )
+        np.ascontiguousarray(rows_NE, "<f4").tofile(file)
+
+
+def map_parts(paths: Sequence[Path]) -> npt.NDArray[np.float32]:
+    """The rows of several ``.npy`` files as one array [N, E], in memory only where it is touched.
+
+    The system maps the files behind one another. Where it cannot, because its pages are larger or a file is
+    not by `write_part`, they are read into memory.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: one is damaged, or they do not fit one another.
+    """
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("rb")) for path in paths]
+        heads = [_read_header(file) for file in files]
+        for path, (dtype, order, shape) in zip(paths, heads, strict=True):
+            if dtype != np.float32 or order != "C" or len(shape) != 2 or shape[1:] != heads[0][2][1:]:
+                raise ValueError(f"{path.name} has {dtype} of shape {shape}, other than {paths[0].name}")
+        sizes = [4 * math.prod(shape) for *_, shape in heads]
+        ends = [*(file.tell() for file in files), *sizes[:-1]]
+        if any(end % mmap.ALLOCATIONGRANULARITY for end in ends) or not all(sizes):
+            return np.concatenate([read_array(path, mapped=True) for path in paths])
+        space = mmap.mmap(-1, sum(sizes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+        whole = np.frombuffer(space, np.float32)  # keeps the space, which takes the files along when it goes
+        place = whole.ctypes.data
+        system = ctypes.CDLL(None, use_errno=True).mmap
+        system.restype, failed = ctypes.c_void_p, ctypes.c_void_p(-1).value
+        system.argtypes = [*(ctypes.c_void_p, ctypes.c_size_t), *3 * (ctypes.c_int,), ctypes.c_long]
+        for file, size in zip(files, sizes, strict=True):
+            flags = mmap.MAP_SHARED | _MAP_FIXED
+            if system(place, size, mmap.PROT_READ, flags, file.fileno(), file.tell()) == failed:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), file.name)
+            place += size
+    return whole.reshape(-1, heads[0][2][1])

@@ -1,9 +1,11 @@
 """``farvox score`` as a user types it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -635,3 +637,31 @@ def test_leaks_are_reported_once_each_and_again_by_evaluate(known, capsys):
     said = capsys.readouterr().err
     for line in expected:
         assert said.count(line) == 1
+
+
+def test_embeddings_in_parts_give_the_scores_and_the_clusters_of_one_file(tmp_path, monkeypatch, capsys):
+    """Also as the cohort of AS-norm, the centre, and the training set of PLDA."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    means_SE = rng.standard_normal((50, 16))
+    rows_NE = (means_SE.repeat(60, 0) + 0.7 * rng.standard_normal((3000, 16))).astype(np.float32)
+    utt_ids = [f"s{n // 60:02}-{n % 60:02}" for n in range(3000)]
+    speakers = pl.Series([utt_id[:3] for utt_id in utt_ids])
+    found = EmbeddingSet(utt_ids, rows_NE, {}, speaker_ids=speakers)
+    pairs = rng.integers(3000, size=(500, 2)).tolist()
+    lines = {f"{int(a // 60 == b // 60)} {utt_ids[a]} {utt_ids[b]}\n" for a, b in pairs if a != b}
+    Path("trials").write_text("".join(sorted(lines)))
+    results = []
+    for part_rows in (None, 1024):
+        found.save("emb", part_rows=part_rows)
+        for number, options in enumerate(
+            ("--norm as-norm --cohort emb --top 100", "--centre emb", "--plda emb")
+        ):
+            words = ["score", "trials", "emb", *options.split(), "--out", f"scores{number}"]
+            assert main(words) == 0
+        assert main("cluster emb clusters --clusters 20 --min-size 1".split()) == 0  # noqa: SIM905
+        files = [*(Path(f"scores{number}") for number in range(3)), Path("clusters/utt2spk")]
+        results.append([path.read_bytes() for path in files])
+        capsys.readouterr()
+        shutil.rmtree("clusters")
+    assert results[0] == results[1]

@@ -174,3 +174,56 @@ def test_metadata_that_are_no_table_are_damage(tmp_path: Path) -> None:
     (tmp_path / "emb/meta.json").write_text("[]")
     with pytest.raises(DataDirError, match="damaged embeddings"):
         EmbeddingSet.load(tmp_path / "emb")
+
+
+@pytest.mark.parametrize("num", [0, 1, 1024, 3000, 4096])
+def test_parts_are_read_as_one_array_that_is_mapped(tmp_path: Path, num: int) -> None:
+    saved = some(num, 5)
+    saved.save(tmp_path / "emb", part_rows=1000)
+    files = sorted(path.name for path in (tmp_path / "emb").glob("*.npy"))
+    assert files == [f"part-{number:05d}.npy" for number in range(max(1, -(-num // 1024)))]
+    loaded = EmbeddingSet.load(tmp_path / "emb")
+    np.testing.assert_array_equal(loaded.embeddings, saved.embeddings)
+    assert not loaded.embeddings.flags.writeable or num == 0
+    each = [np.load(tmp_path / "emb" / name) for name in files]  # by numpy itself
+    np.testing.assert_array_equal(np.concatenate(each), saved.embeddings)
+    if num > 1024:
+        ours = [line for line in Path("/proc/self/maps").read_text().splitlines() if "emb/part-" in line]
+        assert len(ours) == len(files)
+        rows = loaded.embeddings[1020:1030]
+        del loaded
+        np.testing.assert_array_equal(rows, saved.embeddings[1020:1030])  # a view keeps the files
+        del rows
+        assert "emb/part-" not in Path("/proc/self/maps").read_text()
+    again = EmbeddingSet.load(tmp_path / "emb")
+    again.save(tmp_path / "emb")
+    assert (tmp_path / "emb/embeddings.npy").exists() and not list((tmp_path / "emb").glob("part-*"))
+
+
+def test_parts_that_no_page_ends_are_read_too(tmp_path: Path) -> None:
+    saved = some(7)
+    saved.save(tmp_path / "emb", part_rows=10)
+    for number, start in enumerate((0, 3, 6)):
+        np.save(tmp_path / "emb" / f"part-{number:05d}.npy", saved.embeddings[start : start + 3])
+    np.testing.assert_array_equal(EmbeddingSet.load(tmp_path / "emb").embeddings, saved.embeddings)
+
+
+def test_parts_that_are_missing_damaged_or_foreign_are_named(tmp_path: Path) -> None:
+    some(5000).save(tmp_path / "emb", part_rows=1024)
+    part = tmp_path / "emb/part-00002.npy"
+    content = part.read_bytes()
+    for bad, message in (
+        (content[:-4], "part-00002.npy has"),
+        (b"", "part-00002.npy is no .npy file"),
+        (content.replace(b"<f4", b"<i4", 1), "part-00002.npy has int32"),
+    ):
+        part.write_bytes(bad)
+        with pytest.raises(DataDirError, match=message):
+            EmbeddingSet.load(tmp_path / "emb")
+    part.unlink()
+    with pytest.raises(DataDirError, match=r"no part-00002\.npy"):
+        EmbeddingSet.load(tmp_path / "emb")
+    part.write_bytes(content)
+    (tmp_path / "emb/part-00004.npy").unlink()
+    with pytest.raises(DataDirError, match="5000 utterance ids for 4096 embeddings"):
+        EmbeddingSet.load(tmp_path / "emb")

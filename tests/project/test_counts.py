@@ -126,7 +126,7 @@ def test_the_table_and_the_lists_are_printed(script, counts, capsys):
 
 MOST_FILES = 185
 MOST_LINES = 42_600
-MOST_PUBLIC_FUNCTIONS = 1_224
+MOST_PUBLIC_FUNCTIONS = 1_227
 MOST_FORMAT_SKIPS = 61
 """As many as there were at 465a09f."""
 

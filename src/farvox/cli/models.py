@@ -14,6 +14,7 @@ from farvox.cli.flags import ShardFlag, shard_of
 from farvox.clustering import ClusterOptions
 from farvox.errors import MissingExtraError, UsageError
 from farvox.manifest import write_manifest
+from farvox.options import AtLeast
 from farvox.progress import to_stderr, to_stdout
 from farvox.report.text import plain_span, rounded
 from farvox.zoo.embedder import Backend, Precision
@@ -347,6 +348,7 @@ def extract(
     precision: Precision = "fp32",
     backend: Backend = "auto",
     shard: ShardFlag = None,
+    part_rows: Annotated[int | None, AtLeast(1)] = None,
 ) -> int:
     """Turn a data dir into embeddings: OUT/{embeddings.npy,utt_ids.txt,meta.json}.
 
@@ -370,6 +372,8 @@ def extract(
         backend: torch, or onnxruntime (onnx) or OpenVINO, which compute from a graph of the model that is
             made once; auto: onnxruntime in fp32 on a CPU, where it is installed, else torch.
         shard: do only shard I of N, I from 1 to N; "farvox join OUT" joins them when all are done.
+        part_rows: write OUT/part-00000.npy and so on, of about so many rows each (a multiple of 1024), in the
+            place of one file.
     """
     from farvox.datadir.kaldi import DataDir
     from farvox.pipelines.extract import extract as run_extraction
@@ -384,5 +388,5 @@ def extract(
     opened = DataDir.open(data_dir, remote=remote)
     run = partial(run_extraction, threads=threads, quality=quality, skip_bad=skip_bad, note=to_stderr)
     with shard_of(out, shard):
-        run(embedder, opened, channel=taken, out=out)
+        run(embedder, opened, channel=taken, out=out, part_rows=part_rows)
     return 0

@@ -1,5 +1,7 @@
 """Embeddings on disk: a folder with `embeddings.npy` [N, E], `utt_ids.txt` and `meta.json`.
 
+Large sets have parts in its place, `part-00000.npy` and so on, which are read as one array.
+
 The metadata name the model; embeddings and scores of different models are never mixed (`shared_origin`).
 
 Shape suffixes: N utterance, E embedding dimension.
@@ -18,22 +20,34 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from farvox.atomic import atomic_dir, write_json
+from farvox.atomic import atomic_dir, visible, write_json
 from farvox.audio.quality import OF_SAMPLES
 from farvox.datadir.kaldi import read_table
 from farvox.errors import DataDirError
-from farvox.parsing import parse_json, read_array
+from farvox.parsing import PAGE, map_parts, parse_json, read_array, write_part
 from farvox.progress import Note, silent
 from farvox.reprs import short_repr
 from farvox.writers import writes
 
-OWN_FILES = ("embeddings.npy",)
+WHOLE, PART = "embeddings.npy", "part-{:05d}.npy"
+OWN_FILES = (WHOLE, PART.format(0))
 """Files of a folder of embeddings; one that holds them may be replaced by other embeddings."""
 QUALITY_FILE = "utt2quality"
 MEASURES_FILE = "utt2measures"
 SPEAKERS_FILE, RECORDINGS_FILE = "utt2spk", "utt2recording"
 ORIGIN = ("dimension", "frontend", "model", "conditioning", "epoch", "digest")
 """Entries of metadata that must not differ among embeddings that are used together."""
+
+
+ROWS = PAGE // 4
+"""Parts have a multiple of so many rows, but for the last one, so that each ends with a page."""
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files of the embeddings of a folder: all its parts in order, or the only one."""
+    if (folder / WHOLE).exists() or not (folder / PART.format(0)).exists():
+        return [folder / WHOLE]
+    return [folder / PART.format(number) for number in range(len(visible(folder, "part-*.npy")))]
 
 
 @dataclass(frozen=True)
@@ -103,14 +117,20 @@ class EmbeddingSet:
         return found.to_numpy()
 
     @writes("path")
-    def save(self, path: str | Path, *, rejected: Path | None = None) -> None:
+    def save(self, path: str | Path, *, rejected: Path | None = None, part_rows: int | None = None) -> None:
         """Write the folder ``path``, whole or not at all; an earlier set of embeddings is replaced.
 
         Args:
+            part_rows: write parts of so many rows, up to a multiple of `ROWS`, and not one file.
             rejected: a list of what has no embedding, which is copied into it.
         """
         with atomic_dir(path, own_files=OWN_FILES) as folder:
-            np.save(folder / "embeddings.npy", self.embeddings)
+            if part_rows is None:
+                np.save(folder / WHOLE, self.embeddings)
+            else:
+                step = -(-part_rows // ROWS) * ROWS
+                for number, start in enumerate(range(0, max(1, len(self)), step)):
+                    write_part(folder / PART.format(number), self.embeddings[start : start + step])
             (folder / "utt_ids.txt").write_bytes("".join(f"{utt_id}\n" for utt_id in self.utt_ids).encode())
             write_json(folder / "meta.json", self.meta)
             if rejected:
@@ -142,7 +162,8 @@ class EmbeddingSet:
         """
         folder = Path(path)
         try:
-            embeddings = read_array(folder / "embeddings.npy", mapped=True)
+            files = files_of(folder)
+            embeddings = map_parts(files) if len(files) > 1 else read_array(files[0], mapped=True)
             utt_ids = (folder / "utt_ids.txt").read_text("utf-8").split("\n")[:-1]
             meta = parse_json((folder / "meta.json").read_text("utf-8"))
             if not isinstance(meta, dict):

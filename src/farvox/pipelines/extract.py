@@ -115,6 +115,7 @@ def extract(
     channel: int | Literal["most-speech"] = 0,
     out: str | Path | None = None,
     replace: bool = False,
+    part_rows: int | None = None,
     note: Note = silent,
 ) -> EmbeddingSet:
     """Embeddings of every utterance of a data dir, in ``wav.scp`` order, as the network gives them.
@@ -134,6 +135,7 @@ def extract(
         channel: the one that is taken of each recording, from 0, or the one with "most-speech".
         out: folder to write, whole or not at all.
         replace: embeddings of another data dir there are replaced, with a note.
+        part_rows: see `EmbeddingSet.save`.
 
     Raises:
         AudioError: utterances cannot be read, are too short, are silence, or give a non-finite embedding; all
@@ -208,7 +210,7 @@ def extract(
         np.stack(measures_MN, axis=1) if quality else None,
     )
     if out is not None and unfinished is not None:
-        found.save(out, rejected=unfinished / REJECTED if rejected else None)
+        found.save(out, rejected=unfinished / REJECTED if rejected else None, part_rows=part_rows)
         discard(unfinished)
         note(f"{len(found):,} embeddings: {out}")
     return found

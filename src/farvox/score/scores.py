@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from farvox.atomic import FileKind, atomic_file, sha256_of, write_json, write_text
-from farvox.datadir.embeddings import MEASURES_FILE
+from farvox.datadir.embeddings import MEASURES_FILE, files_of
 from farvox.errors import TrialError, UsageError
 from farvox.parsing import parse_json
 from farvox.score.columns import IdTable, column_blocks, header_of, stem_of
@@ -96,7 +96,7 @@ def embeddings_state(folder: str | os.PathLike[str]) -> str:
     """Size and time of a set of embeddings, and digest of its measures; empty where it is not there."""
     measures = Path(folder, MEASURES_FILE)
     try:
-        found = os.stat(Path(folder, "embeddings.npy"))
+        found = files_of(Path(folder))[0].stat()
         digest = f" {sha256_of(measures)}" if measures.is_file() else ""
     except OSError:
         return ""
