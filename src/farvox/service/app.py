@@ -12,11 +12,13 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Query, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 import farvox
 from farvox.errors import AudioError, FarvoxError
@@ -27,16 +29,21 @@ from farvox.service.listening import Means, converse
 from farvox.service.options import LOOPBACK, MOST_FILES, ServeOptions
 from farvox.service.page import add_page
 from farvox.service.problems import PROBLEM, described, problem
+from farvox.service.schemas import (
+    EmbeddingAnswer,
+    EnrolmentAnswer,
+    ForgottenAnswer,
+    HealthAnswer,
+    IdentificationAnswer,
+    ReadyAnswer,
+    VerdictAnswer,
+)
 from farvox.verifier.answers import identification_fields, model_fields, signal_fields, verdict_fields
-from farvox.verifier.enrolment import speaker_name
+from farvox.verifier.enrolment import Enrolled, speaker_name
 from farvox.verifier.signal import Signal
 from farvox.verifier.verifier import EmbeddedSide, Verifier
 
 T = TypeVar("T")
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"description": what, "content": {"application/problem+json": {"schema": PROBLEM}}}
-    for status, what in (("4XX", "The request cannot be answered."), ("5XX", "Busy, or a fault."))
-}
 AUDIO = {"schema": {"type": "string", "format": "binary"}}
 ONE = {"requestBody": {"required": True, "content": {"audio/*": AUDIO, "application/octet-stream": AUDIO}}}
 
@@ -47,11 +54,26 @@ Strict = Annotated[bool, Query(description="No decision where a note is serious.
 SpeakerName = Annotated[str, Query(min_length=1, max_length=200, description="Of the speaker.")]
 
 
+def refusal(what: str, *headers: str) -> dict[str, Any]:
+    """The description of an answer that is a problem, with headers that it always has."""
+    told = {name: {"required": True, "schema": {"type": "string"}} for name in headers}
+    content = {"application/problem+json": {"schema": PROBLEM}}
+    return {"description": what, "content": content, "headers": told}
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": refusal("The request cannot be answered."),
+    503: refusal("Busy.", "Retry-After"),
+    "5XX": refusal("A fault."),
+}
+
+
 def files_body(**fields: str) -> dict[str, Any]:
     """The description of a body of several files, by the names of the fields."""
     file = AUDIO["schema"]
     properties = {
-        name: {"type": "array", "items": file, "description": what} for name, what in fields.items()
+        name: {"type": "array", "minItems": 1, "maxItems": MOST_FILES, "items": file, "description": what}
+        for name, what in fields.items()
     }
     schema = {"type": "object", "required": list(fields), "properties": properties}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
@@ -111,9 +133,10 @@ def make_app(verifier: Verifier, options: ServeOptions, token: str) -> FastAPI:
             found = []
             for name in names:
                 own = [content for field, content in files if field == name]
-                if not own:
+                if not 1 <= len(own) <= MOST_FILES:
+                    what = f"no file '{name}'" if not own else f"{len(own)} files '{name}'"
                     raise AudioError(
-                        f"the body has no file '{name}'; it is multipart/form-data with one or more"
+                        f"the body has {what}; it is multipart/form-data with one to {MOST_FILES} of them"
                     )
                 found.append(await signals_in(name, own))
             return found
@@ -150,12 +173,22 @@ def make_app(verifier: Verifier, options: ServeOptions, token: str) -> FastAPI:
         return problem(told["status"], told["code"], told["detail"], headers)
 
     @app.exception_handler(HTTPException)
-    async def unanswered(_: Request, error: HTTPException) -> Response:
+    async def unanswered(request: Request, error: HTTPException) -> Response:
         """Tell an error of HTTP."""
         code = {401: "token", 404: "not-found", 405: "method"}.get(error.status_code, "request")
         named = {"WWW-Authenticate": "Bearer"} if error.status_code == 401 else {}
+        if error.status_code == 405:  # of all routes of the address, not of the first one
+            routes = [
+                each for each in app.routes if isinstance(each, APIRoute) and each.path == request.url.path
+            ]
+            named = {"Allow": ", ".join(sorted({method for each in routes for method in each.methods or ()}))}
         headers = {**(error.headers or {}), **named}
         return problem(error.status_code, code, str(error.detail), headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(_: Request, error: ClientDisconnect) -> Response:
+        """Count who left in the middle of a body, or was cut; nobody reads this."""
+        return problem(400, "request", "the body has no end")
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
@@ -163,7 +196,10 @@ def make_app(verifier: Verifier, options: ServeOptions, token: str) -> FastAPI:
         told = "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in error.errors())
         return problem(422, "parameter", told)
 
-    with_token = [Depends(may)]
+    secret: dict[str, Any] = {
+        "dependencies": [Depends(may)],
+        "responses": {401: refusal("No token, or another one.", "WWW-Authenticate")},
+    }
 
     def deciding(threshold: float | None) -> Verifier:
         if threshold is None:
@@ -175,7 +211,7 @@ def make_app(verifier: Verifier, options: ServeOptions, token: str) -> FastAPI:
             store=verifier.store,
         )
 
-    @app.post("/v1/embed", dependencies=with_token, openapi_extra=ONE)
+    @app.post("/v1/embed", response_model=EmbeddingAnswer, **secret, openapi_extra=ONE)
     async def embed(request: Request) -> dict[str, Any]:
         """The embedding of a recording: an array of numbers whose cosine is the score."""
         signals = await one_signal(request)
@@ -184,6 +220,7 @@ def make_app(verifier: Verifier, options: ServeOptions, token: str) -> FastAPI:
 
     @app.post(
         "/v1/verify",
+        response_model=VerdictAnswer,
         openapi_extra=files_body(enrol="One or more recordings of a speaker.", test="The one in question."),
     )
     async def verify(request: Request, threshold: Threshold = None, strict: Strict = False) -> dict[str, Any]:
@@ -194,7 +231,8 @@ def make_app(verifier: Verifier, options: ServeOptions, token: str) -> FastAPI:
 
     @app.post(
         "/v1/enrol",
-        dependencies=with_token,
+        response_model=EnrolmentAnswer,
+        **secret,
         openapi_extra=files_body(audio="One or more recordings of the speaker."),
     )
     async def enrol(
@@ -213,7 +251,7 @@ def make_app(verifier: Verifier, options: ServeOptions, token: str) -> FastAPI:
             "recordings": signal_fields(made.signals),
         }
 
-    @app.post("/v1/identify", dependencies=with_token, openapi_extra=ONE)
+    @app.post("/v1/identify", response_model=IdentificationAnswer, **secret, openapi_extra=ONE)
     async def identify(
         request: Request,
         threshold: Threshold = None,
@@ -225,12 +263,12 @@ def make_app(verifier: Verifier, options: ServeOptions, token: str) -> FastAPI:
         found = await computed(used.identify, signals, top=top)
         return identification_fields(used, found, strict=strict)
 
-    @app.get("/v1/speakers", dependencies=with_token)
+    @app.get("/v1/speakers", response_model=list[Enrolled], **secret)
     async def speakers() -> list[dict[str, Any]]:
         """List the enrolled speakers."""
         return [asdict(each) for each in await computed(verifier.store.listing)]
 
-    @app.delete("/v1/speakers", dependencies=with_token)
+    @app.delete("/v1/speakers", response_model=ForgottenAnswer, **secret)
     async def forget(name: SpeakerName) -> dict[str, Any]:
         """Forget a speaker, with every trace."""
         return {"forgotten": await computed(verifier.forget, name)}
@@ -252,12 +290,12 @@ def make_app(verifier: Verifier, options: ServeOptions, token: str) -> FastAPI:
             means = Means(read_side, computed, count, place())
             await converse(websocket, options, verifier, means)
 
-    @app.get("/v1/health")
+    @app.get("/v1/health", response_model=HealthAnswer)
     async def health() -> dict[str, str]:
         """The process answers."""
         return {"status": "ok", "version": farvox.__version__}
 
-    @app.get("/v1/ready")
+    @app.get("/v1/ready", response_model=ReadyAnswer)
     async def ready() -> dict[str, Any]:
         """Requests are taken."""
         return {"status": "ready", **model_fields(verifier)}
@@ -284,7 +322,9 @@ async def parts(headers: Headers, content: bytes) -> Sequence[tuple[str, bytes]]
     if "multipart/form-data" not in headers.get("content-type", ""):
         raise AudioError("the body is no multipart/form-data, of which each part is a file")
     try:
-        form = await MultiPartParser(headers, stream(), max_files=MOST_FILES, max_fields=MOST_FILES).parse()
+        form = await MultiPartParser(
+            headers, stream(), max_files=2 * MOST_FILES, max_fields=MOST_FILES
+        ).parse()
         files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
         return [(name, await file.read()) for name, file in files]
     except (MultiPartException, KeyError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
 import signal
 import socket
@@ -22,7 +23,7 @@ from farvox.service.options import ServeOptions
 
 HEADER_SECONDS = 8.0
 """For a handshake of TLS, for the first request of a connection, and for the rest of one that has begun."""
-CLOSE_SECONDS = 1.0
+CLOSE_SECONDS = 0.5
 """For the answer to the close of a WebSocket."""
 DRAIN_SECONDS = 30.0
 _SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -124,12 +125,12 @@ class ClosingProtocol(WebSocketsSansIOProtocol):
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop that gives a handshake of TLS its time: uvicorn has no option for it."""
+    """An event loop that gives the handshakes of TLS their time: uvicorn has no option for it."""
 
     async def create_server(self, *words: Any, **named: Any) -> Any:
         """Create a server as any loop does."""
         if named.get("ssl"):
-            named["ssl_handshake_timeout"] = HEADER_SECONDS
+            named |= dict.fromkeys(("ssl_handshake_timeout", "ssl_shutdown_timeout"), HEADER_SECONDS)
         return await super().create_server(*words, **named)
 
 
@@ -168,7 +169,7 @@ def run(app: ASGIApp, options: ServeOptions) -> None:
         ws_max_size=options.max_body_bytes,
         ws_per_message_deflate=False,  # a bomb
         ws_ping_interval=None,  # a stream has limits of its own
-        log_level="warning",
+        log_level="error",  # strangers do not fill it
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=int(DRAIN_SECONDS),
@@ -176,6 +177,7 @@ def run(app: ASGIApp, options: ServeOptions) -> None:
         ssl_keyfile=options.tls_key,
         proxy_headers=False,
     )
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     scheme = "http" if options.tls_cert is None else "https"
     host, port = listener.getsockname()[:2]
     to_stderr(f"farvox serve: {scheme}://{f'[{host}]' if ':' in host else host}:{port}/v1/")
