@@ -34,7 +34,7 @@ PAGES = [
 ]
 SHELL = ("find", "awk", "head", "cat", "cp", "cut", "mkdir", "export")
 WHEEL = f"dist/farvox-{farvox.__version__}-py3-none-any.whl"
-DRY = ("make", "pip", "torchrun", "python", "python3.11", "source", "tar")
+DRY = ("make", "pip", "podman", "torchrun", "python", "python3.11", "source", "tar")
 
 SMALL = """
 --data.num_frames 40 --data.workers 0 --data.epoch_size 16 --optim.batch_size 8 --schedule.margin_epochs []
@@ -177,6 +177,8 @@ def check_dry(command: Command) -> None:
         case ["pip", "install", "-c", constraints, "-e", project]:
             extra = re.fullmatch(r"\.\[(\w+)\]", project)
             assert (ROOT / constraints).is_file() and extra and extra[1] in extras_of_project(), str(command)
+        case ["podman", "build", *_, "."] | ["podman", "run", *_, "farvox"]:
+            pass  # tests/project/test_container.py
         case ["torchrun", *options, "-m", "farvox", "train", name]:
             load_recipe(name)
         case ["torchrun", *words]:
@@ -184,6 +186,9 @@ def check_dry(command: Command) -> None:
             assert options and load_recipe(name, overrides)
         case ["tar", "-xzf", archive, "-C", _]:
             assert archive.startswith("downloads/"), str(command)
+        case ["python3.11", "-c", code]:  # short enough to be run
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+            assert done.returncode == 0, f"{command}\n{done.stderr}"
         case ["python3.11", "-m", "venv", ".venv"] | ["source", ".venv/bin/activate"]:
             pass
         case _:
