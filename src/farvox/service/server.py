@@ -180,7 +180,8 @@ def run(app: ASGIApp, options: ServeOptions) -> None:
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     scheme = "http" if options.tls_cert is None else "https"
     host, port = listener.getsockname()[:2]
-    to_stderr(f"farvox serve: {scheme}://{f'[{host}]' if ':' in host else host}:{port}/v1/")
+    root = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
+    to_stderr(f"farvox serve: {root}v1/, and a page for people at {root}")
     with suppress(
         ValueError, OSError
     ):  # as many connections as the system allows: often 1,024 unless one asks
