@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from farvox.errors import UsageError
 from farvox.service.options import ServeOptions
 from farvox.verifier import SqliteStore
 from service.client import certificate, multipart, serving
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +230,7 @@ def test_connections_that_are_slow_are_closed_and_keep_nobody_out(service, wav):
 
 
 def test_it_says_how_it_is(service):
+    assert service.ask("POST", "embed", b"")[0] == 422
     status, page, headers = service.ask("GET", "metrics", token=None)
     assert status == 200 and headers["content-type"].startswith("text/plain")
     assert 'farvox_requests_total{path="/v1/embed",status="422"}' in page
@@ -250,6 +254,33 @@ def test_the_page_runs_its_own_files_only(service):
     assert "a replayed or synthetic voice is not detected" in texts[""]
     assert not re.search(r"<script>|<style|style=|\son\w+=|https?:", texts[""])
     assert not re.search(r"https?:|innerHTML|eval\(|Storage|\.cookie", texts["page.js"] + texts["page.css"])
+
+
+def test_the_page_on_production_asks_for_metrics_that_there_are(service, wav):
+    service.send("verify", ("enrol", wav["a0"]), ("test", wav["a1"]))
+    asked = set(re.findall(r"\bfarvox_\w+", (ROOT / "docs/production.md").read_text(encoding="utf-8")))
+    assert asked and asked <= set(re.findall(r"\bfarvox_\w+", service.ask("GET", "metrics")[1]))
+
+
+def test_every_answer_is_described(service):
+    paths = service.ask("GET", "openapi.json")[1]["paths"]
+    for path, methods in paths.items():
+        for method, told in methods.items():
+            (schema,) = (
+                content.get("schema", {}) for content in told["responses"]["200"]["content"].values()
+            )
+            assert path == "/v1/metrics" or "$ref" in schema.get("items", schema), (method, path)
+        status, _, headers = service.ask("PUT", path.removeprefix("/v1/"))
+        assert (status, headers["allow"]) == (405, ", ".join(sorted(map(str.upper, methods))))
+
+
+def test_who_leaves_in_the_middle_is_counted_and_no_fault(service):
+    with socket.create_connection(("127.0.0.1", service.port)) as connection:
+        connection.sendall(b"POST /v1/verify HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\nx")
+    end = time.monotonic() + 60
+    while 'farvox_requests_total{path="/v1/verify",status="400"}' not in service.ask("GET", "metrics")[1]:
+        assert time.monotonic() < end
+    assert "Traceback" not in (service.store.parent / "log").read_text()
 
 
 @pytest.mark.slow
