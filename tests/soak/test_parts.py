@@ -10,7 +10,7 @@ import polars as pl
 
 from farvox.datadir.embeddings import EmbeddingSet
 
-NUM, DIM, SPEAKERS, COHORT = 2_000_000, 64, 20_000, 100_000
+NUM, DIM, SPEAKERS, COHORT = 2_000_000, 64, 20_000, 5_000
 FORMS = {"one file": None, "2 parts": 1_000_448, "20 parts": 100_352}
 MEASURE = """
 import resource, sys
@@ -39,7 +39,7 @@ def test_two_million_embeddings_in_parts_are_used_as_in_one_file(tmp_path, monke
     speakers = pl.Series([utt_id[:6] for utt_id in utt_ids])
     found = EmbeddingSet(utt_ids, rows_NE, {}, speaker_ids=speakers)
     cohort = EmbeddingSet(utt_ids[:COHORT], rows_NE[:COHORT], {}, speaker_ids=speakers[:COHORT])
-    pairs = rng.integers(NUM, size=(1_000_000, 2))
+    pairs = rng.integers(NUM, size=(200_000, 2))
     labels = pairs[:, 0] // per == pairs[:, 1] // per
     lines = {f"{int(same)} {utt_ids[a]} {utt_ids[b]}\n" for same, (a, b) in zip(labels, pairs, strict=True)}
     Path("trials").write_text("".join(sorted(lines)))
@@ -54,7 +54,7 @@ def test_two_million_embeddings_in_parts_are_used_as_in_one_file(tmp_path, monke
     results = {}
     for form, part_rows in FORMS.items():
         found.save("emb", part_rows=part_rows)
-        cohort.save("cohort", part_rows=part_rows and part_rows // 20)
+        cohort.save("cohort", part_rows=part_rows and 1024)
         for what, (command, result) in commands.items():
             memory, seconds = used_by(command)
             tell(f"{what}, {form}", memory=f"{memory:,} MB", processor=f"{seconds:.0f} s")
