@@ -3,9 +3,10 @@
     python benchmarks/farfield/folds.py CORPORA OUT
 
 It prepares the test (`farvox prepare across`), trains the five models (`farvox run farfield/fold`), and
-compares each list, the folds together, with the model as it came, under plain cosine: the table of
-docs/farfield.md. What OUT holds already is not done again. Five trainings take an hour of processor time with
-bf16. With FARVOX_FOLDS=1,3 only those are trained, and the table waits for the others.
+compares each list, the folds together, with the model as it came, under plain cosine and with AS-norm, whose
+cohort is what the centre is the mean of: the tables of docs/farfield.md. What OUT holds already is not done
+again. Five trainings take an hour of processor time with bf16. With FARVOX_FOLDS=1,3 only those are trained,
+and the tables wait for the others.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ def main(corpora: str, out: str) -> None:
         paths = ("--paths.fold", fold, "--paths.lists", test, "--paths.data", root / "data")
         farvox("run", "farfield/fold", *paths, "--run-dir", root / f"fold-{fold}", "--to", "train")
         model = root / f"fold-{fold}/train/finished"
-        extract(model, test / f"fold-{fold}", root / f"fold-{fold}/after")
-        extract(model, test / "fold-an4", root / f"fold-{fold}/an4")
-        extract(START, test / f"fold-{fold}", root / f"fold-{fold}/before")
-    extract(START, test / "fold-an4", root / "an4")
-    if all((root / f"fold-{fold}/an4").exists() for fold in FOLDS):
+        for system, of in (("after", model), ("before", START)):
+            extract(of, test / f"fold-{fold}", embeddings(root, system, "test", fold))
+            extract(of, test / "fold-an4", embeddings(root, system, "an4", fold))
+            extract(of, root / f"data/centre-{fold}", embeddings(root, system, "cohort", fold))
+    if all(embeddings(root, "before", "cohort", fold).exists() for fold in FOLDS):
         for name, conditions in LISTS.items():
             compare(root, test, name, conditions)
 
@@ -54,25 +55,32 @@ def compare(root: Path, test: Path, name: str, conditions: tuple[str, ...]) -> N
     """Print the figures of a list before and after, and by conditions; AN4 is judged by all five models."""
     trials, folder = test / f"{name}.trials", root / "scores"
     folder.mkdir(exist_ok=True)
-    after, before = folder / f"{name}.after", folder / f"{name}.before"
-    if name.startswith("an4"):
-        scores = [f"{after}-{fold}" for fold in FOLDS]
-        for fold, out in zip(FOLDS, scores, strict=True):
-            farvox("score", trials, root / f"fold-{fold}/an4", "--out", out)
-        farvox("score", trials, root / "an4", "--out", before)
-        systems, data = [f"after={','.join(scores)}", f"before={before}"], [test / "fold-an4"]
-    else:  # each fold by its own model: no two models are in one trial
-        for out in (after, before):
-            parts = [folder / f"fold-{fold}-{out.name}" for fold in FOLDS]
-            for fold, part in zip(FOLDS, parts, strict=True):
-                embeddings = root / f"fold-{fold}" / out.suffix[1:]
-                farvox("score", test / f"fold-{fold}/{name}.trials", embeddings, "--out", part)
-            out.write_text("".join(part.read_text() for part in parts))
-        systems, data = [f"after={after}", f"before={before}"], [test / f"fold-{fold}" for fold in FOLDS]
-    words = ("evaluate", trials, *systems, "--data", *data)
+    part, data = ("an4", ["fold-an4"]) if name.startswith("an4") else ("test", [f"fold-{k}" for k in FOLDS])
+    systems = []
+    for system in ("after", "before"):
+        for norm in ("cosine", "as-norm"):
+            scores = []
+            for fold in FOLDS:  # each fold by its own model: no two models are in one trial
+                own = trials if part == "an4" else test / f"fold-{fold}/{name}.trials"
+                scores.append(folder / f"{name}-{system}-{norm}-{fold}")
+                cohort = ("--cohort", embeddings(root, system, "cohort", fold))
+                words = ("--norm", norm, *cohort) if norm == "as-norm" else ()
+                farvox("score", own, embeddings(root, system, part, fold), "--out", scores[-1], *words)
+            if part == "test":
+                whole = folder / f"{name}-{system}-{norm}"
+                whole.write_text("".join(each.read_text() for each in scores))
+                scores = [whole]
+            systems.append(f"{system} {norm}={','.join(map(str, scores))}")
+    words = ("evaluate", trials, *systems, "--data", *(test / each for each in data))
     print(f"\n== {name}\n{farvox(*words, '--intervals')}")
     for condition in conditions:
         print(f"\n== {name} by {condition}\n{farvox(*words, '--by', condition)}")
+
+
+def embeddings(root: Path, system: str, part: str, fold: int) -> Path:
+    """The folder of embeddings; the model as it came is the same for all folds."""
+    is_shared = (system, part) == ("before", "an4")
+    return root / (f"{system}-{part}" if is_shared else f"fold-{fold}/{system}-{part}")
 
 
 def extract(model: str | Path, data: Path, out: Path) -> None:

@@ -104,6 +104,8 @@ def test_settings_are_chosen_in_other_rooms_by_speakers_after_those_trained_on(c
     capsys.readouterr()
     assert main(["prepare", "across", str(tmp_path / "no an4"), str(tmp_path / "all")]) == 1
     assert "an4: no such folder; expected speechocean762/" in capsys.readouterr().err
+    assert main(["prepare", "across", *words[:1], str(tmp_path / "first"), "--speakers", "1-2"]) == 1
+    assert "--speakers 1-2: nobody comes before them to train on" in capsys.readouterr().err
 
 
 def test_the_loudest_stretch_begins_where_the_most_energy_is():

@@ -98,7 +98,8 @@ def prepare_across(
         seed: everything drawn at random follows from it.
 
     Raises:
-        CorpusError: a corpus is not there, or there are no such speakers with enough utterances.
+        CorpusError: a corpus is not there, there are no such speakers with enough utterances, or nobody is
+            before them.
     """
     source, out = open_source(source, out, LAYOUT), Path(out).absolute()
     for name in (SPEECH, NOISE, ROOMS, *([] if speakers else [OTHER])):
@@ -124,6 +125,10 @@ def prepare_across(
         trained = [u for u in all_utterances(corpus) if u.speaker_id not in judged]
         if speakers:  # those after them are for the final test
             trained = [u for u in trained if str(u.speaker_id) < min(map(str, judged))]
+            if not trained:
+                raise CorpusError(
+                    f"--speakers {speakers}: nobody comes before them to train on; choose a later FIRST"
+                )
         made.append(write_data_dir(out / f"train-{number}", trained))
         name = f"fold-{number}"
         tests[name] = [*maker.parts(enrol, near), *maker.simulated(near)]
