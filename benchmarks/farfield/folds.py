@@ -3,7 +3,7 @@
     python benchmarks/farfield/folds.py CORPORA OUT
 
 It prepares the test (`farvox prepare across`), trains the five models (`farvox run farfield/fold`), and
-compares each list, the folds together, with the model as it came, under plain cosine and with AS-norm, whose
+compares each list, the folds together, with the model as it came, under plain cosine, and with AS-norm, whose
 cohort is what the centre is the mean of: the tables of docs/farfield.md. What OUT holds already is not done
 again. Five trainings take an hour of processor time with bf16. With FARVOX_FOLDS=1,3 only those are trained,
 and the tables wait for the others.
@@ -45,8 +45,8 @@ def main(corpora: str, out: str) -> None:
         for system, of in (("after", model), ("before", START)):
             extract(of, test / f"fold-{fold}", embeddings(root, system, "test", fold))
             extract(of, test / "fold-an4", embeddings(root, system, "an4", fold))
-            extract(of, root / f"data/centre-{fold}", embeddings(root, system, "cohort", fold))
-    if all(embeddings(root, "before", "cohort", fold).exists() for fold in FOLDS):
+        extract(model, root / f"data/centre-{fold}", embeddings(root, "after", "cohort", fold))
+    if all(embeddings(root, "after", "cohort", fold).exists() for fold in FOLDS):
         for name, conditions in LISTS.items():
             compare(root, test, name, conditions)
 
@@ -57,20 +57,18 @@ def compare(root: Path, test: Path, name: str, conditions: tuple[str, ...]) -> N
     folder.mkdir(exist_ok=True)
     part, data = ("an4", ["fold-an4"]) if name.startswith("an4") else ("test", [f"fold-{k}" for k in FOLDS])
     systems = []
-    for system in ("after", "before"):
-        for norm in ("cosine", "as-norm"):
-            scores = []
-            for fold in FOLDS:  # each fold by its own model: no two models are in one trial
-                own = trials if part == "an4" else test / f"fold-{fold}/{name}.trials"
-                scores.append(folder / f"{name}-{system}-{norm}-{fold}")
-                cohort = ("--cohort", embeddings(root, system, "cohort", fold))
-                words = ("--norm", norm, *cohort) if norm == "as-norm" else ()
-                farvox("score", own, embeddings(root, system, part, fold), "--out", scores[-1], *words)
-            if part == "test":
-                whole = folder / f"{name}-{system}-{norm}"
-                whole.write_text("".join(each.read_text() for each in scores))
-                scores = [whole]
-            systems.append(f"{system} {norm}={','.join(map(str, scores))}")
+    for system, norm in (("after", ""), ("before", ""), ("after", "as-norm")):
+        label, scores = f"{system} {norm}".strip(), []
+        for fold in FOLDS:  # each fold by its own model: no two models are in one trial
+            own = trials if part == "an4" else test / f"fold-{fold}/{name}.trials"
+            scores.append(folder / f"{name}-{label}-{fold}")
+            words = ("--norm", norm, "--cohort", embeddings(root, system, "cohort", fold)) if norm else ()
+            farvox("score", own, embeddings(root, system, part, fold), "--out", scores[-1], *words)
+        if part == "test":
+            whole = folder / f"{name}-{label}"
+            whole.write_text("".join(each.read_text() for each in scores))
+            scores = [whole]
+        systems.append(f"{label}={','.join(map(str, scores))}")
     words = ("evaluate", trials, *systems, "--data", *(test / each for each in data))
     print(f"\n== {name}\n{farvox(*words, '--intervals')}")
     for condition in conditions:
