@@ -110,7 +110,7 @@ STAGES = {
     "plot, note) -> dict[str, Any]",
     "evaluate": "(scores: Scores, options: EvaluateOptions) -> Evaluation",
     "extract": "(embedder: Embedder, data_dir: DataDir, *, threads, quality, skip_bad, skip_by, channel, "
-    "out, replace, note) -> EmbeddingSet",
+    "out, replace, part_rows, note) -> EmbeddingSet",
     "fuse": "(systems: Mapping[str, Scores], options: FuseOptions, *, note) -> Fusion",
     "run": "(recipe: Recipe, root: str | Path, *, first, last, note, progress, run_verb) -> None",
     "score": "(trials: str | Path, embeddings: str | Path | Sequence[str | Path], options: ScoreOptions, *, "
