@@ -33,7 +33,8 @@ from farvox.cli.main import main
 from service.client import TOKEN, certificate, multipart, serving
 
 CLIENTS = 32
-QUIET = re.compile(r"farvox serve: https?://\S+/v1/|.*: writing graph.*")
+ADDRESS = r"farvox serve: https?://\S+/v1/, and a page for people at https?://\S+/"
+QUIET = re.compile(ADDRESS + r"|.*: writing graph.*")
 
 
 @contextmanager
