@@ -110,6 +110,13 @@ def keep_freed_memory(*, all_of_it: bool = False) -> None:
         mallopt(_TRIM_THRESHOLD, _ALL if all_of_it else _KEPT)
 
 
+def return_freed_memory() -> None:
+    """Give back to the system what this process has freed; without glibc nothing happens."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)
+
+
 def is_installed(module: str) -> bool:
     """A module can be imported, as far as that is known without importing it."""
     try:

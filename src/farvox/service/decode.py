@@ -19,6 +19,7 @@ from pebble import ProcessExpired, ProcessPool
 from farvox.audio.files import Content, audio_info
 from farvox.children import end_with_parent
 from farvox.errors import AudioError, OversizeError
+from farvox.machine import return_freed_memory
 from farvox.verifier.signal import Signal, read_signal
 
 WORKER_BYTES = 2 << 30
@@ -90,9 +91,12 @@ def _warm() -> None:
 def _read(name: str, content: bytes, max_seconds: float, reading: dict[str, Any]) -> Signal:
     file = Content(content)
     file.name = name
-    info = audio_info(file)
-    seconds = info.num_samples / info.sample_rate
-    if seconds > max_seconds:
-        raise OversizeError(f"{name}: {seconds:.0f} s long; at most {max_seconds:g} s are taken")
-    file.seek(0)
-    return read_signal(file, **reading)
+    try:
+        info = audio_info(file)
+        seconds = info.num_samples / info.sample_rate
+        if seconds > max_seconds:
+            raise OversizeError(f"{name}: {seconds:.0f} s long; at most {max_seconds:g} s are taken")
+        file.seek(0)
+        return read_signal(file, **reading)
+    finally:
+        return_freed_memory()  # some formats are decoded whole to know their length
