@@ -119,9 +119,8 @@ with one_shard(sys.argv[1], sys.argv[2]):
 
 def start(out, part, most=100):
     """A process that does a shard of forty files; when ``most`` are there, it waits for its end."""
-    script = out.parent / "script.py"
-    script.write_text(SCRIPT)
-    return subprocess.Popen([sys.executable, str(script), str(out), part, str(most)], stdout=subprocess.PIPE)
+    command = [sys.executable, "-c", SCRIPT, str(out), part, str(most)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
 def cubes(out):
@@ -142,6 +141,7 @@ def test_a_shard_that_is_killed_is_named_and_goes_on(tmp_path, wait_until):
         for process in others:
             with process:
                 process.communicate()
+            assert process.returncode == 0
         killed.kill()
     with (
         pytest.raises(JobError, match=r"1 of 4 shards cannot be joined \(begun, but not done: 3\)"),
