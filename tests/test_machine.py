@@ -68,6 +68,7 @@ def test_memory_asked_for_in_vain_is_told_from_other_errors(ask):
     with pytest.raises(RuntimeError) as caught:
         torch.zeros(2) @ torch.zeros(3)
     assert not is_out_of_memory(caught.value)
+    assert is_out_of_memory(OSError(12, "Cannot allocate memory")) and not is_out_of_memory(OSError(28, "x"))
     assert is_out_of_memory(RuntimeError("could not create a primitive"))  # oneDNN's, seen under a limit
 
 
@@ -120,7 +121,7 @@ def test_a_recording_that_finds_no_memory_is_not_called_damaged(tmp_path):
     short, long = tmp_path / "short.flac", tmp_path / "long.flac"
     write_audio(short, noise_T[:16000])
     write_audio(long, noise_T)
-    assert without_memory(short, 8 << 20, long).startswith("MemoryError True")
+    assert re.match("(MemoryError|OSError) True", without_memory(short, 8 << 20, long))
 
 
 @pytest.mark.slow

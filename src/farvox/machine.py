@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import importlib.util
 import math
 import os
@@ -66,10 +67,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     Python and numpy raise MemoryError, torch a RuntimeError: ``torch.OutOfMemoryError`` for a GPU, one with a
     telling text for a CPU, or for a worker process of a DataLoader that the system has killed. A thread that
-    cannot be started is a RuntimeError, and a library that cannot be mapped an ImportError; oneDNN, by which
-    torch convolves, says no more than that it could not create a primitive.
+    cannot be started is a RuntimeError, a file that cannot be mapped an OSError, a library an ImportError;
+    oneDNN, by which torch convolves, says no more than that it could not create a primitive.
     """
     text = str(error).lower()
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | ImportError) and any(each in text for each in _OUT_OF_MEMORY)
     )
