@@ -1,6 +1,7 @@
 """What the command says and returns when the system refuses, and when nobody listens."""
 
 import ast
+import errno
 import json
 import os
 import re
@@ -649,3 +650,12 @@ def test_a_rank_ends_with_the_words_and_the_status_of_any_process(words, monkeyp
     rank = subprocess.run(command, capture_output=True)
     assert (rank.returncode, rank.stdout, rank.stderr) == (alone.returncode, alone.stdout, alone.stderr)
     assert rank.stdout or rank.stderr
+
+
+def test_a_file_that_finds_no_memory_to_be_mapped_is_told_as_out_of_memory(monkeypatch, capsys):
+    def mapped(words):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")  # as mmap does, without the name of a file
+
+    monkeypatch.setattr("farvox.cli.main._dispatch", mapped)
+    assert main(["check", "data"]) == 1
+    assert "out of memory ([Errno 12] Cannot allocate memory); give fewer --jobs" in capsys.readouterr().err

@@ -325,16 +325,16 @@ def _run(words: list[str], fault: int) -> int:
         if install is None:
             raise
         return fail(error, install)
-    except (MemoryError, RuntimeError, ImportError) as error:
-        if not is_out_of_memory(error):
-            raise
-        ways = [way for left, way in LESS_MEMORY.get(words[0], ()) if re.search(left, " ".join(words))]
-        remedy = ", or ".join(ways) or "close other programs, or shorten the input"
-        return fail(error, f"out of memory ({' '.join(str(error).splitlines()[:1])}); {remedy}")
     except BrokenPipeError:  # nobody reads on, as in "farvox check DIR | head -1"
         _drop_stdout()
         return fault
-    except OSError as error:
+    except (MemoryError, RuntimeError, ImportError, OSError) as error:
+        if is_out_of_memory(error):
+            ways = [way for left, way in LESS_MEMORY.get(words[0], ()) if re.search(left, " ".join(words))]
+            remedy = ", or ".join(ways) or "close other programs, or shorten the input"
+            return fail(error, f"out of memory ({' '.join(str(error).splitlines()[:1])}); {remedy}")
+        if not isinstance(error, OSError):
+            raise
         is_full = error.errno == errno.ENOSPC
         why = "the disk is full: free some space on it" if is_full else error.strerror
         if error.filename is not None:

@@ -19,7 +19,7 @@ from pebble import ProcessExpired, ProcessPool
 from farvox.audio.files import Content, audio_info
 from farvox.children import end_with_parent
 from farvox.errors import AudioError, OversizeError
-from farvox.machine import return_freed_memory
+from farvox.machine import is_out_of_memory, return_freed_memory
 from farvox.verifier.signal import Signal, read_signal
 
 WORKER_BYTES = 2 << 30
@@ -66,9 +66,9 @@ class Decoder:
             return signal
         except TooLate:
             raise OversizeError(f"{name}: takes more than {self.seconds:g} s to decode") from None
-        except MemoryError:
-            raise OversizeError(f"{name}: takes more memory to decode than is given") from None
         except Exception as error:
+            if is_out_of_memory(error):
+                raise OversizeError(f"{name}: takes more memory to decode than is given") from None
             if isinstance(error, ProcessExpired):  # a fault of a library, or no memory
                 raise AudioError(f"{name}: cannot be decoded: it ended the process that tried") from None
             raise

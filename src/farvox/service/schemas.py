@@ -81,7 +81,7 @@ class IdentificationAnswer(ModelAnswer):
 
 @dataclass(frozen=True, kw_only=True)
 class EnrolmentAnswer(ModelAnswer):
-    """What was enrolled."""
+    """An enrolment, with what it was made of."""
 
     name: str
     num_recordings: int
