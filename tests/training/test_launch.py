@@ -55,6 +55,19 @@ sys.exit(1)
     assert capfd.readouterr().err == "rank 1: the reason\n"
 
 
+def test_a_rank_that_stands_still_is_ended_when_the_others_have_told(capfd, monkeypatch):
+    monkeypatch.setattr("farvox.training.launch.SECONDS_TO_LEAVE", 0.5)
+    program = f"""
+import os, sys, time
+if os.environ["RANK"] == "0":
+    time.sleep(600)
+print("rank 0 is missing", file=sys.stderr)
+sys.exit({LOST_STATUS})
+"""
+    assert ranks(program) == LOST_STATUS
+    assert capfd.readouterr().err == "rank 1: rank 0 is missing\n"
+
+
 def test_a_rank_that_is_killed_is_named(capfd):
     program = "import os; os.environ['RANK'] == '1' and os.kill(os.getpid(), 9)"
     assert ranks(program) == -signal.SIGKILL

@@ -39,7 +39,7 @@ def train(options: TrainOptions, run_dir: str | Path, *, resume: bool = True, no
     from farvox.training.distributed import join_world
     from farvox.training.trainer import train as run_training
 
-    with join_world(options.device) as world, remote_audio(options.data.remote):
+    with join_world(options.device, options.wait_minutes) as world, remote_audio(options.data.remote):
         refuse_contradictions(options, num_processes=world.size)
         with one_writer(run_dir) if world.is_main else nullcontext():  # the other ranks write nothing
             return run_training(options, Path(run_dir), world, resume=resume, note=note)

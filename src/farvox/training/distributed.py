@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -14,28 +15,39 @@ from torch import Tensor, nn
 
 from farvox.errors import NonFiniteLossError, RecipeError
 from farvox.models.pooling import widen
-from farvox.progress import to_stderr
-from farvox.training.launch import LISTENER, LOST_STATUS
+from farvox.training.launch import LOST_STATUS
+from farvox.training.meeting import Watch, meet
 from farvox.zoo.model import pick_device
 
 
 @dataclass(frozen=True)
 class World:
-    """The place of this process among the ranks, and its device."""
+    """The place of this process among the ranks, its device, and what the others know of it."""
 
     rank: int
     size: int
     device: torch.device
+    watch: Watch | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_main(self) -> bool:
         """True for rank 0, which writes files and prints."""
         return self.rank == 0
 
+    def enter(self, stage: str, *, waits: bool = False) -> None:
+        """Tell the others what this rank does from now on; with ``waits``, it needs them for it."""
+        if self.watch:
+            self.watch.enter(stage, waits)
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Within the block, this rank needs the others."""
+        return self.watch.waiting() if self.watch else nullcontext()
+
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.size > 1:
-            dist.barrier()
+            with self.waiting():
+                dist.barrier()
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over the ranks, without gradient."""
@@ -45,14 +57,16 @@ class World:
         """Sum over the ranks, without gradient."""
         values = values.detach().clone()
         if self.size > 1:
-            dist.all_reduce(values)
+            with self.waiting():
+                dist.all_reduce(values)
         return values
 
     def max(self, values: Tensor) -> Tensor:
         """Largest value of any rank, without gradient."""
         values = values.detach().clone()
         if self.size > 1:
-            dist.all_reduce(values, dist.ReduceOp.MAX)
+            with self.waiting():
+                dist.all_reduce(values, dist.ReduceOp.MAX)
         return values
 
     def concat(self, local: Tensor) -> Tensor:
@@ -60,14 +74,16 @@ class World:
         if self.size == 1:
             return local
         parts = [torch.empty_like(local) for _ in range(self.size)]
-        dist.all_gather(parts, local.detach().contiguous())
+        with self.waiting():
+            dist.all_gather(parts, local.detach().contiguous())
         return torch.cat(parts)
 
     def share_buffers(self, module: nn.Module) -> None:
         """Give every rank rank 0's buffers (BatchNorm's running statistics differ between ranks)."""
         if self.size > 1:
-            for buffer in module.buffers():
-                dist.broadcast(buffer, src=0)
+            with self.waiting():
+                for buffer in module.buffers():
+                    dist.broadcast(buffer, src=0)
 
     def gather_rows(self, local: Tensor, total: int) -> Tensor:
         """Put together rows [total, E] that were shared out as ``rows[rank::size]``, on every rank."""
@@ -84,17 +100,18 @@ class World:
         padded = local.new_zeros((max(lengths), *local.shape[1:]))
         padded[: len(local)] = local
         parts = [torch.empty_like(padded) for _ in lengths] if self.is_main else None
-        dist.gather(padded, parts, dst=0)
+        with self.waiting():
+            dist.gather(padded, parts, dst=0)
         whole = [part[:length].cpu() for part, length in zip(parts or [], lengths, strict=False)]
         return torch.cat(whole) if whole else local.new_zeros(0)
 
 
 @contextmanager
-def join_world(device: str = "auto") -> Iterator[World]:
+def join_world(device: str = "auto", wait_minutes: float = 10.0) -> Iterator[World]:
     """Join the ranks that `launch_ranks` or ``torchrun`` started; without them the process is alone.
 
-    A rank that loses the others, or stops with them, exits with status `LOST_STATUS`, so that its message is
-    not the one that is shown.
+    A rank that loses the others, waits for them longer than ``wait_minutes``, or stops with them, exits with
+    status `LOST_STATUS`, so that its message is not the one that is shown.
 
     Raises:
         RecipeError: the device asked for is not there.
@@ -111,25 +128,25 @@ def join_world(device: str = "auto") -> Iterator[World]:
     if size == 1:
         yield World(0, 1, place)
         return
-    store, listener = None, os.environ.pop(LISTENER, None)
-    if listener is not None:
-        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        own = None if rank else int(listener)
-        store = dist.TCPStore(host, port, size, rank == 0, master_listen_fd=own)  # type: ignore[attr-defined]
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo", store=store, rank=rank, world_size=size)
+    store = meet(rank, size, 60 * wait_minutes)
+    watch = Watch(store, rank, size, 60 * wait_minutes)
     try:
-        yield World(rank, size, place)
+        watch.enter("the start", waits=True)
+        backend, limit = "nccl" if kind == "cuda" else "gloo", timedelta(hours=24)  # the watch is sooner
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
+        yield World(rank, size, place, watch)
     except NonFiniteLossError as error:  # of all ranks, and rank 0 knows most
         if rank == 0:
             raise
         raise SystemExit(LOST_STATUS) from error
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
-        to_stderr(f"rank {rank} stops: it has lost the other processes of the run")
-        raise SystemExit(LOST_STATUS) from error
+        watch.stop("it has lost other processes of the run")
     finally:
-        dist.destroy_process_group()
+        watch.close()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 class _SumOverRanks(torch.autograd.Function):

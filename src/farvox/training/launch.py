@@ -80,8 +80,11 @@ def launch_ranks(command: Sequence[str], count: int) -> int:
 
 
 def _wait(ranks: Sequence[subprocess.Popen[bytes]], asked: Sequence[int]) -> int | None:
-    """Wait for the first rank that fails by its own fault; None: all are done, or ``asked`` to end."""
-    is_told = False
+    """Wait for the first rank that fails by its own fault; None: all are done, or ``asked`` to end.
+
+    Ranks that lost others tell of it; those that stand still then, and do not fail, are ended.
+    """
+    is_told, lost = False, 0.0
     while True:
         if asked and not is_told:
             is_told = True
@@ -94,6 +97,11 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]], asked: Sequence[int]) -> int
         if failed and not is_told:
             _end(ranks)
             return failed[0]
+        if LOST_STATUS in states and None in states and not is_told:
+            lost = lost or time.monotonic()
+            if time.monotonic() - lost > 2 * SECONDS_TO_LEAVE:
+                _end(ranks)
+                return states.index(LOST_STATUS)
         if None not in states:
             return states.index(LOST_STATUS) if LOST_STATUS in states else None
         time.sleep(0.05)

@@ -221,6 +221,9 @@ class TrainOptions(Options):
     """Device to compute on."""
     threads: Annotated[int, AtLeast(0), AtMost(1024)] = 0
     """CPU threads of a training process; 0: torch's own choice."""
+    wait_minutes: Annotated[float, Above(0)] = 10.0
+    """Minutes that one process waits for the others of a run, before it names those that are missing and
+    ends."""
     data: DataOptions = DataOptions()
     """The speech that is trained on."""
     features: Annotated[Table, FEATURES] = field(default_factory=dict)

@@ -135,6 +135,9 @@ class Saver:
     def write(self, state: TrainingState, packed: tuple[Tensors, Packed]) -> None:
         """Write the checkpoint of a state, and remove those that it makes superfluous; rank 0 does."""
         run, keep = self.run, self.run.options.log.keep
+        run.world.enter(
+            f"saving the checkpoint of epoch {state.epoch}" + f", step {state.within}" * (state.within > 0)
+        )
         if run.world.is_main:
             folder = checkpoint.checkpoint_folder(self.run_dir, state.epoch, state.within)
             model_bytes = sum(each.nbytes for each in run.network.state_dict().values())

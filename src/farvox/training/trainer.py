@@ -89,12 +89,14 @@ def train(
     to_main = note if world.is_main else silent
     last_whole = partial(begin_run_dir, options, run_dir, world, to_main, resume=resume)
     unfit: dict[Path, CheckpointError] = {}
+    world.enter(f"looking for checkpoints in {run_dir}")
     last = last_whole()
     if last and place_of(last) >= (options.schedule.end - 1, math.inf):
         unfit = _compare_finished(options, run_dir, last, world, to_main)
         if last not in unfit:
             return last
         last = last_whole(unfit=unfit)
+    world.enter("preparing the data")
     torch.manual_seed(options.seed)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -111,6 +113,7 @@ def train(
     state = run.state(options.schedule.first_epoch - 1, 0)
     while last:
         error = None
+        world.enter(f"reading {last}")
         try:
             state = restore(run, last)
         except CheckpointError as failure:
@@ -119,6 +122,7 @@ def train(
             break
         unfit |= {last: error or CheckpointError(f"{last}: another process cannot go on after it")}
         last = last_whole(unfit=unfit | checkpoint.of_other_data(run_dir, run.table, run.classes))
+    world.enter("comparing the data with those that the run began with")
     epoch = state.epoch
     first_epoch = epoch if state.within else epoch + 1
     if world.is_main:
@@ -139,6 +143,7 @@ def train(
         for epoch in range(first_epoch, options.schedule.end):
             figures = _run_epoch(run, epoch, batches, log, saver, state)
             done = (epoch + 1 - options.schedule.first_epoch) * run.plan.steps_per_epoch
+            world.enter(f"the end of epoch {epoch}")
             state = run.state(epoch, done, figures)
             world.share_buffers(run.network)
             packed = run.pack()  # by all ranks together, before one of them can fail
@@ -146,6 +151,7 @@ def train(
                 if run.validation and run.is_validated(epoch):
                     out = run_dir / f"validation/epoch_{epoch:03d}"
                     kept = out if options.validate.keep_embeddings else None
+                    world.enter(f"the validation of epoch {epoch}")
                     with saver.before_validation(epoch):
                         figures |= run.validation.run(run.as_model(epoch), world, kept)
                 lr = run.schedule.lr_at(epoch, run.plan.steps_per_epoch - 1)
@@ -223,8 +229,10 @@ class Run:
         later = self.frozen.is_released_later
         if not later:
             self.frozen.apply(options.schedule.first_epoch)  # before DDP asks which gradients to wait for
+        with world.waiting():
+            reduced = _reduced(model, self.shard, unused=later) if world.size > 1 else model
         self.stepper = Stepper(
-            _reduced(model, self.shard, unused=later) if world.size > 1 else model,
+            reduced,
             nn.Identity() if data.features == "workers" else self.frontend,
             self.optimizer, world=world, precision=precision,
             clip_norm=optim.clip_norm, teacher=teacher, anchor=anchor, shard=self.shard,
@@ -520,11 +528,13 @@ def _run_epoch(
         for group in run.optimizer.param_groups:
             group["lr"] = lr
         run.head.margin = run.schedule.margin_at(epoch, step)
+        run.world.enter(f"epoch {epoch}, reading the batch of step {step + 1}")
         try:
             micro_batches = [next(batches) for _ in range(run.options.optim.accumulate)]
         except (MemoryError, RuntimeError) as error:
             run.explain_memory(error, epoch, step)
             raise
+        run.world.enter(f"epoch {epoch}, step {step + 1}", waits=True)
         if run.shard:
             run.shard.draw(torch.cat([b.labels_B for b in micro_batches]), run.optimizer, epoch, step)
         run.seed_step(epoch, step, run.world.rank)

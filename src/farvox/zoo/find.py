@@ -67,7 +67,7 @@ OWN_TABLES = ("features", "augment", "specaugment", "model", "head")
 TRAINING = (*OWN_TABLES, "seed", "data", "init", "distill", "optim", "schedule")
 """Entries of a recipe that the weights depend on."""
 FREE = (
-    "device", "threads", "data.workers", "data.features", "data.remote", "data.max_rejects",
+    "device", "threads", "wait_minutes", "data.workers", "data.features", "data.remote", "data.max_rejects",
     "augment.pack", "optim.checkpointing", "optim.channels_last", "optim.shard_head", "optim.skip_nonfinite",
     "log.", "validate.", "schedule.epochs", "schedule.extend",
 )  # fmt: skip
