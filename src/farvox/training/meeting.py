@@ -79,7 +79,7 @@ def meet(rank: int, size: int, seconds: float) -> KeyStore:
 
 
 class Told(NamedTuple):
-    """What a rank has told of itself last: its place is where it is."""
+    """The last that a rank has told of itself."""
 
     beat: str
     waits: str
