@@ -18,7 +18,7 @@ import torch
 from farvox import atomic, writers
 from farvox.atomic import INCOMING, atomic_dir, atomic_file, atomic_update, machine_tag, visible
 from farvox.errors import BusyError, FarvoxError
-from farvox.writers import finish_update, one_writer, writes
+from farvox.writers import JOBS, finish_update, one_writer, writes
 
 HOLD = """
 import os, sys
@@ -206,6 +206,33 @@ def test_the_lock_of_another_machine_is_never_removed(tmp_path):
     lock.unlink()  # as the message says
     with one_writer(tmp_path / "out"):
         pass
+
+
+@pytest.mark.parametrize(("variable", "job"), [("SLURM_JOB_ID", "812"), ("TORCHELASTIC_RUN_ID", "mine")])
+def test_a_job_that_goes_on_on_another_machine_takes_the_lock_that_it_left(
+    variable, job, tmp_path, monkeypatch
+):
+    for name in JOBS:
+        monkeypatch.delenv(name, raising=False)
+    lock = tmp_path / ".lock-out"
+    monkeypatch.setenv(variable, job)
+    with one_writer(tmp_path / "out"):
+        left = json.loads(lock.read_text()) | {"machine": "0" * 12}
+    for number in ("none", "813"):
+        monkeypatch.setenv(variable, number)
+        lock.write_text(json.dumps(left))
+        with pytest.raises(BusyError), one_writer(tmp_path / "out"):
+            pytest.fail("the block must not start")
+    monkeypatch.setenv(variable, job)
+    with other_process(tmp_path / "out") as holder:  # it works on, wherever that is
+        lock.write_text(json.dumps(left))
+        with pytest.raises(BusyError), one_writer(tmp_path / "out"):
+            pytest.fail("the block must not start")
+        kill(holder)
+    lock.write_text(json.dumps(left))
+    with one_writer(tmp_path / "out"):
+        pass
+    assert everything(tmp_path) == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", "\0", "{}", '{"pid": "x"}', "[" * 4000])

@@ -40,6 +40,8 @@ from farvox.progress import to_stderr
 P = ParamSpec("P")
 R = TypeVar("R")
 
+JOBS = ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID")
+"""Variables that name a job, which may go on on another machine: of Slurm, and torchrun's ``--rdzv-id``."""
 _LONGEST = 200  # characters of a command line that are kept
 PATIENCE = 5.0
 """Seconds that a second writer waits, as children of a process that was killed may need them to end."""
@@ -57,6 +59,9 @@ def one_writer(path: str | Path, *, wait: bool = False, anywhere: bool = False) 
     there; in it, where a folder is a mount point or its parent cannot be written. Folders that are made for
     it go again if nothing came into them. A line on stderr tells if another process has written the output
     while this one waited `PATIENCE` for it.
+
+    A lock that a process of another machine has left, and that nobody holds, is free for one of the same job
+    (`JOBS`), which was ended there before it went on elsewhere.
 
     Where the file system has no locks, the file of the lock tells who writes; two processes that begin at the
     same moment are not kept apart there.
@@ -173,7 +178,8 @@ def _lock(lock: Path, path: str | Path, *, wait: bool, anywhere: bool) -> tuple[
         try:
             is_mine, holder = try_lock(handle), _read(handle)
             is_foreign = bool(holder) and not is_of_this_machine(str(holder.get("machine")))
-            is_foreign = is_foreign and not (anywhere and is_mine)
+            is_same_job = bool(job := _job()) and holder.get("job") == job
+            is_foreign = is_foreign and not ((anywhere or is_same_job) and is_mine)
             if is_mine is None:  # no locks here: the file alone tells
                 pid = holder.get("pid", 0)
                 is_own = pid == os.getpid() and lock not in (each[2] for each in _held.values())
@@ -210,7 +216,14 @@ def _read(handle: int) -> dict[str, Any]:
 def _myself() -> dict[str, Any]:
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:_LONGEST]
     since, host = time.strftime("%Y-%m-%d %H:%M:%S"), os.uname().nodename
-    return {"host": host, "machine": machine_tag(), "pid": os.getpid(), "since": since, "command": command}
+    me = {"host": host, "machine": machine_tag(), "pid": os.getpid(), "since": since, "command": command}
+    return me | {"job": _job()}
+
+
+def _job() -> str:
+    """The job of a batch system or of torchrun that this process is a part of; or empty."""
+    jobs = {name: os.environ.get(name, "") for name in JOBS}
+    return next((f"{name} {job}" for name, job in jobs.items() if job not in ("", "none")), "")
 
 
 def _name_of(holder: dict[str, Any]) -> str:
