@@ -1,18 +1,21 @@
 """A small corpus for the tests of training and of the command line."""
 
 import gc
+import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 import urllib.error
 import urllib.request
 import venv
 import zipfile
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import combinations
 from pathlib import Path
 
@@ -375,3 +378,69 @@ def bucket(s3_server, monkeypatch, request):
     fsspec.filesystem("s3").mkdir(name)
     yield f"s3://{name}"
     fsspec.filesystem("s3").clear_instance_cache()
+
+
+class _Proxy(BaseHTTPRequestHandler):
+    """Hands on what it is asked, but spoils some answers."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_any(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = self.server.fault_of(f"{self.command} {self.path}")
+        if fault == "hang up":
+            self.close_connection = True
+            return
+        if fault == "busy":
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        upstream = http.client.HTTPConnection(self.server.upstream)
+        upstream.request(self.command, self.path, body, dict(self.headers))
+        answer = upstream.getresponse()
+        content = answer.read()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("connection", "transfer-encoding", "server", "date", "content-length"):
+                self.send_header(name, value)
+        length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
+        self.send_header("Content-Length", length or "0")
+        self.end_headers()
+        if fault == "cut":
+            self.wfile.write(content[: len(content) // 2])
+            self.close_connection = True
+        else:
+            self.wfile.write(content)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_any
+
+    def log_message(self, *words):
+        pass
+
+
+@pytest.fixture
+def way_to_store(bucket, s3_server, monkeypatch):
+    """A way to the server of ``bucket``, which all requests take.
+
+    ``requests`` has them, as ``GET /bucket/key``; ``faults`` those of the next requests. ``fault_of`` may be
+    replaced: it gives the fault of a request.
+    """
+    import fsspec
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Proxy)
+    server.upstream, server.faults, server.requests = s3_server.removeprefix("http://"), [], []
+
+    def fault_of(request):
+        server.requests.append(request)
+        return server.faults.pop(0) if server.faults else None
+
+    server.fault_of = fault_of
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    fsspec.filesystem("s3").clear_instance_cache()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()

@@ -420,9 +420,30 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def url_of(path: str | Path) -> str:
+    """The URL that a path was made from, of which `Path` keeps one slash; empty for any other path."""
+    found = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.+?)/*", str(path))
+    return f"{found[1]}://{found[2]}" if found else ""
+
+
+def refuse_url(path: str | Path) -> None:
+    """Refuse a URL where a path is needed, before a folder ``s3:`` is made.
+
+    Raises:
+        FarvoxError: it is one.
+    """
+    if url := url_of(path):
+        raise FarvoxError(f"{url}: is a URL, and a path of this machine is needed here; name that of a copy")
+
+
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Turn errors of the system (a full disk, no permission, ...) into one that names ``path``."""
+    """Turn errors of the system (a full disk, no permission, ...) into one that names ``path``.
+
+    Raises:
+        FarvoxError: the system refuses, or it is a URL.
+    """
+    refuse_url(path)
     try:
         yield
     except OSError as error:

@@ -478,7 +478,7 @@ def report_rejected(
     max_rejects: float = 1.0,
     skip_by: str = "--skip-bad",
     unit: str = "utterance",
-    later: Path | None = None,
+    later: str | None = None,
 ) -> None:
     """List the utterances that cannot be used in a table, or remove that of an earlier run.
 

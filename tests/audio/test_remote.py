@@ -1,10 +1,9 @@
-import http.client
 import multiprocessing
 import os
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.pool import ThreadPool
 
 import fsspec
@@ -108,58 +107,10 @@ def test_threads_and_processes_of_either_kind_read_at_once(url):
             assert pool.map(_digest, [url] * 4) == [expected] * 4
 
 
-class _Proxy(BaseHTTPRequestHandler):
-    """Hands on what it is asked, but spoils some answers."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_any(self):
-        faults = self.server.faults
-        fault = faults.pop(0) if faults else None
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if fault == "hang up":
-            self.close_connection = True
-            return
-        if fault == "busy":
-            self.send_response(503)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        upstream = http.client.HTTPConnection(self.server.upstream)
-        upstream.request(self.command, self.path, body, dict(self.headers))
-        answer = upstream.getresponse()
-        content = answer.read()
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in ("connection", "transfer-encoding", "server", "date", "content-length"):
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if fault == "cut":
-            self.wfile.write(content[: len(content) // 2])
-            self.close_connection = True
-        else:
-            self.wfile.write(content)
-
-    do_GET = do_HEAD = do_PUT = do_POST = do_any
-
-    def log_message(self, *words):
-        pass
-
-
 @pytest.fixture
-def unreliable(url, s3_server, monkeypatch):
+def unreliable(url, way_to_store):
     """The list of faults that the way to the server has from now on, one a request."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Proxy)
-    server.upstream, server.faults = s3_server.removeprefix("http://"), []
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-    fsspec.filesystem("s3").clear_instance_cache()
-    yield server.faults
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    return way_to_store.faults
 
 
 @pytest.mark.parametrize("fault", ["hang up", "busy", "cut"])

@@ -6,7 +6,8 @@ machine; for other stores as their fsspec packages do. A request that fails for 
 URLs that hold a password are refused.
 
 A URL that a person or a caller names is read. One that a data dir names is read only where that is asked for:
-in a block of `remote_audio`, or in a bucket that this user packed to (`know_bucket`).
+in a block of `remote_audio`, in a bucket that this user packed to (`know_bucket`), or in the one that the
+data dir itself was named in (`trusted`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -51,6 +52,7 @@ _TIMES = ("lastmodified", "last-modified", "last_modified", "updated", "mtime", 
 Answer = TypeVar("Answer")
 
 _asked: ContextVar[bool] = ContextVar("remote audio is asked for", default=False)
+_trusted: ContextVar[tuple[str, ...]] = ContextVar("origins that were named", default=())
 
 
 def is_remote(location: str) -> bool:
@@ -73,6 +75,16 @@ def remote_audio(asked: bool = True) -> Iterator[None]:
         yield
     finally:
         _asked.reset(token)
+
+
+@contextmanager
+def trusted(url: str) -> Iterator[None]:
+    """Data dirs that are opened in this block may name audio in the bucket of this URL."""
+    token = _trusted.set((*_trusted.get(), *re.findall(ORIGIN, url)))
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
 
 
 def is_asked() -> bool:
@@ -100,7 +112,7 @@ def why_refused(origin: str, *, asked: bool) -> str:
     scheme, _, host = origin.partition("://")
     if fault := _fault_of(origin):
         return fault
-    if asked or scheme in _NO_NETWORK or origin in _known_buckets():
+    if asked or scheme in _NO_NETWORK or origin in (*_trusted.get(), *_known_buckets()):
         return ""
     return f"lies on another machine ({scheme}://{host}), which nobody asked to read from; {HOW_TO_ASK}"
 
@@ -160,9 +172,38 @@ def version_of(url: str) -> str:
 
     def ask(store: Any) -> str:
         store.invalidate_cache()
-        found = {str(name).lower(): value for name, value in store.info(url).items()}
-        told = next((found[name] for name in (*_TAGS, *_TIMES) if found.get(name) is not None), "")
-        return f"{found.get('size')}\t{told}"
+        return _version(store.info(url))
+
+    return _try(url, ask)
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    found = {str(name).lower(): value for name, value in info.items()}
+    told = next((found[name] for name in (*_TAGS, *_TIMES) if found.get(name) is not None), "")
+    return f"{found.get('size')}\t{told}"
+
+
+def list_files(url: str) -> dict[str, str]:
+    """Names right in a folder of a store -> their versions, as `version_of`; of folders ``name/`` -> "".
+
+    It is empty where there is no such folder, or no such bucket. Errors as `read_range`.
+    """
+
+    def ask(store: Any) -> dict[str, str]:
+        store.invalidate_cache()
+        try:
+            found = store.ls(url, detail=True)
+        except FileNotFoundError:
+            return {}
+        names = [str(each["name"]).rstrip("/").rpartition("/")[2] for each in found]
+        return {
+            **{
+                name: _version(each)
+                for name, each in zip(names, found, strict=True)
+                if each["type"] == "file"
+            },
+            **{f"{name}/": "" for name, each in zip(names, found, strict=True) if each["type"] != "file"},
+        }
 
     return _try(url, ask)
 
@@ -170,6 +211,21 @@ def version_of(url: str) -> str:
 def put_file(path: str, url: str) -> None:
     """Copy a local file to a URL; stores show it whole or not at all. Errors as `read_range`."""
     _try(url, lambda store: store.put_file(path, url))
+
+
+def get_file(url: str, path: str) -> None:
+    """Copy a remote file to a path. Errors as `read_range`."""
+    _try(url, lambda store: store.get_file(url, path))
+
+
+def remove_file(url: str) -> None:
+    """Remove a remote file, if it is there. Errors as `read_range`."""
+
+    def ask(store: Any) -> None:
+        with suppress(FileNotFoundError):
+            store.rm_file(url)
+
+    _try(url, ask)
 
 
 def _try(url: str, ask: Callable[[Any], Answer]) -> Answer:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from farvox.atomic import refuse_to_replace, visible
-from farvox.cli.flags import ShardFlag, shard_of
+from farvox.cli.flags import FROM_STORE, ShardFlag, shard_of
 from farvox.corpora.registry import PrepareOptions
 from farvox.datadir import AudioCheckOptions, PackOptions
 from farvox.farfield import NoisesOptions, RirsOptions, SimulateOptions
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 MOST_FAULTS = 100
 MOST_PAIRS_UNASKED = 100_000_000
 
-Dir = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
-Dirs = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="DIR...")]
+Dir = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR"), FROM_STORE]
+Dirs = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="DIR..."), FROM_STORE]
 Out = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
 
 
@@ -81,7 +81,7 @@ def prepare(
 
 
 def check(
-    dir: Dir,
+    dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")],
     trials: Path | None = None,
     channel_ids: Literal["enrol", "test", "both", "neither"] | None = None,
     allow_self: bool = False,

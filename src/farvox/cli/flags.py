@@ -9,7 +9,7 @@ import itertools
 import re
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, redirect_stderr
+from contextlib import AbstractContextManager, ExitStack, redirect_stderr
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,8 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
+from farvox.atomic import url_of
+from farvox.audio.remote import trusted
 from farvox.errors import UsageError
 from farvox.options import Kind, Options, default_of, field_docs, kind_of, nearest, with_limits
 from farvox.progress import to_stderr
@@ -26,6 +28,8 @@ registry = ConstructorRegistry()
 typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 """The words of the verb that runs, and their verb first."""
 ShardFlag = Annotated[str | None, tyro.conf.arg(metavar="I/N")]
+FROM_STORE, TO_STORE = "may lie in a store", "may go to a store"
+"""Of a parameter that takes URLs of folders, see `farvox.datadir.stores`."""
 OWN_OPTIONS = ("--help", "--tyro-print-completion", "--tyro-write-completion")
 
 
@@ -38,6 +42,7 @@ class Flag:
     is_positional: bool
     metavar: str
     spec: StructFieldSpec
+    store: str = ""
 
     @property
     def is_required(self) -> bool:
@@ -101,7 +106,8 @@ def _flag(name: str, hint: Any, default: Any, doc: str) -> Flag:
         default = tyro.MISSING_NONPROP
     annotation: Any = Annotated[hint, config]
     spec = StructFieldSpec(name, annotation, default)
-    return Flag(name, kind, tyro.conf.Positional in extras, metavar, spec)
+    store = next((each for each in (FROM_STORE, TO_STORE) if each in extras), "")
+    return Flag(name, kind, tyro.conf.Positional in extras, metavar, spec, store)
 
 
 def _options_of(target: Callable[..., Any]) -> Iterator[Flag]:
@@ -167,7 +173,49 @@ def parse(verb: Callable[..., Any], words: Sequence[str], name: str, example: st
         if end.code:
             raise wrong_usage(_said_in(said.getvalue(), [*places, *needed]), name, usage) from None
         raise
-    return call()
+    with ExitStack() as stack:
+        return _with_folders(verb, call, lambda fault: wrong_usage(fault, name, usage), stack)()
+
+
+def _with_folders(
+    verb: Callable[..., Any],
+    call: partial[Any],
+    wrong: Callable[[str], UsageError],
+    stack: ExitStack,
+) -> partial[Any]:
+    """The call of a verb with folders of this machine in the place of those in stores, if it takes such."""
+    flags, there = {flag.name: flag for flag in _flags_of(verb)}, {}
+    for name, value in call.keywords.items():
+        urls = {path: url for path in _paths_in(value) if (url := url_of(path))}
+        if not urls:
+            continue
+        from farvox.datadir import stores
+
+        folders = {}
+        for path, url in urls.items():
+            if not flags[name].store:
+                raise wrong(f"{url}: this command takes no URL there; copy it, or name a file or folder")
+            if flags[name].store == TO_STORE and call.keywords.get("shard"):
+                raise wrong(
+                    f"{url}: shards need a folder that all share; give one as OUT, or leave out --shard"
+                )
+            if flags[name].store == TO_STORE:
+                folders[path] = stores.staged(url)
+            else:
+                stack.enter_context(trusted(url))
+                folders[path] = stores.fetched(url)
+        is_one = isinstance(value, Path)
+        there[name] = folders[value] if is_one else tuple(folders.get(path, path) for path in value)
+    return partial(call, **there)
+
+
+def _paths_in(value: object) -> Iterator[Path]:
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, tuple):
+        yield from itertools.chain(*map(_paths_in, value))
+    elif isinstance(value, Options):
+        yield from itertools.chain(*map(_paths_in, vars(value).values()))
 
 
 def shard_of(out: Path, shard: str | None) -> AbstractContextManager[None]:

@@ -10,7 +10,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from tyro.extras import literal_type_from_choices
 
 from farvox.audio.conditioning import Band
-from farvox.cli.flags import ShardFlag, shard_of
+from farvox.cli.flags import FROM_STORE, TO_STORE, ShardFlag, shard_of
 from farvox.clustering import ClusterOptions
 from farvox.errors import MissingExtraError, UsageError
 from farvox.manifest import write_manifest
@@ -299,7 +299,7 @@ def _card(card: Card) -> str:
 
 
 def cluster(
-    embeddings: Annotated[Positional[Path], arg(metavar="EMBEDDINGS")],
+    embeddings: Annotated[Positional[Path], arg(metavar="EMBEDDINGS"), FROM_STORE],
     out: Annotated[Positional[Path], arg(metavar="OUT_DIR")],
     clustering: ClusterOptions = ClusterOptions(),
     data: Annotated[Path | None, arg(metavar="DIR")] = None,
@@ -336,8 +336,8 @@ def cluster(
 
 def extract(
     model: Annotated[Positional[str], arg(metavar="MODEL")],
-    data_dir: Annotated[Positional[Path], arg(metavar="DIR")],
-    out: Annotated[Positional[Path], arg(metavar="OUT")],
+    data_dir: Annotated[Positional[Path], arg(metavar="DIR"), FROM_STORE],
+    out: Annotated[Positional[Path], arg(metavar="OUT"), TO_STORE],
     device: str = "auto",
     threads: int = 0,
     quality: FlagCreatePairsOff[bool] = False,
@@ -354,9 +354,9 @@ def extract(
 
     Args:
         model: a model folder, a run dir (its last epoch), RUN_DIR@37, a name of the zoo or an .onnx file.
-        data_dir: a data dir; only its wav.scp is needed.
-        out: folder to write; it appears whole or not at all. An extraction that was killed goes on where it
-            stopped: what is done is kept in OUT.unfinished until all is.
+        data_dir: a data dir; only its wav.scp is needed. It may lie in an object store: s3://bucket/data.
+        out: folder to write, also of an object store; it appears whole or not at all. An extraction that was
+            killed goes on where it stopped: what is done is kept in OUT.unfinished until all is.
         device: auto, cpu, cuda or mps.
         threads: utterances read and embedded at a time; 0: one per core.
         quality: also measure each recording: its signal-to-noise ratio (OUT/utt2quality), which "farvox score

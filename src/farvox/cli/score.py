@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 
 from farvox import pipelines
 from farvox.atomic import FileKind, atomic_update, json_text, refuse_to_replace, write_text
+from farvox.cli.flags import FROM_STORE
 from farvox.errors import UsageError
 from farvox.pipelines.calibrate import CalibrateOptions
 from farvox.pipelines.evaluate import EvaluateOptions, as_table, evaluate_systems
@@ -51,7 +52,7 @@ TABLES = {
 
 def score(
     trials: Trials,
-    embeddings: Annotated[Positional[tuple[Path, ...]], arg(metavar="EMBEDDINGS...")],
+    embeddings: Annotated[Positional[tuple[Path, ...]], arg(metavar="EMBEDDINGS..."), FROM_STORE],
     out: Annotated[Path, arg(metavar="SCORES")],
     scoring: ScoreOptions = ScoreOptions(),
     out_trials: Annotated[Path | None, arg(metavar="TRIALS")] = None,

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from farvox.atomic import atomic_dir, visible, write_json
+from farvox.atomic import atomic_dir, refuse_url, visible, write_json
 from farvox.audio.quality import OF_SAMPLES
 from farvox.datadir.kaldi import read_table
 from farvox.errors import DataDirError
@@ -161,6 +161,7 @@ class EmbeddingSet:
             DataDirError: a file is missing or damaged, or they do not fit one another.
         """
         folder = Path(path)
+        refuse_url(folder)
         try:
             files = files_of(folder)
             embeddings = map_parts(files) if len(files) > 1 else read_array(files[0], mapped=True)

@@ -25,7 +25,7 @@ from typing import Any
 
 import polars as pl
 
-from farvox.atomic import atomic_update, file_name, refuse_other_encoding, visible
+from farvox.atomic import atomic_update, file_name, refuse_other_encoding, refuse_url, visible
 from farvox.audio.remote import ORIGIN, is_asked, why_refused
 from farvox.audio.stretches import Stretch
 from farvox.errors import DataDirError
@@ -194,6 +194,7 @@ def wav_scp_of(folder: Path) -> Path:
     Raises:
         DataDirError: no such folder, or no `wav.scp` in it.
     """
+    refuse_url(folder)
     if not folder.is_dir():
         raise DataDirError(f"{folder}: no such data dir")
     finish_update(folder)

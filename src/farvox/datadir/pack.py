@@ -257,7 +257,8 @@ def _write_dir(out: Path, source: DataDir, shards: Sequence[Shard], at: str | No
     texts[MADE_BY] = (out / MADE_BY).read_text("utf-8")
     written = write_data_dir(out, table, files=texts)
     if at:
-        for name in (*(texts.keys() - {MADE_BY}), *(name for name in CORE_FILES if (out / name).is_file())):
+        names = {*texts, *(name for name in CORE_FILES if (out / name).is_file())} - {MADE_BY}
+        for name in sorted(names, key=lambda name: (name == "wav.scp", name)):  # whoever finds it finds all
             put_file(str(out / name), f"{at}/{name}")
     return written
 

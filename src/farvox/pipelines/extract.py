@@ -22,6 +22,7 @@ from farvox.datadir.audit import note_changes
 from farvox.datadir.conditions import recordings_of
 from farvox.datadir.embeddings import OWN_FILES, EmbeddingSet
 from farvox.datadir.kaldi import DataDir
+from farvox.datadir.stores import address_of, put_up
 from farvox.errors import DataDirError, JobError
 from farvox.jobs import REJECTED, Job, begin, cut, digest, rejected_of, report_rejected
 from farvox.jobs import threads as in_threads
@@ -133,7 +134,7 @@ def extract(
         skip_bad: leave out utterances that cannot be embedded, and list them in ``out/rejected.tsv``.
         skip_by: what the user sets for that, for the message.
         channel: the one that is taken of each recording, from 0, or the one with "most-speech".
-        out: folder to write, whole or not at all.
+        out: folder to write, whole or not at all; one of `farvox.datadir.stores.staged` goes to its store.
         replace: embeddings of another data dir there are replaced, with a note.
         part_rows: see `EmbeddingSet.save`.
 
@@ -148,17 +149,18 @@ def extract(
     recordings = recordings_of(data_dir)
     files = list(zip(data_dir.utt_ids.to_list(), data_dir.wav_paths.to_list(), strict=True))
     unfinished = None
+    source, where = address_of(data_dir.path), None if out is None else address_of(out)
     if out is not None:
         refuse_to_replace_foreign(out, OWN_FILES)  # now, not after hours of work
         if any(Path(out, name).exists() for name in OWN_FILES):
-            now, before, is_moved = str(data_dir.path), str(data_dir.path), False
+            now, before, is_moved = source, source, False
             with suppress(DataDirError):  # damaged ones are replaced
                 there = EmbeddingSet.load(out)
                 before = str(there.meta.get("data_dir", ""))
                 is_moved = os.path.isabs(before) and not os.path.exists(before)
                 is_moved = is_moved and set(data_dir.utt_ids).issuperset(there.utt_ids)
             if before != now and not is_moved and os.path.realpath(before or "/") != os.path.realpath(now):
-                what = f"{out}: holds embeddings of {before or 'another data dir'}, not of {now}; they are"
+                what = f"{where}: holds embeddings of {before or 'another data dir'}, not of {now}; they are"
                 if not replace:
                     raise JobError(f"{what} not replaced: choose another OUT, or remove it first")
                 note(f"{what} replaced")
@@ -182,7 +184,7 @@ def extract(
         skip_bad=skip_bad,
         note=note,
         skip_by=skip_by,
-        later=None if out is None else Path(out) / REJECTED,
+        later=None if out is None else f"{where}/{REJECTED}",
     )
     kept_N = [row for row, (utt_id, _) in enumerate(files) if utt_id not in rejected]
     utt_ids = [files[row][0] for row in kept_N]
@@ -190,7 +192,7 @@ def extract(
     rates, counts = np.unique(rate_N, return_counts=True)
     meta: dict[str, Any] = {
         "farvox_version": farvox.__version__,
-        "data_dir": str(data_dir.path),
+        "data_dir": source,
         **origin_of(embedder),
         "precision": embedder.precision,
         "backend": embedder.backend,
@@ -211,6 +213,7 @@ def extract(
     )
     if out is not None and unfinished is not None:
         found.save(out, rejected=unfinished / REJECTED if rejected else None, part_rows=part_rows)
+        put_up(out)
         discard(unfinished)
-        note(f"{len(found):,} embeddings: {out}")
+        note(f"{len(found):,} embeddings: {where}")
     return found

@@ -1,0 +1,203 @@
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from farvox.audio.remote import list_files, put_file
+from farvox.cache import cache_path
+from farvox.cli.main import main
+from farvox.datadir.embeddings import EmbeddingSet
+from farvox.datadir.kaldi import DataDir, write_data_dir
+from farvox.datadir.stores import fetched, put_up, staged
+from farvox.errors import DataDirError, FarvoxError, UnreachableError
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FARVOX_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def data(bucket, corpus, tmp_path):
+    """URL of the data dir ``dev``; its audio, beside it, is named by relative paths, URLs and a path."""
+    source = DataDir.open(corpus / "dev")
+    for path in source.wav_paths:
+        put_file(path, f"{bucket}/dev/wav/{Path(path).name}")
+    ways = ["wav/{}", f"{bucket}/dev/wav/{{}}", f"{corpus}/dev/wav/{{}}", "../dev/./wav/{}"]
+    folder = write_data_dir(tmp_path / "far", source.table).path
+    lines = [f"{utt_id} {ways[n % 4].format(f'{utt_id}.wav')}\n" for n, utt_id in enumerate(source.utt_ids)]
+    (folder / "wav.scp").write_text("".join(lines))
+    for each in folder.iterdir():
+        put_file(str(each), f"{bucket}/dev/{each.name}")
+    return f"{bucket}/dev"
+
+
+def files_of(folder):
+    return {each.name: each.read_bytes() for each in folder.iterdir()}
+
+
+def some(bucket, *, count=6, **more):
+    """Embeddings in the store, written as `extract` does, and in memory."""
+    rng = np.random.default_rng(count)
+    ids = [f"u{n}" for n in range(count)]
+    made = EmbeddingSet(ids, rng.standard_normal((count, 4)).astype(np.float32), {"data_dir": "x"})
+    folder = staged(f"{bucket}/emb")
+    made.save(folder, **more)
+    put_up(folder)
+    return made
+
+
+def test_an_extraction_from_and_to_a_store_is_the_local_one(
+    data, bucket, model_folder, corpus, tmp_path, capsys
+):
+    assert main(["extract", str(model_folder), data, f"{bucket}/emb"]) == 0
+    assert f"9 embeddings: {bucket}/emb" in capsys.readouterr().err
+    assert list((tmp_path / "cache/stores/write").iterdir()) == []
+    assert main(["extract", str(model_folder), data, "here"]) == 0
+    assert files_of(fetched(f"{bucket}/emb")) == files_of(tmp_path / "here")
+    assert not any(name.startswith(".") for name in list_files(f"{bucket}/emb"))
+    near = EmbeddingSet.load("here")
+    assert near.meta["data_dir"] == data and near.speaker_ids.to_list() == [
+        f"d{n}" for n in range(3) for _ in "012"
+    ]
+    assert main(["extract", str(model_folder), str(corpus / "dev"), "there"]) == 0
+    np.testing.assert_array_equal(near.embeddings, EmbeddingSet.load("there").embeddings)
+    trials = str(corpus / "dev/trials")
+    for name in (f"{bucket}/emb", "here"):
+        assert main(["score", trials, name, "--out", f"{name[:2]}.scores"]) == 0
+    assert Path("s3.scores").read_text() == Path("he.scores").read_text()
+    assert main(["cluster", f"{bucket}/emb", "clusters", "--clusters", "3", "--min-size", "1"]) == 0
+    assert main(["extract", str(model_folder), data, f"{bucket}/emb"]) == 0  # again: replaced
+    assert main(["extract", str(model_folder), str(corpus / "more"), f"{bucket}/emb"]) == 1
+    assert f"{bucket}/emb: holds embeddings of {data}, not of" in capsys.readouterr().err
+
+
+def test_a_killed_upload_is_no_set_and_goes_on(data, bucket, model_folder, way_to_store, tmp_path):
+    reached, over = threading.Event(), threading.Event()
+
+    def hold(request):
+        if request.split()[0] == "PUT" and "emb/utt_ids.txt" in request:
+            reached.set()
+            over.wait()
+            return "hang up"
+        return None
+
+    free, way_to_store.fault_of = way_to_store.fault_of, hold
+    command = ["extract", str(model_folder), data, f"{bucket}/emb"]
+    process = subprocess.Popen([sys.executable, "-m", "farvox", *command], env=dict(os.environ))
+    try:
+        while not reached.wait(0.1):
+            assert process.poll() is None, "it ended before"
+    finally:
+        process.kill()
+        process.wait()
+        over.set()
+    assert list(tmp_path.glob("cache/stores/write/*.unfinished/000000000.f32"))
+    assert list_files(f"{bucket}/emb").keys() == {".unfinished", "embeddings.npy", "utt2spk"}
+    with pytest.raises(
+        DataDirError, match=f"{bucket}/emb: .*no wav.scp and no meta.json.*these files come last"
+    ):
+        fetched(f"{bucket}/emb")
+    way_to_store.fault_of = free
+    assert main(command) == 0
+    written = [line.split("?")[0].rpartition("/")[2] for line in way_to_store.requests if line[:3] == "PUT"]
+    assert written == [".unfinished", "utt_ids.txt", "meta.json"]
+    assert main(["extract", str(model_folder), data, "here"]) == 0
+    assert files_of(fetched(f"{bucket}/emb")) == files_of(tmp_path / "here")
+
+
+def test_a_set_is_never_a_mixture_of_two(bucket, way_to_store):
+    some(bucket, count=1500, part_rows=1000)
+    assert {"part-00000.npy", "part-00001.npy"} < list_files(f"{bucket}/emb").keys()
+    way_to_store.requests.clear()
+    new = some(bucket)
+    changes = [line.split()[0] + line.rpartition("/emb")[2] for line in way_to_store.requests]
+    changes = [line for line in changes if line.startswith(("PUT", "DELETE")) and ".unfinished" not in line]
+    assert changes[0] == "DELETE/meta.json" and changes[-1] == "PUT/meta.json"
+    assert list_files(f"{bucket}/emb").keys() == {"embeddings.npy", "utt_ids.txt", "meta.json"}
+    assert EmbeddingSet.load(fetched(f"{bucket}/emb")).utt_ids == new.utt_ids
+
+
+def test_what_changes_while_it_is_fetched_is_fetched_again(bucket, way_to_store):
+    some(bucket)
+    Path("newer").write_text('{"epoch": 7}')
+    begun = []
+
+    def replace(request):
+        if request.startswith("GET") and request.endswith("/emb/meta.json") and not begun:
+            begun.append(request)
+            put_file("newer", f"{bucket}/emb/meta.json")
+
+    way_to_store.fault_of = replace
+    assert EmbeddingSet.load(fetched(f"{bucket}/emb")).meta == {"epoch": 7}
+    way_to_store.fault_of = lambda request: begun.append(request)
+    begun.clear()
+    assert EmbeddingSet.load(fetched(f"{bucket}/emb")).meta == {"epoch": 7}
+    assert len(begun) == 1  # nothing but the list: it is in the cache
+
+
+def test_a_busy_store_is_asked_again(bucket, way_to_store):
+    way_to_store.faults += ["busy", "hang up"]
+    some(bucket)
+    way_to_store.faults += ["busy", "hang up"]
+    assert len(EmbeddingSet.load(fetched(f"{bucket}/emb"))) == 6
+
+
+def test_only_the_bucket_that_was_named_is_read(bucket, corpus, tmp_path, capsys):
+    (tmp_path / "wav.scp").write_text("a s3://another-bucket/a.wav\n")
+    put_file("wav.scp", f"{bucket}/data/wav.scp")
+    assert main(["subset", f"{bucket}/data", "two", "--per-speaker", "1"]) == 1
+    with pytest.raises(DataDirError, match=r"another-bucket.*nobody asked to read from.*--remote"):
+        DataDir.open(fetched(f"{bucket}/data"))
+    put_file("wav.scp", f"{bucket}/data/utt2spk")
+    (tmp_path / "wav.scp").write_text("a a.wav\n")
+    put_file("wav.scp", f"{bucket}/data/wav.scp")
+    assert main(["subset", f"{bucket}/data", "two", "--per-speaker", "1"]) == 0
+    assert Path("two/wav.scp").read_text() == f"a {bucket}/data/a.wav\n"
+
+
+def test_foreign_and_missing_places_are_refused(bucket, data, corpus, model_folder, monkeypatch, capsys):
+    with pytest.raises(FarvoxError, match=r"/dev: holds other things .*it is not replaced"):
+        staged(data)
+    with pytest.raises(
+        FarvoxError, match=r"no-such-bucket/emb/\.unfinished .*no such file, or no such bucket"
+    ):
+        staged("s3://no-such-bucket/emb")
+    for url in (f"{bucket}/nothing", "s3://no-such-bucket/a"):
+        with pytest.raises(DataDirError, match=f"{url}: no data dir and no embeddings"):
+            fetched(url)
+    with pytest.raises(DataDirError, match="https://host/a: is in no object store"):
+        fetched("https://host/a")
+    with pytest.raises(UnreachableError, match=r"s3://\*\*\*@host: a password"):
+        fetched("s3://me:secret@host/a")
+    assert main(["extract", str(model_folder), data, f"{bucket}/emb", "--shard", "1/2"]) == 2
+    assert "give one as OUT, or leave out --shard" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "check s3://b/data", "simulate data s3://b/out", "enhance data s3://b/out --beamform mvdr",
+        "pack data s3://b/out", "combine s3://b/out data", "subset data s3://b/out --speakers 1",
+        "score trials emb --out s3://b/scores", "score trials emb --out scores --norm as-norm --cohort s3://b/emb",
+        "cluster emb s3://b/out", "sample s3://b/out", "join s3://b/out", "trials data s3://b/out",
+        "run demo --run-dir s3://b/run", "train quickstart --run-dir s3://b/run",
+        """train quickstart --data.train ["s3://b/data"] --run-dir run""",
+    ],
+)  # fmt: skip
+def test_a_url_that_is_of_no_use_is_refused_and_makes_no_folder(command, tmp_path, capsys):
+    assert main(command.split()) in (1, 2)
+    said = capsys.readouterr().err
+    assert "s3://b/" in said and ("takes no URL there; copy it" in said or "name that of a copy" in said)
+    assert not Path("s3:").exists()
+
+
+def test_paths_of_this_machine_are_no_urls(tmp_path):
+    folder = tmp_path / "with:colon"
+    assert put_up(folder) is None
+    assert cache_path().name == "cache"
