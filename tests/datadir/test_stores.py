@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from farvox.audio.remote import list_files, put_file
+from farvox.audio.remote import list_files, put_file, remove_file
 from farvox.cache import cache_path
 from farvox.cli.main import main
 from farvox.datadir.embeddings import EmbeddingSet
@@ -125,20 +125,27 @@ def test_a_set_is_never_a_mixture_of_two(bucket, way_to_store):
 
 def test_what_changes_while_it_is_fetched_is_fetched_again(bucket, way_to_store):
     some(bucket)
-    Path("newer").write_text('{"epoch": 7}')
-    begun = []
+    begun, most = [], 1
 
     def replace(request):
-        if request.startswith("GET") and request.endswith("/emb/meta.json") and not begun:
+        if request.startswith("GET") and request.endswith("/emb/meta.json") and len(begun) < most:
             begun.append(request)
+            Path("newer").write_text(f'{{"epoch": {len(begun)}}}')
             put_file("newer", f"{bucket}/emb/meta.json")
 
     way_to_store.fault_of = replace
-    assert EmbeddingSet.load(fetched(f"{bucket}/emb")).meta == {"epoch": 7}
+    assert EmbeddingSet.load(fetched(f"{bucket}/emb")).meta == {"epoch": 1}
     way_to_store.fault_of = lambda request: begun.append(request)
     begun.clear()
-    assert EmbeddingSet.load(fetched(f"{bucket}/emb")).meta == {"epoch": 7}
+    assert EmbeddingSet.load(fetched(f"{bucket}/emb")).meta == {"epoch": 1}
     assert len(begun) == 1  # nothing but the list: it is in the cache
+    put_file("newer", f"{bucket}/emb/utt2spk")
+    way_to_store.fault_of, most = replace, 1000
+    with pytest.raises(DataDirError, match="/emb: changes while it is read; start again when it is written"):
+        fetched(f"{bucket}/emb")
+    most = 0
+    remove_file(f"{bucket}/emb/utt2spk")
+    assert len(EmbeddingSet.load(fetched(f"{bucket}/emb"))) == 6
 
 
 def test_a_busy_store_is_asked_again(bucket, way_to_store):
@@ -177,6 +184,8 @@ def test_foreign_and_missing_places_are_refused(bucket, data, corpus, model_fold
         fetched("s3://me:secret@host/a")
     assert main(["extract", str(model_folder), data, f"{bucket}/emb", "--shard", "1/2"]) == 2
     assert "give one as OUT, or leave out --shard" in capsys.readouterr().err
+    assert main(["extract", str(model_folder), data, "emb", "--shard", "1/1"]) == 0
+    assert main(["join", "emb"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ UNDER_ANOTHER = {
     "datadir.derive:_write_derived",  # of `combine` and `subset`
     "datadir.derive:write_output",  # of `simulate`, `make_rirs` and `make_noises`
     "datadir.pack:_write_dir",  # of `pack`
+    "datadir.stores:_fetch",  # `fetched` and `staged` ask
     "jobs:own",  # in the folder of the shards of an output; whatever writes that asks
     "pipelines.adapt:split_files",  # `adapt`
     "synthetic.corpus:prepare_synthetic",  # likewise

@@ -274,10 +274,30 @@ SERVICE = "tests/service/test_service.py"
 VAULT = "tests/verifier/test_vault.py"
 MEMORY = "tests/cli/test_remedies.py::test_what_needs_less_memory_is_enough_under_the_same_limit"
 PULL = "tests/zoo/test_pretrained.py::test_what_pull_asks_for_is_enough"
+STORES = "tests/datadir/test_stores.py"
 ELSEWHERE = {
     "goes on after the last checkpoint; where a stage takes so long, with --wait_minutes": (
         "tests/training/test_elastic.py"
         "::test_a_rank_that_stands_still_is_named_and_the_group_goes_on_in_the_same_bits"
+    ),
+    **dict.fromkeys(
+        (
+            "is a URL, and a path of this machine is needed here; name that of a copy",
+            "this command takes no URL there; copy it",
+        ),
+        f"{STORES}::test_a_url_that_is_of_no_use_is_refused_and_makes_no_folder",
+    ),
+    **dict.fromkeys(
+        (
+            "shards need a folder that all share; give one as OUT, or leave out --shard",
+            "is in no object store ({}); copy it, and name the copy",
+            "the address, or wait until it is whole",
+            "{}: holds other things (none of {}); it is not replaced: choose another name, or empty it first",
+        ),
+        f"{STORES}::test_foreign_and_missing_places_are_refused",
+    ),
+    "changes while it is read; start again when it is written": (
+        f"{STORES}::test_what_changes_while_it_is_fetched_is_fetched_again"
     ),
     "nobody comes before them to train on": (
         "tests/corpora/test_across.py"

@@ -11,7 +11,7 @@ import posixpath
 import re
 from pathlib import Path
 
-from farvox.atomic import atomic_dir, discard, file_name, sha256_of, write_json
+from farvox.atomic import atomic_dir, discard, file_name, sha256_of, visible, write_json
 from farvox.audio.remote import ORIGIN, get_file, list_files, put_file, remove_file
 from farvox.cache import cache_path
 from farvox.datadir.embeddings import OWN_FILES
@@ -88,7 +88,7 @@ def put_up(folder: str | Path) -> None:
     record = _record_of(folder)
     put = read_record(record).get("put", {})  # name -> SHA-256 here, version there
     there = list_files(url)
-    sums = {each.name: sha256_of(each) for each in folder.iterdir() if each.is_file()}
+    sums = {each.name: sha256_of(each) for each in visible(folder) if each.is_file()}
     marks = [name for name in MARKS if name in sums]
     todo = [name for name in sorted(sums) if put.get(name) != [sums[name], there.get(name, "")]]
     outdated = [name for name in there if name not in sums and not name.startswith(".") and name[-1] != "/"]
@@ -132,7 +132,7 @@ def _fetch(url: str, folder: Path) -> None:
             before, there = there, _files_of(url)
             if there == before:
                 break
-            for each in temporary.iterdir():
+            for each in visible(temporary):
                 each.unlink()
         else:
             raise DataDirError(f"{url}: changes while it is read; start again when it is written")
