@@ -195,9 +195,9 @@ def test_a_shard_that_is_none_is_refused(part, tmp_path):
 
 
 def test_work_that_has_no_shards_says_so(home, capsys):
-    for words in ("prepare folder vox2 out --shard 1/2", "check data --shard 1/2"):
+    for words in ("prepare folder vox2 out --shard 1/2", "check data --shard 1/2", "check data --engine ray"):
         assert main(words.split()) == 2
-        assert "--shard is of --" in capsys.readouterr().err
+        assert "--shard and --engine are of --" in capsys.readouterr().err
     with pytest.raises(JobError, match="leave out --shard"), one_shard("out", "1/2"):
         pass
 

@@ -285,14 +285,19 @@ def discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def remove_stale(folder: Path, *, deep: bool = False) -> None:
+def remove_stale(folder: Path, *, deep: bool = False, anywhere: bool = False) -> None:
     """Remove what dead processes of this machine have left unfinished in a folder, or at any depth below it.
 
     A folder that one of them had moved away, to put another in its place, is put back.
+
+    Args:
+        anywhere: also what processes of other machines have left, all of which are known to be dead.
     """
     for path, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            if (match := _ASIDE.match(name)) and _is_stale(Path(path, name), match):
+            match = _ASIDE.match(name)
+            is_foreign = match and not is_of_this_machine(match["tag"])
+            if match and (anywhere if is_foreign else _is_stale(Path(path, name), match)):
                 with suppress(OSError):  # another process has just done so
                     final = os.path.join(path, name[match.end() :])
                     if match["kind"] == "old" and not os.path.lexists(final):
@@ -305,8 +310,6 @@ def remove_stale(folder: Path, *, deep: bool = False) -> None:
 
 
 def _is_stale(path: Path, match: re.Match[str]) -> bool:
-    if not is_of_this_machine(match["tag"]):
-        return False
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:

@@ -14,8 +14,7 @@ for byte, whatever the number of processes. Four rules make it hold:
 - A folder that was begun with other settings is refused (`begin`). A batch is done again when a file that it
   was made from was replaced, or one that it made is not as it was left.
 
-An `Executor` computes the batches: in `processes` or `threads` of this machine. One that does so on other
-machines has the same signature.
+An `Executor` computes the batches: in `processes` or `threads` of this machine, or on others (`elsewhere`).
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -55,6 +55,8 @@ Result = TypeVar("Result")
 Rejected = dict[str, str]
 """Items (utterances, paths of audio files) that cannot be used -> the reason."""
 REJECTED = "rejected.tsv"
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""The environment of a process in which numerical libraries compute on one thread."""
 ALONE = 1.0
 """Seconds for which work is done in this process before others are started, which take as long to start."""
 
@@ -116,6 +118,10 @@ class Executor(Protocol):
         """Compute by ``jobs`` workers, or as many as suit the machine; `BrokenProcessPool` if one is lost."""
 
 
+class WorkersLostError(BrokenProcessPool):
+    """Workers that may be replaced were lost again and again; the message says how many, and why."""
+
+
 def processes(
     function: Callable[[BatchType], Result], batches: Sequence[BatchType], jobs: int | None
 ) -> Generator[Result]:
@@ -143,9 +149,8 @@ def processes_of_one_thread(
     if jobs == 1 and os.environ.get("OMP_NUM_THREADS") == "1":
         yield from map(function, batches)
         return
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))  # for the processes that are started from here on
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)  # for the processes that are started from here on
     try:
         yield from _in_pool(function, batches, max(1, min(jobs or os.cpu_count() or 1, len(batches))))
     finally:
@@ -160,7 +165,7 @@ def threads(
     function: Callable[[BatchType], Result], batches: Sequence[BatchType], jobs: int | None
 ) -> Generator[Result]:
     """An `Executor`: threads of this process, by default as many as suit work that waits for disks."""
-    yield from _results_of(ThreadPoolExecutor(jobs or min(16, 4 * (os.cpu_count() or 1))), function, batches)
+    yield from results_of(ThreadPoolExecutor(jobs or min(16, 4 * (os.cpu_count() or 1))), function, batches)
 
 
 def _in_pool(
@@ -172,10 +177,10 @@ def _in_pool(
         for worker in list((pool._processes or {}).values()):
             worker.terminate()
 
-    yield from _results_of(pool, partial(_work, function), batches, interrupt)
+    yield from results_of(pool, partial(_work, function), batches, interrupt)
 
 
-def _results_of(
+def results_of(
     pool: ProcessPoolExecutor | ThreadPoolExecutor,
     function: Callable[[BatchType], Result],
     batches: Sequence[BatchType],
@@ -269,7 +274,10 @@ class Job:
     text: Callable[[], str] = str
     """Gives what stands beside the count."""
     out: Path | None = None
-    """The output of the verb, which may be made in shards (`farvox.sharding`); None: in one run only."""
+    """The output of the verb, which may be made in shards (`farvox.sharding`) and by other machines; None: in
+    one run only, and here."""
+    reads: Sequence[str] = ()
+    """Some of the files that are read, by which a machine shows that it sees them."""
 
     def own(self, batches: Sequence[BatchType], settings: Mapping[str, object]) -> Sequence[BatchType]:
         """The batches that are to be done here: of a shard only some.
@@ -325,18 +333,22 @@ class Job:
             JobError: a worker was lost.
         """
         total = done + sum(map(count, batches))
+        executor = self.executor
+        if self.out is not None and (of_job := elsewhere.get()):
+            executor = of_job(self)
         with Progress(self.what, total, self.note, done=done) as progress:
             try:
-                with closing(self.executor(function, batches, self.jobs)) as results:
+                with closing(executor(function, batches, self.jobs)) as results:
                     for batch, result in zip(batches, results, strict=True):
                         progress.advance(count(batch), self.text())
                         yield result
-            except BrokenProcessPool:
+            except BrokenProcessPool as error:
                 if self.kept:
                     remove_stale(self.kept, deep=True)
                 kept = f": what is done is kept in {self.kept}" if self.kept else ""
+                how = str(error) if isinstance(error, WorkersLostError) else "a process was killed"
                 raise JobError(
-                    f"{self.what}: a process was killed after {progress.done:,} of {total:,} (out of memory?)"
+                    f"{self.what}: {how} after {progress.done:,} of {total:,} (out of memory?)"
                     f"; start again, perhaps with fewer --jobs{kept}"
                 ) from None
 
@@ -408,6 +420,10 @@ class Job:
             pass
         self.end(rejected_of(path for path, _ in own))
         return paths
+
+
+elsewhere: ContextVar[Callable[[Job], Executor] | None] = ContextVar("elsewhere", default=None)
+"""Gives what computes the jobs that may be computed elsewhere, see `Job.out`."""
 
 
 def _write_result(

@@ -387,6 +387,7 @@ WITHOUT = {
         goes_on=[VERIFY, SCORE],
     ),
     "silero_vad": Without({"audio/speech.py": ""}, goes_on=[VERIFY, SMALL]),
+    "ray": Without({"ray_engine.py": "check dev --audio --engine ray"}, goes_on=["check dev"]),
     "sounddevice": Without(
         {"verifier/sources.py": "listen a0.wav --model small.onnx --vad off"}, goes_on=[VERIFY]
     ),

@@ -15,6 +15,7 @@ LAYERS = (
     ("farfield",),
     ("datadir",),
     ("audio",),
+    ("ray_engine",),
     ("jobs", "options", "sharding"),
     (
         "errors", "rng", "machine", "manifest", "cache", "children", "progress", "reprs", "writers", "atomic",
@@ -24,8 +25,8 @@ LAYERS = (
 APART = {"corpora", "synthetic", "features", "augment", "models", "metrics"}
 WITHOUT_TORCH = {
     "__init__", "__main__", "errors", "rng", "cache", "progress", "reprs", "writers", "atomic", "jobs",
-    "options", "parsing", "children", "sharding", "audio", "datadir", "corpora", "synthetic", "farfield",
-    "augment", "score", "metrics", "clustering", "report", "pipelines.extract", "pipelines.score",
+    "options", "parsing", "children", "sharding", "ray_engine", "audio", "datadir", "corpora", "synthetic",
+    "farfield", "augment", "score", "metrics", "clustering", "report", "pipelines.extract", "pipelines.score",
     "pipelines.evaluate", "pipelines.recipe", "training.options", "verifier",
 }  # fmt: skip
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -26,6 +26,7 @@ EXAMPLES = {
     "--version",
     "field.name",
     "paths.wavlm",
+    "--head",
 }  # stand for any of their kind, or are of no verb
 SHAPES = {"str", "samples", "dimension"}  # in brackets, and no tables
 LANGUAGES = re.compile(
@@ -305,11 +306,20 @@ ELSEWHERE = {
     ),
     **dict.fromkeys(
         (
-            "--shard is of --convert; without it",
-            "--shard is of --audio, and not of --fix",
+            "--shard and --engine are of --convert; without it",
+            "--shard and --engine are of --audio, and not of --fix",
             "nothing of this is done in shards; leave out --shard",
         ),
         "tests/test_sharding.py::test_work_that_has_no_shards_says_so",
+    ),
+    "has farvox {}, and this machine {}: install the same": (
+        "tests/test_ray.py::test_a_machine_with_another_farvox_or_other_files_is_refused"
+    ),
+    "start one with 'ray start --head', or": (
+        "tests/test_ray.py::test_a_cluster_that_does_not_answer_is_named"
+    ),
+    "and the machine that began by {}: install the same": (
+        "tests/test_ray.py::test_a_machine_that_computes_by_another_library_is_refused"
     ),
     **dict.fromkeys(
         (
@@ -696,6 +706,8 @@ NOT_RUN = {
     "are sealed by the package cryptography: pip install": "a test installs nothing",
     "silero-vad is not installed: pip install": "a test installs nothing",
     "WPE needs nara_wpe: pip install": "a test installs nothing",
+    "--engine ray needs ray: pip install": "a test installs nothing",
+    "--engine ray computes on CPUs: add --device cpu": "no machine of the tests has another device",
     "rooms need pyroomacoustics: pip install": "a test installs nothing",
     "WavLM needs {}: pip install": "a test installs nothing",
     "log.tensorboard needs TensorBoard: pip install": "a test installs nothing",

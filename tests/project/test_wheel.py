@@ -42,10 +42,10 @@ def test_a_wheel_carries_the_licence_and_says_that_it_is_typed(installed):
 def test_every_extra_is_pinned_and_all_is_all_but_dev(root):
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    assert extras["all"] == ["farvox[torch,train,onnx,openvino,export,vad,listen,sim,ssl,wpe,s3,serve]"]
+    assert extras["all"] == ["farvox[torch,train,onnx,openvino,export,vad,listen,sim,ssl,wpe,s3,ray,serve]"]
     assert set(extras) == {
-        "torch", "train", "onnx", "openvino", "export", "vad", "listen", "sim", "ssl", "wpe", "s3", "serve",
-        "all", "dev",
+        "torch", "train", "onnx", "openvino", "export", "vad", "listen", "sim", "ssl", "wpe", "s3", "ray",
+        "serve", "all", "dev",
     }  # fmt: skip
     asked = [*project["dependencies"], *(each for extra in extras for each in extras[extra])]
     names = {each.split(">=")[0].split("[")[0].lower() for each in asked if not each.startswith("farvox[")}

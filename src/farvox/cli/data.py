@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from farvox.atomic import refuse_to_replace, visible
-from farvox.cli.flags import FROM_STORE, ShardFlag, shard_of
+from farvox.cli.flags import FROM_STORE, EngineOptions, ShardFlag, work_of
 from farvox.corpora.registry import PrepareOptions
 from farvox.datadir import AudioCheckOptions, PackOptions
 from farvox.farfield import NoisesOptions, RirsOptions, SimulateOptions
@@ -49,6 +49,7 @@ def prepare(
     out: Out,
     preparation: PrepareOptions = PrepareOptions(),
     shard: ShardFlag = None,
+    place: EngineOptions = EngineOptions(),
 ) -> int | None:
     """Turn a corpus on disk into data dirs, OUT/<part> for each part that is there.
 
@@ -64,6 +65,7 @@ def prepare(
         preparation: those that the corpus takes.
         shard: of --convert: do only shard I of N, I from 1 to N; "farvox join OUT" joins them when all are
             done.
+        place: where it is done.
     """
     from farvox.corpora import registry
 
@@ -72,10 +74,10 @@ def prepare(
         for name, preparer in registry.PREPARERS.items():
             to_stderr(f"  {name:<15} {preparer.summary}")
         return 2
-    if shard and not preparation.convert:
-        to_stderr("farvox prepare: --shard is of --convert; without it there is little to do")
+    if (shard or place.engine == "ray") and not preparation.convert:
+        to_stderr("farvox prepare: --shard and --engine are of --convert; without it there is little to do")
         return 2
-    with shard_of(out, shard):
+    with work_of(out, shard, place):
         registry.prepare(corpus, source, out, preparation, note=to_stdout)
     return None
 
@@ -93,6 +95,7 @@ def check(
     fix: Annotated[Path | None, tyro.conf.arg(metavar="OUT")] = None,
     allow_drops: bool = False,
     shard: ShardFlag = None,
+    place: EngineOptions = EngineOptions(),
 ) -> int:
     """Validate a data dir: prints its faults as FILE:LINE: what (at most 100, then how many more).
 
@@ -118,19 +121,20 @@ def check(
         allow_drops: of --fix: end with status 0 although something was at fault and left out.
         shard: of --audio: do only shard I of N, I from 1 to N; "farvox join DIR" joins them when all are
             done.
+        place: where it is done.
     """
     from farvox.audio.remote import remote_audio
 
     if auditing.digests and not audio:
         to_stderr("farvox check: --digests is of --audio")
         return 2
-    if shard and (not audio or fix is not None):
-        to_stderr("farvox check: --shard is of --audio, and not of --fix")
+    if (shard or place.engine == "ray") and (not audio or fix is not None):
+        to_stderr("farvox check: --shard and --engine are of --audio, and not of --fix")
         return 2
     if not (dir / "wav.scp").exists() and (runs := _runs_in(dir)):
         return _check_runs(runs)
     status = 0
-    with remote_audio(remote), shard_of(dir, shard):
+    with remote_audio(remote), work_of(dir, shard, place):
         status = _check(
             dir,
             trials,
@@ -304,7 +308,13 @@ def subset(
     return None
 
 
-def pack(dir: Dir, out: Out, packing: PackOptions = PackOptions(), shard: ShardFlag = None) -> None:
+def pack(
+    dir: Dir,
+    out: Out,
+    packing: PackOptions = PackOptions(),
+    shard: ShardFlag = None,
+    place: EngineOptions = EngineOptions(),
+) -> None:
     """Write a data dir whose audio lies in a few large files, for network disks and object stores.
 
     An interrupted run goes on where it stopped, and what is packed already is not packed again. Any command
@@ -315,14 +325,21 @@ def pack(dir: Dir, out: Out, packing: PackOptions = PackOptions(), shard: ShardF
         out: the data dir to write.
         packing: codec, size and place of the large files.
         shard: do only shard I of N, I from 1 to N; "farvox join OUT" joins them when all are done.
+        place: where it is done.
     """
     from farvox.datadir.pack import pack as pack_data_dir
 
-    with shard_of(out, shard):
+    with work_of(out, shard, place):
         to_stdout(_description(pack_data_dir(dir, out, packing, note=to_stderr)))
 
 
-def enhance(dir: Dir, out: Out, enhancement: EnhanceOptions, shard: ShardFlag = None) -> None:
+def enhance(
+    dir: Dir,
+    out: Out,
+    enhancement: EnhanceOptions,
+    shard: ShardFlag = None,
+    place: EngineOptions = EngineOptions(),
+) -> None:
     """Turn the channels of every take into one enhanced utterance (with --wpe alone: into as many).
 
     Channels are utterances that --group or --by puts together, or else the channels of a file. A take has the
@@ -333,15 +350,20 @@ def enhance(dir: Dir, out: Out, enhancement: EnhanceOptions, shard: ShardFlag = 
         out: the data dir to write; a run that was interrupted goes on there.
         enhancement: the takes, and their enhancement.
         shard: do only shard I of N, I from 1 to N; "farvox join OUT" joins them when all are done.
+        place: where it is done.
     """
     from farvox.pipelines.enhance import enhance as enhance_data_dir
 
-    with shard_of(out, shard):
+    with work_of(out, shard, place):
         to_stdout(_description(enhance_data_dir(dir, out, enhancement, note=to_stderr)))
 
 
 def simulate(
-    dir: Dir, out: Out, simulation: SimulateOptions = SimulateOptions(), shard: ShardFlag = None
+    dir: Dir,
+    out: Out,
+    simulation: SimulateOptions = SimulateOptions(),
+    shard: ShardFlag = None,
+    place: EngineOptions = EngineOptions(),
 ) -> None:
     """Make far-field copies of a data dir: utterances UTT_COPY_MICROPHONE, conditions in OUT/utt2cond.
 
@@ -353,10 +375,11 @@ def simulate(
         out: the data dir to write.
         simulation: rooms, noise and copies.
         shard: do only shard I of N, I from 1 to N; "farvox join OUT" joins them when all are done.
+        place: where it is done.
     """
     from farvox.farfield.simulate import simulate as make_copies
 
-    with shard_of(out, shard):
+    with work_of(out, shard, place):
         made = make_copies(dir, out, simulation, note=to_stdout)
         to_stdout(f"{made.path}: {len(made):,} utterances")
 

@@ -9,11 +9,11 @@ import itertools
 import re
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, redirect_stderr
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
@@ -30,6 +30,17 @@ typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 ShardFlag = Annotated[str | None, tyro.conf.arg(metavar="I/N")]
 FROM_STORE, TO_STORE = "may lie in a store", "may go to a store"
 """Of a parameter that takes URLs of folders, see `farvox.datadir.stores`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineOptions(Options):
+    """The machines that work."""
+
+    engine: Literal["local", "ray"] = "local"
+    """Of the work that --shard can divide: this machine, or those of a Ray cluster (of RAY_ADDRESS, else the
+    one that this machine is of, else one of this machine alone); the result is the same."""
+
+
 OWN_OPTIONS = ("--help", "--tyro-print-completion", "--tyro-write-completion")
 
 
@@ -218,8 +229,10 @@ def _paths_in(value: object) -> Iterator[Path]:
         yield from itertools.chain(*map(_paths_in, vars(value).values()))
 
 
-def shard_of(out: Path, shard: str | None) -> AbstractContextManager[None]:
-    """The block of a verb of which ``--shard I/N`` does a part; `farvox.sharding.one_shard`."""
+@contextmanager
+def work_of(out: Path, shard: str | None, place: EngineOptions) -> Iterator[None]:
+    """The block of a verb of which ``--shard I/N`` does a part, on the machines of ``--engine``."""
+    from farvox.ray_engine import on_ray
     from farvox.sharding import one_shard
 
     words = list(typed.get())
@@ -227,7 +240,11 @@ def shard_of(out: Path, shard: str | None) -> AbstractContextManager[None]:
         if word.partition("=")[0] == "--shard":
             del words[position : position + (1 if "=" in word else 2)]
             break
-    return one_shard(out, shard, command=words, note=to_stderr)
+    with (
+        on_ray() if place.engine == "ray" else nullcontext(),
+        one_shard(out, shard, command=words, note=to_stderr),
+    ):
+        yield
 
 
 def _said_in(box: str, needed: Sequence[str]) -> str:

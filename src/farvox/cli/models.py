@@ -10,7 +10,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from tyro.extras import literal_type_from_choices
 
 from farvox.audio.conditioning import Band
-from farvox.cli.flags import FROM_STORE, TO_STORE, ShardFlag, shard_of
+from farvox.cli.flags import FROM_STORE, TO_STORE, EngineOptions, ShardFlag, work_of
 from farvox.clustering import ClusterOptions
 from farvox.errors import MissingExtraError, UsageError
 from farvox.manifest import write_manifest
@@ -348,6 +348,7 @@ def extract(
     precision: Precision = "fp32",
     backend: Backend = "auto",
     shard: ShardFlag = None,
+    place: EngineOptions = EngineOptions(),
     part_rows: Annotated[int | None, AtLeast(1)] = None,
 ) -> int:
     """Turn a data dir into embeddings: OUT/{embeddings.npy,utt_ids.txt,meta.json}.
@@ -372,6 +373,7 @@ def extract(
         backend: torch, or onnxruntime (onnx) or OpenVINO, which compute from a graph of the model that is
             made once; auto: onnxruntime in fp32 on a CPU, where it is installed, else torch.
         shard: do only shard I of N, I from 1 to N; "farvox join OUT" joins them when all are done.
+        place: where it is done.
         part_rows: write OUT/part-00000.npy and so on, of about so many rows each (a multiple of 1024), in the
             place of one file.
     """
@@ -387,6 +389,6 @@ def extract(
     embedder = open_embedder(model, device, precision=precision, backend=backend, band=band)
     opened = DataDir.open(data_dir, remote=remote)
     run = partial(run_extraction, threads=threads, quality=quality, skip_bad=skip_bad, note=to_stderr)
-    with shard_of(out, shard):
+    with work_of(out, shard, place):
         run(embedder, opened, channel=taken, out=out, part_rows=part_rows)
     return 0

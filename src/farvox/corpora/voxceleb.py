@@ -209,8 +209,15 @@ def convert_audio(
         video, _, file = each.utt_id.removeprefix(f"{each.speaker_id}-").rpartition("-")
         names = [file_name(name) for name in (each.speaker_id, video, file) if name]
         targets.append(f"{folder.joinpath(*names)}.{suffix}")
-    job = Job(what="audio files converted", note=note, jobs=jobs, kept=folder, out=folder.parent)
     pairs = [(each.wav_path, to) for each, to in zip(foreign, targets, strict=True)]
+    job = Job(
+        what="audio files converted",
+        note=note,
+        jobs=jobs,
+        kept=folder,
+        out=folder.parent,
+        reads=[path for path, _ in pairs[:1]],
+    )
     own = job.own(cut(pairs, FILES_AT_ONCE), {"files": digest(map(" ".join, pairs))})
     outcomes = [outcome for done in job.run(_convert, own) for outcome in done]
     ends = (pair for batch in own for pair in batch)

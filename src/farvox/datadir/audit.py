@@ -104,7 +104,14 @@ def check_recordings(
     """
     is_remote = rows["wav_path"].str.contains("://", literal=True).any()
     workers = threads if is_remote else processes
-    job = Job(what="recordings checked", note=note, jobs=options.jobs, executor=workers, out=folder)
+    job = Job(
+        what="recordings checked",
+        note=note,
+        jobs=options.jobs,
+        executor=workers,
+        out=folder,
+        reads=[str(folder / "wav.scp"), *rows["wav_path"][:1]],
+    )
     shard = current_shard(folder)
     with ExitStack() as stack:
         unfinished = folder / f".{CHECKED}{f'.{shard.name}' if shard and shard.number else ''}"

@@ -204,7 +204,14 @@ def pack(
     pairs = list(zip(source.utt_ids, source.wav_paths, strict=True))
     ends = [*starts[1:].tolist(), len(pairs)]
     parts = [(number, pairs[a:b]) for number, (a, b) in enumerate(zip(starts, ends, strict=True))]
-    job = Job(what="utterances packed", note=note, jobs=options.jobs, kept=folder, out=out)
+    job = Job(
+        what="utterances packed",
+        note=note,
+        jobs=options.jobs,
+        kept=folder,
+        out=out,
+        reads=[path for _, path in pairs[:1]],
+    )
     lines = (f"{number} {utt_id} {path}" for number, part in parts for utt_id, path in part)
     settings = {"codec": options.codec, "exact": options.exact, "at": at, "utterances": digest(lines)}
     own = job.own(parts, settings)

@@ -117,7 +117,13 @@ def enhance_takes(
     files = files.join(to_write, on="take", maintain_order="left")
     work = [_Take(name, tuple(paths), tuple(to)) for name, paths, to in files.iter_rows()]
     job = Job(
-        what="takes enhanced", note=note, jobs=jobs, executor=processes_of_one_thread, kept=out, out=out
+        what="takes enhanced",
+        note=note,
+        jobs=jobs,
+        executor=processes_of_one_thread,
+        kept=out,
+        out=out,
+        reads=[path for take in work[:1] for path in take.sources],
     )
     tables = job.run_kept(
         partial(_enhance_batch, how),

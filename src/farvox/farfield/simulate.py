@@ -104,7 +104,14 @@ def simulate(
     work = _Work(out / AUDIO, options, rirs, by_room, tuple(noises))
     copies = range(options.copies)
     items = [(n * len(copies) + copy, copy, utt) for n, utt in enumerate(utterances) for copy in copies]
-    job = Job(what="copies made", note=note, jobs=options.jobs, kept=out, out=out)
+    job = Job(
+        what="copies made",
+        note=note,
+        jobs=options.jobs,
+        kept=out,
+        out=out,
+        reads=[u.wav_path for u in utterances[:1]],
+    )
     table = run_batches(
         job,
         partial(_copy, work),

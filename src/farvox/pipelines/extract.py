@@ -24,7 +24,7 @@ from farvox.datadir.embeddings import OWN_FILES, EmbeddingSet
 from farvox.datadir.kaldi import DataDir
 from farvox.datadir.stores import address_of, put_up
 from farvox.errors import DataDirError, JobError
-from farvox.jobs import REJECTED, Job, begin, cut, digest, rejected_of, report_rejected
+from farvox.jobs import REJECTED, Job, begin, cut, digest, elsewhere, rejected_of, report_rejected
 from farvox.jobs import threads as in_threads
 from farvox.progress import Note, silent
 from farvox.writers import writes
@@ -67,6 +67,7 @@ def _embed(
     embed: FileEmbedder,
     files: Sequence[tuple[str, str]],
     embedding_dim: int,
+    threads: int,
     unfinished: Path | None,
     out: str | Path | None,
     note: Note,
@@ -75,14 +76,16 @@ def _embed(
 
     What is done is kept in ``unfinished``, where one is given, and taken from there.
     """
+    is_here = out is None or elsewhere.get() is None
     job = Job(
         what="utterances embedded",
         note=note,
-        jobs=2,
+        jobs=2 if is_here else threads or None,
         executor=in_threads,
         kept=unfinished,
-        text=embed.speed,
+        text=embed.speed if is_here else str,
         out=None if out is None else Path(out),
+        reads=[path for _, path in files[:1]],
     )
     batches = cut(files, BATCH)
     if unfinished is None:
@@ -173,7 +176,7 @@ def extract(
     note_changes(data_dir, note)
     with FileEmbedder(embedder, threads, measured=quality, channel=channel) as embed:
         embeddings_NE, facts_NF, rejected = _embed(
-            embed, files, embedder.embedding_dim, unfinished, out, note
+            embed, files, embedder.embedding_dim, threads, unfinished, out, note
         )
     table = unfinished / REJECTED if unfinished else None
     report_rejected(

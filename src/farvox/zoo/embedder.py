@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
+from socket import gethostname
 from threading import Lock, Semaphore
 from typing import Any, Literal, Protocol, Self
 
@@ -25,7 +26,7 @@ from farvox.audio.files import checked_samples, open_audio, resample
 from farvox.audio.levels import is_narrow, refuse_silence
 from farvox.audio.quality import OF_SAMPLES, measure
 from farvox.audio.speech import ENOUGH_SECONDS, find_by_energy
-from farvox.errors import AudioError, MissingExtraError, UnreachableError
+from farvox.errors import AudioError, MissingExtraError, ModelError, UnreachableError
 from farvox.jobs import Rejected
 from farvox.machine import available_memory
 from farvox.models.options import ERes2NetV2Options
@@ -233,6 +234,10 @@ class FileEmbedder:
         self._long = Lock()  # recordings that need much memory are embedded one after another
         self._start, self._seconds = time.monotonic(), 0.0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For a worker on another machine, which has one CPU."""
+        return _in_worker, (self._embedder, self._embedder.backend, self._measured, self._channel)
+
     def __enter__(self) -> Self:
         self._pool = self._side_by_side.__enter__()
         return self
@@ -311,3 +316,15 @@ class FileEmbedder:
         self._seconds += len(wav_T) / embedder.sample_rate
         facts += NARROW * narrow
         return np.concatenate((emb_E, found, (quality, own_rate, facts))).astype("<f4").tobytes()
+
+
+def _in_worker(
+    embedder: Embedder, backend: str, measured: bool, channel: int | Literal["most-speech"]
+) -> FileEmbedder:
+    """An embedder of files in a process of its own, which ends with it."""
+    if embedder.backend != backend:
+        raise ModelError(
+            f"{gethostname()} computes by {embedder.backend}, and the machine that began by {backend}: "
+            "install the same on all, or embeddings differ in their last digits"
+        )
+    return FileEmbedder(embedder, 1, measured=measured, channel=channel).__enter__()

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,11 @@ class ExportedModel:
         ModelError: there is no such file, it is none of farvox's, or it is damaged.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    precision: str
+
+    def __init__(self, path: str | Path, *, content: bytes | None = None) -> None:
         self.path: Path = Path(path)
-        self._first_content: bytes | None = (content := _read(self.path))
+        self._first_content: bytes | None = (content := content or _read(self.path))
         self.metadata: dict[str, str] = (metadata := _checked(self.path, content))
         self.config: dict[str, Any] = _json(self.path, metadata, "config")
         kinds = {"frontend": dict, "model": dict, "embedding_dim": int}
@@ -75,6 +78,11 @@ class ExportedModel:
         self.min_samples: int = int(least)
         self.sample_rate: int = FrontEndConfig.from_dict(self.config["frontend"]).sample_rate
         self.embedding_dim: int = self.config["embedding_dim"]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """With the file's content, as another machine need not have the file."""
+        again = partial(type(self), self.path, content=self.content())
+        return again, (), {"card": self.card, "precision": self.precision}
 
     @property
     def digest(self) -> str:
@@ -109,8 +117,8 @@ class OnnxEmbedder(ExportedModel):
     precision: str = "fp32"
     __repr__ = repr_of
 
-    def __init__(self, path: str | Path, threads: int = 0) -> None:
-        super().__init__(path)
+    def __init__(self, path: str | Path, threads: int = 0, *, content: bytes | None = None) -> None:
+        super().__init__(path, content=content)
         self._threads = threads or num_cores()
         self._sessions: dict[int, Any] = {}  # by the number of threads
         self._alone, self._lock = threading.local(), threading.Lock()

@@ -44,8 +44,8 @@ class OpenvinoEmbedder(ExportedModel):
 
     __repr__ = repr_of
 
-    def __init__(self, path: str | Path, precision: str = "fp32") -> None:
-        super().__init__(path)
+    def __init__(self, path: str | Path, precision: str = "fp32", *, content: bytes | None = None) -> None:
+        super().__init__(path, content=content)
         if precision not in PRECISIONS:
             raise ModelError(f"precision '{precision}' is unknown: {' or '.join(PRECISIONS)}")
         self.precision: str = precision

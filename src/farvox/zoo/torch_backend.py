@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from farvox.errors import ModelError
+from farvox.errors import ModelError, UsageError
 from farvox.machine import has_bf16
 from farvox.zoo.card import Card
 from farvox.zoo.embedder import PRECISIONS, Embedding, Wave, pool_of, refuse_long, refuse_short, repr_of
@@ -52,6 +52,12 @@ class TorchEmbedder:
         self.sample_rate: int = model.frontend_config.sample_rate
         self.min_samples: int = model.min_samples
         self.embedding_dim: int = model.embedding_dim
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All of it; only where it is on a CPU can the workers of a cluster have the same."""
+        if self._model.device.type != "cpu":
+            raise UsageError("--engine ray computes on CPUs: add --device cpu")
+        return vars(self)
 
     @property
     def backend(self) -> str:
