@@ -123,16 +123,20 @@ def test_two_processes_are_one_run_and_that_another_number_goes_on_is_told(recip
     two = capfd.readouterr().out
     assert "2 process(es) on cpu, fp32" in two and two.count("model: ") == 1
     assert re.findall("^Epoch.*loss", one, re.MULTILINE) == re.findall("^Epoch.*loss", two, re.MULTILINE)
-    losses = []
-    for name in ("one", "two"):
-        steps = map(json.loads, (tmp_path / name / "log.jsonl").read_text().splitlines())
-        losses.append([step["loss"] for step in steps if step["kind"] == "step"])
-    np.testing.assert_allclose(losses[1], losses[0], rtol=0, atol=1e-4)
+    one_more = ("train", recipe_file, "--run-dir", tmp_path / "one", *words, "--schedule.epochs")
     words = ("train", recipe_file, "--run-dir", tmp_path / "two", *words, "--schedule.epochs")
     assert farvox(*words, 3) == 0
     notes = [line for line in capfd.readouterr().out.splitlines() if line.startswith("note: ")]
     (line,) = (line for line in notes if "process(es)" in line)
     assert line.startswith("note: 2 process(es) trained until here, and 1 go on: the batches are the same")
+    assert "of 8, in 2 pass(es) a process of 4 examples each" in line
+    assert farvox(*one_more, 3) == 0
+    capfd.readouterr()
+    losses = []
+    for name in ("one", "two"):
+        steps = map(json.loads, (tmp_path / name / "log.jsonl").read_text().splitlines())
+        losses.append([step["loss"] for step in steps if step["kind"] == "step"])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0, atol=1e-4)
     assert farvox(*words, 4) == 0
     assert "process(es) trained until here" not in capfd.readouterr().out
 
@@ -157,6 +161,7 @@ def test_a_fault_of_one_of_two_processes_is_its_message_and_status_1(recipe_file
     assert farvox("train", recipe_file, *words) == 1
     err = capfd.readouterr().err
     assert "9 does not divide into 2 process(es)" in err and "Traceback" not in err
+    assert "set optim.batch_size to 10, or start 1 process(es), which takes the same batches" in err
 
 
 @pytest.mark.slow

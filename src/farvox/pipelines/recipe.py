@@ -407,6 +407,9 @@ def _refuse_training(options: TrainOptions, num_processes: int) -> None:
     """Refuse the options of one training."""
     data, optim, schedule, distill = options.data, options.optim, options.schedule, options.distill
     starts, weights = bool(options.init.model), data.domain_weights
+    passes = num_processes * optim.accumulate
+    divides = (n for n in range(num_processes - 1, 0, -1) if optim.batch_size % (n * optim.accumulate) == 0)
+    fewer = next(divides, 0)
     for wrong, message in (
         (
             schedule.epochs <= schedule.first_epoch,
@@ -431,9 +434,12 @@ def _refuse_training(options: TrainOptions, num_processes: int) -> None:
             "growth starts and ends",
         ),
         (
-            optim.batch_size % (num_processes * optim.accumulate) != 0,
+            optim.batch_size % passes != 0,
             f"optim.batch_size {optim.batch_size} does not divide into {num_processes} process(es) "
-            f"x {optim.accumulate} accumulation steps",
+            f"x {optim.accumulate} accumulation steps: set optim.batch_size to "
+            f"{-(-optim.batch_size // passes) * passes}"
+            + f", or start {fewer} process(es), which takes the same batches"
+            * (fewer > 0),
         ),
         (
             weights and len(weights) != len(data.train),

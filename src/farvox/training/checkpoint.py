@@ -86,6 +86,8 @@ class TrainingState(Options):
     """Steps of the run that were left out because they were not finite."""
     processes: Annotated[int, AtLeast(0)] = 0
     """Processes that took the last step; 0: an earlier farvox did not say."""
+    passes: Annotated[int, AtLeast(0)] = 0
+    """Passes that a step of the run began with, over all processes; 0: an earlier farvox did not say."""
 
 
 def checkpoint_folder(run_dir: Path, epoch: int, within: int = 0) -> Path:

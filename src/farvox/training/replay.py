@@ -20,7 +20,7 @@ from farvox.training.distributed import World
 from farvox.training.faults import RECORD, Finding, examine
 from farvox.training.loader import Batch, collate
 from farvox.training.options import TrainOptions, ValidateOptions
-from farvox.training.trainer import Run, restore
+from farvox.training.trainer import Run, passes_each, restore
 from farvox.writers import writes
 
 EXAMPLES = "examples.json"
@@ -73,7 +73,7 @@ def replay(folder: Path, device: torch.device, save_audio: Path | None = None) -
     data = replace(options.data, features="device")
     with remote_audio(data.remote):
         run = Run(replace(options, optim=optim, data=data, validate=ValidateOptions()), World(0, 1, device))
-        restore(run, folder)
+        each = passes_each(optim, processes, restore(run, folder).passes)
         run.begin_epoch(epoch)
         run.head.margin = run.schedule.margin_at(epoch, step)
 
@@ -84,7 +84,7 @@ def replay(folder: Path, device: torch.device, save_audio: Path | None = None) -
             for rank in range(ranks):
                 run.seed_step(epoch, step, rank)
                 share = run.plan.batch(epoch, step, rank, ranks)
-                size = len(share) // optim.accumulate
+                size = len(share) // each
                 for first in range(0, len(share), size):
                     batch = collate([run.dataset[draw] for draw in share[first : first + size]])
                     assert not isinstance(batch, FarvoxError)
@@ -101,5 +101,5 @@ def replay(folder: Path, device: torch.device, save_audio: Path | None = None) -
                     soundfile.write(encoded, example.wav_T, rate, format="WAV", subtype="FLOAT")
                     (temporary / f"{finding.position}.wav").write_bytes(encoded.getbuffer())
                 write_json(temporary / EXAMPLES, [asdict(finding) for finding in findings])
-        result = run.stepper.gradient(batches(), optim.accumulate * ranks)
+        result = run.stepper.gradient(batches(), each * ranks)
         return Replay(epoch, step, float(result.loss), float(result.grad_norm), findings)

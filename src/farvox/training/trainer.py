@@ -56,7 +56,7 @@ from farvox.training.faults import explain
 from farvox.training.loader import Batch, ChunkDataset, load_batches
 from farvox.training.log import RunLog, mend_log
 from farvox.training.objective import Anchor, TrainingModel, find_frozen, recompute_stages, teacher_of
-from farvox.training.options import AUGMENT, SPECAUGMENT, DataOptions, TrainOptions
+from farvox.training.options import AUGMENT, SPECAUGMENT, DataOptions, OptimOptions, TrainOptions
 from farvox.training.saver import Saver, own_totals
 from farvox.training.sharded import ShardedHead
 from farvox.training.step import Schedule, Stepper, build_optimizer
@@ -105,7 +105,8 @@ def train(
     model_folder = checkpoint.starting_folder(options.init.model, run_dir, to_main, has_begun=bool(last))
     if world.is_main:
         admit_audio(options.data.train, options.data.max_rejects, run_dir / REJECTED, note)
-    run = Run(replace(options, init=replace(options.init, model=str(model_folder or ""))), world)
+    init = replace(options.init, model=str(model_folder or ""))
+    run = Run(replace(options, init=init), world, checkpoint.load_state(last).passes if last else 0)
     if not last and options.init.classifier == "means":
         first = run.shard.classes.start if run.shard else 0
         model, most = run.as_model(), options.init.mean_utterances
@@ -165,9 +166,19 @@ def train(
 
 
 class Run:
-    """The parts of one training run, put together from its options."""
+    """The parts of one training run, put together from its options.
 
-    def __init__(self, options: TrainOptions, world: World) -> None:
+    Args:
+        options: of the run.
+        world: the ranks.
+        passes: of a step, over all ranks, when the run began: fewer ranks than then take more each, so that
+            neither the batch nor a pass becomes larger; 0: it begins.
+    """
+
+    def __init__(self, options: TrainOptions, world: World, passes: int = 0) -> None:
+        self.passes = passes or world.size * options.optim.accumulate
+        accumulate = passes_each(options.optim, world.size, self.passes)
+        options = replace(options, optim=replace(options.optim, accumulate=accumulate))
         optim, data, distill, validate = options.optim, options.data, options.distill, options.validate
         self.options, self.world, self.skipped = options, world, 0
         self.table = table = TrainingTable.open(data.train, labelled=distill.classify > 0)
@@ -332,6 +343,7 @@ class Run:
         return TrainingState(
             epoch=epoch, step=done, classes=tuple(self.classes), data=data, scaler=scaler,
             figures=figures or {}, skipped=self.skipped, processes=self.world.size,
+            passes=self.passes,
         )  # fmt: skip
 
     def write_model(self, epoch: int, folder: Path) -> None:
@@ -429,12 +441,15 @@ class Run:
         """Lines on what makes the next step another than it would have been: processes, learning rate."""
         lines = [self._describe_rate(epoch, state.within)]
         if state.processes not in (0, self.world.size):
+            optim, size = self.options.optim, self.world.size
             line = (
-                f"note: {state.processes} process(es) trained until here, and {self.world.size} go on: the "
-                "batches are the same, but sums are of other parts, so that the last digits differ"
+                f"note: {state.processes} process(es) trained until here, and {size} go on: the batches "
+                f"are the same, of {optim.batch_size}, in {optim.accumulate} pass(es) a process of "
+                f"{optim.batch_size // (size * optim.accumulate)} examples each, but sums are of other parts,"
+                " so that the last digits differ"
             )
-            if not (self.options.optim.sync_batchnorm or self.options.optim.freeze_batchnorm):
-                line += "; BatchNorm, if there is one, takes its statistics of another number of examples"
+            if not (optim.sync_batchnorm or optim.freeze_batchnorm):
+                line += "; BatchNorm, if there is one, takes its statistics of other examples"
             lines.insert(0, line)
         return "\n".join(filter(None, lines))
 
@@ -454,6 +469,12 @@ class Run:
             more = options.end - epoch
             line += f". To go on at {before:g}: --schedule.epochs {epoch} --schedule.extend {more}"
         return line
+
+
+def passes_each(optim: OptimOptions, size: int, passes: int) -> int:
+    """Passes that each of ``size`` ranks takes, so that a step has as many as ``passes`` or more."""
+    counts = (n for n in range(optim.accumulate, optim.batch_size // size + 1) if n * size >= passes)
+    return next((n for n in counts if optim.batch_size % (n * size) == 0), optim.accumulate)
 
 
 def _reduced(model: TrainingModel, shard: ShardedHead | None, *, unused: bool) -> nn.Module:
