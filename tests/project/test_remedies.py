@@ -277,8 +277,9 @@ MEMORY = "tests/cli/test_remedies.py::test_what_needs_less_memory_is_enough_unde
 PULL = "tests/zoo/test_pretrained.py::test_what_pull_asks_for_is_enough"
 STORES = "tests/datadir/test_stores.py"
 ELSEWHERE = {
-    "accumulation steps: set optim.batch_size to": (
-        "tests/cli/test_train.py::test_a_fault_of_one_of_two_processes_is_its_message_and_status_1"
+    **dict.fromkeys(
+        ("accumulation steps: set optim.batch_size to", "process(es), which takes the same batches"),
+        "tests/cli/test_train.py::test_a_fault_of_one_of_two_processes_is_its_message_and_status_1",
     ),
     "goes on after the last checkpoint; where a stage takes so long, with --wait_minutes": (
         "tests/training/test_elastic.py"
