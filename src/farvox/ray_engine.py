@@ -182,7 +182,7 @@ def work_here(references: list[Any]) -> tuple[Any, str]:
             if not os.path.exists(path):
                 return None, (
                     f"{socket.gethostname()} does not see {path}; all machines must share the recordings and "
-                    "OUT, under the same paths (a network disk)"
+                    "OUT (FARVOX_CACHE for one in an object store), under the same paths (a network disk)"
                 )
         _here.clear()
         _here[key] = function

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from farvox.atomic import url_of
 from farvox.audio.remote import list_files, put_file, remove_file
-from farvox.cache import cache_path
 from farvox.cli.main import main
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir, write_data_dir
@@ -75,6 +75,16 @@ def test_an_extraction_from_and_to_a_store_is_the_local_one(
     assert main(["extract", str(model_folder), data, f"{bucket}/emb"]) == 0  # again: replaced
     assert main(["extract", str(model_folder), str(corpus / "more"), f"{bucket}/emb"]) == 1
     assert f"{bucket}/emb: holds embeddings of {data}, not of" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_extraction_on_ray_is_the_local_one(data, bucket, model_folder, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="needs ray, of the extra ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert main(["extract", str(model_folder), data, f"{bucket}/emb", "--engine", "ray"]) == 0
+    assert main(["extract", str(model_folder), data, "here"]) == 0
+    assert files_of(fetched(f"{bucket}/emb")) == files_of(tmp_path / "here")
 
 
 def test_a_killed_upload_is_no_set_and_goes_on(data, bucket, model_folder, way_to_store, tmp_path):
@@ -206,7 +216,7 @@ def test_a_url_that_is_of_no_use_is_refused_and_makes_no_folder(command, tmp_pat
     assert not Path("s3:").exists()
 
 
-def test_paths_of_this_machine_are_no_urls(tmp_path):
-    folder = tmp_path / "with:colon"
-    assert put_up(folder) is None
-    assert cache_path().name == "cache"
+def test_paths_of_this_machine_are_no_urls():
+    assert [url_of(path) for path in ("a:b", "c:/d", "x/s3://b", "s3://b/c/", Path("s3://b/c"))] == [
+        "", "", "", "s3://b/c", "s3://b/c",
+    ]  # fmt: skip

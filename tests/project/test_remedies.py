@@ -316,8 +316,12 @@ ELSEWHERE = {
         ),
         "tests/test_sharding.py::test_work_that_has_no_shards_says_so",
     ),
-    "has farvox {}, and this machine {}: install the same": (
-        "tests/test_ray.py::test_a_machine_with_another_farvox_or_other_files_is_refused"
+    **dict.fromkeys(
+        (
+            "has farvox {}, and this machine {}: install the same",
+            "OUT (FARVOX_CACHE for one in an object store), under the same paths",
+        ),
+        "tests/test_ray.py::test_a_machine_with_another_farvox_or_other_files_is_refused",
     ),
     "start one with 'ray start --head', or": (
         "tests/test_ray.py::test_a_cluster_that_does_not_answer_is_named"
