@@ -78,7 +78,8 @@ def agent(hosts, recipe, in_session):
             words = [
                 sys.executable, "-m", "torch.distributed.run", "--nnodes", nodes, "--nproc-per-node", "1",
                 "--max-restarts", "2", "--rdzv-backend", "c10d", "--rdzv-id", run_dir.name,
-                "--rdzv-endpoint", f"{ADDRESSES[0]}:29400", "--rdzv-conf", f"is_host={not number}",
+                "--rdzv-endpoint", f"{ADDRESSES[0]}:29400",
+                "--rdzv-conf", f"is_host={not number},last_call_timeout=8",
                 "--local-addr", ADDRESSES[number], *program,
             ]  # fmt: skip
             words += ["train", str(recipe), "--run-dir", str(run_dir)]
@@ -120,3 +121,15 @@ def test_a_rank_of_a_host_that_is_killed_costs_nothing(rank, agent, recipe, loca
     assert Path(f"{run_dir}.leaving").exists()
     assert_same(local, run_dir)
     tell("SIGKILL of a rank on one of two hosts", kills=1, torn=0)
+
+
+def test_the_host_that_is_left_goes_on_alone_with_the_same_batches(agent, recipe, wait_until, tell):
+    run_dir = recipe.parent / "alone"
+    fragile = f"1:{signal.SIGSTOP.value}:{run_dir / 'checkpoints/epoch_001'}"
+    left, lost = (agent(n, run_dir, str(FRAGILE), nodes="1:2", FRAGILE=fragile) for n in range(2))
+    wait_until(Path(f"{run_dir}.leaving").exists, 600)
+    os.killpg(lost.pid, signal.SIGKILL)
+    assert_ended([left], recipe)
+    assert "of 8, in 2 pass(es) a process of 4 examples each" in (run_dir / "train.log").read_text()
+    assert (run_dir / "log.jsonl").read_text().count('"step", ') == 60
+    tell("one of two hosts is lost", goes_on_alone=1)
