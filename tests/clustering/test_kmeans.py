@@ -5,6 +5,7 @@ import pytest
 
 from farvox.clustering.kmeans import (
     Assignment,
+    UnitRows,
     by_size,
     cosines_to,
     kmeans,
@@ -14,7 +15,6 @@ from farvox.clustering.kmeans import (
     nearest,
     relocated,
     spectral_clusters,
-    unit_rows,
 )
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.errors import DataDirError, FarvoxError
@@ -76,10 +76,10 @@ def test_blocks_are_put_together_as_if_there_were_none(blobs, monkeypatch):
 
 def test_embeddings_are_scaled_to_unit_length_and_bad_ones_are_named():
     good = EmbeddingSet(["a", "b"], np.float32([[3, 4], [0, 2]]))
-    np.testing.assert_allclose(unit_rows(good), [[0.6, 0.8], [0, 1]], atol=1e-7)
+    np.testing.assert_allclose(UnitRows(good)[:], [[0.6, 0.8], [0, 1]], atol=1e-7)
     for bad in (0, np.nan, np.inf):
         with pytest.raises(DataDirError, match="embedding of 'b' is zero or not finite"):
-            unit_rows(EmbeddingSet(["a", "b"], np.float32([[3, 4], [0, bad]])))
+            UnitRows(EmbeddingSet(["a", "b"], np.float32([[3, 4], [0, bad]])))
 
 
 @pytest.mark.parametrize("number", [0, 11])

@@ -124,9 +124,9 @@ def test_the_table_and_the_lists_are_printed(script, counts, capsys):
     assert "_once" in out and "tree.one <-> tree.two" in out
 
 
-MOST_FILES = 189
-MOST_LINES = 43_640
-MOST_PUBLIC_FUNCTIONS = 1_258
+MOST_FILES = 190
+MOST_LINES = 43_730
+MOST_PUBLIC_FUNCTIONS = 1_259
 MOST_FORMAT_SKIPS = 61
 """As many as there were at 465a09f."""
 

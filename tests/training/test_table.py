@@ -12,16 +12,9 @@ from farvox.errors import DataDirError
 from farvox.training.table import (
     EpochPlan,
     StepBatches,
-    StringTable,
     TrainingTable,
     examples_per_domain,
 )
-
-
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1))
-def test_a_string_table_gives_back_its_strings(strings):
-    table = StringTable.of(pl.Series(strings))
-    assert [table[row] for row in range(len(table))] == strings
 
 
 def test_a_table_has_the_rows_of_its_dirs_in_order_and_one_list_of_speakers(corpus):

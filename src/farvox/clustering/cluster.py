@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from farvox.atomic import atomic_dir, json_text
 from farvox.clustering import ClusterOptions
 from farvox.clustering.elbow import Elbow, SavedCurve, find_elbow
-from farvox.clustering.kmeans import Clustering, kmeans, merged_clusters, spectral_clusters, unit_rows
+from farvox.clustering.kmeans import Clustering, UnitRows, kmeans, merged_clusters, spectral_clusters
 from farvox.datadir.embeddings import EmbeddingSet
 from farvox.datadir.kaldi import DataDir, write_data_dir
 from farvox.errors import DataDirError, FarvoxError
@@ -98,7 +98,7 @@ def cluster(
         DataDirError: an embedding is zero or not finite.
         FarvoxError: more clusters than utterances.
     """
-    unit_NE = unit_rows(embeddings)
+    unit_NE = UnitRows(embeddings)
     numbers, over_samples = options.numbers, options.wccs == "samples"
     if max(numbers) > len(unit_NE):
         raise FarvoxError(f"{max(numbers)} clusters of {len(unit_NE)} utterances: ask for fewer")
@@ -172,7 +172,7 @@ def confident(
 def write_labels(
     out: Path,
     data_dir: DataDir | None,
-    utt_ids: list[str],
+    utt_ids: pl.Series,
     found: PseudoLabels,
     facts: Mapping[str, Any],
     *,

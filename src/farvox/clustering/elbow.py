@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farvox.atomic import naming, write_text
-from farvox.clustering.kmeans import ROWS, Floats32
+from farvox.clustering.kmeans import ROWS, Units
 from farvox.errors import FarvoxError
 from farvox.parsing import parse_json
 
@@ -42,7 +42,7 @@ class SavedCurve:
     values: dict[int, float] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: str | Path, unit_NE: Floats32, settings: Mapping[str, object]) -> SavedCurve:
+    def open(cls, path: str | Path, unit_NE: Units, settings: Mapping[str, object]) -> SavedCurve:
         """Open the curve that an interrupted clustering left, or begin it.
 
         A file of other embeddings or ``settings``, all else that the curve depends on, is replaced.

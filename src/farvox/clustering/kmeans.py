@@ -89,27 +89,42 @@ class Clustering:
         return float((np.bincount(self.labels_N, weights=self.cosine_N) / self.sizes_K).mean())
 
 
-def unit_rows(embeddings: EmbeddingSet) -> Floats32:
-    """Length-normalised embeddings, float32 [N, E]: the one copy that clustering holds.
+class UnitRows:
+    """Embeddings [N, E] of unit length, which are read and normalised where they are asked for.
+
+    So a set that is larger than the memory can be clustered: of a set on disk only the blocks in use are
+    held. Indexed by a slice or an array of rows it gives float32 [R, E].
 
     Raises:
         DataDirError: an embedding is zero or not finite; the utterance is named.
     """
-    raw_NE = embeddings.embeddings
-    unit_NE = np.empty(raw_NE.shape, np.float32)
-    for start in range(0, len(raw_NE), ROWS):
-        block = np.asarray(raw_NE[start : start + ROWS], np.float32)
-        length = np.linalg.norm(block, axis=1, keepdims=True)
-        bad = np.flatnonzero(~(np.isfinite(length) & (length > 0)))
-        if len(bad):
-            utt_id = embeddings.utt_ids[start + int(bad[0])]
-            raise DataDirError(f"the embedding of '{utt_id}' is zero or not finite: it has no direction")
-        unit_NE[start : start + ROWS] = block / length
-    return unit_NE
+
+    def __init__(self, embeddings: EmbeddingSet) -> None:
+        self._raw_NE = embeddings.embeddings
+        self.shape: tuple[int, int] = self._raw_NE.shape
+        self._length_N1 = np.empty((len(self), 1), np.float32)
+        for start in range(0, len(self), ROWS):
+            block = self._raw_NE[start : start + ROWS]
+            length_R1 = np.linalg.norm(block, axis=1, keepdims=True)
+            bad = np.flatnonzero(~(np.isfinite(length_R1) & (length_R1 > 0)))
+            if len(bad):
+                utt_id = embeddings.utt_ids[start + int(bad[0])]
+                raise DataDirError(f"the embedding of '{utt_id}' is zero or not finite: it has no direction")
+            self._length_N1[start : start + ROWS] = length_R1
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | Labels) -> Floats32:
+        found: Floats32 = self._raw_NE[rows] / self._length_N1[rows]
+        return found
+
+
+Units = Floats32 | UnitRows
 
 
 def kmeans(
-    unit_NE: Floats32,
+    unit_NE: Units,
     num_clusters: int,
     *,
     seed: int = 0,
@@ -163,7 +178,7 @@ def kmeans(
     return by_size(*best)
 
 
-def lloyd(unit_NE: Floats32, centres_KE: Floats32, iterations: int) -> Assignment:
+def lloyd(unit_NE: Units, centres_KE: Floats32, iterations: int) -> Assignment:
     """Move centres to the mean directions of their members, until nothing changes or for so many times.
 
     A centre that lost all its members starts anew from the utterance that is farthest from its own.
@@ -182,7 +197,7 @@ def lloyd(unit_NE: Floats32, centres_KE: Floats32, iterations: int) -> Assignmen
     return Assignment(labels_N, cosine_N, centres_KE)
 
 
-def nearest(unit_NE: Floats32, centres_KE: Floats32) -> tuple[NDArray[np.int64], Floats32]:
+def nearest(unit_NE: Units, centres_KE: Floats32) -> tuple[NDArray[np.int64], Floats32]:
     """The nearest centre of each utterance, and the cosine to it."""
     labels_N, cosine_N = np.empty(len(unit_NE), np.int64), np.empty(len(unit_NE), np.float32)
     for part in _row_blocks(len(unit_NE), len(centres_KE)):
@@ -192,7 +207,7 @@ def nearest(unit_NE: Floats32, centres_KE: Floats32) -> tuple[NDArray[np.int64],
     return labels_N, cosine_N
 
 
-def mean_directions(unit_NE: Floats32, labels_N: NDArray[np.integer[Any]], num_clusters: int) -> Floats32:
+def mean_directions(unit_NE: Units, labels_N: NDArray[np.integer[Any]], num_clusters: int) -> Floats32:
     """Sums of each cluster's embeddings, scaled to unit length: float32 [K, E]."""
     sums_KE = np.zeros((num_clusters, unit_NE.shape[1]))
     for start in range(0, len(unit_NE), ROWS):
@@ -205,7 +220,7 @@ def mean_directions(unit_NE: Floats32, labels_N: NDArray[np.integer[Any]], num_c
     return directions_KE
 
 
-def cosines_to(unit_NE: Floats32, labels_N: NDArray[np.integer[Any]], centres_KE: Floats32) -> Floats32:
+def cosines_to(unit_NE: Units, labels_N: NDArray[np.integer[Any]], centres_KE: Floats32) -> Floats32:
     """Cosine of each utterance to the centre of the cluster it is in, float32 [N]."""
     cosine_N = np.empty(len(unit_NE), np.float32)
     for start in range(0, len(unit_NE), ROWS):
@@ -229,7 +244,7 @@ def by_size(labels_N: NDArray[np.integer[Any]], cosine_N: Floats32, centres_KE: 
     return Clustering(number[labels_N], cosine_N, np.ascontiguousarray(centres_KE[order], np.float32))
 
 
-def relocated(unit_NE: Floats32, found: Assignment) -> tuple[Floats32, int]:
+def relocated(unit_NE: Units, found: Assignment) -> tuple[Floats32, int]:
     """Better centres than those found, float32 [K, E], and the number of centres that were moved.
 
     The cheapest merge is paired with the split that gains most, then the next with the next. A cluster
@@ -286,7 +301,7 @@ def relocated(unit_NE: Floats32, found: Assignment) -> tuple[Floats32, int]:
     return centres_KE, num_moved
 
 
-def _first_centres(unit_NE: Floats32, num_clusters: int, seed: int, attempt: int) -> Floats32:
+def _first_centres(unit_NE: Units, num_clusters: int, seed: int, attempt: int) -> Floats32:
     """Greedy k-means++ on a sample: of a few draws by distance, the centre that helps most is taken."""
     rng = rng_for(seed, 0, num_clusters, attempt)
     size = min(len(unit_NE), SEEDING_SAMPLE * num_clusters + 1000)
@@ -305,15 +320,13 @@ def _first_centres(unit_NE: Floats32, num_clusters: int, seed: int, attempt: int
     return np.ascontiguousarray(sample_SE[chosen])
 
 
-def _sum_of_cosines(unit_NE: Floats32, labels_N: Labels, centres_KE: Floats32) -> NDArray[np.float64]:
+def _sum_of_cosines(unit_NE: Units, labels_N: Labels, centres_KE: Floats32) -> NDArray[np.float64]:
     """The sum for each cluster [K]; to the mean direction it is the length of the sum of the members."""
     cosine_N = cosines_to(unit_NE, labels_N, centres_KE)
     return np.bincount(labels_N, cosine_N, minlength=len(centres_KE)).astype(np.float64)
 
 
-def _farthest_members(
-    unit_NE: Floats32, labels_N: Labels, cosine_N: Floats32, centres_KE: Floats32
-) -> Floats32:
+def _farthest_members(unit_NE: Units, labels_N: Labels, cosine_N: Floats32, centres_KE: Floats32) -> Floats32:
     """The member of each cluster with the least cosine, float32 [K, E]; of an empty cluster its centre."""
     order = np.lexsort((cosine_N, labels_N))
     clusters, first = np.unique(labels_N[order], return_index=True)
@@ -322,14 +335,14 @@ def _farthest_members(
     return farthest_KE
 
 
-def _nearer_half(unit_NE: Floats32, labels_N: Labels, halves_HE: Floats32) -> Labels:
+def _nearer_half(unit_NE: Units, labels_N: Labels, halves_HE: Floats32) -> Labels:
     """The half that each utterance is nearer to, as a row of ``halves_HE``."""
     nearer_N: Labels = 2 * labels_N + (cosines_to(unit_NE, labels_N, halves_HE[1::2] - halves_HE[::2]) > 0)
     return nearer_N
 
 
 def merged_clusters(
-    unit_NE: Floats32, numbers: Sequence[int], *, most: int, **settings: Any
+    unit_NE: Units, numbers: Sequence[int], *, most: int, **settings: Any
 ) -> Iterator[Clustering]:
     """Agglomerative clustering of k-means centres by Ward's criterion, cut at each of ``numbers``.
 
@@ -349,7 +362,7 @@ def merged_clusters(
 
 
 def spectral_clusters(
-    unit_NE: Floats32, numbers: Sequence[int], *, most: int, seed: int = 0, **settings: Any
+    unit_NE: Units, numbers: Sequence[int], *, most: int, seed: int = 0, **settings: Any
 ) -> Iterator[Clustering]:
     """Spectral clustering of a sample; all other utterances join the nearest mean direction of a cluster.
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import polars as pl
 from farvox.atomic import atomic_dir, refuse_url, visible, write_json
 from farvox.audio.quality import OF_SAMPLES
 from farvox.datadir.kaldi import read_table
+from farvox.datadir.strings import StringTable
 from farvox.errors import DataDirError
 from farvox.parsing import PAGE, map_parts, parse_json, read_array, write_part
 from farvox.progress import Note, silent
@@ -55,7 +55,7 @@ class EmbeddingSet:
     """The embeddings of some utterances, as the network computed them (not length-normalised).
 
     Attributes:
-        utt_ids: names of the utterances, in the order of the rows; unique.
+        utt_ids: names of the utterances, in the order of the rows; unique. Of a set on disk they are mapped.
         embeddings: float32 [N, E].
         meta: their origin (model, data dir, ...), in any form that JSON holds.
         quality: of each recording, in dB (float32 [N]), by `farvox.farfield.mixing.energy_snr`; None where it
@@ -69,7 +69,7 @@ class EmbeddingSet:
         DataDirError: the numbers of ids and rows differ, or an id is there twice.
     """
 
-    utt_ids: list[str]
+    utt_ids: Sequence[str]
     embeddings: npt.NDArray[np.float32]
     meta: dict[str, Any] = field(default_factory=dict)
     quality: npt.NDArray[np.float32] | None = None
@@ -91,14 +91,20 @@ class EmbeddingSet:
             raise DataDirError(
                 f"{len(self.quality)} qualities for {len(self.utt_ids)} utterances; extract them again"
             )
-        if self._index.height < len(self.utt_ids):
-            twice = pl.Series(self.utt_ids, dtype=pl.String)
-            raise DataDirError(
-                f"the embedding of '{twice.filter(~twice.is_first_distinct())[0]}' is there twice"
-            )
+        ids = self.ids
+        is_again = ids == ids.shift() if ids.is_sorted() else ~ids.is_first_distinct()
+        if is_again.any():
+            raise DataDirError(f"the embedding of '{ids.filter(is_again)[0]}' is there twice")
 
     def __len__(self) -> int:
         return len(self.utt_ids)
+
+    @property
+    def ids(self) -> pl.Series:
+        """The names as a column, which takes memory while it is held: some 40 bytes each."""
+        if isinstance(self.utt_ids, StringTable):
+            return self.utt_ids.column()
+        return pl.Series(self.utt_ids, dtype=pl.String)
 
     def rows(self, ids: Sequence[str] | pl.Series) -> npt.NDArray[np.int64]:
         """Row numbers of many utterances, in the order of ``ids``.
@@ -107,7 +113,9 @@ class EmbeddingSet:
             DataDirError: an id has no embedding; the first one is named.
         """
         wanted = pl.DataFrame({"utt_id": pl.Series(ids, dtype=pl.String)})
-        found = wanted.join(self._index, on="utt_id", how="left", maintain_order="left")["row"]
+        known = pl.DataFrame({"utt_id": self.ids}).with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
+        known = known.filter(pl.col("utt_id").is_in(wanted["utt_id"].unique().implode()))
+        found = wanted.join(known, on="utt_id", how="left", maintain_order="left")["row"]
         if found.null_count():
             missing = wanted["utt_id"].filter(found.is_null())
             raise DataDirError(
@@ -165,40 +173,42 @@ class EmbeddingSet:
         try:
             files = files_of(folder)
             embeddings = map_parts(files) if len(files) > 1 else read_array(files[0], mapped=True)
-            utt_ids = (folder / "utt_ids.txt").read_text("utf-8").split("\n")[:-1]
+            utt_ids = StringTable.of_lines(folder / "utt_ids.txt")
+            ids = utt_ids.column()
             meta = parse_json((folder / "meta.json").read_text("utf-8"))
             if not isinstance(meta, dict):
                 raise ValueError("meta.json is no table")
             quality = None
             if (folder / QUALITY_FILE).is_file():
-                lines = (folder / QUALITY_FILE).read_text("utf-8").split("\n")[:-1]
-                pairs = [line.rpartition(" ")[::2] for line in lines]
-                if [utt_id for utt_id, _ in pairs] != utt_ids:
+                table = read_table(folder / QUALITY_FILE, ("utt_id", "value"))
+                if not table["utt_id"].equals(ids):
                     raise ValueError(f"{QUALITY_FILE} is not of these utterances")
-                quality = np.array([value for _, value in pairs], np.float32)
+                quality = table["value"].cast(pl.Float32).to_numpy()
             measures = None
             if (folder / MEASURES_FILE).is_file():
-                head, *rows = [
-                    line.split("\t") for line in (folder / MEASURES_FILE).read_text("utf-8").split("\n")[:-1]
-                ]
-                if head != ["utt_id", *OF_SAMPLES] or [row[0] for row in rows] != utt_ids:
+                table = pl.read_csv(
+                    folder / MEASURES_FILE, separator="\t", quote_char=None, infer_schema=False
+                )
+                if table.columns != ["utt_id", *OF_SAMPLES] or not table["utt_id"].equals(ids):
                     raise ValueError(f"{MEASURES_FILE} is not of these utterances")
-                measures = np.array([row[1:] for row in rows], np.float32).reshape(len(rows), len(OF_SAMPLES))
+                numbers = table.select(OF_SAMPLES).cast(pl.Float32, strict=False)
+                measures = np.ascontiguousarray(numbers.to_numpy())
                 good_U = np.all(np.isfinite(measures) & (measures >= 0), axis=1)
-                for row, good in zip(rows, good_U, strict=True):
-                    if not good:
-                        raise ValueError(f"{MEASURES_FILE}: {row[0]}: {' '.join(row[1:])}: no numbers from 0")
+                if not good_U.all():
+                    utt_id, *found = table.row(int(np.argmin(good_U)))
+                    values = " ".join(map(str, found))
+                    raise ValueError(f"{MEASURES_FILE}: {utt_id}: {values}: no numbers from 0")
             speaker_ids, recordings = (
-                _values(folder / name, utt_ids) for name in (SPEAKERS_FILE, RECORDINGS_FILE)
+                _values(folder / name, ids) for name in (SPEAKERS_FILE, RECORDINGS_FILE)
             )
             if recordings is not None:
-                recordings = pl.select(pl.coalesce(recordings, pl.Series(utt_ids))).to_series()
+                recordings = pl.select(pl.coalesce(recordings, ids)).to_series()
         except FileNotFoundError as error:
             missing = Path(error.filename).name
             raise DataDirError(
                 f"{folder}: not a folder of embeddings (no {missing}); 'farvox extract' makes one"
             ) from None
-        except (ValueError, EOFError, OSError) as error:
+        except (ValueError, EOFError, OSError, pl.exceptions.PolarsError) as error:
             raise DataDirError(f"{folder}: damaged embeddings ({error}); extract them again") from None
         try:
             return cls(utt_ids, embeddings, meta, quality, speaker_ids, recordings, measures)
@@ -209,21 +219,16 @@ class EmbeddingSet:
         """Utterances that the data dir, where that is still there, gives another speaker by now."""
         if self.speaker_ids is None or not (data_dir := self.meta.get("data_dir")):
             return 0
-        now = _values(Path(str(data_dir), SPEAKERS_FILE), self.utt_ids)
+        now = _values(Path(str(data_dir), SPEAKERS_FILE), self.ids)
         return 0 if now is None else int((now != self.speaker_ids).sum())
 
-    @cached_property
-    def _index(self) -> pl.DataFrame:
-        ids = pl.DataFrame({"utt_id": pl.Series(self.utt_ids, dtype=pl.String)})
-        return ids.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64)).unique("utt_id")
 
-
-def _values(path: Path, utt_ids: Sequence[str]) -> pl.Series | None:
+def _values(path: Path, utt_ids: pl.Series) -> pl.Series | None:
     """The value of each utterance by a file of lines ``utt_id value``, null where it has none."""
     if not path.is_file():
         return None
     known = read_table(path, ("utt_id", "value")).unique("utt_id", keep="last")
-    wanted = pl.DataFrame({"utt_id": pl.Series(utt_ids, dtype=pl.String)})
+    wanted = pl.DataFrame({"utt_id": utt_ids})
     return wanted.join(known, on="utt_id", how="left", maintain_order="left")["value"]
 
 

@@ -358,7 +358,7 @@ def measures_of_sides(scores: Scores, note: Note = silent) -> tuple[Measured, Me
                 f"{folder}: holds no {', '.join(OF_SAMPLES)} of the recordings: extract again with --quality"
             )
         rows.append(np.column_stack((each.measures, np.linalg.norm(each.embeddings, axis=1))))
-    utt_ids = pl.concat([pl.Series(each.utt_ids, dtype=pl.String) for each in sets.values()])
+    utt_ids = pl.concat([each.ids for each in sets.values()])
     measures_MU, mean = np.concatenate(rows).astype(np.float64).T, pl.col("value").mean()
 
     def of_side(side: Literal["enrol", "test"]) -> Measured:

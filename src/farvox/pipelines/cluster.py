@@ -124,7 +124,7 @@ def label(
     """
     truth_N = None
     if truth is not None:
-        truth_N = values_of(truth, embeddings.utt_ids).rank("dense").to_numpy()
+        truth_N = values_of(truth, embeddings.ids).rank("dense").to_numpy()
     found = run_clustering(
         embeddings,
         options,
@@ -138,7 +138,7 @@ def label(
     if earlier_N is not None:
         facts["nmi_to_last"] = normalised_mutual_information(found.clustering.labels_N, earlier_N)
     facts |= {name: value for name, value in settings.items() if name not in facts}
-    write_labels(out, audio, embeddings.utt_ids, found, facts, prefix=prefix)
+    write_labels(out, audio, embeddings.ids, found, facts, prefix=prefix)
     if plot:
         from farvox.report.figures import elbow_figure, save_figure
 

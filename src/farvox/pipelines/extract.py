@@ -20,7 +20,7 @@ from farvox.audio.headers import described_rates
 from farvox.audio.shards import fingerprint
 from farvox.datadir.audit import note_changes
 from farvox.datadir.conditions import recordings_of
-from farvox.datadir.embeddings import OWN_FILES, EmbeddingSet
+from farvox.datadir.embeddings import OWN_FILES, WHOLE, EmbeddingSet
 from farvox.datadir.kaldi import DataDir
 from farvox.datadir.stores import address_of, put_up
 from farvox.errors import DataDirError, JobError
@@ -72,7 +72,7 @@ def _embed(
     out: str | Path | None,
     note: Note,
 ) -> tuple[_Rows, _Rows, dict[str, str]]:
-    """Embeddings [N, E] and facts [N, F] of (utterance id, path) pairs, and why others were rejected.
+    """Embeddings [N, E] and facts [N, F] of (utterance id, path) pairs, and why others have none.
 
     What is done is kept in ``unfinished``, where one is given, and taken from there.
     """
@@ -96,11 +96,18 @@ def _embed(
         paths = job.run_kept(embed, batches, unfinished, ".f32", inputs=_fingerprint)
         contents = (path.read_bytes() for path in paths)
         rejected = rejected_of(paths)
-    embeddings_NE = np.empty((len(files), embedding_dim), np.float32)
-    facts_NF = np.empty((len(files), NUM_FACTS), np.float32)
-    row = 0
+    is_kept_U = np.array([utt_id not in rejected for utt_id, _ in files])
+    shape = (int(is_kept_U.sum()), embedding_dim)
+    if unfinished is None or not shape[0]:
+        embeddings_NE: _Rows = np.empty(shape, np.float32)
+    else:  # in a file, as there may be more of them than memory
+        embeddings_NE = np.memmap(unfinished / WHOLE, np.float32, "w+", shape=shape)
+    facts_NF = np.empty((len(embeddings_NE), NUM_FACTS), np.float32)
+    row = first = 0
     for content in contents:
         part = np.frombuffer(content, "<f4").reshape(-1, embedding_dim + NUM_FACTS)
+        first, is_kept = first + len(part), is_kept_U[first : first + len(part)]
+        part = part[is_kept]
         embeddings_NE[row : row + len(part)] = part[:, :-NUM_FACTS]
         facts_NF[row : row + len(part)] = part[:, -NUM_FACTS:]
         row += len(part)
@@ -191,7 +198,7 @@ def extract(
     )
     kept_N = [row for row, (utt_id, _) in enumerate(files) if utt_id not in rejected]
     utt_ids = [files[row][0] for row in kept_N]
-    *measures_MN, quality_N, rate_N, signs_N = facts_NF[kept_N].T
+    *measures_MN, quality_N, rate_N, signs_N = facts_NF.T
     rates, counts = np.unique(rate_N, return_counts=True)
     meta: dict[str, Any] = {
         "farvox_version": farvox.__version__,
@@ -207,7 +214,7 @@ def extract(
     _report(embedder, meta, [utt_ids[n] for n in np.flatnonzero(signs_N.astype(int) & ELSEWHERE)], note)
     found = EmbeddingSet(
         utt_ids,
-        embeddings_NE[kept_N],
+        embeddings_NE,
         meta,
         quality_N if quality else None,
         data_dir.speaker_ids.gather(kept_N) if data_dir.speaker_ids.count() else None,

@@ -229,8 +229,8 @@ def score(
     metas = {str(path): {"dimension": each.embeddings.shape[1], **each.meta} for path, each in sets.items()}
     origin = shared_origin(metas, "extract all with one model", note)
     embedding_set = _joined([sets[Path(path)] for path in embeddings])
-    resolved = _resolve(trial_list, embedding_set.utt_ids, trials, options, note)
-    known_ids = pl.Series(embedding_set.utt_ids, dtype=pl.String)
+    known_ids = embedding_set.ids
+    resolved = _resolve(trial_list, known_ids, trials, options, note)
     speaker_ids = embedding_set.speaker_ids
     if speaker_ids is None:
         speaker_ids = pl.Series([None] * len(known_ids), dtype=pl.String)
@@ -277,7 +277,7 @@ def score(
                     "conditions with --conditions"
                 )
             conditions = shared_conditions(
-                resolved, members.utt_ids, sources, options.cohort_by, options.cohort_edges
+                resolved, members.ids, sources, options.cohort_by, options.cohort_edges
             )
         cohort_CE, conditions, top_K = _cohort(members, by_speaker, conditions, centre_E, options, note)
         if plda:
@@ -310,7 +310,7 @@ def score(
 
 
 def _resolve(
-    trial_list: TrialList, utt_ids: Sequence[str], trials: str | Path, options: ScoreOptions, note: Note
+    trial_list: TrialList, utt_ids: pl.Series, trials: str | Path, options: ScoreOptions, note: Note
 ) -> ResolvedTrials:
     """Find the utterances of both sides of every trial; a map that would change nothing is refused."""
     from farvox.score.sides import read_side_map
@@ -339,7 +339,7 @@ def _speakers_of(members: EmbeddingSet, source: Path | None) -> pl.Series | None
 
     if source is None:
         return members.speaker_ids
-    return values_of(source / "utt2spk" if source.is_dir() else source, members.utt_ids)
+    return values_of(source / "utt2spk" if source.is_dir() else source, members.ids)
 
 
 def _shares(
@@ -355,7 +355,7 @@ def _shares(
     from farvox.datadir.kaldi import shared_speakers
 
     leaks = []
-    if shared := set(members.utt_ids) & set(needed_ids):
+    if shared := set(members.ids.filter(members.ids.is_in(list(needed_ids)))):
         leaks.append(
             f"warning: {len(shared):,} utterances of {what} are in the trials ('{min(shared)}', "
             "...): it has to be of other speakers"
@@ -455,14 +455,14 @@ def _joined(sets: Sequence[EmbeddingSet]) -> EmbeddingSet:
     if len(sets) == 1:
         return sets[0]
     qualities = [np.full(len(s), np.nan, np.float32) if s.quality is None else s.quality for s in sets]
-    ids = [pl.Series(other.utt_ids, dtype=pl.String) for other in sets]
+    ids = [other.ids for other in sets]
     unknown = [pl.Series([None] * len(other), dtype=pl.String) for other in sets]
     speakers = [
         each if s.speaker_ids is None else s.speaker_ids for s, each in zip(sets, unknown, strict=True)
     ]
     recordings = [each if s.recordings is None else s.recordings for s, each in zip(sets, ids, strict=True)]
     return EmbeddingSet(
-        [utt_id for other in sets for utt_id in other.utt_ids],
+        pl.concat(ids).to_list(),
         np.concatenate([other.embeddings for other in sets]),
         quality=np.concatenate(qualities) if any(s.quality is not None for s in sets) else None,
         speaker_ids=pl.concat(speakers),

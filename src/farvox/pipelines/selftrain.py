@@ -181,7 +181,7 @@ def selftrain(
     while (this := run.round(len(facts))).is_done("cluster") and len(facts) <= here.rounds:
         facts.append(this.facts())
         if here.truth:  # which may be another one by now
-            utt_ids = EmbeddingSet.load(this.path / "embeddings").utt_ids
+            utt_ids = EmbeddingSet.load(this.path / "embeddings").ids
             sides = (
                 values_of(this.path / "labels/utt2cluster", utt_ids, "label"),
                 values_of(here.truth, utt_ids),
@@ -247,7 +247,7 @@ def _cluster_round(run: Selftraining, number: int, unlabelled: DataDir, note: No
     found = EmbeddingSet.load(here.path / "embeddings")
     earlier_N = None
     if number > 1:  # a line of utt2cluster: utterance, label, cosine
-        lines = values_of(run.round(number - 1).path / "labels/utt2cluster", found.utt_ids, "label")
+        lines = values_of(run.round(number - 1).path / "labels/utt2cluster", found.ids, "label")
         earlier_N = lines.str.split(" ").list.first().rank("dense").to_numpy().astype("int32")
     facts = label(
         found,

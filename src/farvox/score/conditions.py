@@ -181,7 +181,7 @@ class SharedConditions(NamedTuple):
 
 def shared_conditions(
     resolved: ResolvedTrials,
-    cohort_ids: Sequence[str],
+    cohort_ids: Sequence[str] | pl.Series,
     sources: Sequence[PathLike],
     name: str,
     edges: Sequence[float] = (),

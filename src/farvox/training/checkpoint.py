@@ -29,6 +29,7 @@ from farvox.audio.shards import fingerprint
 from farvox.audio.stretches import file_of
 from farvox.cache import FINGERPRINT
 from farvox.datadir.kaldi import CHECKED
+from farvox.datadir.strings import StringTable
 from farvox.errors import AudioError, CheckpointError, FarvoxError, ModelError, RecipeError
 from farvox.jobs import Job, cut, threads
 from farvox.manifest import MANIFEST, faults_in, listed_files, renew_manifest, verify_file
@@ -37,7 +38,7 @@ from farvox.parsing import parse_json, read_array
 from farvox.progress import Note
 from farvox.training.distributed import World
 from farvox.training.options import TrainOptions, refuse_changes, saved_options
-from farvox.training.table import StringTable, TrainingTable
+from farvox.training.table import TrainingTable
 from farvox.zoo import find_model
 from farvox.zoo.find import (
     CHECKPOINT,

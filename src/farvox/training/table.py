@@ -24,6 +24,7 @@ from farvox.audio.remote import is_asked
 from farvox.cache import cached_folder
 from farvox.datadir.audit import read_checked
 from farvox.datadir.kaldi import AUDIO_FILES, CHECKED, DataDir, wav_scp_of
+from farvox.datadir.strings import StringTable
 from farvox.errors import CacheError, DataDirError
 from farvox.parsing import read_array
 from farvox.rng import rng_for
@@ -39,28 +40,6 @@ ORDER_STREAM = 1
 
 _ARRAYS = ("utt_ids", "utt_id_ends", "wav_paths", "wav_path_ends", "speakers", "domains")
 _SPEAKERS = "speakers.txt"
-
-
-@dataclass(frozen=True)
-class StringTable:
-    """N strings in one byte array. ``table[i]`` is a str."""
-
-    text: npt.NDArray[np.uint8]
-    ends_N: Index
-
-    @classmethod
-    def of(cls, strings: pl.Series) -> StringTable:
-        """Pack a column of strings."""
-        ends = strings.str.len_bytes().cast(pl.Int64).cum_sum().to_numpy()
-        text = np.frombuffer(strings.str.join("").item().encode(), dtype=np.uint8)
-        return cls(text, ends)
-
-    def __len__(self) -> int:
-        return len(self.ends_N)
-
-    def __getitem__(self, row: int) -> str:
-        start = self.ends_N[row - 1] if row else 0
-        return self.text[start : self.ends_N[row]].tobytes().decode()
 
 
 @dataclass(frozen=True)
@@ -146,7 +125,7 @@ class TrainingTable:
         """The table that `write` left in ``folder``, memory-mapped."""
         arrays = [np.asarray(read_array(folder / f"{name}.npy", mapped=True)) for name in _ARRAYS]
         names = (folder / _SPEAKERS).read_bytes().decode().split("\n")
-        utt_ids, wav_paths = StringTable(*arrays[:2]), StringTable(*arrays[2:4])
+        utt_ids, wav_paths = StringTable(arrays[0], arrays[1]), StringTable(arrays[2], arrays[3])
         return cls(utt_ids, wav_paths, arrays[4], arrays[5], tuple(names), folder)
 
     def write(self, folder: Path) -> None:
