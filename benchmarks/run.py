@@ -24,7 +24,7 @@ from _bench import LOST, Row, machine, row_of, told
 HERE = Path(__file__).parent
 BASE, LATEST = HERE / "results/base.json", HERE / "results/latest.json"
 PAGE = HERE.parent / "docs/performance.md"
-BY_HAND = ("run", "coverage", "figures", "listen", "quality", "recordings")
+BY_HAND = ("run", "coverage", "engines", "figures", "listen", "quality", "recordings")
 """Scripts that are no stages."""
 HELD_TO_AVX2 = ("extract", "train_step")
 """Stages that are run a second time with torch's convolutions in AVX2 and fp32, as on most laptops."""

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,68 @@ def test_a_machine_that_computes_by_another_library_is_refused(model_folder):
     with pytest.raises(ModelError, match=r"by torch .* began by torch 1\.0: install the same on all"):
         make(of, "torch 1.0", *more)
     assert make(of, backend, *more)([]) == (b"", {})
+
+
+def test_a_verb_whose_machine_is_killed_in_the_middle_goes_on_also_what_the_other_engine_began(home, cluster):
+    command = [
+        "simulate",
+        "data",
+        "out",
+        "--t60",
+        "0.2",
+        "0.3",
+        "--channels",
+        "0",
+        "--copies",
+        "3",
+        "--jobs",
+        "1",
+    ]
+    assert main(command) == 0
+    whole, batches = tree("out"), sorted(Path("out/batches").glob("*.tsv"))
+    kept, todo = batches[0], batches[1:]
+    before = kept.stat().st_mtime_ns
+    for path in [*todo, *Path("out").glob("*2*")]:  # a run that broke off after the first batch
+        path.unlink()
+    other = cluster.add_node(num_cpus=1, **SMALL)
+
+    def kill():
+        while not any(path.exists() for path in todo):
+            time.sleep(0.01)
+        cluster.remove_node(other, allow_graceful=False)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    command[-1] = "4"
+    status = main([*command, "--engine", "ray"])
+    killer.join(120)
+    assert status == 0 and tree("out") == whole
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_a_signal_ends_a_verb_and_leaves_nothing_half_written(home, cluster, wait_until):
+    command = [
+        "simulate",
+        "data",
+        "out",
+        "--t60",
+        "0.2",
+        "0.3",
+        "--channels",
+        "0",
+        "--copies",
+        "1000",
+        "--engine",
+        "ray",
+    ]
+    with subprocess.Popen([sys.executable, "-m", "farvox", *command], stderr=subprocess.PIPE) as process:
+        try:
+            wait_until(lambda: list(Path("out").glob("batches/*.tsv")) or process.poll() is not None)
+            process.terminate()
+            said = process.communicate(timeout=120)[1].decode()
+        finally:
+            process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert said.endswith("farvox simulate: ended by SIGTERM\n") and "Traceback" not in said
+    assert not [name for name in os.listdir() if name.startswith(".")]
+    assert not [path for path in Path("out").rglob(".*")]

@@ -200,8 +200,10 @@ def _connect(ray: Any) -> None:
     ray._private.worker._worker_logs_enabled = False  # or its errors would come among our results, on stdout
     before = signal.getsignal(signal.SIGTERM)
     try:
+        if "://" in address:
+            raise ValueError("Ray's client cannot do this work")
         if port.isdecimal():  # Ray would wait for many minutes
-            socket.create_connection((host.rpartition("/")[2].strip("[]"), int(port)), _SECONDS).close()
+            socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         why = " ".join(str(error).split())
