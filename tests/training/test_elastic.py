@@ -42,14 +42,18 @@ def test_a_rank_that_stands_still_is_named_and_the_group_goes_on_in_the_same_bit
     fragile = f"1:{signal.SIGSTOP.value}:{run_dir / 'checkpoints/epoch_000'}"
     with said.open("wb") as file:
         group = in_session(words, env={**os.environ, "FRAGILE": fragile}, stdout=file, stderr=file)
+    leaving = Path(f"{run_dir}.leaving")
     try:
-        wait_until(lambda: b"with --wait_minutes" in said.read_bytes() or group.poll() is not None)
-        stopped = int(Path(f"{run_dir}.leaving").read_text())
-        os.kill(stopped, signal.SIGCONT)  # so that torchrun need not wait half a minute before it is killed
+        wait_until(lambda: b"with --wait_minutes" in said.read_bytes() or group.poll() is not None, 600)
+        stopped = int(leaving.read_text())
+        os.kill(stopped, signal.SIGCONT)  # so that torchrun need not wait half a minute before it kills it
         assert group.wait(600) == 0, said.read_text()
     finally:
-        os.killpg(group.pid, signal.SIGKILL) if group.poll() is None else None
-        group.wait()
+        if group.poll() is None:
+            os.killpg(group.pid, signal.SIGKILL)  # its ranks see that it is gone, and end
+            group.wait()
+            if leaving.exists():
+                os.kill(int(leaving.read_text()), signal.SIGCONT)
     text = said.read_text()
     assert "rank 0 stops: it has waited 1 s for the other processes of the run at epoch 1, step 1." in text
     assert f"rank 1 (process {stopped} on {os.uname().nodename}) stands still, is cut off or gone" in text
