@@ -232,6 +232,17 @@ def test_embeddings_of_a_data_dir_that_moved_in_the_recipe_are_made_again(recipe
     assert "replaced" not in capsys.readouterr().err
 
 
+def test_stages_are_not_run_by_each_of_several_processes(recipe, tmp_path, capsys, monkeypatch):
+    path = recipe()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert main(["run", str(path), "--run-dir", str(tmp_path / "ranks")]) == 1
+    assert "start those before the training with --to prepare" in capsys.readouterr().err
+    assert not (tmp_path / "ranks").exists()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert main(["run", str(path), "--run-dir", str(tmp_path / "ranks"), "--to", "prepare"]) == 0
+
+
 def test_stages_can_be_run_one_by_one(recipe, tmp_path, capsys):
     file = recipe()
     assert farvox("run", file, "--to", "train") == 0

@@ -277,6 +277,9 @@ MEMORY = "tests/cli/test_remedies.py::test_what_needs_less_memory_is_enough_unde
 PULL = "tests/zoo/test_pretrained.py::test_what_pull_asks_for_is_enough"
 STORES = "tests/datadir/test_stores.py"
 ELSEWHERE = {
+    "and the others with --from extract": (
+        "tests/cli/test_run.py::test_stages_are_not_run_by_each_of_several_processes"
+    ),
     **dict.fromkeys(
         ("accumulation steps: set optim.batch_size to", "process(es), which takes the same batches"),
         "tests/cli/test_train.py::test_a_fault_of_one_of_two_processes_is_its_message_and_status_1",

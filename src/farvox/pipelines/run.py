@@ -80,10 +80,22 @@ class System:
 
 @dataclass(frozen=True)
 class Plan:
-    """The systems and trial lists of a recipe, and the place of every result."""
+    """The systems and trial lists of a recipe, and the place of every result.
+
+    Raises:
+        RecipeError: this is one of several processes of torchrun.
+    """
 
     recipe: Recipe
     root: Path
+
+    def __post_init__(self) -> None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise RecipeError(
+                "torchrun starts several processes (WORLD_SIZE), each of which would do all stages; start "
+                "those before the training with --to prepare, 'farvox train' with torchrun, and the others "
+                "with --from extract"
+            )
 
     @property
     def systems(self) -> list[System]:
