@@ -22,7 +22,7 @@ import soundfile
 from farvox.audio.shards import PackedFile
 from farvox.cli.main import main
 from farvox.datadir import PackOptions
-from farvox.datadir.audit import read_checked
+from farvox.datadir.audit import COLUMNS, read_checked
 from farvox.datadir.check import fix_data_dir
 from farvox.datadir.derive import combine, subset
 from farvox.datadir.kaldi import CHECKED, DataDir, Utterance, write_data_dir
@@ -292,6 +292,25 @@ def test_a_check_that_is_killed_goes_on_and_ends_the_same(data, tmp_path, capsys
     status, _ = check(capsys, data)
     assert status == 0 and not unfinished.exists()
     assert (data.path / CHECKED).read_bytes() == (whole.path / CHECKED).read_bytes()
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 1])
+def test_a_check_goes_on_from_a_file_whose_first_line_was_not_written_to_its_end(data, share, capsys):
+    header = "\t".join(COLUMNS)
+    begun = header[: round(share * len(header))]
+    (data.path / f".{CHECKED}").write_text(begun)
+    assert check(capsys, data)[0] == 0
+    whole = (data.path / CHECKED).read_bytes()
+    (data.path / CHECKED).unlink()
+    for number in (1, 2):
+        (data.path / f".{CHECKED}.{number:05}-of-00002").write_text(begun)
+        assert check(capsys, data, "--shard", f"{number}/2")[0] == 0
+    (data.path / f".{CHECKED}").write_text(begun)
+    assert main(["join", str(data.path)]) == 0
+    assert (data.path / CHECKED).read_bytes() == whole
+    (data.path / f".{CHECKED}").write_text("of another\n")
+    assert main(["check", str(data.path), "--audio"]) == 1
+    assert f"{data.path}/.{CHECKED}: damaged, or of another farvox" in capsys.readouterr().err
 
 
 def lines_of(path):

@@ -126,7 +126,8 @@ def check_recordings(
         for each in kept:  # a last line that was torn goes
             os.truncate(each, each.read_bytes().rfind(b"\n") + 1)
         before = read_checked(folder)
-        begun = pl.concat([before.clear(), *(read_checked(each.parent, each.name) for each in kept)])
+        with_header = [each.name for each in kept if each.stat().st_size]
+        begun = pl.concat([before.clear(), *(read_checked(unfinished.parent, name) for name in with_header)])
         lines = digest(map(" ".join, rows.select("utt_id", "wav_path").iter_rows()))
         blocks = [rows.slice(start, _BATCH) for start in range(0, len(rows), _BATCH)]
         own = job.own(blocks, {"digests": options.digests, "utterances": lines})
