@@ -47,6 +47,22 @@ def cluster():
             signal.signal(signal.SIGTERM, before)
 
 
+def test_the_token_of_this_user_is_shown_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_BACKEND_LOG_LEVEL"):
+        monkeypatch.setenv(name, "")  # put back in the end
+        monkeypatch.delenv(name)
+    with on_ray():
+        assert "RAY_AUTH_MODE" not in os.environ
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text("a token")
+    with on_ray():
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with on_ray():
+        assert os.environ["RAY_AUTH_MODE"] == "disabled"
+
+
 @pytest.mark.parametrize("verb", OF_VERBS)
 def test_the_files_are_those_of_this_machine(verb, home, cluster, capsys):
     if verb == "extract":

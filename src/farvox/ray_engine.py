@@ -52,6 +52,10 @@ def on_ray() -> Iterator[None]:
         MissingExtraError: ray is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of this process: we say what failed
+    known = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray/auth_token"
+    if os.environ.get("RAY_AUTH_TOKEN") or os.path.exists(known):  # 'ray start' asks for it, by default
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         ray = import_module("ray")
     except ImportError:
@@ -194,11 +198,17 @@ def _connect(ray: Any) -> None:
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS", "")
-    again = "start one with 'ray start --head', or unset RAY_ADDRESS for one of this machine alone"
+    again = (
+        "it may be of another Ray, or ask for a token that is not in ~/.ray/auth_token or RAY_AUTH_TOKEN; "
+        "start one with 'ray start --head', or unset RAY_ADDRESS for one of this machine alone"
+    )
     host, _, port = address.rpartition(":")
     logging.getLogger("ray").setLevel(logging.ERROR)
     ray._private.worker._worker_logs_enabled = False  # or its errors would come among our results, on stdout
     before = signal.getsignal(signal.SIGTERM)
+    slow = threading.Timer(_SECONDS, to_stderr, ["the Ray cluster has not answered yet; waiting for it"])
+    slow.daemon = True
+    slow.start()
     try:
         if "://" in address:
             raise ValueError("Ray's client cannot do this work")
@@ -211,5 +221,6 @@ def _connect(ray: Any) -> None:
             f"the Ray cluster{f' at {address}' * bool(address)} cannot be used ({why}); {again}"
         ) from error
     finally:
+        slow.cancel()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # ours, which Ray has replaced

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from farvox.datadir.embeddings import EmbeddingSet, shared_origin
 from farvox.errors import DataDirError, FarvoxError
+from farvox.score.scores import embeddings_state
 
 
 def some(num: int, dim: int = 3) -> EmbeddingSet:
@@ -203,6 +204,7 @@ def test_parts_are_read_as_one_array_that_is_mapped(tmp_path: Path, num: int) ->
 def test_parts_that_no_page_ends_are_read_too(tmp_path: Path) -> None:
     saved = some(7)
     saved.save(tmp_path / "emb", part_rows=10)
+    (tmp_path / "emb/parts.json").unlink()
     for number, start in enumerate((0, 3, 6)):
         np.save(tmp_path / "emb" / f"part-{number:05d}.npy", saved.embeddings[start : start + 3])
     np.testing.assert_array_equal(EmbeddingSet.load(tmp_path / "emb").embeddings, saved.embeddings)
@@ -221,9 +223,37 @@ def test_parts_that_are_missing_damaged_or_foreign_are_named(tmp_path: Path) -> 
         with pytest.raises(DataDirError, match=message):
             EmbeddingSet.load(tmp_path / "emb")
     part.unlink()
-    with pytest.raises(DataDirError, match=r"no part-00002\.npy"):
+    with pytest.raises(DataDirError, match=r"of 5 parts part-00002\.npy missing"):
         EmbeddingSet.load(tmp_path / "emb")
     part.write_bytes(content)
-    (tmp_path / "emb/part-00004.npy").unlink()
-    with pytest.raises(DataDirError, match="5000 utterance ids for 4096 embeddings"):
+    for name in ("part-00004.npy", "part-00000.npy"):
+        kept = (tmp_path / "emb" / name).read_bytes()
+        (tmp_path / "emb" / name).unlink()
+        with pytest.raises(DataDirError, match=f"of 5 parts {name} missing"):
+            EmbeddingSet.load(tmp_path / "emb")
+        (tmp_path / "emb" / name).write_bytes(kept)
+    (tmp_path / "emb/part-00005.npy").write_bytes(content)
+    with pytest.raises(DataDirError, match=r"part-00005\.npy is not the part that was written here"):
         EmbeddingSet.load(tmp_path / "emb")
+
+
+def test_parts_of_another_place_or_set_are_refused(tmp_path: Path) -> None:
+    first, other = some(3000), some(3000)
+    other = EmbeddingSet(other.utt_ids, other.embeddings + 1, {})
+    first.save(tmp_path / "emb", part_rows=1024)
+    other.save(tmp_path / "other", part_rows=1024)
+    state = embeddings_state(tmp_path / "emb")
+    parts = [tmp_path / "emb" / f"part-{number:05d}.npy" for number in range(3)]
+    contents = [part.read_bytes() for part in parts]
+    for number, content in ((0, contents[1]), (1, (tmp_path / "other/part-00001.npy").read_bytes())):
+        parts[number].write_bytes(content)
+        with pytest.raises(DataDirError, match=f"part-0000{number}.npy is not the part that was written"):
+            EmbeddingSet.load(tmp_path / "emb")
+        assert embeddings_state(tmp_path / "emb") != state  # of any part, as replaced_inputs tells
+        parts[number].write_bytes(contents[number])
+    np.testing.assert_array_equal(EmbeddingSet.load(tmp_path / "emb").embeddings, first.embeddings)
+    (tmp_path / "emb/parts.json").unlink()  # as of an earlier farvox, or of one's own making
+    parts[0].write_bytes(contents[1])
+    np.testing.assert_array_equal(
+        EmbeddingSet.load(tmp_path / "emb").embeddings[:1024], first.embeddings[1024:2048]
+    )

@@ -277,6 +277,9 @@ MEMORY = "tests/cli/test_remedies.py::test_what_needs_less_memory_is_enough_unde
 PULL = "tests/zoo/test_pretrained.py::test_what_pull_asks_for_is_enough"
 STORES = "tests/datadir/test_stores.py"
 ELSEWHERE = {
+    "but of another place or another set; where that is meant, remove": (
+        "tests/datadir/test_embeddings.py::test_parts_of_another_place_or_set_are_refused"
+    ),
     "and the others with --from extract": (
         "tests/cli/test_run.py::test_stages_are_not_run_by_each_of_several_processes"
     ),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ from farvox.progress import Note, silent
 from farvox.reprs import short_repr
 from farvox.writers import writes
 
-WHOLE, PART = "embeddings.npy", "part-{:05d}.npy"
-OWN_FILES = (WHOLE, PART.format(0))
+WHOLE, PART, PARTS = "embeddings.npy", "part-{:05d}.npy", "parts.json"
+OWN_FILES = (WHOLE, PART.format(0), PARTS)
 """Files of a folder of embeddings; one that holds them may be replaced by other embeddings."""
 QUALITY_FILE = "utt2quality"
 MEASURES_FILE = "utt2measures"
@@ -45,9 +46,42 @@ ROWS = PAGE // 4
 
 def files_of(folder: Path) -> list[Path]:
     """The files of the embeddings of a folder: all its parts in order, or the only one."""
-    if (folder / WHOLE).exists() or not (folder / PART.format(0)).exists():
+    count = len(visible(folder, "part-*.npy"))
+    if (folder / WHOLE).exists() or not (count or (folder / PARTS).exists()):
         return [folder / WHOLE]
-    return [folder / PART.format(number) for number in range(len(visible(folder, "part-*.npy")))]
+    return [folder / PART.format(number) for number in range(max(count, len(_marks(folder))))]
+
+
+def _marks(folder: Path) -> dict[str, str]:
+    """The `_mark` of each part by its name, as they were written; of an earlier farvox none."""
+    path = folder / PARTS
+    return dict(parse_json(path.read_text("utf-8"))) if path.exists() else {}
+
+
+def _mark(part: Path) -> str:
+    """SHA-256 of the first two pages of a part and of its last: its shape, and the rows at its ends."""
+    with part.open("rb") as file:
+        head = file.read(2 * PAGE)
+        file.seek(max(0, part.stat().st_size - PAGE))
+        return sha256(head + file.read()).hexdigest()
+
+
+def _map(folder: Path) -> npt.NDArray[np.float32]:
+    """The embeddings of a folder; parts that are not those that were written together are named."""
+    files = files_of(folder)
+    if files[0].name == WHOLE:
+        return read_array(files[0], mapped=True)
+    missing = [part.name for part in files if not part.exists()]
+    if missing:
+        raise ValueError(f"of {len(files):,} parts {', '.join(missing[:5])} missing")
+    found, marks = map_parts(files), _marks(folder)
+    for part in files if marks else ():
+        if _mark(part) != marks.get(part.name):
+            raise ValueError(
+                f"{part.name} is not the part that was written here, but of another place or another set; "
+                f"where that is meant, remove {PARTS}"
+            )
+    return found
 
 
 @dataclass(frozen=True)
@@ -139,6 +173,8 @@ class EmbeddingSet:
                 step = -(-part_rows // ROWS) * ROWS
                 for number, start in enumerate(range(0, max(1, len(self)), step)):
                     write_part(folder / PART.format(number), self.embeddings[start : start + step])
+                parts = visible(folder, "part-*.npy")
+                write_json(folder / PARTS, {part.name: _mark(part) for part in parts})
             (folder / "utt_ids.txt").write_bytes("".join(f"{utt_id}\n" for utt_id in self.utt_ids).encode())
             write_json(folder / "meta.json", self.meta)
             if rejected:
@@ -171,8 +207,7 @@ class EmbeddingSet:
         folder = Path(path)
         refuse_url(folder)
         try:
-            files = files_of(folder)
-            embeddings = map_parts(files) if len(files) > 1 else read_array(files[0], mapped=True)
+            embeddings = _map(folder)
             utt_ids = StringTable.of_lines(folder / "utt_ids.txt")
             ids = utt_ids.column()
             meta = parse_json((folder / "meta.json").read_text("utf-8"))

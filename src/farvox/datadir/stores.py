@@ -24,7 +24,7 @@ MARKS = ("wav.scp", "meta.json")
 """The file of a data dir, and of embeddings, without which it is not whole."""
 
 _BEGUN = ".unfinished"  # in a store, where an output is being made
-_OF_SETS = re.compile(r"meta\.json|[^./]+(\.scp|\.txt|\.tsv|\.npy)?")  # no audio, no tables of shards
+_OF_SETS = re.compile(r"(meta|parts)\.json|[^./]+(\.scp|\.txt|\.tsv|\.npy)?")  # no audio, no tables of shards
 _RELATIVE = re.compile(rb"^(\S+[ \t]+)(?!/|[A-Za-z][A-Za-z0-9+.-]+:/)([^\r\n]*[^\s|])[ \t\r]*$", re.MULTILINE)
 _TRIES = 5  # to fetch a set that changes meanwhile
 

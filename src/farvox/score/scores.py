@@ -96,11 +96,11 @@ def embeddings_state(folder: str | os.PathLike[str]) -> str:
     """Size and time of a set of embeddings, and digest of its measures; empty where it is not there."""
     measures = Path(folder, MEASURES_FILE)
     try:
-        found = files_of(Path(folder))[0].stat()
+        found = [path.stat() for path in files_of(Path(folder))]
         digest = f" {sha256_of(measures)}" if measures.is_file() else ""
-    except OSError:
+    except (OSError, ValueError):
         return ""
-    return f"{found.st_size} {found.st_mtime_ns}{digest}"
+    return f"{sum(s.st_size for s in found)} {max(s.st_mtime_ns for s in found)}{digest}"
 
 
 def replaced_inputs(where: str | os.PathLike[str], meta: Mapping[str, Any]) -> list[str]:
