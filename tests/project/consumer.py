@@ -1,6 +1,7 @@
 """A program of someone who uses farvox: never run, but checked against a wheel, by mypy and by pyright."""
 # pyright: strict
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_type
 
@@ -84,7 +85,7 @@ def embeddings(folder: Path) -> EmbeddingSet:
     found = extract(embedder, data, out="exp/embeddings", note=print)
     assert_type(found, EmbeddingSet)
     assert_type(found.embeddings, Floats)
-    assert_type(found.utt_ids, list[str])
+    assert_type(found.utt_ids, Sequence[str])
     cluster("exp/embeddings", "exp/clusters", ClusterOptions(method="ahc"))
     return found
 

@@ -240,7 +240,7 @@ def test_the_commands_of_a_page_run(at_home, page, request, capsys):
         request.getfixturevalue("campplus")  # skips where it cannot be fetched
     if any("s3://bucket" in command.text for command in commands(page)):
         request.getfixturevalue("bucket")
-        import_module("fsspec").filesystem("s3").mkdir("bucket")
+        import_module("fsspec").filesystem("s3").makedirs("bucket", exist_ok=True)
     for command in commands(page):
         capsys.readouterr()
         check_runs(command)
