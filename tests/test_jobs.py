@@ -147,7 +147,7 @@ def test_a_folder_begun_with_other_settings_is_refused_and_the_difference_shown(
     for change, shown in (
         ({"seed": 1}, r"\(seed 0, now 1\)"),
         ({"snr": [5, 10]}, r"\(snr \[5\.0, 20\.0\], now \[5, 10\]\)"),
-        ({"source": digest("abd")}, r"\(another source\)"),
+        ({"source": digest("abd")}, r"\(other: source\)"),
         ({"seed": 1, "copies": 2}, r"\(seed 0, now 1; copies null, now 2\)"),
     ):
         with pytest.raises(JobError, match=rf"out: was begun with other settings {shown}.* remove .*out"):

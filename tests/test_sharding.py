@@ -1,6 +1,7 @@
 """Shards and their join: whatever N, as one run; and what is missing or foreign is named."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from farvox.cli.main import main
 from farvox.datadir.kaldi import DataDir, Utterance, write_data_dir
 from farvox.errors import BusyError, JobError, UsageError
 from farvox.jobs import Job, cut
-from farvox.sharding import joined, one_shard
+from farvox.sharding import current_shard, joined, one_shard
 from farvox.writers import one_writer
 
 OF_VERBS = {
@@ -185,13 +186,24 @@ def test_missing_and_foreign_shards_are_named(home, capsys):
     changed = f"{lines[0].split()[0]} {lines[-1].split()[1]}"
     Path("data/wav.scp").write_text("\n".join([changed, *lines[1:]]) + "\n")
     assert main(["join", "out"]) == 1
-    assert "another utterances" in capsys.readouterr().err
+    assert "(other: utterances)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("part", ["0/4", "5/4", "3", "1/0", "-1/4", "1/4/2", "a/b"])
+@pytest.mark.parametrize("part", ["0/4", "5/4", "3", "1/0", "-1/4", "1/4/2", "a/b", "1/100000"])
 def test_a_shard_that_is_none_is_refused(part, tmp_path):
-    with pytest.raises(UsageError, match="it is I/N"), one_shard(tmp_path / "out", part):
+    with pytest.raises(UsageError, match=r"it is I/N, .*99,999 at most"), one_shard(tmp_path / "out", part):
         raise AssertionError
+
+
+def test_the_command_that_joins_can_be_copied_whatever_the_name(tmp_path):
+    out, said = tmp_path / "emb ü'x", []
+    with one_shard(out, "1/2", note=said.append):
+        Job(what="cubes", note=print, out=out).own([], {})
+        Job(what="cubes", note=print, out=out).end()
+    with pytest.raises(JobError) as told:
+        current_shard(out)
+    for each in (*said, str(told.value)):
+        assert shlex.split(each.split("'farvox join")[1].rpartition("' joins")[0]) == [str(out)]
 
 
 def test_work_that_has_no_shards_says_so(home, capsys):
@@ -215,7 +227,7 @@ def test_a_shard_is_done_by_one_process_at_a_time_and_one_lost_with_its_machine_
     with pytest.raises(JobError), one_shard(out, "1/2"):  # it has nothing to do
         second = [sys.executable, str(tmp_path / "second.py"), str(out), "1/2", "100"]
         done = subprocess.run(second, capture_output=True, text=True)
-        assert "BusyError" in done.stderr
+        assert "BusyError" in done.stderr and done.stderr.endswith("; wait until that ends\n")
 
 
 def test_what_cannot_be_used_is_noted_by_its_shard_and_judged_by_the_join(home, capsys):

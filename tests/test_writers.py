@@ -84,14 +84,22 @@ def test_one_that_may_wait_waits(tmp_path):
 def test_one_that_waited_and_replaces_what_the_other_made_says_so(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(writers, "PATIENCE", 30)
     out, said = tmp_path / "out", []
-    for wait, change in ((False, "made"), (False, "made again"), (True, "made again"), (False, "")):
+    kinds = (
+        ("made", {}),
+        ("made again", {}),
+        ("", {}),
+        ("again", {"wait": True}),
+        ("more", {"anywhere": True}),
+    )
+    for change, how in kinds:
         with other_process(out, at_end=f"open(sys.argv[1], 'w').write({change!r})" * bool(change)) as first:
             assert first.stdin
             threading.Timer(0.3, first.stdin.close).start()
-            with one_writer(out, wait=wait):
+            with one_writer(out, **how):
                 said.append(capfd.readouterr().err)
     told = f"note: {out}: was written by process "
-    assert [each.startswith(told) for each in said] == [True, True, False, False] and said[2:] == ["", ""]
+    assert [each.startswith(told) for each in said] == [True, True, False, False, False]
+    assert said[2:] == ["", "", ""]
     assert "the first' while this command waited for it" in said[0] and said[0].count("\n") == 1
 
 

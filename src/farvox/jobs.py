@@ -91,7 +91,7 @@ def begin(path: Path, settings: Mapping[str, object]) -> None:
         if before.get(key) != value:
             texts = [json.dumps(each, ensure_ascii=False) for each in (before.get(key), value)]
             is_short = max(map(len, texts)) <= _LONGEST
-            changes.append(f"{key} {texts[0]}, now {texts[1]}" if is_short else f"another {key}")
+            changes.append(f"{key} {texts[0]}, now {texts[1]}" if is_short else f"other: {key}")
     if changes:
         raise JobError(f"{path.parent}: was begun with other settings ({'; '.join(changes)}); {again}")
 

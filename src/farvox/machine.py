@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 _CPU_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86, ARM
 _ISA = "ONEDNN_MAX_CPU_ISA"  # the instructions that torch's convolutions may use
 _ISA_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
+_KILLED = "is killed by signal: killed"  # of torch, on a process of a DataLoader
 _OUT_OF_MEMORY = (
-    "out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "is killed by signal: killed",
+    "out of memory", "can't allocate memory", "not enough memory", "bad_alloc", _KILLED,
     "can't start new thread", "failed to map segment", "could not create a primitive",
     "size calculation overflowed",
 )  # fmt: skip
@@ -66,16 +67,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     """True of an error which says that there is no more memory, of this machine or of the device.
 
     Python and numpy raise MemoryError, torch a RuntimeError: ``torch.OutOfMemoryError`` for a GPU, one with a
-    telling text for a CPU, or for a worker process of a DataLoader that the system has killed. A thread that
-    cannot be started is a RuntimeError, a file that cannot be mapped an OSError, a library an ImportError;
-    oneDNN, by which torch convolves, says no more than that it could not create a primitive.
+    telling text for a CPU, or for a worker process of a DataLoader that was killed, perhaps by the system. A
+    thread that cannot be started is a RuntimeError, a file that cannot be mapped an OSError, a library an
+    ImportError; oneDNN, by which torch convolves, says no more than that it could not create a primitive.
     """
-    text = str(error).lower()
+    text = f"{error} {error.__cause__}".lower()  # torch may say how a process ended in the cause alone
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | ImportError) and any(each in text for each in _OUT_OF_MEMORY)
     )
+
+
+def fault_of_memory(error: BaseException, full: str = "out of memory") -> str:
+    """The words for an error of `is_out_of_memory`; who has killed a process, and why, is not known."""
+    killed = "a process that reads was killed by a signal, perhaps for want of memory"
+    return killed if _KILLED in f"{error} {error.__cause__}".lower() else full
 
 
 def available_memory() -> float:

@@ -86,8 +86,8 @@ def current_shard(out: Path | None) -> WorkShard | None:
         return shard
     if (folder := folder_of(out)).exists():
         raise JobError(
-            f"{out}: is being made in shards; 'farvox join {out}' joins them, or remove {folder} to make it "
-            "in one run, which takes what they have done"
+            f"{out}: is being made in shards; 'farvox join {shlex.quote(str(out))}' joins them, or remove "
+            f"{folder} to make it in one run, which takes what they have done"
         )
     return None
 
@@ -100,7 +100,7 @@ def one_shard(
 
     Args:
         out: what the work writes.
-        part: the shard as ``I/N``, I from 1 to N.
+        part: the shard as ``I/N``, I from 1 to N, which is 99,999 at most.
         command: words by which `farvox join` repeats the work.
         note: takes lines for people.
 
@@ -114,14 +114,18 @@ def one_shard(
         return
     match = re.fullmatch(r"(\d{1,5})/(\d{1,5})", part)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UsageError(f"--shard {part}: it is I/N, shard I of N, I from 1 to N (of Slurm: --array=1-N)")
+        raise UsageError(
+            f"--shard {part}: it is I/N, shard I of N, I from 1 to N, and N is 99,999 at most (of Slurm: "
+            "--array=1-N)"
+        )
     shard = WorkShard(Path(os.path.realpath(out)), int(match[1]), int(match[2]), tuple(command))
     with one_part(shard.out, shard.record):
         token = _now.set(shard)
         try:
             yield
         except ShardDoneError:
-            note(f"shard {part} of {out} is done; 'farvox join {out}' joins them when all are")
+            name = shlex.quote(str(out))
+            note(f"shard {part} of {out} is done; 'farvox join {name}' joins them when all are")
         else:
             raise JobError(f"{out}: nothing of this is done in shards; leave out --shard")
         finally:

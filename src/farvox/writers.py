@@ -69,7 +69,7 @@ def one_writer(path: str | Path, *, wait: bool = False, anywhere: bool = False) 
     Args:
         wait: as long as another process is writing there, and not only `PATIENCE` seconds.
         anywhere: a lock that a process of another machine has left is taken over; harmless only where two
-            that write at a time write the same.
+            that write at a time write the same, and the second may go on.
 
     Raises:
         BusyError: another process is writing there; or one of another machine was, and may be still.
@@ -87,7 +87,7 @@ def one_writer(path: str | Path, *, wait: bool = False, anywhere: bool = False) 
         made = [folder for folder in lock.parents if not folder.exists()]
         before = _state(final)
         handle, is_stale, other = _lock(lock, path, wait=wait, anywhere=anywhere)
-        if other and not wait and _state(final) not in (None, before):
+        if other and not wait and not anywhere and _state(final) not in (None, before):
             to_stderr(
                 f"note: {path}: was written by {other} while this command waited for it; what this one writes"
                 " there takes the place of that. To keep both, choose another name for one of them"
@@ -193,7 +193,7 @@ def _lock(lock: Path, path: str | Path, *, wait: bool, anywhere: bool) -> tuple[
                 kept, handle = handle, -1
                 return kept, was_there, other
             if is_there and (is_foreign or time.monotonic() >= deadline):
-                raise BusyError(_refusal(path, lock, holder, is_foreign=is_foreign))
+                raise BusyError(_refusal(path, lock, holder, is_foreign=is_foreign, anywhere=anywhere))
         finally:
             if handle >= 0:
                 os.close(handle)
@@ -233,14 +233,16 @@ def _name_of(holder: dict[str, Any]) -> str:
     return f"process {pid} on {host}, since {since}: {command}"
 
 
-def _refusal(path: str | Path, lock: Path, holder: dict[str, Any], *, is_foreign: bool) -> str:
-    who = _name_of(holder)
+def _refusal(
+    path: str | Path, lock: Path, holder: dict[str, Any], *, is_foreign: bool, anywhere: bool
+) -> str:
+    who, or_other = _name_of(holder), "" if anywhere else ", or choose another name"
     if is_foreign:
         return (
             f"{path}: is being written by a process of another machine, as far as is known here ({who}); if "
-            f"it runs no more, remove {lock}, else choose another name"
+            f"it runs no more, remove {lock}, else wait until it ends{or_other}"
         )
-    return f"{path}: is being written ({who}); wait until that ends, or choose another name"
+    return f"{path}: is being written ({who}); wait until that ends{or_other}"
 
 
 def _forget_locks() -> None:

@@ -181,18 +181,20 @@ def test_only_the_bucket_that_was_named_is_read(bucket, corpus, tmp_path, capsys
 def test_foreign_and_missing_places_are_refused(bucket, data, corpus, model_folder, monkeypatch, capsys):
     with pytest.raises(FarvoxError, match=r"/dev: holds other things .*it is not replaced"):
         staged(data)
-    with pytest.raises(
-        FarvoxError, match=r"no-such-bucket/emb/\.unfinished .*no such file, or no such bucket"
-    ):
+    with pytest.raises(FarvoxError, match=r"no-such-bucket/emb \(.*no such file, or no such bucket"):
         staged("s3://no-such-bucket/emb")
     for url in (f"{bucket}/nothing", "s3://no-such-bucket/a"):
         with pytest.raises(DataDirError, match=f"{url}: no data dir and no embeddings"):
             fetched(url)
     with pytest.raises(DataDirError, match="https://host/a: is in no object store"):
         fetched("https://host/a")
+    some(bucket)
+    assert main(["subset", f"{bucket}/emb", "part", "--per-speaker", "1"]) == 1
+    told = f"farvox subset: {bucket}/emb: has no wav.scp; it holds embeddings: name the data dir\n"
+    assert capsys.readouterr().err.endswith(told)
     with pytest.raises(UnreachableError, match=r"s3://\*\*\*@host: a password"):
         fetched("s3://me:secret@host/a")
-    assert main(["extract", str(model_folder), data, f"{bucket}/emb", "--shard", "1/2"]) == 2
+    assert main(["extract", str(model_folder), data, f"{bucket}/emb2", "--shard", "1/2"]) == 2
     assert "give one as OUT, or leave out --shard" in capsys.readouterr().err
     assert main(["extract", str(model_folder), data, "emb", "--shard", "1/1"]) == 0
     assert main(["join", "emb"]) == 0

@@ -627,6 +627,13 @@ ELSEWHERE = {
     "To keep both, choose another name for one of them": (
         "tests/test_writers.py::test_one_that_waited_and_replaces_what_the_other_made_says_so"
     ),
+    ", or choose another name": (
+        "tests/test_sharding.py"
+        "::test_a_shard_is_done_by_one_process_at_a_time_and_one_lost_with_its_machine_by_another"
+    ),
+    "; it holds embeddings: name the data dir": (
+        "tests/datadir/test_stores.py::test_foreign_and_missing_places_are_refused"
+    ),
     "it runs no more, remove {}, else": (
         "tests/test_writers.py::test_the_lock_of_another_machine_is_never_removed"
     ),

@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import os
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +23,11 @@ import torch
 from farvox.audio.remote import remote_audio
 from farvox.cli.main import main
 from farvox.datadir.kaldi import DataDir
-from farvox.errors import NonFiniteLossError
+from farvox.errors import NonFiniteLossError, OutOfMemoryError
 from farvox.models.registry import build_head, build_model
 from farvox.options import from_table, merge
 from farvox.progress import silent
-from farvox.training import trainer
+from farvox.training import loader, trainer
 from farvox.training.checkpoint import checkpoint_folder, finished_epochs
 from farvox.training.distributed import World, join_world
 from farvox.training.launch import launch_ranks
@@ -94,6 +96,15 @@ def test_too_large_a_learning_rate_is_what_is_to_be_lowered_and_no_utterance_is_
     assert "Lower optim.lr or set optim.clip_norm, with another --run-dir" in str(caught.value)
     assert "skip_nonfinite" not in str(caught.value)
     train_here(tmp_path / "slower", {"optim": {"lr": 1e-3}, "schedule": {"epochs": 3}})
+
+
+def test_a_process_that_reads_and_is_killed_is_told_as_such(tmp_path, train_here, monkeypatch):
+    monkeypatch.setattr(loader, "collate", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(OutOfMemoryError) as caught:  # while the first batch is waited for
+        train_here(tmp_path / "run", {"data": {"workers": 1}})
+    fault, *ways = str(caught.value).splitlines()
+    assert "step 1: a process that reads was killed by a signal, perhaps for want of memory (Data" in fault
+    assert "memory is full" not in fault and any("data.workers = 0 (1 now)" in way for way in ways)
 
 
 def test_weights_that_an_earlier_step_broke_are_named_as_the_reason(tmp_path, train_here):

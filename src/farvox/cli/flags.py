@@ -20,7 +20,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from farvox.atomic import url_of
 from farvox.audio.remote import trusted
-from farvox.errors import UsageError
+from farvox.errors import FarvoxError, UsageError
 from farvox.options import Kind, Options, default_of, field_docs, kind_of, nearest, with_limits
 from farvox.progress import to_stderr
 
@@ -215,9 +215,20 @@ def _with_folders(
             else:
                 stack.enter_context(trusted(url))
                 folders[path] = stores.fetched(url)
+                stack.enter_context(_named(folders[path], url))
         is_one = isinstance(value, Path)
         there[name] = folders[value] if is_one else tuple(folders.get(path, path) for path in value)
     return partial(call, **there)
+
+
+@contextmanager
+def _named(folder: Path, url: str) -> Iterator[None]:
+    """Let errors name the URL that a folder stands for."""
+    try:
+        yield
+    except FarvoxError as error:
+        error.args = (str(error).replace(str(folder), url),)
+        raise
 
 
 def _paths_in(value: object) -> Iterator[Path]:

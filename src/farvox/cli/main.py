@@ -24,7 +24,7 @@ import farvox
 from farvox.atomic import json_text
 from farvox.children import end_with_parent, on_signals
 from farvox.errors import FarvoxError, StoppedError, UsageError
-from farvox.machine import is_out_of_memory
+from farvox.machine import fault_of_memory, is_out_of_memory
 from farvox.progress import to_stderr, to_stdout
 
 
@@ -332,7 +332,8 @@ def _run(words: list[str], fault: int) -> int:
         if is_out_of_memory(error):
             ways = [way for left, way in LESS_MEMORY.get(words[0], ()) if re.search(left, " ".join(words))]
             remedy = ", or ".join(ways) or "close other programs, or shorten the input"
-            return fail(error, f"out of memory ({' '.join(str(error).splitlines()[:1])}); {remedy}")
+            first = " ".join(str(error).splitlines()[:1])
+            return fail(error, f"{fault_of_memory(error)} ({first}); {remedy}")
         if not isinstance(error, OSError):
             raise
         is_full = error.errno == errno.ENOSPC

@@ -201,6 +201,8 @@ def wav_scp_of(folder: Path) -> Path:
     if not (folder / "wav.scp").is_file():
         inner = [file.parent.name for file in visible(folder, "*/wav.scp")]
         hint = f"; did you mean {folder / inner[0]}?" if inner else "; 'farvox prepare' makes data dirs"
+        if (folder / "meta.json").is_file():
+            hint = "; it holds embeddings: name the data dir"
         raise DataDirError(f"{folder}: has no wav.scp{hint}")
     return folder / "wav.scp"
 

@@ -15,7 +15,7 @@ from farvox.atomic import atomic_dir, discard, file_name, sha256_of, visible, wr
 from farvox.audio.remote import ORIGIN, get_file, list_files, put_file, remove_file
 from farvox.cache import cache_path
 from farvox.datadir.embeddings import OWN_FILES
-from farvox.errors import DataDirError, FarvoxError
+from farvox.errors import AudioError, DataDirError, FarvoxError
 from farvox.parsing import read_record
 from farvox.writers import one_writer
 
@@ -69,7 +69,10 @@ def staged(url: str) -> Path:
     with one_writer(folder):
         record = _record_of(folder)
         write_json(record, {"put": read_record(record).get("put", {}), "url": url})
-        put_file(str(record), f"{url}/{_BEGUN}")  # now, not after hours, it shows whether that is allowed
+        try:
+            put_file(str(record), f"{url}/{_BEGUN}")  # now, not after hours, it shows whether that is allowed
+        except AudioError as error:
+            raise type(error)(str(error).replace(f"{url}/{_BEGUN}", url)) from None
         if there.keys() & set(MARKS):
             _fetch(url, folder)
         else:

@@ -37,7 +37,7 @@ from farvox.features.fbank import build_frontend
 from farvox.features.frontend import FrontEndConfig
 from farvox.features.specaugment import draw_masks
 from farvox.jobs import REJECTED
-from farvox.machine import has_bf16, is_out_of_memory, keep_freed_memory, resolve_precision
+from farvox.machine import fault_of_memory, has_bf16, is_out_of_memory, keep_freed_memory, resolve_precision
 from farvox.manifest import read_weights
 from farvox.metrics.detection import detection_error
 from farvox.models.base import EmbeddingNetwork
@@ -432,9 +432,10 @@ class Run:
         free = " (this run dir takes only checkpointing and workers; the others need a new --run-dir)"
         remedy = f"What needs less{free if begun else ''}:" if ways else "A smaller network needs less."
         where = "this machine's memory" if is_host else f"the memory of {device}"
+        fault = fault_of_memory(error, f"{where} is full")
         first = " ".join(str(error).splitlines()[:1])
         raise OutOfMemoryError(
-            "\n  ".join([f"epoch {epoch}, step {step + 1}: {where} is full ({first}). {remedy}", *ways])
+            "\n  ".join([f"epoch {epoch}, step {step + 1}: {fault} ({first}). {remedy}", *ways])
         ) from None
 
     def _describe_change(self, epoch: int, state: TrainingState) -> str:
