@@ -60,7 +60,7 @@ def main() -> None:
             extract(embedder, data, threads=WORKERS, out=out, note=to_stderr)
             return count / (time.monotonic() - begun)
 
-        count = int(measure(FIRST, "local") * 60 * minutes) // BATCH * BATCH + BATCH
+        count = int(1.2 * measure(FIRST, "local") * 60 * minutes) // BATCH * BATCH + BATCH
         found = {"local": measure(count, "local")}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray = import_module("ray")
