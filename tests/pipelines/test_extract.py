@@ -147,7 +147,7 @@ def test_an_extraction_that_is_killed_goes_on_and_ends_the_same(threads, many, m
     process.kill()
     process.wait()
     assert not (tmp_path / "killed").exists()
-    for wrong, options in (("quality true, now false", {}), ("another model", {"quality": True})):
+    for wrong, options in (("quality true, now false", {}), ("other: model", {"quality": True})):
         other = TorchEmbedder(make_model(FrontEndConfig(num_mels=24))) if options else embedder
         with pytest.raises(JobError, match=rf"killed\.unfinished: was begun with .*{wrong}"):
             extract(other, many, out=tmp_path / "killed", **options)
