@@ -26,6 +26,8 @@ OF_ANY_PROGRAM = (sys.executable, "-m", __name__)
 """Words before a command that is none of farvox's, and knows nothing of `end_with_parent`."""
 END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Signals that ask to end: Ctrl-C, ``kill``, a terminal that is closed, Slurm as it may be told."""
+ending: list[int] = []
+"""The signals that asked this process to end at once: from then on no thread of it waits for a network."""
 Handler = Callable[[int, FrameType | None], Any] | int | None
 _LIFELINE = "FARVOX_LIFELINE"  # variable of a child's environment: the file number of its pipe
 

@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -36,12 +36,12 @@ from hashlib import sha256
 from itertools import accumulate
 from multiprocessing import get_context
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 from farvox.atomic import atomic_file, refuse_to_replace_foreign, remove_stale, write_json, write_text
 from farvox.cache import file_state
-from farvox.children import end_with_parent, take_signals
+from farvox.children import end_with_parent, ending, take_signals
 from farvox.errors import AudioError, JobError
 from farvox.parsing import parse_json, read_record
 from farvox.progress import Note, Progress
@@ -218,7 +218,7 @@ def results_of(
     driver.start()
     try:
         for _ in batches:
-            yield done.get().result()
+            yield _next(done).result()
     except BaseException:
         is_over.append(True)
         if interrupt:
@@ -231,13 +231,21 @@ def results_of(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _next(done: SimpleQueue[Result]) -> Result:
+    """What comes next; Ctrl-C is seen within a second, though polars' handler lets system calls go on."""
+    while True:
+        with suppress(Empty):
+            return done.get(timeout=1)
+
+
 def _start_worker() -> None:
     """Make a process of a pool end with the one that started it, or at a signal that asks for it.
 
     A batch under way is interrupted, and removes what it has half-written.
     """
 
-    def end(*_: object) -> None:
+    def end(number: int, _: object) -> None:
+        ending.append(number)
         was_stopped, _worker["is stopped"] = _worker["is stopped"], True
         if not _worker["is busy"]:
             os._exit(1)

@@ -1,4 +1,6 @@
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -222,3 +224,70 @@ def test_paths_of_this_machine_are_no_urls():
     assert [url_of(path) for path in ("a:b", "c:/d", "x/s3://b", "s3://b/c/", Path("s3://b/c"))] == [
         "", "", "", "s3://b/c", "s3://b/c",
     ]  # fmt: skip
+
+
+@pytest.fixture
+def store_falls_silent(data, way_to_store):
+    """A function that lets the store answer nothing from its second audio file on; gives its requests."""
+    is_over, asked = threading.Event(), []
+
+    def fault_of(request):
+        if asked or (".wav" in request and "GET" in request):
+            asked.append(request)
+        if len(asked) < 2:
+            return None
+        is_over.wait()
+        return "hang up"
+
+    def fall_silent():
+        way_to_store.fault_of = fault_of
+        return asked
+
+    yield fall_silent
+    is_over.set()
+
+
+FARVOX = "import sys; from farvox.audio import remote; from farvox.cli.main import main; {}; sys.exit(main())"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("verb", ["extract", "pack"])
+def test_a_signal_ends_a_verb_that_a_store_does_not_answer(
+    verb, number, data, bucket, model_folder, store_falls_silent, in_session, running, wait_until, tmp_path
+):
+    asked = store_falls_silent()
+    words = {"extract": [model_folder, data, "out", "--threads", "1"], "pack": [data, "out", "--jobs", "2"]}
+    command = [sys.executable, "-c", FARVOX.format("import farvox.jobs; farvox.jobs.ALONE = 0")]
+    process = in_session([*command, verb, *words[verb]], stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: len(asked) > 1 or process.poll() is not None)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=20)  # no request is over before 30 s
+    finally:
+        process.kill()
+        process.communicate()
+    what = "interrupted" if number == signal.SIGINT else "ended by SIGTERM"
+    assert (process.returncode, said.splitlines()[-1]) == (128 + number, f"farvox {verb}: {what}"), said
+    assert "Traceback" not in said
+    wait_until(lambda: not running(process.pid))
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+@pytest.mark.slow
+def test_a_store_that_does_not_answer_is_told_of_and_the_same_command_goes_on(
+    data, bucket, model_folder, store_falls_silent, way_to_store
+):
+    before, asked = way_to_store.fault_of, store_falls_silent()
+    waits = "remote.TRIES = 3; remote._S3_CONFIG['read_timeout'] = 2; remote.SECONDS_BETWEEN_LINES = 1e9"
+    command = [sys.executable, "-c", FARVOX.format(waits), "extract", model_folder, data, "out"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    where = rf"{bucket}/dev/\S+ \(at http://127\S+\): no answer"
+    assert done.returncode == 1 and len(asked) > 1
+    assert len(re.findall(rf"^{where}: .*; tried again, 2 times at most$", done.stderr, re.MULTILINE)) == 1
+    last = done.stderr.splitlines()[-1]
+    assert re.fullmatch(
+        rf"farvox extract: {where} after \d tries: .*: what is done is kept, and it goes on", last
+    )
+    way_to_store.fault_of = before
+    assert main(["extract", str(model_folder), data, "out"]) == 0

@@ -574,7 +574,7 @@ ELSEWHERE = {
         "tests/audio/test_remote.py"
         "::test_without_credentials_it_is_said_at_once_and_with_them_the_file_is_read"
     ),
-    "check the address and the network, and start again": (
+    "check the address and the network, and give the same command again": (
         "tests/audio/test_remote.py::test_a_lasting_fault_is_an_error"
     ),
     "start again, perhaps with fewer --jobs": (

@@ -2,7 +2,8 @@
 
 Credentials and the address of the store are found in the usual way: for ``s3://`` in ``AWS_ACCESS_KEY_ID``,
 ``AWS_SECRET_ACCESS_KEY``, ``AWS_ENDPOINT_URL``, ``AWS_PROFILE``, the files of ``~/.aws`` or the role of the
-machine; for other stores as their fsspec packages do. A request that fails for a passing reason is repeated.
+machine; for other stores as their fsspec packages do. A request that fails for a passing reason is repeated,
+which a line on stderr tells. A process that is asked to end waits for no answer (`farvox.children.ending`).
 URLs that hold a password are refused.
 
 A URL that a person or a caller names is read. One that a data dir names is read only where that is asked for:
@@ -14,8 +15,10 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -23,10 +26,13 @@ from urllib.request import url2pathname
 
 from farvox.atomic import write_text
 from farvox.cache import cache_path
+from farvox.children import ending
 from farvox.errors import AudioError, MissingExtraError, UnreachableError
+from farvox.progress import SECONDS_BETWEEN_LINES, to_stderr
 
 TRIES = 6  # of a request; the waits between them add up to 6 seconds
 _FIRST_WAIT = 0.2
+_LOOK = 0.2  # seconds after which a thread that waits sees that the process ends
 _S3_CONFIG = {"retries": {"max_attempts": 0}, "connect_timeout": 10, "read_timeout": 30}
 
 _FINAL = (PermissionError, IsADirectoryError, NotADirectoryError)  # a second try would repeat them
@@ -50,6 +56,9 @@ _TAGS = ("etag", "md5hash", "content-md5")  # of a file's content, as stores nam
 _TIMES = ("lastmodified", "last-modified", "last_modified", "updated", "mtime", "created")  # of a change
 
 Answer = TypeVar("Answer")
+
+_told: list[float] = []  # when the last line on a request that is repeated was printed
+_lost: set[str] = set()  # stores that answered no try of a request: the others are not repeated either
 
 _asked: ContextVar[bool] = ContextVar("remote audio is asked for", default=False)
 _trusted: ContextVar[tuple[str, ...]] = ContextVar("origins that were named", default=())
@@ -240,6 +249,11 @@ def _try(url: str, ask: Callable[[Any], Answer]) -> Answer:
         if url.startswith("s3://"):
             store = fsspec.core.url_to_fs(url, config_kwargs=_S3_CONFIG)[0]
             store.retries = 1  # else three layers try again, each for all tries of the one below
+        elif scheme in ("http", "https"):
+            from fsspec.implementations.http import aiohttp
+
+            limits = {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30)}
+            store = fsspec.core.url_to_fs(url, client_kwargs=limits)[0]
         else:
             store = fsspec.core.url_to_fs(url)[0]
     except ImportError as error:
@@ -251,10 +265,12 @@ def _try(url: str, ask: Callable[[Any], Answer]) -> Answer:
         raise UnreachableError(f"{url}: {error}") from None
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "Amazon S3"
     where = f"{url} (at {endpoint})" if scheme == "s3" else url
-    wait = _FIRST_WAIT
+    delay, origin = 0.0, "".join(re.findall(ORIGIN, url))
     for remaining in reversed(range(TRIES)):
         try:
-            return ask(store)
+            answer = _wait_for(lambda: ask(store), delay)
+            _lost.discard(origin)
+            return answer
         except FileNotFoundError:
             raise AudioError(f"{where}: no such file, or no such bucket") from None
         except Exception as error:  # each store has errors of its own
@@ -264,11 +280,36 @@ def _try(url: str, ask: Callable[[Any], Answer]) -> Answer:
                     f"{where}: access is refused: {error}; check the credentials (docs/training.md says "
                     "where they are looked for) and what they allow"
                 ) from None
-            if not remaining:
+            why = str(error) or type(error).__name__
+            if not remaining or origin in _lost:
+                _lost.add(origin)
                 raise UnreachableError(
-                    f"{where}: no answer after {TRIES} tries: {error or type(error).__name__}; check the "
-                    "address and the network, and start again"
+                    f"{where}: no answer after {TRIES - remaining} tries: {why}; check the address and "
+                    "the network, and give the same command again: what is done is kept, and it goes on"
                 ) from error
-        time.sleep(wait)
-        wait *= 2
+            if not _told or time.monotonic() - _told[-1] >= SECONDS_BETWEEN_LINES:
+                _told[:] = [time.monotonic()]
+                to_stderr(f"{where}: no answer: {why}; tried again, {remaining} times at most")
+        delay = 2 * delay or _FIRST_WAIT
     raise AssertionError("the last try returns or raises")
+
+
+def _wait_for(ask: Callable[[], Answer], delay: float) -> Answer:
+    """The answer to a request, made after a delay in a thread that no end of this process waits for."""
+    answer: Future[Answer] = Future()
+    threading.Thread(target=_make, args=(answer, ask, delay), name="remote", daemon=True).start()
+    while not wait([answer], _LOOK).done:
+        if ending:
+            raise KeyboardInterrupt
+    try:
+        return answer.result()
+    finally:
+        del answer  # an error holds this frame
+
+
+def _make(answer: Future[Answer], ask: Callable[[], Answer], delay: float) -> None:
+    time.sleep(delay)
+    try:
+        answer.set_result(ask())
+    except BaseException as error:
+        answer.set_exception(error)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import farvox
 from farvox.atomic import json_text
-from farvox.children import end_with_parent, on_signals
+from farvox.children import end_with_parent, ending, on_signals
 from farvox.errors import FarvoxError, StoppedError, UsageError
 from farvox.machine import fault_of_memory, is_out_of_memory
 from farvox.progress import to_stderr, to_stdout
@@ -258,6 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def end(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
+        ending.append(number)
         raise _Ended(number)
 
     def end_again(lost: sys.UnraisableHookArgs) -> None:
@@ -268,6 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             hook(lost)
 
+    ending.clear()
     end_with_parent()
     words = list(sys.argv[1:] if argv is None else argv)
     hook, sys.unraisablehook = sys.unraisablehook, end_again
