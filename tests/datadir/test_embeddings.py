@@ -223,13 +223,13 @@ def test_parts_that_are_missing_damaged_or_foreign_are_named(tmp_path: Path) -> 
         with pytest.raises(DataDirError, match=message):
             EmbeddingSet.load(tmp_path / "emb")
     part.unlink()
-    with pytest.raises(DataDirError, match=r"of 5 parts part-00002\.npy missing"):
+    with pytest.raises(DataDirError, match=r"of 5 parts these are missing: part-00002\.npy"):
         EmbeddingSet.load(tmp_path / "emb")
     part.write_bytes(content)
     for name in ("part-00004.npy", "part-00000.npy"):
         kept = (tmp_path / "emb" / name).read_bytes()
         (tmp_path / "emb" / name).unlink()
-        with pytest.raises(DataDirError, match=f"of 5 parts {name} missing"):
+        with pytest.raises(DataDirError, match=f"of 5 parts these are missing: {name}"):
             EmbeddingSet.load(tmp_path / "emb")
         (tmp_path / "emb" / name).write_bytes(kept)
     (tmp_path / "emb/part-00005.npy").write_bytes(content)
@@ -252,6 +252,10 @@ def test_parts_of_another_place_or_set_are_refused(tmp_path: Path) -> None:
         assert embeddings_state(tmp_path / "emb") != state  # of any part, as replaced_inputs tells
         parts[number].write_bytes(contents[number])
     np.testing.assert_array_equal(EmbeddingSet.load(tmp_path / "emb").embeddings, first.embeddings)
+    (tmp_path / "emb/parts.json").write_text("[]")
+    with pytest.raises(DataDirError, match=r"parts\.json is no table"):
+        EmbeddingSet.load(tmp_path / "emb")
+    assert embeddings_state(tmp_path / "emb") == ""
     (tmp_path / "emb/parts.json").unlink()  # as of an earlier farvox, or of one's own making
     parts[0].write_bytes(contents[1])
     np.testing.assert_array_equal(

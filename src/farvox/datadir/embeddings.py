@@ -54,8 +54,12 @@ def files_of(folder: Path) -> list[Path]:
 
 def _marks(folder: Path) -> dict[str, str]:
     """The `_mark` of each part by its name, as they were written; of an earlier farvox none."""
-    path = folder / PARTS
-    return dict(parse_json(path.read_text("utf-8"))) if path.exists() else {}
+    if not (path := folder / PARTS).exists():
+        return {}
+    marks = parse_json(path.read_text("utf-8"))
+    if not isinstance(marks, dict):
+        raise ValueError(f"{PARTS} is no table")
+    return marks
 
 
 def _mark(part: Path) -> str:
@@ -73,7 +77,7 @@ def _map(folder: Path) -> npt.NDArray[np.float32]:
         return read_array(files[0], mapped=True)
     missing = [part.name for part in files if not part.exists()]
     if missing:
-        raise ValueError(f"of {len(files):,} parts {', '.join(missing[:5])} missing")
+        raise ValueError(f"of {len(files):,} parts these are missing: {', '.join(missing[:5])}")
     found, marks = map_parts(files), _marks(folder)
     for part in files if marks else ():
         if _mark(part) != marks.get(part.name):

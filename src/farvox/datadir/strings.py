@@ -53,10 +53,8 @@ class StringTable(Sequence[str]):
 
     def column(self) -> pl.Series:
         """The strings as a column, which takes memory of its own."""
-        if not self.gap or not len(self):
-            return pl.Series(list(self), dtype=pl.String)
-        lines = self.text[: self.ends_N[-1]].tobytes().decode()
-        return pl.Series([lines]).str.split("\n").explode()
+        starts = range(0, max(1, len(self)), _ITERATED)
+        return pl.concat([pl.Series(self[start : start + _ITERATED], dtype=pl.String) for start in starts])
 
     def __len__(self) -> int:
         return len(self.ends_N)

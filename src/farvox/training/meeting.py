@@ -136,7 +136,7 @@ class Watch:
         _stop(self.rank, f"{why} at {stage}. {self._missing()}")
 
     def last_of(self, number: int) -> Told:
-        """What a rank, this one or another, has told last."""
+        """The last that a rank, this one or another, has told."""
         text = _read(self._store, str(number)) or "0\t\tnever heard of\tthe start"
         return Told(*text.split("\t"))
 
