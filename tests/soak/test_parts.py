@@ -60,4 +60,4 @@ def test_two_million_embeddings_in_parts_are_used_as_in_one_file(tmp_path, monke
             tell(f"{what}, {form}", memory=f"{memory:,} MB", processor=f"{seconds:.0f} s")
             digest = sha256(Path(result).read_bytes()).hexdigest()
             assert results.setdefault(what, (digest, memory))[0] == digest
-            assert memory <= 1.02 * results[what][1] + 60  # runs of one form differ by 43 MB
+            assert memory <= 1.02 * results[what][1] + 20  # where it is mapped changes no pages
