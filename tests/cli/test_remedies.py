@@ -1546,6 +1546,11 @@ CASES |= {
         r"exclude each other; use 'bf16'",
         again=f"{TRAIN} --optim.shard_head true --optim.precision bf16",
     ),
+    "a pair in two passes": Case(
+        f"{TRAIN} --agree.weight 1 --optim.batch_size 10 --optim.accumulate 2",
+        r"of pairs \(agree\.weight\): set optim\.batch_size to 12",
+        again=f"{TRAIN} --agree.weight 1 --optim.batch_size 12 --optim.accumulate 2",
+    ),
     "compiled and computed again": Case(
         f"{TRAIN} --optim.compile true --optim.checkpointing true",
         r"exclude each other; set one of them",

@@ -197,6 +197,19 @@ def changed(tiny_recipe):
         ({"data": {"domain_weights": [1.0, 2.0]}}, r"domain_weights has 2 entries, data\.train 1"),
         ({"data": {"speeds": []}}, r"data\.speeds"),
         ({"optim": {"batch_size": 9, "accumulate": 2}}, "9 does not divide into 1 process"),
+        (
+            {"optim": {"batch_size": 10, "accumulate": 2}, "agree": {"weight": 1.0}},
+            r"10 does not .* 2 accumulation steps of pairs \(agree\.weight\): set optim.batch_size to 12",
+        ),
+        ({"agree": {"weight": -1.0}}, r"agree\.weight = -1\.0; it must be at least 0"),
+        (
+            {
+                "agree": {"weight": 1.0},
+                "data": {"domain_weights": [3.0, 1.0], "train": ["a", "b"]},
+                "optim": {"batch_size": 2},
+            },
+            "at least one of the 1 chunks of a batch",
+        ),
         ({"schedule": {"first_epoch": 44, "epochs": 40}}, "ends before its first epoch, 44"),
         (
             {"schedule": {"kind": "exponential"}},

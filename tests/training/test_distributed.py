@@ -53,6 +53,7 @@ TAUGHT = merge(
         "data": {"epoch_size": 160},
     },
 )
+AGREED = merge(TAUGHT, {"agree": {"weight": 5.0}, "optim": {"freeze": [], "release_epoch": 0}})
 DRAWINGS = [
     {
         "data": {"speeds": [0.9, 1.0, 1.1], "workers": accumulate - 1},
@@ -61,6 +62,7 @@ DRAWINGS = [
     }
     for accumulate in (1, 2)
 ]
+DRAWINGS.append(merge(DRAWINGS[0], {"agree": {"weight": 1.0}}))
 ALONE = World(0, 1, torch.device("cpu"))
 
 
@@ -119,9 +121,13 @@ def rank_main(folder):
 
 @pytest.fixture(scope="module")
 def taught(changed, corpus, model_folder):
-    """A fine-tuning with all that holds on to the starting model; its noise is other speech."""
-    table = merge(changed(TAUGHT), {"init": {"model": str(model_folder)}})
-    return merge(table, {"augment": {"noise": [str(corpus / "more")]}}) | {"model": {}}
+    """A fine-tuning with all that holds on to the starting model, and one in pairs; noise is other speech."""
+
+    def whole(changes):
+        table = merge(changed(changes), {"init": {"model": str(model_folder)}})
+        return merge(table, {"augment": {"noise": [str(corpus / "more")]}}) | {"model": {}}
+
+    return {"taught": whole(TAUGHT), "agreed": whole(AGREED)}
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +135,7 @@ def on_two(tmp_path_factory, changed, taught):
     """What two processes found in all jobs of this module: a dict for each rank; runs are in ``folder``."""
     folder = tmp_path_factory.mktemp("two")
     jobs = {names(t): ("train", (changed(t), folder / names(t))) for t in TRAININGS}
-    jobs["taught"] = ("train", (taught, folder / "taught"))
+    jobs |= {name: ("train", (table, folder / name)) for name, table in taught.items()}
     jobs |= {n: ("draw", (changed(d), folder / str(n))) for n, d in enumerate(DRAWINGS)}
     jobs |= {model["name"]: ("step_in_double_precision", (model,)) for model in (RESNET, ECAPA)}
     (folder / "jobs").write_bytes(pickle.dumps(jobs))
@@ -167,15 +173,14 @@ def test_two_processes_have_the_losses_of_one(changes, on_two, tmp_path, train_h
 
 
 @pytest.mark.slow
-def test_two_processes_are_taught_as_one(on_two, tmp_path, taught, logged):
-    train(ALONE, taught, tmp_path)
+@pytest.mark.parametrize("name", ["taught", "agreed"])
+def test_two_processes_are_taught_as_one(name, on_two, tmp_path, taught, logged):
+    train(ALONE, taught[name], tmp_path)
     for figure, least in (("loss", 0.01), ("distance", 1e-4)):
-        one, two = (
-            np.array([step[figure] for step in logged(run)]) for run in (tmp_path, on_two[0] / "taught")
-        )
+        one, two = (np.array([step[figure] for step in logged(run)]) for run in (tmp_path, on_two[0] / name))
         assert len(one) == len(two) == 20 and np.ptp(one) > least
         np.testing.assert_allclose(two, one, rtol=1e-4, atol=0)
-    said = (on_two[0] / "taught" / "train.log").read_text()
+    said = (on_two[0] / name / "train.log").read_text()
     assert "channels_last is left out" in said
 
 

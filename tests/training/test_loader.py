@@ -104,6 +104,24 @@ def test_the_clean_chunk_is_that_which_was_augmented(table):
     assert plain[0, 0, 3].clean_T is None
 
 
+def test_copies_share_a_chunk_and_its_speed_and_are_augmented_each_by_itself(table):
+    def louder(wav_T, rng):
+        return wav_T * np.float32(rng.uniform(1, 9))
+
+    options = {"seed": 5, "num_samples": 1000, "speeds": (1.0, 0.9), "augment": louder, "keep_clean": True}
+    dataset, plain = ChunkDataset(table, **options, copies=2), ChunkDataset(table, **options)
+    for position in range(0, 12, 2):
+        one, other = dataset[2, position, 3], dataset[2, position + 1, 3]
+        assert (one.clean_T == other.clean_T).all() and one.label == other.label
+        assert (one.clean_T == plain[2, position, 3].clean_T).all()
+        assert (one.wav_T != other.wav_T).any() and (one.position, other.position) == (position, position + 1)
+        assert (one.wav_T == dataset[2, position, 3].wav_T).all()
+    gains = {
+        float(np.abs(e.wav_T).max() / np.abs(e.clean_T).max()) for e in (dataset[2, n, 3] for n in range(12))
+    }
+    assert len(gains) == 12
+
+
 def test_an_audio_fault_names_the_utterance_and_the_file(tmp_path):
     write_audio(tmp_path / "good.wav", np.full(9000, 0.1))
     (tmp_path / "bad.wav").write_bytes((tmp_path / "good.wav").read_bytes()[:4000])

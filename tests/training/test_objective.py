@@ -56,6 +56,23 @@ def test_the_loss_is_the_weighted_sum_of_both(classify, distill, network, head):
     assert float(found.distance) == pytest.approx(distance, rel=1e-5)
 
 
+@pytest.mark.parametrize(("agree", "others"), [(2.0, {}), (0.7, {"classify": 0.5, "distill": 3.0})])
+def test_the_copies_of_a_chunk_are_drawn_together(agree, others, network, head):
+    target = (numbers(3, columns=3),) if others else ()
+    plain = TrainingModel(network.eval(), head, **others)
+    model = TrainingModel(network, head, agree=agree, **others)
+    rows = network(numbers(2)).detach().tolist()
+    apart = 1 - (cosine(rows[0], rows[1]) + cosine(rows[2], rows[3])) / 2
+    losses = [each(numbers(2), LABELS, *target).loss for each in (plain, model)]
+    assert float((losses[1] - losses[0]).detach()) == pytest.approx(agree * apart, rel=1e-4)
+    losses[1].backward()
+    step = {name: weight.grad for name, weight in network.named_parameters()}
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            weight -= 1e-3 * step[name]
+    assert float(model(numbers(2), LABELS, *target).loss.detach()) < float(losses[1].detach())
+
+
 def test_without_classification_the_head_is_left_alone(network, head):
     model = TrainingModel(network, head, classify=0.0, distill=1.0)
     model(numbers(2), LABELS, numbers(3, columns=3)).loss.backward()

@@ -65,12 +65,13 @@ def test_a_run_resumes_in_the_same_bits_before_and_after_its_release(tmp_path, t
         assert same_weights(tmp_path / "once", tmp_path / f"from{stopped}", 3)
 
 
-@pytest.mark.parametrize("classify", [1.0, 0.0])
-def test_a_taught_run_resumes_in_the_same_bits(classify, tmp_path, train_here, same_weights):
+@pytest.mark.parametrize(("classify", "agree"), [(1.0, 0.0), (0.0, 0.0), (1.0, 2.0)])
+def test_a_taught_run_resumes_in_the_same_bits(classify, agree, tmp_path, train_here, same_weights):
     train_here(tmp_path / "start", DROPOUT | {"schedule": {"epochs": 1}})
     changes = DROPOUT | {
         "init": {"model": str(tmp_path / "start"), "classifier": "means"},
         "distill": {"weight": 10.0, "classify": classify},
+        "agree": {"weight": agree},
         "optim": {
             "name": "adam",
             "lr": 1e-3,

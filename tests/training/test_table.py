@@ -216,6 +216,41 @@ def test_the_global_batch_does_not_depend_on_who_shares_it(plan, world_size, acc
         assert sorted(example for batch in micro_batches for example in batch) == sorted(whole)
 
 
+@given(plan=plans(copies=2), epoch=st.integers(0, 99), world_size=st.sampled_from([1, 2, 4]), data=st.data())
+def test_both_copies_of_a_chunk_are_in_one_pass_of_one_process(plan, epoch, world_size, data):
+    pairs = plan.batch_size // world_size // 2
+    if not pairs:
+        return
+    accumulate = data.draw(st.sampled_from([n for n in (1, 2) if pairs % n == 0]))
+    seen = []
+    for rank in range(world_size):
+        for batch in walk(plan, epoch + 1, first_epoch=epoch, rank=rank, world_size=world_size,
+                          accumulate=accumulate):  # fmt: skip
+            for one, other in zip(batch[::2], batch[1::2], strict=True):
+                assert one[1] % 2 == 0 and other == (one[0], one[1] + 1, one[2])
+            seen += batch
+    assert sorted(position for _, position, _ in seen) == [*range(plan.steps_per_epoch * plan.batch_size)]
+
+
+@given(plan=plans(copies=2, epoch_size=0), epoch=st.integers(0, 1000))
+def test_in_pairs_too_speakers_or_utterances_come_equally_often(plan, epoch):
+    rows = plan.rows(epoch)
+    of = rows if plan.sampling == "utterance" else plan.speakers_N[rows]
+    counts = np.unique(of, return_counts=True)[1]
+    assert len(rows) == 2 * len(plan.speakers_N) and counts.max() - counts.min() <= 2
+    if plan.sampling == "utterance":
+        assert (counts == 2).all() and len(counts) == len(plan.speakers_N)
+
+
+@given(weights=st.lists(st.integers(1, 5), min_size=2, max_size=3), seed=st.integers(0, 99))
+def test_in_pairs_too_every_batch_has_the_domains_in_their_shares(weights, seed):
+    domains = np.repeat(np.arange(len(weights)), [40, 7, 13][: len(weights)])
+    plan = EpochPlan(seed, domains, 40, "utterance", domains, weights, 120, copies=2)
+    batches = domains[plan.rows(0)].reshape(-1, 40)
+    expected = 2 * examples_per_domain(weights, 20)
+    assert all((np.bincount(batch, minlength=len(weights)) == expected).all() for batch in batches)
+
+
 @given(plan=plans(sampling="utterance", epoch_size=0), epoch=st.integers(0, 1000))
 def test_every_utterance_stands_once_in_an_epoch(plan, epoch):
     assert sorted(plan.rows(epoch)) == list(range(len(plan.speakers_N)))

@@ -407,9 +407,10 @@ def _refuse_training(options: TrainOptions, num_processes: int) -> None:
     """Refuse the options of one training."""
     data, optim, schedule, distill = options.data, options.optim, options.schedule, options.distill
     starts, weights = bool(options.init.model), data.domain_weights
-    passes = num_processes * optim.accumulate
-    divides = (n for n in range(num_processes - 1, 0, -1) if optim.batch_size % (n * optim.accumulate) == 0)
-    fewer = next(divides, 0)
+    copies = options.agree.copies
+    of_one = optim.accumulate * copies
+    passes, chunks = num_processes * of_one, optim.batch_size // copies
+    fewer = next((n for n in range(num_processes - 1, 0, -1) if optim.batch_size % (n * of_one) == 0), 0)
     for wrong, message in (
         (
             schedule.epochs <= schedule.first_epoch,
@@ -436,7 +437,10 @@ def _refuse_training(options: TrainOptions, num_processes: int) -> None:
         (
             optim.batch_size % passes != 0,
             f"optim.batch_size {optim.batch_size} does not divide into {num_processes} process(es) "
-            f"x {optim.accumulate} accumulation steps: set optim.batch_size to "
+            f"x {optim.accumulate} accumulation steps"
+            + " of pairs (agree.weight)"
+            * (copies > 1)
+            + ": set optim.batch_size to "
             f"{-(-optim.batch_size // passes) * passes}"
             + f", or start {fewer} process(es), which takes the same batches"
             * (fewer > 0),
@@ -446,9 +450,9 @@ def _refuse_training(options: TrainOptions, num_processes: int) -> None:
             f"data.domain_weights has {len(weights)} entries, data.train {len(data.train)} dirs",
         ),
         (
-            weights and examples_per_domain(weights, optim.batch_size).min() < 1,
+            weights and examples_per_domain(weights, chunks).min() < 1,
             f"data.domain_weights = {list(weights)}: every weight must be worth at least one of the "
-            f"{optim.batch_size} examples of a batch",
+            f"{chunks} {'chunks' if copies > 1 else 'examples'} of a batch",
         ),
         (
             not data.speeds or len(set(data.speeds)) < len(data.speeds),

@@ -39,7 +39,7 @@ Wav = npt.NDArray[np.float32]
 Augment = Callable[[Wav, np.random.Generator], Wav]
 DrawMasks = Callable[[np.random.Generator], npt.NDArray[np.int64]]
 _LONGEST_PATH = 75  # bytes; a socket below it has 32 more, and 107 in all
-LENGTHS = 3  # random stream of the lengths of batches
+LENGTHS, COPIES = 3, 4  # random streams: lengths of batches, augmentation of each copy of a chunk
 READS_AT_ONCE = 64
 """Chunks that a worker asks for at a time, over a network."""
 
@@ -78,6 +78,7 @@ class ChunkDataset(Dataset[Example]):
         speeds: speed factors, V of them; drawn uniformly.
         labels_VS: class of each speaker at each speed; None: speaker s at speed number v is s + v * S.
         keep_clean: deliver each chunk as it was before augmentation as well.
+        copies: positions in a row that share a chunk; augmentation and masks are their own.
     """
 
     table: TrainingTable
@@ -90,6 +91,7 @@ class ChunkDataset(Dataset[Example]):
     augment: Augment | None = None
     draw_masks: DrawMasks | None = None
     keep_clean: bool = False
+    copies: int = 1
 
     def __len__(self) -> int:
         return len(self.table)
@@ -100,7 +102,7 @@ class ChunkDataset(Dataset[Example]):
     def read(self, draw: Draw) -> Chunk:
         """Read a chunk: the part of the work that waits for a disk or a network; threads may share it."""
         epoch, position, row = draw
-        rng = rng_for(self.seed, epoch, position)
+        rng = rng_for(self.seed, epoch, position - position % self.copies)
         variant = int(rng.integers(len(self.speeds))) if len(self.speeds) > 1 else 0
         num_samples = self.length_at(epoch, position)
         length = num_samples_before_speed(num_samples, self.speeds[variant])
@@ -108,6 +110,8 @@ class ChunkDataset(Dataset[Example]):
             wav_T, start = draw_chunk(self.table.wav_paths[row], length, self.sample_rate, rng)
         except AudioError as error:
             raise AudioError(f"utterance '{self.table.utt_ids[row]}': {error}") from None
+        if self.copies > 1:
+            rng = rng_for(self.seed, epoch, position, COPIES)
         return Chunk(wav_T, start, variant, position, row, num_samples, rng)
 
     def length_at(self, epoch: int, position: int) -> int:

@@ -1,6 +1,7 @@
 """The training objective and the ways of training a network: frozen parts, activations computed again.
 
-The objective is classification, agreement with a teacher, and nearness to the starting weights.
+The objective is classification, agreement with a teacher and of the copies of a chunk, and nearness to the
+starting weights.
 
 Shape suffixes: B utterance, T sample, F frame, M mel, C class, E embedding.
 """
@@ -42,7 +43,8 @@ class Losses(NamedTuple):
 class TrainingModel(nn.Module):
     """Network and classifier head as one module, so that DDP sees one forward pass.
 
-    The loss is ``classify`` x cross-entropy + ``distill`` x (1 - cosine to the teacher's embedding).
+    The loss is ``classify`` x cross-entropy + ``distill`` x (1 - cosine to the teacher's embedding)
+    + ``agree`` x (1 - cosine between the embeddings of the two copies of a chunk, which follow each other).
 
     Args:
         network: feats_BFM -> emb_BE; if ``compiled``, run through torch.compile, for one shape of batch.
@@ -56,6 +58,7 @@ class TrainingModel(nn.Module):
         head: nn.Module,
         classify: float = 1.0,
         distill: float = 0.0,
+        agree: float = 0.0,
         *,
         compiled: bool = False,
     ) -> None:
@@ -63,7 +66,7 @@ class TrainingModel(nn.Module):
         self.network, self.head = network, head
         # A function, so that the names of the weights stay; the head's margin changes from step to step.
         self._embed = torch.compile(network.__call__, dynamic=False) if compiled else network.__call__
-        self.classify, self.distill = classify, distill
+        self.classify, self.distill, self.agree = classify, distill, agree
         if not classify:
             head.requires_grad_(False)
 
@@ -83,6 +86,9 @@ class TrainingModel(nn.Module):
         if target_BE is not None:
             distance = 1.0 - F.cosine_similarity(emb_BE.float(), target_BE.float()).mean()
             loss = loss + self.distill * distance
+        if self.agree:
+            pairs_2BE = widen(emb_BE).unflatten(0, (-1, 2)).unbind(1)
+            loss = loss + self.agree * (1.0 - F.cosine_similarity(*pairs_2BE).mean())
         return Losses(loss, num_right, distance.detach())
 
 

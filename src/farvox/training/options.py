@@ -93,6 +93,19 @@ class DistillOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AgreeOptions(Options):
+    """``[agree]``: every chunk is twice in a batch, each time with augmentation of its own."""
+
+    weight: Annotated[float, AtLeast(0)] = 0.0
+    """Weight of 1 - cosine between the two embeddings of a chunk; 0: every chunk is once in a batch."""
+
+    @property
+    def copies(self) -> int:
+        """Examples in a row that share a chunk."""
+        return 2 if self.weight else 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimOptions(Options):
     """``[optim]``: the optimiser and its step."""
 
@@ -240,6 +253,8 @@ class TrainOptions(Options):
     """The model that training starts from."""
     distill: DistillOptions = DistillOptions()
     """The starting model as a teacher."""
+    agree: AgreeOptions = AgreeOptions()
+    """Every chunk twice in a batch."""
     optim: OptimOptions = OptimOptions()
     """The optimiser and its step."""
     schedule: ScheduleOptions = ScheduleOptions()

@@ -73,7 +73,7 @@ def replay(folder: Path, device: torch.device, save_audio: Path | None = None) -
     data = replace(options.data, features="device")
     with remote_audio(data.remote):
         run = Run(replace(options, optim=optim, data=data, validate=ValidateOptions()), World(0, 1, device))
-        each = passes_each(optim, processes, restore(run, folder).passes)
+        each = passes_each(optim, processes, restore(run, folder).passes, options.agree.copies)
         run.begin_epoch(epoch)
         run.head.margin = run.schedule.margin_at(epoch, step)
 

@@ -181,7 +181,8 @@ class EpochPlan:
         sampling: ``utterance`` (rows in random order) or ``speaker`` (speakers equally often).
         domains_N: domain number of every row; None: one domain.
         domain_weights: share of each domain in every batch; empty: no balancing.
-        epoch_size: positions in an epoch; 0: the number of rows.
+        epoch_size: positions in an epoch; 0: as many as there are rows, each ``copies`` times.
+        copies: positions in a row that have one row of the table; a rank reads all of them.
     """
 
     seed: int
@@ -191,6 +192,7 @@ class EpochPlan:
     domains_N: Index | None = None
     domain_weights: Sequence[float] = ()
     epoch_size: int = 0
+    copies: int = 1
     _cache: dict[int, Index] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -204,7 +206,7 @@ class EpochPlan:
 
     @property
     def _num_positions(self) -> int:
-        return self.epoch_size or len(self.speakers_N)
+        return self.epoch_size or len(self.speakers_N) * self.copies
 
     @property
     def steps_per_epoch(self) -> int:
@@ -216,16 +218,17 @@ class EpochPlan:
         if epoch in self._cache:
             return self._cache[epoch]
         rng = rng_for(self.seed, epoch, 0, ORDER_STREAM)
+        length = -(-self._num_positions // self.copies)
         if not self.domain_weights:
-            rows = _sequence(rng, self.speakers_N, self._num_positions, self.sampling)
+            rows = _sequence(rng, self.speakers_N, length, self.sampling)
         else:
             assert self.domains_N is not None
             # Domain of every position: the same share in each batch, shuffled within it.
-            counts = examples_per_domain(self.domain_weights, self.batch_size)
+            counts = examples_per_domain(self.domain_weights, self.batch_size // self.copies)
             pattern = np.repeat(np.arange(len(counts)), counts)
-            num_batches = -(-self._num_positions // self.batch_size)
-            slots = rng.permuted(np.tile(pattern, (num_batches, 1)), axis=1).ravel()[: self._num_positions]
-            rows = np.empty(self._num_positions, dtype=np.int64)
+            num_batches = -(-length // len(pattern))
+            slots = rng.permuted(np.tile(pattern, (num_batches, 1)), axis=1).ravel()[:length]
+            rows = np.empty(length, dtype=np.int64)
             for domain in range(len(counts)):
                 members = np.flatnonzero(self.domains_N == domain)
                 here = np.flatnonzero(slots == domain)
@@ -235,15 +238,16 @@ class EpochPlan:
                     )
                 if len(here):
                     rows[here] = members[_sequence(rng, self.speakers_N[members], len(here), self.sampling)]
+        rows = np.repeat(rows, self.copies)[: self._num_positions]
         self._cache.clear()
         self._cache[epoch] = rows
         return rows
 
     def batch(self, epoch: int, step: int, rank: int = 0, world_size: int = 1) -> list[Draw]:
         """The draws that ``rank`` reads for a step: the ranks' shares interleave in one global batch."""
-        first, rows = step * self.batch_size, self.rows(epoch)
-        positions = range(first + rank, first + self.batch_size, world_size)
-        return [(epoch, position, int(rows[position])) for position in positions]
+        first, rows, copies = step * self.batch_size, self.rows(epoch), self.copies
+        firsts = range(first + rank * copies, first + self.batch_size, world_size * copies)
+        return [(epoch, each + n, int(rows[each + n])) for each in firsts for n in range(copies)]
 
 
 def examples_per_domain(domain_weights: Sequence[float], batch_size: int) -> Index:

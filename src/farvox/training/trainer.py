@@ -177,14 +177,15 @@ class Run:
 
     def __init__(self, options: TrainOptions, world: World, passes: int = 0) -> None:
         self.passes = passes or world.size * options.optim.accumulate
-        accumulate = passes_each(options.optim, world.size, self.passes)
+        copies = options.agree.copies
+        accumulate = passes_each(options.optim, world.size, self.passes, copies)
         options = replace(options, optim=replace(options.optim, accumulate=accumulate))
         optim, data, distill, validate = options.optim, options.data, options.distill, options.validate
         self.options, self.world, self.skipped = options, world, 0
         self.table = table = TrainingTable.open(data.train, labelled=distill.classify > 0)
         self.plan = EpochPlan(
             options.seed, table.speakers_N, optim.batch_size, data.sampling,
-            table.domains_N, data.domain_weights, data.epoch_size,
+            table.domains_N, data.domain_weights, data.epoch_size, copies,
         )  # fmt: skip
         origin = start.starting_point(options.init.model, options.features, options.model)
         self.frontend_config = config = origin.frontend
@@ -212,6 +213,7 @@ class Run:
             augment=build_augmenter(AUGMENT.read(options.augment, "[augment]"), config.sample_rate),
             draw_masks=masks,
             keep_clean=distill.weight > 0,
+            copies=copies,
         )
         self.schedule = Schedule(options.schedule, optim.lr, self.plan.steps_per_epoch, head.margin)
         network.to(world.device)
@@ -231,7 +233,12 @@ class Run:
         if optim.shard_head:
             self.shard = ShardedHead(head, world, share=optim.sample_classes, seed=options.seed)
         model = TrainingModel(
-            network, self.shard or head, distill.classify, distill.weight, compiled=optim.compile
+            network,
+            self.shard or head,
+            distill.classify,
+            distill.weight,
+            options.agree.weight,
+            compiled=optim.compile,
         ).to(world.device)
         anchor = Anchor(network.parameters(), optim.l2_sp) if optim.l2_sp else None
         self.optimizer = build_optimizer(optim, _parameter_groups(model, anchor))
@@ -392,7 +399,9 @@ class Run:
         optim, data, device = self.options.optim, self.options.data, self.world.device
         is_host = device.type == "cpu" or not isinstance(error, torch.OutOfMemoryError)
         share, least = optim.batch_size // self.world.size, 1 if optim.freeze_batchnorm else 2
-        more = [n for n in range(optim.accumulate + 1, share + 1) if share % n == 0 and share // n >= least]
+        least = max(least, copies := self.options.agree.copies)
+        counts = range(optim.accumulate + 1, share // least + 1)
+        more = [n for n in counts if share % (n * copies) == 0]
         passes = next((n for n in more if n >= 2 * optim.accumulate), more[-1] if more else 0)
         frames = max(self.network.min_frames, data.num_frames // 2)
         together = " with optim.compile = false" if optim.compile else ""
@@ -472,10 +481,13 @@ class Run:
         return line
 
 
-def passes_each(optim: OptimOptions, size: int, passes: int) -> int:
-    """Passes that each of ``size`` ranks takes, so that a step has as many as ``passes`` or more."""
+def passes_each(optim: OptimOptions, size: int, passes: int, copies: int = 1) -> int:
+    """Passes that each of ``size`` ranks takes, so that a step has as many as ``passes`` or more.
+
+    The ``copies`` of a chunk are in one pass.
+    """
     counts = (n for n in range(optim.accumulate, optim.batch_size // size + 1) if n * size >= passes)
-    return next((n for n in counts if optim.batch_size % (n * size) == 0), optim.accumulate)
+    return next((n for n in counts if optim.batch_size % (n * size * copies) == 0), optim.accumulate)
 
 
 def _reduced(model: TrainingModel, shard: ShardedHead | None, *, unused: bool) -> nn.Module:

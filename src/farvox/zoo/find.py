@@ -64,7 +64,7 @@ RECIPE = "recipe.toml"
 """File of a run dir and of each checkpoint: all settings of the run."""
 OWN_TABLES = ("features", "augment", "specaugment", "model", "head")
 """Tables of a recipe that are written as they were given; others may have had fewer entries."""
-TRAINING = (*OWN_TABLES, "seed", "data", "init", "distill", "optim", "schedule")
+TRAINING = (*OWN_TABLES, "seed", "data", "init", "distill", "agree", "optim", "schedule")
 """Entries of a recipe that the weights depend on."""
 FREE = (
     "device", "threads", "wait_minutes", "data.workers", "data.features", "data.remote", "data.max_rejects",
