@@ -12,12 +12,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from ablation import LISTS, WHOLE, compare
+from ablation import BEFORE, LISTS, WHOLE, compare
 from folds import extract, farvox
 from numpy.typing import NDArray
 from scipy.signal import butter, resample, sosfiltfilt
@@ -229,27 +229,35 @@ def absorbing(simulated: Path, out: Path) -> Path:
     return write_rooms(out, rooms, table)
 
 
-PAIRS = {"rooms-odd": ("room-207", "room-conferrence01"), "rooms-even": ("room-208", "room-sport01")}
+ODD, EVEN = "rooms-odd", "rooms-even"
+PAIRS = {ODD: ("room-207", "room-conferrence01"), EVEN: ("room-208", "room-sport01")}
 """The measured rooms that are trained in; the other two judge."""
-ROOMS = "rooms-swapped"
 LAYERS = '["front", "first", "blocks.0", "blocks.1"]'
-INGREDIENTS: dict[str, tuple[Callable[[], None] | None, Sequence[object]]] = {
-    "subcentre": (None, ("--head.name", "subcentre-aam")),
-    "top": (None, ("--optim.freeze", LAYERS)),
-    "margin": (None, ("--head.margin", 0.4)),
-    "absorbing": (None, ()),
-    **dict.fromkeys(PAIRS, (None, ())),
-    "contrast": (partial(pairs_of_rooms, contrast, 1.0), ()),
-    "consistency": (partial(pairs_of_rooms, disagreement, 2.0), ()),
-    "low-rank": (low_rank, ("--optim.l2_sp", 0, "--optim.lr", 1e-3)),
-    "low-rank-slow": (low_rank, ("--optim.l2_sp", 0, "--optim.lr", 2e-4)),
-    "topk": (inter_topk, ()),
-    "dereverberated": (dereverberated, ()),
-    "telephone": (telephone, ()),
-    "sharpness": (sharpness_aware, ()),
+AGREE = partial(pairs_of_rooms, disagreement, 2.0)
+"""The option agree.weight = 2, as it was before it was one."""
+LONGER: dict[str, object] = {"--distill.weight": 0, "--data.epoch_size": 3200}
+INGREDIENTS: dict[str, tuple[Callable[[], None] | None, dict[str, object]]] = {
+    "subcentre": (None, {"--head.name": "subcentre-aam"}),
+    "top": (None, {"--optim.freeze": LAYERS}),
+    "margin": (None, {"--head.margin": 0.4}),
+    "absorbing": (None, {}),
+    **dict.fromkeys(PAIRS, (None, {})),
+    "contrast": (partial(pairs_of_rooms, contrast, 1.0), {}),
+    "consistency": (AGREE, {}),
+    "low-rank": (low_rank, {"--optim.l2_sp": 0, "--optim.lr": 1e-3}),
+    "low-rank-slow": (low_rank, {"--optim.l2_sp": 0, "--optim.lr": 2e-4}),
+    "topk": (inter_topk, {}),
+    "dereverberated": (dereverberated, {}),
+    "telephone": (telephone, {}),
+    "sharpness": (sharpness_aware, {}),
+    "all": (AGREE, LONGER),
+    **dict.fromkeys((f"all-{pair}" for pair in PAIRS), (AGREE, LONGER)),
 }
-"""What each adds: a patch, and options."""
-SEEDS = {"contrast": (1, 2, 3), "consistency": (1, 2, 3)}
+"""What each adds: a patch, and options. ``all`` is what was taken: pairs, 400 steps, no teacher; and with
+measured rooms."""
+SEEDS = dict.fromkeys(("contrast", "consistency", *PAIRS), (1, 2, 3)) | dict.fromkeys(
+    (f"all-{pair}" for pair in PAIRS), (1, 2)
+)
 """Of what looked better with one seed."""
 
 
@@ -269,11 +277,14 @@ def main(corpora: str, out: str, *names: str) -> None:
             extract(run / "train/finished", judged, root / f"emb/{name}-{seed}")
         for each in (WHOLE, name):
             systems[each] = [f"{each}-{seed}" for seed in seeds]
+        if name.endswith(ODD):
+            continue  # judged with EVEN
         for trials in LISTS:
-            if name == [*PAIRS][-1]:
-                systems[name] = [swapped(root, lists, trials)]
-            if name not in [*PAIRS][:-1]:
-                compare(root, lists, trials, systems)
+            if name.endswith(EVEN):
+                systems[name] = [
+                    swapped(root, lists, trials, name.removesuffix(EVEN), seed) for seed in seeds
+                ]
+            compare(root, lists, trials, systems)
     if not names:
         embed_windows(root / f"exp/{WHOLE}-{SEED}/train/finished", judged, root / "emb/windows")
         for trials in LISTS:
@@ -299,34 +310,35 @@ def embed_windows(model: Path, data: Path, out: Path, seconds: float = 2.0) -> N
 def train(corpora: Path, root: Path, name: str, seed: int) -> None:
     """One training in this process, with its patch."""
     patch, options = INGREDIENTS[name]
+    options = BEFORE | options
     data, lists, rooms = (root / "data" / each for each in ("farfield-tune", "across-tune", name))
-    if name in PAIRS:
-        options = ("--augment.rirs", f'["{data}/rooms", "{measured(corpora, rooms, PAIRS[name])}"]')
+    if pair := next((each for each in PAIRS if name.endswith(each)), ""):
+        options["--augment.rirs"] = f'["{data}/rooms", "{measured(corpora, rooms, PAIRS[pair])}"]'
     if name == "absorbing":
-        options = ("--augment.rirs", f'["{absorbing(data / "rooms", rooms)}"]')
+        options["--augment.rirs"] = f'["{absorbing(data / "rooms", rooms)}"]'
     if patch:
         patch()
     words = ("run", "farfield/tune", "--paths.lists", lists, "--paths.data", data, "--paths.corpora", corpora)
     words += ("--run-dir", root / f"exp/{name}-{seed}", "--from", "train", "--to", "train", "--seed", seed)
-    words += ("--data.epoch_size", 1600, "--threads", 1, *options)
+    words += ("--threads", 1, *chain(*options.items()))
     if status := command_line([str(word) for word in words]):
         raise SystemExit(status)
 
 
-def swapped(root: Path, lists: Path, trials: str) -> str:
+def swapped(root: Path, lists: Path, trials: str, prefix: str, seed: int) -> str:
     """Scores of each test by the model that was not trained in its room; its name."""
     lines = {}
     for pair in PAIRS:
-        path = root / "scores" / trials / f"{pair}-{SEED}"
+        path = root / "scores" / trials / f"{prefix}{pair}-{seed}"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            farvox("score", lists / f"{trials}.trials", root / f"emb/{pair}-{SEED}", "--out", path)
+            farvox("score", lists / f"{trials}.trials", root / f"emb/{path.name}", "--out", path)
         lines[pair] = path.read_text().splitlines(keepends=True)
-    odd, even = PAIRS
-    of_odd = [any(room in line for room in PAIRS[odd]) for line in lines[odd]]
-    chosen = [lines[even][i] if is_odd else lines[odd][i] for i, is_odd in enumerate(of_odd)]
-    (root / "scores" / trials / ROOMS).write_text("".join(chosen))
-    return ROOMS
+    of_odd = [any(room in line for room in PAIRS[ODD]) for line in lines[ODD]]
+    chosen = [lines[EVEN][i] if is_odd else lines[ODD][i] for i, is_odd in enumerate(of_odd)]
+    name = f"{prefix}rooms-swapped-{seed}"
+    (root / "scores" / trials / name).write_text("".join(chosen))
+    return name
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,6 +71,9 @@ def test_folds_judge_every_speaker_once_by_those_that_no_model_of_theirs_heard(
             (distance, snr) for distance in ("1", "2.5", "4.5") for snr in ("5", "12", "20")
         }
     assert judged == [f"so{each}" for each in SPEAKERS]
+    rooms = DataDir.open(out / "rooms-train")
+    assert [name[:6] for name in rooms.utt_ids] == ["room-a", "room-b", "room-c", "room-d"]
+    assert all(Path(path).is_relative_to(corpora / "rirs_gtu") for path in rooms.wav_paths)
     ages = {u[:6]: age for u, age in read_conditions(out / "fold-1").select("utt_id", "age").iter_rows()}
     assert ages == {"so0001": "child", "so0002": "adult"}
     for name in LISTS:
@@ -97,6 +101,7 @@ def test_settings_are_chosen_in_other_rooms_by_speakers_after_those_trained_on(c
         words = [str(tmp_path / "no an4"), str(tmp_path / name), "--speakers", "2-3"]
         assert main(["prepare", "across", *words]) == 0
     assert {*DataDir.open(tmp_path / "one/train-1").speaker_ids} == {"so0001"}
+    assert not (tmp_path / "one/rooms-train").exists()
     known = read_conditions(tmp_path / "one/fold-1")
     assert {*known["room"]} == {"", "room-a", "room-b", "room-c", "room-d"}
     one, same = ({p.name: p.read_bytes() for p in (tmp_path / n / "wav").iterdir()} for n in ("one", "same"))

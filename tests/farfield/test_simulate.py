@@ -93,6 +93,46 @@ def test_a_bank_states_what_was_asked_and_what_was_measured(bank: Path) -> None:
         assert read_channels(path).shape[0] == 4
 
 
+def test_measured_responses_in_other_sizes_last_longer_in_proportion(bank: Path, tmp_path: Path) -> None:
+    options = RirsOptions(measured=(bank,), sizes=12, seed=3, jobs=1)
+    made = make_rirs(tmp_path / "sized", options)
+    table, whole = read_conditions(made.path), read_conditions(bank)
+    assert table["utt_id"].to_list() == [f"{name}-{n:02d}" for name in whole["utt_id"] for n in range(12)]
+    sizes = table["size"].cast(pl.Float64).to_numpy()
+    assert 0.8 <= sizes.min() < 0.9 and 1.1 < sizes.max() <= 1.25 and len({*sizes}) > 40
+    own = {name: (float(t60), float(drr)) for name, t60, drr in whole.select("utt_id", "t60", "drr").rows()}
+    t60, drr = zip(*(own[name] for name in table["room"]), strict=True)
+    assert np.abs(table["t60"].cast(pl.Float64).to_numpy() / (t60 * sizes) - 1).max() < 0.03
+    assert np.abs(table["drr"].cast(pl.Float64).to_numpy() - drr).max() < 2  # 2.5 ms are of another room
+    for path, num_samples in zip(made.wav_paths, made.table["num_samples"], strict=True):
+        rirs_CR = read_channels(path)
+        assert rirs_CR.shape == (4, num_samples) and np.abs(rirs_CR).max() == pytest.approx(0.5)
+    source = read_channels(DataDir.open(bank).wav_paths[0])
+    lengths = made.table["num_samples"].to_numpy()[:12] / source.shape[1]
+    assert np.abs(lengths - sizes[:12]).max() < 1e-3
+    make_rirs(tmp_path / "again", replace(options, jobs=2))
+    assert contents(tmp_path / "again") == contents(tmp_path / "sized")
+    make_rirs(tmp_path / "other", replace(options, seed=4))
+    assert contents(tmp_path / "other") != contents(tmp_path / "sized")
+    with pytest.raises(JobError, match="sized: was begun with other settings"):
+        make_rirs(tmp_path / "sized", replace(options, sizes=11))
+
+
+def test_sizes_are_of_measured_responses_and_not_written_among_them(bank: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="sizes is of measured responses"):
+        RirsOptions(sizes=3)
+    folder = tmp_path / "mine/hall a"
+    shutil.copytree(bank / "audio", folder)
+    options = RirsOptions(measured=(tmp_path / "mine",), sizes=2, jobs=1)
+    with pytest.raises(DataDirError, match="lies among the recordings of"):
+        make_rirs(tmp_path / "mine/hall a/sized", options)
+    assert len(make_rirs(tmp_path / "sized", options)) == 8
+    assert RirSet.open((tmp_path / "sized",), within={"t60": (0.1, 0.6)})
+    write_audio(folder / "silent.wav", np.zeros(4000))
+    with pytest.raises(AudioError, match=r"silent\.wav: not an impulse response \(all zeros\)"):
+        make_rirs(tmp_path / "more", options)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="the system limits no file")
 @pytest.mark.parametrize("verb", ["simulate", "noises"])
 def test_audio_that_the_system_refuses_to_write_is_a_line_with_its_path(verb, tmp_path: Path) -> None:

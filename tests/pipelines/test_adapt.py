@@ -19,6 +19,7 @@ import tomli_w
 
 from farvox.audio.files import write_audio
 from farvox.cli.main import main
+from farvox.datadir.conditions import read_conditions
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import CheckpointError
 from farvox.options import merge
@@ -118,7 +119,7 @@ def test_an_adaptation_ends_in_a_model_with_its_threshold_and_figures(adapted, v
 def test_speakers_of_another_folder_judge_in_rooms_and_noise_made_for_it(home, tmp_path):
     assert adapt(home, "--speech", "few", "--test", "others", "--out", tmp_path / "out") == 0
     assert len((tmp_path / "out/data/judged.speakers").read_text().split()) == 9
-    assert len(DataDir.open(tmp_path / "out/data/rooms/train")) == 32
+    assert len(DataDir.open(tmp_path / "out/data/rooms/simulated")) == 32
     assert {figure.data for figure in Card.load(tmp_path / "out/model").figures} == {"near, out", "far, out"}
 
 
@@ -133,6 +134,10 @@ def test_nobody_and_nothing_that_judges_was_trained_on(adapted):
         test = "judged" if kind == "speakers" else "test"
         train_, judged = ({*(data / names.format(part)).read_text().splitlines()} for part in ("train", test))
         assert train_ and judged and not train_ & judged
+    sized = read_conditions(data / "rooms/sized")
+    assert {*sized["room"]} == {*DataDir.open(data / "rooms/train").utt_ids} and len(sized) == 200
+    recipe = read_toml(adapted / "recipe.toml")
+    assert recipe["augment"]["rirs"] == ["$data/rooms/simulated", "$data/rooms/sized"]
 
 
 @pytest.mark.slow

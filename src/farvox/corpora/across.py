@@ -34,6 +34,7 @@ from farvox.corpora.farfield import (
     measured_rooms,
     noise_clips,
     noise_dir,
+    rooms_dir,
     split_speakers,
     write_copy,
 )
@@ -84,13 +85,13 @@ def prepare_across(
 
     OUT gets ``fold-1`` to ``fold-5``, the tests and enrolments that one model judges, with their `utt2cond`
     (list, room, distance, snr, age), and ``train-1`` to ``train-5``, the recordings of the other speakers;
-    ``noise-train``, the noise that may be trained on; the lists ``near``, ``measured``, ``simulated``,
-    ``short-1``, ``short-2`` (seconds; in measured rooms) and ``far-enrol`` (enrolments in them, too), with
-    the pairs of each fold, and those of one fold in its folder; and of AN4, which nothing is trained on,
-    ``fold-an4`` and lists ``an4-...``.
+    ``noise-train`` and ``rooms-train``, noise and measured responses that may be trained on; the lists
+    ``near``, ``measured``, ``simulated``, ``short-1``, ``short-2`` (seconds; in measured rooms) and
+    ``far-enrol`` (enrolments in them, too), with the pairs of each fold, and those of one fold in its folder;
+    and of AN4, which nothing is trained on, ``fold-an4`` and lists ``an4-...``.
 
     The measured rooms are all but the first four by name, which are for ``speakers``: those get one fold,
-    ``train-1`` with the speakers before them, other noise, and no AN4.
+    ``train-1`` with the speakers before them, other noise, and neither AN4 nor ``rooms-train``.
 
     Args:
         source: the folder of the corpora.
@@ -118,6 +119,8 @@ def prepare_across(
     )
     folds = [speakers] if speakers else [f"{n}-{n + FOLD - 1}" for n in range(1, len(ids), FOLD)]
     made = [write_data_dir(out / "noise-train", noise_dir(source / NOISE, UNHEARD))]
+    if not speakers:
+        made.append(write_data_dir(out / "rooms-train", rooms_dir(source / ROOMS, slice(FIRST_ROOMS))))
     tests: dict[str, list[Listed]] = {}
     for number, fold in enumerate(folds, 1):
         enrol, near = split_speakers(corpus, fold)

@@ -147,17 +147,25 @@ def noise_dir(folder: Path, part: slice) -> list[Utterance]:
     return [Utterance(f"{path.parent.name}-{path.stem}", str(path)) for path in _noise_files(folder, part)]
 
 
+def rooms_dir(folder: Path, part: slice = slice(None)) -> list[Utterance]:
+    """The files of the measured responses, in the order of their names, as a data dir has them.
+
+    Raises:
+        CorpusError: there are none.
+    """
+    paths = sorted(map(Path, audio_files(folder, [".wav"])))
+    if not paths:
+        raise CorpusError(f"{folder}: no response found; expected {LAYOUT}")
+    return [Utterance(path.stem, str(path)) for path in paths[part]]
+
+
 def measured_rooms(folder: Path) -> dict[str, Array]:
     """The measured responses, by name and in the order of their names.
 
     Raises:
         CorpusError: there are none.
     """
-    paths = sorted(map(Path, audio_files(folder, [".wav"])))
-    rirs = {path.stem: read_audio(str(path), sample_rate=16000) for path in paths}
-    if not rirs:
-        raise CorpusError(f"{folder}: no response found; expected {LAYOUT}")
-    return rirs
+    return {each.utt_id: read_audio(each.wav_path, sample_rate=16000) for each in rooms_dir(folder)}
 
 
 def _simulated_room(position: int, rng: np.random.Generator) -> Array:

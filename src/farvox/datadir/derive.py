@@ -248,13 +248,13 @@ def keys_of(table: pl.DataFrame, name: str) -> pl.Series:
     return table["utt_id" if name.startswith("utt2") else "speaker_id"]
 
 
-def refuse_among_recordings(out: Path, data_dir: DataDir, folders: Iterable[str | Path] = ()) -> None:
+def refuse_among_recordings(out: Path, data_dir: DataDir | None, folders: Iterable[str | Path] = ()) -> None:
     """Refuse to write audio where it would be read as further recordings of what it is made from.
 
     Args:
         out: the folder to write.
-        data_dir: the source. Where recordings of several speakers lie in folders of theirs, ``farvox prepare
-            folder`` reads these and those beside them.
+        data_dir: the source, if it is one. Where recordings of several speakers lie in folders of theirs,
+            ``farvox prepare folder`` reads these and those beside them.
         folders: also read, as data dirs or as folders of audio files.
 
     Raises:
@@ -262,7 +262,8 @@ def refuse_among_recordings(out: Path, data_dir: DataDir, folders: Iterable[str 
     """
     read = {str(each) for each in folders if not (Path(each) / "wav.scp").exists()}
     speakers: dict[str, str] = {}  # folder -> a speaker with a folder in it
-    for path, speaker_id in data_dir.table.select("wav_path", "speaker_id").iter_rows():
+    spoken = data_dir.table.select("wav_path", "speaker_id").iter_rows() if data_dir else ()
+    for path, speaker_id in spoken:
         above, found, _ = os.path.dirname(path + os.sep).rpartition(f"{os.sep}{speaker_id}{os.sep}")
         if found and not is_remote(path) and speakers.setdefault(above, speaker_id) != speaker_id:
             read.add(above or os.sep)

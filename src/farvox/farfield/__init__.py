@@ -75,11 +75,14 @@ class RirsOptions(RoomOptions):
     """Options of a data dir of impulse responses.
 
     Raises:
-        UsageError: as `RoomOptions`, or the array has no such channel.
+        UsageError: as `RoomOptions`, the array has no such channel, or ``sizes`` without ``measured``.
     """
 
     measured: tuple[Path, ...] = ()
     """Take the responses of these data dirs or folders, and simulate none."""
+    sizes: Annotated[int, AtLeast(0), AtMost(10_000)] = 0
+    """Write this many copies of each measured response, as of rooms 0.8 to 1.25 times as large; 0: take it as
+    it is, where it lies."""
     skip_bad: bool = False
     """Leave out measured responses that cannot be used, and list them in OUT/rejected.tsv."""
     rooms: Annotated[int, AtLeast(1), AtMost(1_000_000)] = 200
@@ -97,6 +100,8 @@ class RirsOptions(RoomOptions):
         super().__post_init__()
         if not self.measured:
             self.refuse_absent_channels()
+            if self.sizes:
+                raise UsageError("sizes is of measured responses: name their folder with measured")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ Shape suffixes: C channel (microphone), R sample of an RIR.
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +16,19 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from farvox.atomic import atomic_file, visible
-from farvox.audio.files import AUDIO_SUFFIXES, audio_info, read_channels
+from farvox.atomic import atomic_file, file_name, visible
+from farvox.audio.files import AUDIO_SUFFIXES, audio_info, read_channels, resample
 from farvox.audio.remote import is_remote, remote_audio, without_scheme
 from farvox.datadir.conditions import CONDITIONS, read_conditions
-from farvox.datadir.derive import AUDIO, SETTINGS, Row, run_batches, text_of, write_output
+from farvox.datadir.derive import (
+    AUDIO,
+    SETTINGS,
+    Row,
+    refuse_among_recordings,
+    run_batches,
+    text_of,
+    write_output,
+)
 from farvox.datadir.kaldi import DataDir, is_utf8
 from farvox.errors import AudioError, CorpusError, DataDirError
 from farvox.farfield import RirsOptions
@@ -29,7 +38,10 @@ from farvox.progress import Note, silent
 from farvox.rng import rng_for
 from farvox.writers import writes
 
-ROOMS = 1  # random stream of the rooms; stream 0 is that of the copies
+RATE = 16000
+ROOMS, COPIES = 1, 2  # random streams of rooms and of sizes; stream 0 is that of the copies of speech
+SIZES = (0.8, 1.25)
+"""Least and greatest size of a room, where the measured one has 1; drawn evenly in the logarithm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +61,15 @@ def make_rirs(out: str | Path, options: RirsOptions = RirsOptions(), *, note: No
     """Make a data dir of responses.
 
     Simulated ones are float WAV files with a channel for each microphone, peak 0.5. The sources of a room
-    share its array, so that one can be the talker and another a noise. Measured ones stay where they are. A
-    run that was interrupted goes on in ``out``.
+    share its array, so that one can be the talker and another a noise. Measured ones stay where they are, or
+    are written in other sizes: with the sides of a room, all its times grow.
+    A run that was interrupted goes on in ``out``.
 
     Raises:
         AudioError: measured responses cannot be read or are silent; all others were measured and are kept.
             Or most of them are no responses.
         CorpusError: two measured responses of one name.
-        DataDirError: no responses there.
+        DataDirError: no responses there, or ``out`` would be read as more of them.
         JobError: the folder was begun with other settings, or a process was killed.
         MissingExtraError: pyroomacoustics is not installed.
     """
@@ -65,14 +78,22 @@ def make_rirs(out: str | Path, options: RirsOptions = RirsOptions(), *, note: No
         with remote_audio(options.remote):
             rirs = [rir for found in _distinct(options.measured) for rir in found]
             _refuse_other_sounds(rirs, "noise of simulate", note)
-        begin(out / SETTINGS, {"kind": "measured", "files": [rir.path for rir in rirs]})
-        job = Job(what="responses measured", note=note, jobs=1, kept=out)
+        if options.sizes:
+            refuse_among_recordings(out, None, options.measured)
+        sized = {"sizes": options.sizes, "seed": options.seed} if options.sizes else {}
+        begin(out / SETTINGS, {"kind": "measured", "files": [rir.path for rir in rirs], **sized})
+        job = Job(
+            what="responses measured", note=note, jobs=options.jobs if sized else 1, kept=out,
+            out=out if sized else None, reads=[rir.path for rir in rirs[:1]],
+        )  # fmt: skip
+        work = partial(_resize, out / AUDIO, options) if sized else _measure
         return write_output(
             out,
             run_batches(
-                job, _measure, rirs, out, size=64, inputs=_files_of, name=_name_of, skip_bad=options.skip_bad
+                job, work, [*enumerate(rirs)], out, size=64, inputs=_files_of, name=_name_of,
+                skip_bad=options.skip_bad,
             ),
-        )
+        )  # fmt: skip
     begin(out / SETTINGS, {"kind": "rirs", "rooms": options.rooms, "per_room": options.per_room,
                            "seed": options.seed, "t60": options.t60, "distance": options.distance,
                            "array": options.array, "channels": options.microphones,
@@ -94,7 +115,7 @@ def open_rirs(sources: Sequence[str | Path], note: Note = silent) -> list[Rir]:
     for source, found in zip(sources, _distinct(sources), strict=True):
         _refuse_other_sounds(found, "--noise", note)
         if not (Path(source) / CONDITIONS).exists():
-            found = [replace(rir, conditions=_measure(rir)[0]) for rir in found]
+            found = [replace(rir, conditions=_measure((0, rir))[0]) for rir in found]
         rirs += found
     return rirs
 
@@ -120,7 +141,7 @@ def audio_of(folder: Path) -> list[tuple[str, str]]:
 
 def _refuse_other_sounds(rirs: Sequence[Rir], instead: str, note: Note) -> None:
     paths = [rir.path for rir in rirs]
-    refuse_other_sounds(paths, lambda n: read_channels(paths[n]), 16000, instead=instead, note=note)
+    refuse_other_sounds(paths, lambda n: read_channels(paths[n]), RATE, instead=instead, note=note)
 
 
 def _distinct(sources: Sequence[str | Path]) -> list[list[Rir]]:
@@ -160,14 +181,8 @@ def _simulate_room(folder: Path, options: RirsOptions, number: int) -> list[Row]
     rows = []
     for place, (rirs_CR, distance) in enumerate(zip(scene.rirs_CT, scene.distances, strict=True)):
         name = f"{room}_{place:02d}"
-        content = io.BytesIO()
-        scaled_CR = rirs_CR * np.float32(0.5 / np.abs(rirs_CR).max())
-        soundfile.write(content, scaled_CR.T, 16000, subtype="FLOAT", format="WAV")
-        head, peak, rest = content.getvalue().partition(b"PEAK")  # with a time of writing, which is put to 0
-        with atomic_file(folder / f"{name}.wav") as temporary:
-            temporary.write_bytes(head + peak + rest[:8] + bytes(4) + rest[12:])
         rows.append(
-            _row(name, f"{name}.wav", rirs_CR)
+            _row(name, _written(folder, name, rirs_CR), rirs_CR)
             | {
                 "distance": text_of(distance, 2), "t60_asked": text_of(scene.room.t60, 3), "room": room,
                 "size": "x".join(f"{side:.2f}" for side in scene.room.size), "array": options.array,
@@ -177,23 +192,59 @@ def _simulate_room(folder: Path, options: RirsOptions, number: int) -> list[Row]
     return rows
 
 
-def _files_of(rir: Rir) -> list[str]:
-    return [rir.path]
+def _written(folder: Path, name: str, rirs_CR: Samples) -> str:
+    """Write responses as a WAV file of floats, peak 0.5; its name."""
+    content, file = io.BytesIO(), f"{file_name(name)}.wav"
+    scaled_CR = rirs_CR * np.float32(0.5 / np.abs(rirs_CR).max())
+    soundfile.write(content, scaled_CR.T, RATE, subtype="FLOAT", format="WAV")
+    head, peak, rest = content.getvalue().partition(b"PEAK")  # with a time of writing, which is put to 0
+    with atomic_file(folder / file) as temporary:
+        temporary.write_bytes(head + peak + rest[:8] + bytes(4) + rest[12:])
+    return file
 
 
-def _name_of(rir: Rir) -> str:
-    return rir.name
+def _files_of(item: tuple[int, Rir]) -> list[str]:
+    return [item[1].path]
 
 
-def _measure(rir: Rir) -> list[Row]:
+def _name_of(item: tuple[int, Rir]) -> str:
+    return item[1].name
+
+
+def _resize(folder: Path, options: RirsOptions, item: tuple[int, Rir]) -> list[Row]:
+    """The response of a room in other sizes: what arrives after t seconds arrives after t times the size."""
+    number, rir = item
+    rirs_CR, rng = _heard(rir), rng_for(options.seed, 0, number, COPIES)
+    rows = []
+    for copy, size in enumerate(np.exp(rng.uniform(math.log(SIZES[0]), math.log(SIZES[1]), options.sizes))):
+        name = f"{rir.name}-{copy:0{len(str(options.sizes - 1))}d}"
+        sized_CR = resample(rirs_CR, RATE, round(RATE * size))
+        row = _row(name, _written(folder, name, sized_CR), sized_CR)
+        rows.append(row | _unknown(len(rirs_CR)) | {"room": rir.name, "size": f"{size:.3f}"})
+    return rows
+
+
+def _heard(rir: Rir) -> Samples:
     rirs_CR = read_channels(rir.path)
     if not rirs_CR.any():
         raise AudioError(f"{rir.path}: not an impulse response (all zeros); leave it out")
+    return rirs_CR
+
+
+def _unknown(num_channels: int) -> Row:
+    """The conditions of a measured response that a simulated one has."""
+    channels = ",".join(map(str, range(num_channels)))
+    unknown = dict.fromkeys(("distance", "t60_asked", "room", "size"), "")
+    return {**unknown, "array": "measured", "channels": channels}
+
+
+def _measure(item: tuple[int, Rir]) -> list[Row]:
+    rir = item[1]
+    rirs_CR = _heard(rir)
     row = _row(
         rir.name, rir.path if is_remote(rir.path) else os.path.abspath(without_scheme(rir.path)), rirs_CR
     )
-    row |= {"distance": "", "t60_asked": "", "room": "", "size": "", "array": "measured"}
-    return [row | {"channels": ",".join(map(str, range(len(rirs_CR))))}]
+    return [row | _unknown(len(rirs_CR))]
 
 
 def _row(name: str, file: str, rirs_CR: Samples) -> Row:

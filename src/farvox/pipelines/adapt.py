@@ -57,6 +57,8 @@ SETTINGS, RECIPE, MODEL = "adapt.json", "recipe.toml", "model"
 KEY = re.compile(r"(?<![\w./-])(?:--)?((?:augment|data|init|optim|paths|schedule|validate)\.[a-z_]+)\b(?!\.)")
 """A key of the recipe in a message."""
 TIMED_STEPS = 4
+SIZED = 200
+"""Responses that measured ones become, in other sizes of their rooms: half as many as are simulated."""
 FEW = 0.5
 """Share of the steps of a recipe below which there is a note."""
 FEWEST_TRAINED, FEWEST_JUDGED = 2, 3
@@ -72,7 +74,8 @@ class AdaptOptions(Options):
     speech: Annotated[Path, Metavar("DIR")]
     """Folder of close-talk speech, with a folder for each speaker."""
     rooms: Annotated[Path | None, Metavar("DIR")] = None
-    """Folder or data dir of measured room responses; by default rooms are simulated."""
+    """Folder or data dir of measured room responses, some to train in beside simulated ones, the others to
+    judge in; by default all are simulated."""
     noise: Annotated[Path | None, Metavar("DIR")] = None
     """Folder or data dir of background noise; by default noise is made."""
     test: Annotated[Path | None, Metavar("DIR")] = None
@@ -205,16 +208,22 @@ def with_folders(out: Path, options: AdaptOptions, note: Note) -> Table:
         write_text(data / f"{name}.speakers", "".join(f"{each}\n" for each in of_part))
     table = read_toml(find_recipe(options.recipe))
     lines = list(table.get("prepare", ()))
-    for folder, name, verb in (
-        (options.rooms, "rooms", ["rirs"]),
-        (options.noise, "noise", ["prepare", "noise"]),
-    ):
-        if folder:
-            split_files(folder, data / name, rng, note)
-            lines = [line for line in lines if line.split()[: len(verb)] != verb]
+    changes: Table = {"seed": options.seed, "paths": {"data": _literal(data)}}
+    if options.rooms:
+        num = split_files(options.rooms, data / "rooms", rng, note)
+        made = [["rirs", f"$data/rooms/{part}"] for part in ("train", "test")]
+        lines = [line for line in lines if line.split()[:2] not in made]
+        sizes = max(1, round(SIZED / num))
+        lines.insert(0, f"rirs $data/rooms/sized --measured $data/rooms/train --sizes {sizes} --seed 80")
+        simulated = table.get("augment", {}).get("rirs", [])
+        changes["augment"] = {"rirs": [*simulated, "$data/rooms/sized"]}
+    if options.noise:
+        split_files(options.noise, data / "noise", rng, note)
+        lines = [line for line in lines if line.split()[:2] != ["prepare", "noise"]]
     if options.skip_bad:
-        lines = [" ".join((line, "--skip-bad")) if line.startswith("simulate ") else line for line in lines]
-    changes: Table = {"prepare": lines, "seed": options.seed, "paths": {"data": _literal(data)}}
+        reading = ("simulate ", "rirs $data/rooms/sized ")
+        lines = [" ".join((line, "--skip-bad")) if line.startswith(reading) else line for line in lines]
+    changes["prepare"] = lines
     if options.test:
         changes["paths"]["judged"] = _literal(data / "test")
     if options.model:
@@ -247,8 +256,12 @@ def _literal(path: str | Path) -> str:
     return str(path).replace("$", "$$")
 
 
-def split_files(folder: Path, out: Path, rng: np.random.Generator, note: Note) -> None:
-    """Make data dirs OUT/train and OUT/test of the files of a folder: a quarter, drawn, is for judging."""
+def split_files(folder: Path, out: Path, rng: np.random.Generator, note: Note) -> int:
+    """Make data dirs OUT/train and OUT/test of the files of a folder: a quarter, drawn, is for judging.
+
+    Returns:
+        How many there are to train with.
+    """
     from farvox.datadir.kaldi import Utterance, write_data_dir
     from farvox.farfield.rirs import audio_of
 
@@ -262,6 +275,7 @@ def split_files(folder: Path, out: Path, rng: np.random.Generator, note: Note) -
     )
     for name, part in (("train", train_), ("test", test)):
         write_data_dir(out / name, sorted(part, key=lambda each: each.utt_id))
+    return len(train_)
 
 
 def bounded(out: Path, table: Table, minutes: float, note: Note, run_verb: RunVerb | None) -> Table:
