@@ -65,6 +65,8 @@ def test_the_copies_of_a_chunk_are_drawn_together(agree, others, network, head):
     apart = 1 - (cosine(rows[0], rows[1]) + cosine(rows[2], rows[3])) / 2
     losses = [each(numbers(2), LABELS, *target).loss for each in (plain, model)]
     assert float((losses[1] - losses[0]).detach()) == pytest.approx(agree * apart, rel=1e-4)
+    distance = float(model(numbers(2), LABELS, *target).distance)
+    assert (distance == pytest.approx(apart, rel=1e-4)) == (not others)
     losses[1].backward()
     step = {name: weight.grad for name, weight in network.named_parameters()}
     with torch.no_grad():

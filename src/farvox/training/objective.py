@@ -37,7 +37,7 @@ class Losses(NamedTuple):
     num_right: Tensor
     """Utterances whose class was guessed."""
     distance: Tensor
-    """Mean of 1 - cosine to the teacher's embeddings; 0 without a teacher."""
+    """Mean of 1 - cosine to the teacher's embeddings; without a teacher, between the copies of a chunk."""
 
 
 class TrainingModel(nn.Module):
@@ -89,6 +89,7 @@ class TrainingModel(nn.Module):
         if self.agree:
             apart = 1.0 - F.cosine_similarity(widen(emb_BE[::2]), widen(emb_BE[1::2])).mean()
             loss = loss + self.agree * apart
+            distance = apart if target_BE is None else distance
         return Losses(loss, num_right, distance.detach())
 
 

@@ -296,6 +296,11 @@ class Run:
                 "optim.freeze_batchnorm = true, which keeps the running statistics"
             )
 
+    @property
+    def has_distance(self) -> bool:
+        """There is a teacher, or chunks have copies."""
+        return self.options.distill.weight > 0 or self.options.agree.weight > 0
+
     def is_validated(self, epoch: int) -> bool:
         """A validation follows the last step of ``epoch``."""
         schedule, number = self.options.schedule, epoch + 1 - self.options.schedule.first_epoch
@@ -596,13 +601,13 @@ def _run_epoch(
             loss, mean_loss, accuracy, distance, grad_norm = run.world.mean(local).tolist()
             log.step(
                 first + step + 1, epoch=epoch, loss=loss, mean_loss=mean_loss, accuracy=accuracy, lr=lr,
-                grad_norm=grad_norm, **({"distance": distance} if run.stepper.teacher else {}),
+                grad_norm=grad_norm, **({"distance": distance} if run.has_distance else {}),
             )  # fmt: skip
         if wish:
             saver.save_within(epoch, step + 1, totals, wish)
     loss, accuracy, distance = (run.world.mean(totals[:3]) / totals[3].clamp(min=1)).tolist()
-    teachers = {"distance": distance} if run.stepper.teacher else {}
-    return {"loss": loss, "accuracy": accuracy, **teachers}
+    distances = {"distance": distance} if run.has_distance else {}
+    return {"loss": loss, "accuracy": accuracy, **distances}
 
 
 def _compare_finished(
