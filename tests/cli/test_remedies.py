@@ -685,6 +685,13 @@ CASES = {
         {"DIR": "."},
         of="give --paths.{} DIR",
     ),
+    "sizes of rooms that are simulated": Case(
+        "rirs out --sizes 3",
+        r"sizes is of measured responses: name their folder with (--measured)",
+        plain_rirs,
+        {"--measured": "--measured rirs"},
+        statuses=(2, 0, 0),
+    ),
     "responses that nobody measured": Case(
         "train far.toml --run-dir exp",
         r"(farvox rirs OUT --measured rirs)",
@@ -1550,6 +1557,7 @@ CASES |= {
         f"{TRAIN} --agree.weight 1 --optim.batch_size 10 --optim.accumulate 2",
         r"of pairs \(agree\.weight\): set optim\.batch_size to 12",
         again=f"{TRAIN} --agree.weight 1 --optim.batch_size 12 --optim.accumulate 2",
+        of="accumulation steps{}: set optim.batch_size to",
     ),
     "compiled and computed again": Case(
         f"{TRAIN} --optim.compile true --optim.checkpointing true",

@@ -119,7 +119,7 @@ def test_measured_responses_in_other_sizes_last_longer_in_proportion(bank: Path,
 
 
 def test_sizes_are_of_measured_responses_and_not_written_among_them(bank: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="sizes is of measured responses"):
+    with pytest.raises(UsageError, match="sizes is of measured responses: name their folder with --measured"):
         RirsOptions(sizes=3)
     folder = tmp_path / "mine/hall a"
     shutil.copytree(bank / "audio", folder)

@@ -32,7 +32,7 @@ def test_what_does_not_load_beside_a_cpu_torch_is_never_imported(sources):
 OF_NO_KIND = {
     "audio.files:write_audio",  # in folders of verbs that were begun with the same settings
     "datadir.pack:__call__",  # a shard, named by its content
-    "farfield.rirs:_simulate_room",  # as `write_audio`
+    "farfield.rirs:_written",  # as `write_audio`
     "jobs:_write_result",  # of a batch
     "training.checkpoint:compare_audio",  # of a run dir
     "zoo.export:export_onnx",  # also a graph that is kept in a model folder, and may be damaged

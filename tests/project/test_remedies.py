@@ -239,6 +239,7 @@ NO_REMEDIES = (
     "the same as --data.max_rejects",
     "Lower left is better",
     "--jobs[ =]1",
+    "rirs $data/rooms/sized --measured",
     "--threads[ =]1",
     "start {} and num_samples {} count from 0",
     "'farvox VERB --help' explains a verb",
@@ -284,7 +285,7 @@ ELSEWHERE = {
         "tests/cli/test_run.py::test_stages_are_not_run_by_each_of_several_processes"
     ),
     **dict.fromkeys(
-        ("accumulation steps: set optim.batch_size to", "process(es), which takes the same batches"),
+        ("accumulation steps{}: set optim.batch_size to", "process(es), which takes the same batches"),
         "tests/cli/test_train.py::test_a_fault_of_one_of_two_processes_is_its_message_and_status_1",
     ),
     "goes on after the last checkpoint; where a stage takes so long, with --wait_minutes": (

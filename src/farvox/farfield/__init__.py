@@ -101,7 +101,7 @@ class RirsOptions(RoomOptions):
         if not self.measured:
             self.refuse_absent_channels()
             if self.sizes:
-                raise UsageError("sizes is of measured responses: name their folder with measured")
+                raise UsageError("sizes is of measured responses: name their folder with --measured")
 
 
 @dataclass(frozen=True, kw_only=True)

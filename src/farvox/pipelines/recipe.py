@@ -409,6 +409,7 @@ def _refuse_training(options: TrainOptions, num_processes: int) -> None:
     starts, weights = bool(options.init.model), data.domain_weights
     copies = options.agree.copies
     of_one = optim.accumulate * copies
+    of_pairs = " of pairs (agree.weight)" if copies > 1 else ""
     passes, chunks = num_processes * of_one, optim.batch_size // copies
     fewer = next((n for n in range(num_processes - 1, 0, -1) if optim.batch_size % (n * of_one) == 0), 0)
     for wrong, message in (
@@ -437,10 +438,7 @@ def _refuse_training(options: TrainOptions, num_processes: int) -> None:
         (
             optim.batch_size % passes != 0,
             f"optim.batch_size {optim.batch_size} does not divide into {num_processes} process(es) "
-            f"x {optim.accumulate} accumulation steps"
-            + " of pairs (agree.weight)"
-            * (copies > 1)
-            + ": set optim.batch_size to "
+            f"x {optim.accumulate} accumulation steps{of_pairs}: set optim.batch_size to "
             f"{-(-optim.batch_size // passes) * passes}"
             + f", or start {fewer} process(es), which takes the same batches"
             * (fewer > 0),
