@@ -90,6 +90,12 @@ def test_a_taught_run_resumes_in_the_same_bits(classify, agree, tmp_path, train_
     assert not same_weights_of_epochs(tmp_path / "once", 0, 2)
 
 
+def test_copies_that_nothing_tells_apart_are_told_of(tmp_path, train_here, logged):
+    train_here(tmp_path / "alike", {"agree": {"weight": 1.0}, "schedule": {"epochs": 1}})
+    assert "agree.weight: the copies of a chunk are alike" in (tmp_path / "alike/train.log").read_text()
+    assert max(step["distance"] for step in logged(tmp_path / "alike")) < 1e-5
+
+
 def same_weights_of_epochs(run_dir, one, other):
     files = (checkpoint_folder(run_dir, epoch) / "model.safetensors" for epoch in (one, other))
     return len({file.read_bytes() for file in files}) == 1

@@ -54,7 +54,9 @@ if TYPE_CHECKING:
     from farvox.datadir.kaldi import DataDir
 
 SETTINGS, RECIPE, MODEL = "adapt.json", "recipe.toml", "model"
-KEY = re.compile(r"(?<![\w./-])(?:--)?((?:augment|data|init|optim|paths|schedule|validate)\.[a-z_]+)\b(?!\.)")
+KEY = re.compile(
+    r"(?<![\w./-])(?:--)?((?:agree|augment|data|init|optim|paths|schedule|validate)\.[a-z_]+)\b(?!\.)"
+)
 """A key of the recipe in a message."""
 TIMED_STEPS = 4
 SIZED = 200
