@@ -152,6 +152,10 @@ def test_a_folder_begun_with_other_settings_is_refused_and_the_difference_shown(
     ):
         with pytest.raises(JobError, match=rf"out: was begun with other settings {shown}.* remove .*out"):
             begin(path, before | change)
+    begin(path, before | {"seed": 1}, free=("seed",))
+    begin(path, before | {"talker": "alike"}, defaults={"talker": "alike"})  # an earlier program had no such
+    with pytest.raises(JobError, match=r'\(talker "alike", now "turned"\)'):
+        begin(path, before | {"talker": "turned"}, defaults={"talker": "alike"})
     begin(path, {"seed": 0})  # an earlier program wrote more than is asked for
     assert json.loads(path.read_text())["snr"] == [5.0, 20.0]
 

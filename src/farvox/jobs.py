@@ -37,6 +37,7 @@ from itertools import accumulate
 from multiprocessing import get_context
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from farvox.atomic import atomic_file, refuse_to_replace_foreign, remove_stale, write_json, write_text
@@ -66,12 +67,20 @@ _LONGEST = 40  # characters of a setting that a message shows
 _worker = {"is busy": False, "is stopped": False}  # of this process, where it is one of a pool
 
 
-def begin(path: Path, settings: Mapping[str, object]) -> None:
+def begin(
+    path: Path,
+    settings: Mapping[str, object],
+    *,
+    defaults: Mapping[str, object] = MappingProxyType({}),
+    free: Sequence[str] = (),
+) -> None:
     """Write the settings that a folder is begun with, or make sure that it was begun with the same ones.
 
     Args:
         path: a JSON file in the folder; it marks the folder as one that may be gone on with.
         settings: all that the results depend on.
+        defaults: what those are of which a folder says nothing, begun before there was such a setting.
+        free: those that may be others than before.
 
     Raises:
         FarvoxError: the folder holds other things.
@@ -83,12 +92,12 @@ def begin(path: Path, settings: Mapping[str, object]) -> None:
         write_json(path, now, first=True)  # shards begin at one moment
     again = f"choose another name, or remove {path.parent} to begin again"
     try:
-        before = dict(parse_json(path.read_text("utf-8")))
+        before = {**defaults, **parse_json(path.read_text("utf-8"))}
     except (ValueError, TypeError) as error:
         raise JobError(f"{path}: cannot be read ({error}); {again}") from None
     changes = []
     for key, value in now.items():
-        if before.get(key) != value:
+        if before.get(key) != value and key not in free:
             texts = [json.dumps(each, ensure_ascii=False) for each in (before.get(key), value)]
             is_short = max(map(len, texts)) <= _LONGEST
             changes.append(f"{key} {texts[0]}, now {texts[1]}" if is_short else f"other: {key}")
@@ -534,6 +543,10 @@ def report_rejected(
     for utt_id, why in lines.items():
         note(f"'{utt_id}': {why}")
     utt_id, why = next(iter(lines.items()))
+    if skip_bad and len(rejected) == total:
+        raise AudioError(
+            f"{count}, so that none is left; {where} names each, the first is {unit} '{utt_id}': {why}"
+        )
     if skip_bad:
         count += f", which is more than {100 * max_rejects:g} %"
         skip_by = f"--max-rejects {math.ceil(1000 * len(rejected) / total) / 1000:g}"

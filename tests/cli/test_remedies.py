@@ -685,6 +685,14 @@ CASES = {
         {"DIR": "."},
         of="give --paths.{} DIR",
     ),
+    "an array of measured rooms": Case(
+        "rirs out --measured rirs --array linear4",
+        r"--array is of rooms that are simulated, and --measured has others; leave it out",
+        plain_rirs,
+        again="rirs out --measured rirs",
+        statuses=(2, 0, 0),
+        of="is of rooms that are simulated, and --{} has others; leave it out",
+    ),
     "sizes of rooms that are simulated": Case(
         "rirs out --sizes 3",
         r"sizes is of measured responses: name their folder with (--measured)",
@@ -1372,8 +1380,12 @@ CASES |= {
     "two responses of one name": Case(
         "rirs measured --measured responses --jobs 1",
         r"two responses have one name; give one of the files another",
-        lambda: responses(x_a=1, y_a=1),
-        act=lambda: Path("responses/x/a.wav").rename("responses/x/b.wav"),
+        lambda: (
+            responses(a=1),
+            shutil.copy("responses/a.wav", "responses/x y.wav"),
+            shutil.copy("responses/a.wav", "responses/x_y.wav"),
+        ),
+        act=lambda: Path("responses/x_y.wav").rename("responses/b.wav"),
     ),
     "a response whose name is not UTF-8": Case(
         "rirs measured --measured responses --jobs 1",

@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,10 @@ def test_measured_responses_in_other_sizes_last_longer_in_proportion(bank: Path,
     table, whole = read_conditions(made.path), read_conditions(bank)
     assert table["utt_id"].to_list() == [f"{name}-{n:02d}" for name in whole["utt_id"] for n in range(12)]
     sizes = table["size"].cast(pl.Float64).to_numpy()
-    assert 0.8 <= sizes.min() < 0.9 and 1.1 < sizes.max() <= 1.25 and len({*sizes}) > 40
+    assert 0.8 <= sizes.min() < 0.9 and 1.1 < sizes.max() <= 1.25 and len({*sizes}) > 20
+    assert table["room"][0] == "room00000-00" == table["room"][12] and sizes[0] == sizes[12] != sizes[24]
     own = {name: (float(t60), float(drr)) for name, t60, drr in whole.select("utt_id", "t60", "drr").rows()}
-    t60, drr = zip(*(own[name] for name in table["room"]), strict=True)
+    t60, drr = zip(*(own[name] for name in table["source"]), strict=True)
     assert np.abs(table["t60"].cast(pl.Float64).to_numpy() / (t60 * sizes) - 1).max() < 0.03
     assert np.abs(table["drr"].cast(pl.Float64).to_numpy() - drr).max() < 2  # 2.5 ms are of another room
     for path, num_samples in zip(made.wav_paths, made.table["num_samples"], strict=True):
@@ -272,8 +274,7 @@ def test_what_cannot_be_copied_is_named(close: Path, bank: Path, tmp_path: Path)
         open_rirs([tmp_path / "empty"])
     for folder in ("one", "two"):
         write_audio(tmp_path / "twice" / folder / "r.wav", np.eye(1, 100)[0])
-    with pytest.raises(CorpusError, match="two responses have one name"):
-        open_rirs([tmp_path / "twice"])
+    assert [rir.name for rir in open_rirs([tmp_path / "twice"])] == ["one-r.wav", "two-r.wav"]
     write_audio(tmp_path / "zeros.wav", np.zeros(4000))
     write_data_dir(tmp_path / "silent", [Utterance("S-1", str(tmp_path / "zeros.wav"), "S", 4000)])
     with pytest.raises(AudioError, match=r"utterance 'S-1': .*it is silent"):
@@ -282,13 +283,61 @@ def test_what_cannot_be_copied_is_named(close: Path, bank: Path, tmp_path: Path)
 
 def test_measured_responses_are_named_by_their_files(bank: Path, tmp_path: Path) -> None:
     response = next((bank / "audio").glob("*.wav"))
-    for place in ("hall/one two.wav", "room/one_two.wav"):
-        (tmp_path / "files" / place).parent.mkdir(parents=True)
+    for place in ("hall/one two.wav", "hall/one_two.wav", "room/one_two.wav"):
+        (tmp_path / "files" / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(response, tmp_path / "files" / place)
-    with pytest.raises(CorpusError, match="files: two responses have one name"):
+    with pytest.raises(CorpusError, match=r"/one.two\.wav and .*/one.two\.wav: two responses have one name"):
         measured(tmp_path / "out", tmp_path / "files")
+    (tmp_path / "files" / "hall" / "one_two.wav").unlink()
+    names = ["hall-one_two.wav", "room-one_two.wav"]
+    assert measured(tmp_path / "out", tmp_path / "files").utt_ids.to_list() == names
     (tmp_path / "files" / "room" / "one_two.wav").unlink()
-    assert measured(tmp_path / "out", tmp_path / "files").utt_ids.to_list() == ["one_two"]
+    assert measured(tmp_path / "alone", tmp_path / "files").utt_ids.to_list() == ["one_two"]
+
+
+def test_options_of_simulated_rooms_are_refused_where_there_are_others(bank: Path) -> None:
+    for name, value in (
+        ("array", "linear4"),
+        ("talker", "turned"),
+        ("t60", (0.3, 0.4)),
+        ("distance", (1, 2)),
+    ):
+        for given in (partial(RirsOptions, measured=(bank,)), partial(SimulateOptions, rirs=(bank,))):
+            with pytest.raises(UsageError, match=f"--{name} is of rooms that are simulated, and --"):
+                given(**{name: value})
+    with pytest.raises(
+        UsageError, match="--per-room is of rooms that are simulated, and --measured has others"
+    ):
+        RirsOptions(measured=(bank,), per_room=3)
+    with pytest.raises(UsageError, match="--channels is of rooms"):
+        RirsOptions(measured=(bank,), channels=(1,))
+
+
+def test_a_set_that_was_begun_in_sizes_is_not_gone_on_with_without(bank: Path, tmp_path: Path) -> None:
+    make_rirs(tmp_path / "out", RirsOptions(measured=(bank,), sizes=2, jobs=1))
+    with pytest.raises(JobError, match=r"out: was begun with other settings \(sizes 2, now 0\)"):
+        measured(tmp_path / "out", bank)
+
+
+def test_the_noise_beside_a_response_in_another_size_comes_from_a_room_of_that_size(
+    bank: Path, close: Path, tmp_path: Path
+) -> None:
+    make_rirs(tmp_path / "sized", RirsOptions(measured=(bank,), sizes=3, jobs=1))
+    sizes = dict(read_conditions(tmp_path / "sized").select("utt_id", "size").iter_rows())
+    source = (bank / "audio").glob("*.wav")
+    for number, path in enumerate(source):
+        (tmp_path / "plain").mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / f"plain/{number}.wav")
+    make_rirs(tmp_path / "alone", RirsOptions(measured=(tmp_path / "plain",), sizes=3, jobs=1))
+    for rirs, has_partners in ((tmp_path / "sized", True), (tmp_path / "alone", False)):
+        out = tmp_path / f"far-{rirs.name}"
+        simulated(close / "data", out, rirs=(rirs,), noise=(close / "noise",), copies=4)
+        pairs = {*read_conditions(out).select("rir", "noise_rir").iter_rows()}
+        assert all((rir[:-2] != noise[:-2]) for rir, noise in pairs)
+        if has_partners:
+            assert all(rir[:9] == noise[:9] and sizes[rir] == sizes[noise] for rir, noise in pairs)
+        else:
+            assert {noise for _, noise in pairs} == {""}
 
 
 def test_speakers_that_were_corrected_meanwhile_are_those_of_a_run_gone_on_with(

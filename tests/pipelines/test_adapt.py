@@ -17,13 +17,15 @@ import pytest
 import soundfile
 import tomli_w
 
-from farvox.audio.files import write_audio
+from farvox.audio.files import read_audio, write_audio
 from farvox.cli.main import main
 from farvox.datadir.conditions import read_conditions
 from farvox.datadir.kaldi import DataDir
 from farvox.errors import CheckpointError
+from farvox.farfield import RirsOptions
+from farvox.farfield.rirs import make_rirs
 from farvox.options import merge
-from farvox.pipelines.adapt import AdaptOptions, messages_of, with_folders
+from farvox.pipelines.adapt import INDEPENDENT, AdaptOptions, messages_of, split_files, with_folders
 from farvox.pipelines.recipe import find_recipe, read_recipe, read_toml
 from farvox.zoo import Card
 
@@ -123,19 +125,94 @@ def test_speakers_of_another_folder_judge_in_rooms_and_noise_made_for_it(home, t
     assert {figure.data for figure in Card.load(tmp_path / "out/model").figures} == {"near, out", "far, out"}
 
 
+def split(folder, out, *, are_rooms=True):
+    """The files on either side, below the folder; and whether they are the same."""
+    said = []
+    _, is_same = split_files(folder, out, np.random.default_rng(0), said.append, are_rooms=are_rooms)
+    sides = [
+        [str(Path(path).relative_to(folder)) for path in DataDir.open(out / part).wav_paths]
+        for part in ("train", "test")
+    ]
+    return *sides, is_same, said[0]
+
+
+def test_files_that_say_the_same_are_on_one_side(home, tmp_path):
+    rirs = [read_audio(path) for path in sorted((home / "rooms").glob("*.wav"))]
+    for number, rir_R in enumerate(rirs[:4]):
+        for channel, gain in enumerate((1, 0.5, 0.25)):
+            write_audio(tmp_path / f"rooms/room{number}/{channel}.wav", gain * rir_R)
+    train_, test, is_same, said = split(tmp_path / "rooms", tmp_path / "split")
+    assert len(train_) == 9 and len(test) == 3 and not is_same
+    assert len({path[:5] for path in test}) == 1 and not {p[:5] for p in train_} & {p[:5] for p in test}
+    assert said.endswith("9 files to train with, 3 others to judge with (4 that do not say the same)")
+    train_, test, is_same, _ = split(tmp_path / "rooms", tmp_path / "noise", are_rooms=False)
+    assert len(train_) == 9 and {path[:5] for path in train_} & {path[:5] for path in test}
+
+    for number in range(6):  # twice each of three
+        write_audio(tmp_path / f"equal/{number}.wav", rirs[number % 3])
+    train_, test, *_ = split(tmp_path / "equal", tmp_path / "split2", are_rooms=False)
+    assert len(train_) == 4 and len({int(path[0]) % 3 for path in test}) == 1
+    assert not {int(path[0]) % 3 for path in train_} & {int(path[0]) % 3 for path in test}
+
+    make_rirs(tmp_path / "sized", RirsOptions(measured=(home / "rooms",), sizes=4, jobs=1))
+    train_, test, *_ = split(tmp_path / "sized", tmp_path / "split3")
+    assert len(train_) == 16 and not {p.split("-")[0] for p in train_} & {p.split("-")[0] for p in test}
+
+    write_audio(tmp_path / "one/hall.wav", rirs[0])
+    train_, test, is_same, said = split(tmp_path / "one", tmp_path / "split4")
+    assert is_same and train_ == test == ["hall.wav"] and "the same to judge with: there is only one" in said
+    write_audio(tmp_path / "one/cellar.wav", rirs[1])
+    train_, test, is_same, _ = split(tmp_path / "one", tmp_path / "split5")
+    assert not is_same and sorted(train_ + test) == ["cellar.wav", "hall.wav"]
+
+
+@pytest.mark.slow
+def test_a_room_that_was_trained_in_and_judges_is_told_of_in_the_report(home, tmp_path):
+    write_audio(home / "one/hall.wav", read_audio(home / "rooms/hall 0.wav"))
+    assert adapt(home, "--rooms", "one", "--out", tmp_path / "out", "--minutes", "0.02") == 0
+    told = "No speaker of these trials was trained on; their room was: there is only one."
+    notes = json.loads((tmp_path / "out/results.json").read_text())["notes"]
+    assert told in notes and INDEPENDENT not in notes
+    assert told in (tmp_path / "out/report.html").read_text()
+    command = Card.load(tmp_path / "out/model").figures[0].command
+    words = shlex.split(command)
+    assert (
+        words[words.index("--rooms") + 1].endswith("/one") and words[words.index("--minutes") + 1] == "0.02"
+    )
+
+
+@pytest.mark.slow
+def test_responses_that_cannot_be_used_are_left_out_on_either_side(home, tmp_path, capsys):
+    shutil.copytree(home / "rooms", home / "some bad")
+    for number in range(5):
+        write_audio(home / f"some bad/silent {number}.wav", np.zeros(4000 + number))
+    words = ("--rooms", "some bad", "--out", tmp_path / "out", "--minutes", "0.02")
+    assert adapt(home, *words) == 1
+    assert "leave them out with --skip-bad" in capsys.readouterr().err
+    assert adapt(home, *words, "--skip-bad") == 0
+    data = tmp_path / "out/data"
+    silent = {
+        part: sum("silent" in name for name in DataDir.open(data / "responses" / part).utt_ids)
+        for part in ("train", "test")
+    }
+    assert silent == {"train": 4, "test": 1}
+    for part in ("test", "sized"):
+        assert not any("silent" in name for name in DataDir.open(data / "rooms" / part).utt_ids)
+
+
 @pytest.mark.slow
 def test_nobody_and_nothing_that_judges_was_trained_on(adapted):
     data = adapted / "data"
     for kind, names in (
         ("speakers", "{}.speakers"),
-        ("rooms", "rooms/{}/wav.scp"),
+        ("rooms", "responses/{}/wav.scp"),
         ("noise", "noise/{}/wav.scp"),
     ):
         test = "judged" if kind == "speakers" else "test"
         train_, judged = ({*(data / names.format(part)).read_text().splitlines()} for part in ("train", test))
         assert train_ and judged and not train_ & judged
     sized = read_conditions(data / "rooms/sized")
-    assert {*sized["room"]} == {*DataDir.open(data / "rooms/train").utt_ids} and len(sized) == 200
+    assert {*sized["source"]} == {*DataDir.open(data / "responses/train").utt_ids} and len(sized) == 200
     recipe = read_toml(adapted / "recipe.toml")
     assert recipe["augment"]["rirs"] == ["$data/rooms/simulated", "$data/rooms/sized"]
 

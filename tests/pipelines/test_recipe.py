@@ -228,7 +228,11 @@ def changed(tiny_recipe):
         ({"distill": {"weight": 1.0}}, r"distill\.weight needs a model to start from: set init\.model"),
         ({"optim": {"l2_sp": 1e-3}}, r"optim\.l2_sp needs a model"),
         ({"init": {"classifier": "means"}}, "'means' needs a model"),
-        ({"distill": {"classify": 0.0}}, "nothing to minimise"),
+        ({"distill": {"classify": 0.0}}, "nothing to minimise$"),
+        (
+            {"distill": {"classify": 0.0}, "agree": {"weight": 1.0}},
+            r"nothing to minimise, for agree\.weight alone would make all embeddings one",
+        ),
         ({"optim": {"compile": True, "checkpointing": True}}, "exclude each other"),
         (
             {"distill": {"weight": 1.0, "classify": 0.0}, "optim": {"freeze": ["network"]}},

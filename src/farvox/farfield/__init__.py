@@ -6,7 +6,7 @@ without numpy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +24,10 @@ Distance = Annotated[float, AtLeast(0.5), AtMost(5.0)]
 """Metres; the greatest fits into every room that is drawn."""
 Decibels = Annotated[float, AtLeast(-100.0), AtMost(100.0)]
 """A ratio of powers; 16 bits have 96."""
+
+
+ROOM_OPTIONS = ("t60", "distance", "array", "talker")
+"""Options that say nothing of rooms that are there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,15 @@ class RoomOptions(Options):
         """The numbers of the microphones of `array` that are kept."""
         return self.channels or tuple(range(ARRAYS[self.array]))
 
+    def refuse_unused(self, given: str, *names: str) -> None:
+        """Refuse options of simulated rooms where responses are ``given``."""
+        for field in fields(self):
+            if field.name in names and getattr(self, field.name) != field.default:
+                name = field.name.replace("_", "-")
+                raise UsageError(
+                    f"--{name} is of rooms that are simulated, and --{given} has others; leave it out"
+                )
+
     def refuse_absent_channels(self) -> None:
         """Refuse a channel that `array` does not have."""
         count = ARRAYS[self.array]
@@ -75,7 +88,8 @@ class RirsOptions(RoomOptions):
     """Options of a data dir of impulse responses.
 
     Raises:
-        UsageError: as `RoomOptions`, the array has no such channel, or ``sizes`` without ``measured``.
+        UsageError: as `RoomOptions`, the array has no such channel, ``sizes`` without ``measured``, or
+            options of simulated rooms with it.
     """
 
     measured: tuple[Path, ...] = ()
@@ -98,10 +112,12 @@ class RirsOptions(RoomOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.measured:
-            self.refuse_absent_channels()
-            if self.sizes:
-                raise UsageError("sizes is of measured responses: name their folder with --measured")
+        if self.measured:
+            self.refuse_unused("measured", *ROOM_OPTIONS, "channels", "rooms", "per_room")
+            return
+        self.refuse_absent_channels()
+        if self.sizes:
+            raise UsageError("sizes is of measured responses: name their folder with --measured")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +125,8 @@ class SimulateOptions(RoomOptions):
     """Options of far-field copies.
 
     Raises:
-        UsageError: as `RoomOptions`, or without ``rirs`` the array has no such channel.
+        UsageError: as `RoomOptions`, without ``rirs`` the array has no such channel, or options of simulated
+            rooms with them.
     """
 
     rirs: tuple[Path, ...] = ()
@@ -134,7 +151,9 @@ class SimulateOptions(RoomOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._refuse_range("snr", self.snr)
-        if not self.rirs:
+        if self.rirs:
+            self.refuse_unused("rirs", *ROOM_OPTIONS)
+        else:
             self.refuse_absent_channels()
 
 

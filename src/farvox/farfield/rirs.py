@@ -19,7 +19,7 @@ import soundfile
 from farvox.atomic import atomic_file, file_name, visible
 from farvox.audio.files import AUDIO_SUFFIXES, audio_info, read_channels, resample
 from farvox.audio.remote import is_remote, remote_audio, without_scheme
-from farvox.datadir.conditions import CONDITIONS, read_conditions
+from farvox.datadir.conditions import CONDITIONS, SOURCE, read_conditions
 from farvox.datadir.derive import (
     AUDIO,
     SETTINGS,
@@ -80,24 +80,30 @@ def make_rirs(out: str | Path, options: RirsOptions = RirsOptions(), *, note: No
             _refuse_other_sounds(rirs, "noise of simulate", note)
         if options.sizes:
             refuse_among_recordings(out, None, options.measured)
-        sized = {"sizes": options.sizes, "seed": options.seed} if options.sizes else {}
-        begin(out / SETTINGS, {"kind": "measured", "files": [rir.path for rir in rirs], **sized})
+        sized = options.sizes > 0
+        begin(out / SETTINGS, {
+            "kind": "measured", "files": [rir.path for rir in rirs], "sizes": options.sizes,
+            "seed": options.seed if sized else 0,
+        }, defaults={"sizes": 0, "seed": 0})  # fmt: skip
         job = Job(
             what="responses measured", note=note, jobs=options.jobs if sized else 1, kept=out,
             out=out if sized else None, reads=[rir.path for rir in rirs[:1]],
         )  # fmt: skip
         work = partial(_resize, out / AUDIO, options) if sized else _measure
+        first: dict[str, int] = {}  # all places of a room have its sizes
+        numbers = (first.setdefault(rir.conditions.get("room") or rir.name, n) for n, rir in enumerate(rirs))
+        items = [*zip(numbers, rirs, strict=True)]
         return write_output(
             out,
             run_batches(
-                job, work, [*enumerate(rirs)], out, size=64, inputs=_files_of, name=_name_of,
+                job, work, items, out, size=64, inputs=_files_of, name=_name_of,
                 skip_bad=options.skip_bad,
             ),
         )  # fmt: skip
     begin(out / SETTINGS, {"kind": "rirs", "rooms": options.rooms, "per_room": options.per_room,
                            "seed": options.seed, "t60": options.t60, "distance": options.distance,
                            "array": options.array, "channels": options.microphones,
-                           **({"talker": options.talker} if options.talker != "alike" else {})})  # fmt: skip
+                           "talker": options.talker}, defaults={"talker": "alike"})  # fmt: skip
     work = partial(_simulate_room, out / AUDIO, options)
     job = Job(what="rooms simulated", note=note, jobs=options.jobs, kept=out)
     return write_output(out, run_batches(job, work, range(options.rooms), out, size=5))
@@ -131,7 +137,10 @@ def audio_of(folder: Path) -> list[tuple[str, str]]:
         found = list(zip(data_dir.utt_ids, data_dir.wav_paths, strict=True))
     else:
         files = [path for path in visible(folder, "**/*") if path.suffix.lower() in AUDIO_SUFFIXES]
-        found = [("_".join(path.stem.split()), str(path.absolute())) for path in files]
+        names = ["_".join(path.stem.split()) for path in files]
+        if len(set(names)) < len(names):  # then with their folders
+            names = ["_".join("-".join(path.relative_to(folder).parts).split()) for path in files]
+        found = [(name, str(path.absolute())) for name, path in zip(names, files, strict=True)]
     if bad := next((path for _, path in found if not is_utf8(os.fsencode(path))), None):
         raise DataDirError(f"{bad!r}: not UTF-8, which a data dir must be; rename the file")
     if not found:
@@ -156,8 +165,13 @@ def _distinct(sources: Sequence[str | Path]) -> list[list[Rir]]:
         if (folder / "wav.scp").exists() and (folder / CONDITIONS).exists():
             known = {row["utt_id"]: row for row in read_conditions(folder).iter_rows(named=True)}
         rirs = [Rir(name, path, known.get(name, {})) for name, path in audio_of(folder)]
-        if len({rir.name for rir in rirs}) < len(rirs):
-            raise CorpusError(f"{source}: two responses have one name; give one of the files another")
+        paths = {rir.name: rir.path for rir in rirs}
+        for rir in rirs:
+            if paths[rir.name] != rir.path:
+                raise CorpusError(
+                    f"{rir.path} and {paths[rir.name]}: two responses have one name; give one of the files "
+                    "another"
+                )
         listed.append(rirs)
     if len(listed) == 1:
         return listed
@@ -215,12 +229,13 @@ def _resize(folder: Path, options: RirsOptions, item: tuple[int, Rir]) -> list[R
     """The response of a room in other sizes: what arrives after t seconds arrives after t times the size."""
     number, rir = item
     rirs_CR, rng = _heard(rir), rng_for(options.seed, 0, number, COPIES)
-    rows = []
+    room, digits, rows = rir.conditions.get("room", ""), len(str(options.sizes - 1)), []
     for copy, size in enumerate(np.exp(rng.uniform(math.log(SIZES[0]), math.log(SIZES[1]), options.sizes))):
-        name = f"{rir.name}-{copy:0{len(str(options.sizes - 1))}d}"
+        name = f"{rir.name}-{copy:0{digits}d}"
         sized_CR = resample(rirs_CR, RATE, round(RATE * size))
-        row = _row(name, _written(folder, name, sized_CR), sized_CR)
-        rows.append(row | _unknown(len(rirs_CR)) | {"room": rir.name, "size": f"{size:.3f}"})
+        row = _row(name, _written(folder, name, sized_CR), sized_CR) | _unknown(len(rirs_CR))
+        known = {"room": room and f"{room}-{copy:0{digits}d}", "size": f"{size:.3f}", SOURCE: rir.name}
+        rows.append(row | known)
     return rows
 
 

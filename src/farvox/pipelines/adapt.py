@@ -11,9 +11,10 @@ import re
 import shlex
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -58,6 +59,8 @@ KEY = re.compile(
     r"(?<![\w./-])(?:--)?((?:agree|augment|data|init|optim|paths|schedule|validate)\.[a-z_]+)\b(?!\.)"
 )
 """A key of the recipe in a message."""
+INDEPENDENT = "No speaker, room response or noise of these trials was trained on."
+"""A note of the recipe, where it is so."""
 TIMED_STEPS = 4
 SIZED = 200
 """Responses that measured ones become, in other sizes of their rooms: half as many as are simulated."""
@@ -135,13 +138,15 @@ def adapt(
         # where a folder was refused the options may be others
         if (out / SETTINGS).exists() and not drafted.exists():
             write_json(out / SETTINGS, to_table(options))
-        begin(out / SETTINGS, to_table(options))
+        begin(out / SETTINGS, to_table(options), free=("skip_bad", "max_rejects"))
         if not drafted.exists():
             write_text(drafted, tomli_w.dumps(with_folders(out, options, note)))
-        if not saved.exists():
-            table = read_toml(drafted)
-            if options.minutes:
-                table = bounded(out, table, options.minutes, note, run_verb)
+        before = table = read_toml(saved if saved.exists() else drafted)
+        if options.skip_bad:
+            table = {**table, "prepare": [*map(_skipping, table.get("prepare", ()))]}
+        if not saved.exists() and options.minutes:
+            table = bounded(out, table, options.minutes, note, run_verb)
+        if not saved.exists() or table != before:
             write_text(saved, tomli_w.dumps(table))
         recipe = read_recipe(str(saved))
         plan = Plan(recipe, out)
@@ -211,21 +216,29 @@ def with_folders(out: Path, options: AdaptOptions, note: Note) -> Table:
     table = read_toml(find_recipe(options.recipe))
     lines = list(table.get("prepare", ()))
     changes: Table = {"seed": options.seed, "paths": {"data": _literal(data)}}
+    alike = []
     if options.rooms:
-        num = split_files(options.rooms, data / "rooms", rng, note)
-        made = [["rirs", f"$data/rooms/{part}"] for part in ("train", "test")]
-        lines = [line for line in lines if line.split()[:2] not in made]
-        sizes = max(1, round(SIZED / num))
-        lines.insert(0, f"rirs $data/rooms/sized --measured $data/rooms/train --sizes {sizes} --seed 80")
+        num, is_same = split_files(options.rooms, data / "responses", rng, note, are_rooms=True)
+        alike += ["room"] * is_same
+        sizes = round(SIZED / num)
+        lines = [
+            "rirs $data/rooms/sized --measured $data/responses/train"
+            + f" --sizes {sizes} --seed 80" * (sizes > 1),
+            "rirs $data/rooms/test --measured $data/responses/test",
+            *(line for line in lines if line.split()[:2] != ["rirs", "$data/rooms/test"]),
+        ]
         simulated = table.get("augment", {}).get("rirs", [])
         changes["augment"] = {"rirs": [*simulated, "$data/rooms/sized"]}
     if options.noise:
-        split_files(options.noise, data / "noise", rng, note)
+        _, is_same = split_files(options.noise, data / "noise", rng, note)
+        alike += ["noise"] * is_same
         lines = [line for line in lines if line.split()[:2] != ["prepare", "noise"]]
-    if options.skip_bad:
-        reading = ("simulate ", "rirs $data/rooms/sized ")
-        lines = [" ".join((line, "--skip-bad")) if line.startswith(reading) else line for line in lines]
     changes["prepare"] = lines
+    if alike:
+        what = " and ".join(alike)
+        but = f"No speaker of these trials was trained on; their {what} was: there is only one."
+        notes = [each.replace(INDEPENDENT, but) for each in table.get("notes", ())]
+        changes["notes"] = notes if notes != table.get("notes", []) else [*notes, but]
     if options.test:
         changes["paths"]["judged"] = _literal(data / "test")
     if options.model:
@@ -258,26 +271,55 @@ def _literal(path: str | Path) -> str:
     return str(path).replace("$", "$$")
 
 
-def split_files(folder: Path, out: Path, rng: np.random.Generator, note: Note) -> int:
+def _skipping(line: str) -> str:
+    """A line of ``prepare`` that leaves out recordings and responses that cannot be used."""
+    reads = line.startswith("simulate ") or (line.startswith("rirs ") and " --measured " in line)
+    return " ".join((line, "--skip-bad")) if reads and "--skip-bad" not in line.split() else line
+
+
+def split_files(
+    folder: Path, out: Path, rng: np.random.Generator, note: Note, *, are_rooms: bool = False
+) -> tuple[int, bool]:
     """Make data dirs OUT/train and OUT/test of the files of a folder: a quarter, drawn, is for judging.
 
+    Files that say the same are on one side: of equal bytes, copies of one recording (``source`` in the
+    utt2cond), responses of one room (``room``, or, if ``are_rooms``, a folder below ``folder``).
+
     Returns:
-        How many there are to train with.
+        How many there are to train with, and whether the same judge: there is only one.
     """
+    from farvox.datadir.conditions import CONDITIONS, SOURCE, read_conditions
     from farvox.datadir.kaldi import Utterance, write_data_dir
     from farvox.farfield.rirs import audio_of
 
-    files = [Utterance(f"{number:05d}-{name}", path) for number, (name, path) in enumerate(audio_of(folder))]
-    order = [files[n] for n in rng.permutation(len(files))]
-    num = len(files) // 4
-    test, train_ = (order[:num], order[num:]) if num else (order, order)
+    files = audio_of(folder)
+    known: dict[str, dict[str, str]] = {}
+    if (folder / CONDITIONS).exists():
+        known = {row["utt_id"]: row for row in read_conditions(folder).iter_rows(named=True)}
+    of_size = Counter(os.path.getsize(path) for _, path in files if os.path.isfile(path))
+    groups: dict[str, list[Utterance]] = {}
+    first: dict[str, str] = {}  # content -> group
+    for number, (name, path) in enumerate(files):
+        row, above = known.get(name, {}), os.path.dirname(path)
+        is_below = are_rooms and not (folder / "wav.scp").exists() and above != os.path.abspath(folder)
+        group = row.get(SOURCE) or row.get("room") or (above if is_below else path)
+        if os.path.isfile(path) and of_size[os.path.getsize(path)] > 1:
+            group = first.setdefault(sha256_of(path), group)
+        groups.setdefault(group, []).append(Utterance(f"{number:05d}-{name}", path))
+    order = [[*groups.values()][n] for n in rng.permutation(len(groups))]
+    num = max(len(order) // 4, min(1, len(order) - 1))
+    train_, test = (
+        [each for group in part for each in group] for part in (order[num:], order[:num] or order)
+    )
+    together = f" ({len(groups)} that do not say the same)" if len(groups) < len(files) else ""
     note(
         f"{folder}: {len(train_)} files to train with, "
-        + (f"{num} others to judge with" if num else "the same to judge with: there are fewer than four")
+        + (f"{len(test)} others to judge with" if num else "the same to judge with: there is only one")
+        + together
     )
     for name, part in (("train", train_), ("test", test)):
         write_data_dir(out / name, sorted(part, key=lambda each: each.utt_id))
-    return len(train_)
+    return len(train_), not num
 
 
 def bounded(out: Path, table: Table, minutes: float, note: Note, run_verb: RunVerb | None) -> Table:
@@ -389,6 +431,14 @@ def rates_of_others(scored: Scores, far: float, sizes: dict[str, int]) -> str:
     return f"with thresholds chosen on other speakers: {'; '.join(texts)}"
 
 
+def _words(options: AdaptOptions) -> Iterator[str]:
+    """The options that were given, as they are typed."""
+    for field in fields(options):
+        if (value := getattr(options, field.name)) != field.default:
+            yield f"--{field.name.replace('_', '-')}"
+            yield from () if value is True else (str(value),)
+
+
 def complete_card(plan: Plan, system: System, options: AdaptOptions) -> None:
     """Enter into the model's card what it is, what it was trained on, and what was measured."""
     from farvox.datadir.kaldi import DataDir
@@ -413,7 +463,7 @@ def complete_card(plan: Plan, system: System, options: AdaptOptions) -> None:
                 each["num_target"] + each["num_nontarget"],
                 each["eer"],
                 each["min_dcf"],
-                shlex.join(["farvox", "adapt", "--speech", str(options.speech), "--out", str(plan.root)]),
+                shlex.join(["farvox", "adapt", *_words(options), "--out", str(plan.root)]),
             )
             for each in results
             if each["system"] == system.name

@@ -458,7 +458,8 @@ def _refuse_training(options: TrainOptions, num_processes: int) -> None:
         ),
         (
             not distill.weight and not distill.classify,
-            "distill.weight and distill.classify are both 0: there is nothing to minimise",
+            "distill.weight and distill.classify are both 0: there is nothing to minimise"
+            + ", for agree.weight alone would make all embeddings one" * (copies > 1),
         ),
         (
             EVERYTHING in optim.freeze and not distill.classify,

@@ -381,8 +381,9 @@ class Run:
                 f"features.mean is '{self.frontend_config.mean}', but the weights of model.wavlm were "
                 f"trained with '{wanted}': take that"
             ]
-        kind = AUGMENT.read(self.options.augment, "[augment]").kind
-        if self.options.agree.weight and kind == "none" and not self.options.specaugment:
+        augment = AUGMENT.read(self.options.augment, "[augment]")
+        is_plain = augment.kind == "none" or augment.clean_probability == 1.0
+        if self.options.agree.weight and is_plain and not self.options.specaugment:
             lines += ["agree.weight: the copies of a chunk are alike, without [augment] and [specaugment]"]
         if self.shard:
             lines += [self.shard.describe()]
