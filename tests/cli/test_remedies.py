@@ -685,6 +685,12 @@ CASES = {
         {"DIR": "."},
         of="give --paths.{} DIR",
     ),
+    "the level of no noise": Case(
+        "simulate both far --jobs 1 --snr 0 5",
+        r"--snr is of noise, and none is given: name its folder with (--noise)",
+        names={"--noise": "--noise both"},
+        statuses=(2, 0, 0),
+    ),
     "an array of measured rooms": Case(
         "rirs out --measured rirs --array linear4",
         r"--array is of rooms that are simulated, and --measured has others; leave it out",

@@ -311,6 +311,9 @@ def test_options_of_simulated_rooms_are_refused_where_there_are_others(bank: Pat
         RirsOptions(measured=(bank,), per_room=3)
     with pytest.raises(UsageError, match="--channels is of rooms"):
         RirsOptions(measured=(bank,), channels=(1,))
+    with pytest.raises(UsageError, match="--snr is of noise, and none is given"):
+        SimulateOptions(snr=(0.0, 5.0))
+    SimulateOptions(snr=(0.0, 5.0), noise=(bank,))
 
 
 def test_a_set_that_was_begun_in_sizes_is_not_gone_on_with_without(bank: Path, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_the_table_and_the_lists_are_printed(script, counts, capsys):
 
 
 MOST_FILES = 190
-MOST_LINES = 44_110
+MOST_LINES = 44_115
 MOST_PUBLIC_FUNCTIONS = 1_264
 MOST_FORMAT_SKIPS = 61
 """As many as there were at 465a09f."""

@@ -126,7 +126,7 @@ class SimulateOptions(RoomOptions):
 
     Raises:
         UsageError: as `RoomOptions`, without ``rirs`` the array has no such channel, or options of simulated
-            rooms with them.
+            rooms with them, or ``snr`` without ``noise``.
     """
 
     rirs: tuple[Path, ...] = ()
@@ -151,6 +151,8 @@ class SimulateOptions(RoomOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._refuse_range("snr", self.snr)
+        if not self.noise and self.snr != type(self).snr:
+            raise UsageError("--snr is of noise, and none is given: name its folder with --noise")
         if self.rirs:
             self.refuse_unused("rirs", *ROOM_OPTIONS)
         else:
