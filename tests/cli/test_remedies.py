@@ -686,9 +686,9 @@ CASES = {
         of="give --paths.{} DIR",
     ),
     "the level of no noise": Case(
-        "simulate both far --jobs 1 --snr 0 5",
+        "simulate dev far --jobs 1 --snr 0 5",
         r"--snr is of noise, and none is given: name its folder with (--noise)",
-        names={"--noise": "--noise both"},
+        names={"--noise": "--noise dev"},
         statuses=(2, 0, 0),
     ),
     "an array of measured rooms": Case(
