@@ -148,6 +148,10 @@ def test_files_that_say_the_same_are_on_one_side(home, tmp_path):
     train_, test, is_same, _ = split(tmp_path / "rooms", tmp_path / "noise", are_rooms=False)
     assert len(train_) == 9 and {path[:5] for path in train_} & {path[:5] for path in test}
 
+    shutil.copytree(home / "rooms", tmp_path / "below/wav")
+    train_, test, is_same, _ = split(tmp_path / "below", tmp_path / "split1")  # one folder says nothing
+    assert len(train_) == 4 and len(test) == 1 and not is_same
+
     for number in range(6):  # twice each of three
         write_audio(tmp_path / f"equal/{number}.wav", rirs[number % 3])
     train_, test, *_ = split(tmp_path / "equal", tmp_path / "split2", are_rooms=False)

@@ -283,7 +283,8 @@ def split_files(
     """Make data dirs OUT/train and OUT/test of the files of a folder: a quarter, drawn, is for judging.
 
     Files that say the same are on one side: of equal bytes, copies of one recording (``source`` in the
-    utt2cond), responses of one room (``room``, or, if ``are_rooms``, a folder below ``folder``).
+    utt2cond), responses of one room (``room``, or, if ``are_rooms``, one of several folders below
+    ``folder``).
 
     Returns:
         How many there are to train with, and whether the same judge: there is only one.
@@ -296,12 +297,14 @@ def split_files(
     known: dict[str, dict[str, str]] = {}
     if (folder / CONDITIONS).exists():
         known = {row["utt_id"]: row for row in read_conditions(folder).iter_rows(named=True)}
+    is_dir = (folder / "wav.scp").exists()
+    folders = {os.path.dirname(path) for _, path in files if not is_dir}
     of_size = Counter(os.path.getsize(path) for _, path in files if os.path.isfile(path))
     groups: dict[str, list[Utterance]] = {}
     first: dict[str, str] = {}  # content -> group
     for number, (name, path) in enumerate(files):
         row, above = known.get(name, {}), os.path.dirname(path)
-        is_below = are_rooms and not (folder / "wav.scp").exists() and above != os.path.abspath(folder)
+        is_below = are_rooms and len(folders) > 1 and above != os.path.abspath(folder)
         group = row.get(SOURCE) or row.get("room") or (above if is_below else path)
         if os.path.isfile(path) and of_size[os.path.getsize(path)] > 1:
             group = first.setdefault(sha256_of(path), group)
