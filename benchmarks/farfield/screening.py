@@ -236,6 +236,8 @@ LAYERS = '["front", "first", "blocks.0", "blocks.1"]'
 AGREE = partial(pairs_of_rooms, disagreement, 2.0)
 """The option agree.weight = 2, as it was before it was one."""
 LONGER: dict[str, object] = {"--distill.weight": 0, "--data.epoch_size": 3200}
+FREE = 1e-12
+"""A pull to the start that pulls nothing; without one, network and head are one group of the optimiser."""
 INGREDIENTS: dict[str, tuple[Callable[[], None] | None, dict[str, object]]] = {
     "subcentre": (None, {"--head.name": "subcentre-aam"}),
     "top": (None, {"--optim.freeze": LAYERS}),
@@ -244,8 +246,8 @@ INGREDIENTS: dict[str, tuple[Callable[[], None] | None, dict[str, object]]] = {
     **dict.fromkeys(PAIRS, (None, {})),
     "contrast": (partial(pairs_of_rooms, contrast, 1.0), {}),
     "consistency": (AGREE, {}),
-    "low-rank": (low_rank, {"--optim.l2_sp": 0, "--optim.lr": 1e-3}),
-    "low-rank-slow": (low_rank, {"--optim.l2_sp": 0, "--optim.lr": 2e-4}),
+    "low-rank": (low_rank, {"--optim.l2_sp": FREE, "--optim.lr": 1e-3}),
+    "low-rank-slow": (low_rank, {"--optim.l2_sp": FREE, "--optim.lr": 2e-4}),
     "topk": (inter_topk, {}),
     "dereverberated": (dereverberated, {}),
     "telephone": (telephone, {}),
