@@ -247,7 +247,6 @@ INGREDIENTS: dict[str, tuple[Callable[[], None] | None, dict[str, object]]] = {
     "contrast": (partial(pairs_of_rooms, contrast, 1.0), {}),
     "consistency": (AGREE, {}),
     "low-rank": (low_rank, {"--optim.l2_sp": FREE, "--optim.lr": 1e-3}),
-    "low-rank-slow": (low_rank, {"--optim.l2_sp": FREE, "--optim.lr": 2e-4}),
     "topk": (inter_topk, {}),
     "dereverberated": (dereverberated, {}),
     "telephone": (telephone, {}),
