@@ -241,7 +241,7 @@ def results_of(
 
 
 def _next(done: SimpleQueue[Result]) -> Result:
-    """What comes next; Ctrl-C is seen within a second, though polars' handler lets system calls go on."""
+    """The next result; Ctrl-C is seen within a second, though polars' handler lets system calls go on."""
     while True:
         with suppress(Empty):
             return done.get(timeout=1)
@@ -545,7 +545,8 @@ def report_rejected(
     utt_id, why = next(iter(lines.items()))
     if skip_bad and len(rejected) == total:
         raise AudioError(
-            f"{count}, so that none is left; {where} names each, the first is {unit} '{utt_id}': {why}"
+            f"{count}, so that none is left; {where} names each, the first is {unit} '{utt_id}': {why}. Give "
+            "others, or repair some"
         )
     if skip_bad:
         count += f", which is more than {100 * max_rejects:g} %"

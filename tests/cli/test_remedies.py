@@ -685,6 +685,13 @@ CASES = {
         {"DIR": "."},
         of="give --paths.{} DIR",
     ),
+    "no response that can be used": Case(
+        "rirs out --measured responses --jobs 1 --skip-bad",
+        r"so that none is left; .*Give others, or repair some",
+        lambda: responses(b=0),
+        act=lambda: shutil.copy("rirs/room.wav", "responses/b.wav"),
+        of="so that none is left; {} names each, the first is {} '{}': {}. Give others, or repair some",
+    ),
     "the level of no noise": Case(
         "simulate dev far --jobs 1 --snr 0 5",
         r"--snr is of noise, and none is given: name its folder with (--noise)",

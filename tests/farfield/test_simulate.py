@@ -102,6 +102,9 @@ def test_measured_responses_in_other_sizes_last_longer_in_proportion(bank: Path,
     sizes = table["size"].cast(pl.Float64).to_numpy()
     assert 0.8 <= sizes.min() < 0.9 and 1.1 < sizes.max() <= 1.25 and len({*sizes}) > 20
     assert table["room"][0] == "room00000-00" == table["room"][12] and sizes[0] == sizes[12] != sizes[24]
+    measured(tmp_path / "whole", bank)
+    same = ["utt_id", "distance", "room", "t60"]
+    assert read_conditions(tmp_path / "whole").select(same).equals(whole.select(same))
     own = {name: (float(t60), float(drr)) for name, t60, drr in whole.select("utt_id", "t60", "drr").rows()}
     t60, drr = zip(*(own[name] for name in table["source"]), strict=True)
     assert np.abs(table["t60"].cast(pl.Float64).to_numpy() / (t60 * sizes) - 1).max() < 0.03

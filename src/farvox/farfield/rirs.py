@@ -229,13 +229,14 @@ def _resize(folder: Path, options: RirsOptions, item: tuple[int, Rir]) -> list[R
     """The response of a room in other sizes: what arrives after t seconds arrives after t times the size."""
     number, rir = item
     rirs_CR, rng = _heard(rir), rng_for(options.seed, 0, number, COPIES)
-    room, digits, rows = rir.conditions.get("room", ""), len(str(options.sizes - 1)), []
+    digits, rows = len(str(options.sizes - 1)), []
     for copy, size in enumerate(np.exp(rng.uniform(math.log(SIZES[0]), math.log(SIZES[1]), options.sizes))):
         name = f"{rir.name}-{copy:0{digits}d}"
         sized_CR = resample(rirs_CR, RATE, round(RATE * size))
-        row = _row(name, _written(folder, name, sized_CR), sized_CR) | _unknown(len(rirs_CR))
-        known = {"room": room and f"{room}-{copy:0{digits}d}", "size": f"{size:.3f}", SOURCE: rir.name}
-        rows.append(row | known)
+        row = _row(name, _written(folder, name, sized_CR), sized_CR) | _known(rir, len(rirs_CR))
+        row |= {"size": f"{size:.3f}", "distance": "", SOURCE: rir.name}
+        row["room"] = row["room"] and f"{row['room']}-{copy:0{digits}d}"
+        rows.append(row)
     return rows
 
 
@@ -246,11 +247,10 @@ def _heard(rir: Rir) -> Samples:
     return rirs_CR
 
 
-def _unknown(num_channels: int) -> Row:
-    """The conditions of a measured response that a simulated one has."""
-    channels = ",".join(map(str, range(num_channels)))
-    unknown = dict.fromkeys(("distance", "t60_asked", "room", "size"), "")
-    return {**unknown, "array": "measured", "channels": channels}
+def _known(rir: Rir, num_channels: int) -> Row:
+    """The conditions of a response besides those that are measured, as far as its data dir has them."""
+    known = {name: rir.conditions.get(name, "") for name in ("distance", "t60_asked", "room", "size")}
+    return {**known, "array": "measured", "channels": ",".join(map(str, range(num_channels)))}
 
 
 def _measure(item: tuple[int, Rir]) -> list[Row]:
@@ -259,7 +259,7 @@ def _measure(item: tuple[int, Rir]) -> list[Row]:
     row = _row(
         rir.name, rir.path if is_remote(rir.path) else os.path.abspath(without_scheme(rir.path)), rirs_CR
     )
-    return [row | _unknown(len(rirs_CR))]
+    return [row | _known(rir, len(rirs_CR))]
 
 
 def _row(name: str, file: str, rirs_CR: Samples) -> Row:
